@@ -1,0 +1,20 @@
+PYTHON ?= python3
+
+demo: .venv
+	.venv/bin/pip install -e .
+	.venv/bin/dense-imb losses
+
+test: .venv
+	.venv/bin/pip install -e ".[test]"
+	.venv/bin/python -m pytest
+
+check: .venv
+	.venv/bin/pip install -e ".[dev]"
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+.venv:
+	$(PYTHON) -m venv .venv
+
+.PHONY: demo test check

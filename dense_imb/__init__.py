@@ -1,0 +1,3 @@
+"""Segmentation and autoencoders under dense class imbalance."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,136 @@
+"""The sentences our losses answer bad input with, and when values may be looked at."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
+    """Refuse a value that is none of `choices`, naming the nearest one."""
+    known = list(choices)
+    if value in known:
+        return
+    listed = ", ".join(repr(choice) for choice in known)
+    near = difflib.get_close_matches(str(value), known, n=1)
+    cure = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"Expected `{name}` to be one of {listed}, got {value!r}.{cure}")
+
+
+def check_at_least(name: str, value: float, least: float) -> None:
+    """Refuse a number below `least`, an infinite one and NaN."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"Expected `{name}` to be a number, got {type(value).__name__}.")
+    if not (math.isfinite(value) and value >= least):
+        raise ValueError(f"Expected `{name}` to be a number of at least {least:g}, got {value}.")
+
+
+def class_numbers(name: str, values: Any) -> tuple[float, ...]:
+    """One finite number of at least 0 for each class, from a sequence, an array or a tensor."""
+    values = values.tolist() if hasattr(values, "tolist") else values
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        raise TypeError(
+            f"Expected `{name}` to hold one number for each class, got {values!r}; "
+            "write (1.0, 2.0) for two classes."
+        )
+    for value in values:
+        check_at_least(name, value, 0.0)
+    return tuple(float(value) for value in values)
+
+
+def check_n_entries(name: str, entries: Sequence[object], n_classes: int) -> None:
+    """Refuse a sequence with another length than the number of classes."""
+    if len(entries) != n_classes:
+        raise ValueError(
+            f"Expected `{name}` with one entry for each of the {n_classes} classes, "
+            f"got {len(entries)}."
+        )
+
+
+def check_tensor(name: str, value: object) -> None:
+    """Refuse what is not a tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"Expected `{name}` to be a torch.Tensor, got {type(value).__name__}; "
+            "torch.as_tensor makes one."
+        )
+
+
+def check_floating(name: str, value: Tensor) -> None:
+    """Refuse what is not a real floating-point tensor."""
+    check_tensor(name, value)
+    if not value.is_floating_point():
+        raise TypeError(
+            f"Expected `{name}` to be floating point, got {value.dtype}; "
+            + ("take its real part first." if value.is_complex() else "call .float() on it first.")
+        )
+
+
+def check_integral(name: str, value: Tensor) -> None:
+    """Refuse what is neither bool nor integer."""
+    check_tensor(name, value)
+    if value.is_floating_point() or value.is_complex():
+        raise TypeError(f"Expected `{name}` to be bool or integer, got {value.dtype}.")
+
+
+def check_same_shape(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
+    """Refuse two tensors of different shapes."""
+    check_tensor(name, value)
+    if value.shape != other.shape:
+        raise ValueError(
+            f"Expected `{name}` in the shape of `{other_name}`, {tuple(other.shape)}, "
+            f"got {tuple(value.shape)}."
+        )
+
+
+def expand_pixels(name: str, value: Tensor, like: Tensor, like_name: str) -> Tensor:
+    """View `value` in the shape of `like`; its channel dimension may be 1 or missing."""
+    check_tensor(name, value)
+    if value.shape == like.shape:
+        return value
+    shaped = value
+    if value.dim() == like.dim() - 1 and like.dim() >= 2:
+        shaped = value.unsqueeze(1)
+    fits = shaped.dim() == like.dim() and all(
+        size == wanted or (size == 1 and axis == 1)
+        for axis, (size, wanted) in enumerate(zip(shaped.shape, like.shape, strict=True))
+    )
+    if not fits:
+        raise ValueError(
+            f"Expected `{name}` in the shape of `{like_name}`, {tuple(like.shape)} "
+            f"(its channel dimension may be 1 or missing), got {tuple(value.shape)}."
+        )
+    return shaped.expand_as(like)
+
+
+def values_are_readable(value: Tensor) -> bool:
+    """Whether looking at a value is free: eager and on the CPU, never a wait for an accelerator."""
+    return (
+        value.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and not torch._C._functorch.maybe_current_level()
+    )
+
+
+def check_label_range(name: str, label: Tensor, n_classes: int, valid: Tensor | None) -> None:
+    """Refuse a label outside 0 .. n_classes - 1 at a valid pixel; values must be readable."""
+    if label.numel() == 0:
+        return
+    low, high = (int(bound) for bound in torch.aminmax(label))
+    if low >= 0 and high < n_classes:
+        return
+    outside = (label < 0) | (label >= n_classes)
+    if valid is not None:
+        outside = outside & valid
+    if not outside.any():
+        return
+    example = int(label[outside][0])
+    raise ValueError(
+        f"Expected `{name}` between 0 and {n_classes - 1}, got {example}; "
+        "pass `ignore_index` or `mask` for pixels that belong to no class."
+    )

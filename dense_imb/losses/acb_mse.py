@@ -1,0 +1,132 @@
+"""ACB-MSE, the class-balanced mean squared error for frames that are almost empty."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from dense_imb.losses._module import Loss
+from dense_imb.losses.balance import Absent, Balance, Combine, Scope, check_reduction
+from dense_imb.losses.regression import balanced_regression_loss
+
+
+def acb_mse_loss(
+    prediction: Tensor,
+    target: Tensor,
+    *,
+    empty_weight: float = 1.0,
+    hit_weight: float = 1.0,
+    frame_weight: float = 0.0,
+    combine: Combine = "sum",
+    absent: Absent = "skip",
+    scope: Scope = "batch",
+    mask: Tensor | None = None,
+    pixel_weight: Tensor | None = None,
+    class_count: Tensor | None = None,
+    reduction: str = "mean",
+    return_parts: bool = False,
+) -> Any:
+    """Mean squared error in which the rare hits count as much as the empty pixels.
+
+        loss = w_e mean_{i: t_i = 0} (p_i - t_i)^2  +  w_h mean_{i: t_i != 0} (p_i - t_i)^2
+
+    A class that the batch lacks adds nothing.
+
+    Args:
+        prediction: p, any shape, floating point; the first dimension counts the images.
+        target: t, same shape.
+        empty_weight: w_e.
+        hit_weight: w_h.
+        frame_weight: weight of a third term, the mean squared error of the full frame.
+        combine: "sum" as published, or "mean": divided by the number of terms present.
+        absent, scope: see `Balance`.
+        mask: nonzero where a pixel counts. Others are left out, a NaN there included.
+        pixel_weight: weight of each pixel within its class, at least 0.
+        class_count: pixels [empty, hit] of a whole window of gradient accumulation.
+        reduction: "mean" for the loss, "none" for the map of contributions whose sum is the loss.
+        return_parts: return `Parts` (value, class_mean, class_count) in place of the value.
+
+    Example:
+        >>> acb_mse_loss(torch.ones(4), torch.tensor([0.0, 0.0, 0.0, 2.0]))
+        tensor(2.)
+    """
+    return balanced_regression_loss(
+        prediction,
+        target,
+        balance=_balance(empty_weight, hit_weight, frame_weight, combine, absent, scope),
+        mask=mask,
+        pixel_weight=pixel_weight,
+        class_count=class_count,
+        reduction=reduction,
+        return_parts=return_parts,
+    )
+
+
+def _balance(
+    empty_weight: float,
+    hit_weight: float,
+    frame_weight: float,
+    combine: Combine,
+    absent: Absent,
+    scope: Scope,
+) -> Balance:
+    return Balance(
+        weight=(empty_weight, hit_weight),
+        scope=scope,
+        combine=combine,
+        absent=absent,
+        frame_weight=frame_weight,
+    )
+
+
+class ACBMSELoss(Loss):
+    """Mean squared error in which the rare hits count as much as the empty pixels.
+
+        loss = w_e mean_{i: t_i = 0} (p_i - t_i)^2  +  w_h mean_{i: t_i != 0} (p_i - t_i)^2
+
+    See `acb_mse_loss` for the arguments. At call time: `mask`, `pixel_weight`, `class_count`,
+    `return_parts`.
+
+    Example:
+        >>> ACBMSELoss(1.0, 0.5)(torch.ones(4), torch.tensor([0.0, 0.0, 0.0, 2.0]))
+        tensor(1.5000)
+    """
+
+    shown = ("balance", "reduction")
+
+    def __init__(
+        self,
+        empty_weight: float = 1.0,
+        hit_weight: float = 1.0,
+        *,
+        frame_weight: float = 0.0,
+        combine: Combine = "sum",
+        absent: Absent = "skip",
+        scope: Scope = "batch",
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(reduction)
+        check_reduction(reduction)
+        self.balance = _balance(empty_weight, hit_weight, frame_weight, combine, absent, scope)
+
+    def forward(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        mask: Tensor | None = None,
+        pixel_weight: Tensor | None = None,
+        class_count: Tensor | None = None,
+        return_parts: bool = False,
+    ) -> Any:
+        return balanced_regression_loss(
+            prediction,
+            target,
+            balance=self.balance,
+            mask=mask,
+            pixel_weight=pixel_weight,
+            class_count=class_count,
+            reduction=self.reduction,
+            return_parts=return_parts,
+        )

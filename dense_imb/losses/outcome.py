@@ -1,0 +1,157 @@
+"""Squared error balanced over the outcomes of a thresholded prediction: TP, FP, FN, TN."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+from torch import Tensor
+
+from dense_imb.losses._checks import check_choice
+from dense_imb.losses._module import Loss
+from dense_imb.losses.balance import Balance, Combine, Scope, check_reduction
+from dense_imb.losses.partition import Outcome
+from dense_imb.losses.regression import balanced_regression_loss
+
+OutcomeCombine = Literal["mean", "sum", "carrot_stick"]
+
+# how each of TP, FP, FN, TN combines; the frame goes with the classes marked "mean"
+_COMBINE: dict[str, Combine | tuple[Combine, ...]] = {
+    "mean": "mean",
+    "sum": "sum",
+    "carrot_stick": ("mean", "sum", "sum", "mean"),
+}
+
+
+def outcome_balanced_mse_loss(
+    prediction: Tensor,
+    target: Tensor,
+    *,
+    tp_weight: float = 1.0,
+    fp_weight: float = 1.0,
+    fn_weight: float = 1.0,
+    tn_weight: float = 1.0,
+    frame_weight: float = 0.0,
+    threshold: float = 0.0,
+    combine: OutcomeCombine = "mean",
+    scope: Scope = "batch",
+    mask: Tensor | None = None,
+    pixel_weight: Tensor | None = None,
+    class_count: Tensor | None = None,
+    reduction: str = "mean",
+    return_parts: bool = False,
+) -> Any:
+    """Mean squared error balanced over what became of each pixel.
+
+        loss = 1/K sum_o  w_o mean_{i of outcome o} (p_i - t_i)^2,   o in TP, FP, FN, TN
+
+    A pixel is predicted where p > threshold, and true where t != 0. An outcome that the batch lacks
+    adds nothing.
+
+    Args:
+        prediction: p, any shape, floating point; the first dimension counts the images.
+        target: t, same shape.
+        tp_weight, fp_weight, fn_weight, tn_weight: w_o.
+        frame_weight: weight of one more term, the mean squared error of the full frame.
+        threshold: above it a prediction counts as a hit.
+        combine: "mean": K is the number of terms present, the frame's included; "sum": K = 1;
+            "carrot_stick": the mean of TP, TN and frame, plus the sum of FP and FN.
+        scope: see `Balance`.
+        mask: nonzero where a pixel counts. Others are left out, a NaN there included.
+        pixel_weight: weight of each pixel within its outcome, at least 0.
+        class_count: pixels [TP, FP, FN, TN] of a whole window of gradient accumulation.
+        reduction: "mean" for the loss, "none" for the map of contributions whose sum is the loss.
+        return_parts: return `Parts` (value, class_mean, class_count) in place of the value.
+
+    Example:
+        >>> p, t = torch.tensor([1.0, 2.0, 0.0, 0.0]), torch.tensor([3.0, 0.0, 0.0, 0.0])
+        >>> outcome_balanced_mse_loss(p, t, combine="sum")
+        tensor(8.)
+    """
+    return balanced_regression_loss(
+        prediction,
+        target,
+        partition=Outcome(threshold),
+        balance=_balance(tp_weight, fp_weight, fn_weight, tn_weight, frame_weight, combine, scope),
+        mask=mask,
+        pixel_weight=pixel_weight,
+        class_count=class_count,
+        reduction=reduction,
+        return_parts=return_parts,
+    )
+
+
+def _balance(
+    tp_weight: float,
+    fp_weight: float,
+    fn_weight: float,
+    tn_weight: float,
+    frame_weight: float,
+    combine: OutcomeCombine,
+    scope: Scope,
+) -> Balance:
+    check_choice("combine", combine, get_args(OutcomeCombine))
+    return Balance(
+        weight=(tp_weight, fp_weight, fn_weight, tn_weight),
+        scope=scope,
+        combine=_COMBINE[combine],
+        frame_weight=frame_weight,
+    )
+
+
+class OutcomeBalancedMSELoss(Loss):
+    """Mean squared error balanced over what became of each pixel.
+
+        loss = 1/K sum_o  w_o mean_{i of outcome o} (p_i - t_i)^2,   o in TP, FP, FN, TN
+
+    See `outcome_balanced_mse_loss` for the arguments. At call time: `mask`, `pixel_weight`,
+    `class_count`, `return_parts`.
+
+    Example:
+        >>> loss = OutcomeBalancedMSELoss(fn_weight=2.0, combine="carrot_stick")
+        >>> loss(torch.tensor([0.0, 0.5]), torch.tensor([1.0, 1.0]))
+        tensor(2.2500)
+    """
+
+    shown = ("partition", "balance", "reduction")
+
+    def __init__(
+        self,
+        tp_weight: float = 1.0,
+        fp_weight: float = 1.0,
+        fn_weight: float = 1.0,
+        tn_weight: float = 1.0,
+        *,
+        frame_weight: float = 0.0,
+        threshold: float = 0.0,
+        combine: OutcomeCombine = "mean",
+        scope: Scope = "batch",
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(reduction)
+        check_reduction(reduction)
+        self.partition = Outcome(threshold)
+        self.balance = _balance(
+            tp_weight, fp_weight, fn_weight, tn_weight, frame_weight, combine, scope
+        )
+
+    def forward(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        mask: Tensor | None = None,
+        pixel_weight: Tensor | None = None,
+        class_count: Tensor | None = None,
+        return_parts: bool = False,
+    ) -> Any:
+        return balanced_regression_loss(
+            prediction,
+            target,
+            partition=self.partition,
+            balance=self.balance,
+            mask=mask,
+            pixel_weight=pixel_weight,
+            class_count=class_count,
+            reduction=self.reduction,
+            return_parts=return_parts,
+        )
