@@ -52,7 +52,10 @@ class ValueBins:
 
     @classmethod
     def from_quantiles(cls, sample: Tensor, n_bins: int) -> ValueBins:
-        """Bins that hold equally many values of a sample; edges that coincide become one.
+        """Bins that hold equally many values of a sample, as far as its values allow.
+
+        Edges that coincide become one; a lowest value that fills the first bins, the 0 of empty
+        pixels say, keeps a bin to itself.
 
         Example:
             >>> ValueBins.from_quantiles(torch.arange(101.0), 4).edges
@@ -67,17 +70,17 @@ class ValueBins:
                 f"{values.numel()} values, {int((~values.isfinite()).sum())} of them not finite."
             )
         ordered = values.sort().values
+        above_lowest = ordered[ordered > ordered[0]]
+        if len(above_lowest) == 0:
+            raise ValueError(
+                f"Expected `sample` to hold different values, got {float(ordered[0]):g} alone."
+            )
         # torch.quantile refuses more than 2^24 values
         position = torch.arange(1, n_bins, dtype=torch.float64) / n_bins * (len(ordered) - 1)
         lower = position.floor().long()
         upper = (lower + 1).clamp(max=len(ordered) - 1)
         edges = torch.lerp(ordered[lower], ordered[upper], position - lower)
-        edges = torch.unique(edges[edges > ordered[0]])
-        if len(edges) == 0:
-            raise ValueError(
-                f"Expected `sample` to hold different values, got {float(ordered[0]):g} alone."
-            )
-        return cls(edges.tolist())
+        return cls(torch.unique(edges.where(edges > ordered[0], above_lowest[0])).tolist())
 
     def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
         value = target if target.is_floating_point() else target.float()

@@ -30,11 +30,23 @@ from dense_imb.losses.partition import Hits
 ErrorMap = Callable[[Tensor, Tensor], Tensor]
 Partition = Callable[[Tensor, Tensor], Tensor]
 
-_ERRORS: dict[str, Callable[..., Tensor]] = {
-    "mse": F.mse_loss,
-    "l1": F.l1_loss,
-    "huber": F.huber_loss,
-}
+
+def _squared(prediction: Tensor, target: Tensor) -> Tensor:
+    return F.mse_loss(prediction, target, reduction="none")
+
+
+def _absolute(prediction: Tensor, target: Tensor) -> Tensor:
+    # not l1_loss: its gradient at NaN is sign(NaN) = 0, which hides the NaN from the optimizer
+    difference = prediction - target
+    sign = difference.detach().sign()
+    return difference * torch.where(difference.isnan(), torch.nan, sign)
+
+
+def _huber(prediction: Tensor, target: Tensor) -> Tensor:
+    return F.huber_loss(prediction, target, reduction="none")
+
+
+_ERRORS: dict[str, ErrorMap] = {"mse": _squared, "l1": _absolute, "huber": _huber}
 
 
 def balanced_regression_loss(
@@ -142,8 +154,7 @@ def _resolve_error(error: str | ErrorMap) -> ErrorMap:
     if callable(error):
         return error
     check_choice("error", error, _ERRORS)
-    formula = _ERRORS[error]
-    return lambda prediction, target: formula(prediction, target, reduction="none")
+    return _ERRORS[error]
 
 
 def _resolve_partition(

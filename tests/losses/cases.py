@@ -1,0 +1,206 @@
+"""One row for each public loss: how to make it, what to feed it, and a value known from elsewhere.
+
+The same promises run over every row, in test_every_loss.py and in processes.py.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dense_imb import losses
+from dense_imb.losses import Balance, ValueBins
+
+REFERENCE = json.loads((Path(__file__).parents[1] / "reference" / "seed_values.json").read_text())
+
+
+def reference(name: str, **args: Any) -> list[dict[str, Any]]:
+    """The published implementations' cases of this name, with these arguments."""
+    found = [
+        case
+        for case in REFERENCE["cases"]
+        if case["name"] == name and all(case["args"].get(k) == v for k, v in args.items())
+    ]
+    assert found, f"no reference case {name} {args}"
+    return found
+
+
+def frames(
+    n_images: int, seed: int = 0, hit_share: float = 0.2, size: int = 6
+) -> dict[str, Tensor]:
+    """Predictions and targets of almost empty frames, in double precision."""
+    rng = torch.Generator().manual_seed(seed)
+    shape = (n_images, 1, size, size + 1)
+    is_hit = torch.rand(shape, generator=rng) < hit_share
+    value = 0.1 + 0.9 * torch.rand(shape, generator=rng, dtype=torch.float64)
+    prediction = torch.randn(shape, generator=rng, dtype=torch.float64)
+    return {"prediction": prediction, "target": torch.where(is_hit, value, 0.0)}
+
+
+def labelled_frames(n_images: int, seed: int = 0, **options: Any) -> dict[str, Tensor]:
+    """The same with a class for each pixel."""
+    inputs = frames(n_images, seed, **options)
+    rng = torch.Generator().manual_seed(seed + 1)
+    shape = inputs["target"].shape
+    return {**inputs, "label": torch.randint(0, 3, shape, generator=rng)}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One loss. `make(**options)` builds the Module, `function` is the formula below it."""
+
+    id: str
+    make: Callable[..., nn.Module]
+    function: Callable[..., Any]
+    inputs: Callable[..., dict[str, Tensor]]
+    pinned: tuple[tuple[dict[str, Tensor], float], ...]  # (inputs, value) of make()
+    n_classes: int = 2
+    fill: tuple[float, float] = (0.0, 1.0)  # target values of an all-empty and an all-full frame
+
+    @property
+    def name(self) -> str:
+        return self.make().__class__.__name__
+
+
+def _published(name: str, **args: Any) -> tuple[tuple[dict[str, Tensor], float], ...]:
+    return tuple(
+        ({k: torch.tensor(v) for k, v in case["inputs"].items()}, case["value"])
+        for case in reference(name, **args)
+    )
+
+
+def _acb(**options: Any) -> nn.Module:
+    return losses.ACBMSELoss(**options)
+
+
+_BY_HAND = {
+    "prediction": torch.tensor([[1.0, 0.0, 3.0, 0.0, 4.0, 2.0]]),
+    "target": torch.tensor([[0.0, 0.0, 1.0, 1.0, 5.0, 5.0]]),
+}
+_OUTCOME = {
+    "tp_weight": 1.5, "fp_weight": 0.7, "fn_weight": 2.0, "tn_weight": 0.5, "frame_weight": 0.01
+}  # fmt: skip
+
+
+def _balanced(
+    error: Any, partition: Any, *, scope: str = "batch", reduction: str = "mean", **balance: Any
+) -> nn.Module:
+    return losses.BalancedRegressionLoss(
+        error, partition, Balance(scope=scope, **balance), reduction=reduction
+    )
+
+
+def _balanced_function(error: Any, partition: Any, **balance: Any) -> Callable[..., Any]:
+    def call(*args: Tensor, scope: str = "batch", **options: Any) -> Any:
+        return losses.balanced_regression_loss(
+            *args, error=error, partition=partition, balance=Balance(scope=scope, **balance),
+            **options,
+        )  # fmt: skip
+
+    return call
+
+
+def _outcome(**options: Any) -> nn.Module:
+    return losses.OutcomeBalancedMSELoss(**_OUTCOME, **options)
+
+
+def _huber(prediction: Tensor, target: Tensor) -> Tensor:
+    return nn.functional.huber_loss(prediction, target, reduction="none")
+
+
+def _sign(prediction: Tensor, target: Tensor) -> Tensor:
+    return (target > 0).long() + (target > 0.5).long()
+
+
+BINS = ValueBins((0.05, 0.4, 0.7))
+LABEL_WEIGHT = (1.0, 2.0, 0.5)
+
+CASES: tuple[Case, ...] = (
+    Case(
+        "acb_mse",
+        _acb,
+        losses.acb_mse_loss,
+        frames,
+        _published("acb_mse", empty_weight=1, hit_weight=1),
+    ),
+    Case(
+        "acb_mse mean of present",
+        partial(_acb, hit_weight=2.0, combine="mean"),
+        partial(losses.acb_mse_loss, hit_weight=2.0, combine="mean"),
+        frames,
+        _published("acb_mse_mean_of_present"),
+    ),
+    Case(
+        "acb_mse full frame",
+        partial(_acb, frame_weight=0.25),
+        partial(losses.acb_mse_loss, frame_weight=0.25),
+        frames,
+        _published("acb_mse_full_frame"),
+    ),
+    Case(
+        "outcome mean",
+        _outcome,
+        partial(losses.outcome_balanced_mse_loss, **_OUTCOME),
+        frames,
+        _published("outcome_balanced_mse_mean"),
+        n_classes=4,
+    ),
+    Case(
+        "outcome sum",
+        partial(_outcome, combine="sum"),
+        partial(losses.outcome_balanced_mse_loss, **_OUTCOME, combine="sum"),
+        frames,
+        _published("outcome_balanced_mse_sum"),
+        n_classes=4,
+    ),
+    Case(
+        "outcome carrot stick",
+        partial(_outcome, combine="carrot_stick"),
+        partial(losses.outcome_balanced_mse_loss, **_OUTCOME, combine="carrot_stick"),
+        frames,
+        _published("outcome_balanced_mse_carrot_stick"),
+        n_classes=4,
+    ),
+    Case(
+        "l1, value bins",
+        partial(_balanced, "l1", BINS),
+        _balanced_function("l1", BINS),
+        frames,
+        # classes of _BY_HAND: {1, 0}, {}, {}, {2, 1, 1, 3} -> (0.5 + 1.75) / 2
+        ((_BY_HAND, 1.125),),
+        n_classes=4,
+    ),
+    Case(
+        "huber, hits",
+        partial(_balanced, "huber", "hits", combine="sum"),
+        _balanced_function("huber", "hits", combine="sum"),
+        frames,
+        # empty: {0.5, 0}; hits: {1.5, 0.5, 0.5, 2.5} -> 0.25 + 1.25
+        ((_BY_HAND, 1.5),),
+    ),
+    Case(
+        "mse, labels",
+        partial(_balanced, "mse", "labels", weight=LABEL_WEIGHT, absent="zero"),
+        _balanced_function("mse", "labels", weight=LABEL_WEIGHT, absent="zero"),
+        labelled_frames,
+        # errors 1 0 4 1 1 9; class 0: 0.5, class 1: 3, class 2 absent -> (0.5 + 2 * 3) / 3
+        (({**_BY_HAND, "label": torch.tensor([[0, 0, 1, 1, 0, 1]])}, (2 / 3 + 28 / 3) / 3),),
+        n_classes=3,
+    ),
+    Case(
+        "callables",
+        partial(_balanced, _huber, _sign, weight=LABEL_WEIGHT, min_count=3),
+        _balanced_function(_huber, _sign, weight=LABEL_WEIGHT, min_count=3),
+        frames,
+        # class 0: (0.5 + 0) / 3; class 1 absent; class 2: 0.5 * 5 / 4 -> mean over two
+        ((_BY_HAND, (0.5 / 3 + 0.5 * 5 / 4) / 2),),
+        n_classes=3,
+    ),
+)

@@ -1,0 +1,342 @@
+"""The promises of every public loss, one by one."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+import shutil
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dense_imb import losses
+from dense_imb.losses.catalogue import CATALOGUE
+
+from .cases import CASES, Case
+
+SCOPES = ("image", "batch", "global")
+
+
+@pytest.fixture(params=CASES, ids=lambda case: case.id)
+def case(request) -> Case:
+    return request.param
+
+
+def evaluate(loss, inputs: dict[str, Tensor], **options) -> tuple[Tensor, Tensor]:
+    """Value and gradient."""
+    names = list(inputs)
+    prediction = inputs[names[0]].detach().clone().requires_grad_()
+    positional = [prediction, inputs[names[1]]]
+    value = loss(*positional, **{name: inputs[name] for name in names[2:]}, **options)
+    (gradient,) = torch.autograd.grad(value.sum(), prediction)
+    return value.detach(), gradient
+
+
+def cast(inputs: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    return {k: v.to(dtype) if v.is_floating_point() else v for k, v in inputs.items()}
+
+
+def keep(inputs: dict[str, Tensor], change) -> dict[str, Tensor]:
+    return {name: change(tensor) for name, tensor in inputs.items()}
+
+
+def with_prediction(inputs: dict[str, Tensor], change) -> dict[str, Tensor]:
+    first = next(iter(inputs))
+    changed = inputs[first].clone()
+    change(changed)
+    return {**inputs, first: changed}
+
+
+def some_mask(inputs: dict[str, Tensor]) -> Tensor:
+    target = inputs[list(inputs)[1]]
+    rng = torch.Generator().manual_seed(5)
+    return torch.rand(target.shape, generator=rng) < 0.6
+
+
+def test_no_loss_is_forgotten():
+    modules = {
+        name
+        for name in losses.__all__
+        if inspect.isclass(getattr(losses, name)) and issubclass(getattr(losses, name), nn.Module)
+    }
+    assert {case.name for case in CASES} == modules
+    assert {entry.name for entry in CATALOGUE} == modules
+    assert len(CATALOGUE) == len(modules)
+
+
+def test_pinned_value(case):
+    for inputs, expected in case.pinned:
+        value, _ = evaluate(case.make(), inputs)
+        assert value.item() == pytest.approx(expected, rel=2e-6)
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_module_equals_function(case, scope):
+    inputs = case.inputs(3)
+    value, gradient = evaluate(case.make(scope=scope), inputs)
+    expected, expected_gradient = evaluate(case.function, inputs, scope=scope)
+    assert value == expected
+    torch.testing.assert_close(gradient, expected_gradient, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("is_masked", [False, True])
+def test_gradients_are_right(case, scope, is_masked):
+    inputs = case.inputs(2, size=3)
+    names = list(inputs)
+    loss = case.make(scope=scope)
+    options = {name: inputs[name] for name in names[2:]}
+    if is_masked:
+        options["mask"] = some_mask(inputs)
+        options["pixel_weight"] = 0.5 + torch.rand(inputs[names[1]].shape, dtype=torch.float64)
+
+    def call(prediction):
+        return loss(prediction, inputs[names[1]], **options)
+
+    prediction = inputs[names[0]].requires_grad_()
+    assert torch.autograd.gradcheck(call, prediction)
+    assert torch.autograd.gradgradcheck(call, prediction)
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_nan_at_a_valid_pixel_comes_out(case, scope):
+    inputs = with_prediction(case.inputs(3), lambda p: p.view(-1)[7].fill_(torch.nan))
+    value, gradient = evaluate(case.make(scope=scope), inputs)
+    assert value.isnan()
+    assert gradient.isnan().any()
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_nan_under_a_mask_changes_nothing(case, scope):
+    inputs = case.inputs(3)
+    first, second = list(inputs)[:2]
+    mask = some_mask(inputs)
+    loss = case.make(scope=scope)
+    expected, expected_gradient = evaluate(loss, inputs, mask=mask)
+    hidden = ~mask.expand_as(inputs[second])
+    spoilt = dict(inputs)
+    spoilt[first] = inputs[first].masked_fill(~mask.expand_as(inputs[first]), torch.nan)
+    if inputs[second].is_floating_point():
+        spoilt[second] = inputs[second].masked_fill(hidden, torch.nan)
+    for options in (
+        {"mask": mask},
+        {"mask": mask.float()},
+        {"pixel_weight": mask.to(torch.float64)},
+    ):
+        value, gradient = evaluate(loss, spoilt, **options)
+        torch.testing.assert_close(value, expected)
+        torch.testing.assert_close(gradient, expected_gradient)
+        assert (gradient[~mask.expand_as(gradient)] == 0).all()
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("which", [0, 1], ids=["all empty", "all full"])
+def test_a_frame_of_one_kind_is_finite_and_trains(case, scope, which):
+    inputs = case.inputs(2)
+    second = list(inputs)[1]
+    inputs[second] = torch.full_like(inputs[second], case.fill[which])
+    value, gradient = evaluate(case.make(scope=scope), inputs)
+    assert value.isfinite()
+    assert gradient.isfinite().all()
+    assert gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_everything_masked_is_a_connected_zero(case, scope):
+    inputs = with_prediction(case.inputs(2), lambda p: p.fill_(torch.nan))
+    mask = torch.zeros_like(inputs[list(inputs)[1]], dtype=torch.bool)
+    value, gradient = evaluate(case.make(scope=scope), inputs, mask=mask)
+    assert value == 0
+    assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_empty_batch_is_a_connected_zero(case, scope):
+    value, gradient = evaluate(case.make(scope=scope), case.inputs(0))
+    assert value == 0
+    assert gradient.numel() == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_as_good_as_its_input(case, dtype):
+    rounded = cast(case.inputs(3), dtype)
+    value, gradient = evaluate(case.make(), rounded)
+    expected, expected_gradient = evaluate(case.make(), cast(rounded, torch.float64))
+    assert value.dtype == torch.float32
+    assert gradient.dtype == dtype
+    torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-6)
+    resolution = torch.finfo(dtype).eps
+    torch.testing.assert_close(
+        gradient.double(), expected_gradient, rtol=resolution, atol=torch.finfo(dtype).tiny
+    )
+
+
+def test_64_full_frames_in_half_precision_do_not_overflow(case):
+    inputs = case.inputs(64, size=64)
+    first, second = list(inputs)[:2]
+    inputs[first] = torch.full_like(inputs[first], 300.0)
+    if inputs[second].is_floating_point():
+        inputs[second] = torch.full_like(inputs[second], 1.0)
+    half = cast(inputs, torch.float16)
+    value, gradient = evaluate(case.make(), half)
+    expected, _ = evaluate(case.make(), cast(half, torch.float64))
+    torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=0)
+    assert gradient.isfinite().all()
+
+
+def test_autocast_changes_nothing(case):
+    inputs = cast(case.inputs(3), torch.float32)
+    expected = evaluate(case.make(), inputs)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = evaluate(case.make(), inputs)
+    torch.testing.assert_close(value, expected)
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("is_masked", [False, True])
+def test_compiles_as_one_graph(case, scope, is_masked):
+    torch.compiler.reset()
+    inputs = cast(case.inputs(3), torch.float32)
+    options = {}
+    if is_masked:
+        mask = some_mask(inputs)
+        options = {"mask": mask, "pixel_weight": mask * 0.5}
+    loss = case.make(scope=scope)
+    expected = evaluate(loss, inputs, **options)
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(evaluate(compiled, inputs, **options), expected)
+    compiled = torch.compile(case.function, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(evaluate(compiled, inputs, scope=scope, **options), expected)
+
+
+INDUCTOR = ("acb_mse", "l1, value bins", "mse, labels")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not any(map(shutil.which, ("c++", "g++", "clang++"))),
+    reason="Inductor needs a C++ compiler, and none was found",
+)
+@pytest.mark.parametrize("one", [c for c in CASES if c.id in INDUCTOR], ids=lambda c: c.id)
+def test_inductor_agrees(one):
+    torch.compiler.reset()
+    inputs = cast(one.inputs(3), torch.float32)
+    compiled = torch.compile(one.make(), fullgraph=True)
+    torch.testing.assert_close(evaluate(compiled, inputs), evaluate(one.make(), inputs))
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_shapes_never_depend_on_the_data(case, scope):
+    """A meta tensor has no values: an operation that had to look at one would raise."""
+    inputs = keep(case.inputs(3), lambda tensor: tensor.to("meta"))
+    names = list(inputs)
+    mask = torch.ones_like(inputs[names[1]], dtype=torch.bool)
+    options = {name: inputs[name] for name in names[2:]}
+    value = case.make(scope=scope)(inputs[names[0]], inputs[names[1]], mask=mask, **options)
+    assert value.shape == ()
+
+
+def test_memory_layout_changes_nothing(case):
+    inputs = case.inputs(4)
+    expected, expected_gradient = evaluate(case.make(), inputs)
+    strided = keep(inputs, lambda tensor: tensor.transpose(0, -1).contiguous().transpose(0, -1))
+    channels_last = keep(
+        inputs,
+        lambda t: t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t,
+    )
+    for changed in (strided, channels_last):
+        for scope in ("batch", "image"):
+            expected, expected_gradient = evaluate(case.make(scope=scope), inputs)
+            value, gradient = evaluate(case.make(scope=scope), changed)
+            torch.testing.assert_close(value, expected)
+            torch.testing.assert_close(gradient, expected_gradient)
+
+
+def test_integer_targets_are_welcome(case):
+    inputs = case.inputs(3)
+    second = list(inputs)[1]
+    whole = (inputs[second] * 3).round() if inputs[second].is_floating_point() else inputs[second]
+    expected, _ = evaluate(case.make(), {**inputs, second: whole})
+    for dtype in (torch.int64, torch.int32, torch.uint8):
+        value, _ = evaluate(case.make(), {**inputs, second: whole.to(dtype)})
+        torch.testing.assert_close(value, expected)
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_contributions_sum_to_the_loss(case, scope):
+    inputs = case.inputs(3)
+    value, gradient = evaluate(case.make(scope=scope), inputs)
+    contributions, same_gradient = evaluate(case.make(scope=scope, reduction="none"), inputs)
+    assert contributions.numel() == inputs[list(inputs)[1]].numel()
+    torch.testing.assert_close(contributions.sum(), value)
+    torch.testing.assert_close(same_gradient, gradient)
+
+
+def test_parts_tell_the_class_means(case):
+    inputs = case.inputs(3)
+    names = list(inputs)
+    options = {name: inputs[name] for name in names[2:]}
+    prediction = inputs[names[0]].requires_grad_()
+    parts = case.make()(prediction, inputs[names[1]], return_parts=True, **options)
+    assert parts.value == case.make()(prediction, inputs[names[1]], **options)
+    assert parts.value.requires_grad
+    assert not parts.class_mean.requires_grad
+    assert parts.class_count.sum() == inputs[names[1]].numel()
+    assert parts.class_mean.shape == parts.class_count.shape
+    assert torch.equal(parts.class_mean.isnan(), parts.class_count == 0)
+
+
+def test_pickles_copies_and_prints(case):
+    inputs = case.inputs(3)
+    loss = case.make()
+    expected, _ = evaluate(loss, inputs)
+    for twin in (pickle.loads(pickle.dumps(loss)), copy.deepcopy(loss), loss.half()):
+        assert evaluate(twin, inputs)[0] == expected
+    assert "balance=" in repr(loss)
+
+
+def test_wrong_input_is_refused_by_name(case):
+    inputs = case.inputs(3)
+    first, second = list(inputs)[:2]
+    loss = case.make()
+
+    def call(**changes):
+        return evaluate(loss, {**inputs, **changes})
+
+    with pytest.raises(ValueError, match=rf"Expected `{second}` .*got .*\(2, 1, 6, 7\)"):
+        call(**{second: inputs[second][:2]})
+    with pytest.raises(TypeError, match=f"Expected `{second}` to be a torch.Tensor, got list"):
+        loss(inputs[first], inputs[second].tolist())
+    for wrong in (torch.complex64, torch.int64):
+        with pytest.raises(
+            TypeError, match=f"Expected `{first}` to be floating point, got {wrong}"
+        ):
+            loss(inputs[first].to(wrong), inputs[second])
+    with pytest.raises(ValueError, match=r"Expected `mask` in the shape of"):
+        loss(inputs[first], inputs[second], mask=torch.ones(3, 2, 6, 7))
+    with pytest.raises(ValueError, match=r"Expected `pixel_weight` of at least 0, got -1"):
+        loss(inputs[first], inputs[second], pixel_weight=-torch.ones(3, 1, 6, 7))
+    with pytest.raises(ValueError, match=r'Expected `reduction` .*"none".*"sum"'):
+        case.make(reduction="sum")
+    with pytest.raises(ValueError, match=r"Expected `scope` to be one of .*Did you mean 'batch'"):
+        case.make(scope="batches")
+
+
+def test_500_calls_leave_no_tensor_behind(case):
+    import gc
+
+    inputs = case.inputs(1, size=3)
+    loss = case.make()
+
+    def live() -> int:
+        gc.collect()
+        return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
+
+    for _ in range(5):
+        evaluate(loss, inputs)
+    before = live()
+    for _ in range(500):
+        evaluate(loss, inputs)
+    assert live() <= before + 1
