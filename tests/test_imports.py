@@ -16,7 +16,8 @@ ROOT = Path(dense_imb.__file__).parent
 
 # a room may import the rooms on lower floors only; rooms on one floor don't know each other
 FLOORS = (
-    {"losses", "metrics", "models", "statistics"},
+    {"losses", "metrics", "models"},
+    {"statistics"},
     {"hits"},
     {"data"},
     {"curves"},

@@ -8,22 +8,70 @@ lists the Modules.
 """
 
 from dense_imb.losses.acb_mse import ACBMSELoss, acb_mse_loss
+from dense_imb.losses.adjustment import LogPrior, Margin, Temperature
 from dense_imb.losses.balance import Balance, Parts, balanced_mean
+from dense_imb.losses.balanced_softmax import BalancedSoftmaxLoss, balanced_softmax_loss
+from dense_imb.losses.bias_compensated import BiasCompensatedLoss, bias_compensated_loss
+from dense_imb.losses.class_dependent_temperature import (
+    ClassDependentTemperatureLoss,
+    class_dependent_temperature_loss,
+)
+from dense_imb.losses.class_weights import class_weights
+from dense_imb.losses.codes import loss_from_code
+from dense_imb.losses.complement_cross_entropy import (
+    ComplementCrossEntropyLoss,
+    complement_cross_entropy_loss,
+)
+from dense_imb.losses.cross_entropy import CrossEntropyLoss, cross_entropy_loss
+from dense_imb.losses.focal import FocalLoss, focal_loss
+from dense_imb.losses.hard_mining import HardMiningLoss, hard_mining_loss
+from dense_imb.losses.ldam import LDAMLoss, ldam_loss
 from dense_imb.losses.outcome import OutcomeBalancedMSELoss, outcome_balanced_mse_loss
 from dense_imb.losses.partition import Hits, Outcome, ValueBins
+from dense_imb.losses.penalty import CrossEntropy, Focal, HardMining
+from dense_imb.losses.pixel_loss import PixelLoss, pixel_loss
+from dense_imb.losses.range_loss import RangeLoss, range_loss
 from dense_imb.losses.regression import BalancedRegressionLoss, balanced_regression_loss
 
 __all__ = [
     "ACBMSELoss",
     "Balance",
     "BalancedRegressionLoss",
+    "BalancedSoftmaxLoss",
+    "BiasCompensatedLoss",
+    "ClassDependentTemperatureLoss",
+    "ComplementCrossEntropyLoss",
+    "CrossEntropy",
+    "CrossEntropyLoss",
+    "Focal",
+    "FocalLoss",
+    "HardMining",
+    "HardMiningLoss",
     "Hits",
+    "LDAMLoss",
+    "LogPrior",
+    "Margin",
     "Outcome",
     "OutcomeBalancedMSELoss",
     "Parts",
+    "PixelLoss",
+    "RangeLoss",
+    "Temperature",
     "ValueBins",
     "acb_mse_loss",
     "balanced_mean",
     "balanced_regression_loss",
+    "balanced_softmax_loss",
+    "bias_compensated_loss",
+    "class_dependent_temperature_loss",
+    "class_weights",
+    "complement_cross_entropy_loss",
+    "cross_entropy_loss",
+    "focal_loss",
+    "hard_mining_loss",
+    "ldam_loss",
+    "loss_from_code",
     "outcome_balanced_mse_loss",
+    "pixel_loss",
+    "range_loss",
 ]

@@ -30,6 +30,14 @@ def check_at_least(name: str, value: float, least: float) -> None:
         raise ValueError(f"Expected `{name}` to be a number of at least {least:g}, got {value}.")
 
 
+def check_finite(name: str, value: float) -> None:
+    """Refuse an infinite number and NaN."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"Expected `{name}` to be a number, got {type(value).__name__}.")
+    if not math.isfinite(value):
+        raise ValueError(f"Expected `{name}` to be a finite number, got {value}.")
+
+
 def class_numbers(name: str, values: Any) -> tuple[float, ...]:
     """One finite number of at least 0 for each class, from a sequence, an array or a tensor."""
     values = values.tolist() if hasattr(values, "tolist") else values
@@ -43,7 +51,7 @@ def class_numbers(name: str, values: Any) -> tuple[float, ...]:
     return tuple(float(value) for value in values)
 
 
-def check_n_entries(name: str, entries: Sequence[object], n_classes: int) -> None:
+def check_n_entries(name: str, entries: Sequence[object] | Tensor, n_classes: int) -> None:
     """Refuse a sequence with another length than the number of classes."""
     if len(entries) != n_classes:
         raise ValueError(
@@ -110,11 +118,17 @@ def expand_pixels(name: str, value: Tensor, like: Tensor, like_name: str) -> Ten
 
 def values_are_readable(value: Tensor) -> bool:
     """Whether looking at a value is free: eager and on the CPU, never a wait for an accelerator."""
-    return (
-        value.device.type == "cpu"
-        and not torch.compiler.is_compiling()
-        and not torch._C._functorch.maybe_current_level()
-    )
+    return value.device.type == "cpu" and _is_plain_eager()
+
+
+def trains_eagerly(value: Tensor) -> bool:
+    """Whether a hand-written gradient helps: not compiled, transformed or without gradient."""
+    return value.requires_grad and torch.is_grad_enabled() and _is_plain_eager()
+
+
+def _is_plain_eager() -> bool:
+    # the level of torch.func's transforms; torch has no public question for it
+    return not (torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level())
 
 
 def check_label_range(name: str, label: Tensor, n_classes: int, valid: Tensor | None) -> None:

@@ -257,6 +257,22 @@ def reduce_balanced(
     return Parts(value, class_mean, of_class["count"].long())
 
 
+def class_sums(
+    error: Tensor,
+    label: Tensor,
+    n_classes: int,
+    valid: Tensor | None,
+    pixel_weight: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each class: number of valid pixels, sum of their weights, sum of weighted errors."""
+    classes = _Classes(label, n_classes, valid, 1)
+    count = classes.count()[0]
+    if pixel_weight is None or valid is None:
+        return count, count, classes.sum(error)[0]
+    weight = torch.where(valid, pixel_weight.to(error.dtype), 0.0)
+    return count, classes.sum(weight)[0], classes.sum(error * weight)[0]
+
+
 def check_reduction(reduction: str) -> None:
     """Refuse a reduction that the balanced mean does not have."""
     if reduction == "sum":

@@ -127,8 +127,12 @@ def balanced_regression_loss(
     target = target.to(prediction.dtype)
     if valid is not None:
         # clean what the error is made of: 0 x NaN would be left in the gradient otherwise
-        prediction = torch.where(valid, prediction, 0.0)
-        target = torch.where(valid, target, 0.0)
+        if callable(error):
+            prediction = torch.where(valid, prediction, 0.0)
+            target = torch.where(valid, target, 0.0)
+        else:  # a function of the difference: one buffer to clean, not two
+            prediction = torch.where(valid, prediction - target, 0.0)
+            target = prediction.new_zeros(()).expand_as(prediction)
     error_map = measure(prediction, target)
     check_tensor("error", error_map)
     if error_map.shape != prediction.shape:

@@ -6,8 +6,9 @@ The same promises run over every row, in test_every_loss.py and in processes.py.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,26 @@ def labelled_frames(n_images: int, seed: int = 0, **options: Any) -> dict[str, T
     return {**inputs, "label": torch.randint(0, 3, shape, generator=rng)}
 
 
+def labelled_logits(
+    n_images: int, seed: int = 0, n_channels: int = 4, size: int = 6, **options: Any
+) -> dict[str, Tensor]:
+    """Logits of a few classes, and the class of each pixel, the first one the most frequent."""
+    rng = torch.Generator().manual_seed(seed)
+    shape = (n_images, n_channels, size, size + 1)
+    logits = 2 * torch.randn(shape, generator=rng, dtype=torch.float64)
+    high = max(n_channels, 2)
+    label = torch.randint(0, 2 * high, (n_images, size, size + 1), generator=rng)
+    return {"logits": logits, "target": torch.where(label < high, label, 0)}
+
+
+def soft_logits(n_images: int, seed: int = 0, **options: Any) -> dict[str, Tensor]:
+    """The same with a probability for each class."""
+    inputs = labelled_logits(n_images, seed, **options)
+    one_hot = nn.functional.one_hot(inputs["target"], inputs["logits"].shape[1])
+    smooth = 0.9 * one_hot.movedim(-1, 1) + 0.1 / one_hot.shape[-1]
+    return {**inputs, "target": smooth.to(torch.float64)}
+
+
 @dataclass(frozen=True)
 class Case:
     """One loss. `make(**options)` builds the Module, `function` is the formula below it."""
@@ -63,6 +84,7 @@ class Case:
     pinned: tuple[tuple[dict[str, Tensor], float], ...]  # (inputs, value) of make()
     n_classes: int = 2
     fill: tuple[float, float] = (0.0, 1.0)  # target values of an all-empty and an all-full frame
+    is_regression: bool = True
 
     @property
     def name(self) -> str:
@@ -119,6 +141,40 @@ def _sign(prediction: Tensor, target: Tensor) -> Tensor:
     return (target > 0).long() + (target > 0.5).long()
 
 
+BALANCED = Balance()
+
+
+def _classifier(
+    name: str, *args: Any, balance: Balance | None = BALANCED, **fixed: Any
+) -> Callable[..., nn.Module]:
+    """Makes the Module of that name; `scope` goes into its balance."""
+
+    def make(scope: str = "batch", reduction: str = "mean") -> nn.Module:
+        scoped = None if balance is None else replace(balance, scope=scope)
+        return getattr(losses, name)(*args, balance=scoped, reduction=reduction, **fixed)
+
+    return make
+
+
+def _classifying(
+    name: str, *, balance: Balance | None = BALANCED, **fixed: Any
+) -> Callable[..., Any]:
+    """Calls the function of that name; `scope` goes into its balance."""
+
+    def call(logits: Tensor, target: Tensor, scope: str = "batch", **options: Any) -> Any:
+        scoped = None if balance is None else replace(balance, scope=scope)
+        return getattr(losses, name)(logits, target, balance=scoped, **fixed, **options)
+
+    return call
+
+
+COUNTS = (500, 120, 30, 7)
+# two pixels, four classes: by hand, the classes' means are averaged
+_TWO_PIXELS = {
+    "logits": torch.tensor([[[0.0, 2.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]]),
+    "target": torch.tensor([[0, 0]]),
+}
+_P = math.exp(2) / (math.exp(2) + 3)  # of the second pixel; the first has 1/4
 BINS = ValueBins((0.05, 0.4, 0.7))
 LABEL_WEIGHT = (1.0, 2.0, 0.5)
 
@@ -202,5 +258,121 @@ CASES: tuple[Case, ...] = (
         # class 0: (0.5 + 0) / 3; class 1 absent; class 2: 0.5 * 5 / 4 -> mean over two
         ((_BY_HAND, (0.5 / 3 + 0.5 * 5 / 4) / 2),),
         n_classes=3,
+    ),
+    Case(
+        "cross entropy",
+        _classifier("CrossEntropyLoss"),
+        _classifying("cross_entropy_loss"),
+        labelled_logits,
+        ((_TWO_PIXELS, (math.log(4) - math.log(_P)) / 2),),
+        n_classes=4,
+        fill=(0, 3),
+        is_regression=False,
+    ),
+    Case(
+        "cross entropy, binary, weighted",
+        _classifier("CrossEntropyLoss", balance=Balance(weight=(1.0, 3.0), combine="sum")),
+        _classifying("cross_entropy_loss", balance=Balance(weight=(1.0, 3.0), combine="sum")),
+        partial(labelled_logits, n_channels=1),
+        # background: softplus(1); foreground: softplus(-2), three times
+        (
+            (
+                {"logits": torch.tensor([[1.0], [2.0]]), "target": torch.tensor([0, 1])},
+                math.log1p(math.e) + 3 * math.log1p(math.exp(-2)),
+            ),
+        ),
+        is_regression=False,
+    ),
+    Case(
+        "focal, soft targets",
+        _classifier("FocalLoss", (1.0, 2.0, 0.5, 1.5), 0.5),
+        _classifying("focal_loss", alpha=(1.0, 2.0, 0.5, 1.5), gamma=0.5),
+        soft_logits,
+        ((_TWO_PIXELS, (0.75**0.5 * math.log(4) - (1 - _P) ** 0.5 * math.log(_P)) / 2),),
+        n_classes=4,
+        fill=(0.25, 0.25),
+        is_regression=False,
+    ),
+    Case(
+        "hard mining",
+        _classifier("HardMiningLoss", 0.75, 1.0, 1e7),
+        _classifying("hard_mining_loss", alpha=0.75, gamma=1.0, delta=1e7),
+        labelled_logits,
+        # h(1/4) = sin(pi/4) / (pi/4)
+        (
+            (
+                {name: tensor[..., :1] for name, tensor in _TWO_PIXELS.items()},
+                0.75 * math.sin(math.pi / 4) / (math.pi / 4) * math.log(4),
+            ),
+        ),
+        n_classes=4,
+        fill=(0, 3),
+        is_regression=False,
+    ),
+    Case(
+        "complement cross entropy",
+        _classifier("ComplementCrossEntropyLoss", -1.0),
+        _classifying("complement_cross_entropy_loss", balancing_factor=-1.0),
+        labelled_logits,
+        # three wrong classes alike: entropy log 3
+        ((_TWO_PIXELS, (math.log(4) - math.log(_P)) / 2 - math.log(3) / 4),),
+        n_classes=4,
+        fill=(0, 3),
+        is_regression=False,
+    ),
+    Case(
+        "balanced softmax",
+        _classifier("BalancedSoftmaxLoss", COUNTS),
+        _classifying("balanced_softmax_loss", class_counts=COUNTS),
+        labelled_logits,
+        ((_TWO_PIXELS, (math.log(657 / 500) + math.log1p(157 / 500 / math.exp(2))) / 2),),
+        n_classes=4,
+        fill=(0, 3),
+        is_regression=False,
+    ),
+    Case(
+        "class-dependent temperature",
+        _classifier("ClassDependentTemperatureLoss", (4.0, 1.0, 1.0, 1.0)),
+        _classifying("class_dependent_temperature_loss", class_counts=(4.0, 1.0, 1.0, 1.0)),
+        labelled_logits,
+        ((_TWO_PIXELS, (math.log(4) + math.log1p(3 / math.e)) / 2),),
+        n_classes=4,
+        fill=(0, 3),
+        is_regression=False,
+    ),
+    Case(
+        "bias compensated",
+        _classifier("BiasCompensatedLoss", COUNTS),
+        _classifying("bias_compensated_loss", class_counts=COUNTS),
+        labelled_logits,
+        ((_TWO_PIXELS, (math.log(657 / 500) + math.log1p(157 / 500 / math.exp(2))) / 2),),
+        n_classes=4,
+        fill=(0, 3),
+        is_regression=False,
+    ),
+    Case(
+        "LDAM",
+        _classifier("LDAMLoss", (1.0, 16.0, 16.0, 16.0), 0.5, 2.0),
+        _classifying("ldam_loss", class_counts=(1.0, 16.0, 16.0, 16.0), scale=2.0),
+        labelled_logits,
+        # margin 0.5 of the rarest class, scale 2
+        ((_TWO_PIXELS, (math.log1p(3 * math.e) + math.log1p(3 * math.exp(-3))) / 2),),
+        n_classes=4,
+        fill=(0, 3),
+        is_regression=False,
+    ),
+    Case(
+        "hard mining on balanced softmax",
+        _classifier("PixelLoss", losses.HardMining(delta=110.0), losses.LogPrior(COUNTS, 0.5)),
+        _classifying(
+            "pixel_loss",
+            penalty=losses.HardMining(delta=110.0),
+            adjustment=losses.LogPrior(COUNTS, 0.5),
+        ),
+        labelled_logits,
+        (),
+        n_classes=4,
+        fill=(0, 3),
+        is_regression=False,
     ),
 )

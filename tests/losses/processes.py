@@ -33,6 +33,11 @@ def whole_batch(case: Case) -> dict[str, Tensor]:
     return inputs
 
 
+def pixels_of(inputs: dict[str, Tensor]) -> tuple[int, ...]:
+    first, second = (inputs[name] for name in list(inputs)[:2])
+    return (first.shape[0], *first.shape[2:]) if "logits" in inputs else tuple(second.shape)
+
+
 def part(inputs: dict[str, Tensor], start: int, stop: int) -> dict[str, Tensor]:
     return {name: tensor[start:stop] for name, tensor in inputs.items()}
 
@@ -81,8 +86,7 @@ def check_case(case: Case, is_weighted: bool) -> None:
     options = {}
     if is_weighted:
         rng = torch.Generator().manual_seed(3)
-        target = whole[list(whole)[1]]
-        weight = torch.rand(target.shape, generator=rng, dtype=torch.float64)
+        weight = torch.rand(pixels_of(whole), generator=rng, dtype=torch.float64)
         options["pixel_weight"] = torch.where(weight < 0.3, 0.0, weight)
     alone = network(whole)
     value, gradient = run(case.make(scope="batch"), alone, whole, **options)

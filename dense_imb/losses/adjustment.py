@@ -1,0 +1,158 @@
+"""Adjustments of the logits that tell a loss how often each class occurs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from dense_imb.losses._checks import check_at_least, check_finite, check_n_entries
+from dense_imb.losses._counts import class_counts_of
+from dense_imb.losses.balance import class_tensor
+
+
+@dataclass(frozen=True)
+class Adjustment:
+    """Logits (B, C, *spatial) and labels (B, *spatial) to logits.
+
+    Args:
+        class_counts: pixels of each class in the training data (or their shares), a sequence or a
+            `ClassStatistics`.
+    """
+
+    class_counts: Any
+
+    takes_soft_targets: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "class_counts", class_counts_of(self.class_counts))
+
+    def of_class(self, values: Sequence[float], logits: Tensor) -> Tensor:
+        """One number for each class, shaped to meet the logits."""
+        check_n_entries("class_counts", values, logits.shape[1])
+        shape = (1, -1) + (1,) * (logits.dim() - 2)
+        return class_tensor(values, logits).to(logits.dtype).view(shape)
+
+    def __call__(self, logits: Tensor, label: Tensor) -> Tensor:
+        """The adjusted logits."""
+        return self.of_every_class(logits)
+
+    def of_every_class(self, logits: Tensor) -> Tensor:
+        """The logits, adjusted as far as that does not depend on the label."""
+        raise NotImplementedError
+
+    def of_true_class(self, lp: Tensor, label: Tensor) -> Tensor:
+        """The rest of the adjustment, made on the true class's log-probability."""
+        return lp
+
+
+@dataclass(frozen=True)
+class LogPrior(Adjustment):
+    """z_k + tau (log prior_k - log test prior_k), prior_k = n_k / sum n.
+
+    Args:
+        class_counts: n_k of the training data.
+        tau: strength.
+        test_counts: the same of the data to come; all classes alike by default.
+    """
+
+    tau: float = 1.0
+    test_counts: Any = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_finite("tau", self.tau)
+        if self.test_counts is not None:
+            counts = class_counts_of(self.test_counts, "test_counts")
+            check_n_entries("test_counts", counts, len(self.class_counts))
+            object.__setattr__(self, "test_counts", counts)
+
+    def of_every_class(self, logits: Tensor) -> Tensor:
+        shift = _log_shares(self.class_counts)
+        if self.test_counts is not None:
+            shift = [s - t for s, t in zip(shift, _log_shares(self.test_counts), strict=True)]
+        return logits + self.of_class([self.tau * s for s in shift], logits)
+
+
+@dataclass(frozen=True)
+class Temperature(Adjustment):
+    """z_k / n_k^power: a class-dependent temperature.
+
+    Args:
+        class_counts: n_k of the training data.
+        power: 0.5 in the published code.
+    """
+
+    power: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_finite("power", self.power)
+
+    def of_every_class(self, logits: Tensor) -> Tensor:
+        return logits * self.of_class([n**-self.power for n in self.class_counts], logits)
+
+
+@dataclass(frozen=True)
+class Margin(Adjustment):
+    """s (z_k - [k = y] m_y), m_k = max_margin (n_min / n_k)^(1/4): rare classes get wide margins.
+
+    Args:
+        class_counts: n_k of the training data.
+        max_margin: the margin of the rarest class.
+        scale: s.
+    """
+
+    max_margin: float = 0.5
+    scale: float = 30.0
+
+    takes_soft_targets: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least("max_margin", self.max_margin, 0)
+        check_at_least("scale", self.scale, 0)
+
+    def __call__(self, logits: Tensor, label: Tensor) -> Tensor:
+        margin = self._margin(logits, label).unsqueeze(1)
+        return self.of_every_class(logits).scatter_add(1, label.unsqueeze(1), -margin)
+
+    def of_every_class(self, logits: Tensor) -> Tensor:
+        check_n_entries("class_counts", self.class_counts, logits.shape[1])
+        return self.scale * logits
+
+    def of_true_class(self, lp: Tensor, label: Tensor) -> Tensor:
+        # z_y - M in place of z_y:  lp - M - log(1 - p + p exp(-M)),  M = s m_y
+        margin = self._margin(lp, label)
+        rest = -torch.expm1(lp) + torch.exp(lp - margin)
+        return lp - margin - rest.clamp(min=torch.finfo(lp.dtype).tiny).log()
+
+    def _margin(self, like: Tensor, label: Tensor) -> Tensor:
+        """s m_y of each pixel, (B, *spatial)."""
+        least = min(self.class_counts)
+        margins = [self.scale * self.max_margin * (least / n) ** 0.25 for n in self.class_counts]
+        of_class = class_tensor(margins, like).to(like.dtype)
+        return of_class.index_select(0, label.reshape(-1)).view_as(label)
+
+
+def _log_shares(counts: Sequence[float]) -> list[float]:
+    total = math.fsum(counts)
+    return [math.log(count / total) for count in counts]
+
+
+def check_adjustment(adjustment: object) -> None:
+    """Refuse what is not an adjustment."""
+    if adjustment is not None and not isinstance(adjustment, Adjustment):
+        raise TypeError(
+            "Expected `adjustment` to be LogPrior, Temperature or Margin, "
+            f"got {type(adjustment).__name__}."
+        )
+
+
+def adjusted(adjustment: Adjustment | None, logits: Tensor, label: Tensor) -> Tensor:
+    """The logits, adjusted if there is anything to adjust by."""
+    return logits if adjustment is None else adjustment(logits, label)

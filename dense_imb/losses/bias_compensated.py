@@ -1,0 +1,129 @@
+"""Bias-compensated cross-entropy of pixels, with its schedule back to plain cross-entropy."""
+
+from __future__ import annotations
+
+from typing import Any, Unpack
+
+import torch
+from torch import Tensor
+
+from dense_imb.losses._checks import check_at_least, values_are_readable
+from dense_imb.losses._target import PixelTarget
+from dense_imb.losses.adjustment import LogPrior
+from dense_imb.losses.penalty import Penalty, check_penalty
+from dense_imb.losses.pixel_loss import (
+    ClassificationLoss,
+    MeanOptions,
+    PixelOptions,
+    mean_of_pixels,
+    penalty_of,
+)
+
+
+def bias_compensated_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    class_counts: Any,
+    test_counts: Any = None,
+    progress: float = 0.0,
+    penalty: Penalty | None = None,
+    **options: Unpack[PixelOptions],
+) -> Any:
+    """Cross-entropy of logits freed of the training data's bias, less and less of it.
+
+        loss = mean_i (1 - a) CE(z + log prior - log test prior) + a CE(z),   a = progress^2
+
+    Args:
+        logits, target, penalty: see `pixel_loss`, also for the other options.
+        class_counts: pixels of each class in the training data, or a `ClassStatistics`.
+        test_counts: the same of the data to come; all classes alike by default.
+        progress: share of the training that is done, epoch / max_epochs, from 0 to 1.
+
+    Example:
+        >>> logits, target = torch.zeros(1, 2), torch.tensor([1])
+        >>> bias_compensated_loss(logits, target, class_counts=[3, 1])  # log 4
+        tensor(1.3863)
+        >>> bias_compensated_loss(logits, target, class_counts=[3, 1], progress=1.0)  # log 2
+        tensor(0.6931)
+    """
+    check_progress(progress)
+    compensation = _compensation(class_counts, test_counts)
+    penalty = check_penalty(penalty)
+
+    def error(pixels: PixelTarget) -> Tensor:
+        return _mixture(penalty, compensation, progress, pixels)
+
+    return mean_of_pixels(error, logits, target, **options)
+
+
+def check_progress(progress: float) -> None:
+    """Refuse a progress outside 0 .. 1."""
+    check_at_least("progress", progress, 0)
+    if progress > 1:
+        raise ValueError(f"Expected `progress` between 0 and 1, got {progress}.")
+
+
+def _compensation(class_counts: Any, test_counts: Any) -> LogPrior:
+    compensation = LogPrior(class_counts)
+    n_classes = len(compensation.class_counts)
+    return LogPrior(class_counts, 1.0, [1.0] * n_classes if test_counts is None else test_counts)
+
+
+def _mixture(
+    penalty: Penalty, compensation: LogPrior, progress: float | Tensor, pixels: PixelTarget
+) -> Tensor:
+    is_known = isinstance(progress, (int, float))  # then a term of weight 0 is left out
+    if is_known and progress == 1:
+        return penalty_of(penalty, None, pixels)
+    compensated = penalty_of(penalty, compensation, pixels)
+    if is_known and progress == 0:
+        return compensated
+    share = progress**2
+    return (1 - share) * compensated + share * penalty_of(penalty, None, pixels)
+
+
+class BiasCompensatedLoss(ClassificationLoss):
+    """Cross-entropy of logits freed of the training data's bias, less and less of it.
+
+        loss = mean_i (1 - a) CE(z + log prior - log test prior) + a CE(z),   a = progress^2
+
+    The trainer tells the progress, `loss.set_progress(epoch / max_epochs)`; it is kept in the
+    state dict. See `bias_compensated_loss` and `pixel_loss` for the arguments. At call time:
+    `mask`, `pixel_weight`, `class_count`, `return_parts`.
+
+    Example:
+        >>> loss = BiasCompensatedLoss([3, 1])
+        >>> loss(torch.zeros(1, 2), torch.tensor([1]))
+        tensor(1.3863)
+        >>> loss.set_progress(1.0)
+        >>> loss(torch.zeros(1, 2), torch.tensor([1]))
+        tensor(0.6931)
+    """
+
+    shown = ("compensation", "penalty", *ClassificationLoss.shown)
+    progress: Tensor
+
+    def __init__(
+        self,
+        class_counts: Any,
+        test_counts: Any = None,
+        *,
+        penalty: Penalty | None = None,
+        **options: Unpack[MeanOptions],
+    ) -> None:
+        super().__init__(**options)
+        self.compensation = _compensation(class_counts, test_counts)
+        self.penalty = check_penalty(penalty)
+        self.register_buffer("progress", torch.zeros((), dtype=torch.float32))
+
+    def set_progress(self, progress: float) -> None:
+        """Say which share of the training is done, 0 to 1."""
+        check_progress(progress)
+        self.progress.fill_(progress)
+
+    def error(self, pixels: PixelTarget) -> Tensor:
+        progress: float | Tensor = self.progress.to(pixels.logits.device)
+        if values_are_readable(self.progress):
+            progress = float(self.progress)
+        return _mixture(self.penalty, self.compensation, progress, pixels)

@@ -1,0 +1,65 @@
+"""Class-dependent temperatures (Ye et al., 2020, arXiv 2001.01385) of pixels."""
+
+from __future__ import annotations
+
+from typing import Any, Unpack
+
+from torch import Tensor
+
+from dense_imb.losses.adjustment import Temperature
+from dense_imb.losses.penalty import Penalty
+from dense_imb.losses.pixel_loss import MeanOptions, PixelLoss, PixelOptions, pixel_loss
+
+
+def class_dependent_temperature_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    class_counts: Any,
+    power: float = 0.5,
+    penalty: Penalty | None = None,
+    **options: Unpack[PixelOptions],
+) -> Any:
+    """Cross-entropy of logits that are divided by a power of each class's frequency.
+
+        loss = mean_i -log softmax(z / n^power)_{y_i}
+
+    Args:
+        logits, target, penalty: see `pixel_loss`, also for the other options.
+        class_counts: n_k, pixels of each class in the training data, or a `ClassStatistics`.
+        power: 0.5 in the published code. Counts of pixels run into millions, and 1 / sqrt(n) then
+            asks for logits in the thousands: pass shares (n / n.sum()) or a smaller power.
+
+    Example:
+        >>> logits, target = torch.tensor([[1.0, 1.0]]), torch.tensor([1])
+        >>> class_dependent_temperature_loss(logits, target, class_counts=[100, 1])
+        tensor(0.3412)
+    """
+    return pixel_loss(
+        logits, target, penalty=penalty, adjustment=Temperature(class_counts, power), **options
+    )
+
+
+class ClassDependentTemperatureLoss(PixelLoss):
+    """Cross-entropy of logits that are divided by a power of each class's frequency.
+
+        loss = mean_i -log softmax(z / n^power)_{y_i}
+
+    See `class_dependent_temperature_loss` and `pixel_loss` for the arguments. At call time: `mask`,
+    `pixel_weight`, `class_count`, `return_parts`.
+
+    Example:
+        >>> loss = ClassDependentTemperatureLoss([100, 1])
+        >>> loss(torch.tensor([[1.0, 1.0]]), torch.tensor([1]))
+        tensor(0.3412)
+    """
+
+    def __init__(
+        self,
+        class_counts: Any,
+        power: float = 0.5,
+        *,
+        penalty: Penalty | None = None,
+        **options: Unpack[MeanOptions],
+    ) -> None:
+        super().__init__(penalty, Temperature(class_counts, power), **options)

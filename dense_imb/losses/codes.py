@@ -1,0 +1,103 @@
+"""Loss codes: the short names under which the hard mining paper's tables list their losses."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any, Unpack
+
+from dense_imb.losses._counts import class_counts_of
+from dense_imb.losses.class_weights import class_weights
+from dense_imb.losses.cross_entropy import CrossEntropyLoss
+from dense_imb.losses.focal import FocalLoss
+from dense_imb.losses.hard_mining import HardMiningLoss
+from dense_imb.losses.ldam import LDAMLoss
+from dense_imb.losses.pixel_loss import ClassificationLoss, MeanOptions
+
+_HARD_MINING = re.compile(r"hmld(?P<delta>\d+)g(?P<gamma>\d+)(?:a(?P<alpha>\d+))?")
+_FOCAL = re.compile(r"flg(?P<gamma>\d+)(?:a(?P<alpha>\d+))?")
+_BALANCED_FOCAL = re.compile(r"CBFLossg(?P<gamma>\d+)")
+
+
+def loss_from_code(
+    code: str, class_counts: Any = None, **options: Unpack[MeanOptions]
+) -> ClassificationLoss:
+    """The loss that a code names.
+
+    | code | loss |
+    | --- | --- |
+    | ce | cross-entropy |
+    | csce | cross-entropy weighted by inverse class frequency |
+    | flg2a50 | focal, gamma 2, alpha 0.50 |
+    | hmld10000000g05a75 | hard mining, delta 1e7, gamma 0.5, alpha 0.75 |
+    | CBLoss | cross-entropy weighted by the effective number of samples |
+    | CBFLossg05 | focal, gamma 0.5, weighted so too |
+    | LDAM-RW | LDAM weighted so too |
+
+    A gamma of 05 is 0.5, 1 is 1, 2 is 2; an alpha of 75 is 0.75; without one it is 1. Effective
+    numbers are (1 - beta^n) / (1 - beta) with beta = 0.9999.
+
+    Args:
+        code: as above.
+        class_counts: pixels (or images) of each class, for the codes with weights or margins.
+        options: `ignore_index`, `balance`, `reduction`; see `pixel_loss`.
+
+    Example:
+        >>> loss_from_code("hmld10000000g05a75").penalty
+        HardMining(alpha=0.75, gamma=0.5, delta=10000000.0)
+    """
+    if not isinstance(code, str):
+        raise TypeError(f"Expected `code` to be a string, got {type(code).__name__}.")
+    if match := _HARD_MINING.fullmatch(code):
+        delta = float(match["delta"])
+        return HardMiningLoss(_alpha(match), _gamma(match), delta, **options)
+    if match := _FOCAL.fullmatch(code):
+        return FocalLoss(_alpha(match), _gamma(match), **options)
+    if code == "ce":
+        return CrossEntropyLoss(**options)
+    if code == "csce":
+        return CrossEntropyLoss(**_weighted(options, class_weights(_counts(code, class_counts))))
+    if code == "CBLoss":
+        weight = class_weights(_counts(code, class_counts), "effective")
+        return CrossEntropyLoss(**_weighted(options, weight))
+    if match := _BALANCED_FOCAL.fullmatch(code):
+        weight = class_weights(_counts(code, class_counts), "effective")
+        return FocalLoss(1.0, _gamma(match), **_weighted(options, weight))
+    if code == "LDAM-RW":
+        counts = _counts(code, class_counts)
+        return LDAMLoss(counts, **_weighted(options, class_weights(counts, "effective")))
+    raise ValueError(
+        "Expected `code` to be ce, csce, CBLoss, LDAM-RW or of the form flg2, flg2a50, "
+        f"hmld10000000g05, hmld10000000g05a75 or CBFLossg05, got {code!r}."
+    )
+
+
+def _gamma(match: re.Match[str]) -> float:
+    """05 -> 0.5, 1 -> 1, 2 -> 2."""
+    digits = match["gamma"]
+    return float(f"0.{digits[1:]}") if digits.startswith("0") and len(digits) > 1 else float(digits)
+
+
+def _alpha(match: re.Match[str]) -> float:
+    """75 -> 0.75, none -> 1."""
+    digits = match["alpha"]
+    return 1.0 if digits is None else float(f"0.{digits}")
+
+
+def _counts(code: str, class_counts: Any) -> tuple[float, ...]:
+    if class_counts is None:
+        raise ValueError(f"Expected `class_counts` with the code {code!r}, got none.")
+    return class_counts_of(class_counts)
+
+
+def _weighted(options: MeanOptions, weight: tuple[float, ...]) -> MeanOptions:
+    """The options with a class weight, in the balance where there is one."""
+    if options.get("class_weight") is not None or getattr(options.get("balance"), "weight", None):
+        raise ValueError("Expected no class weights with a code that brings its own, got some.")
+    weighted = options.copy()
+    balance = options.get("balance")
+    if balance is None:
+        weighted["class_weight"] = weight
+    else:
+        weighted["balance"] = replace(balance, weight=weight)
+    return weighted

@@ -1,0 +1,52 @@
+"""Cross-entropy of pixels."""
+
+from __future__ import annotations
+
+from typing import Any, Unpack
+
+from torch import Tensor
+
+from dense_imb.losses.adjustment import Adjustment
+from dense_imb.losses.penalty import CrossEntropy
+from dense_imb.losses.pixel_loss import MeanOptions, PixelLoss, PixelOptions, pixel_loss
+
+
+def cross_entropy_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    adjustment: Adjustment | None = None,
+    **options: Unpack[PixelOptions],
+) -> Any:
+    """Cross-entropy, with a balance if one is wanted.
+
+        loss = mean_i -log softmax(z)_{y_i}
+
+    Args:
+        logits, target, adjustment: see `pixel_loss`, also for the other options.
+
+    Example:
+        >>> cross_entropy_loss(torch.zeros(1, 4, 2, 2), torch.zeros(1, 2, 2, dtype=torch.long))
+        tensor(1.3863)
+    """
+    return pixel_loss(logits, target, penalty=CrossEntropy(), adjustment=adjustment, **options)
+
+
+class CrossEntropyLoss(PixelLoss):
+    """Cross-entropy, with a balance if one is wanted.
+
+        loss = mean_i -log softmax(z)_{y_i}
+
+    See `pixel_loss` for the options. At call time: `mask`, `pixel_weight`, `class_count`,
+    `return_parts`.
+
+    Example:
+        >>> loss = CrossEntropyLoss(balance=Balance())
+        >>> loss(torch.zeros(1, 4, 2, 2), torch.zeros(1, 2, 2, dtype=torch.long))
+        tensor(1.3863)
+    """
+
+    def __init__(
+        self, *, adjustment: Adjustment | None = None, **options: Unpack[MeanOptions]
+    ) -> None:
+        super().__init__(CrossEntropy(), adjustment, **options)

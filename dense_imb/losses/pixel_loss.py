@@ -1,0 +1,309 @@
+"""Classification losses of pixels: an adjustment of the logits, a penalty, and a mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypedDict, Unpack
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dense_imb.losses._checks import check_choice, check_n_entries, class_numbers
+from dense_imb.losses._module import Loss
+from dense_imb.losses._target import PixelTarget, pixel_target
+from dense_imb.losses.adjustment import Adjustment, check_adjustment
+from dense_imb.losses.balance import (
+    Balance,
+    Parts,
+    check_reduction,
+    class_sums,
+    class_tensor,
+    reduce_balanced,
+)
+from dense_imb.losses.penalty import Penalty, check_penalty
+
+
+class CallOptions(TypedDict, total=False):
+    """What every classification loss takes at call time."""
+
+    mask: Tensor | None
+    pixel_weight: Tensor | None
+    class_count: Tensor | None
+    return_parts: bool
+
+
+class MeanOptions(TypedDict, total=False):
+    """What every classification loss takes when it is made."""
+
+    class_weight: Sequence[float] | Tensor | None
+    ignore_index: int | None
+    balance: Balance | None
+    reduction: str
+
+
+class PixelOptions(MeanOptions, CallOptions, total=False):
+    """What every functional classification loss takes."""
+
+
+ErrorOfPixels = Callable[[PixelTarget], Tensor]
+
+
+def pixel_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    penalty: Penalty | None = None,
+    adjustment: Adjustment | None = None,
+    **options: Unpack[PixelOptions],
+) -> Any:
+    """Mean over pixels of a penalty of the true class, on adjusted logits.
+
+        loss = mean_i phi(log softmax(adjust(z))_{y_i})
+
+    Args:
+        logits: z, (B, C, *spatial) with any number of spatial dimensions; C = 1 is binary.
+        target: y, class indices (B, *spatial) or (B, 1, *spatial), or one number for each class,
+            (B, C, *spatial): one-hot or probabilities t, whose error is sum_k t_k phi(lp_k). With
+            C = 1, floats are the foreground's probability.
+        penalty: phi: `CrossEntropy()` (the default), `Focal(gamma)` or `HardMining(...)`.
+        adjustment: `LogPrior(counts)`, `Temperature(counts)`, `Margin(counts)` or none.
+        class_weight: a, one number for each class; the mean is sum a_y e / sum a_y, as in torch.
+            Turn the background down with a_0.
+        ignore_index: label of the pixels that are left out.
+        balance: how class means combine, in place of `class_weight`; see `Balance`.
+        mask: nonzero where a pixel counts. Others are left out, a NaN there included.
+        pixel_weight: weight of each pixel, at least 0.
+        class_count: with a balance, the pixels of each class in a whole window of accumulation.
+        reduction: "mean", "sum" or "none", as in torch; with a balance "mean", or "none" for the
+            map of contributions whose sum is the loss.
+        return_parts: return `Parts` (value, class_mean, class_count) in place of the value.
+
+    Example:
+        >>> logits = torch.tensor([[2.0, 0.0], [0.0, 0.0]])
+        >>> pixel_loss(logits, torch.tensor([0, 1]))
+        tensor(0.4100)
+    """
+    penalty = check_penalty(penalty)
+    check_adjustment(adjustment)
+
+    def error(pixels: PixelTarget) -> Tensor:
+        return penalty_of(penalty, adjustment, pixels)
+
+    refusing = adjustment is not None and not adjustment.takes_soft_targets
+    soft_for = type(adjustment).__name__ if refusing else None
+    return mean_of_pixels(error, logits, target, soft_for=soft_for, **options)
+
+
+def penalty_of(penalty: Penalty, adjustment: Adjustment | None, pixels: PixelTarget) -> Tensor:
+    """The penalty of each pixel on its adjusted logits, (B, *spatial)."""
+    logits = pixels.logits if adjustment is None else adjustment.of_every_class(pixels.logits)
+    lp = torch.log_softmax(logits, 1)
+    factor = penalty.factor_of_class
+    of_class = None
+    if factor is not None:
+        check_n_entries("alpha", factor, pixels.n_classes)
+        of_class = class_tensor(factor, logits).to(logits.dtype)
+    if pixels.probability is None:
+        of_true = lp.gather(1, pixels.label.unsqueeze(1)).squeeze(1)
+        if adjustment is not None:
+            of_true = adjustment.of_true_class(of_true, pixels.label)
+        error = penalty(of_true)
+        if of_class is not None:
+            error = error * of_class.index_select(0, pixels.label.reshape(-1)).view_as(error)
+        return error
+    share = pixels.probability
+    if of_class is not None:
+        share = share * of_class.view((1, -1) + (1,) * (share.dim() - 2))
+    return (share * penalty(lp)).sum(1)
+
+
+def mean_of_pixels(
+    error: ErrorOfPixels,
+    logits: Tensor,
+    target: Tensor,
+    *,
+    soft_for: str | None = None,
+    class_weight: Sequence[float] | Tensor | None = None,
+    ignore_index: int | None = None,
+    balance: Balance | None = None,
+    reduction: str = "mean",
+    mask: Tensor | None = None,
+    pixel_weight: Tensor | None = None,
+    class_count: Tensor | None = None,
+    return_parts: bool = False,
+) -> Any:
+    """Apply the contract to logits and target, take the error of each pixel, and its mean."""
+    check_mean(class_weight, balance, reduction)
+    if class_count is not None and balance is None:
+        raise ValueError("Expected a `balance` with `class_count`, got none.")
+    pixels = pixel_target(
+        logits,
+        target,
+        ignore_index=ignore_index,
+        mask=mask,
+        pixel_weight=pixel_weight,
+        soft_for=soft_for,
+    )
+    error_map = error(pixels)
+    if balance is not None:
+        return reduce_balanced(
+            error_map,
+            pixels.slot,
+            pixels.n_classes,
+            valid=pixels.valid,
+            balance=balance,
+            pixel_weight=pixels.pixel_weight,
+            class_count=class_count,
+            reduction=reduction,
+            return_parts=return_parts,
+            is_own=True,
+        )
+    return _plain_mean(error_map, pixels, class_weight, reduction, return_parts)
+
+
+def _plain_mean(
+    error: Tensor,
+    pixels: PixelTarget,
+    class_weight: Sequence[float] | Tensor | None,
+    reduction: str,
+    return_parts: bool,
+) -> Any:
+    """torch's own mean: sum u a_y e / sum u a_y."""
+    share: Tensor | None = None
+    if class_weight is not None or pixels.slot is not pixels.label:
+        table = torch.ones(pixels.n_classes, dtype=error.dtype, device=error.device)
+        if class_weight is not None:
+            table = weights_of_class(class_weight, pixels.n_classes, error)
+        table = F.pad(F.pad(table, (0, 1), value=0.0), (0, 1), value=torch.nan)
+        share = table.index_select(0, pixels.slot.reshape(-1)).view_as(error)
+    if pixels.pixel_weight is not None:
+        assert share is not None
+        assert pixels.valid is not None
+        share = share * torch.where(pixels.valid, pixels.pixel_weight.to(error.dtype), 0.0)
+    contribution = error if share is None else error * share
+    if reduction == "none":
+        value = contribution
+    else:
+        value = contribution.sum()
+        if reduction == "mean":
+            if share is None:
+                value = value / max(error.numel(), 1)
+            else:
+                total = share.sum()
+                value = value / torch.where(total == 0, 1.0, total)
+    if not return_parts:
+        return value
+    count, mass, total = class_sums(
+        error.detach(), pixels.slot, pixels.n_classes, pixels.valid, pixels.pixel_weight
+    )
+    return Parts(value, torch.where(count > 0, total / mass, torch.nan), count)
+
+
+def weights_of_class(
+    class_weight: Sequence[float] | Tensor, n_classes: int, like: Tensor
+) -> Tensor:
+    """`class_weight` as a tensor beside `like`."""
+    if isinstance(class_weight, Tensor) and class_weight.device == like.device:
+        weight = class_weight.detach().to(like.dtype)  # no look at its values: it may be far away
+        if weight.dim() != 1:
+            raise ValueError(
+                "Expected `class_weight` with one entry for each class, got the shape "
+                f"{tuple(weight.shape)}."
+            )
+    else:
+        weight = class_tensor(class_numbers("class_weight", class_weight), like).to(like.dtype)
+    check_n_entries("class_weight", weight, n_classes)
+    return weight
+
+
+def check_mean(class_weight: object, balance: Balance | None, reduction: str) -> None:
+    """Refuse a mean that is not defined."""
+    if balance is None:
+        check_choice("reduction", reduction, ("mean", "sum", "none"))
+        return
+    if not isinstance(balance, Balance):
+        raise TypeError(
+            f"Expected `balance` to be a Balance, got {type(balance).__name__}; write Balance()."
+        )
+    check_reduction(reduction)
+    if class_weight is not None:
+        raise ValueError(
+            "Expected no `class_weight` with a `balance`, got both; use Balance(weight=...)."
+        )
+
+
+class ClassificationLoss(Loss):
+    """A Module that stores the arguments of a mean over pixels."""
+
+    shown: tuple[str, ...] = ("class_weight", "ignore_index", "balance", "reduction")
+
+    def __init__(self, **options: Unpack[MeanOptions]) -> None:
+        super().__init__(options.get("reduction", "mean"))
+        class_weight = options.get("class_weight")
+        self.balance = options.get("balance")
+        check_mean(class_weight, self.balance, self.reduction)
+        # Python numbers, not buffers: no .half() can turn 1e7 into inf, no device to forget
+        self.class_weight = (
+            None if class_weight is None else class_numbers("class_weight", class_weight)
+        )
+        self.ignore_index = options.get("ignore_index")
+
+    def error(self, pixels: PixelTarget) -> Tensor:
+        """The error of each pixel, (B, *spatial)."""
+        raise NotImplementedError
+
+    @property
+    def soft_for(self) -> str | None:
+        """The name of this loss, if it refuses soft targets."""
+        return None
+
+    def forward(self, logits: Tensor, target: Tensor, **options: Unpack[CallOptions]) -> Any:
+        return mean_of_pixels(
+            self.error,
+            logits,
+            target,
+            soft_for=self.soft_for,
+            class_weight=self.class_weight,
+            ignore_index=self.ignore_index,
+            balance=self.balance,
+            reduction=self.reduction,
+            **options,
+        )
+
+
+class PixelLoss(ClassificationLoss):
+    """Any penalty on any adjustment of the logits.
+
+        loss = mean_i phi(log softmax(adjust(z))_{y_i})
+
+    See `pixel_loss` for the arguments. At call time: `mask`, `pixel_weight`, `class_count`,
+    `return_parts`.
+
+    Example:
+        >>> loss = PixelLoss(Focal(2.0), LogPrior([900, 100]), balance=Balance())
+        >>> loss(torch.zeros(2, 2, 3, 3), torch.zeros(2, 3, 3, dtype=torch.long))
+        tensor(0.0011)
+    """
+
+    shown = ("penalty", "adjustment", *ClassificationLoss.shown)
+
+    def __init__(
+        self,
+        penalty: Penalty | None = None,
+        adjustment: Adjustment | None = None,
+        **options: Unpack[MeanOptions],
+    ) -> None:
+        super().__init__(**options)
+        check_adjustment(adjustment)
+        self.penalty = check_penalty(penalty)
+        self.adjustment = adjustment
+
+    @property
+    def soft_for(self) -> str | None:
+        if self.adjustment is None or self.adjustment.takes_soft_targets:
+            return None
+        return type(self.adjustment).__name__
+
+    def error(self, pixels: PixelTarget) -> Tensor:
+        return penalty_of(self.penalty, self.adjustment, pixels)

@@ -1,0 +1,294 @@
+"""Streaming class statistics of a data set: how imbalanced it is, and which weights follow."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import statistics
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from dense_imb.losses import ValueBins, class_weights
+from dense_imb.losses._checks import check_at_least, check_choice, check_label_range, check_tensor
+from dense_imb.losses._counts import class_counts_of
+from dense_imb.losses.class_weights import EFFECTIVE_BETA, of_mean_one
+
+_FORMAT = "dense-imb-class-statistics"
+_VERSION = 1
+# edges of the value histogram: 8 bins to a doubling, from a millionth to a million
+_SMALLEST = 1e-30  # above 0, also in float32
+VALUE_EDGES: tuple[float, ...] = (0.0, *(2.0 ** (i / 8) for i in range(-160, 161)))
+
+
+class ClassStatistics:
+    """Counts of one pass over targets; losses take it wherever they take `class_counts`.
+
+    Args:
+        n_classes: number of classes. A target is a map of class indices, (B, *spatial) or
+            (B, 1, *spatial), or one number for each class, (B, n_classes, *spatial).
+        partition: "labels", or "hits" for frames of values: 0 is class 0, anything else class 1.
+        ignore_index: label of the pixels that are left out.
+
+    Example:
+        >>> statistics = ClassStatistics(2)
+        >>> statistics.update(torch.tensor([[0, 0, 0, 1], [0, 0, 0, 0]]))
+        >>> statistics.class_counts
+        (7, 1)
+        >>> statistics.image_presence
+        (2, 1)
+        >>> statistics.weights("inverse")
+        (0.25, 1.75)
+    """
+
+    def __init__(
+        self, n_classes: int = 2, *, partition: str = "labels", ignore_index: int | None = None
+    ) -> None:
+        check_at_least("n_classes", n_classes, 1)
+        check_choice("partition", partition, ("labels", "hits"))
+        if partition == "hits" and n_classes != 2:
+            raise ValueError(f'Expected `n_classes` of 2 with partition "hits", got {n_classes}.')
+        self.n_classes = n_classes
+        self.partition = partition
+        self.ignore_index = ignore_index
+        self.n_images = 0
+        self._pixels = torch.zeros(n_classes, dtype=torch.int64)
+        self._images = torch.zeros(n_classes, dtype=torch.int64)
+        self._pixels_of_images = torch.zeros(n_classes, dtype=torch.int64)
+        self._values = torch.zeros(len(VALUE_EDGES) + 1, dtype=torch.int64)
+
+    @classmethod
+    def from_targets(
+        cls,
+        targets: Iterable[Any],
+        n_classes: int = 2,
+        *,
+        partition: str = "labels",
+        ignore_index: int | None = None,
+        key: str | int | None = None,
+        show_progress: bool = True,
+    ) -> ClassStatistics:
+        """One pass over batches of targets, with a progress bar.
+
+        Args:
+            targets: tensors, or what a DataLoader yields with the target under `key`.
+            n_classes, partition, ignore_index: see `ClassStatistics`.
+            key: where in a batch the target is: "label" of a dictionary, 1 of a pair.
+            show_progress: draw the bar.
+        """
+        found = cls(n_classes, partition=partition, ignore_index=ignore_index)
+        for batch in tqdm(targets, "class statistics", unit="batch", disable=not show_progress):
+            found.update(batch if key is None else batch[key])
+        return found
+
+    def update(self, target: Tensor, *, mask: Tensor | None = None) -> None:
+        """Count the pixels of one batch of targets."""
+        check_tensor("target", target)
+        target = target.detach()
+        if target.dim() == 0:
+            raise ValueError("Expected `target` with images in its first dimension, got a scalar.")
+        is_hits = self.partition == "hits"
+        if not is_hits and self._is_one_hot(target):
+            target = target.argmax(1)
+        flat = target.reshape(target.shape[0], -1).cpu() if target.numel() else target.cpu()
+        valid = torch.ones(flat.shape, dtype=torch.bool)
+        if mask is not None:
+            check_tensor("mask", mask)
+            if mask.numel() != flat.numel():
+                raise ValueError(
+                    f"Expected `mask` with one value for each of the {flat.numel()} pixels of "
+                    f"`target`, got {mask.numel()}."
+                )
+            valid = mask.reshape(flat.shape).cpu().bool()
+        if self.ignore_index is not None:
+            valid = valid & (flat != self.ignore_index)
+        if flat.is_floating_point() and bool(flat[valid].isnan().any()):
+            raise ValueError("Expected `target` without NaN, got one; mask it or mend the data.")
+        label = flat.bool().long() if is_hits else self._labels(flat, valid)
+        row = torch.arange(flat.shape[0]).unsqueeze(1).expand(flat.shape)
+        index = (row * self.n_classes + label)[valid]
+        count = torch.bincount(index, minlength=flat.shape[0] * self.n_classes)
+        count = count.view(flat.shape[0], self.n_classes)
+        is_present = count > 0
+        self.n_images += flat.shape[0]
+        self._pixels += count.sum(0)
+        self._images += is_present.sum(0)
+        self._pixels_of_images += (count.sum(1, keepdim=True) * is_present).sum(0)
+        if is_hits:
+            edges = torch.tensor(VALUE_EDGES, dtype=torch.float64)
+            bins = torch.bucketize(flat[valid].double(), edges)
+            self._values += torch.bincount(bins, minlength=len(VALUE_EDGES) + 1)
+
+    def _is_one_hot(self, target: Tensor) -> bool:
+        """Whether a target has one channel for each class, that sum to 1 at every pixel."""
+        if target.dim() < 2 or target.shape[1] != self.n_classes or self.n_classes == 1:
+            return False
+        return bool(((target.double().sum(1) - 1).abs() <= 1e-2).all())
+
+    def _labels(self, flat: Tensor, valid: Tensor) -> Tensor:
+        if flat.is_floating_point():
+            broken = valid & (flat != flat.round())
+            if bool(broken.any()):
+                raise ValueError(
+                    f"Expected `target` to hold class indices, got {float(flat[broken][0])}; "
+                    'frames of values need ClassStatistics(partition="hits").'
+                )
+        label = torch.where(valid, flat, 0).long()
+        check_label_range("target", label, self.n_classes, valid)
+        return label
+
+    def merge(self, other: ClassStatistics) -> ClassStatistics:
+        """Add the counts of another part of the data, of a worker say; returns itself."""
+        for name in ("n_classes", "partition", "ignore_index"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine != theirs:
+                raise ValueError(f"Expected `other` with {name}={mine!r}, got {theirs!r}.")
+        self.n_images += other.n_images
+        for mine, theirs in zip(self._tensors(), other._tensors(), strict=True):
+            mine += theirs
+        return self
+
+    def reduce_over_processes(self) -> ClassStatistics:
+        """Sum over all processes of the default group, if there is one; returns itself."""
+        if dist.is_available() and dist.is_initialized():
+            device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+            packed = torch.cat([torch.tensor([self.n_images]), *self._tensors()]).to(device)
+            dist.all_reduce(packed)
+            packed = packed.cpu()
+            self.n_images = int(packed[0])
+            start = 1
+            for tensor in self._tensors():
+                tensor.copy_(packed[start : start + len(tensor)])
+                start += len(tensor)
+        return self
+
+    def _tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self._pixels, self._images, self._pixels_of_images, self._values
+
+    @property
+    def class_counts(self) -> tuple[int, ...]:
+        """Pixels of each class."""
+        return tuple(self._pixels.tolist())
+
+    @property
+    def image_presence(self) -> tuple[int, ...]:
+        """Number of images that hold each class."""
+        return tuple(self._images.tolist())
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Share of each class in all pixels."""
+        total = max(sum(self.class_counts), 1)
+        return tuple(count / total for count in self.class_counts)
+
+    @property
+    def value_histogram(self) -> tuple[int, ...]:
+        """With partition "hits": pixels below 0, at 0, and in each bin above 0.
+
+        A bin holds the values above one of VALUE_EDGES and up to the next; the last one all above.
+        """
+        n_zero = self.class_counts[0] if self.partition == "hits" else 0
+        return (int(self._values[0]) - n_zero, n_zero, *self._values[1:].tolist())
+
+    def weights(
+        self, method: str = "inverse", *, beta: float = EFFECTIVE_BETA
+    ) -> tuple[float, ...]:
+        """One weight for each class, of mean 1.
+
+        Args:
+            method: "inverse", "sqrt", "effective" (see `class_weights`) or "median-frequency":
+                median share / share_k, share_k of the pixels of the images that hold class k.
+            beta: of "effective".
+        """
+        if method != "median-frequency":
+            check_choice("method", method, ("inverse", "sqrt", "effective", "median-frequency"))
+            return class_weights(self, method, beta=beta)
+        pixels = class_counts_of(self)
+        of_images = [max(n, 1) for n in self._pixels_of_images.tolist()]
+        share = [n / total for n, total in zip(pixels, of_images, strict=True)]
+        seen = [s for s, count in zip(share, self.class_counts, strict=True) if count > 0]
+        median = statistics.median(seen)
+        return of_mean_one([median / s for s in share])
+
+    def log_prior(self) -> tuple[float, ...]:
+        """Logarithm of each class's share, finite for a class never seen."""
+        counts = class_counts_of(self)
+        return tuple(math.log(count / math.fsum(counts)) for count in counts)
+
+    def value_bins(self, n_bins: int) -> ValueBins:
+        """With partition "hits": bins that hold about equally many hits; zeros keep their own."""
+        check_at_least("n_bins", n_bins, 2)
+        above = self._values[1:].double()  # above[i] lies between edges i and i + 1
+        if self.partition != "hits" or above.sum() == 0:
+            raise ValueError('Expected positive values with partition "hits", got none counted.')
+        share = above.cumsum(0) / above.sum()
+        wanted = torch.arange(1, n_bins - 1, dtype=torch.float64) / (n_bins - 1)
+        first = int((above > 0).nonzero()[0])
+        upper = torch.searchsorted(share, wanted).clamp(max=len(VALUE_EDGES) - 2) + 1
+        lowest = VALUE_EDGES[first] if first > 0 else _SMALLEST
+        return ValueBins(sorted({lowest, *(VALUE_EDGES[i] for i in upper.tolist())}))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write as JSON: to a temporary name, then moved into place."""
+        path = Path(path)
+        text = json.dumps(
+            {
+                "format": _FORMAT,
+                "version": _VERSION,
+                "n_classes": self.n_classes,
+                "partition": self.partition,
+                "ignore_index": self.ignore_index,
+                "n_images": self.n_images,
+                "pixels": self._pixels.tolist(),
+                "images": self._images.tolist(),
+                "pixels_of_images": self._pixels_of_images.tolist(),
+                "values": self._values.tolist(),
+            }
+        )
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> ClassStatistics:
+        """Read what `save` wrote."""
+        try:
+            stored = json.loads(Path(path).read_text())
+            if stored["format"] != _FORMAT or stored["version"] != _VERSION:
+                raise KeyError("format")
+            found = cls(
+                stored["n_classes"],
+                partition=stored["partition"],
+                ignore_index=stored["ignore_index"],
+            )
+            found.n_images = int(stored["n_images"])
+            names = ("pixels", "images", "pixels_of_images", "values")
+            for tensor, name in zip(found._tensors(), names, strict=True):
+                tensor.copy_(torch.tensor(stored[name], dtype=torch.int64))
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, RuntimeError) as why:
+            raise ValueError(
+                f"Expected class statistics, JSON of version {_VERSION}, in {os.fspath(path)}, "
+                "got something else; make them again with ClassStatistics.save."
+            ) from why
+        return found
+
+    def __repr__(self) -> str:
+        shares: Sequence[str] = [f"{share:.3g}" for share in self.shares]
+        return (
+            f"ClassStatistics(n_images={self.n_images}, class_counts={self.class_counts}, "
+            f"shares=({', '.join(shares)}))"
+        )
