@@ -36,7 +36,8 @@ def test_losses_lists_each_in_one_line(capsys):
     code, out, err = run(capsys, "losses")
     assert (code, err) == (0, "")
     lines = out.splitlines()
-    assert [line.split()[0] for line in lines] == [n for n in losses.__all__ if n.endswith("Loss")]
+    names = sorted(line.split()[0] for line in lines)
+    assert names == [name for name in losses.__all__ if name.endswith("Loss")]
     for line, entry in zip(lines, CATALOGUE, strict=True):
         assert entry.formula in line
 

@@ -17,7 +17,7 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
     if value in known:
         return
     listed = ", ".join(repr(choice) for choice in known)
-    near = difflib.get_close_matches(str(value), known, n=1)
+    near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
     cure = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"Expected `{name}` to be one of {listed}, got {value!r}.{cure}")
 

@@ -83,6 +83,8 @@ def pixel_target(
         else:
             label = _of_indices(target, n_classes, valid)
 
+    if valid is not None and pixel_weight is None and values_are_readable(valid):
+        valid = None if bool(valid.all()) else valid  # nothing to leave out
     slot = label
     if valid is not None:
         logits = torch.where(valid.unsqueeze(1), logits, 0.0)

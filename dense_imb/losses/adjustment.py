@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
-from dense_imb.losses._checks import check_at_least, check_finite, check_n_entries
+from dense_imb.losses._checks import (
+    check_at_least,
+    check_finite,
+    check_n_entries,
+    trains_eagerly,
+)
 from dense_imb.losses._counts import class_counts_of
 from dense_imb.losses.balance import class_tensor
 
@@ -38,16 +42,7 @@ class Adjustment:
         return class_tensor(values, logits).to(logits.dtype).view(shape)
 
     def __call__(self, logits: Tensor, label: Tensor) -> Tensor:
-        """The adjusted logits."""
-        return self.of_every_class(logits)
-
-    def of_every_class(self, logits: Tensor) -> Tensor:
-        """The logits, adjusted as far as that does not depend on the label."""
         raise NotImplementedError
-
-    def of_true_class(self, lp: Tensor, label: Tensor) -> Tensor:
-        """The rest of the adjustment, made on the true class's log-probability."""
-        return lp
 
 
 @dataclass(frozen=True)
@@ -71,7 +66,7 @@ class LogPrior(Adjustment):
             check_n_entries("test_counts", counts, len(self.class_counts))
             object.__setattr__(self, "test_counts", counts)
 
-    def of_every_class(self, logits: Tensor) -> Tensor:
+    def __call__(self, logits: Tensor, label: Tensor) -> Tensor:
         shift = _log_shares(self.class_counts)
         if self.test_counts is not None:
             shift = [s - t for s, t in zip(shift, _log_shares(self.test_counts), strict=True)]
@@ -93,7 +88,7 @@ class Temperature(Adjustment):
         super().__post_init__()
         check_finite("power", self.power)
 
-    def of_every_class(self, logits: Tensor) -> Tensor:
+    def __call__(self, logits: Tensor, label: Tensor) -> Tensor:
         return logits * self.of_class([n**-self.power for n in self.class_counts], logits)
 
 
@@ -118,25 +113,15 @@ class Margin(Adjustment):
         check_at_least("scale", self.scale, 0)
 
     def __call__(self, logits: Tensor, label: Tensor) -> Tensor:
-        margin = self._margin(logits, label).unsqueeze(1)
-        return self.of_every_class(logits).scatter_add(1, label.unsqueeze(1), -margin)
-
-    def of_every_class(self, logits: Tensor) -> Tensor:
-        check_n_entries("class_counts", self.class_counts, logits.shape[1])
-        return self.scale * logits
-
-    def of_true_class(self, lp: Tensor, label: Tensor) -> Tensor:
-        # z_y - M in place of z_y:  lp - M - log(1 - p + p exp(-M)),  M = s m_y
-        margin = self._margin(lp, label)
-        rest = -torch.expm1(lp) + torch.exp(lp - margin)
-        return lp - margin - rest.clamp(min=torch.finfo(lp.dtype).tiny).log()
-
-    def _margin(self, like: Tensor, label: Tensor) -> Tensor:
-        """s m_y of each pixel, (B, *spatial)."""
         least = min(self.class_counts)
         margins = [self.scale * self.max_margin * (least / n) ** 0.25 for n in self.class_counts]
-        of_class = class_tensor(margins, like).to(like.dtype)
-        return of_class.index_select(0, label.reshape(-1)).view_as(label)
+        of_class = self.of_class(margins, logits).flatten()
+        margin = of_class.index_select(0, label.reshape(-1)).view_as(label).unsqueeze(1)
+        scaled = self.scale * logits
+        # taken from the logit, not from the log-probability: near p = 1 that has no digits left
+        if trains_eagerly(logits):
+            return scaled.scatter_add_(1, label.unsqueeze(1), -margin)
+        return scaled.scatter_add(1, label.unsqueeze(1), -margin)
 
 
 def _log_shares(counts: Sequence[float]) -> list[float]:

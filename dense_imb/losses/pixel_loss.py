@@ -12,7 +12,7 @@ from torch import Tensor
 from dense_imb.losses._checks import check_choice, check_n_entries, class_numbers
 from dense_imb.losses._module import Loss
 from dense_imb.losses._target import PixelTarget, pixel_target
-from dense_imb.losses.adjustment import Adjustment, check_adjustment
+from dense_imb.losses.adjustment import Adjustment, adjusted, check_adjustment
 from dense_imb.losses.balance import (
     Balance,
     Parts,
@@ -97,7 +97,7 @@ def pixel_loss(
 
 def penalty_of(penalty: Penalty, adjustment: Adjustment | None, pixels: PixelTarget) -> Tensor:
     """The penalty of each pixel on its adjusted logits, (B, *spatial)."""
-    logits = pixels.logits if adjustment is None else adjustment.of_every_class(pixels.logits)
+    logits = adjusted(adjustment, pixels.logits, pixels.label)
     lp = torch.log_softmax(logits, 1)
     factor = penalty.factor_of_class
     of_class = None
@@ -105,10 +105,7 @@ def penalty_of(penalty: Penalty, adjustment: Adjustment | None, pixels: PixelTar
         check_n_entries("alpha", factor, pixels.n_classes)
         of_class = class_tensor(factor, logits).to(logits.dtype)
     if pixels.probability is None:
-        of_true = lp.gather(1, pixels.label.unsqueeze(1)).squeeze(1)
-        if adjustment is not None:
-            of_true = adjustment.of_true_class(of_true, pixels.label)
-        error = penalty(of_true)
+        error = penalty(lp.gather(1, pixels.label.unsqueeze(1)).squeeze(1))
         if of_class is not None:
             error = error * of_class.index_select(0, pixels.label.reshape(-1)).view_as(error)
         return error

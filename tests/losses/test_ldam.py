@@ -1,4 +1,4 @@
-"""LDAM: the margin taken on the log-probability is the margin taken on the logit."""
+"""LDAM: cross-entropy of scaled logits with a margin, in every precision."""
 
 from __future__ import annotations
 
