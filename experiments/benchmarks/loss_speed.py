@@ -6,8 +6,8 @@
     python experiments/benchmarks/loss_speed.py --resume                  # after an interruption
 
 Needs the extra `bench`; MONAI, segmentation-models-pytorch and kornia take part where they are
-installed. On 2 cores the regression section takes about 5 minutes, the first time 10 (it compiles);
-the GPU sections run where there is a GPU. Writes runs/loss_speed.json after every work size.
+installed. On 2 cores the regression section takes about 4 minutes with its compilations; the GPU
+sections run where there is a GPU. Writes runs/loss_speed.json after every work size.
 
 Each round runs forward + backward of every contestant once, in a shuffled order. Before that,
 the value and the gradient of each are compared with its formula in float64.
@@ -203,7 +203,7 @@ def skipped_of(work: dict[str, Any]) -> list[str]:
     names: dict[str, list[str]] = {}
     for name, reason in work["skipped"].items():
         names.setdefault(reason, []).append(name)
-    return [f"skipped, {reason}: {', '.join(named)}" for reason, named in names.items()]
+    return [f"skipped, {reason}: {'; '.join(named)}" for reason, named in names.items()]
 
 
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:
