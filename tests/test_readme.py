@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from dense_imb.losses.catalogue import CATALOGUE
+
 README = (Path(__file__).parents[1] / "README.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
@@ -17,3 +19,8 @@ def test_example_runs(number):
     namespace: dict[str, object] = {}
     for example in EXAMPLES[: number + 1]:
         exec(compile(example, f"README example {number}", "exec"), namespace)
+
+
+def test_every_loss_has_its_row():
+    for entry in CATALOGUE:
+        assert f"`{entry.name}(" in README

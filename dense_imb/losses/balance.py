@@ -204,12 +204,13 @@ def reduce_balanced(
     class_count: Tensor | None = None,
     reduction: str = "mean",
     return_parts: bool = False,
-    is_own: bool = False,
+    is_clean: bool = False,
+    may_overwrite: bool = False,
 ) -> Any:
     """The balanced mean of checked arguments: `balanced_mean` without its questions.
 
-    `is_own` says that the error map was made by us of input cleaned where not valid: it is 0
-    there, and it may be overwritten, which saves a buffer of its size.
+    `is_clean` says that the error map was made of input cleaned where not valid, and holds no NaN
+    there; `may_overwrite`, that nobody else needs it, which saves a buffer of its size.
     """
     check_reduction(reduction)
     balance.check_n_classes(n_classes)
@@ -217,7 +218,7 @@ def reduce_balanced(
         error = error.float()
     weight = None
     if valid is not None:
-        if not is_own:
+        if not is_clean:
             error = torch.where(valid, error, 0.0)
         if pixel_weight is not None:
             weight = expand_pixels("pixel_weight", pixel_weight, error, "error").to(error.dtype)
@@ -243,7 +244,7 @@ def reduce_balanced(
     share = classes.spread(coefficient.to(error.dtype)).view_as(error)
     if weight is not None:
         share = share.mul_(weight)
-    contribution = error.mul_(share) if is_own else error * share
+    contribution = error.mul_(share) if may_overwrite else error * share
     value = contribution if reduction == "none" else contribution.sum()
     if n_processes > 1:
         factor = n_processes if balance.gradient == "mean" else 1

@@ -154,7 +154,7 @@ def mean_of_pixels(
             class_count=class_count,
             reduction=reduction,
             return_parts=return_parts,
-            is_own=True,
+            is_clean=True,
         )
     return _plain_mean(error_map, pixels, class_weight, reduction, return_parts)
 

@@ -150,7 +150,8 @@ def balanced_regression_loss(
         class_count=class_count,
         reduction=reduction,
         return_parts=return_parts,
-        is_own=not callable(error),
+        is_clean=not callable(error),
+        may_overwrite=not callable(error),
     )
 
 

@@ -261,6 +261,12 @@ def test_a_nan_weight_shows_and_does_not_hide_its_class():
     assert value.isnan()
 
 
+def test_a_masked_nan_does_not_reach_the_value():
+    error = torch.tensor([1.0, torch.nan, 3.0])
+    label, mask = torch.tensor([0, 0, 1]), torch.tensor([1, 0, 1])
+    assert balanced_mean(error, label, 2, balance=Balance(), mask=mask) == 2
+
+
 def test_a_nan_shows_even_at_weight_zero():
     error = torch.tensor([1.0, torch.nan], requires_grad=True)
     value = balanced_mean(error, torch.tensor([0, 1]), 2, balance=Balance(weight=(1.0, 0.0)))

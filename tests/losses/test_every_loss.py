@@ -340,6 +340,18 @@ def test_wrong_input_is_refused_by_name(case):
         case.make(scope="batches")
 
 
+def test_monais_tensors_are_tensors(case):
+    """Their subclass goes through every loss, gradient included."""
+    monai_data = pytest.importorskip("monai.data", reason="monai is not installed")
+    inputs = case.inputs(3)
+    expected, expected_gradient = evaluate(case.make(), inputs)
+    wrapped = keep(inputs, monai_data.MetaTensor)
+    for options in ({}, {"mask": monai_data.MetaTensor(torch.ones(pixels_of(inputs)))}):
+        value, gradient = evaluate(case.make(), wrapped, **options)
+        torch.testing.assert_close(torch.as_tensor(value).as_subclass(Tensor), expected)
+        torch.testing.assert_close(gradient.as_subclass(Tensor), expected_gradient)
+
+
 def test_500_calls_leave_no_tensor_behind(case):
     import gc
 
