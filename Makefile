@@ -6,7 +6,7 @@ demo: .venv
 
 test: .venv
 	.venv/bin/pip install -e ".[test]"
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n 2
 
 check: .venv
 	.venv/bin/pip install -e ".[dev]"
