@@ -351,28 +351,40 @@ def _coefficient(sums: dict[str, Tensor], balance: Balance) -> Tensor:
     mass = sums.get("window", sums.get("mass", count)).double()
     # never mass > 0 for the counts of this call: a NaN pixel weight would hide the class
     is_present = mass > 0 if "window" in sums else count > 0
-    is_entry = is_present if balance.absent == "skip" else torch.ones_like(is_present)
-    is_mean = torch.ones_like(mass)
-    if balance.combine == "sum":
-        is_mean = torch.zeros_like(mass)
-    elif not isinstance(balance.combine, str):
-        is_mean = class_tensor([float(entry == "mean") for entry in balance.combine], mass)
-    has_frame_entry = balance.frame_weight > 0
-    n_entries = (is_entry * is_mean).sum(1, keepdim=True) + has_frame_entry
-    n_entries = n_entries.clamp(min=1)
     divisor = mass.clamp(min=balance.min_count) if balance.min_count > 1 else mass
-    coefficient = 1 / (divisor * torch.where(is_mean > 0, n_entries, 1.0))
-    if balance.weight is not None:
-        coefficient = coefficient * class_tensor(balance.weight, mass)
-    if has_frame_entry:
-        n_frame_entries = 1.0 if balance.combine == "sum" else n_entries
-        coefficient += balance.frame_weight / (mass.sum(1, keepdim=True) * n_frame_entries)
+    n_entries = None if balance.combine == "sum" else _n_entries(is_present, balance)
+    if n_entries is not None:
+        divisor = divisor * _per_class(n_entries, balance)
+    if balance.weight is None:
+        coefficient = 1 / divisor
+    else:
+        coefficient = class_tensor(balance.weight, mass) / divisor
+    if balance.frame_weight > 0:
+        frame = balance.frame_weight / mass.sum(1, keepdim=True)
+        coefficient = coefficient + (frame if n_entries is None else frame / n_entries)
     coefficient = torch.where(is_present, coefficient, 0.0)
     if "window" in sums:  # pixels of a class that the window says it lacks
         coefficient = torch.where((count > 0) & ~is_present, torch.nan, coefficient)
     if count.shape[0] > 1:
         coefficient = coefficient / is_present.any(1).sum().clamp(min=1)
     return coefficient
+
+
+def _n_entries(is_present: Tensor, balance: Balance) -> Tensor:
+    """K of the classes that combine by their mean, the frame's entry included; (rows, 1)."""
+    is_entry = is_present if balance.absent == "skip" else torch.ones_like(is_present)
+    if not isinstance(balance.combine, str):
+        is_mean = class_tensor([entry == "mean" for entry in balance.combine], is_present)
+        is_entry = is_entry & is_mean.bool()
+    return (is_entry.sum(1, keepdim=True) + int(balance.frame_weight > 0)).clamp(min=1)
+
+
+def _per_class(n_entries: Tensor, balance: Balance) -> Tensor:
+    """K of each class: 1 for those that are added."""
+    if isinstance(balance.combine, str):
+        return n_entries
+    is_mean = class_tensor([entry == "mean" for entry in balance.combine], n_entries)
+    return torch.where(is_mean > 0, n_entries, 1)
 
 
 def class_tensor(values: Sequence[float], like: Tensor) -> Tensor:
