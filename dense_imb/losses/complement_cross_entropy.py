@@ -114,6 +114,7 @@ class _Fused(torch.autograd.Function):
         # max z - max log q = logsumexp z, exact where a difference of large logits is not
         log_sum = others.amax(1) - lq.amax(1)
         d = logits.gather(1, index).squeeze(1) - log_sum
+        del others  # a buffer of the logits' size, before the next is made
         lq.scatter_(1, index, torch.zeros_like(d).unsqueeze(1))
         negentropy = (q * lq).sum(1)  # H
         value = F.softplus(-d) - share * negentropy

@@ -30,6 +30,10 @@ class Penalty:
         """phi and dphi/dlp of any shape, in operations autograd knows."""
         raise NotImplementedError
 
+    def in_place(self, lp: Tensor) -> tuple[Tensor, Tensor]:
+        """The same two, where autograd does not look: buffers are used again, lp is left alone."""
+        return self.of(lp)
+
     def __call__(self, lp: Tensor) -> Tensor:
         """phi; eager training keeps the slope alone, not the twenty steps to it."""
         if not trains_eagerly(lp):
@@ -53,7 +57,7 @@ def check_penalty(penalty: Penalty | None) -> Penalty:
 class _WithSlope(torch.autograd.Function):
     @staticmethod
     def forward(lp: Tensor, penalty: Penalty) -> tuple[Tensor, Tensor]:
-        return penalty.of(lp)
+        return penalty.in_place(lp)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -112,6 +116,15 @@ class Focal(Penalty):
             modulation = self.alpha * modulation
         return -modulation * lp, self.gamma * modulation / q * (1 - q) * lp - modulation
 
+    def in_place(self, lp: Tensor) -> tuple[Tensor, Tensor]:
+        q = torch.expm1(lp).neg_().clamp_(min=torch.finfo(lp.dtype).tiny)
+        modulation = q**self.gamma
+        if isinstance(self.alpha, (int, float)) and self.alpha != 1:
+            modulation.mul_(self.alpha)
+        slope = modulation / q
+        slope.mul_(q.neg_().add_(1)).mul_(lp).mul_(self.gamma).sub_(modulation)
+        return modulation.mul_(lp).neg_(), slope
+
 
 @dataclass(frozen=True)
 class HardMining(Penalty):
@@ -146,18 +159,46 @@ class HardMining(Penalty):
         # not torch.sinc, which is scalar code on a CPU; min(p, q) keeps the digits near p = 1
         h = torch.sin(math.pi * torch.minimum(p, q)) / (math.pi * p)
         slope_of_h = torch.cos(math.pi * p) - h  # dh/dlp
-        is_far = self.delta * self.smallest >= self.far
-        if not is_far and values_are_readable(p) and p.numel() > 0:
-            is_far = self.delta * float(p.detach().min()) >= self.far  # no outlier in sight
-        if not is_far:
-            x = (self.delta * p).clamp(max=self.far)
-            decay = torch.exp(-x)
-            sinc = torch.sin(math.pi * x) / (math.pi * x)
-            h = h - decay * sinc
-            slope_of_h = slope_of_h - decay * (torch.cos(math.pi * x) - sinc - x * sinc)
+        if self.delta * self.smallest < self.far:
+            cut, slope_of_cut = self._cut(p)
+            h, slope_of_h = h - cut, slope_of_h - slope_of_cut
         # 1 where neither clip holds; a where() takes as long as a cosine
         is_free = (lp - math.log(self.smallest)).sign().clamp(min=0) * h.sign().clamp(min=0)
         h = h.clamp(min=torch.finfo(lp.dtype).tiny)
         modulation = self.alpha * h**self.gamma
         slope = self.gamma * modulation / h * slope_of_h * is_free * lp + modulation
         return -modulation * lp, -slope
+
+    def in_place(self, lp: Tensor) -> tuple[Tensor, Tensor]:
+        bounded = lp.clamp(min=math.log(self.smallest))
+        p, h = bounded.exp(), torch.expm1(bounded).neg_()
+        torch.minimum(p, h, out=h).mul_(math.pi).sin_()
+        angle = math.pi * p
+        h.div_(angle)
+        slope_of_h = angle.cos_().sub_(h)
+        if self.delta * self.smallest < self.far:
+            self._subtract_cut(p, h, slope_of_h)
+        is_free = torch.sub(lp, math.log(self.smallest), out=bounded).sign_().clamp_(min=0)
+        slope_of_h.mul_(is_free).mul_(torch.sign(h, out=is_free).clamp_(min=0))
+        h.clamp_(min=torch.finfo(lp.dtype).tiny)
+        modulation = torch.pow(h, self.gamma, out=p).mul_(self.alpha)
+        slope = slope_of_h.mul_(modulation).div_(h).mul_(lp).mul_(self.gamma).add_(modulation)
+        return modulation.mul_(lp).neg_(), slope.neg_()
+
+    def _cut(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        """The part of h that turns outliers down, exp(-x) sinc(x) of x = delta p, and its slope."""
+        x = (self.delta * p).clamp(max=self.far)
+        decay = torch.exp(-x)
+        sinc = torch.sin(math.pi * x) / (math.pi * x)
+        return decay * sinc, decay * (torch.cos(math.pi * x) - sinc - x * sinc)
+
+    def _subtract_cut(self, p: Tensor, h: Tensor, slope_of_h: Tensor) -> None:
+        if not values_are_readable(p):
+            cut, slope_of_cut = self._cut(p)
+            h.sub_(cut)
+            slope_of_h.sub_(slope_of_cut)
+        elif p.numel() > 0 and not self.delta * float(p.min()) >= self.far:  # outliers, or NaN
+            index = (p < self.far / self.delta).nonzero(as_tuple=True)
+            cut, slope_of_cut = self._cut(p[index])
+            h[index] -= cut
+            slope_of_h[index] -= slope_of_cut

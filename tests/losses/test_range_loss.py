@@ -143,6 +143,9 @@ def test_few_pixels_are_a_connected_number():
         value.backward()
         assert value.isfinite()
         assert features.grad.isfinite().all()
+    coinciding = torch.ones(4, 3, requires_grad=True)  # every distance of the pairs is 0
+    range_loss(coinciding, torch.zeros(4, dtype=torch.int64)).backward()
+    assert coinciding.grad.isfinite().all()
     nothing = torch.ones(0, 3, requires_grad=True)
     value = range_loss(nothing, torch.zeros(0, dtype=torch.int64))
     value.backward()
