@@ -1,12 +1,15 @@
 """Loss-response curves: how losses answer a series of predictions, as numbers and as figures.
 
 A scenario makes (prediction, target) pairs and names its axis; `sweep` evaluates losses along it
-and returns a `Table`:
+and returns a `Table`; `draw` draws the table on axes of the caller's:
 
     table = sweep(SignalSize(), [ACBMSELoss(), torch.nn.MSELoss()])
     table.write("signal-size.csv")
+    draw(table, axes)
+
 """
 
+from dense_imb.curves.figure import draw, save_figure
 from dense_imb.curves.scenarios import (
     SCENARIOS,
     ClassFrequency,
@@ -37,7 +40,9 @@ __all__ = [
     "SignalSize",
     "Table",
     "ValueResidual",
+    "draw",
     "parse_loss",
     "parse_losses",
+    "save_figure",
     "sweep",
 ]
