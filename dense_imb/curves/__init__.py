@@ -7,9 +7,11 @@ and returns a `Table`; `draw` draws the table on axes of the caller's:
     table.write("signal-size.csv")
     draw(table, axes)
 
+`dense-imb curves` makes all figures at once, as `write_figures` does.
 """
 
 from dense_imb.curves.figure import draw, save_figure
+from dense_imb.curves.gallery import write_figures
 from dense_imb.curves.scenarios import (
     SCENARIOS,
     ClassFrequency,
@@ -45,4 +47,5 @@ __all__ = [
     "parse_losses",
     "save_figure",
     "sweep",
+    "write_figures",
 ]
