@@ -100,6 +100,8 @@ def _curves_parser() -> _Parser:
 
 
 def _curves(options: Namespace) -> None:
+    import torch
+
     from dense_imb.curves import CurveWarning, parse_losses, write_figures
 
     def one_line(message: Warning | str, *_: Any) -> None:
@@ -111,6 +113,7 @@ def _curves(options: Namespace) -> None:
         if not (by and height.isdecimal() and width.isdecimal()):
             raise ValueError(f"Expected `--frame` as 128x88, got {options.frame!r}.")
         frame = (int(height), int(width))
+    torch.set_num_threads(1)  # frames are small: on a busy machine threads wait for each other
     with warnings.catch_warnings():
         warnings.simplefilter("always", CurveWarning)
         warnings.showwarning = one_line  # type: ignore[assignment]

@@ -21,8 +21,8 @@ from dense_imb.curves.scenarios import (
     Scenario,
     SignalSize,
 )
-from dense_imb.curves.subjects import CATALOGUED, Subject, as_subjects
-from dense_imb.curves.sweep import join, sweep, warn
+from dense_imb.curves.subjects import CATALOGUED, Subject, as_subjects, parse_losses
+from dense_imb.curves.sweep import survey, sweep, warn
 from dense_imb.curves.table import Table, write_whole
 from dense_imb.losses._checks import check_choice
 
@@ -109,7 +109,8 @@ def write_figures(
 
     Args:
         out: a folder, made where it is missing.
-        losses: as for `sweep`; by default our family, and torch's MSE and L1 to compare with.
+        losses: as for `sweep`; by default our family, torch's MSE and L1 to compare with, and the
+            cross-entropy with a balance.
         scenarios: names of `SCENARIOS`, or "published". By default all, and the published figures
             unless `losses` are given.
         formats: of "png", "svg", "pdf", and "json" for the whole table.
@@ -182,16 +183,14 @@ def _report_kinds(subjects: Sequence[Subject], scenarios: Sequence[str]) -> None
 
 def _table(scenario: Scenario, subjects: Sequence[Subject], unseen: dict[str, str]) -> Table | None:
     """The losses that get through a scenario; `unseen` keeps those that got through none."""
-    tables = []
-    for subject in subjects or _family(scenario):
-        try:
-            tables.append(sweep(scenario, [subject]))
-            unseen.pop(subject.name, None)
-        except ValueError as problem:
-            warn(f"skipped {subject.name} in {scenario.name}: {problem}")
-            if subject.name in unseen:
-                unseen[subject.name] = str(problem)
-    return join(tables) if tables else None
+    table, refusals = survey(scenario, subjects or _family(scenario))
+    for name, refusal in refusals.items():
+        warn(f"skipped {name} in {scenario.name}: {refusal}")
+        if name in unseen:
+            unseen[name] = str(refusal)
+    for name in {curve.name for curve in table.curves}:
+        unseen.pop(name, None)
+    return table if table.curves else None
 
 
 def _family(scenario: Scenario) -> list[Subject]:
@@ -203,13 +202,20 @@ def _family(scenario: Scenario) -> list[Subject]:
         if feeds_on != scenario.feeds_on:
             continue
         options = inspect.signature(getattr(dense_imb.losses, name)).parameters.values()
-        required = [option.name for option in options if option.default is option.empty]
+        required = [
+            option.name
+            for option in options
+            if option.default is option.empty
+            and option.kind not in (option.VAR_POSITIONAL, option.VAR_KEYWORD)
+        ]
         if set(required) <= {"class_counts"}:
             members[name] = _ours(name, **dict.fromkeys(required, class_counts))
         else:
             warn(f"skipped {name} in {scenario.name}: it needs {', '.join(required)}")
     if scenario.feeds_on == "values":
         members |= {"MSELoss": nn.MSELoss(), "L1Loss": nn.L1Loss()}
+    else:
+        members |= parse_losses(["CrossEntropyLoss(balance={})"])
     return as_subjects(members)
 
 

@@ -261,7 +261,7 @@ class ClassFrequency(_Frames):
 class _TwoClasses(_Frames):
     """Scenarios about one rare class against the rest, for values and for logits."""
 
-    points: int = 25
+    points: int = 20
     feeds: Literal["values", "logits"] = "values"
 
     axis = ("frequency of the rare class", "fraction of the frame")
@@ -323,8 +323,9 @@ class Collapse(_TwoClasses):
 
     def _constant_logits(self, part: float) -> Tensor:
         # the odds of the rare class against the rest go from e^-12 to e^12
-        log_odds = torch.full((1, *self.frame), 24 * part - 12, dtype=torch.double)
-        return torch.nn.functional.logsigmoid(torch.stack([-log_odds, log_odds], dim=1))
+        log_odds = np.array([12 - 24 * part, 24 * part - 12])
+        logits = torch.from_numpy(-np.log1p(np.exp(-log_odds)))
+        return logits.view(1, 2, 1, 1).expand(1, 2, *self.frame)
 
     def caption(self) -> str:
         sure = f" A blank and a perfect answer are {self.confidence:.1%} sure of themselves."

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -53,48 +52,69 @@ def sweep(
         raise ValueError(
             f"Expected a loss that takes {scenario.feeds_on} for {scenario.name}, got none."
         )
-    curves = [column for subject in fitting for column in _curves(subject, scenario)]
-    return Table(
+    table, refusals = survey(scenario, fitting)
+    for refusal in refusals.values():
+        raise refusal
+    return table
+
+
+def survey(scenario: Scenario, subjects: Sequence[Subject]) -> tuple[Table, dict[str, ValueError]]:
+    """The table of the losses that get through, and by name why the others do not."""
+    places: list[float] = []
+    rows: dict[str, list[dict[str, float]]] = {subject.name: [] for subject in subjects}
+    gaps: dict[str, list[str]] = {subject.name: [] for subject in subjects}
+    refusals: dict[str, ValueError] = {}
+    for point in scenario:
+        places.append(point.x)
+        place = f"{scenario.axis[0]} = {point.x:.4g}"
+        for subject in subjects:
+            name = subject.name
+            if name in refusals:
+                continue
+            try:
+                row, problems = _measure(subject, scenario, point)
+            except Exception as problem:  # a loss of the caller's may refuse in any way
+                said = " ".join(str(problem).split())
+                refusals[name] = ValueError(f"{name} failed in {scenario.name} at {place}: {said}")
+                refusals[name].__cause__ = problem
+            else:
+                rows[name].append(row)
+                gaps[name] += [f"{problem} at {place}" for problem in problems[:1]]
+
+    curves: list[Column] = []
+    for name in (subject.name for subject in subjects if subject.name not in refusals):
+        columns = [
+            Column(
+                name,
+                _unit(quantity, scenario),
+                tuple(row[quantity] for row in rows[name]),
+                quantity,
+            )
+            for quantity in rows[name][0]
+        ]
+        if all(map(math.isnan, columns[0].values)):
+            said = f"{name} has no value in {scenario.name}: it returned {gaps[name][0]}."
+            refusals[name] = ValueError(said)
+            continue
+        if gaps[name]:
+            more = f" and at {len(gaps[name]) - 1} more points" if len(gaps[name]) > 1 else ""
+            warn(f"a gap in {scenario.name}: {name} returned {gaps[name][0]}{more}")
+        curves += columns
+    table = Table(
         title=scenario.title,
-        axis=Column(*scenario.axis, values=tuple(point.x for point in scenario)),
+        axis=Column(*scenario.axis, values=tuple(places)),
         curves=tuple(curves),
         caption=scenario.caption(),
-        losses=tuple(subject.explained for subject in fitting),
+        losses=tuple(one.explained for one in subjects if one.name not in refusals),
         view=scenario.view,
     )
+    return table, refusals
 
 
-def _curves(subject: Subject, scenario: Scenario) -> list[Column]:
-    """The columns of one loss."""
-    rows: list[dict[str, float]] = []
-    gaps: list[str] = []
-    for point in scenario:
-        place = f"{scenario.axis[0]} = {point.x:.4g}"
-        try:
-            row, problems = _measure(subject, scenario, point)
-        except Exception as refusal:  # a loss of the caller's may refuse in any way
-            raise ValueError(
-                f"{subject.name} failed in {scenario.name} at {place}: "
-                f"{' '.join(str(refusal).split())}"
-            ) from refusal
-        rows.append(row)
-        if problems:
-            gaps.append(f"{problems[0]} at {place}")
-    if all(math.isnan(next(iter(row.values()))) for row in rows):
-        raise ValueError(f"{subject.name} has no value in {scenario.name}: it returned {gaps[0]}.")
-    if gaps:
-        more = f" and at {len(gaps) - 1} more points" if len(gaps) > 1 else ""
-        warn(f"a gap in {scenario.name}: {subject.name} returned {gaps[0]}{more}")
-    units = {"loss": "a.u.", "gradient": f"a.u. per {scenario.feeds_on[:-1]}"}
-    return [
-        Column(
-            subject.name,
-            "1" if "share" in quantity else units[quantity.split()[0]],
-            tuple(row[quantity] for row in rows),
-            quantity,
-        )
-        for quantity in rows[0]
-    ]
+def _unit(quantity: str, scenario: Scenario) -> str:
+    if "share" in quantity:
+        return "1"
+    return f"a.u. per {scenario.feeds_on[:-1]}" if "gradient" in quantity else "a.u."
 
 
 def _measure(
@@ -158,29 +178,24 @@ def _best(subject: Subject, constants: Constants, target: Tensor) -> float:
         number = _scalar(subject(constants(part), target), [])
         return math.inf if math.isnan(number) else number
 
-    n_steps, ratio = 12, (math.sqrt(5) - 1) / 2
+    n_steps, ratio = 8, (math.sqrt(5) - 1) / 2
     grid = [loss(step / n_steps) for step in range(n_steps + 1)]
-    best = min(grid)
-    low, high = ((grid.index(best) + side) / n_steps for side in (-1, 1))
-    low, high = max(low, 0.0), min(high, 1.0)
+    best = grid.index(min(grid))
+    low, high = max(best - 1, 0) / n_steps, min(best + 1, n_steps) / n_steps
+    left, right = high - ratio * (high - low), low + ratio * (high - low)
+    left_loss, right_loss = loss(left), loss(right)
+    seen = [*grid, left_loss, right_loss]
     for _ in range(10):
-        left, right = high - ratio * (high - low), low + ratio * (high - low)
-        left_loss, right_loss = loss(left), loss(right)
-        best = min(best, left_loss, right_loss)
-        low, high = (low, right) if left_loss <= right_loss else (left, high)
-    return best if math.isfinite(best) else math.nan
-
-
-def join(tables: Sequence[Table]) -> Table:
-    """One table of several that share an axis."""
-    first = tables[0]
-    if any(table.axis != first.axis for table in tables):
-        raise ValueError("Expected `tables` of one axis, got several.")
-    return replace(
-        first,
-        curves=tuple(curve for table in tables for curve in table.curves),
-        losses=tuple(loss for table in tables for loss in table.losses),
-    )
+        if left_loss <= right_loss:
+            high, right, right_loss = right, left, left_loss
+            left = high - ratio * (high - low)
+            left_loss = loss(left)
+        else:
+            low, left, left_loss = left, right, right_loss
+            right = low + ratio * (high - low)
+            right_loss = loss(right)
+        seen += [left_loss, right_loss]
+    return min(seen) if math.isfinite(min(seen)) else math.nan
 
 
 def warn(message: str) -> None:
