@@ -199,7 +199,6 @@ def _shade(axes: Axes, regions: Sequence[tuple[str, float, float]], *, above: bo
             fontsize=_LABEL_SIZE,
             style="italic",
         )
-    axes.set_xlim(low, high)
 
 
 def _in_axes(axes: Axes, x: float, y: float) -> tuple[float, float]:
@@ -218,6 +217,7 @@ def _draw_diagonal(axes: Axes, table: Table) -> None:
         textcoords="offset points",
         fontsize=_LABEL_SIZE,
         color="#555555",
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
     )
 
 

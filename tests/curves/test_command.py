@@ -6,7 +6,6 @@ import time
 
 import pytest
 
-from dense_imb import losses
 from dense_imb.cli import main
 from dense_imb.curves import SCENARIOS, Table, write_figures
 from dense_imb.losses.catalogue import CATALOGUE
@@ -51,13 +50,14 @@ def test_every_scenario_for_our_family(tmp_path):
             assert family <= {curve.name for curve in shown[name].curves}
 
 
-def test_formats(capsys, tmp_path):
+def test_formats_in_a_new_folder(capsys, tmp_path):
+    out = tmp_path / "new" / "figures"
     code, _, _ = run(
-        capsys, "--out", tmp_path, "--scenario", "published", "--scenario", "recovery", *QUICK,
+        capsys, "--out", out, "--scenario", "published", "--scenario", "recovery", *QUICK,
         "--format", "pdf", "json",  "--loss", "torch.nn:MSELoss",
     )  # fmt: skip
     assert code == 0
-    assert {path.name for path in tmp_path.iterdir()} == {
+    assert {path.name for path in out.iterdir()} == {
         f"recovery.{suffix}" for suffix in ("pdf", "json", "csv", "txt")
     }
 
@@ -102,7 +102,7 @@ def test_bad_input_is_one_sentence(capsys, tmp_path, arguments, named):
 
 def test_folder_that_cannot_be_written(capsys, tmp_path):
     (tmp_path / "file").write_text("")
-    for out in (tmp_path / "file", tmp_path / "file" / "under", "/proc/no"):
+    for out in (tmp_path / "file", tmp_path / "file" / "under", "/proc/no", "/proc"):
         code, _, err = run(capsys, "--out", out, "--scenario", "recovery", *QUICK)
         assert code == 2
         assert f"Expected a folder that can be written in `out`, got {out}" in err
@@ -122,6 +122,24 @@ def test_other_kind_is_skipped_by_name(capsys, tmp_path):
     assert {path.stem for path in tmp_path.iterdir()} == {"recovery", "probability"}
 
 
+def test_no_figure_without_the_losses_asked_for(capsys, tmp_path):
+    code, _, err = run(
+        capsys, "--out", tmp_path, *QUICK, "--scenario", "recovery", "--scenario", "probability",
+        "--loss", "torch.nn:MSELoss",
+    )  # fmt: skip
+    assert code == 0
+    assert "skipped MSELoss in probability" in err
+    assert {path.stem for path in tmp_path.iterdir()} == {"recovery"}
+
+
+def test_loss_that_no_scenario_feeds(capsys, tmp_path):
+    code, _, err = run(capsys, "--out", tmp_path, "--loss", "RangeLoss(3, 2)")
+    assert code == 2
+    assert err.splitlines()[-1] == (
+        "dense-imb curves: error: RangeLoss(3, 2) is in no figure: it takes features."
+    )
+
+
 def test_figures_already_made_stay(capsys, tmp_path):
     code, _, err = run(
         capsys, "--out", tmp_path, *QUICK, "--scenario", "recovery",
@@ -133,6 +151,22 @@ def test_figures_already_made_stay(capsys, tmp_path):
     assert "Unreduced is in no figure" in error
     assert (tmp_path / "recovery.png").exists()
     assert {c.name for c in Table.read(tmp_path / "recovery.csv").curves} == {"MSELoss"}
+
+
+def test_full_disk_is_one_sentence(capsys, tmp_path, monkeypatch):
+    def fill_the_disk(figure, path, **options):
+        path.write_bytes(b"half a picture")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fill_the_disk)
+    code, out, err = run(
+        capsys, "--out", tmp_path, *QUICK, "--scenario", "recovery", "--loss", "torch.nn:MSELoss",
+        "--format", "json", "png",
+    )  # fmt: skip
+    assert code == 2
+    assert err == "dense-imb curves: error: [Errno 28] No space left on device\n"
+    assert out.split() == [str(path) for path in tmp_path.iterdir()]
+    assert [path.name for path in tmp_path.iterdir()] == ["recovery.json"]
 
 
 def test_gap_is_a_warning(capsys, tmp_path):
@@ -148,7 +182,6 @@ def test_gap_is_a_warning(capsys, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(losses, "HardMiningLoss"), reason="needs HardMiningLoss")
 def test_everything_in_seconds(capsys, tmp_path):
     start = time.perf_counter()
     code, out, err = run(capsys, "--out", tmp_path)

@@ -165,7 +165,7 @@ def test_regions_and_inset():
 
 
 def test_odd_names_are_drawn():
-    name = "Odd$name_{with=('everything', 1e-3), and=['much', 'more'], of='it'}"
+    name = "Odd$name_{with=('every$thing', 1e-3), and=['much', 'more'], of='it'}"
     axes = drawn(table_of((name, (1.0, 2.0, 3.0))))
     (text,) = axes.texts
     assert text.get_text().replace("\n", " ").replace("\\", "") == name

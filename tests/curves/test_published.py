@@ -10,7 +10,6 @@ import pytest
 from matplotlib.figure import Figure
 from torch import nn
 
-from dense_imb import losses
 from dense_imb.curves import Probability, draw, sweep
 from dense_imb.curves.gallery import (
     positive_label_view,
@@ -93,6 +92,5 @@ def test_positive_label_with_plain_formulas():
     check_positive_label(positive_label_view(table, HARD))
 
 
-@pytest.mark.skipif(not hasattr(losses, "HardMiningLoss"), reason="needs HardMiningLoss")
 def test_positive_label():
     check_positive_label(published_positive_label())
