@@ -8,7 +8,7 @@ import importlib
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,13 @@ class Subject:
     loss: nn.Module
     feeds_on: str
     target: str = "indices"  # one of _TARGET_FORMS
+    # double precision: a figure shows the loss, not its rounding
+    dtype: torch.dtype = torch.double
 
     def __call__(self, prediction: Tensor, target: Tensor) -> Any:
+        prediction = prediction.to(self.dtype)
+        if target.is_floating_point():
+            target = target.to(self.dtype)
         if self.feeds_on == "values" or self.target == "indices":
             return self.loss(prediction, target)
         if self.target == "channel":
@@ -84,9 +89,23 @@ def _subject(name: str, loss: nn.Module | Subject) -> Subject:
         raise TypeError(f"Expected the loss {name} to be a torch.nn.Module, got {loss!r}.")
     if not name or any(symbol in name for symbol in "\n\r"):
         raise ValueError(f"Expected a loss's name on one line, got {name!r}.")
-    feeds_on, target = _what_it_takes(loss)
-    # double precision: a figure shows the loss, not its rounding; the caller's own stays as it is
-    return Subject(name, copy.deepcopy(loss).double(), feeds_on, target)
+    subject = Subject(name, copy.deepcopy(loss).double(), *_what_it_takes(loss))
+    single = replace(subject, loss=copy.deepcopy(loss), dtype=torch.float)
+    # some losses of other libraries mix in single precision of their own
+    return single if not _accepts(subject) and _accepts(single) else subject
+
+
+def _accepts(subject: Subject) -> bool:
+    """Whether the loss takes a small example of its kind."""
+    subject = replace(subject, loss=copy.deepcopy(subject.loss))  # a call may leave a trace
+    example, label = torch.zeros(3, 2, 4, 5), torch.zeros(3, 4, 5, dtype=torch.long)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        try:
+            subject(example, label if subject.feeds_on == "logits" else example)
+        except Exception:  # whatever a loss may answer
+            return False
+    return True
 
 
 def _what_it_takes(loss: nn.Module) -> tuple[str, str]:
@@ -106,19 +125,9 @@ def _what_it_takes(loss: nn.Module) -> tuple[str, str]:
     # segmentation-models-pytorch says `mode`
     if getattr(loss, "mode", "") in ("binary", "multilabel") or "BCEWithLogits" in owner.__name__:
         return "logits", "binary"
-    return ("logits" if _accepts_logits(copy.deepcopy(loss)) else "values"), "indices"
-
-
-def _accepts_logits(loss: nn.Module) -> bool:
-    # no error map of (prediction, target) can broadcast these two shapes
-    logits, label = torch.zeros(3, 2, 4, 5), torch.zeros(3, 4, 5, dtype=torch.long)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        try:
-            loss(logits, label)
-        except Exception:  # whatever a loss of another kind answers
-            return False
-    return True
+    # a loss of values cannot broadcast the example's logits and labels against each other
+    is_fed_logits = _accepts(Subject("", loss, "logits", dtype=torch.float))
+    return ("logits" if is_fed_logits else "values"), "indices"
 
 
 def parse_losses(texts: Sequence[str]) -> dict[str, nn.Module]:

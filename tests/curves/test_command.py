@@ -148,7 +148,8 @@ def test_figures_already_made_stay(capsys, tmp_path):
     assert code == 2
     warning, error = err.splitlines()
     assert "skipped Unreduced in recovery: Unreduced has no value" in warning
-    assert "Unreduced is in no figure" in error
+    assert "Unreduced is in no figure: Unreduced has no value" in error
+    assert "Unreduced" not in (tmp_path / "recovery.txt").read_text()
     assert (tmp_path / "recovery.png").exists()
     assert {c.name for c in Table.read(tmp_path / "recovery.csv").curves} == {"MSELoss"}
 

@@ -153,6 +153,7 @@ def smp(text):
         # cross-entropy of one pixel of two classes, however the library wants its target
         (smp, "SoftCrossEntropyLoss(smooth_factor=0.0)", lambda p: -math.log(p)),
         (smp, "SoftBCEWithLogitsLoss()", lambda p: -math.log(p)),
+        (smp, 'LovaszLoss("multiclass")', lambda p: 1 - p),
         (smp, 'FocalLoss("binary", gamma=2.0)', lambda p: -((1 - p) ** 2) * math.log(p)),
         (monai, "FocalLoss(gamma=2.0)", lambda p: -((1 - p) ** 2) * math.log(p)),
         # softmax focal of MONAI is the mean over the channels: 1 / C of the usual
@@ -238,6 +239,18 @@ def test_the_callers_loss_stays_as_it_is():
     assert sweep(SMALL, loss)["Counts"] == sweep(SMALL, nn.MSELoss())["MSELoss"]
     assert loss.calls == 0
     assert loss.calls.dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", ["values", "logits"])
+def test_loss_that_mixes_in_single_precision(kind):
+    class Dot(nn.Module):
+        feeds_on = kind
+
+        def forward(self, prediction, target):
+            return torch.dot(prediction.flatten(), torch.ones(prediction.numel()))
+
+    scenario = SMALL if kind == "values" else Probability()
+    assert len(sweep(scenario, Dot())["Dot"]) == len(list(scenario))
 
 
 def test_weights_in_single_precision_are_welcome():
