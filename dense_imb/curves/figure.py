@@ -12,6 +12,8 @@ from dense_imb.curves.table import Column, Table, View, write_whole
 
 if TYPE_CHECKING:  # importing dense_imb.curves must not wait for matplotlib
     from matplotlib.axes import Axes
+    from matplotlib.legend import Legend
+    from matplotlib.lines import Line2D
 
 # Okabe and Ito's colours without the yellow, which is faint on white
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#56B4E9", "#E69F00")
@@ -48,10 +50,11 @@ class _Line(NamedTuple):
 
 
 def draw(table: Table, axes: Axes, *, quantities: Sequence[str] | None = None) -> None:
-    """Draw the curves of a table on axes of the caller's, labelled at their right ends.
+    """Draw the curves of a table on axes of the caller's.
 
-    Losses with equal curves share a line and a label. Where the ends of the curves meet, a legend
-    stands in for the labels.
+    Losses with equal curves share a line. In a figure that makes room (layout="constrained") the
+    lines are labelled at their right ends, or by a legend beside the axes where these meet; in
+    others a legend stands inside.
 
     Args:
         table: from `sweep` or `Table.read`.
@@ -78,9 +81,14 @@ def draw(table: Table, axes: Axes, *, quantities: Sequence[str] | None = None) -
     _shade(axes, table.view.regions)
     if table.view.diagonal:
         _draw_diagonal(axes, table)
-    if len(quantities) > 1:
-        _explain_styles(axes, quantities)
-    _name_lines(axes, table, lines)
+    styles = _style_handles(quantities) if len(quantities) > 1 else []
+    if axes.figure.get_layout_engine() is None:
+        handles, _ = axes.get_legend_handles_labels()
+        _add_legend(axes, [*_one_each(handles), *styles], loc="best")
+    else:
+        if styles:
+            axes.add_artist(_add_legend(axes, styles, loc="best"))
+        _name_lines(axes, table, lines)
     if table.view.zoom is not None:
         _zoom(axes, table, lines)
 
@@ -221,15 +229,23 @@ def _draw_diagonal(axes: Axes, table: Table) -> None:
     )
 
 
-def _explain_styles(axes: Axes, quantities: Sequence[str]) -> None:
+def _style_handles(quantities: Sequence[str]) -> list[Line2D]:
     from matplotlib.lines import Line2D
 
-    handles = [
+    return [
         Line2D([], [], color="#555555", linestyle=style, label=quantity)
         for quantity, style in zip(quantities, _STYLES, strict=False)
     ]
-    axes.add_artist(
-        axes.legend(handles=handles, fontsize=_LABEL_SIZE, frameon=False, handlelength=3.5)
+
+
+def _one_each(handles: Sequence[Any]) -> list[Any]:
+    """The first of the lines that have the same label."""
+    return list({handle.get_label(): handle for handle in reversed(handles)}.values())[::-1]
+
+
+def _add_legend(axes: Axes, handles: Sequence[Any], **place: Any) -> Legend:
+    return axes.legend(
+        handles=handles, fontsize=_LABEL_SIZE, frameon=False, handlelength=3.5, **place
     )
 
 
@@ -248,7 +264,10 @@ def _name_lines(axes: Axes, table: Table, lines: Sequence[_Line]) -> None:
             ends.append((round(heights[-1], 2), sum(heights) / len(heights), drawn[-1], line))
     ends.sort(key=lambda end: end[:2])
     if len(ends) > 1 and ends[-1][0] - ends[0][0] < 0.1:
-        _add_legend(axes, table.view.zoom is not None)
+        place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0)}
+        if table.view.zoom is not None:  # the inset needs the width
+            place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "ncols": 3}
+        _add_legend(axes, _one_each(axes.get_legend_handles_labels()[0]), **place)
         return
     row = _LABEL_SIZE * 1.35 * axes.figure.dpi / 72 / axes.get_window_extent().height
     heights = _spread(
@@ -274,13 +293,6 @@ def _name_lines(axes: Axes, table: Table, lines: Sequence[_Line]) -> None:
                 "shrinkB": 0,
             },
         )
-
-
-def _add_legend(axes: Axes, below: bool) -> None:
-    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0)}
-    if below:
-        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "ncols": 3}
-    axes.legend(fontsize=_LABEL_SIZE, frameon=False, handlelength=3.5, **place)
 
 
 def _spread(centres: Sequence[float], sizes: Sequence[float]) -> list[float]:

@@ -88,6 +88,18 @@ def test_label_of_a_line_that_ends_early():
     assert label.xy == (2.0, 5.0)
 
 
+def test_legend_inside_where_the_layout_makes_no_room():
+    axes = Figure().add_subplot()
+    canvas = FigureCanvasAgg(axes.figure)
+    draw(table_of(("a", (1.0, 5.0, 9.0)), ("b", (1.0, 1.0, 2.0))), axes)
+    canvas.draw()
+    legend = axes.get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["a", "b"]
+    assert axes.bbox.containsx(legend.get_window_extent().x0)
+    assert axes.bbox.containsx(legend.get_window_extent().x1)
+    assert not axes.texts
+
+
 def test_legend_where_the_ends_meet():
     axes = drawn(table_of(("a", (1.0, 5.0, 0.0)), ("b", (9.0, 1.0, 0.0))))
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a", "b"]
@@ -130,6 +142,10 @@ def test_quantities_differ_by_style_and_losses_by_marker():
         view=View(("loss of blank", "loss of best")),
     )
     found = drawn(table).lines
+    axes = Figure().add_subplot()
+    draw(table, axes)
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["a", "b", "loss of blank", "loss of best"]
     assert [line.get_marker() for line in found] == ["o", "o", "s", "s"]
     assert [line.get_linestyle() for line in found] == ["-", "--", "-", "--"]
 
