@@ -184,8 +184,9 @@ def test_gap_is_a_warning(capsys, tmp_path):
 
 @pytest.mark.slow
 def test_everything_in_seconds(capsys, tmp_path):
-    start = time.perf_counter()
+    start = time.process_time()
     code, out, err = run(capsys, "--out", tmp_path)
     assert (code, err) == (0, "")
-    assert time.perf_counter() - start < 20
+    # 13 s when it was measured; processor time, so that a busy machine does not fail it
+    assert time.process_time() - start < 40
     assert len(out.split()) == 4 * (3 + len(SCENARIOS))
