@@ -1,0 +1,430 @@
+"""What a loss is asked: series of (prediction, target) pairs along a named axis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dense_imb.curves.table import View
+from dense_imb.losses._checks import check_at_least, check_choice
+
+MAX_POINTS = 200
+EPS = 1e-7  # the probabilities 0 and 1 have no finite logits; the sweep ends this far from them
+
+Constants = Callable[[float], Tensor]  # the constant answers, from one end (0) to the other (1)
+
+
+class Point(NamedTuple):
+    """One step of a scenario. `others` are further answers to the same target."""
+
+    x: float
+    prediction: Tensor  # values (1, 1, H, W) or log-probabilities (B, C, H, W)
+    target: Tensor  # values (1, 1, H, W) or class indices (B, H, W)
+    others: Mapping[str, Tensor | Constants] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """A series of (prediction, target) pairs, and the name and unit of what changes along it."""
+
+    points: int = MAX_POINTS
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    axis: ClassVar[tuple[str, str]]  # name, unit
+    feeds_on: ClassVar[str]  # "values" or "logits"
+    view: ClassVar[View]
+    n_classes: ClassVar[int] = 2
+    answer: ClassVar[str] = ""  # what `prediction` is called where a point has `others`
+    shares: ClassVar[tuple[str, ...]] = ()  # names of the classes whose gradient is told apart
+
+    def __post_init__(self) -> None:
+        if not 3 <= self.points <= MAX_POINTS:
+            raise ValueError(f"Expected `points` between 3 and {MAX_POINTS}, got {self.points}.")
+
+    def __iter__(self) -> Iterator[Point]:
+        raise NotImplementedError
+
+    def caption(self) -> str:
+        """What is swept, in a sentence or two."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Frames(Scenario):
+    """Scenarios in which frames of a size and value of the caller's are answered."""
+
+    frame: tuple[int, int] = (128, 88)
+    value: float = 100.0
+
+    feeds_on: ClassVar[str] = "values"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        height, width = self.frame
+        if height < 1 or width < 1 or self.n_pixels < 6:
+            raise ValueError(f"Expected `frame` of at least 6 pixels, got {height}x{width}.")
+        check_at_least("value", self.value, 0)
+        if self.value == 0:
+            raise ValueError("Expected `value` above 0, got 0: a hit is what is not 0.")
+
+    @property
+    def n_pixels(self) -> int:
+        return self.frame[0] * self.frame[1]
+
+    @property
+    def _size(self) -> str:
+        return f"{self.frame[0]} x {self.frame[1]} pixels"
+
+    def _filled(self, n_pixels: int, value: float | None = None) -> Tensor:
+        """A frame whose first pixels are hits."""
+        frame = torch.zeros(self.n_pixels, dtype=torch.double)
+        frame[:n_pixels] = self.value if value is None else value
+        return frame.view(1, 1, *self.frame)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignalSize(_Frames):
+    """Hits of one value fill the frame in two-pixel steps; a fixed part of them is recovered."""
+
+    recovered: float = 0.5
+
+    name = "signal-size"
+    title = "Response to the size of the signal class"
+    axis = ("signal size", "fraction of the frame")
+    view = View(y_scale="log")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_part("recovered", self.recovered)
+
+    def __iter__(self) -> Iterator[Point]:
+        for n_hits in _counts(2, self.n_pixels // 2 * 2, self.points, step=2):
+            prediction = self._filled(round(self.recovered * n_hits))
+            yield Point(n_hits / self.n_pixels, prediction, self._filled(n_hits))
+
+    def caption(self) -> str:
+        return (
+            f"Hits of value {self.value:g} fill a frame of {self._size}, in steps of two pixels or "
+            f"a multiple; {self.recovered:.0%} of them are recovered at their value, the others "
+            "are missed, and every empty pixel is left empty."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recovery(_Frames):
+    """A signal is returned pixel by pixel, then background pixels are, up to the full frame."""
+
+    signal: float = 1 / 6
+
+    name = "recovery"
+    title = "Response to signal recovery and overshoot"
+    axis = ("returned pixels", "half frames")
+    view = View(y_scale="symlog")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_part("signal", self.signal)
+
+    def __iter__(self) -> Iterator[Point]:
+        target = self._filled(self.n_signal)
+        for returned in _counts(0, self.n_pixels, self.points, through=[self.n_signal]):
+            yield Point(2 * returned / self.n_pixels, self._filled(returned), target)
+
+    @property
+    def n_signal(self) -> int:
+        return max(1, round(self.signal * self.n_pixels))
+
+    def caption(self) -> str:
+        return (
+            f"A signal of {self.n_signal} pixels of value {self.value:g} in a frame of "
+            f"{self._size} is returned from none to all; from there on background pixels are "
+            f"returned wrongly, up to the full frame. The perfect answer is at "
+            f"{2 * self.n_signal / self.n_pixels:.4g} half frames."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueResidual(_Frames):
+    """Every hit is recovered in its pixel, with a value that is wrong by a growing amount."""
+
+    n_hits: int = 30
+
+    name = "value-error"
+    title = "Response to the error of a recovered value"
+    axis = ("residual of a hit's value", "value")
+    view = View(y_scale="symlog")
+
+    def __iter__(self) -> Iterator[Point]:
+        n_hits = min(self.n_hits, self.n_pixels)
+        target = self._filled(n_hits)
+        for residual in np.linspace(0, self.value, self.points):
+            yield Point(float(residual), self._filled(n_hits, self.value + residual), target)
+
+    def caption(self) -> str:
+        return (
+            f"All of {min(self.n_hits, self.n_pixels)} hits of value {self.value:g} in a frame of "
+            f"{self._size} are recovered in their pixels, each too large by the residual (a "
+            "time-of-flight residual, in the unit of the value); every empty pixel is left empty."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probability(Scenario):
+    """One pixel whose true class gets the probability p; the others share what is left."""
+
+    name = "probability"
+    title = "Response to the probability of the true class"
+    axis = ("probability of the true class", "1")
+    feeds_on = "logits"
+    view = View(y_scale="symlog")
+
+    def __iter__(self) -> Iterator[Point]:
+        # half of the points below 0.1: there the losses differ
+        low = np.geomspace(1e-5, 0.1, self.points // 2)
+        high = np.linspace(0.1, 1 - EPS, self.points - low.size)[1:]
+        grid = _through(np.concatenate([[EPS], low, high]), [0.01, 0.5, 0.9])
+        target = torch.ones(1, 1, 1, dtype=torch.long)
+        for probability in grid.tolist():
+            yield Point(probability, log_probabilities(target, probability, 2), target)
+
+    def caption(self) -> str:
+        return (
+            "One pixel of two classes; the logits are log-probabilities that give the true class "
+            f"the probability p exactly. The sweep runs from p = {EPS:g} to p = 1 - {EPS:g}: 0 and "
+            "1 themselves have no finite logits."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassFrequency(_Frames):
+    """One rare class grows from a pixel to half the frame, with one error rate in every class."""
+
+    points: int = 40
+    error_rate: float = 0.25
+    confidence: float = 0.9
+
+    name = "class-frequency"
+    title = "Response to the frequency of a rare class"
+    axis = ("frequency of the rare class", "fraction of the frame")
+    feeds_on = "logits"
+    view = View(x_scale="log", y_scale="log")
+    n_classes = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_part("error_rate", self.error_rate)
+        _check_part("confidence", self.confidence)
+        if abs(self._rate - Fraction(self.error_rate)) > 1e-9:
+            raise ValueError(
+                f"Expected `error_rate` to be a fraction with a denominator up to 20, got "
+                f"{self.error_rate}."
+            )
+
+    @property
+    def _rate(self) -> Fraction:
+        return Fraction(self.error_rate).limit_denominator(20)
+
+    def __iter__(self) -> Iterator[Point]:
+        wrong, n_frames = self._rate.as_integer_ratio()
+        n_common = self.n_classes - 1
+        # each pixel is wrong in `wrong` of the frames: one rare pixel has the exact rate, too
+        turn = torch.arange(n_frames).view(-1, 1)
+        for n_rare in _counts(1, self.n_pixels // 2, self.points, spread=np.geomspace):
+            common = torch.arange(self.n_pixels - n_rare)
+            label = torch.cat([torch.full((n_rare,), n_common), common % n_common])
+            place = torch.cat([torch.arange(n_rare), common // n_common])
+            is_wrong = (place + turn) % n_frames < wrong
+            chosen = torch.where(is_wrong, (label + 1) % self.n_classes, label)
+            yield Point(
+                n_rare / self.n_pixels,
+                log_probabilities(chosen.view(-1, *self.frame), self.confidence, self.n_classes),
+                label.expand(n_frames, -1).reshape(-1, *self.frame),
+            )
+
+    def caption(self) -> str:
+        return (
+            f"One of {self.n_classes} classes grows from one pixel to half of a frame of "
+            f"{self._size}, the others share the rest evenly. In a batch of "
+            f"{self._rate.denominator} frames {self.error_rate:.0%} of the pixels of every class "
+            f"are called the next class; each answer has the probability {self.confidence:g}."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TwoClasses(_Frames):
+    """Scenarios about one rare class against the rest, for values and for logits."""
+
+    points: int = 20
+    feeds: Literal["values", "logits"] = "values"
+
+    axis = ("frequency of the rare class", "fraction of the frame")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("feeds", self.feeds, ("values", "logits"))
+        if self.feeds == "logits":  # a class variable elsewhere; here each object has its own
+            object.__setattr__(self, "name", f"{self.name}-logits")
+            object.__setattr__(self, "title", f"{self.title} (classification)")
+        object.__setattr__(self, "feeds_on", self.feeds)
+
+    def _targets(self) -> Iterator[tuple[float, Tensor]]:
+        for n_rare in _counts(1, self.n_pixels // 2, self.points, spread=np.geomspace):
+            yield n_rare / self.n_pixels, self._filled(n_rare)
+
+    @property
+    def _hits(self) -> str:
+        return f"hits of value {self.value:g}" if self.feeds_on == "values" else "the rare class"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collapse(_TwoClasses):
+    """What a blank frame scores against the best constant and a perfect answer."""
+
+    confidence: float = 0.999
+
+    name = "collapse"
+    title = "What a blank frame scores: the depth of the trap"
+    answer = "a blank frame"
+    view = View(
+        quantities=("loss of a blank frame", "loss of the best constant"),
+        x_scale="log",
+        y_scale="log",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_part("confidence", self.confidence)
+
+    def __iter__(self) -> Iterator[Point]:
+        for x, hits in self._targets():
+            if self.feeds_on == "values":
+                constants = self._constant_value
+                blank, perfect, target = torch.zeros_like(hits), hits, hits
+            else:
+                constants = self._constant_logits
+                target = (hits[:, 0] != 0).long()
+                blank = log_probabilities(torch.zeros_like(target), self.confidence, 2)
+                perfect = log_probabilities(target, self.confidence, 2)
+            others: dict[str, Tensor | Constants] = {
+                "the best constant": constants,
+                "a perfect answer": perfect,
+            }
+            yield Point(x, blank, target, others)
+
+    def _constant_value(self, part: float) -> Tensor:
+        return self._filled(self.n_pixels, part * self.value)
+
+    def _constant_logits(self, part: float) -> Tensor:
+        # the odds of the rare class against the rest go from e^-12 to e^12
+        log_odds = np.array([12 - 24 * part, 24 * part - 12])
+        logits = torch.from_numpy(-np.log1p(np.exp(-log_odds)))
+        return logits.view(1, 2, 1, 1).expand(1, 2, *self.frame)
+
+    def caption(self) -> str:
+        sure = f" A blank and a perfect answer are {self.confidence:.1%} sure of themselves."
+        return (
+            f"The share of {self._hits} in a frame of {self._size} grows from one pixel to half. "
+            "A blank frame, the best of all constant answers and a perfect answer are scored. "
+            "Where the blank frame is as good as the best constant and close to perfect, a network "
+            "has little to gain by leaving it." + (sure if self.feeds_on == "logits" else "")
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientShare(_TwoClasses):
+    """Which part of the total gradient each class receives, against its frequency."""
+
+    given: float = 0.1
+
+    name = "gradient-share"
+    title = "Share of the gradient that the rare class receives"
+    shares = ("the background", "the rare class")
+    view = View(
+        quantities=("gradient share of the rare class",),
+        x_scale="log",
+        y_scale="log",
+        diagonal="share = frequency",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_part("given", self.given)
+
+    def __iter__(self) -> Iterator[Point]:
+        for x, hits in self._targets():
+            if self.feeds_on == "values":
+                yield Point(x, self._filled(self.n_pixels, self.given * self.value), hits)
+            else:
+                target = (hits[:, 0] != 0).long()
+                rare = torch.ones_like(target)
+                yield Point(x, log_probabilities(rare, self.given, 2), target)
+
+    def caption(self) -> str:
+        everywhere = (
+            f"the constant {self.given * self.value:g}"
+            if self.feeds_on == "values"
+            else f"the probability {self.given:g} for the rare class"
+        )
+        return (
+            f"The share of {self._hits} in a frame of {self._size} grows from one pixel to half; "
+            f"the answer is {everywhere} at every pixel. The gradient's magnitude is summed over "
+            "the pixels of a class and divided by the sum over all."
+        )
+
+
+def log_probabilities(label: Tensor, probability: float, n_classes: int) -> Tensor:
+    """Logits (B, C, *spatial) that give the class `label` (B, *spatial) exactly `probability`."""
+    rest = np.log1p(-probability) - np.log(n_classes - 1)
+    shape = (label.shape[0], n_classes, *label.shape[1:])
+    logits = torch.full(shape, float(rest), dtype=torch.double)
+    return logits.scatter_(1, label.unsqueeze(1), float(np.log(probability)))
+
+
+def _counts(
+    first: int,
+    last: int,
+    points: int,
+    *,
+    step: int = 1,
+    spread: Any = np.linspace,
+    through: Sequence[int] = (),
+) -> list[int]:
+    """At most `points` multiples of `step` from first to last, through the numbers wanted."""
+    grid = np.round(spread(first, last, points) / step).astype(int) * step
+    return [int(count) for count in _through(np.unique(grid), through)]
+
+
+def _through(grid: Any, wanted: Sequence[float]) -> Any:
+    """The grid with its nearest inner points moved to the numbers wanted."""
+    for number in wanted:
+        if len(grid) > 2 and number not in grid:
+            grid[1 + np.abs(grid[1:-1] - number).argmin()] = number
+    return grid
+
+
+def _check_part(name: str, part: float) -> None:
+    if not 0 < part < 1:
+        raise ValueError(f"Expected `{name}` between 0 and 1, got {part}.")
+
+
+SCENARIOS: Mapping[str, Scenario] = {
+    scenario.name: scenario
+    for scenario in (
+        SignalSize(),
+        Recovery(),
+        Probability(),
+        ClassFrequency(),
+        ValueResidual(),
+        Collapse(),
+        Collapse(feeds="logits"),
+        GradientShare(),
+        GradientShare(feeds="logits"),
+    )
+}

@@ -1,0 +1,160 @@
+"""The numbers of a sweep: columns with units, as CSV and JSON, and back."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Column(NamedTuple):
+    """One column of numbers; `quantity` is empty for the axis that all others share."""
+
+    name: str
+    unit: str
+    values: tuple[float, ...]
+    quantity: str = ""
+
+    @property
+    def header(self) -> str:
+        """What stands above the column in a CSV file: `quantity: name [unit]`."""
+        return f"{self.quantity}: {self.name} [{self.unit}]".removeprefix(": ")
+
+
+@dataclass(frozen=True)
+class View:
+    """How a table asks to be drawn; it changes no number."""
+
+    quantities: tuple[str, ...] = ("loss",)  # the columns to draw, one line style each
+    x_scale: str = "linear"
+    y_scale: str = "linear"
+    y_range: tuple[float, float] | None = None
+    regions: tuple[tuple[str, float, float], ...] = ()  # stretches of the axis: name, start, stop
+    diagonal: str = ""  # the name of the line y = x, drawn where it has one
+    zoom: tuple[float, float] | None = None  # part of the axis to repeat in an inset
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a sweep found: an axis, and for each loss its numbers along it.
+
+    A CSV file holds the columns; a JSON file also the title, the caption and the view. NaN marks a
+    gap, in JSON as null.
+
+    Example:
+        >>> axis = Column("signal size", "pixels", (1.0, 2.0))
+        >>> table = Table("Losses", axis, (Column("MSE", "a.u.", (5.0, 7.0), "loss"),))
+        >>> [column.header for column in (table.axis, *table.curves)]
+        ['signal size [pixels]', 'loss: MSE [a.u.]']
+        >>> table["MSE"]
+        (5.0, 7.0)
+    """
+
+    title: str
+    axis: Column
+    curves: tuple[Column, ...]
+    caption: str = ""
+    losses: tuple[str, ...] = ()  # each loss with its options
+    view: View = field(default_factory=View)
+
+    def __getitem__(self, name: str) -> tuple[float, ...]:
+        """The values of the first curve called `name`."""
+        for curve in self.curves:
+            if curve.name == name:
+                return curve.values
+        known = ", ".join(dict.fromkeys(repr(curve.name) for curve in self.curves))
+        raise KeyError(f"Expected one of {known}, got {name!r}.")
+
+    def write(self, path: str | Path) -> None:
+        """Write .csv or .json, whole or not at all."""
+        path = Path(path)
+        write = {".csv": self._write_csv, ".json": self._write_json}.get(path.suffix)
+        if write is None:
+            raise ValueError(f"Expected `path` to end in .csv or .json, got {path}.")
+        write_whole(path, write)
+
+    def _write_csv(self, path: Path) -> None:
+        columns = (self.axis, *self.curves)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow([column.header for column in columns])
+            writer.writerows(zip(*(column.values for column in columns), strict=True))
+
+    def _write_json(self, path: Path) -> None:
+        content = asdict(self)
+        content["axis"], content["curves"] = _as_dict(self.axis), [*map(_as_dict, self.curves)]
+        path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: str | Path) -> Table:
+        """Read what `write` wrote."""
+        path = Path(path)
+        try:
+            return cls._read_csv(path) if path.suffix == ".csv" else cls._read_json(path)
+        except (ValueError, KeyError, TypeError, IndexError) as problem:
+            raise ValueError(
+                f"Expected a table of loss-response curves in {path}, .csv or .json, "
+                f"got {type(problem).__name__}: {problem}."
+            ) from problem
+
+    @classmethod
+    def _read_csv(cls, path: Path) -> Table:
+        with path.open(newline="", encoding="utf-8") as file:
+            headers, *rows = csv.reader(file)
+        columns = zip(*rows, strict=True) if rows else ((),) * len(headers)
+        axis, *curves = (
+            _from_header(header, tuple(map(float, column)), is_axis=position == 0)
+            for position, (header, column) in enumerate(zip(headers, columns, strict=True))
+        )
+        quantities = tuple(dict.fromkeys(curve.quantity for curve in curves))
+        return cls(path.stem, axis, tuple(curves), view=View(quantities[:1]))
+
+    @classmethod
+    def _read_json(cls, path: Path) -> Table:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return cls(
+            title=content["title"],
+            axis=_from_dict(content["axis"]),
+            curves=tuple(map(_from_dict, content["curves"])),
+            caption=content["caption"],
+            losses=_tuples(content["losses"]),
+            view=View(**{name: _tuples(value) for name, value in content["view"].items()}),
+        )
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _as_dict(column: Column) -> dict[str, Any]:
+    # strict JSON knows neither NaN nor infinity
+    values = [value if math.isfinite(value) else None for value in column.values]
+    return {**column._asdict(), "values": values}
+
+
+def _from_dict(content: dict[str, Any]) -> Column:
+    values = tuple(math.nan if value is None else float(value) for value in content["values"])
+    return Column(content["name"], content["unit"], values, content["quantity"])
+
+
+def _from_header(header: str, values: tuple[float, ...], *, is_axis: bool) -> Column:
+    text, _, unit = header.rpartition(" [")
+    quantity, name = ("", text) if is_axis else text.split(": ", 1)
+    return Column(name, unit.removesuffix("]"), values, quantity)
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file of another name, then move it to `path`: no half-written result."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        write(partial)
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
