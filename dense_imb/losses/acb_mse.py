@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor
 
 from dense_imb.losses._module import Loss
+from dense_imb.losses._options import CallOptions, ReducedCallOptions
 from dense_imb.losses.balance import Absent, Balance, Combine, Scope, check_reduction
 from dense_imb.losses.regression import balanced_regression_loss
 
@@ -21,11 +22,7 @@ def acb_mse_loss(
     combine: Combine = "sum",
     absent: Absent = "skip",
     scope: Scope = "batch",
-    mask: Tensor | None = None,
-    pixel_weight: Tensor | None = None,
-    class_count: Tensor | None = None,
-    reduction: str = "mean",
-    return_parts: bool = False,
+    **options: Unpack[ReducedCallOptions],
 ) -> Any:
     """Mean squared error in which the rare hits count as much as the empty pixels.
 
@@ -41,11 +38,8 @@ def acb_mse_loss(
         frame_weight: weight of a third term, the mean squared error of the full frame.
         combine: "sum" as published, or "mean": divided by the number of terms present.
         absent, scope: see `Balance`.
-        mask: nonzero where a pixel counts. Others are left out, a NaN there included.
-        pixel_weight: weight of each pixel within its class, at least 0.
-        class_count: pixels [empty, hit] of a whole window of gradient accumulation.
-        reduction: "mean" for the loss, "none" for the map of contributions whose sum is the loss.
-        return_parts: return `Parts` (value, class_mean, class_count) in place of the value.
+        options: `mask`, `pixel_weight`, `class_count`, `reduction` and `return_parts`, see
+            `balanced_regression_loss`.
 
     Example:
         >>> acb_mse_loss(torch.ones(4), torch.tensor([0.0, 0.0, 0.0, 2.0]))
@@ -55,11 +49,7 @@ def acb_mse_loss(
         prediction,
         target,
         balance=_balance(empty_weight, hit_weight, frame_weight, combine, absent, scope),
-        mask=mask,
-        pixel_weight=pixel_weight,
-        class_count=class_count,
-        reduction=reduction,
-        return_parts=return_parts,
+        **options,
     )
 
 
@@ -110,23 +100,11 @@ class ACBMSELoss(Loss):
         check_reduction(reduction)
         self.balance = _balance(empty_weight, hit_weight, frame_weight, combine, absent, scope)
 
-    def forward(
-        self,
-        prediction: Tensor,
-        target: Tensor,
-        *,
-        mask: Tensor | None = None,
-        pixel_weight: Tensor | None = None,
-        class_count: Tensor | None = None,
-        return_parts: bool = False,
-    ) -> Any:
+    def forward(self, prediction: Tensor, target: Tensor, **options: Unpack[CallOptions]) -> Any:
         return balanced_regression_loss(
             prediction,
             target,
             balance=self.balance,
-            mask=mask,
-            pixel_weight=pixel_weight,
-            class_count=class_count,
             reduction=self.reduction,
-            return_parts=return_parts,
+            **options,
         )

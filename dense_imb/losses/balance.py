@@ -319,7 +319,7 @@ class _Classes:
         return torch.stack([(self.label == c).sum(1) for c in range(self.n_classes)], 1)
 
     def sum(self, pixel: Tensor) -> Tensor:  # (rows, C) float64, of a map that is 0 where not valid
-        pixel = pixel.reshape(self.label.shape).double()
+        pixel = pixel.reshape(self.label.shape).to(_wide(pixel.device))
         if not self.is_bool and values_are_readable(self.label):
             return self._bincount(pixel)
         of_class = [torch.where(self.label == c, pixel, 0.0).sum(1) for c in range(self.n_classes)]
@@ -348,7 +348,7 @@ def _count_true(is_true: Tensor) -> Tensor:  # (rows, pixels) -> (rows,)
 def _coefficient(sums: dict[str, Tensor], balance: Balance) -> Tensor:
     """coef of each row and class, (rows, C) float64."""
     count = sums["count"]
-    mass = sums.get("window", sums.get("mass", count)).double()
+    mass = sums.get("window", sums.get("mass", count)).to(_wide(count.device))
     # never mass > 0 for the counts of this call: a NaN pixel weight would hide the class
     is_present = mass > 0 if "window" in sums else count > 0
     divisor = mass.clamp(min=balance.min_count) if balance.min_count > 1 else mass
@@ -389,10 +389,15 @@ def _per_class(n_entries: Tensor, balance: Balance) -> Tensor:
 
 def class_tensor(values: Sequence[float], like: Tensor) -> Tensor:
     """One number for each class on the device of `like`, without a wait for the accelerator."""
-    host = torch.tensor(values, dtype=torch.float64)
+    host = torch.tensor(values, dtype=_wide(like.device))
     if like.device.type == "cuda" and not torch.compiler.is_compiling():
         host = host.pin_memory()
     return host.to(like.device, non_blocking=True)
+
+
+def _wide(device: torch.device) -> torch.dtype:
+    """The dtype of sums over pixels: float64, which Apple's GPUs lack."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def _window_mass(class_count: Tensor, n_classes: int, balance: Balance, count: Tensor) -> Tensor:
@@ -421,7 +426,7 @@ def _window_mass(class_count: Tensor, n_classes: int, balance: Balance, count: T
 
 def _sum_over_processes(sums: dict[str, Tensor]) -> dict[str, Tensor]:
     """Sum the few numbers of each class over all processes, in one collective."""
-    packed = torch.cat([part.double() for part in sums.values()])
+    packed = torch.cat([part.to(_wide(part.device)) for part in sums.values()])
     dist.all_reduce(packed)
     return dict(zip(sums, torch.split(packed, 1), strict=True))
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Unpack, get_args
 
 from torch import Tensor
 
 from dense_imb.losses._checks import check_choice
 from dense_imb.losses._module import Loss
+from dense_imb.losses._options import CallOptions, ReducedCallOptions
 from dense_imb.losses.balance import Balance, Combine, Scope, check_reduction
 from dense_imb.losses.partition import Outcome
 from dense_imb.losses.regression import balanced_regression_loss
@@ -34,11 +35,7 @@ def outcome_balanced_mse_loss(
     threshold: float = 0.0,
     combine: OutcomeCombine = "mean",
     scope: Scope = "batch",
-    mask: Tensor | None = None,
-    pixel_weight: Tensor | None = None,
-    class_count: Tensor | None = None,
-    reduction: str = "mean",
-    return_parts: bool = False,
+    **options: Unpack[ReducedCallOptions],
 ) -> Any:
     """Mean squared error balanced over what became of each pixel.
 
@@ -56,11 +53,8 @@ def outcome_balanced_mse_loss(
         combine: "mean": K is the number of terms present, the frame's included; "sum": K = 1;
             "carrot_stick": the mean of TP, TN and frame, plus the sum of FP and FN.
         scope: see `Balance`.
-        mask: nonzero where a pixel counts. Others are left out, a NaN there included.
-        pixel_weight: weight of each pixel within its outcome, at least 0.
-        class_count: pixels [TP, FP, FN, TN] of a whole window of gradient accumulation.
-        reduction: "mean" for the loss, "none" for the map of contributions whose sum is the loss.
-        return_parts: return `Parts` (value, class_mean, class_count) in place of the value.
+        options: `mask`, `pixel_weight`, `class_count`, `reduction` and `return_parts`, see
+            `balanced_regression_loss`.
 
     Example:
         >>> p, t = torch.tensor([1.0, 2.0, 0.0, 0.0]), torch.tensor([3.0, 0.0, 0.0, 0.0])
@@ -72,11 +66,7 @@ def outcome_balanced_mse_loss(
         target,
         partition=Outcome(threshold),
         balance=_balance(tp_weight, fp_weight, fn_weight, tn_weight, frame_weight, combine, scope),
-        mask=mask,
-        pixel_weight=pixel_weight,
-        class_count=class_count,
-        reduction=reduction,
-        return_parts=return_parts,
+        **options,
     )
 
 
@@ -134,24 +124,12 @@ class OutcomeBalancedMSELoss(Loss):
             tp_weight, fp_weight, fn_weight, tn_weight, frame_weight, combine, scope
         )
 
-    def forward(
-        self,
-        prediction: Tensor,
-        target: Tensor,
-        *,
-        mask: Tensor | None = None,
-        pixel_weight: Tensor | None = None,
-        class_count: Tensor | None = None,
-        return_parts: bool = False,
-    ) -> Any:
+    def forward(self, prediction: Tensor, target: Tensor, **options: Unpack[CallOptions]) -> Any:
         return balanced_regression_loss(
             prediction,
             target,
             partition=self.partition,
             balance=self.balance,
-            mask=mask,
-            pixel_weight=pixel_weight,
-            class_count=class_count,
             reduction=self.reduction,
-            return_parts=return_parts,
+            **options,
         )

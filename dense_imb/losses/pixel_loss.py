@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dense_imb.losses._checks import check_choice, check_n_entries, class_numbers
 from dense_imb.losses._module import Loss
+from dense_imb.losses._options import CallOptions
 from dense_imb.losses._target import PixelTarget, pixel_target
 from dense_imb.losses.adjustment import Adjustment, adjusted, check_adjustment
 from dense_imb.losses.balance import (
@@ -22,15 +23,6 @@ from dense_imb.losses.balance import (
     reduce_balanced,
 )
 from dense_imb.losses.penalty import Penalty, check_penalty
-
-
-class CallOptions(TypedDict, total=False):
-    """What every classification loss takes at call time."""
-
-    mask: Tensor | None
-    pixel_weight: Tensor | None
-    class_count: Tensor | None
-    return_parts: bool
 
 
 class MeanOptions(TypedDict, total=False):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from dense_imb.losses._checks import (
     expand_pixels,
 )
 from dense_imb.losses._module import Loss
+from dense_imb.losses._options import CallOptions
 from dense_imb.losses.balance import (
     Balance,
     check_reduction,
@@ -231,10 +232,7 @@ class BalancedRegressionLoss(Loss):
         target: Tensor,
         *,
         label: Tensor | None = None,
-        mask: Tensor | None = None,
-        pixel_weight: Tensor | None = None,
-        class_count: Tensor | None = None,
-        return_parts: bool = False,
+        **options: Unpack[CallOptions],
     ) -> Any:
         return balanced_regression_loss(
             prediction,
@@ -245,9 +243,6 @@ class BalancedRegressionLoss(Loss):
             n_classes=self.n_classes,
             label=label,
             ignore_index=self.ignore_index,
-            mask=mask,
-            pixel_weight=pixel_weight,
-            class_count=class_count,
             reduction=self.reduction,
-            return_parts=return_parts,
+            **options,
         )

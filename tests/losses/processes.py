@@ -195,6 +195,26 @@ def check_compiled() -> None:
     check_equal("compiled gradient", results[1][1], results[0][1])
 
 
+def check_statistics() -> None:
+    """Class statistics of all processes, one of which has seen nothing."""
+    from dense_imb.statistics import ClassStatistics
+
+    rank, n_ranks = dist.get_rank(), dist.get_world_size()
+    rng = torch.Generator().manual_seed(0)
+    target = torch.randint(0, 3, (7, 4, 5), generator=rng)
+    whole = ClassStatistics(3)
+    whole.update(target)
+    mine = ClassStatistics(3)
+    start, stop = SHARES[n_ranks][rank]
+    if stop > start:
+        mine.update(target[start:stop])
+    mine.reduce_over_processes()
+    assert mine.class_counts == whole.class_counts, (mine, whole)
+    assert mine.image_presence == whole.image_presence
+    assert mine.n_images == whole.n_images
+    assert mine.weights("median-frequency") == whole.weights("median-frequency")
+
+
 def main() -> None:
     dist.init_process_group("gloo", timeout=timedelta(seconds=120))
     torch.set_num_threads(1)
@@ -203,6 +223,7 @@ def main() -> None:
             check_case(case, is_weighted)
     check_gradient_sum()
     check_compiled()
+    check_statistics()
     dist.barrier()
     if dist.get_rank() == 0:
         print(f"{len(CASES)} losses agree in {dist.get_world_size()} processes")
