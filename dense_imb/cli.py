@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -50,7 +51,8 @@ def _losses(options: Namespace) -> None:
     if options.name is not None:
         check_choice("name", options.name, losses.__all__)
         explained = getattr(losses, options.name)
-        signature = str(inspect.signature(explained)).replace("'", "")
+        # annotations are quoted, being strings; the defaults keep their quotes
+        signature = re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(explained)))
         print(f"{options.name}{signature}\n\n{inspect.getdoc(explained)}")
     elif options.format == "json":
         print(json.dumps([entry._asdict() for entry in CATALOGUE], indent=1))

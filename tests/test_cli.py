@@ -53,6 +53,8 @@ def test_one_loss_is_explained(capsys):
     assert code == 0
     assert out.startswith("acb_mse_loss(prediction: Tensor, target: Tensor, *, empty_weight")
     assert "w_h mean" in out
+    assert "scope: Scope = 'batch'" in out
+    assert "-> Any" in out
 
 
 @pytest.mark.parametrize(
