@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import json
 import re
@@ -18,15 +19,39 @@ from dense_imb import __version__
 set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=["dense_imb"])
 
 
+# what jsonargparse calls the types of our options
+_KINDS = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false"}
+
+
 class _Parser(ArgumentParser):
-    """An ArgumentParser that says what is wrong in one line."""
+    """An ArgumentParser that says in one line what was wanted, what came, and the cure."""
+
+    typed: Sequence[str] = ()  # the arguments, for the parser at the top
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        parser = getattr(ex, "subcommand_parser", None) or self
         sentence = " ".join(str(message).split())
-        self.exit(
-            2, f"{parser.prog.split(' [')[0]}: error: {sentence} (--help lists the options)\n"
-        )
+        command = next((word for word in self.typed if word in _COMMANDS), None)
+        if unknown := re.match(r"unrecognized arguments: (.*)", sentence):
+            sentence = f"Expected options that exist, got {unknown[1]}."
+            options = _COMMANDS[command][0]()._option_string_actions if command else []
+            near = difflib.get_close_matches(re.split("[= ]", unknown[1])[0], options, n=1)
+            sentence += f" Did you mean {near[0]}?" if near else ""
+        elif wrong := re.match(r'Parser key "([^"]+)": .*(?:Given|Got) value: (.*)', sentence):
+            kind = r"Expected an? (?:<class '(\w+)'>|typing\.Literal\[(.*?)\])"
+            kinds = [
+                choices or _KINDS.get(name, name) for name, choices in re.findall(kind, sentence)
+            ]
+            wanted = " or ".join(one for one in dict.fromkeys(kinds) if one != "NoneType")
+            key = wrong[1].split(".")[-1]
+            sentence = f"Expected `{key}` to be {wanted}, got {wrong[2]}."
+        elif invalid := re.search(r"invalid choice: (\S+)", sentence):
+            near = difflib.get_close_matches(invalid[1].strip("'"), _COMMANDS, n=1)
+            sentence = f"Expected a command, {', '.join(_COMMANDS)}, got {invalid[1]}."
+            sentence += f" Did you mean {near[0]}?" if near else ""
+        elif '"command"' in sentence:
+            sentence = f"Expected a command, {', '.join(_COMMANDS)}, got none."
+        program = f"dense-imb {command}" if command else "dense-imb"
+        self.exit(2, f"{program}: error: {sentence} (--help lists the options)\n")
 
 
 def _losses_parser() -> _Parser:
@@ -76,8 +101,8 @@ def _curves_parser() -> _Parser:
         type=str,
         action="append",
         default=[],
-        help="a name of `dense-imb losses` or package.module:Class, with options as literals; "
-        "may be repeated",
+        help="a name of `dense-imb losses` or package.module:Class, with options as literals, "
+        "balance={} for a Balance(); may be repeated",
     )
     parser.add_argument(
         "--scenario",
@@ -154,7 +179,8 @@ def _build_parser() -> _Parser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 on success, 2 on bad input."""
     parser = _build_parser()
-    options = parser.parse_args(None if arguments is None else list(arguments))
+    parser.typed = sys.argv[1:] if arguments is None else list(arguments)
+    options = parser.parse_args(list(parser.typed))
     _, run, _ = _COMMANDS[options.command]
     try:
         run(options[options.command])

@@ -145,7 +145,9 @@ def write_figures(
     suffixes = tuple(dict.fromkeys((*formats, "csv", "txt")))
     for existing in (out / f"{name}.{suffix}" for name in tables for suffix in suffixes):
         if existing.exists() and not overwrite:
-            raise ValueError(f"Expected no file {existing}, got one; `overwrite` replaces it.")
+            raise ValueError(
+                f"Expected no file {existing}, got one; overwrite=True (--overwrite) replaces it."
+            )
     written = []
     for name, make in tables.items():
         table = make()

@@ -58,7 +58,11 @@ class Subject:
     def explained(self) -> str:
         """The name, and the loss with its options where the name does not say them."""
         full = " ".join(repr(self.loss).split())
-        return self.name if full in (self.name, f"{self.name}()") else f"{self.name}: {full}"
+        if full in (self.name, f"{self.name}()"):
+            full = ""
+        package = type(self.loss).__module__.split(".")[0]
+        owner = "" if package == "dense_imb" else f" (of {package})"
+        return f"{self.name}{owner}: {full}" if full else f"{self.name}{owner}"
 
 
 def as_subjects(
@@ -157,14 +161,23 @@ def parse_loss(text: str) -> nn.Module:
     else:
         check_choice("loss", class_name, CATALOGUED)
         loss_class = getattr(dense_imb.losses, class_name)
-        if isinstance(keywords.get("balance"), dict):
-            keywords["balance"] = dense_imb.losses.Balance(**keywords["balance"])
     try:
+        if path is None and keywords.get("balance") is not None:
+            keywords["balance"] = _balance(keywords["balance"])
         return loss_class(*positional, **keywords)
     except Exception as problem:  # a loss of the caller's may refuse its options in any way
         raise ValueError(
-            f"Expected options that {class_name} takes, got {text!r}: {problem}"
+            f"Expected options that {class_name} takes, got {text!r}: {_sentence(problem)}"
         ) from (problem)
+
+
+def _balance(arguments: object) -> dense_imb.losses.Balance:
+    if not isinstance(arguments, dict):
+        raise TypeError(
+            f"Expected `balance` to be the arguments of a Balance, got {arguments!r}; "
+            "write balance={} for its defaults."
+        )
+    return dense_imb.losses.Balance(**arguments)
 
 
 def _split(text: str) -> tuple[str | None, str]:
@@ -191,11 +204,17 @@ def _parse_call(call: str, text: str) -> tuple[str, list[Any], dict[str, Any]]:
         pass
     raise ValueError(
         "Expected a loss as a name of the catalogue or package.module:Class, with options as "
-        f'literals, "FocalLoss(gamma=2.0)" say, got {text!r}.'
+        'literals, "FocalLoss(gamma=2.0)" or "FocalLoss(balance={})" say, '
+        f"got {text!r}."
     )
 
 
 def _import(path: str, class_name: str, text: str) -> type[nn.Module]:
+    if path.endswith(".py") or "/" in path:
+        raise ValueError(
+            f"Expected an import path, package.module:Class, got the file {path!r}; run in its "
+            "folder and leave the .py away."
+        )
     # the installed command does not look where it was started; a user's own file lies there
     searched = list(sys.path)
     sys.path.append(str(Path.cwd()))
@@ -214,3 +233,8 @@ def _import(path: str, class_name: str, text: str) -> type[nn.Module]:
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise ValueError(f"Expected {path}:{class_name} to be a torch.nn.Module class.")
     return found
+
+
+def _sentence(problem: Exception) -> str:
+    """What an exception says, on one line, with one full stop."""
+    return " ".join(str(problem).split()).rstrip(".") + "."

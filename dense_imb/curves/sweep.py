@@ -74,7 +74,7 @@ def survey(scenario: Scenario, subjects: Sequence[Subject]) -> tuple[Table, dict
             try:
                 row, problems = _measure(subject, scenario, point)
             except Exception as problem:  # a loss of the caller's may refuse in any way
-                said = " ".join(str(problem).split())
+                said = " ".join(str(problem).split()).rstrip(".")
                 refusals[name] = ValueError(f"{name} failed in {scenario.name} at {place}: {said}")
                 refusals[name].__cause__ = problem
             else:

@@ -60,6 +60,12 @@ def check_n_entries(name: str, entries: Sequence[object] | Tensor, n_classes: in
         )
 
 
+def check_ignore_index(value: object) -> None:
+    """Refuse what is not a label."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+        raise TypeError(f"Expected `ignore_index` to be a whole number, got {value!r}.")
+
+
 def check_tensor(name: str, value: object) -> None:
     """Refuse what is not a tensor."""
     if not isinstance(value, Tensor):

@@ -6,12 +6,19 @@ from typing import Any, Unpack
 
 from torch import Tensor
 
+from dense_imb.losses._checks import check_at_least
 from dense_imb.losses._module import Loss
-from dense_imb.losses._options import CallOptions, ReducedCallOptions
+from dense_imb.losses._options import (
+    CallOptions,
+    ReducedCallOptions,
+    check_options,
+    shows_options,
+)
 from dense_imb.losses.balance import Absent, Balance, Combine, Scope, check_reduction
 from dense_imb.losses.regression import balanced_regression_loss
 
 
+@shows_options(ReducedCallOptions)
 def acb_mse_loss(
     prediction: Tensor,
     target: Tensor,
@@ -45,6 +52,7 @@ def acb_mse_loss(
         >>> acb_mse_loss(torch.ones(4), torch.tensor([0.0, 0.0, 0.0, 2.0]))
         tensor(2.)
     """
+    check_options("the loss", options, ReducedCallOptions)
     return balanced_regression_loss(
         prediction,
         target,
@@ -61,6 +69,8 @@ def _balance(
     absent: Absent,
     scope: Scope,
 ) -> Balance:
+    check_at_least("empty_weight", empty_weight, 0)
+    check_at_least("hit_weight", hit_weight, 0)
     return Balance(
         weight=(empty_weight, hit_weight),
         scope=scope,
@@ -100,7 +110,10 @@ class ACBMSELoss(Loss):
         check_reduction(reduction)
         self.balance = _balance(empty_weight, hit_weight, frame_weight, combine, absent, scope)
 
+    @shows_options(CallOptions)
     def forward(self, prediction: Tensor, target: Tensor, **options: Unpack[CallOptions]) -> Any:
+        """The loss of values of any shape; see `balanced_regression_loss` for the options."""
+        check_options(type(self).__name__, options, CallOptions)
         return balanced_regression_loss(
             prediction,
             target,

@@ -18,7 +18,6 @@ from dense_imb.losses._checks import (
     check_integral,
     check_label_range,
     check_n_entries,
-    check_tensor,
     class_numbers,
     expand_pixels,
     values_are_readable,
@@ -106,7 +105,7 @@ def balanced_mean(
     ignore_index: int | None = None,
     mask: Tensor | None = None,
     pixel_weight: Tensor | None = None,
-    class_count: Tensor | None = None,
+    class_count: Tensor | Sequence[float] | None = None,
     reduction: str = "mean",
     return_parts: bool = False,
 ) -> Any:
@@ -201,7 +200,7 @@ def reduce_balanced(
     balance: Balance,
     valid: Tensor | None = None,
     pixel_weight: Tensor | None = None,
-    class_count: Tensor | None = None,
+    class_count: Tensor | Sequence[float] | None = None,
     reduction: str = "mean",
     return_parts: bool = False,
     is_clean: bool = False,
@@ -400,8 +399,11 @@ def _wide(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def _window_mass(class_count: Tensor, n_classes: int, balance: Balance, count: Tensor) -> Tensor:
-    check_tensor("class_count", class_count)
+def _window_mass(
+    class_count: Tensor | Sequence[float], n_classes: int, balance: Balance, count: Tensor
+) -> Tensor:
+    if not isinstance(class_count, Tensor):
+        class_count = class_tensor(class_numbers("class_count", class_count), count)
     if class_count.shape != (n_classes,):
         raise ValueError(
             f"Expected `class_count` with one entry for each of the {n_classes} classes, "

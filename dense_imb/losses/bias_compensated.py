@@ -8,18 +8,14 @@ import torch
 from torch import Tensor
 
 from dense_imb.losses._checks import check_at_least, values_are_readable
+from dense_imb.losses._options import MeanOptions, PixelOptions, shows_options
 from dense_imb.losses._target import PixelTarget
 from dense_imb.losses.adjustment import LogPrior
 from dense_imb.losses.penalty import Penalty, check_penalty
-from dense_imb.losses.pixel_loss import (
-    ClassificationLoss,
-    MeanOptions,
-    PixelOptions,
-    mean_of_pixels,
-    penalty_of,
-)
+from dense_imb.losses.pixel_loss import ClassificationLoss, mean_of_pixels, penalty_of
 
 
+@shows_options(PixelOptions)
 def bias_compensated_loss(
     logits: Tensor,
     target: Tensor,
@@ -104,6 +100,7 @@ class BiasCompensatedLoss(ClassificationLoss):
     shown = ("compensation", "penalty", *ClassificationLoss.shown)
     progress: Tensor
 
+    @shows_options(MeanOptions)
     def __init__(
         self,
         class_counts: Any,

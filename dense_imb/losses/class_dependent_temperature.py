@@ -6,11 +6,13 @@ from typing import Any, Unpack
 
 from torch import Tensor
 
+from dense_imb.losses._options import MeanOptions, PixelOptions, shows_options
 from dense_imb.losses.adjustment import Temperature
 from dense_imb.losses.penalty import Penalty
-from dense_imb.losses.pixel_loss import MeanOptions, PixelLoss, PixelOptions, pixel_loss
+from dense_imb.losses.pixel_loss import PixelLoss, pixel_loss
 
 
+@shows_options(PixelOptions)
 def class_dependent_temperature_loss(
     logits: Tensor,
     target: Tensor,
@@ -54,6 +56,7 @@ class ClassDependentTemperatureLoss(PixelLoss):
         tensor(0.3412)
     """
 
+    @shows_options(MeanOptions)
     def __init__(
         self,
         class_counts: Any,

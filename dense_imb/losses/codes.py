@@ -7,18 +7,20 @@ from dataclasses import replace
 from typing import Any, Unpack
 
 from dense_imb.losses._counts import class_counts_of
+from dense_imb.losses._options import MeanOptions, check_options, shows_options
 from dense_imb.losses.class_weights import class_weights
 from dense_imb.losses.cross_entropy import CrossEntropyLoss
 from dense_imb.losses.focal import FocalLoss
 from dense_imb.losses.hard_mining import HardMiningLoss
 from dense_imb.losses.ldam import LDAMLoss
-from dense_imb.losses.pixel_loss import ClassificationLoss, MeanOptions
+from dense_imb.losses.pixel_loss import ClassificationLoss
 
 _HARD_MINING = re.compile(r"hmld(?P<delta>\d+)g(?P<gamma>\d+)(?:a(?P<alpha>\d+))?")
 _FOCAL = re.compile(r"flg(?P<gamma>\d+)(?:a(?P<alpha>\d+))?")
 _BALANCED_FOCAL = re.compile(r"CBFLossg(?P<gamma>\d+)")
 
 
+@shows_options(MeanOptions)
 def loss_from_code(
     code: str, class_counts: Any = None, **options: Unpack[MeanOptions]
 ) -> ClassificationLoss:
@@ -48,6 +50,7 @@ def loss_from_code(
     """
     if not isinstance(code, str):
         raise TypeError(f"Expected `code` to be a string, got {type(code).__name__}.")
+    check_options("the loss", options, MeanOptions)
     if match := _HARD_MINING.fullmatch(code):
         delta = float(match["delta"])
         return HardMiningLoss(_alpha(match), _gamma(match), delta, **options)

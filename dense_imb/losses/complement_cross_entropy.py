@@ -9,18 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dense_imb.losses._checks import check_finite, trains_eagerly
+from dense_imb.losses._options import MeanOptions, PixelOptions, shows_options
 from dense_imb.losses._target import PixelTarget
 from dense_imb.losses.adjustment import Adjustment, adjusted, check_adjustment
-from dense_imb.losses.pixel_loss import (
-    ClassificationLoss,
-    MeanOptions,
-    PixelOptions,
-    mean_of_pixels,
-)
+from dense_imb.losses.pixel_loss import ClassificationLoss, mean_of_pixels
 
 _NAME = "complement cross-entropy"
 
 
+@shows_options(PixelOptions)
 def complement_cross_entropy_loss(
     logits: Tensor,
     target: Tensor,
@@ -154,6 +151,7 @@ class ComplementCrossEntropyLoss(ClassificationLoss):
 
     shown = ("balancing_factor", "adjustment", *ClassificationLoss.shown)
 
+    @shows_options(MeanOptions)
     def __init__(
         self,
         balancing_factor: float = 1.0,

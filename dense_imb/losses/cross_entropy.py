@@ -6,11 +6,13 @@ from typing import Any, Unpack
 
 from torch import Tensor
 
+from dense_imb.losses._options import MeanOptions, PixelOptions, shows_options
 from dense_imb.losses.adjustment import Adjustment
 from dense_imb.losses.penalty import CrossEntropy
-from dense_imb.losses.pixel_loss import MeanOptions, PixelLoss, PixelOptions, pixel_loss
+from dense_imb.losses.pixel_loss import PixelLoss, pixel_loss
 
 
+@shows_options(PixelOptions)
 def cross_entropy_loss(
     logits: Tensor,
     target: Tensor,
@@ -46,6 +48,7 @@ class CrossEntropyLoss(PixelLoss):
         tensor(1.3863)
     """
 
+    @shows_options(MeanOptions)
     def __init__(
         self, *, adjustment: Adjustment | None = None, **options: Unpack[MeanOptions]
     ) -> None:

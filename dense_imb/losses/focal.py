@@ -7,11 +7,13 @@ from typing import Any, Unpack
 
 from torch import Tensor
 
+from dense_imb.losses._options import MeanOptions, PixelOptions, shows_options
 from dense_imb.losses.adjustment import Adjustment
 from dense_imb.losses.penalty import Focal
-from dense_imb.losses.pixel_loss import MeanOptions, PixelLoss, PixelOptions, pixel_loss
+from dense_imb.losses.pixel_loss import PixelLoss, pixel_loss
 
 
+@shows_options(PixelOptions)
 def focal_loss(
     logits: Tensor,
     target: Tensor,
@@ -50,6 +52,7 @@ class FocalLoss(PixelLoss):
         tensor(0.3466)
     """
 
+    @shows_options(MeanOptions)
     def __init__(
         self,
         alpha: float | Sequence[float] = 1.0,

@@ -6,11 +6,13 @@ from typing import Any, Unpack
 
 from torch import Tensor
 
+from dense_imb.losses._options import MeanOptions, PixelOptions, shows_options
 from dense_imb.losses.adjustment import Adjustment
 from dense_imb.losses.penalty import HardMining
-from dense_imb.losses.pixel_loss import MeanOptions, PixelLoss, PixelOptions, pixel_loss
+from dense_imb.losses.pixel_loss import PixelLoss, pixel_loss
 
 
+@shows_options(PixelOptions)
 def hard_mining_loss(
     logits: Tensor,
     target: Tensor,
@@ -61,6 +63,7 @@ class HardMiningLoss(PixelLoss):
         tensor(0.2206)
     """
 
+    @shows_options(MeanOptions)
     def __init__(
         self,
         alpha: float = 1.0,

@@ -6,9 +6,14 @@ from typing import Any, Literal, Unpack, get_args
 
 from torch import Tensor
 
-from dense_imb.losses._checks import check_choice
+from dense_imb.losses._checks import check_at_least, check_choice
 from dense_imb.losses._module import Loss
-from dense_imb.losses._options import CallOptions, ReducedCallOptions
+from dense_imb.losses._options import (
+    CallOptions,
+    ReducedCallOptions,
+    check_options,
+    shows_options,
+)
 from dense_imb.losses.balance import Balance, Combine, Scope, check_reduction
 from dense_imb.losses.partition import Outcome
 from dense_imb.losses.regression import balanced_regression_loss
@@ -23,6 +28,7 @@ _COMBINE: dict[str, Combine | tuple[Combine, ...]] = {
 }
 
 
+@shows_options(ReducedCallOptions)
 def outcome_balanced_mse_loss(
     prediction: Tensor,
     target: Tensor,
@@ -61,6 +67,7 @@ def outcome_balanced_mse_loss(
         >>> outcome_balanced_mse_loss(p, t, combine="sum")
         tensor(8.)
     """
+    check_options("the loss", options, ReducedCallOptions)
     return balanced_regression_loss(
         prediction,
         target,
@@ -80,8 +87,11 @@ def _balance(
     scope: Scope,
 ) -> Balance:
     check_choice("combine", combine, get_args(OutcomeCombine))
+    weights = {"tp": tp_weight, "fp": fp_weight, "fn": fn_weight, "tn": tn_weight}
+    for outcome, weight in weights.items():
+        check_at_least(f"{outcome}_weight", weight, 0)
     return Balance(
-        weight=(tp_weight, fp_weight, fn_weight, tn_weight),
+        weight=tuple(weights.values()),
         scope=scope,
         combine=_COMBINE[combine],
         frame_weight=frame_weight,
@@ -124,7 +134,10 @@ class OutcomeBalancedMSELoss(Loss):
             tp_weight, fp_weight, fn_weight, tn_weight, frame_weight, combine, scope
         )
 
+    @shows_options(CallOptions)
     def forward(self, prediction: Tensor, target: Tensor, **options: Unpack[CallOptions]) -> Any:
+        """The loss of values of any shape; see `balanced_regression_loss` for the options."""
+        check_options(type(self).__name__, options, CallOptions)
         return balanced_regression_loss(
             prediction,
             target,

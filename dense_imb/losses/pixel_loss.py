@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dense_imb.losses._checks import check_choice, check_n_entries, class_numbers
+from dense_imb.losses._checks import (
+    check_choice,
+    check_ignore_index,
+    check_n_entries,
+    class_numbers,
+)
 from dense_imb.losses._module import Loss
-from dense_imb.losses._options import CallOptions
+from dense_imb.losses._options import (
+    CallOptions,
+    MeanOptions,
+    PixelOptions,
+    check_options,
+    shows_options,
+)
 from dense_imb.losses._target import PixelTarget, pixel_target
 from dense_imb.losses.adjustment import Adjustment, adjusted, check_adjustment
 from dense_imb.losses.balance import (
@@ -24,23 +35,10 @@ from dense_imb.losses.balance import (
 )
 from dense_imb.losses.penalty import Penalty, check_penalty
 
-
-class MeanOptions(TypedDict, total=False):
-    """What every classification loss takes when it is made."""
-
-    class_weight: Sequence[float] | Tensor | None
-    ignore_index: int | None
-    balance: Balance | None
-    reduction: str
-
-
-class PixelOptions(MeanOptions, CallOptions, total=False):
-    """What every functional classification loss takes."""
-
-
 ErrorOfPixels = Callable[[PixelTarget], Tensor]
 
 
+@shows_options(PixelOptions)
 def pixel_loss(
     logits: Tensor,
     target: Tensor,
@@ -113,16 +111,28 @@ def mean_of_pixels(
     target: Tensor,
     *,
     soft_for: str | None = None,
+    **options: Unpack[PixelOptions],
+) -> Any:
+    """Apply the contract to logits and target, take the error of each pixel, and its mean."""
+    check_options("the loss", options, PixelOptions)
+    return _mean_of_pixels(error, logits, target, soft_for, **options)
+
+
+def _mean_of_pixels(
+    error: ErrorOfPixels,
+    logits: Tensor,
+    target: Tensor,
+    soft_for: str | None,
+    *,
     class_weight: Sequence[float] | Tensor | None = None,
     ignore_index: int | None = None,
     balance: Balance | None = None,
     reduction: str = "mean",
     mask: Tensor | None = None,
     pixel_weight: Tensor | None = None,
-    class_count: Tensor | None = None,
+    class_count: Tensor | Sequence[float] | None = None,
     return_parts: bool = False,
 ) -> Any:
-    """Apply the contract to logits and target, take the error of each pixel, and its mean."""
     check_mean(class_weight, balance, reduction)
     if class_count is not None and balance is None:
         raise ValueError("Expected a `balance` with `class_count`, got none.")
@@ -227,7 +237,9 @@ class ClassificationLoss(Loss):
 
     shown: tuple[str, ...] = ("class_weight", "ignore_index", "balance", "reduction")
 
+    @shows_options(MeanOptions)
     def __init__(self, **options: Unpack[MeanOptions]) -> None:
+        check_options(type(self).__name__, options, MeanOptions, also=type(self))
         super().__init__(options.get("reduction", "mean"))
         class_weight = options.get("class_weight")
         self.balance = options.get("balance")
@@ -237,6 +249,7 @@ class ClassificationLoss(Loss):
             None if class_weight is None else class_numbers("class_weight", class_weight)
         )
         self.ignore_index = options.get("ignore_index")
+        check_ignore_index(self.ignore_index)
 
     def error(self, pixels: PixelTarget) -> Tensor:
         """The error of each pixel, (B, *spatial)."""
@@ -247,7 +260,10 @@ class ClassificationLoss(Loss):
         """The name of this loss, if it refuses soft targets."""
         return None
 
+    @shows_options(CallOptions)
     def forward(self, logits: Tensor, target: Tensor, **options: Unpack[CallOptions]) -> Any:
+        """The loss of logits (B, C, *spatial); see `pixel_loss` for targets and options."""
+        check_options(type(self).__name__, options, CallOptions)
         return mean_of_pixels(
             self.error,
             logits,
@@ -277,6 +293,7 @@ class PixelLoss(ClassificationLoss):
 
     shown = ("penalty", "adjustment", *ClassificationLoss.shown)
 
+    @shows_options(MeanOptions)
     def __init__(
         self,
         penalty: Penalty | None = None,

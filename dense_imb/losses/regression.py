@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Unpack
 
 import torch
@@ -12,13 +12,14 @@ from torch import Tensor
 from dense_imb.losses._checks import (
     check_choice,
     check_floating,
+    check_ignore_index,
     check_integral,
     check_same_shape,
     check_tensor,
     expand_pixels,
 )
 from dense_imb.losses._module import Loss
-from dense_imb.losses._options import CallOptions
+from dense_imb.losses._options import CallOptions, check_options, shows_options
 from dense_imb.losses.balance import (
     Balance,
     check_reduction,
@@ -62,7 +63,7 @@ def balanced_regression_loss(
     ignore_index: int | None = None,
     mask: Tensor | None = None,
     pixel_weight: Tensor | None = None,
-    class_count: Tensor | None = None,
+    class_count: Tensor | Sequence[float] | None = None,
     reduction: str = "mean",
     return_parts: bool = False,
 ) -> Any:
@@ -222,10 +223,12 @@ class BalancedRegressionLoss(Loss):
         _resolve_error(error)
         self.balance = Balance() if balance is None else balance
         _, self.n_classes = _resolve_partition(partition, self.balance, n_classes)
+        check_ignore_index(ignore_index)
         self.error = error
         self.partition = partition
         self.ignore_index = ignore_index
 
+    @shows_options(CallOptions)
     def forward(
         self,
         prediction: Tensor,
@@ -234,6 +237,8 @@ class BalancedRegressionLoss(Loss):
         label: Tensor | None = None,
         **options: Unpack[CallOptions],
     ) -> Any:
+        """The loss of values of any shape; see `balanced_regression_loss` for the options."""
+        check_options(type(self).__name__, options, CallOptions)
         return balanced_regression_loss(
             prediction,
             target,

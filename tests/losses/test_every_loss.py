@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dense_imb import losses
+from dense_imb.losses import Balance
 from dense_imb.losses.catalogue import CATALOGUE
 
 from .cases import CASES, Case
@@ -349,6 +350,35 @@ def test_monais_tensors_are_tensors(case):
         value, gradient = evaluate(case.make(), wrapped, **options)
         torch.testing.assert_close(torch.as_tensor(value).as_subclass(Tensor), expected)
         torch.testing.assert_close(gradient.as_subclass(Tensor), expected_gradient)
+
+
+def test_a_misspelt_option_is_refused_with_the_right_one(case):
+    """Silently dropped, it would train an unbalanced network and never say so."""
+    loss = case.make()
+    inputs = case.inputs(1)
+    with pytest.raises(TypeError, match="got `masks`. Did you mean `mask`?"):
+        loss(*list(inputs.values())[:2], masks=torch.ones(1))
+    needs_counts = "class_counts" in inspect.signature(type(loss)).parameters
+    arguments = ((1, 1),) if needs_counts else ()
+    with pytest.raises(TypeError, match="balence"):
+        type(loss)(*arguments, balence=Balance())
+    if not case.is_regression:
+        with pytest.raises(TypeError, match="got `balence`. Did you mean `balance`?"):
+            type(loss)(*arguments, balence=Balance())
+        with pytest.raises(TypeError, match="got `weight`. Did you mean `class_weight`?"):
+            type(loss)(*arguments, weight=(1.0, 1.0))
+        with pytest.raises(TypeError, match="got `ignore`. Did you mean `ignore_index`?"):
+            case.function(*list(inputs.values())[:2], ignore=255)
+
+
+def test_help_spells_the_options_out(case):
+    shown = inspect.signature(type(case.make()).forward).parameters
+    assert {"mask", "pixel_weight", "class_count", "return_parts"} <= set(shown)
+    assert "options" not in shown
+    if not case.is_regression:
+        made = inspect.signature(type(case.make())).parameters
+        assert {"class_weight", "ignore_index", "balance", "reduction"} <= set(made)
+        assert "options" not in made
 
 
 def test_500_calls_leave_no_tensor_behind(case):

@@ -174,7 +174,10 @@ def test_a_float64_target_does_not_widen_a_float32_prediction():
         (lambda: ValueBins([1.0, 1.0]), "Expected `edges` to increase, got 1 before 1"),
         (lambda: ValueBins([]), "Expected `edges` to hold one finite number or more"),
         (lambda: ValueBins([0.0, float("nan")]), "Expected `edges` to hold one finite number"),
-        (lambda: ACBMSELoss(-1.0), "Expected `weight` to be a number of at least 0, got -1.0"),
+        (
+            lambda: ACBMSELoss(-1.0),
+            "Expected `empty_weight` to be a number of at least 0",
+        ),
         (lambda: OutcomeBalancedMSELoss(combine="stick"), r"`combine` .*'carrot_stick', got"),
         (lambda: ValueBins.from_quantiles(torch.rand(9), 1), "`n_bins` .* at least 2, got 1"),
         (lambda: ValueBins.from_quantiles(torch.tensor([torch.nan]), 2), "1 of them not finite"),
