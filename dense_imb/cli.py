@@ -9,7 +9,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NoReturn
+from typing import Any, ClassVar, Literal, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
@@ -26,7 +26,7 @@ _KINDS = {"int": "a whole number", "float": "a number", "str": "a text", "bool":
 class _Parser(ArgumentParser):
     """An ArgumentParser that says in one line what was wanted, what came, and the cure."""
 
-    typed: Sequence[str] = ()  # the arguments, for the parser at the top
+    typed: ClassVar[Sequence[str]] = ()  # the arguments: a parser knows its own part of them only
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         sentence = " ".join(str(message).split())
@@ -178,9 +178,8 @@ def _build_parser() -> _Parser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 on success, 2 on bad input."""
-    parser = _build_parser()
-    parser.typed = sys.argv[1:] if arguments is None else list(arguments)
-    options = parser.parse_args(list(parser.typed))
+    _Parser.typed = sys.argv[1:] if arguments is None else list(arguments)
+    options = _build_parser().parse_args(list(_Parser.typed))
     _, run, _ = _COMMANDS[options.command]
     try:
         run(options[options.command])

@@ -237,4 +237,5 @@ def _import(path: str, class_name: str, text: str) -> type[nn.Module]:
 
 def _sentence(problem: Exception) -> str:
     """What an exception says, on one line, with one full stop."""
-    return " ".join(str(problem).split()).rstrip(".") + "."
+    sentence = " ".join(str(problem).split())
+    return sentence if sentence.endswith((".", "?")) else f"{sentence}."
