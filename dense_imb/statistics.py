@@ -28,6 +28,23 @@ _SMALLEST = 1e-30  # above 0, also in float32
 VALUE_EDGES: tuple[float, ...] = (0.0, *(2.0 ** (i / 8) for i in range(-160, 161)))
 
 
+def _target_of(batch: Any, key: str | int | None) -> Any:
+    """The target in what a loader yields."""
+    if key is None:
+        if isinstance(batch, (dict, list, tuple)):
+            known = list(batch) if isinstance(batch, dict) else list(range(len(batch)))
+            raise TypeError(
+                f"Expected batches that are tensors, got {type(batch).__name__}; say where the "
+                f"target is with `key`, one of {known}."
+            )
+        return batch
+    try:
+        return batch[key]
+    except (KeyError, IndexError) as problem:
+        known = list(batch) if isinstance(batch, dict) else list(range(len(batch)))
+        raise ValueError(f"Expected `key` to be one of {known}, got {key!r}.") from problem
+
+
 class ClassStatistics:
     """Counts of one pass over targets; losses take it wherever they take `class_counts`.
 
@@ -85,7 +102,7 @@ class ClassStatistics:
         """
         found = cls(n_classes, partition=partition, ignore_index=ignore_index)
         for batch in tqdm(targets, "class statistics", unit="batch", disable=not show_progress):
-            found.update(batch if key is None else batch[key])
+            found.update(_target_of(batch, key))
         return found
 
     def update(self, target: Tensor, *, mask: Tensor | None = None) -> None:

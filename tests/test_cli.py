@@ -62,7 +62,7 @@ def test_one_loss_is_explained(capsys):
     [
         ([], "command"),
         (["loses"], "got 'loses'. Did you mean losses?"),
-        (["losses", "--fromat", "json"], "got --fromat json. Did you mean --format?"),
+        (["losses", "--fromat", "json"], "got --fromat. Did you mean --format?"),
         (["losses", "--format", "yaml"], "Expected `format` to be 'text', 'json', got yaml"),
         (["curves", "--points", "many"], "Expected `points` to be a whole number, got many"),
         (["curves", "--value", "nan"], "Expected `value` to be a number, got nan"),

@@ -198,6 +198,14 @@ def test_sums_over_processes(tmp_path):
         (lambda s: s.update(torch.tensor([[0.0, 0.5]])), "class indices, got 0.5"),
         (lambda s: s.update(torch.tensor([[0.0, torch.nan]])), "`target` without NaN"),
         (lambda s: s.update(torch.tensor(1)), "got a scalar"),
+        (
+            lambda s: ClassStatistics.from_targets([{"image": 0, "label": 1}], 3),
+            r"got dict; say where the target is with `key`, one of \['image', 'label'\]",
+        ),
+        (
+            lambda s: ClassStatistics.from_targets([(0, 1)], 3, key=2),
+            r"Expected `key` to be one of \[0, 1\], got 2",
+        ),
         (lambda s: s.update([0, 1]), "`target` to be a torch.Tensor, got list"),
         (lambda s: s.update(labels(), mask=torch.ones(3)), "`mask` with one value for each"),
         (lambda s: s.merge(ClassStatistics(2)), "`other` with n_classes=3, got 2"),

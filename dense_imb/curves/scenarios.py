@@ -186,10 +186,11 @@ class Probability(Scenario):
     view = View(y_scale="symlog")
 
     def __iter__(self) -> Iterator[Point]:
-        # half of the points below 0.1: there the losses differ
+        # most of the points below 0.1, where the losses differ, and some close to 1
         low = np.geomspace(1e-5, 0.1, self.points // 2)
-        high = np.linspace(0.1, 1 - EPS, self.points - low.size)[1:]
-        grid = _through(np.concatenate([[EPS], low, high]), [0.01, 0.5, 0.9])
+        near_one = 1 - np.geomspace(0.1, EPS, max(self.points // 8, 1) + 1)[1:]
+        middle = np.linspace(0.1, 0.9, self.points - low.size - near_one.size)[1:]
+        grid = _through(np.concatenate([[EPS], low, middle, near_one]), [0.01, 0.5, 0.9])
         target = torch.ones(1, 1, 1, dtype=torch.long)
         for probability in grid.tolist():
             yield Point(probability, log_probabilities(target, probability, 2), target)
