@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import dense_imb.losses
+import dense_imb.metrics
 from dense_imb.statistics import ClassStatistics
 
 
@@ -11,5 +12,6 @@ from dense_imb.statistics import ClassStatistics
 def _names_of_examples(doctest_namespace):
     doctest_namespace["torch"] = torch
     doctest_namespace["ClassStatistics"] = ClassStatistics
-    for name in dense_imb.losses.__all__:
-        doctest_namespace[name] = getattr(dense_imb.losses, name)
+    for room in (dense_imb.losses, dense_imb.metrics):
+        for name in room.__all__:
+            doctest_namespace[name] = getattr(room, name)
