@@ -152,6 +152,15 @@ def test_ties_are_kept_together():
     assert (point.retention, point.removal, point.purity) == (1.0, 0.0, 3 / 5)
 
 
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_score_on_the_threshold_is_kept(scale):
+    edges = ScoreHistogram(scale=scale)._edges
+    histogram = filled(edges, torch.ones(999, dtype=torch.bool), scale=scale)
+    for i in (0, 499, 998):
+        point = histogram.at(float(edges[i]))
+        assert int(point.keep(edges).sum()) == round(point.retention * 999) == 999 - i
+
+
 def test_all_scores_equal():
     histogram = filled(torch.full((10,), 0.5), torch.arange(10) < 3)
     assert histogram.auc() == 0.5
@@ -465,13 +474,29 @@ def test_without_flags_every_hit_is_visible():
     assert math.isnan(HitScores(POINT).event_quantile("retention", 0.5))
 
 
+def test_an_event_whose_signal_is_all_hidden_is_not_noise_only():
+    scores = HitScores(POINT)
+    scores.update(
+        torch.tensor([0.9, 0.9, 0.9, 0.1, 0.9]),
+        torch.tensor([1, 0, 0, 0, 0]),
+        torch.tensor([0, 0, 1, 2, 4]),  # the fourth event is empty, and no event of noise either
+        n_events=6,
+        is_visible=torch.tensor([False, True, True, True, False]),
+    )
+    found = scores.scores()
+    assert found["n_events"] == 6
+    assert (found["false_alarm_hits_per_event"], found["false_alarm_event_share"]) == (0.5, 0.5)
+    assert math.isnan(found["retention"])
+    assert found["occluded_share"] == 1.0
+
+
 def test_ghosts_are_lit_pixels_without_a_hit():
     scores = HitScores(POINT)
-    is_lit = torch.tensor([[[1, 1, 0, 1]], [[0, 0, 0, 1]]]).bool()
+    is_lit = torch.tensor([[[1, 1, 0, 1]], [[0, 1, 0, 1]]]).bool()
     is_hit = torch.tensor([[[1, 0, 1, 0]], [[0, 0, 0, 1]]]).bool()
     scores.update_output(is_lit, is_hit)
     found = scores.scores()
-    assert (found["ghost_rate"], found["ghosts_per_frame"]) == (2 / 4, 2 / 2)
+    assert (found["ghost_rate"], found["ghosts_per_frame"]) == (3 / 5, 3 / 2)
 
 
 @pytest.mark.parametrize(
@@ -531,6 +556,9 @@ def test_segmentation_is_scikit_learns(n_channels):
     for k, found in enumerate(scores.average_precision()):
         exact = metrics.average_precision_score(truth == k, probability[:, k])
         assert found == pytest.approx(exact, abs=0.02)
+        tied = torch.bucketize(probability[:, k].logit(), scores.histograms[k]._edges, right=True)
+        exact = metrics.average_precision_score(truth == k, tied)
+        assert found == pytest.approx(exact, abs=1e-12)
     named = scores.scores()
     assert named["mean_iou"] == pytest.approx(np.mean(scores.iou()))
     assert named["ap_1"] == scores.average_precision()[1]
@@ -549,6 +577,38 @@ def test_a_class_never_seen_has_no_score():
     with pytest.raises(ValueError, match="of 3 classes, got 2"):
         scores.update(torch.zeros(1, 2, 2), torch.tensor([[0, 1]]))
     assert int(scores.confusion.sum()) == 2
+
+
+def test_every_form_of_the_target_counts_alike():
+    rng = generator(8)
+    logits = torch.randn(2, 3, 5, 4, generator=rng)
+    target = torch.randint(0, 3, (2, 5, 4), generator=rng)
+    one_hot = torch.nn.functional.one_hot(target, 3).movedim(-1, 1)
+    forms = [target, target.unsqueeze(1).float(), target.to(torch.uint8), one_hot, one_hot.float()]
+    binary = [target > 1, (target > 1).float().unsqueeze(1), (target > 1).long()]
+    for scores_in, targets in ((logits, forms), (logits[:, :1], binary)):
+        expected = SegmentationScores(max(scores_in.shape[1], 2))
+        expected.update(scores_in, targets[0])
+        for form in targets[1:]:
+            found = SegmentationScores(expected.n_classes)
+            found.update(scores_in, form)
+            assert torch.equal(state(found), state(expected))
+    with pytest.raises(ValueError, match="SegmentationScores has no formula for soft targets"):
+        SegmentationScores().update(logits[:, :1], target[:, None] / 4)
+
+
+@pytest.mark.parametrize("as_on_an_accelerator", [False, True])
+@pytest.mark.parametrize(("n_channels", "illegal"), [(3, 255), (3, -1), (3, 0.5), (1, 2), (1, 1.5)])
+def test_illegal_labels_are_refused_on_every_device(
+    monkeypatch, as_on_an_accelerator, n_channels, illegal
+):
+    if as_on_an_accelerator:
+        monkeypatch.setattr("dense_imb.losses._target.values_are_readable", lambda value: False)
+    target = torch.tensor([[0, 1, illegal]])
+    scores = SegmentationScores(max(n_channels, 2))
+    with pytest.raises(ValueError, match="Expected `target`"):
+        scores.update(torch.zeros(1, n_channels, 3), target)
+    assert state(scores).sum() == 0
 
 
 def plain_components(image):

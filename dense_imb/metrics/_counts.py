@@ -81,6 +81,12 @@ def share(part: Tensor | float, whole: Tensor | float) -> float:
     return float(part) / float(whole) if whole > 0 else math.nan
 
 
+def in_float64(value: Tensor) -> Tensor:
+    """Return the value in float64, that holds every narrower type exactly, without gradient."""
+    # Apple's devices have no float64
+    return (value.cpu() if value.device.type == "mps" else value).detach().double()
+
+
 def _format(kind: str) -> str:
     return f"dense-imb-{kind}"
 

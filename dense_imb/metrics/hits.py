@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dense_imb.losses._checks import check_choice, check_integral, check_same_shape, check_tensor
-from dense_imb.metrics._counts import StreamingCounts, share
+from dense_imb.metrics._counts import StreamingCounts, in_float64, share
 from dense_imb.metrics.histogram import ScoreHistogram
 from dense_imb.metrics.operating_point import OperatingPoint
 
@@ -103,12 +103,14 @@ class HitScores(StreamingCounts):
                 check_same_shape(name, value, "score", score)
         if (time is None) != (true_time is None):
             raise ValueError("Expected `time` and `true_time` together, got one of them.")
+        # hit lists are short: one transfer costs less than a wait for each count
+        score, label, event = score.detach().cpu(), label.cpu(), event.cpu()
         n_events = _checked_n_events(event, n_events)
         if label.numel() and int(label.min()) < 0:
             raise ValueError(f"Expected `label` of at least 0, got {int(label.min())}.")
 
         is_signal = label > 0
-        visible = torch.ones_like(is_signal) if is_visible is None else is_visible.bool()
+        visible = torch.ones_like(is_signal) if is_visible is None else is_visible.bool().cpu()
         has_signal = torch.bincount(event[is_signal], minlength=n_events) > 0
         n_signal, n_occluded = is_signal.sum(), (is_signal & ~visible).sum()
         score, is_signal, event = score[visible], is_signal[visible], event[visible]
@@ -139,7 +141,7 @@ class HitScores(StreamingCounts):
             "residual_abs": residual.abs().sum(),
             "residual_square": residual.square().sum(),
         }.items():
-            self._sums[name] += value.cpu()
+            self._sums[name] += value
 
     def update_output(self, is_lit: Tensor, is_hit: Tensor) -> None:
         """Count the ghosts of an output that draws its own frame: lit pixels without a hit.
@@ -223,7 +225,8 @@ def _residual(
     if time is None or true_time is None:
         nothing = torch.zeros(0, dtype=torch.float64)
         return nothing, nothing.bool()
-    residual = time[visible][chosen].double() - true_time[visible][chosen].double()
+    found, wanted = (in_float64(times.cpu()[visible][chosen]) for times in (time, true_time))
+    residual = found - wanted
     if bool(residual.isnan().any()):
         raise ValueError("Expected `time` and `true_time` of kept signal without NaN, got one.")
     return residual, residual == 0
@@ -233,4 +236,4 @@ def _histogram_of_shares(part: Tensor, whole: Tensor) -> Tensor:
     """Count part / whole of each event that has a whole, in steps of a thousandth."""
     some = whole > 0
     steps = (_STEPS * part[some].double() / whole[some]).round().long()
-    return torch.bincount(steps, minlength=_STEPS + 1).cpu()
+    return torch.bincount(steps, minlength=_STEPS + 1)

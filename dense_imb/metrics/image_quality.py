@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dense_imb.losses._checks import check_at_least, check_floating, check_same_shape
-from dense_imb.metrics._counts import StreamingCounts, share
+from dense_imb.metrics._counts import StreamingCounts, in_float64, share
 
 ROWS = ("prediction", "blank", "input")
 _WINDOW, _SIGMA = 11, 1.5  # of the SSIM's Gaussian, as published
@@ -62,8 +62,8 @@ class ImageQuality(StreamingCounts):
                 f"Expected `prediction` (B, C, *spatial) of at least {_WINDOW} pixels a side, "
                 f"got {tuple(prediction.shape)}."
             )
-        target = target.detach().double()
-        rows = (prediction.detach().double(), torch.zeros_like(target), measured.detach().double())
+        target = in_float64(target)
+        rows = (in_float64(prediction), torch.zeros_like(target), in_float64(measured))
         sums = torch.stack([
             torch.stack([(image - target).square().sum(), self._ssim(image, target).sum()])
             for image in rows

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dense_imb.losses._checks import check_choice, check_floating
-from dense_imb.metrics._counts import reading_json, write_json
+from dense_imb.metrics._counts import in_float64, reading_json, write_json
 
 SCALES = ("probability", "logit")
 
@@ -50,7 +50,7 @@ class OperatingPoint:
 
     def keep(self, score: Tensor) -> Tensor:
         """Return whether each score is kept, bool in the shape of `score`."""
-        return checked_score(score, self.scale) >= self.threshold
+        return (checked_score(score, self.scale) >= self.threshold).to(score.device)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write as JSON: to a temporary name, then moved into place."""
@@ -85,8 +85,7 @@ class OperatingPoint:
 def checked_score(score: Tensor, scale: str) -> Tensor:
     """Return the score in float64, in which thresholds are compared; refuse what is no score."""
     check_floating("score", score)
-    # float64 holds every narrower type exactly; Apple's devices have none
-    score = (score.cpu() if score.device.type == "mps" else score).detach().double()
+    score = in_float64(score)
     if score.numel() == 0:
         return score
     low, high = torch.aminmax(score)

@@ -72,6 +72,12 @@ class SegmentationScores(StreamingCounts):
             raise ValueError(
                 f"Expected `logits` of {self.n_classes} classes, got {pixels.n_classes}."
             )
+        # the losses let an accelerator pass what only reading its values could refuse
+        if bool((pixels.slot > self.n_classes).any()):
+            raise ValueError(
+                f"Expected `target` between 0 and {self.n_classes - 1}, or one-hot; pass "
+                "`ignore_index` or `mask` for pixels that belong to no class."
+            )
         scores = pixels.logits.movedim(1, -1)  # (B, *spatial, C)
         label = pixels.label
         if pixels.valid is not None:
