@@ -293,6 +293,11 @@ def test_foreign_files_are_refused(tmp_path, content):
     for kind in (OperatingPoint, ScoreHistogram, HitScores):
         with pytest.raises(ValueError, match=rf"of {kind.__name__} in .*file.json"):
             kind.load(path)
+    for name, other in (("format", "dense-imb-other"), ("version", 2)):
+        POINT.save(path)
+        path.write_text(json.dumps(json.loads(path.read_text()) | {name: other}))
+        with pytest.raises(ValueError, match="of OperatingPoint in"):
+            OperatingPoint.load(path)
     with pytest.raises(FileNotFoundError):
         OperatingPoint.load(tmp_path / "none.json")
 
@@ -572,11 +577,16 @@ def test_a_class_never_seen_has_no_score():
     assert math.isnan(scores.average_precision()[2])
     assert scores.scores()["mean_dice"] == 1.0
     assert math.isnan(SegmentationScores().scores()["mean_iou"])
-    with pytest.raises(ValueError, match="without NaN"):
-        scores.update(torch.full((1, 3, 2), math.nan), torch.tensor([[0, 1]]))
+    before = state(scores)
+    for broken in ([math.nan] * 3, [0.0, math.inf, math.inf], [1.0, math.nan, 1.0]):
+        with pytest.raises(ValueError, match="`logits` without NaN"):
+            scores.update(torch.tensor(broken).reshape(1, 3, 1), torch.tensor([[0]]))
+    scores.update(torch.tensor([-math.inf, 3.0, math.inf]).reshape(1, 3, 1), torch.tensor([[2]]))
+    assert state(scores).sum() == before.sum() + 4  # one pixel, and one score of each class
+    assert scores.average_precision()[2] == 1.0
     with pytest.raises(ValueError, match="of 3 classes, got 2"):
         scores.update(torch.zeros(1, 2, 2), torch.tensor([[0, 1]]))
-    assert int(scores.confusion.sum()) == 2
+    assert int(scores.confusion.sum()) == 3
 
 
 def test_every_form_of_the_target_counts_alike():

@@ -82,13 +82,20 @@ class SegmentationScores(StreamingCounts):
         label = pixels.label
         if pixels.valid is not None:
             scores, label = scores[pixels.valid], label[pixels.valid]
-        if bool(scores.isnan().any()):
-            raise ValueError("Expected `logits` without NaN, got one; the network is broken.")
+        others = [
+            torch.cat([scores[..., :k], scores[..., k + 1 :]], -1) for k in range(self.n_classes)
+        ]
+        # logit of p_k of the softmax
+        rank = scores - torch.stack([other.logsumexp(-1) for other in others], -1)
+        if bool(rank.isnan().any()):
+            raise ValueError(
+                "Expected `logits` without NaN, and infinite for one class at most, got others; "
+                "the network is broken."
+            )
         pair = label * self.n_classes + scores.argmax(-1)
         count = torch.bincount(pair.reshape(-1), minlength=self.n_classes**2)
         for k, histogram in enumerate(self.histograms):
-            others = torch.cat([scores[..., :k], scores[..., k + 1 :]], -1)
-            histogram.update(scores[..., k] - others.logsumexp(-1), label == k)
+            histogram.update(rank[..., k], label == k)
         self._confusion += count.view(self.n_classes, self.n_classes).cpu()
 
     @property
