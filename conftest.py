@@ -5,6 +5,7 @@ import torch
 
 import dense_imb.curves
 import dense_imb.losses
+import dense_imb.metrics
 from dense_imb.statistics import ClassStatistics
 
 
@@ -12,6 +13,6 @@ from dense_imb.statistics import ClassStatistics
 def _names_of_examples(doctest_namespace):
     doctest_namespace["torch"] = torch
     doctest_namespace["ClassStatistics"] = ClassStatistics
-    for room in (dense_imb.losses, dense_imb.curves):
+    for room in (dense_imb.losses, dense_imb.curves, dense_imb.metrics):
         for name in room.__all__:
             doctest_namespace[name] = getattr(room, name)

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import statistics
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from dense_imb._files import write_whole
 from dense_imb.losses import ValueBins, class_weights
 from dense_imb.losses._checks import check_at_least, check_choice, check_label_range, check_tensor
 from dense_imb.losses._counts import class_counts_of
@@ -254,7 +254,6 @@ class ClassStatistics:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write as JSON: to a temporary name, then moved into place."""
-        path = Path(path)
         text = json.dumps(
             {
                 "format": _FORMAT,
@@ -269,16 +268,7 @@ class ClassStatistics:
                 "values": self._values.tolist(),
             }
         )
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
-        try:
-            with os.fdopen(handle, "w") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        write_whole(path, lambda to: to.write_text(text))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ClassStatistics:

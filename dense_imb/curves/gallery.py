@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 import dense_imb.losses
+from dense_imb._files import write_whole
 from dense_imb.curves.figure import save_figure
 from dense_imb.curves.scenarios import (
     SCENARIOS,
@@ -23,7 +24,7 @@ from dense_imb.curves.scenarios import (
 )
 from dense_imb.curves.subjects import CATALOGUED, Subject, as_subjects, parse_losses
 from dense_imb.curves.sweep import survey, sweep, warn
-from dense_imb.curves.table import Table, write_whole
+from dense_imb.curves.table import Table
 from dense_imb.losses._checks import check_choice
 
 FIGURE_FORMATS = ("png", "svg", "pdf", "json")

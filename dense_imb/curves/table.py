@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from dense_imb._files import write_whole
 
 
 class Column(NamedTuple):
@@ -146,15 +146,3 @@ def _from_header(header: str, values: tuple[float, ...], *, is_axis: bool) -> Co
     text, _, unit = header.rpartition(" [")
     quantity, name = ("", text) if is_axis else text.split(": ", 1)
     return Column(name, unit.removesuffix("]"), values, quantity)
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file of another name, then move it to `path`: no half-written result."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        write(partial)
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -9,8 +9,9 @@ from dataclasses import replace
 import pytest
 from torch import nn
 
+from dense_imb._files import write_whole
 from dense_imb.curves import Recovery, Table, sweep
-from dense_imb.curves.table import Column, View, write_whole
+from dense_imb.curves.table import Column, View
 
 
 @pytest.fixture

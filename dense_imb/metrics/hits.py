@@ -1,0 +1,239 @@
+"""What a denoiser of hits is worth, at a threshold that was chosen before, on other events."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from dense_imb.losses._checks import check_choice, check_integral, check_same_shape, check_tensor
+from dense_imb.metrics._counts import StreamingCounts, in_float64, share
+from dense_imb.metrics.histogram import ScoreHistogram
+from dense_imb.metrics.operating_point import OperatingPoint
+
+RETENTIONS = (0.90, 0.95, 0.97, 0.99)
+_STEPS = 1000  # of a per-event share; its quantiles are within half a step, 0.0005
+_SUMS = (
+    "events", "signal", "occluded_signal", "kept_signal", "kept_noise",
+    "noise_only_events", "noise_only_kept", "noise_only_alarms",
+    "timed_signal", "recovered", "residuals", "residual", "residual_abs", "residual_square",
+    "frames", "lit", "ghosts",
+)  # fmt: skip
+
+
+class HitScores(StreamingCounts):
+    """Retention, removal, purity, times and false alarms of hits, pooled and per event.
+
+    A hit is kept where its score reaches the operating point's threshold. An occluded hit (another
+    one hides it in its pixel) is outside every score but one: its time can't be recovered.
+
+        time recovery = kept visible signal whose output time is exactly the true one / signal
+        ceiling       = retention x (1 - occluded signal / signal)
+
+    Args:
+        operating_point: chosen on validation events, not on these.
+        n_bins: of `histogram`, the `ScoreHistogram` of all visible hits.
+
+    Example:
+        >>> point = OperatingPoint(0.5, "probability", 1.0, 0.5, 0.5, n_signal=1, n_noise=2)
+        >>> scores = HitScores(point)
+        >>> scores.update(
+        ...     score=torch.tensor([0.9, 0.6, 0.1, 0.2, 0.7]),
+        ...     label=torch.tensor([1, 0, 0, 1, 0]),
+        ...     event=torch.tensor([0, 0, 0, 0, 1]),
+        ... )
+        >>> found = scores.scores()
+        >>> found["retention"], found["purity"], found["false_alarm_hits_per_event"]
+        (0.5, 0.3333333333333333, 1.0)
+        >>> scores.event_quantile("removal", 0.5)
+        0.0
+    """
+
+    def __init__(self, operating_point: OperatingPoint, *, n_bins: int = 1000) -> None:
+        self.operating_point = operating_point
+        self.histogram = ScoreHistogram(n_bins, scale=operating_point.scale)
+        self._events = torch.zeros(2, _STEPS + 1, dtype=torch.int64)  # retention, removal
+        self._sums = {name: torch.zeros((), dtype=torch.float64) for name in _SUMS}
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "operating_point": self.operating_point.as_json(),
+            "n_bins": self.histogram.n_bins,
+        }
+
+    @classmethod
+    def _from_settings(cls, settings: dict[str, Any]) -> Self:
+        point = OperatingPoint.from_json(settings["operating_point"])
+        return cls(point, n_bins=settings["n_bins"])
+
+    def _tensors(self) -> tuple[Tensor, ...]:
+        return (*self.histogram._tensors(), self._events, *self._sums.values())
+
+    def update(
+        self,
+        score: Tensor,
+        label: Tensor,
+        event: Tensor,
+        *,
+        n_events: int | None = None,
+        time: Tensor | None = None,
+        true_time: Tensor | None = None,
+        is_visible: Tensor | None = None,
+    ) -> None:
+        """Count the hits of whole events: one event's hits come in one call.
+
+        Args:
+            score: one for each hit, (N,).
+            label: (N,), 0 noise, 1.. signal.
+            event: (N,), which event of this call a hit belongs to, 0 .. n_events - 1.
+            n_events: number of events in this call, empty ones included; by default up to the
+                last one that has a hit.
+            time, true_time: (N,), the time the output gives a hit and the one it truly has. Both
+                or neither, and alike in every call; only those of visible signal are looked at.
+            is_visible: (N,) bool, False for an occluded hit.
+        """
+        check_tensor("score", score)
+        check_integral("label", label)
+        check_integral("event", event)
+        for name, value in (("label", label), ("event", event), ("is_visible", is_visible),
+                            ("time", time), ("true_time", true_time)):  # fmt: skip
+            if value is not None:
+                check_same_shape(name, value, "score", score)
+        if (time is None) != (true_time is None):
+            raise ValueError("Expected `time` and `true_time` together, got one of them.")
+        # hit lists are short: one transfer costs less than a wait for each count
+        score, label, event = score.detach().cpu(), label.cpu(), event.cpu()
+        n_events = _checked_n_events(event, n_events)
+        if label.numel() and int(label.min()) < 0:
+            raise ValueError(f"Expected `label` of at least 0, got {int(label.min())}.")
+
+        is_signal = label > 0
+        visible = torch.ones_like(is_signal) if is_visible is None else is_visible.bool().cpu()
+        has_signal = torch.bincount(event[is_signal], minlength=n_events) > 0
+        n_signal, n_occluded = is_signal.sum(), (is_signal & ~visible).sum()
+        score, is_signal, event = score[visible], is_signal[visible], event[visible]
+        is_kept = self.operating_point.keep(score)
+        residual, is_exact = _residual(time, true_time, visible, is_signal & is_kept)
+
+        self.histogram.update(score, is_signal)
+        signal, noise, kept_signal, kept_noise = (
+            torch.bincount(event[chosen], minlength=n_events)
+            for chosen in (is_signal, ~is_signal, is_signal & is_kept, ~is_signal & is_kept)
+        )
+        is_noise_only = ~has_signal & (noise > 0)  # an event without any hit is neither
+        self._events[0] += _histogram_of_shares(kept_signal, signal)
+        self._events[1] += _histogram_of_shares(noise - kept_noise, noise)
+        for name, value in {
+            "events": torch.tensor(n_events),
+            "signal": n_signal,
+            "occluded_signal": n_occluded,
+            "kept_signal": kept_signal.sum(),
+            "kept_noise": kept_noise.sum(),
+            "noise_only_events": is_noise_only.sum(),
+            "noise_only_kept": kept_noise[is_noise_only].sum(),
+            "noise_only_alarms": (kept_noise[is_noise_only] > 0).sum(),
+            "timed_signal": n_signal * (time is not None),
+            "recovered": is_exact.sum(),
+            "residuals": torch.tensor(residual.numel()),
+            "residual": residual.sum(),
+            "residual_abs": residual.abs().sum(),
+            "residual_square": residual.square().sum(),
+        }.items():
+            self._sums[name] += value
+
+    def update_output(self, is_lit: Tensor, is_hit: Tensor) -> None:
+        """Count the ghosts of an output that draws its own frame: lit pixels without a hit.
+
+        Args:
+            is_lit: bool, frames (B, *spatial); where the output has a hit.
+            is_hit: bool, same shape; where the measured frame has one. Masking never has ghosts.
+        """
+        check_tensor("is_lit", is_lit)
+        check_same_shape("is_hit", is_hit, "is_lit", is_lit)
+        is_lit, is_hit = is_lit.bool(), is_hit.bool()
+        self._sums["frames"] += len(is_lit)
+        self._sums["lit"] += is_lit.sum().cpu()
+        self._sums["ghosts"] += (is_lit & ~is_hit).sum().cpu()
+
+    def event_quantile(self, name: str, q: float) -> float:
+        """Return the smallest value that a share q of the events does not exceed, within 0.0005.
+
+        Args:
+            name: "retention" (over events with visible signal) or "removal" (with visible noise).
+            q: 0.05 for the value that only the worst twentieth of the events falls below.
+        """
+        check_choice("name", name, ("retention", "removal"))
+        if not 0 <= q <= 1:
+            raise ValueError(f"Expected `q` between 0 and 1, got {q}.")
+        counts = self._events[0 if name == "retention" else 1]
+        total = int(counts.sum())
+        if total == 0:
+            return math.nan
+        reached = counts.cumsum(0).double() / total
+        return int((reached < max(q, 1 / total)).sum()) / _STEPS
+
+    def scores(self) -> dict[str, float]:
+        """Return every score by name; NaN where there was nothing to measure."""
+        n = {name: float(total) for name, total in self._sums.items()}
+        n_noise = self.histogram.n_noise
+        retention = share(n["kept_signal"], self.histogram.n_signal)
+        occluded = share(n["occluded_signal"], n["signal"])
+        mean_square = share(n["residual_square"], n["residuals"])
+        quantiles = {
+            f"event_{name}_q{round(100 * q):02d}": self.event_quantile(name, q)
+            for name in ("retention", "removal")
+            for q in (0.05, 0.25, 0.5, 0.75, 0.95)
+        }
+        return {
+            "n_events": n["events"],
+            "n_signal": float(self.histogram.n_signal),
+            "n_noise": float(n_noise),
+            "retention": retention,
+            "removal": share(n_noise - n["kept_noise"], n_noise),
+            "purity": share(n["kept_signal"], n["kept_signal"] + n["kept_noise"]),
+            "auc": self.histogram.auc(),
+            "average_precision": self.histogram.average_precision(),
+            **{f"removal_at_{100 * r:.0f}": self.histogram.removal_at(r) for r in RETENTIONS},
+            **quantiles,
+            "false_alarm_hits_per_event": share(n["noise_only_kept"], n["noise_only_events"]),
+            "false_alarm_event_share": share(n["noise_only_alarms"], n["noise_only_events"]),
+            "occluded_share": occluded,
+            "time_recovery": share(n["recovered"], n["timed_signal"]),
+            "time_recovery_ceiling": retention * (1 - occluded),
+            "time_residual_mean": share(n["residual"], n["residuals"]),
+            "time_residual_mean_absolute": share(n["residual_abs"], n["residuals"]),
+            "time_residual_rms": math.sqrt(mean_square),
+            "ghost_rate": share(n["ghosts"], n["lit"]),
+            "ghosts_per_frame": share(n["ghosts"], n["frames"]),
+        }
+
+
+def _checked_n_events(event: Tensor, n_events: int | None) -> int:
+    low, high = (int(event.min()), int(event.max())) if event.numel() else (0, -1)
+    if low < 0 or (n_events is not None and high >= n_events):
+        wanted = "at least 0" if n_events is None else f"between 0 and {n_events - 1}"
+        raise ValueError(f"Expected `event` {wanted}, got {low if low < 0 else high}.")
+    return high + 1 if n_events is None else n_events
+
+
+def _residual(
+    time: Tensor | None, true_time: Tensor | None, visible: Tensor, chosen: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Output minus true time of the chosen visible hits, and where it is exactly 0."""
+    if time is None or true_time is None:
+        nothing = torch.zeros(0, dtype=torch.float64)
+        return nothing, nothing.bool()
+    found, wanted = (in_float64(times.cpu()[visible][chosen]) for times in (time, true_time))
+    residual = found - wanted
+    if bool(residual.isnan().any()):
+        raise ValueError("Expected `time` and `true_time` of kept signal without NaN, got one.")
+    return residual, residual == 0
+
+
+def _histogram_of_shares(part: Tensor, whole: Tensor) -> Tensor:
+    """Count part / whole of each event that has a whole, in steps of a thousandth."""
+    some = whole > 0
+    steps = (_STEPS * part[some].double() / whole[some]).round().long()
+    return torch.bincount(steps, minlength=_STEPS + 1)
