@@ -107,8 +107,8 @@ class Events:
         """The events with some hits only; `is_kept` is (n_hits,) bool."""
         kept = self.event_index()[is_kept]
         if self.is_torch:
-            count = torch.bincount(kept, minlength=len(self))
-            offset = torch.cat([count.new_zeros(1), count.cumsum(0)])
+            count: Array = torch.bincount(kept, minlength=len(self))
+            offset: Array = torch.cat([count.new_zeros(1), count.cumsum(0)])
         else:
             count = np.bincount(kept, minlength=len(self))
             offset = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
