@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dense_imb.hits.events import Events, Geometry
-from dense_imb.hits.frames import rasterise, steps
+from dense_imb.hits.frames import steps, visible
 from dense_imb.hits.random import Draws, between, normal_quantile, normal_share
 from dense_imb.losses._checks import check_at_least, check_choice
 
@@ -300,7 +300,7 @@ def degrade(
         is_dead = np.isin(noisy.y, degradation.dead_rows)
         is_dead |= np.isin(noisy.x, degradation.dead_columns)
         noisy = noisy.select(~is_dead)
-    hidden = ~rasterise(noisy).is_visible.numpy()
+    hidden = ~visible(noisy).numpy()
     noisy = noisy.with_hits(noisy.offset, {**noisy.hit_columns(), "is_occluded": hidden})
     return noisy if device is None else noisy.torch(device)
 
@@ -317,8 +317,10 @@ def _thin(events: Events, degradation: Degradation, draws: Draws, amount: Floats
     is_signal: NDArray[np.bool_] = np.asarray(events.label) != 0
     candidate = is_signal.copy()
     if degradation.choose_from == "pixels":
-        candidate[is_signal] = rasterise(events.select(is_signal)).is_visible.numpy()
-    size = np.bincount(events.event_index()[candidate], minlength=len(events))
+        signal = events if is_signal.all() else events.select(is_signal)
+        candidate[is_signal] = visible(signal).numpy()
+    n_before = np.concatenate([[0], np.cumsum(candidate)])
+    size = np.diff(n_before[events.offset])
     n_kept = between(amount, *_ends(degradation.signal))
     is_kept = ~is_signal
     is_kept[candidate] = draws.choose(n_kept, size, Purpose.SIGNAL)

@@ -17,6 +17,7 @@ from dense_imb.losses._checks import check_choice
 Rule = Literal["largest", "smallest", "count"]
 RULES = ("largest", "smallest", "count")
 TURNS = (1, 2, 4)
+_AT_ONCE = 32
 CHANNELS = {"gapped": 1, "hit": 1, "fourier": 2 * len(TURNS)}
 
 
@@ -53,23 +54,45 @@ def rasterise(events: Events, rule: Rule = "largest") -> Raster:
     size = events.geometry.height * events.geometry.width
     in_event = events.event_index()
     pixel = _pixel(events, in_event)
+    is_visible = _visible(events, pixel, rule)
     time = events.t.to(torch.float32)
-    ranked = time if rule != "smallest" else -time
-    best = torch.full((len(events) * size,), -math.inf, device=pixel.device)
-    best.scatter_reduce_(0, pixel, ranked, "amax")
-    is_best = ranked == best[pixel]
-    # the first of the best: a second scatter, over the numbers of the hits
-    number = torch.arange(events.n_hits, dtype=torch.int32, device=pixel.device)
-    first = number.new_full((len(events) * size,), events.n_hits)
-    first.scatter_reduce_(0, pixel, number.masked_fill(~is_best, events.n_hits), "amin")
-    is_visible = number == first[pixel]
     # one visible hit a pixel, so a sum is its time, to the bit
     added = torch.ones_like(time) if rule == "count" else time.masked_fill(~is_visible, 0.0)
-    frame = torch.zeros_like(best).scatter_reduce_(0, pixel, added, "sum")
+    frame = torch.zeros(len(events) * size, device=pixel.device)
+    frame.scatter_reduce_(0, pixel, added, "sum")
     n_occluded = torch.zeros_like(events.offset[1:])
     n_occluded.scatter_reduce_(0, in_event, (~is_visible).to(n_occluded.dtype), "sum")
     shape = (len(events), 1, events.geometry.height, events.geometry.width)
     return Raster(frame.reshape(shape), is_visible, n_occluded)
+
+
+def visible(events: Events, rule: Rule = "largest") -> Tensor:
+    """(n_hits,) bool, the hits that `rasterise` shows, without their frames."""
+    check_choice("rule", rule, RULES)
+    events = events.torch(events.x.device) if events.is_torch else events.torch()
+    return _visible(events, _pixel(events, events.event_index()), rule)
+
+
+def _visible(events: Events, pixel: Tensor, rule: Rule) -> Tensor:
+    size = events.geometry.height * events.geometry.width
+    # bits of positive floats sort as the floats do; below them the hit's number, last first,
+    # so that one scatter finds the first of the largest times
+    time = events.t.to(torch.float32).view(torch.int32).to(torch.int64)
+    number = torch.arange(events.n_hits, device=pixel.device)
+    key = ((-time if rule == "smallest" else time) << 32) - number
+    # on a CPU some events at a time, to stay in the cache
+    n_at_once = _AT_ONCE if pixel.device.type == "cpu" else max(len(events), 1)
+    best = key.new_empty(min(n_at_once, len(events)) * size)
+    is_visible = torch.empty_like(pixel, dtype=torch.bool)
+    for start in range(0, len(events), n_at_once):
+        part = slice(None)
+        if n_at_once < len(events):
+            end = min(start + n_at_once, len(events))
+            part = slice(int(events.offset[start]), int(events.offset[end]))
+        place = pixel[part] - start * size
+        best.fill_(torch.iinfo(torch.int64).min).scatter_reduce_(0, place, key[part], "amax")
+        is_visible[part] = key[part] == best[place]
+    return is_visible
 
 
 def paint(events: Events, values: Tensor, is_visible: Tensor) -> Tensor:
@@ -116,14 +139,14 @@ def gap(time: Tensor, time_steps: float, threshold: float = 0.5) -> Tensor:
     """
     _check_threshold(threshold)
     value = threshold + (1.0 - threshold) * (time / time_steps)
-    return value.where(time > 0, torch.zeros_like(value))
+    return value.masked_fill(time <= 0, 0.0)  # a NaN stays one
 
 
 def ungap(value: Tensor, time_steps: float, threshold: float = 0.5) -> Tensor:
     """The inverse of `gap`; all that is at most r becomes 0, no hit."""
     _check_threshold(threshold)
     time = (value - threshold) / (1.0 - threshold) * time_steps
-    return time.where(value > threshold, torch.zeros_like(time))
+    return time.masked_fill(value <= threshold, 0.0)
 
 
 def _check_threshold(threshold: float) -> None:
@@ -163,7 +186,7 @@ def encode(
             columns += [wave(n * turn) for n in TURNS for wave in (torch.sin, torch.cos)]
     if not columns:
         raise ValueError("Expected `channels` with at least one channel, got none.")
-    return paint(events, torch.stack(columns, 1), rasterise(events, rule).is_visible)
+    return paint(events, torch.stack(columns, 1), visible(events, rule))
 
 
 def frames_to_events(frame: Tensor, geometry: Geometry, label: Tensor | None = None) -> Events:

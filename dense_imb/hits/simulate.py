@@ -130,7 +130,7 @@ def torch_plate(
         t = path / v_group,  path = path_y / (sin(theta) cos(u))
 
     n changes with the photon's energy, which widens the pattern (chromatic dispersion). The
-    frame spans 60 ns, and the steepness from 0.1 to 0.85 rad.
+    frame spans 60 ns, and the steepness from 0.3 to 0.85 rad.
     """
     plate_width, plate_height, light_mm_ns, window_ns = 660.0, 2500.0, 299.8, 60.0
     x0 = _on(0.05, 0.95, pattern[0]) * plate_width
@@ -147,7 +147,7 @@ def torch_plate(
     steepness = np.arctan(np.tan(theta) * np.cos(u))
     path = path_y / (np.sin(theta) * np.cos(u))
     t = t0 + path * group_index / light_mm_ns / window_ns * geometry.time_steps
-    y = (steepness - 0.1) / (0.85 - 0.1) * geometry.height
+    y = (steepness - 0.3) / (0.85 - 0.3) * geometry.height
     return x * (geometry.width - 1), y, t
 
 
