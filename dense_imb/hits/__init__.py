@@ -1,16 +1,6 @@
 """Sparse hits: events as flat arrays, their files, degradation, frames, simulation."""
 
-from dense_imb.hits.degrade import (
-    Blob,
-    Burst,
-    Degradation,
-    HotLines,
-    HotPixels,
-    Measured,
-    Profile,
-    Uniform,
-    degrade,
-)
+from dense_imb.hits.degrade import Degradation, degrade
 from dense_imb.hits.events import Events, Geometry, concatenate
 from dense_imb.hits.frames import (
     Raster,
@@ -22,6 +12,7 @@ from dense_imb.hits.frames import (
     rasterise,
     ungap,
 )
+from dense_imb.hits.noise import Blob, Burst, HotLines, HotPixels, Measured, Profile, Uniform
 from dense_imb.hits.random import Draws
 from dense_imb.hits.simulate import PATTERNS, simulate
 

@@ -125,7 +125,7 @@ def test_v_is_reflected_by_the_side_walls():
 
 
 def test_parabola_ring_and_hemisphere_are_what_their_names_say():
-    pattern, photon, (x, y, t) = shape_of("parabola")
+    _, _, (x, y, t) = shape_of("parabola")
     for row in range(3):
         for curve in (y[row], t[row]):
             fit = np.polyfit(x[row], curve, 2)
