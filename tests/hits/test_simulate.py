@@ -202,6 +202,35 @@ def test_time_is_smooth_along_a_pattern(pattern):
         assert steps[2].max() < 0.7
 
 
+def test_blur_is_normal_and_knows_nothing_of_the_place():
+    still = simulate("ring", 60, 1, n_photons=500, blur_xy=0, blur_t=0)
+    moved = simulate("ring", 60, 1, n_photons=500, blur_xy=2.0, blur_t=20.0)
+    whole = [i for i in range(60) if still[i].n_hits == moved[i].n_hits == 500]
+    assert len(whole) > 20
+    still, moved = still.take(whole), moved.take(whole)
+    before, after = (np.array([e.x, e.y, e.t], float) for e in (still, moved))
+    move = after - before
+    # two roundings add a sixth to the variance
+    np.testing.assert_allclose(move.var(1), [4 + 1 / 6, 4 + 1 / 6, 400], rtol=0.05)
+    np.testing.assert_allclose(move.mean(1) / [2, 2, 20], 0, atol=0.03)
+    table = np.corrcoef([*move, *before])[:3]
+    assert np.abs(table - np.eye(3, 6)).max() < 0.04
+
+
+def test_places_are_rounded_to_the_nearest():
+    """Steps half as wide: of rounded numbers the mean stays, cut off ones gain half a step."""
+    fine = Geometry(176, 256, 2000)
+    ours, finer = (
+        simulate("ring", 60, 1, g, n_photons=500, blur_xy=0, blur_t=0) for g in (FRAME, fine)
+    )
+    whole = [i for i in range(60) if ours[i].n_hits == finer[i].n_hits == 500]
+    assert len(whole) > 20
+    ours, finer = ours.take(whole), finer.take(whole)
+    for name in "xyt":
+        twice = 2 * getattr(ours, name).astype(float)
+        assert (getattr(finer, name) - twice).mean() == pytest.approx(0, abs=0.05)
+
+
 def test_several_patterns_and_kinds():
     events = simulate(["ring", "line"], 400, 5, patterns_per_event=(1, 3), n_photons=40)
     kinds = [set(event.label.tolist()) for event in events]
