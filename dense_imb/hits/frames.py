@@ -17,7 +17,7 @@ from dense_imb.losses._checks import check_choice
 Rule = Literal["largest", "smallest", "count"]
 RULES = ("largest", "smallest", "count")
 TURNS = (1, 2, 4)
-_AT_ONCE = 32
+_AT_ONCE = 32  # events whose scratch frames stay in the cache
 CHANNELS = {"gapped": 1, "hit": 1, "fourier": 2 * len(TURNS)}
 
 
@@ -44,11 +44,12 @@ def rasterise(events: Events, rule: Rule = "largest") -> Raster:
     largest time is the visible one.
 
     Example:
-        >>> events = Events(Geometry(3, 1, 9), *map(np.array, ([0, 3], [0, 0, 2], [0, 0, 0], [4, 7, 5])))
+        >>> x, y, t = np.array([[0, 0, 2], [0, 0, 0], [4, 7, 5]])
+        >>> events = Events(Geometry(3, 1, 9), np.array([0, 3]), x, y, t)
         >>> raster = rasterise(events)
         >>> raster.frame.tolist(), raster.is_visible.tolist(), raster.n_occluded.tolist()
         ([[[[7.0, 0.0, 5.0]]]], [False, True, True], [1])
-    """  # noqa: E501
+    """
     check_choice("rule", rule, RULES)
     events = events.torch(events.x.device) if events.is_torch else events.torch()
     size = events.geometry.height * events.geometry.width
@@ -75,12 +76,12 @@ def visible(events: Events, rule: Rule = "largest") -> Tensor:
 
 def _visible(events: Events, pixel: Tensor, rule: Rule) -> Tensor:
     size = events.geometry.height * events.geometry.width
-    # bits of positive floats sort as the floats do; below them the hit's number, last first,
-    # so that one scatter finds the first of the largest times
+    # times are positive, and bits of positive floats sort as the floats do; below them the
+    # hit's number, last first, so that one scatter finds the first of the largest times
     time = events.t.to(torch.float32).view(torch.int32).to(torch.int64)
     number = torch.arange(events.n_hits, device=pixel.device)
     key = ((-time if rule == "smallest" else time) << 32) - number
-    # on a CPU some events at a time, to stay in the cache
+    # an accelerator takes all events at once
     n_at_once = _AT_ONCE if pixel.device.type == "cpu" else max(len(events), 1)
     best = key.new_empty(min(n_at_once, len(events)) * size)
     is_visible = torch.empty_like(pixel, dtype=torch.bool)
@@ -97,8 +98,8 @@ def _visible(events: Events, pixel: Tensor, rule: Rule) -> Tensor:
 
 def paint(events: Events, values: Tensor, is_visible: Tensor) -> Tensor:
     """Frames (B, C, H, W) with values (n_hits, C) of the visible hits, 0 elsewhere."""
-    geometry = events.geometry
-    in_event = torch.as_tensor(events.event_index(), device=values.device)
+    events, geometry = events.torch(values.device), events.geometry
+    in_event = events.event_index()
     size, n_channels = geometry.height * geometry.width, values.shape[1]
     # (event, channel, pixel); each place is written at most once, so the sum is a copy
     place = (_pixel(events, in_event) + in_event * size * (n_channels - 1))[is_visible]
@@ -110,7 +111,7 @@ def paint(events: Events, values: Tensor, is_visible: Tensor) -> Tensor:
 
 def _pixel(events: Events, in_event: Tensor) -> Tensor:
     """(n_hits,) place of each hit in the flattened batch of frames."""
-    x, y = (torch.as_tensor(c, device=in_event.device) for c in (events.x, events.y))
+    x, y = events.x, events.y
     if events.n_hits:
         for name, axis, size in (
             ("x", x, events.geometry.width),

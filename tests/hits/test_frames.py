@@ -17,6 +17,7 @@ from dense_imb.hits import (
     encode,
     frames_to_events,
     gap,
+    paint,
     points,
     rasterise,
     ungap,
@@ -158,6 +159,18 @@ def test_channels(rule):
     for channels, sentence in ((("time",), "Expected `channels`"), ((), "at least one")):
         with pytest.raises(ValueError, match=sentence):
             encode(events, channels)
+
+
+def test_visible_hits_paint_their_labels():
+    events = crowded(5, 9, 2)
+    raster = rasterise(events)
+    values = torch.as_tensor(np.stack([events.t, events.label + 1], 1).astype(np.float32))
+    painted = paint(events, values, raster.is_visible)
+    assert torch.equal(painted[:, :1], raster.frame)
+    expected = np.zeros((5, 3, 4))
+    for k in raster.is_visible.nonzero()[:, 0].tolist():
+        expected[events.event_index()[k], events.y[k], events.x[k]] = events.label[k] + 1
+    np.testing.assert_array_equal(painted[:, 1].numpy(), expected)
 
 
 def test_a_frame_gives_its_visible_hits_back():
