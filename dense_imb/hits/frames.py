@@ -99,7 +99,7 @@ def _visible(events: Events, pixel: Tensor, rule: Rule) -> Tensor:
 def paint(events: Events, values: Tensor, is_visible: Tensor) -> Tensor:
     """Frames (B, C, H, W) with values (n_hits, C) of the visible hits, 0 elsewhere."""
     events, geometry = events.torch(values.device), events.geometry
-    in_event = events.event_index()
+    in_event: Tensor = events.event_index()
     size, n_channels = geometry.height * geometry.width, values.shape[1]
     # (event, channel, pixel); each place is written at most once, so the sum is a copy
     place = (_pixel(events, in_event) + in_event * size * (n_channels - 1))[is_visible]
@@ -111,7 +111,8 @@ def paint(events: Events, values: Tensor, is_visible: Tensor) -> Tensor:
 
 def _pixel(events: Events, in_event: Tensor) -> Tensor:
     """(n_hits,) place of each hit in the flattened batch of frames."""
-    x, y = events.x, events.y
+    x: Tensor = events.x
+    y: Tensor = events.y
     if events.n_hits:
         for name, axis, size in (
             ("x", x, events.geometry.width),
