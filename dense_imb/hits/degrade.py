@@ -1,0 +1,244 @@
+"""Make clean, filled patterns look like measured events: thin, smear, lose, add noise.
+
+All of it works on hits, before anything is rasterised, and every number drawn belongs to
+(seed, epoch, event), see `dense_imb.hits.random`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dense_imb.hits.events import Events, Geometry
+from dense_imb.hits.frames import steps, visible
+from dense_imb.hits.noise import Floats, HotPixels, Measured, Profile, Uniform
+from dense_imb.hits.random import Draws, between
+from dense_imb.losses._checks import check_at_least, check_choice
+
+Range = int | tuple[int, int]
+
+
+class Purpose(IntEnum):
+    """What a random number of a degradation is for; no two uses share one."""
+
+    COUNTS = 1
+    SIGNAL = 2
+    SMEAR = 3
+    PROFILE = 4
+    NOISE = 5
+    DETECTOR = 6
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """What happens to a clean event, in this order.
+
+    Args:
+        signal: signal hits to keep, a number or a range (both ends included) of which each
+            event draws one; None keeps all.
+        choose_from: thin the "pixels" that a pattern lights, each with its largest time and
+            as likely as any other, or its "hits", of which bright pixels have more.
+        smear_x, smear_y, smear_t: standard deviation of the Gaussian added to signal hits.
+        unit: of the smearing: "pixel" (and time steps) or "physical" (mm and ns).
+        edge: signal hits that leave the frame are lost ("lose") or set to its edge ("clamp").
+        noise: noise hits to add, a number or a range.
+        profiles: where noise hits lie; each hit draws its profile by weight.
+        dead_rows, dead_columns: y and x of lines that lose all their hits, noise too.
+    """
+
+    signal: Range | None = None
+    choose_from: Literal["pixels", "hits"] = "pixels"
+    smear_x: float = 0.0
+    smear_y: float = 0.0
+    smear_t: float = 0.0
+    unit: Literal["pixel", "physical"] = "pixel"
+    edge: Literal["lose", "clamp"] = "lose"
+    noise: Range = 0
+    profiles: Sequence[Profile | Measured] = (Uniform(),)
+    dead_rows: Sequence[int] = ()
+    dead_columns: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        check_choice("choose_from", self.choose_from, ("pixels", "hits"))
+        check_choice("unit", self.unit, ("pixel", "physical"))
+        check_choice("edge", self.edge, ("lose", "clamp"))
+        for name in ("smear_x", "smear_y", "smear_t"):
+            check_at_least(name, getattr(self, name), 0)
+        for name in ("signal", "noise"):
+            value = getattr(self, name)
+            if value is not None:
+                low, high = _ends(value)
+                if int(low) != low or int(high) != high or not 0 <= low <= high:
+                    raise ValueError(
+                        f"Expected `{name}` to be a whole number of hits or a range "
+                        f"(low, high), got {value!r}."
+                    )
+        for profile in self.profiles:
+            check_at_least("weight", profile.weight, 0)
+        if not sum(profile.weight for profile in self.profiles) > 0:
+            raise ValueError("Expected `profiles` with weights that add up to more than 0.")
+
+
+def degrade(
+    events: Events,
+    degradation: Degradation,
+    *,
+    seed: int,
+    epoch: int = 0,
+    event_index: ArrayLike | None = None,
+) -> Events:
+    """Degraded events, the signal hits of each before its noise hits.
+
+    `label` tells signal (1 and more) from noise (0), the column `is_occluded` whether another
+    hit hides this one in a frame (`rasterise` with the largest time). Hits labelled 0 on input
+    stay as they are. Noise has NaN or 0 in further columns that it brings no value for.
+
+    Args:
+        events: clean events; without labels all hits are signal.
+        degradation: what to do.
+        seed, epoch: of the random numbers.
+        event_index: (n_events,) number of each event in its data set, by default its place
+            in the batch.
+    Example:
+        >>> from dense_imb.hits import simulate
+        >>> clean = simulate("arc", 2, seed=1)
+        >>> noisy = degrade(clean, Degradation(signal=30, noise=200), seed=1)
+        >>> noisy.offset.tolist(), int((noisy.label > 0).sum())
+        ([0, 230, 460], 60)
+    """
+    device = events.x.device if events.is_torch else None
+    events = events.numpy()
+    index = np.arange(len(events)) if event_index is None else np.asarray(event_index)
+    if len(index) != len(events):
+        raise ValueError(
+            f"Expected `event_index` with one number for each of the {len(events)} events, "
+            f"got {len(index)}."
+        )
+    draws = Draws(seed, epoch, index)
+    amount = draws.uniform(Purpose.COUNTS, 1)
+    signal = _smear(_thin(_labelled(events), degradation, draws, amount[0]), degradation, draws)
+    noisy = _add_noise(signal, degradation, draws, amount[1])
+    if len(degradation.dead_rows) or len(degradation.dead_columns):
+        is_dead = np.isin(noisy.y, degradation.dead_rows)
+        is_dead |= np.isin(noisy.x, degradation.dead_columns)
+        noisy = noisy.select(~is_dead)
+    hidden = ~visible(noisy).numpy()
+    noisy = noisy.with_hits(noisy.offset, {**noisy.hit_columns(), "is_occluded": hidden})
+    return noisy if device is None else noisy.torch(device)
+
+
+def _labelled(events: Events) -> Events:
+    columns = events.hit_columns()
+    columns.setdefault("label", np.ones(events.n_hits, np.uint8))
+    return events.with_hits(events.offset, columns)
+
+
+def _thin(events: Events, degradation: Degradation, draws: Draws, amount: Floats) -> Events:
+    if degradation.signal is None:
+        return events
+    is_signal: NDArray[np.bool_] = np.asarray(events.label) != 0
+    candidate = is_signal.copy()
+    if degradation.choose_from == "pixels":
+        signal = events if is_signal.all() else events.select(is_signal)
+        candidate[is_signal] = visible(signal).numpy()
+    n_before = np.concatenate([[0], np.cumsum(candidate)])
+    size = np.diff(n_before[events.offset])
+    n_kept = between(amount, *_ends(degradation.signal))
+    is_kept = ~is_signal
+    is_kept[candidate] = draws.choose(n_kept, size, Purpose.SIGNAL)
+    return events.select(is_kept)
+
+
+def _smear(events: Events, degradation: Degradation, draws: Draws) -> Events:
+    width = np.array([degradation.smear_x, degradation.smear_y, degradation.smear_t])
+    if not width.any():
+        return events
+    if degradation.unit == "physical":
+        width = width / steps(events.geometry)
+    geometry, columns = events.geometry, events.hit_columns()
+    normal = draws.normal(Purpose.SMEAR, np.diff(events.offset))
+    lost = np.zeros(events.n_hits, bool)
+    is_signal = columns["label"] != 0
+    for axis, name, low, high in (
+        (0, "x", 0, geometry.width - 1),
+        (1, "y", 0, geometry.height - 1),
+        (2, "t", 1, geometry.time_steps),
+    ):
+        old = columns[name]
+        moved = old + width[axis] * normal[axis]
+        if name != "t" or old.dtype.kind in "iu":
+            moved = np.floor(moved + 0.5)
+        moved = np.where(is_signal, moved, old)
+        lost |= (moved < low) | (moved > high)
+        columns[name] = np.clip(moved, low, high).astype(old.dtype)
+    smeared = events.with_hits(events.offset, columns)
+    return smeared.select(~lost) if degradation.edge == "lose" else smeared
+
+
+def _add_noise(events: Events, degradation: Degradation, draws: Draws, amount: Floats) -> Events:
+    count = between(amount, *_ends(degradation.noise))
+    geometry, n_events, profiles = events.geometry, len(events), degradation.profiles
+    in_event = np.repeat(np.arange(n_events), count)
+    number = draws.uniform(Purpose.NOISE, count)
+    # the fourth number of a hit chooses its profile
+    share = np.cumsum([profile.weight for profile in profiles])
+    which = np.searchsorted(share / share[-1], number[3], side="right")
+    of_event = draws.uniform(Purpose.PROFILE, len(profiles)).reshape(4, n_events, len(profiles))
+    columns = {
+        name: np.full(
+            (len(in_event), *c.shape[1:]), math.nan if c.dtype.kind == "f" else 0, c.dtype
+        )
+        for name, c in events.hit_columns().items()
+    }
+    whole_t = events.t.dtype.kind in "iu"
+    for j, profile in enumerate(profiles):
+        hit = slice(None) if len(profiles) == 1 else np.flatnonzero(which == j)
+        event = of_event[:, in_event[hit], j]
+        if isinstance(profile, Measured):
+            _check_geometry(profile.events, geometry)
+            source = profile.source(_rank(in_event[hit]), event)
+            for name, column in profile.events.numpy().hit_columns().items():
+                if name in columns and name != "label":
+                    columns[name][hit] = column[source]
+            continue
+        detector = np.zeros((4, 0))
+        if isinstance(profile, HotPixels) and isinstance(profile.pixels, int):
+            detector = Draws(draws.seed, 0, [j]).uniform(Purpose.DETECTOR, profile.pixels)
+        x, y, t = profile.place(number[:3, hit], event, geometry, detector)
+        columns["x"][hit] = np.floor(x)
+        columns["y"][hit] = np.floor(y)
+        columns["t"][hit] = np.floor(t) + 1 if whole_t else np.clip(t + 0.5, 1, geometry.time_steps)
+    n_before = np.diff(events.offset)
+    offset = np.concatenate([[0], np.cumsum(n_before + count)]).astype(np.int64)
+    # where the old hits go, and the new ones behind them
+    old = np.arange(events.n_hits) + np.repeat(offset[:-1] - events.offset[:-1], n_before)
+    new = np.arange(len(in_event)) + np.repeat(np.cumsum(n_before), count)
+    joined = {}
+    for name, column in events.hit_columns().items():
+        joined[name] = np.empty((int(offset[-1]), *column.shape[1:]), column.dtype)
+        joined[name][old], joined[name][new] = column, columns[name]
+    return events.with_hits(offset, joined)
+
+
+def _rank(event: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Place of each hit among those of its event; `event` never decreases."""
+    return np.arange(len(event)) - np.searchsorted(event, event)
+
+
+def _ends(value: Range) -> tuple[int, int]:
+    return value if isinstance(value, tuple) else (value, value)
+
+
+def _check_geometry(events: Events, geometry: Geometry) -> None:
+    for name in ("width", "height", "time_steps"):
+        if getattr(events.geometry, name) != getattr(geometry, name):
+            raise ValueError(
+                f"Expected measured noise of the events' geometry {geometry}, "
+                f"got {events.geometry}."
+            )

@@ -1,0 +1,213 @@
+"""Events in memory: flat arrays of hits, and where each event begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+Array = Any  # np.ndarray or torch.Tensor; all arrays of one batch are of one kind
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The frame that hits live in, and the size of its steps.
+
+    Args:
+        width, height: pixels; x runs from 0 to width - 1, y from 0 to height - 1.
+        time_steps: T; times run from 1 to T.
+        x_mm, y_mm, t_ns: size of one step, where known.
+    """
+
+    width: int = 88
+    height: int = 128
+    time_steps: int = 1000
+    x_mm: float | None = None
+    y_mm: float | None = None
+    t_ns: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("width", "height", "time_steps"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or int(value) != value or not 1 <= value <= 65536:
+                raise ValueError(
+                    f"Expected `{name}` to be a whole number from 1 to 65536, got {value}."
+                )
+
+
+@dataclass(frozen=True)
+class Events:
+    """A batch of events. Event i owns the hits offset[i] .. offset[i + 1] - 1.
+
+    Args:
+        geometry: the frame.
+        offset: (n_events + 1,) int64, from 0 to n_hits, never decreasing.
+        x, y: (n_hits,) pixel indices.
+        t: (n_hits,) times, 1 .. T, whole or not.
+        label: (n_hits,) 0 noise, 1.. signal classes; None where unknown.
+        hit: further columns of the hits, charge say, (n_hits, ...) each.
+        event: further columns of the events, run or event id, (n_events, ...) each.
+    """
+
+    geometry: Geometry
+    offset: Array
+    x: Array
+    y: Array
+    t: Array
+    label: Array | None = None
+    hit: Mapping[str, Array] = field(default_factory=dict)
+    event: Mapping[str, Array] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, column in self.hit_columns().items():
+            if len(column) != len(self.x):
+                raise ValueError(
+                    f"Expected `{name}` with one entry for each of the {len(self.x)} hits, "
+                    f"got {len(column)}."
+                )
+        for name, column in self.event.items():
+            if len(column) != len(self):
+                raise ValueError(
+                    f"Expected `{name}` with one entry for each of the {len(self)} events, "
+                    f"got {len(column)}."
+                )
+        if len(self.offset) < 1:
+            raise ValueError("Expected `offset` with n_events + 1 entries, got none.")
+
+    def __len__(self) -> int:
+        return len(self.offset) - 1
+
+    @property
+    def n_hits(self) -> int:
+        return len(self.x)
+
+    @property
+    def is_torch(self) -> bool:
+        return isinstance(self.x, torch.Tensor)
+
+    def hit_columns(self) -> dict[str, Array]:
+        """Every column of the hits by name, x, y, t and label first."""
+        columns = {"x": self.x, "y": self.y, "t": self.t}
+        if self.label is not None:
+            columns["label"] = self.label
+        return {**columns, **self.hit}
+
+    def event_index(self) -> Array:
+        """(n_hits,) int64, the event of each hit."""
+        if self.is_torch:
+            count = self.offset[1:] - self.offset[:-1]
+            index = torch.arange(len(self), device=self.x.device)
+            return torch.repeat_interleave(index, count, output_size=self.n_hits)
+        return np.repeat(np.arange(len(self)), np.diff(self.offset))
+
+    def select(self, is_kept: Array) -> Events:
+        """The events with some hits only; `is_kept` is (n_hits,) bool."""
+        kept = self.event_index()[is_kept]
+        if self.is_torch:
+            count: Array = torch.bincount(kept, minlength=len(self))
+            offset: Array = torch.cat([count.new_zeros(1), count.cumsum(0)])
+        else:
+            count = np.bincount(kept, minlength=len(self))
+            offset = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
+        return self.with_hits(
+            offset, {name: column[is_kept] for name, column in self.hit_columns().items()}
+        )
+
+    def with_hits(self, offset: Array, columns: Mapping[str, Array]) -> Events:
+        """The same events with other hits, given by column."""
+        own = {"x", "y", "t", "label"}
+        return replace(
+            self,
+            offset=offset,
+            x=columns["x"],
+            y=columns["y"],
+            t=columns["t"],
+            label=columns.get("label"),
+            hit={name: column for name, column in columns.items() if name not in own},
+        )
+
+    def __getitem__(self, index: slice | int) -> Events:
+        """Some consecutive events; an index gives a batch of one."""
+        if isinstance(index, int):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"Expected an event from 0 to {len(self) - 1}, got {index}.")
+            index = slice(index % len(self), index % len(self) + 1)
+        start, stop, step = index.indices(len(self))
+        if step != 1:
+            raise ValueError(f"Expected a slice of step 1, got {step}; use `take`.")
+        stop = max(start, stop)
+        first, last = int(self.offset[start]), int(self.offset[stop])
+        hits = {name: column[first:last] for name, column in self.hit_columns().items()}
+        sliced = replace(self, event={})
+        return replace(
+            sliced.with_hits(self.offset[start : stop + 1] - first, hits),
+            event={name: column[start:stop] for name, column in self.event.items()},
+        )
+
+    def take(self, order: Sequence[int]) -> Events:
+        """Events in any order, repeats allowed."""
+        return concatenate([self[int(i)] for i in order]) if len(order) else self[:0]
+
+    def __iter__(self) -> Iterator[Events]:
+        return (self[i] for i in range(len(self)))
+
+    def numpy(self) -> Events:
+        """The same with NumPy arrays."""
+        return self._map(lambda a: a.detach().cpu().numpy()) if self.is_torch else self
+
+    def torch(self, device: str | torch.device = "cpu") -> Events:
+        """The same with tensors on a device; x, y and label become int64."""
+        whole = {"x", "y", "label"}
+
+        def convert(name: str, column: Array) -> torch.Tensor:
+            tensor = torch.as_tensor(_readable(column))
+            return tensor.to(device, torch.int64) if name in whole else tensor.to(device)
+
+        moved = {name: convert(name, column) for name, column in self.hit_columns().items()}
+        offset = torch.as_tensor(
+            np.asarray(self.offset, np.int64) if not self.is_torch else self.offset
+        )
+        event = {name: torch.as_tensor(_readable(c)).to(device) for name, c in self.event.items()}
+        return replace(replace(self, event={}).with_hits(offset.to(device), moved), event=event)
+
+    def _map(self, change: Any) -> Events:
+        columns = {name: change(column) for name, column in self.hit_columns().items()}
+        event = {name: change(column) for name, column in self.event.items()}
+        return replace(replace(self, event={}).with_hits(change(self.offset), columns), event=event)
+
+
+def _readable(column: Array) -> Array:
+    """NumPy types that torch lacks, widened."""
+    if isinstance(column, np.ndarray) and column.dtype in (np.uint16, np.uint32, np.uint64):
+        return column.astype(np.int64)
+    return column
+
+
+def concatenate(parts: Sequence[Events]) -> Events:
+    """One batch of several, of one geometry and with the same columns."""
+    if not parts:
+        raise ValueError("Expected at least one batch of events, got none.")
+    first = parts[0]
+    for part in parts[1:]:
+        if part.geometry != first.geometry:
+            raise ValueError(
+                f"Expected events of one geometry, got {first.geometry} and {part.geometry}."
+            )
+        if part.hit_columns().keys() != first.hit_columns().keys():
+            raise ValueError(
+                f"Expected events with the same columns, got {sorted(first.hit_columns())} "
+                f"and {sorted(part.hit_columns())}."
+            )
+    join = torch.cat if first.is_torch else np.concatenate
+    starts = np.cumsum([0, *(part.n_hits for part in parts[:-1])])
+    offset = [part.offset[:-1] + int(start) for part, start in zip(parts, starts, strict=True)]
+    end = parts[-1].offset[-1:] + int(starts[-1])
+    columns = {
+        name: join([part.hit_columns()[name] for part in parts]) for name in first.hit_columns()
+    }
+    event = {name: join([part.event[name] for part in parts]) for name in first.event}
+    joined = replace(first, event={}).with_hits(join([*offset, end]), columns)
+    return replace(joined, event=event)

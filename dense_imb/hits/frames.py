@@ -1,0 +1,232 @@
+"""From hits to frames and back: which hit a pixel shows, and what a network is given of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dense_imb.hits.events import Array, Events, Geometry
+from dense_imb.losses._checks import check_choice
+
+Rule = Literal["largest", "smallest", "count"]
+RULES = ("largest", "smallest", "count")
+TURNS = (1, 2, 4)
+_AT_ONCE = 32  # events whose scratch frames stay in the cache
+CHANNELS = {"gapped": 1, "hit": 1, "fourier": 2 * len(TURNS)}
+
+
+@dataclass(frozen=True)
+class Raster:
+    """Frames of a batch of events, and which of their hits can be seen.
+
+    Args:
+        frame: (B, 1, H, W) float32 times, or numbers of hits; 0 where no hit is.
+        is_visible: (n_hits,) bool, the one hit that each lit pixel shows.
+        n_occluded: (B,) int64, hits of each event that lie behind another one.
+    """
+
+    frame: Tensor
+    is_visible: Tensor
+    n_occluded: Tensor
+
+
+def rasterise(events: Events, rule: Rule = "largest") -> Raster:
+    """Frames (B, 1, H, W) on the device of the events.
+
+    A pixel shows its hit of the largest (or smallest) time; of hits at the same time, the
+    first in the event. With `rule="count"` it holds the number of its hits, and the hit of the
+    largest time is the visible one.
+
+    Example:
+        >>> x, y, t = np.array([[0, 0, 2], [0, 0, 0], [4, 7, 5]])
+        >>> events = Events(Geometry(3, 1, 9), np.array([0, 3]), x, y, t)
+        >>> raster = rasterise(events)
+        >>> raster.frame.tolist(), raster.is_visible.tolist(), raster.n_occluded.tolist()
+        ([[[[7.0, 0.0, 5.0]]]], [False, True, True], [1])
+    """
+    check_choice("rule", rule, RULES)
+    events = events.torch(events.x.device) if events.is_torch else events.torch()
+    size = events.geometry.height * events.geometry.width
+    in_event = events.event_index()
+    pixel = _pixel(events, in_event)
+    is_visible = _visible(events, pixel, rule)
+    time = events.t.to(torch.float32)
+    # one visible hit a pixel, so a sum is its time, to the bit
+    added = torch.ones_like(time) if rule == "count" else time.masked_fill(~is_visible, 0.0)
+    frame = torch.zeros(len(events) * size, device=pixel.device)
+    frame.scatter_reduce_(0, pixel, added, "sum")
+    n_occluded = torch.zeros_like(events.offset[1:])
+    n_occluded.scatter_reduce_(0, in_event, (~is_visible).to(n_occluded.dtype), "sum")
+    shape = (len(events), 1, events.geometry.height, events.geometry.width)
+    return Raster(frame.reshape(shape), is_visible, n_occluded)
+
+
+def visible(events: Events, rule: Rule = "largest") -> Tensor:
+    """(n_hits,) bool, the hits that `rasterise` shows, without their frames."""
+    check_choice("rule", rule, RULES)
+    events = events.torch(events.x.device) if events.is_torch else events.torch()
+    return _visible(events, _pixel(events, events.event_index()), rule)
+
+
+def _visible(events: Events, pixel: Tensor, rule: Rule) -> Tensor:
+    size = events.geometry.height * events.geometry.width
+    # times are positive, and bits of positive floats sort as the floats do; below them the
+    # hit's number, last first, so that one scatter finds the first of the largest times
+    time = events.t.to(torch.float32).view(torch.int32).to(torch.int64)
+    number = torch.arange(events.n_hits, device=pixel.device)
+    key = ((-time if rule == "smallest" else time) << 32) - number
+    # an accelerator takes all events at once
+    n_at_once = _AT_ONCE if pixel.device.type == "cpu" else max(len(events), 1)
+    best = key.new_empty(min(n_at_once, len(events)) * size)
+    is_visible = torch.empty_like(pixel, dtype=torch.bool)
+    for start in range(0, len(events), n_at_once):
+        part = slice(None)
+        if n_at_once < len(events):
+            end = min(start + n_at_once, len(events))
+            part = slice(int(events.offset[start]), int(events.offset[end]))
+        place = pixel[part] - start * size
+        best.fill_(torch.iinfo(torch.int64).min).scatter_reduce_(0, place, key[part], "amax")
+        is_visible[part] = key[part] == best[place]
+    return is_visible
+
+
+def paint(events: Events, values: Tensor, is_visible: Tensor) -> Tensor:
+    """Frames (B, C, H, W) with values (n_hits, C) of the visible hits, 0 elsewhere."""
+    events, geometry = events.torch(values.device), events.geometry
+    in_event: Tensor = events.event_index()
+    size, n_channels = geometry.height * geometry.width, values.shape[1]
+    # (event, channel, pixel); each place is written at most once, so the sum is a copy
+    place = (_pixel(events, in_event) + in_event * size * (n_channels - 1))[is_visible]
+    index = place[:, None] + size * torch.arange(n_channels, device=values.device)
+    flat = values.new_zeros(len(events) * n_channels * size)
+    flat.scatter_reduce_(0, index.flatten(), values[is_visible].flatten(), "sum")
+    return flat.reshape(len(events), n_channels, geometry.height, geometry.width)
+
+
+def _pixel(events: Events, in_event: Tensor) -> Tensor:
+    """(n_hits,) place of each hit in the flattened batch of frames."""
+    x: Tensor = events.x
+    y: Tensor = events.y
+    if events.n_hits:
+        for name, axis, size in (
+            ("x", x, events.geometry.width),
+            ("y", y, events.geometry.height),
+        ):
+            low, high = (int(bound) for bound in torch.aminmax(axis))
+            # a coordinate outside would land in the next row or event, and nobody would know
+            if low < 0 or high >= size:
+                wrong = low if low < 0 else high
+                raise ValueError(f"Expected `{name}` from 0 to {size - 1}, got {wrong}.")
+    return (in_event * events.geometry.height + y) * events.geometry.width + x
+
+
+def gap(time: Tensor, time_steps: float, threshold: float = 0.5) -> Tensor:
+    """Times scaled so that a hit stands clear of the empty pixels: 0 -> 0, (0, T] -> (r, 1].
+
+        value = r + (1 - r) t / T   where t > 0
+
+    Args:
+        time: t, 0 where no hit is.
+        time_steps: T.
+        threshold: r, at least 0 and less than 1.
+    Example:
+        >>> gap(torch.tensor([0.0, 250.0, 1000.0]), 1000, threshold=0.5)
+        tensor([0.0000, 0.6250, 1.0000])
+    """
+    _check_threshold(threshold)
+    value = threshold + (1.0 - threshold) * (time / time_steps)
+    return value.masked_fill(time <= 0, 0.0)  # a NaN stays one
+
+
+def ungap(value: Tensor, time_steps: float, threshold: float = 0.5) -> Tensor:
+    """The inverse of `gap`; all that is at most r becomes 0, no hit."""
+    _check_threshold(threshold)
+    time = (value - threshold) / (1.0 - threshold) * time_steps
+    return time.masked_fill(value <= threshold, 0.0)
+
+
+def _check_threshold(threshold: float) -> None:
+    if not 0 <= threshold < 1:
+        raise ValueError(f"Expected `threshold` at least 0 and below 1, got {threshold}.")
+
+
+def encode(
+    events: Events,
+    channels: Sequence[str] = ("gapped", "hit", "fourier"),
+    *,
+    rule: Rule = "largest",
+    threshold: float = 0.5,
+) -> Tensor:
+    """What a network is given: frames (B, C, H, W) of the visible hits, 0 at empty pixels.
+
+    Args:
+        events: the hits.
+        channels: any of "gapped" (time, see `gap`), "hit" (1 at a hit), "fourier"
+            (sin and cos of 1, 2 and 4 turns of 2 pi t / T, so six channels).
+        rule: which hit a shared pixel shows, "largest" or "smallest" time.
+        threshold: r of `gap`.
+    """
+    check_choice("rule", rule, RULES[:2])
+    for channel in channels:
+        check_choice("channels", channel, CHANNELS)
+    events = events.torch(events.x.device) if events.is_torch else events.torch()
+    time = events.t.to(torch.float32)
+    turn = (2 * math.pi / events.geometry.time_steps) * time
+    columns: list[Tensor] = []
+    for channel in channels:
+        if channel == "gapped":
+            columns.append(gap(time, events.geometry.time_steps, threshold))
+        elif channel == "hit":
+            columns.append(torch.ones_like(time))
+        else:
+            columns += [wave(n * turn) for n in TURNS for wave in (torch.sin, torch.cos)]
+    if not columns:
+        raise ValueError("Expected `channels` with at least one channel, got none.")
+    return paint(events, torch.stack(columns, 1), visible(events, rule))
+
+
+def frames_to_events(frame: Tensor, geometry: Geometry, label: Tensor | None = None) -> Events:
+    """The hits of frames (B, 1, H, W) of times: pixels above 0, row by row.
+
+    Args:
+        frame: times, 0 where no hit is.
+        geometry: the frame's size, which must fit.
+        label: (B, 1, H, W) label of each pixel, where known.
+    """
+    shape = (1, geometry.height, geometry.width)
+    if tuple(frame.shape[1:]) != shape:
+        raise ValueError(f"Expected `frame` in the shape (B, *{shape}), got {tuple(frame.shape)}.")
+    if not bool(torch.isfinite(frame).all()):
+        raise ValueError("Expected `frame` with finite times, got NaN or infinity.")
+    is_hit = frame > 0
+    _, _, y, x = is_hit.nonzero(as_tuple=True)
+    count = is_hit.flatten(1).sum(1)
+    offset = torch.cat([count.new_zeros(1), count.cumsum(0)])
+    return Events(geometry, offset, x, y, frame[is_hit], None if label is None else label[is_hit])
+
+
+def points(events: Events, unit: Literal["pixel", "physical"] = "pixel") -> Array:
+    """(n_hits, 3) x, y and t, in pixels and time steps or in mm, mm and ns; pixel 0 is at 0."""
+    check_choice("unit", unit, ("pixel", "physical"))
+    step = steps(events.geometry) if unit == "physical" else (1.0, 1.0, 1.0)
+    if events.is_torch:
+        columns = (events.x, events.y, events.t)
+        return torch.stack([c.to(torch.float64) * s for c, s in zip(columns, step, strict=True)], 1)
+    return np.stack([events.x, events.y, events.t], 1).astype(np.float64) * step
+
+
+def steps(geometry: Geometry) -> tuple[float, float, float]:
+    """Size of a pixel in x and y in mm and of a time step in ns, which must be known."""
+    size = (geometry.x_mm, geometry.y_mm, geometry.t_ns)
+    if None in size:
+        raise ValueError(
+            "Expected `x_mm`, `y_mm` and `t_ns` of the geometry for physical units, got "
+            f"{size}; give them with dataclasses.replace(geometry, x_mm=...)."
+        )
+    return size  # type: ignore[return-value]

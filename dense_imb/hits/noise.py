@@ -1,0 +1,201 @@
+"""Where noise hits lie: profiles to mix, each a formula from numbers inside (0, 1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dense_imb.hits.events import Events, Geometry
+from dense_imb.hits.random import normal_quantile, normal_share
+
+Floats = NDArray[np.float64]
+
+
+class Profile(Protocol):
+    """Where noise hits lie. `weight` is the profile's share in a mixture."""
+
+    @property
+    def weight(self) -> float: ...
+
+    def place(
+        self, hit: Floats, event: Floats, geometry: Geometry, detector: Floats
+    ) -> tuple[Floats, Floats, Floats]:
+        """x, y and t of hits, from numbers inside (0, 1).
+
+        Pixel i reaches from i to i + 1, and step t from t - 1 to t.
+
+        Args:
+            hit: (3, n_hits) numbers of each hit.
+            event: (4, n_hits) numbers of each hit's event, alike for all hits of it.
+            geometry: the frame.
+            detector: (4, k) numbers that stay the same for a seed.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Noise anywhere, at any time."""
+
+    weight: float = 1.0
+
+    def place(
+        self, hit: Floats, event: Floats, geometry: Geometry, detector: Floats
+    ) -> tuple[Floats, Floats, Floats]:
+        x, y, t = hit
+        return x * geometry.width, y * geometry.height, t * geometry.time_steps
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A Gaussian cloud in x and y, at any time.
+
+    Args:
+        weight: share in a mixture.
+        width: standard deviation in pixels.
+        centre: x and y in pixels; None draws one for each event.
+    """
+
+    weight: float = 1.0
+    width: float = 8.0
+    centre: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        _check_width(self.width)
+
+    def place(
+        self, hit: Floats, event: Floats, geometry: Geometry, detector: Floats
+    ) -> tuple[Floats, Floats, Floats]:
+        x, y, t = hit
+        size = (geometry.width, geometry.height)
+        middle = [u * s for u, s in zip(event, size, strict=False)]
+        if self.centre is not None:
+            middle = [np.full(len(x), c + 0.5) for c in self.centre]
+        x, y = (_bell(u, m, self.width, s) for u, m, s in zip((x, y), middle, size, strict=True))
+        return x, y, t * geometry.time_steps
+
+
+@dataclass(frozen=True)
+class Burst:
+    """Noise anywhere, around one time.
+
+    Args:
+        weight: share in a mixture.
+        width: standard deviation in time steps.
+        centre: time step; None draws one for each event.
+    """
+
+    weight: float = 1.0
+    width: float = 5.0
+    centre: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_width(self.width)
+
+    def place(
+        self, hit: Floats, event: Floats, geometry: Geometry, detector: Floats
+    ) -> tuple[Floats, Floats, Floats]:
+        x, y, t = hit
+        n_steps = geometry.time_steps
+        middle = event[2] * n_steps if self.centre is None else np.full(len(t), self.centre - 0.5)
+        return x * geometry.width, y * geometry.height, _bell(t, middle, self.width, n_steps)
+
+
+@dataclass(frozen=True)
+class HotPixels:
+    """Pixels that fire at any time, each as often.
+
+    Args:
+        weight: share in a mixture.
+        pixels: (x, y) of each, or how many to draw; those drawn stay the same for a seed.
+    """
+
+    weight: float = 1.0
+    pixels: int | Sequence[tuple[int, int]] = 5
+
+    def __post_init__(self) -> None:
+        n_pixels = self.pixels if isinstance(self.pixels, int) else len(self.pixels)
+        if n_pixels < 1:
+            raise ValueError(f"Expected `pixels` with at least one pixel, got {self.pixels!r}.")
+
+    def place(
+        self, hit: Floats, event: Floats, geometry: Geometry, detector: Floats
+    ) -> tuple[Floats, Floats, Floats]:
+        if isinstance(self.pixels, int):
+            x, y = detector[0, : self.pixels], detector[1, : self.pixels]
+            hot = np.stack([x * geometry.width, y * geometry.height])
+        else:
+            hot = np.array(self.pixels).T + 0.5
+        x, y = hot[:, (hit[0] * hot.shape[1]).astype(np.int64)]
+        return x, y, hit[2] * geometry.time_steps
+
+
+@dataclass(frozen=True)
+class HotLines:
+    """Rows and columns that fire anywhere along them, at any time, each line as often.
+
+    Args:
+        weight: share in a mixture.
+        rows: their y.
+        columns: their x.
+    """
+
+    weight: float = 1.0
+    rows: Sequence[int] = ()
+    columns: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        if not len(self.rows) + len(self.columns):
+            raise ValueError("Expected `rows` or `columns` with at least one line, got none.")
+
+    def place(
+        self, hit: Floats, event: Floats, geometry: Geometry, detector: Floats
+    ) -> tuple[Floats, Floats, Floats]:
+        line = np.array([*self.rows, *self.columns])
+        # the whole part of the first number chooses the line, the rest the place along it
+        choice, along = np.divmod(hit[0] * len(line), 1.0)
+        at = line[choice.astype(np.int64)] + 0.5
+        is_row = choice < len(self.rows)
+        x = np.where(is_row, along * geometry.width, at)
+        y = np.where(is_row, at, along * geometry.height)
+        return x, y, hit[2] * geometry.time_steps
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Hits of measured noise: consecutive ones from a random place, so no hit comes twice
+    in an event before all have come once. Columns such as charge come along.
+
+    Args:
+        events: noise-only events of the same geometry.
+        weight: share in a mixture.
+    """
+
+    events: Events
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.events.n_hits:
+            raise ValueError("Expected `events` with at least one noise hit, got none.")
+
+    def source(self, rank: NDArray[np.int64], event: Floats) -> NDArray[np.int64]:
+        """Number of the measured hit for the rank-th measured hit of an event."""
+        n_hits = self.events.n_hits
+        return np.asarray(((event[3] * n_hits).astype(np.int64) + rank) % n_hits)
+
+
+def _bell(number: Floats, middle: Floats, width: float, size: int) -> Floats:
+    """Gaussian numbers around `middle`, cut off at 0 and `size`."""
+    low, high = normal_share(-middle / width), normal_share((size - middle) / width)
+    value = middle + width * normal_quantile(low + number * (high - low))
+    return np.clip(value, 0, np.nextafter(size, 0))
+
+
+def _check_width(width: float) -> None:
+    if not (math.isfinite(width) and width > 0):
+        raise ValueError(f"Expected `width` to be a number above 0, got {width}.")
