@@ -35,7 +35,7 @@ from dense_imb.hits.events import Geometry
 FORMAT = "dense-imb-hits"
 VERSION = 1
 REQUIRED = ("/event/offset", "/hit/x", "/hit/y", "/hit/t")
-DTYPES = {
+DTYPES: dict[str, tuple[np.dtype[Any], ...]] = {
     "/event/offset": (np.dtype("<u8"),),
     "/hit/x": (np.dtype("<u2"),),
     "/hit/y": (np.dtype("<u2"),),

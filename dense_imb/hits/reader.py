@@ -34,7 +34,7 @@ from dense_imb.hits.format import (
     rows_of,
 )
 
-_BLOCK_BYTES = 8 << 20  # read at a time while checking
+_BLOCK_BYTES = 2 << 20  # read at a time while checking
 _MEMORY_LIMIT = 1 << 30
 _MAX_OPEN = 64  # files of one data set; a process may have 1024
 # deflate, shuffle, fletcher32, lzf: part of every h5py. Another filter would load a plug-in.
@@ -197,7 +197,7 @@ class HitsFile(_Hits):
                     f"Expected `{name}` of {where} with one row for each of the {n_rows} {of}, "
                     f"got {len(dataset)}; write it again."
                 )
-        step = _BLOCK_BYTES // 4
+        step = _BLOCK_BYTES // 8
         for start in range(0, self.n_hits, step):
             stop = min(start + step, self.n_hits)
             block = {n: self._read(datasets, f"/hit/{n}", start, stop) for n in ("x", "y", "t")}
@@ -418,7 +418,8 @@ def _open_file(path: Path, locking: bool | str | None) -> Any:
     with open(path, "rb"):  # and so has one that may not be read
         pass
     try:
-        return h5py.File(path, "r", locking=locking)
+        # no chunk cache: an event is a small part of a chunk, and is read alone without one
+        return h5py.File(path, "r", locking=locking, rdcc_nbytes=0)
     except Exception as problem:
         reason = " ".join(str(problem).split())
         if getattr(problem, "errno", None) in (errno.EAGAIN, errno.ENOLCK, errno.ENOSYS):

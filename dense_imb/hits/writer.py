@@ -138,14 +138,15 @@ class HitsWriter:
         name = path.split("/", 2)[2]
         if not name or "/" in name or name == "." or "\0" in name:
             raise ValueError(f"Expected the name of a column without slashes, got {name!r}.")
-        dtype: np.dtype[Any]
         if path in self._columns:
             dtype = self._columns[path].dtype
         elif path == "/hit/t":
             whole = column.dtype.kind in "iu" and self.geometry.time_steps < 65536
-            dtype = np.dtype("<u2" if whole else "<f4")
+            dtype = DTYPES[path][0 if whole else 1]
+        elif path in DTYPES:
+            dtype = DTYPES[path][0]
         else:
-            dtype = DTYPES.get(path, (column.dtype.newbyteorder("<"),))[0]
+            dtype = column.dtype.newbyteorder("<")
         check_dtype(path, dtype, column.shape, f"the batch for {self.path}")
         with np.errstate(all="ignore"):
             converted = column.astype(dtype)  # always a copy: the caller may reuse its arrays
