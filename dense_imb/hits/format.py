@@ -2,7 +2,7 @@
 
     /             attributes: format = "dense-imb-hits", format_version = 1, width, height,
                   time_steps, x_mm, y_mm, t_ns (size of one step, where known), creator,
-                  content_hash
+                  content_hash; strings have fixed length (np.bytes_ makes them)
     /event/offset uint64 (n_events + 1,): event i owns the hits offset[i] .. offset[i + 1] - 1
     /event/...    further columns, one row an event: run, event id
     /hit/x /hit/y uint16, 0 .. width - 1 and 0 .. height - 1
@@ -16,7 +16,7 @@ events without signal are legal.
 
 `content_hash` is JSON, {"/hit/x": digest, ...}: for each data set the hex blake2b (16 bytes) of
 the line "<path> <dtype> <shape of a row>\\n", as in "/hit/x <u2 ()", and then of its rows, little
-endian in C order; under "/" that of the other attributes as JSON with sorted keys. How the rows
+endian in C order; under "/" that of the attributes above as JSON with sorted keys. How the rows
 are chunked or compressed does not enter. It finds flipped bits, not forgers.
 """
 
@@ -34,6 +34,10 @@ from dense_imb.hits.events import Geometry
 
 FORMAT = "dense-imb-hits"
 VERSION = 1
+ATTRIBUTES = (
+    *("format", "format_version", "width", "height", "time_steps"),
+    *("x_mm", "y_mm", "t_ns", "creator", "content_hash"),
+)
 REQUIRED = ("/event/offset", "/hit/x", "/hit/y", "/hit/t")
 DTYPES: dict[str, tuple[np.dtype[Any], ...]] = {
     "/event/offset": (np.dtype("<u8"),),

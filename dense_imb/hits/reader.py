@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -22,6 +23,7 @@ from torch.utils.data import Dataset
 
 from dense_imb.hits.events import Events, Geometry, concatenate
 from dense_imb.hits.format import (
+    ATTRIBUTES,
     FORMAT,
     REQUIRED,
     VERSION,
@@ -432,18 +434,20 @@ def _open_file(path: Path, locking: bool | str | None) -> Any:
 
 
 def _attributes(file: Any, path: Path) -> dict[str, str | int | float]:
-    """The root attributes, single numbers and strings only."""
+    """The root attributes that the format knows; others are not looked at."""
     attributes: dict[str, str | int | float] = {}
     with _told(path, "attributes"):
-        for name in file.attrs:
+        for name in ATTRIBUTES:
+            if name not in file.attrs:
+                continue
             handle = file.attrs.get_id(name)
-            if handle.shape != () or handle.dtype.kind not in "biufOS":
+            # strings of variable length lie in a heap without checksum: HDF5 can loop there forever
+            if handle.shape != () or handle.dtype.kind not in "biufS":
                 raise HitsFileError(
-                    f"Expected attribute `{name}` of {path} to be one number or string, got "
-                    f"{handle.dtype} of shape {handle.shape}; remove it."
+                    f"Expected attribute `{name}` of {path} to be one number or string of fixed "
+                    f"length, got {handle.dtype} of shape {handle.shape}; np.bytes_ makes one."
                 )
-            value = file.attrs[name]
-            value = value.item() if isinstance(value, np.generic) else value
+            value = file.attrs[name].item()
             attributes[name] = value.decode() if isinstance(value, bytes) else value
     return attributes
 
@@ -456,7 +460,7 @@ def _geometry(attributes: Mapping[str, Any], path: Path) -> Geometry:
             raise HitsFileError(
                 f"Expected attribute `{name}` of {path} to be {wanted!r}, got {got!r}; {cure}."
             )
-    names = ("width", "height", "time_steps", "x_mm", "y_mm", "t_ns")
+    names = [field.name for field in fields(Geometry)]
     for name in names:
         value = attributes.get(name)
         if not isinstance(value, (int, float)) and (name in names[:3] or value is not None):

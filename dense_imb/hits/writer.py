@@ -221,8 +221,9 @@ class HitsWriter:
         }
         digests = {path: column.digest.hexdigest() for path, column in self._columns.items()}
         digests["/"] = attributes_digest(attributes)
-        self._file.attrs.update(attributes)
-        self._file.attrs["content_hash"] = json.dumps(digests, sort_keys=True)
+        for name, value in {**attributes, "content_hash": json.dumps(digests)}.items():
+            # strings of fixed length: others lie in a heap without checksum
+            self._file.attrs[name] = np.bytes_(value) if isinstance(value, str) else value
         self._file.close()
         os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size)  # the reserve goes back
         os.fsync(self._descriptor)

@@ -103,12 +103,13 @@ def half_stored(file: h5py.File) -> None:
 
 HUGE = {"shape": (1 << 40,), "dtype": "<f4"}  # 4 TiB
 FAULTS: dict[str, tuple[Fault, str]] = {
-    "format": (attribute("format", "other"), "`format` of F to be 'dense-imb-hits', got 'other'"),
+    "format": (attribute("format", np.bytes_("other")), " F to be 'dense-imb-hits', got 'other'"),
     "no format": (lambda f: f.attrs.__delitem__("format"), "`format` of F .* got None"),
     "version": (attribute("format_version", 2), "`format_version` of F to be 1, got 2; a newer"),
+    "variable length": (attribute("format", "dense-imb-hits"), "`format` of F .* fixed length"),
     "no width": (lambda f: f.attrs.__delitem__("width"), "`width` of F to be a number, got None"),
     "width 0": (attribute("width", 0), "`attributes` of F, got: Expected `width`"),
-    "width of text": (attribute("width", "wide"), "`width` of F to be a number, got 'wide'"),
+    "width of text": (attribute("width", np.bytes_("wide")), "`width` of F .* got 'wide'"),
     "array of attributes": (attribute("width", np.arange(9)), "`width` of F to be one number"),
     "no group": (missing("hit"), "group `/hit` in F"),
     "group is data": (replaced("event", data=np.arange(3)), "group `/event` in F"),
@@ -145,7 +146,7 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     "group linked": (
         replaced("hit", link=h5py.ExternalLink("good.h5", "/hit")), "`/hit` of F .* ExternalLink"
     ),
-    "dangling": (replaced("hit/q", data=[1]), "`/hit/q` of F with one row"),
+    "lengths further": (replaced("hit/q", data=[1]), "`/hit/q` of F with one row"),
     "virtual": (virtual, "`/hit/x` of F .* virtual"),
     "external storage": (
         replaced("hit/x", shape=(4,), dtype="<u2", external=[("/etc/passwd", 0, 8)]),
@@ -167,7 +168,7 @@ FAULTS: dict[str, tuple[Fault, str]] = {
 def test_a_fault_is_refused_by_name(path: Path, name: str) -> None:
     change, message = FAULTS[name]
     with h5py.File(path, "r+") as file:
-        if name == "dangling" or name.endswith(("further", "chunk")):
+        if name.endswith(("further", "chunk")):
             file["hit/q"] = np.zeros(EVENTS.n_hits)
         change(file)
     for open_it in (HitsFile, HitsFiles):
@@ -181,7 +182,7 @@ def test_a_fault_is_refused_by_name(path: Path, name: str) -> None:
 
 def test_the_good_file_is_good(path: Path) -> None:
     HitsFile(path).close()
-    assert len(verify(path)) == 10
+    assert len(verify(path)) == 11
 
 
 def test_what_is_no_file_of_ours(tmp_path: Path) -> None:
@@ -233,7 +234,7 @@ def test_a_file_without_its_hash(path: Path) -> None:
             if stored is None:
                 del file.attrs["content_hash"]
             else:
-                file.attrs["content_hash"] = stored
+                file.attrs["content_hash"] = np.bytes_(stored)
         HitsFile(path).close()  # it reads
         with pytest.raises(HitsFileError, match="content_hash|another in"):
             verify(path)
@@ -243,33 +244,30 @@ FLIP = """
 import sys
 from pathlib import Path
 from dense_imb.hits import HitsFileError, HitsFile, verify
-path, first, step = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+path = Path(sys.argv[1])
 good = path.read_bytes()
-unseen = []
-for place in [*range(0, 4096, 7), *range(first, len(good), step)]:
+for place in [*range(0, 4096, 13), *range(4096, len(good), 4099)]:
     data = bytearray(good)
     data[place] ^= 1 << place % 8
     path.write_bytes(data)
-    try:
-        HitsFile(path).close()
-    except HitsFileError:
-        pass
-    try:
-        verify(path)
-        unseen.append(place)
-    except HitsFileError as problem:
-        assert str(path) in str(problem), problem
-path.write_bytes(good)
-print(len(unseen), unseen[:20])
+    for read in (HitsFile, verify):
+        try:
+            read(path)
+        except HitsFileError as problem:
+            assert str(path) in str(problem), problem
+        else:
+            if read is verify and place < 4096:
+                print(place)
 """
 
 
 def test_a_flipped_bit_anywhere_never_crashes(path: Path) -> None:
     root = str(Path(__file__).parents[2])
-    ran = subprocess.run(  # in a process of its own: a crash would take pytest along
-        [sys.executable, "-c", FLIP, str(path), "1", "997"],
-        capture_output=True, text=True, check=False, cwd=root,
+    ran = subprocess.run(  # in a process of its own: HDF5 may crash, or loop for ever
+        [sys.executable, "-c", FLIP, str(path)],
+        capture_output=True, text=True, check=False, cwd=root, timeout=120,
         env={**os.environ, "PYTHONPATH": root},
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
-    print(ran.stdout)
+    # what describes the data has checksums; elsewhere a bit may fall between the rows
+    assert len(ran.stdout.split()) < 30, ran.stdout

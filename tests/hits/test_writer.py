@@ -30,7 +30,7 @@ def test_the_layout_is_the_promised_one(tmp_path: Path) -> None:
     path = write(tmp_path / "a.h5", some_events(5))
     with h5py.File(path) as file:
         assert {k: file.attrs[k] for k in ("format", "format_version", "width", "height")} == {
-            "format": "dense-imb-hits", "format_version": 1, "width": 88, "height": 128,
+            "format": b"dense-imb-hits", "format_version": 1, "width": 88, "height": 128,
         }  # fmt: skip
         assert (file.attrs["time_steps"], file.attrs["x_mm"], file.attrs["t_ns"]) == (
             1000,
@@ -38,7 +38,7 @@ def test_the_layout_is_the_promised_one(tmp_path: Path) -> None:
             0.05,
         )
         assert "y_mm" not in file.attrs
-        assert file.attrs["creator"].startswith("dense_imb ")
+        assert file.attrs["creator"].startswith(b"dense_imb ")
         types = {name: file[name].dtype.str for name in ("event/offset", "hit/x", "hit/y", "hit/t")}
         assert types == {"event/offset": "<u8", "hit/x": "<u2", "hit/y": "<u2", "hit/t": "<u2"}
         assert file["hit/label"].dtype == np.uint8
