@@ -101,6 +101,11 @@ def half_stored(file: h5py.File) -> None:
     file["hit/x"][:100] = 1
 
 
+def many_names(file: h5py.File) -> None:
+    for k in range(1000):
+        file[f"hit/q{k}"] = file["hit/momentum"]
+
+
 HUGE = {"shape": (1 << 40,), "dtype": "<f4"}  # 4 TiB
 FAULTS: dict[str, tuple[Fault, str]] = {
     "format": (attribute("format", np.bytes_("other")), " F to be 'dense-imb-hits', got 'other'"),
@@ -160,6 +165,7 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     "huge chunk": (replaced("hit/q", shape=(9,), maxshape=(None,), dtype="<f8",
                             chunks=(1 << 28,), compression="gzip"), "`/hit/q` of F"),
     "bomb": (bomb, "`/hit/x` of F to be stored whole"),
+    "many names": (many_names, "data sets of F to fit in its"),
     "half stored": (half_stored, "`/hit/x` of F to be stored whole"),
 }  # fmt: skip
 

@@ -110,7 +110,9 @@ def test_an_existing_file_is_kept_unless_asked(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match=r"a\.h5.*overwrite"):
         HitsWriter(path, FRAME)
     assert path.read_bytes() == before
-    write(path, some_events(9), overwrite=True)
+    with open(path, "rb") as reader:
+        write(path, some_events(9), overwrite=True)
+        assert reader.read() == before  # moved into place: who reads the old file goes on
     with HitsFile(path) as hits:
         assert len(hits) == 9
     with pytest.raises(IsADirectoryError, match="folder"):
