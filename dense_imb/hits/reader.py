@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import errno
 import glob
 import json
-import math
 import operator
 import os
-import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from dense_imb.hits._safety import (
+    attributes_of,
+    geometry_of,
+    identity_of,
+    open_file,
+    structure_of,
+    told,
+)
 from dense_imb.hits.events import Events, Geometry, concatenate
 from dense_imb.hits.format import (
-    ATTRIBUTES,
-    FORMAT,
-    REQUIRED,
-    VERSION,
     ContentHash,
     HitsFileError,
     attributes_digest,
-    check_dtype,
     check_hits,
     check_offset,
     rows_of,
@@ -39,9 +36,6 @@ from dense_imb.hits.format import (
 _BLOCK_BYTES = 2 << 20  # read at a time while checking
 _MEMORY_LIMIT = 1 << 30
 _MAX_OPEN = 64  # files of one data set; a process may have 1024
-# deflate, shuffle, fletcher32, lzf: part of every h5py. Another filter would load a plug-in.
-_FILTERS = {1, 2, 3, 32000}
-_MAX_COMPRESSION = 1100  # deflate packs at most 1032 to 1; a bomb declares more
 _Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 _InMemory = bool | Literal["auto"]
 
@@ -55,6 +49,16 @@ class _Hits(Dataset[Events]):
 
     def __len__(self) -> int:
         raise NotImplementedError
+
+    def close(self) -> None:
+        """Close the file; what is read next opens it again."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self.close()
 
     def _take(self, order: NDArray[np.int64]) -> Events:
         """Events by number, in this order, repeats allowed; all numbers are in range."""
@@ -125,9 +129,16 @@ class HitsFile(_Hits):
         self._file: Any = None
         self._datasets: dict[str, Any] = {}
         self._pid = os.getpid()
+        try:
+            self._start(in_memory, memory_limit)
+        except HitsFileError:
+            self.close()
+            raise
+
+    def _start(self, in_memory: _InMemory, memory_limit: int) -> None:
         datasets = self._open()
-        with _told(self.path, "attributes"):
-            self.geometry = _geometry(_attributes(self._file, self.path), self.path)
+        with told(self.path, "attributes"):
+            self.geometry = geometry_of(attributes_of(self._file, self.path), self.path)
         self.columns = {name: dataset.dtype for name, dataset in datasets.items()}
         self.n_hits = len(datasets["/hit/x"])
         self.n_bytes = sum(dataset.size * dataset.dtype.itemsize for dataset in datasets.values())
@@ -142,28 +153,25 @@ class HitsFile(_Hits):
         """The data sets, in this process, their structure checked again."""
         if self._file is not None and self._pid == os.getpid():
             return self._datasets
-        identity = _identity(self.path)
+        identity = identity_of(self.path)
         if self._identity not in (None, identity):
             raise HitsFileError(
                 f"Expected {self.path} as it was when first opened, got another file or other "
                 "content; open it again."
             )
-        file = _open_file(self.path, self.locking)
-        self._datasets = _structure(file, self.path)
+        file = open_file(self.path, self.locking)
+        try:
+            self._datasets = structure_of(file, self.path)
+        except HitsFileError:
+            file.close()
+            raise
         self._file, self._pid, self._identity = file, os.getpid(), identity
         return self._datasets
 
     def close(self) -> None:
-        """Close the file; what is read next opens it again."""
         if self._file is not None and self._pid == os.getpid():
             self._file.close()
         self._file, self._datasets = None, {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *problem: object) -> None:
-        self.close()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_file": None, "_datasets": {}, "_offset": None, "_held": {}}
@@ -206,7 +214,7 @@ class HitsFile(_Hits):
             check_hits(block, self.geometry, offset, where, start)
 
     def _read(self, source: Mapping[str, Any], name: str, start: int, stop: int) -> NDArray[Any]:
-        with _told(self.path, name):
+        with told(self.path, name):
             rows: NDArray[Any] = source[name][start:stop]
         return rows
 
@@ -286,7 +294,6 @@ class HitsFiles(_Hits):
             file.close()
 
     def close(self) -> None:
-        """Close all files."""
         for file in self.files:
             file.close()
 
@@ -336,10 +343,10 @@ def verify(path: str | os.PathLike[str], *, locking: bool | str | None = None) -
         `HitsFileError` names it.
     """
     place = Path(path).absolute()
-    file = _open_file(place, locking)
+    file = open_file(place, locking)
     with file:
-        datasets = _structure(file, place)
-        attributes = _attributes(file, place)
+        datasets = structure_of(file, place)
+        attributes = attributes_of(file, place)
         try:
             stored = json.loads(str(attributes.pop("content_hash")))
             stored = {str(name): str(digest) for name, digest in stored.items()}
@@ -353,7 +360,7 @@ def verify(path: str | os.PathLike[str], *, locking: bool | str | None = None) -
             digest = ContentHash(name, dataset.dtype, dataset.shape[1:])
             step = rows_of(_BLOCK_BYTES, dataset.dtype, dataset.shape)
             for start in range(0, len(dataset), step):
-                with _told(place, name):
+                with told(place, name):
                     rows = dataset[start : start + step]
                 digest.update(rows)
             found[name] = digest.hexdigest()
@@ -391,163 +398,3 @@ def _expand(paths: _Paths) -> list[Path]:
     if not found:
         raise ValueError("Expected at least one file, got none.")
     return found
-
-
-@contextmanager
-def _told(path: Path, what: str) -> Iterator[None]:
-    """Damaged HDF5 raises exceptions of many kinds: make them one, with the place."""
-    try:
-        yield
-    except HitsFileError:
-        raise
-    except Exception as problem:
-        reason = " ".join(str(problem).split()).rstrip(".") or type(problem).__name__
-        raise HitsFileError(
-            f"Expected to read `{what}` of {path}, got: {reason}; the file is damaged, restore it "
-            "from a copy."
-        ) from problem
-
-
-def _identity(path: Path) -> tuple[int, ...]:
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
-        raise HitsFileError(f"Expected a file at {path}, got a folder or a device.")
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _open_file(path: Path, locking: bool | str | None) -> Any:
-    _identity(path)  # a missing file, a folder and a pipe have a sentence of their own
-    with open(path, "rb"):  # and so has one that may not be read
-        pass
-    try:
-        # no chunk cache: an event is a small part of a chunk, and is read alone without one
-        return h5py.File(path, "r", locking=locking, rdcc_nbytes=0)
-    except Exception as problem:
-        reason = " ".join(str(problem).split())
-        if getattr(problem, "errno", None) in (errno.EAGAIN, errno.ENOLCK, errno.ENOSYS):
-            cure = "wait for its writer, or pass locking=False if the file system has no locks"
-        else:
-            cure = "it is of another kind, truncated or damaged: write or copy it again"
-        raise HitsFileError(
-            f"Expected a hits file at {path}, got one that HDF5 can't open ({reason}); {cure}."
-        ) from problem
-
-
-def _attributes(file: Any, path: Path) -> dict[str, str | int | float]:
-    """The root attributes that the format knows; others are not looked at."""
-    attributes: dict[str, str | int | float] = {}
-    with _told(path, "attributes"):
-        for name in ATTRIBUTES:
-            if name not in file.attrs:
-                continue
-            handle = file.attrs.get_id(name)
-            # strings of variable length lie in a heap without checksum: HDF5 can loop there forever
-            if handle.shape != () or handle.dtype.kind not in "biufS":
-                raise HitsFileError(
-                    f"Expected attribute `{name}` of {path} to be one number or string of fixed "
-                    f"length, got {handle.dtype} of shape {handle.shape}; np.bytes_ makes one."
-                )
-            value = file.attrs[name].item()
-            attributes[name] = value.decode() if isinstance(value, bytes) else value
-    return attributes
-
-
-def _geometry(attributes: Mapping[str, Any], path: Path) -> Geometry:
-    for name, wanted in (("format", FORMAT), ("format_version", VERSION)):
-        got = attributes.get(name)
-        if got != wanted:
-            cure = "a newer dense_imb may read it" if name != "format" else "convert it"
-            raise HitsFileError(
-                f"Expected attribute `{name}` of {path} to be {wanted!r}, got {got!r}; {cure}."
-            )
-    names = [field.name for field in fields(Geometry)]
-    for name in names:
-        value = attributes.get(name)
-        if not isinstance(value, (int, float)) and (name in names[:3] or value is not None):
-            raise HitsFileError(
-                f"Expected attribute `{name}` of {path} to be a number, got {value!r}."
-            )
-    return Geometry(**{name: attributes[name] for name in names if name in attributes})
-
-
-def _structure(file: Any, path: Path) -> dict[str, Any]:
-    """The data sets by path, once nothing about them is dangerous; no data is read here."""
-    found: dict[str, Any] = {}
-    with _told(path, "/"):
-        _check_links(file, path)
-    for group in ("event", "hit"):
-        with _told(path, f"/{group}"):
-            if not isinstance(file.get(group), h5py.Group):
-                raise HitsFileError(
-                    f"Expected a group `/{group}` in {path}, got {file.get(group)}; convert it."
-                )
-            _check_links(file[group], path)
-            names = list(file[group])
-        for name in names:
-            place = f"/{group}/{name}"
-            with _told(path, place):
-                dataset = file[place]
-                if not isinstance(dataset, h5py.Dataset):
-                    raise HitsFileError(
-                        f"Expected `{place}` of {path} to be a data set, got {dataset}; remove it."
-                    )
-                _check_storage(dataset, place, path)
-                check_dtype(place, dataset.dtype, dataset.shape, str(path))
-                found[place] = dataset
-    missing = [place for place in REQUIRED if place not in found]
-    if missing:
-        raise HitsFileError(
-            f"Expected data set `{missing[0]}` in {path}, got only {sorted(found)}; convert it."
-        )
-    with _told(path, "/"):
-        stored = sum(dataset.id.get_storage_size() for dataset in found.values())
-        if stored > path.stat().st_size:
-            raise HitsFileError(
-                f"Expected the data sets of {path} to fit in its {path.stat().st_size} bytes, "
-                f"got {stored} bytes declared stored; the file is damaged or hostile."
-            )
-    return found
-
-
-def _check_links(group: Any, path: Path) -> None:
-    """External and soft links read other files and places: hard ones only."""
-    for name in group:
-        link = group.get(name, getlink=True)
-        if not isinstance(link, h5py.HardLink):
-            raise HitsFileError(
-                f"Expected `{group.name.rstrip('/')}/{name}` of {path} to be stored in place, got "
-                f"a {type(link).__name__}; copy the data into the file."
-            )
-
-
-def _check_storage(dataset: Any, place: str, path: Path) -> None:
-    """Refuse data that is elsewhere, needs a plug-in, or is declared and not there."""
-    created = dataset.id.get_create_plist()
-    filters = {created.get_filter(k)[0] for k in range(created.get_nfilters())}
-    danger = None
-    if created.get_layout() == h5py.h5d.VIRTUAL:
-        danger = "a virtual data set over other files"
-    elif created.get_external_count():
-        danger = "external storage in other files"
-    elif filters - _FILTERS:
-        danger = f"filters {sorted(filters - _FILTERS)} that HDF5 needs plug-ins for"
-    if danger:
-        raise HitsFileError(
-            f"Expected `{place}` of {path} to be stored in place, got {danger}; copy the data "
-            "into the file."
-        )
-    shape, stored = dataset.shape, dataset.id.get_storage_size()
-    if shape is None:
-        raise HitsFileError(f"Expected `{place}` of {path} to hold rows, got no data space.")
-    declared = math.prod(shape) * dataset.dtype.itemsize
-    is_whole = True
-    if dataset.chunks is not None:
-        n_chunks = math.prod(math.ceil(n / c) for n, c in zip(shape, dataset.chunks, strict=True))
-        declared = n_chunks * math.prod(dataset.chunks) * dataset.dtype.itemsize
-        is_whole = n_chunks == 0 or (stored > 0 and dataset.id.get_num_chunks() >= n_chunks)
-    most = stored * _MAX_COMPRESSION + (1 << 20) if filters & {1, 32000} else stored
-    if not is_whole or declared > most:
-        raise HitsFileError(
-            f"Expected `{place}` of {path} to be stored whole, got {declared / 1e6:,.1f} MB "
-            f"declared and {stored / 1e6:,.1f} MB stored; the file is damaged or hostile."
-        )

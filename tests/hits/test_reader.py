@@ -47,9 +47,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def hits(folder: Path, request: pytest.FixtureRequest) -> Iterator[_Hits]:
     in_memory = request.param.endswith("memory")
     if request.param.startswith("three"):
-        files = HitsFiles(folder / "part*.h5", in_memory=in_memory)
-        yield files
-        files.close()
+        with HitsFiles(folder / "part*.h5", in_memory=in_memory) as files:
+            yield files
     else:
         with HitsFile(folder / "all.h5", in_memory=in_memory) as file:
             yield file
