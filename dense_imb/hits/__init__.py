@@ -1,7 +1,11 @@
-"""Sparse hits: events as flat arrays, their files, degradation, frames, simulation."""
+"""Sparse hits: events as flat arrays, their files, degradation, frames, simulation.
+
+The file format is written down in `dense_imb.hits.format`.
+"""
 
 from dense_imb.hits.degrade import Degradation, degrade
 from dense_imb.hits.events import Events, Geometry, concatenate
+from dense_imb.hits.format import HitsFileError
 from dense_imb.hits.frames import (
     Raster,
     encode,
@@ -14,7 +18,9 @@ from dense_imb.hits.frames import (
 )
 from dense_imb.hits.noise import Blob, Burst, HotLines, HotPixels, Measured, Profile, Uniform
 from dense_imb.hits.random import Draws
+from dense_imb.hits.reader import HitsFile, HitsFiles, collate_events, open_hits, verify
 from dense_imb.hits.simulate import PATTERNS, simulate
+from dense_imb.hits.writer import HitsWriter
 
 __all__ = [
     "PATTERNS",
@@ -24,20 +30,27 @@ __all__ = [
     "Draws",
     "Events",
     "Geometry",
+    "HitsFile",
+    "HitsFileError",
+    "HitsFiles",
+    "HitsWriter",
     "HotLines",
     "HotPixels",
     "Measured",
     "Profile",
     "Raster",
     "Uniform",
+    "collate_events",
     "concatenate",
     "degrade",
     "encode",
     "frames_to_events",
     "gap",
+    "open_hits",
     "paint",
     "points",
     "rasterise",
     "simulate",
     "ungap",
+    "verify",
 ]

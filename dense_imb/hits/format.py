@@ -1,0 +1,146 @@
+"""The hits file: HDF5, one format in and out, version 1.
+
+    /             attributes: format = "dense-imb-hits", format_version = 1, width, height,
+                  time_steps, x_mm, y_mm, t_ns (size of one step, where known), creator,
+                  content_hash; strings have fixed length (np.bytes_ makes them)
+    /event/offset uint64 (n_events + 1,): event i owns the hits offset[i] .. offset[i + 1] - 1
+    /event/...    further columns, one row an event: run, event id
+    /hit/x /hit/y uint16, 0 .. width - 1 and 0 .. height - 1
+    /hit/t        uint16 or float32, 1 .. time_steps
+    /hit/label    uint8, optional: 0 noise, 1.. signal classes
+    /hit/score /hit/keep   float32 and bool, in denoised files
+    /hit/...      further columns, one row a hit: charge
+
+Further columns are bool, integer or floating, (n, ...). Zero events, events without hits and
+events without signal are legal.
+
+`content_hash` is JSON, {"/hit/x": digest, ...}: for each data set the hex blake2b (16 bytes) of
+the line "<path> <dtype> <shape of a row>\\n", as in "/hit/x <u2 ()", and then of its rows, little
+endian in C order; under "/" that of the attributes above as JSON with sorted keys. How the rows
+are chunked or compressed does not enter. It finds flipped bits, not forgers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dense_imb.hits.events import Geometry
+
+FORMAT = "dense-imb-hits"
+VERSION = 1
+ATTRIBUTES = (
+    *("format", "format_version", "width", "height", "time_steps"),
+    *("x_mm", "y_mm", "t_ns", "creator", "content_hash"),
+)
+REQUIRED = ("/event/offset", "/hit/x", "/hit/y", "/hit/t")
+DTYPES: dict[str, tuple[np.dtype[Any], ...]] = {
+    "/event/offset": (np.dtype("<u8"),),
+    "/hit/x": (np.dtype("<u2"),),
+    "/hit/y": (np.dtype("<u2"),),
+    "/hit/t": (np.dtype("<u2"), np.dtype("<f4")),
+    "/hit/label": (np.dtype("u1"),),
+    "/hit/score": (np.dtype("<f4"),),
+    "/hit/keep": (np.dtype("?"),),
+}
+
+
+class HitsFileError(ValueError):
+    """A file that is no hits file, or a damaged or dangerous one."""
+
+
+def check_dtype(path: str, dtype: np.dtype[Any], shape: tuple[int, ...], where: str) -> None:
+    """Refuse a column of another type than the format's; `shape` is that of the data set."""
+    known = DTYPES.get(path)
+    if known is not None and (dtype not in known or len(shape) != 1):
+        listed = " or ".join(str(choice) for choice in known)
+        raise HitsFileError(
+            f"Expected `{path}` of {where} in one dimension of {listed}, "
+            f"got {dtype} of shape {shape}; convert it."
+        )
+    if dtype.kind not in "biuf" or dtype.itemsize > 8 or not shape or dtype.byteorder == ">":
+        raise HitsFileError(
+            f"Expected `{path}` of {where} to hold rows of bool, integer or floating numbers of "
+            f"at most 8 bytes, little endian, got {dtype} of shape {shape}; convert it or leave "
+            "it out."
+        )
+
+
+def check_offset(offset: NDArray[Any], n_hits: int, where: str) -> None:
+    """Refuse offsets that do not go from 0 up to the number of hits."""
+    if len(offset) == 0 or offset[0] != 0:
+        first = offset[0] if len(offset) else "none"
+        raise HitsFileError(
+            f"Expected `/event/offset` of {where} to begin with 0, got {first}; write it again."
+        )
+    backwards = np.flatnonzero(offset[1:] < offset[:-1])
+    if len(backwards):
+        event = int(backwards[0])
+        raise HitsFileError(
+            f"Expected `/event/offset` of {where} never to decrease, got {offset[event]} then "
+            f"{offset[event + 1]} in event {event}; write it again."
+        )
+    if offset[-1] != n_hits:
+        raise HitsFileError(
+            f"Expected `/event/offset` of {where} to end with the number of hits, {n_hits}, "
+            f"got {offset[-1]} after event {len(offset) - 2}; write it again."
+        )
+
+
+def check_hits(
+    columns: Mapping[str, NDArray[Any]],
+    geometry: Geometry,
+    offset: NDArray[Any],
+    where: str,
+    first: int = 0,
+) -> None:
+    """Refuse hits outside the frame and NaN; the columns begin with hit `first` of the offsets."""
+    bounds = {
+        "x": (0, geometry.width - 1),
+        "y": (0, geometry.height - 1),
+        "t": (1, geometry.time_steps),
+    }
+    for name, (low, high) in bounds.items():
+        column = columns[name]
+        # min and max pass NaN on, and need no array of bools
+        if len(column) == 0 or (column.min() >= low and column.max() <= high):
+            continue
+        hit = int(np.flatnonzero(~((column >= low) & (column <= high)))[0])
+        event = int(np.searchsorted(offset, first + hit, side="right")) - 1
+        raise HitsFileError(
+            f"Expected `/hit/{name}` of {where} from {low} to {high}, got {column[hit]} in event "
+            f"{event} (hit {first + hit}); drop that hit or declare a larger frame."
+        )
+
+
+class ContentHash:
+    """The running hash of one data set."""
+
+    def __init__(self, path: str, dtype: np.dtype[Any], row: tuple[int, ...]) -> None:
+        self._hash = hashlib.blake2b(digest_size=16)
+        self._hash.update(f"{path} {dtype.newbyteorder('<').str} {row}\n".encode())
+
+    def update(self, rows: NDArray[Any]) -> None:
+        if rows.size:  # an empty array has no buffer to show
+            little = rows.astype(rows.dtype.newbyteorder("<"), copy=False)
+            self._hash.update(np.ascontiguousarray(little).view(np.uint8).data)
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
+
+
+def attributes_digest(attributes: Mapping[str, object]) -> str:
+    """The hash of the root attributes, `content_hash` apart."""
+    text = json.dumps(dict(attributes), sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def rows_of(n_bytes: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
+    """How many rows of a data set of this shape fit into so many bytes, at least one."""
+    row = dtype.itemsize * int(np.prod(shape[1:], dtype=object))
+    return max(1, n_bytes // max(1, row))

@@ -1,0 +1,310 @@
+"""Write hits files: chunk by chunk, and all or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import json
+import math
+import os
+import secrets
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from dense_imb import __version__
+from dense_imb.hits.events import Events, Geometry
+from dense_imb.hits.format import (
+    DTYPES,
+    FORMAT,
+    VERSION,
+    ContentHash,
+    attributes_digest,
+    check_dtype,
+    check_hits,
+    check_offset,
+    rows_of,
+)
+
+_HIT_ROWS, _EVENT_ROWS = 16384, 4096  # of a chunk: 32 kB, small beside HDF5's chunk cache
+_BUFFER_BYTES = 4 << 20  # kept back until written, so that small batches cost little
+_KEEP_SIZE = 1  # fallocate's FALLOC_FL_KEEP_SIZE
+
+
+class HitsWriter:
+    """Write events to a hits file (see `dense_imb.hits.format`), batch by batch.
+
+    The file grows under a temporary name beside `path` and takes its name when the `with` block
+    ends well. After an exception the temporary file is gone and an older `path` is untouched.
+    Space is reserved before each write, since HDF5 can crash on a full disk.
+
+    Args:
+        path: where the file goes; its folder exists.
+        geometry: the frame of every batch.
+        overwrite: replace an existing file.
+        locking: h5py's file locking; False where a network file system has none.
+        estimated_bytes: what must be free to begin at all, where known.
+    Example:
+        >>> import tempfile, pathlib
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "tof.h5"
+        >>> frame = Geometry(width=88, height=128, time_steps=1000)
+        >>> one = Events(frame, np.array([0, 2]), np.array([3, 4]), np.array([5, 6]),
+        ...              np.array([500, 700]))
+        >>> with HitsWriter(path, frame) as writer:
+        ...     for _ in range(3):
+        ...         writer.append(one)
+        >>> writer.n_events, writer.n_hits
+        (3, 6)
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        geometry: Geometry,
+        *,
+        overwrite: bool = False,
+        locking: bool | str | None = None,
+        estimated_bytes: int | None = None,
+    ) -> None:
+        self.path = Path(os.path.realpath(path))  # through a link: replace the file, not the link
+        self.geometry = geometry
+        self.overwrite = overwrite
+        self.locking = locking
+        self.n_events = self.n_hits = 0
+        self._problem: BaseException | None = None
+        self._file: Any = None
+        self._columns: dict[str, _Column] = {}
+        self._temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(6)}.partial")
+        self._refuse_existing()
+        free = shutil.disk_usage(self.path.parent).free
+        if estimated_bytes is not None and free < estimated_bytes:
+            raise _no_space(self.path, estimated_bytes)
+
+    def __enter__(self) -> Self:
+        if self._file is not None or self._problem is not None or self.n_events:
+            raise ValueError("Expected a fresh HitsWriter for each file, got one used before.")
+        # "v110" has checksums in all metadata and an index that grows with the file
+        self._file = h5py.File(
+            self._temporary, "x", libver=("v110", "v110"), locking=self.locking, track_order=False
+        )
+        self._descriptor = os.open(self._temporary, os.O_RDWR)
+        return self
+
+    def append(self, events: Events) -> None:
+        """Write a batch at the end; a refused batch leaves the file as it was."""
+        if self._file is None:
+            raise ValueError("Expected `append` inside `with HitsWriter(...) as writer:`.")
+        if events.geometry != self.geometry:
+            raise ValueError(f"Expected events of {self.geometry}, got {events.geometry}.")
+        events = events.numpy()
+        where = f"the batch for {self.path}"
+        offset = np.asarray(events.offset)
+        check_offset(offset, events.n_hits, where)
+        check_hits(events.hit_columns(), self.geometry, offset, where)
+        end = offset[1:].astype(np.uint64) + np.uint64(self.n_hits)
+        rows = {"/event/offset": end if self._columns else np.insert(end, 0, 0)}
+        rows |= {f"/hit/{name}": column for name, column in events.hit_columns().items()}
+        for name, column in events.event.items():
+            if name == "offset":
+                raise ValueError("Expected no event column `offset`, got one; rename it.")
+            rows[f"/event/{name}"] = column
+        if self._columns and rows.keys() != self._columns.keys():
+            raise ValueError(
+                f"Expected the columns of the first batch, {sorted(self._columns)}, "
+                f"got {sorted(rows)}."
+            )
+        converted = {path: self._convert(path, np.asarray(column)) for path, column in rows.items()}
+        try:
+            if not self._columns:
+                self._create(converted)
+            for path, column in converted.items():
+                self._columns[path].pending.append(column)
+            self.n_events += len(events)
+            self.n_hits += events.n_hits
+            if sum(column.pending_bytes for column in self._columns.values()) > _BUFFER_BYTES:
+                self._flush()
+        except BaseException as problem:
+            self._problem = problem
+            raise
+
+    def _convert(self, path: str, column: NDArray[Any]) -> NDArray[Any]:
+        """A column in the type that the file has for it, no value changed but by rounding."""
+        name = path.split("/", 2)[2]
+        if not name or "/" in name or name == "." or "\0" in name:
+            raise ValueError(f"Expected the name of a column without slashes, got {name!r}.")
+        if path in self._columns:
+            dtype = self._columns[path].dtype
+        elif path == "/hit/t":
+            whole = column.dtype.kind in "iu" and self.geometry.time_steps < 65536
+            dtype = DTYPES[path][0 if whole else 1]
+        elif path in DTYPES:
+            dtype = DTYPES[path][0]
+        else:
+            dtype = column.dtype.newbyteorder("<")
+        check_dtype(path, dtype, column.shape, f"the batch for {self.path}")
+        with np.errstate(all="ignore"):
+            converted = column.astype(dtype)  # always a copy: the caller may reuse its arrays
+        exact = dtype.kind == column.dtype.kind == "f" or np.array_equal(converted, column)
+        row = self._columns[path].row if path in self._columns else column.shape[1:]
+        if not exact or column.shape[1:] != row:
+            raise ValueError(
+                f"Expected `{path}` to fit {dtype} rows of shape {row} as {self.path} has them, "
+                f"got {column.dtype} rows of shape {column.shape[1:]}; convert them first."
+            )
+        return converted
+
+    def _create(self, columns: dict[str, NDArray[Any]]) -> None:
+        made = {path: _Column(path, rows.dtype, rows.shape[1:]) for path, rows in columns.items()}
+        self._reserve(made)
+        for column in made.values():
+            column.create(self._file)
+        self._columns = made
+
+    def _reserve(self, columns: dict[str, _Column]) -> None:
+        """Make sure of the space before HDF5 needs it: it can crash on a full disk."""
+        data = sum(column.stored_bytes for column in columns.values())
+        needed = data + data // 64 + (64 << 10) + 1024 * len(columns)  # metadata, generously
+        try:
+            _fallocate(self._descriptor, needed)
+        except OSError as problem:
+            if problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise _no_space(self.path, needed) from problem
+            # this file system reserves nothing: look, and hope that nobody else fills it
+            missing = needed - os.fstat(self._descriptor).st_blocks * 512
+            if shutil.disk_usage(self.path.parent).free < missing:
+                raise _no_space(self.path, needed) from None
+
+    def _flush(self) -> None:
+        self._reserve(self._columns)
+        for column in self._columns.values():
+            column.flush()
+
+    def _refuse_existing(self) -> None:
+        if self.path.is_dir():
+            raise IsADirectoryError(f"Expected a file name, got the folder {self.path}.")
+        if self.path.exists() and not self.overwrite:
+            raise FileExistsError(
+                f"Expected no file at {self.path}, got one; choose another name or overwrite it "
+                "(overwrite=True)."
+            )
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if problem is None:
+                if self._problem is not None:  # caught by the caller, but the file is not whole
+                    raise self._problem
+                self._finish()
+        finally:
+            self._discard()
+
+    def _finish(self) -> None:
+        if not self._columns:
+            none = np.zeros(0, np.uint16)
+            self.append(Events(self.geometry, np.zeros(1, np.int64), none, none, none))
+        self._flush()
+        attributes: dict[str, Any] = {
+            "format": FORMAT,
+            "format_version": VERSION,
+            "creator": f"dense_imb {__version__}",
+            **{k: v for k, v in vars(self.geometry).items() if v is not None},
+        }
+        digests = {path: column.digest.hexdigest() for path, column in self._columns.items()}
+        digests["/"] = attributes_digest(attributes)
+        for name, value in {**attributes, "content_hash": json.dumps(digests)}.items():
+            # strings of fixed length: others lie in a heap without checksum
+            self._file.attrs[name] = np.bytes_(value) if isinstance(value, str) else value
+        self._file.close()
+        os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size)  # the reserve goes back
+        os.fsync(self._descriptor)
+        self._refuse_existing()  # it may have come meanwhile
+        os.replace(self._temporary, self.path)
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):  # some network file systems sync no folders
+                os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _discard(self) -> None:
+        """Close, and remove the temporary file if it did not become the file."""
+        try:
+            with contextlib.suppress(Exception):  # the first problem is the one to tell
+                self._file.close()
+            os.close(self._descriptor)
+        finally:
+            self._file = None
+            self._problem = self._problem or ValueError("closed")
+            self._temporary.unlink(missing_ok=True)
+
+
+class _Column:
+    """One growing data set, its rows not yet written, and its hash."""
+
+    def __init__(self, path: str, dtype: np.dtype[Any], row: tuple[int, ...]) -> None:
+        self.path, self.dtype, self.row = path, dtype, row
+        self.pending: list[NDArray[Any]] = []
+        self.digest = ContentHash(path, dtype, row)
+        most = _HIT_ROWS if path.startswith("/hit/") else _EVENT_ROWS
+        self.chunk_rows = min(most, rows_of(1 << 18, dtype, (0, *row)))
+        self.n_rows = 0
+
+    @property
+    def pending_bytes(self) -> int:
+        return sum(rows.nbytes for rows in self.pending)
+
+    @property
+    def stored_bytes(self) -> int:
+        """What the data set takes on disk once all is written: whole chunks."""
+        n_rows = self.n_rows + sum(len(rows) for rows in self.pending)
+        n_chunks = math.ceil(n_rows / self.chunk_rows)
+        return n_chunks * self.chunk_rows * self.dtype.itemsize * math.prod(self.row)
+
+    def create(self, file: Any) -> None:
+        self.dataset = file.create_dataset(
+            self.path,
+            shape=(0, *self.row),
+            maxshape=(None, *self.row),
+            chunks=(self.chunk_rows, *(max(1, size) for size in self.row)),
+            dtype=self.dtype,
+        )
+
+    def flush(self) -> None:
+        if not self.pending:
+            return
+        rows = np.concatenate(self.pending)
+        self.pending.clear()
+        self.digest.update(rows)
+        self.dataset.resize(self.n_rows + len(rows), axis=0)
+        self.dataset[self.n_rows :] = rows
+        self.n_rows += len(rows)
+
+
+def _no_space(path: Path, needed: int) -> OSError:
+    free = shutil.disk_usage(path.parent).free
+    return OSError(
+        errno.ENOSPC,
+        f"Expected room for {needed / 1e6:.1f} MB for {path.name}, got {free / 1e6:.1f} MB free "
+        f"in {path.parent}; free some or write elsewhere",
+    )
+
+
+def _fallocate(descriptor: int, size: int) -> None:
+    """Reserve the first `size` bytes of a file, its length unchanged (which os can't: ctypes)."""
+    try:
+        fallocate = ctypes.CDLL(None, use_errno=True).fallocate
+    except (AttributeError, OSError, TypeError):
+        raise OSError(errno.ENOSYS, "no fallocate") from None
+    fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
+    if fallocate(descriptor, _KEEP_SIZE, 0, size) != 0:
+        raise OSError(ctypes.get_errno(), "fallocate")

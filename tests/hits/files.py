@@ -1,0 +1,55 @@
+"""Events and hits files to test with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from dense_imb.hits import Events, Geometry, HitsWriter
+
+FRAME = Geometry(width=88, height=128, time_steps=1000, x_mm=0.4, t_ns=0.05)
+
+
+def some_events(n_events: int, seed: int = 0, mean: float = 20.0) -> Events:
+    """Events of every kind: many without hits, all columns that the format knows and further."""
+    rng = np.random.default_rng(seed)
+    count = rng.poisson(mean, n_events) * (rng.random(n_events) > 0.2)
+    n = int(count.sum())
+    return Events(
+        FRAME,
+        np.concatenate([[0], np.cumsum(count)]).astype(np.int64),
+        rng.integers(0, 88, n).astype(np.uint16),
+        rng.integers(0, 128, n).astype(np.uint16),
+        rng.integers(1, 1001, n).astype(np.uint16),
+        rng.integers(0, 3, n).astype(np.uint8),
+        hit={
+            "score": rng.random(n).astype(np.float32),
+            "keep": rng.random(n) > 0.5,
+            "momentum": rng.normal(size=(n, 3)),
+        },
+        event={
+            "run": np.arange(n_events) + 100 * seed,
+            "is_calibration": rng.random(n_events) > 0.5,
+        },
+    )
+
+
+def write(path: Path, events: Events, batch: int = 10_000, **options: object) -> Path:
+    with HitsWriter(path, events.geometry, **options) as writer:  # type: ignore[arg-type]
+        for start in range(0, len(events), batch):
+            writer.append(events[start : start + batch])
+    return path
+
+
+def assert_same(got: Events, wanted: Events) -> None:
+    assert got.geometry == wanted.geometry
+    np.testing.assert_array_equal(got.offset, wanted.offset)
+    for found, expected in (
+        (got.hit_columns(), wanted.hit_columns()),
+        (dict(got.event), dict(wanted.event)),
+    ):
+        assert found.keys() == expected.keys()
+        for name, column in expected.items():
+            assert found[name].dtype == column.dtype, name
+            np.testing.assert_array_equal(found[name], column, err_msg=name)
