@@ -191,7 +191,7 @@ class HitsWriter:
         if self.path.exists() and not self.overwrite:
             raise FileExistsError(
                 f"Expected no file at {self.path}, got one; choose another name or overwrite it "
-                "(overwrite=True)."
+                "(overwrite=True, --overwrite)."
             )
 
     def __exit__(
