@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dense_imb.cli import main
-from dense_imb.hits import HitsFile, verify
+from dense_imb.hits import Geometry, HitsFile, verify
 
 
 def run(*arguments: object) -> int:
@@ -42,11 +42,7 @@ def test_patterns_are_clean_and_filled_by_default(tmp_path):
     path = tmp_path / "clean.h5"
     run(path, "--events", 3, "--width", 40, "--height", 30, "--time-steps", 500, "--photons", 700)
     events = HitsFile(path)[:]
-    assert (events.geometry.width, events.geometry.height, events.geometry.time_steps) == (
-        40,
-        30,
-        500,
-    )
+    assert events.geometry == Geometry(width=40, height=30, time_steps=500)
     assert (events.label == 1).all()
     assert 3 * 100 < events.n_hits <= 3 * 700
 
