@@ -178,8 +178,8 @@ def clean_label(
     Where values cannot be read without waiting for an accelerator, an illegal label becomes
     n_classes + 1, which makes the loss NaN: no crash, and no silent number.
     """
-    if label.dtype == torch.bool and ignore_index is None:
-        return label, valid
+    if label.dtype == torch.bool and ignore_index is None and n_classes == 2:
+        return label, valid  # the fast way of two classes
     if label.dtype not in (torch.int32, torch.int64):
         label = label.long()
     if ignore_index is not None:

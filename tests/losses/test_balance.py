@@ -293,6 +293,22 @@ def test_an_illegal_label_is_refused_or_nan():
         assert _as_on_an_accelerator(error, label, 3, balance=Balance(), mask=mask) == 1
 
 
+@pytest.mark.parametrize("absent", ["skip", "zero"])
+def test_a_bool_label_is_an_index_whatever_the_number_of_classes(absent):
+    error = torch.rand(2, 6)
+    label = torch.tensor([[True, False, False, True, False, False]] * 2)
+    for n_classes in (2, 3):
+        balance = Balance(absent=absent, weight=(1.0, 2.0, 3.0)[:n_classes])
+        for scope in ("image", "batch"):
+            options = {"balance": replace(balance, scope=scope)}
+            torch.testing.assert_close(
+                balanced_mean(error, label, n_classes, **options),
+                balanced_mean(error, label.long(), n_classes, **options),
+            )
+    with pytest.raises(ValueError, match="`label` between 0 and 0, got 1"):
+        balanced_mean(error, label, 1, balance=Balance())
+
+
 def test_label_may_lack_its_channel_dimension():
     error = torch.rand(2, 3, 4, 5)
     label = torch.randint(0, 2, (2, 4, 5))
