@@ -20,7 +20,6 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from dense_imb.hits.events import Events
 from dense_imb.hits.frames import _pixel
@@ -92,7 +91,7 @@ class BlurredHits:
         sigma: of the Gaussian, in pixels.
     """
 
-    sigma: float = 4.0
+    sigma: float = 6.0
     name: ClassVar[str] = "blurred hits"
 
     def __post_init__(self) -> None:
@@ -121,7 +120,7 @@ class HitDensity:
         radius_t: reach in time steps.
     """
 
-    radius_xy: float = 15.0
+    radius_xy: float = 18.0
     radius_t: float = 100.0
     name: ClassVar[str] = "hit density"
 
@@ -173,7 +172,7 @@ class MedianFilter:
         size: of the window in pixels, odd.
     """
 
-    size: int = 11
+    size: int = 23
     name: ClassVar[str] = "median filter"
 
     def __post_init__(self) -> None:
@@ -203,9 +202,9 @@ class DBSCANScorer:
         min_samples: hits within reach, itself included, that make a hit the core of a cluster.
     """
 
-    radius_xy: float = 15.0
-    radius_t: float = 100.0
-    min_samples: int = 3
+    radius_xy: float = 20.0
+    radius_t: float = 75.0
+    min_samples: int = 5
     name: ClassVar[str] = "DBSCAN"
 
     def __post_init__(self) -> None:
@@ -264,18 +263,24 @@ def _read_filtered(events: Events, kernel: Tensor, *, is_mask: bool = False) -> 
     events = _with_tensors(events)
     kernel = kernel.to(events.x.device)
     height, width = events.geometry.height, events.geometry.width
+    # 8 x faster than conv2d in float64 on a CPU, and as exact
+    along_x, along_y = _convolution(kernel, width), _convolution(kernel, height)
     read = [kernel.new_zeros(0)]
     for start in range(0, len(events), _AT_ONCE):
         part = events[start : start + _AT_ONCE]
         pixel = _pixel(part, part.event_index())
         count = torch.bincount(pixel, minlength=len(part) * height * width)
         count = (count.clamp(max=1) if is_mask else count).to(kernel.dtype)
-        frame = count.reshape(-1, 1, height, width)
-        half = len(kernel) // 2
-        along_x = F.conv2d(frame, kernel.reshape(1, 1, 1, -1), padding=(0, half))
-        filtered = F.conv2d(along_x, kernel.reshape(1, 1, -1, 1), padding=(half, 0))
+        filtered = along_y @ count.reshape(-1, height, width) @ along_x
         read.append(filtered.flatten()[pixel])
     return torch.cat(read)
+
+
+def _convolution(kernel: Tensor, size: int) -> Tensor:
+    """(size, size) matrix that convolves a line of pixels with a symmetric kernel, 0 outside."""
+    pixel, half = torch.arange(size, device=kernel.device), len(kernel) // 2
+    lag = pixel[:, None] - pixel + half
+    return kernel[lag.clamp(0, 2 * half)].masked_fill((lag < 0) | (lag > 2 * half), 0.0)
 
 
 def _check_positive(name: str, value: float) -> None:

@@ -46,13 +46,13 @@ N_SIGNAL, N_NOISE = 30, (200, 500)
 FIRST_TEST = 1_000_000  # events below are for validation
 CHOICE_SEED = 1000
 GRID: dict[Any, dict[str, tuple[float, ...]]] = {
-    BlurredHits: {"sigma": (1.5, 2, 3, 4, 5, 6, 8, 10, 14)},
-    HitDensity: {"radius_xy": (10, 15, 20, 25, 30, 40), "radius_t": (50, 75, 100, 150, 200, 300)},
-    MedianFilter: {"size": (3, 5, 7, 9, 11, 15, 19, 23, 27, 35)},
+    BlurredHits: {"sigma": (2, 3, 4, 5, 6, 7, 8, 10)},
+    HitDensity: {"radius_xy": (10, 15, 18, 20, 25), "radius_t": (50, 75, 90, 100, 120, 150)},
+    MedianFilter: {"size": (3, 7, 11, 15, 19, 21, 23, 25, 27, 35)},
     DBSCANScorer: {
-        "radius_xy": (10, 15, 20, 25, 30),
-        "radius_t": (50, 75, 100, 150),
-        "min_samples": (2, 3, 4, 5, 6),
+        "radius_xy": (15, 18, 20, 22, 25),
+        "radius_t": (60, 75, 90, 100),
+        "min_samples": (3, 4, 5, 6, 7),
     },
 }
 
