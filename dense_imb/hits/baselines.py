@@ -120,8 +120,8 @@ class HitDensity:
         radius_t: reach in time steps.
     """
 
-    radius_xy: float = 18.0
-    radius_t: float = 100.0
+    radius_xy: float = 20.0
+    radius_t: float = 120.0
     name: ClassVar[str] = "hit density"
 
     def __post_init__(self) -> None:
@@ -172,7 +172,7 @@ class MedianFilter:
         size: of the window in pixels, odd.
     """
 
-    size: int = 23
+    size: int = 21
     name: ClassVar[str] = "median filter"
 
     def __post_init__(self) -> None:
@@ -202,8 +202,8 @@ class DBSCANScorer:
         min_samples: hits within reach, itself included, that make a hit the core of a cluster.
     """
 
-    radius_xy: float = 20.0
-    radius_t: float = 75.0
+    radius_xy: float = 18.0
+    radius_t: float = 100.0
     min_samples: int = 5
     name: ClassVar[str] = "DBSCAN"
 
