@@ -174,6 +174,30 @@ def test_a_hit_does_not_count_itself_but_its_twin():
         assert rule.score(twins).tolist() == [0.5, 0.5]
 
 
+@SPATIAL
+def test_events_do_not_see_each_other(name):
+    one = Events(Geometry(), np.array([0, 1]), *np.array([[40], [40], [500]]))
+    alone = scorer(name).score(one)
+    assert scorer(name).score(concatenate([one] * 9)).equal(alone.repeat(9))
+
+
+def test_a_border_of_two_clusters_joins_the_same_one_in_any_order():
+    pytest.importorskip("sklearn", reason="DBSCANScorer needs scikit-learn")
+    x = np.array([0, 1, 2, 4, 6, 7, 8, 9])  # cores at 2, 6 and 7; 4 reaches both sides
+    for order in (slice(None), slice(None, None, -1)):
+        events = Events(Geometry(12, 9, 40), np.array([0, 8]), x[order], 0 * x + 4, 0 * x + 5)
+        score = DBSCANScorer(2.2, 7.0, 4).score(events)
+        torch.testing.assert_close(score, torch.full((8,), 0.8))
+
+
+@pytest.mark.parametrize(("rule", "step"), [(BlurredHits(), 2.0**-32), (HitDensity(), 2.0**-30)])
+def test_sums_are_exact_so_no_order_can_change_them(monkeypatch, rule, step):
+    monkeypatch.setattr(module, "_odds_to_score", lambda odds: odds)
+    steps = rule.score(crowded(20, 30, seed=12)) / step
+    assert steps.equal(steps.round())
+    assert steps.max() > 1 / step
+
+
 def test_density_looks_at_time_and_the_blur_does_not():
     events = Events(Geometry(), np.array([0, 2]), *np.array([[40, 41], [40, 40], [1, 1000]]))
     assert (BlurredHits().score(events) > 0.4).all()
