@@ -2,7 +2,7 @@
 
     python experiments/benchmarks/hit_baselines.py
     python experiments/benchmarks/hit_baselines.py --events 200 --seeds 0
-    python experiments/benchmarks/hit_baselines.py --choose --validation-events 500   # their parameters
+    python experiments/benchmarks/hit_baselines.py --choose --validation-events 500   # parameters
 
 Needs scikit-learn for DBSCAN. On one core the table takes 70 s, --choose with 500 validation
 events another 70 s. Writes runs/hit_baselines.json.
