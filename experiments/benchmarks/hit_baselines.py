@@ -11,6 +11,15 @@ Each threshold is chosen on validation events for the wanted retention and appli
 events, so the retention there is measured, not set. A scorer is given the visible hits, those a
 frame would show. `--choose` tries every combination of GRID on validation events of a seed that
 the table does not use, and prints the best by their removal at 97 % retention.
+
+Answer (7789100, seeds 0 to 2, noise removed in % at 97 / 95 % retention):
+
+    noise hits      200            500
+    hit density     67.6 / 77.5    47.0 / 58.2
+    DBSCAN          62.1 / 70.4    13.8 / 15.2   (its parameters are those for 200)
+    blurred hits    23.2 / 31.6    14.7 / 20.4
+    median filter   16.0 / 25.4    11.9 / 15.8
+    identity, blank  0.0 /  0.0     0.0 /  0.0   (all scores are ties, kept together)
 """
 
 from __future__ import annotations
