@@ -194,7 +194,7 @@ class DBSCANScorer:
     Distances are those of `HitDensity`, and neighbours those with d <= 1. Hits at the border of
     two clusters go to the one of the first hit by x, then y, then t, not to the one listed first.
 
-    Needs scikit-learn (`pip install scikit-learn`, at least 1.3).
+    Needs scikit-learn (`pip install scikit-learn`, or the extra `clustering`).
 
     Args:
         radius_xy: reach in pixels.

@@ -180,7 +180,9 @@ class Events:
 
 
 def _readable(column: Array) -> Array:
-    """NumPy types that torch lacks, widened."""
+    """NumPy types that torch lacks, widened; strides that it lacks, copied."""
+    if isinstance(column, np.ndarray):
+        column = np.ascontiguousarray(column)
     if isinstance(column, np.ndarray) and column.dtype in (np.uint16, np.uint32, np.uint64):
         return column.astype(np.int64)
     return column
