@@ -216,3 +216,14 @@ def test_ignored_labels_are_left_out():
 
 def test_functions_and_modules_are_both_public():
     assert {"acb_mse_loss", "balanced_mean", "balanced_regression_loss"} <= set(losses.__all__)
+
+
+@pytest.mark.parametrize("n_edges", [1, 15, 40])
+def test_compiled_bins_are_the_same_bins(n_edges):
+    """Few edges are compared one by one there, many are searched."""
+    torch.compiler.reset()
+    bins = ValueBins([i / n_edges for i in range(n_edges)])
+    target = torch.cat([torch.rand(200), torch.tensor(bins.edges), torch.tensor([-1.0, 2.0])])
+    compiled = torch.compile(lambda t: bins(t, t), fullgraph=True, backend="aot_eager")
+    for value in (target, target.double(), (4 * target).int()):
+        assert torch.equal(compiled(value), bins(value, value))
