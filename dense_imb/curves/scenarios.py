@@ -188,7 +188,8 @@ class Probability(Scenario):
     def __iter__(self) -> Iterator[Point]:
         # most of the points below 0.1, where the losses differ, and some close to 1
         low = np.geomspace(1e-5, 0.1, self.points // 2)
-        near_one = 1 - np.geomspace(0.1, EPS, max(self.points // 8, 1) + 1)[1:]
+        rest = np.geomspace(0.1, 1e-3, max(self.points // 8, 1))[1:]
+        near_one = 1 - np.append(rest, EPS)
         middle = np.linspace(0.1, 0.9, self.points - low.size - near_one.size)[1:]
         grid = _through(np.concatenate([[EPS], low, middle, near_one]), [0.01, 0.5, 0.9])
         target = torch.ones(1, 1, 1, dtype=torch.long)
