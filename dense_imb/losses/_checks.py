@@ -85,6 +85,11 @@ def check_floating(name: str, value: Tensor) -> None:
         )
 
 
+def widen_half(value: Tensor) -> Tensor:
+    """16-bit floats as float32: their sums stick and their squares overflow at 256."""
+    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+
+
 def check_integral(name: str, value: Tensor) -> None:
     """Refuse what is neither bool nor integer."""
     check_tensor(name, value)

@@ -18,8 +18,9 @@ from dense_imb.losses._checks import (
     check_label_range,
     check_tensor,
     values_are_readable,
+    widen_half,
 )
-from dense_imb.losses.balance import valid_pixels
+from dense_imb.losses.balance import both, valid_pixels
 
 SUM_TOLERANCE = 1e-2  # probabilities may come from float16
 
@@ -57,8 +58,7 @@ def pixel_target(
         )
     if target.is_complex():
         raise TypeError(f"Expected `target` to be real, got {target.dtype}.")
-    if logits.dtype in (torch.float16, torch.bfloat16):
-        logits = logits.float()
+    logits = widen_half(logits)
     is_binary = logits.shape[1] == 1
     pixels = logits[:, 0]  # (B, *spatial), for its shape
     if is_binary:
@@ -76,8 +76,7 @@ def pixel_target(
     else:
         target = without_channel("target", target, pixels, shown=logits)
         if ignore_index is not None:
-            is_used = target != ignore_index
-            valid = is_used if valid is None else valid & is_used
+            valid = both(valid, target != ignore_index)
         if is_binary and target.is_floating_point():
             label, probability = _of_foreground(target, valid, soft_for)
         else:
@@ -174,8 +173,7 @@ def _of_each_class(
     probability = target.float() if not target.is_floating_point() else target
     highest, label = probability.max(1)
     if ignore_index is not None:
-        is_used = label != ignore_index
-        valid = is_used if valid is None else valid & is_used
+        valid = both(valid, label != ignore_index)
     is_sound = (probability.sum(1) - 1).abs() <= SUM_TOLERANCE
     is_sound = is_sound & (probability.amin(1) >= 0)
     is_one_hot = is_sound & (highest == 1)

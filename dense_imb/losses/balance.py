@@ -21,6 +21,7 @@ from dense_imb.losses._checks import (
     class_numbers,
     expand_pixels,
     values_are_readable,
+    widen_half,
 )
 
 Scope = Literal["image", "batch", "global"]
@@ -134,6 +135,7 @@ def balanced_mean(
         ...               balance=Balance())
         tensor(3.)
     """
+    check_reduction(reduction)
     check_floating("error", error)
     check_integral("label", label)
     label = expand_pixels("label", label, error, "error")
@@ -166,8 +168,13 @@ def valid_pixels(
                 f"Expected `pixel_weight` of at least 0, got {float(pixel_weight.min())}."
             )
         is_weighted = expand_pixels("pixel_weight", pixel_weight, like, like_name).bool()
-        valid = is_weighted if valid is None else valid & is_weighted
+        valid = both(valid, is_weighted)
     return valid
+
+
+def both(valid: Tensor | None, more: Tensor) -> Tensor:
+    """Where both hold; None holds everywhere."""
+    return more if valid is None else valid & more
 
 
 def clean_label(
@@ -183,8 +190,7 @@ def clean_label(
     if label.dtype not in (torch.int32, torch.int64):
         label = label.long()
     if ignore_index is not None:
-        is_used = label != ignore_index
-        valid = is_used if valid is None else valid & is_used
+        valid = both(valid, label != ignore_index)
     if values_are_readable(label):
         check_label_range(name, label, n_classes, valid)
     else:
@@ -211,10 +217,8 @@ def reduce_balanced(
     `is_clean` says that the error map was made of input cleaned where not valid, and holds no NaN
     there; `may_overwrite`, that nobody else needs it, which saves a buffer of its size.
     """
-    check_reduction(reduction)
     balance.check_n_classes(n_classes)
-    if error.dtype in (torch.float16, torch.bfloat16):
-        error = error.float()
+    error = widen_half(error)
     weight = None
     if valid is not None:
         if not is_clean:
@@ -328,14 +332,18 @@ class _Classes:
         """To every pixel the number of its class; NaN where its label is illegal."""
         if self.is_bool:
             return torch.where(self.label, of_class[:, 1:], of_class[:, :1])
-        table = F.pad(F.pad(of_class, (0, 1), value=0.0), (0, 1), value=torch.nan)
-        return table.reshape(-1).index_select(0, self.slot.reshape(-1))
+        return slot_table(of_class).reshape(-1).index_select(0, self.slot.reshape(-1))
 
     def _bincount(self, pixel: Tensor | None) -> Tensor:
         n_rows = self.label.shape[0]
         weights = None if pixel is None else pixel.reshape(-1)
         total = torch.bincount(self.slot.reshape(-1), weights, n_rows * self.n_slots)
         return total.view(n_rows, self.n_slots)[:, : self.n_classes]
+
+
+def slot_table(of_class: Tensor) -> Tensor:
+    """(..., C) -> (..., C + 2): 0 for a pixel that does not count, NaN for an illegal label."""
+    return F.pad(F.pad(of_class, (0, 1), value=0.0), (0, 1), value=torch.nan)
 
 
 def _count_true(is_true: Tensor) -> Tensor:  # (rows, pixels) -> (rows,)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Unpack
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dense_imb.losses._checks import (
@@ -32,6 +31,7 @@ from dense_imb.losses.balance import (
     class_sums,
     class_tensor,
     reduce_balanced,
+    slot_table,
 )
 from dense_imb.losses.penalty import Penalty, check_penalty
 
@@ -80,9 +80,14 @@ def pixel_loss(
     def error(pixels: PixelTarget) -> Tensor:
         return penalty_of(penalty, adjustment, pixels)
 
-    refusing = adjustment is not None and not adjustment.takes_soft_targets
-    soft_for = type(adjustment).__name__ if refusing else None
-    return mean_of_pixels(error, logits, target, soft_for=soft_for, **options)
+    return mean_of_pixels(error, logits, target, soft_for=_refusing(adjustment), **options)
+
+
+def _refusing(adjustment: Adjustment | None) -> str | None:
+    """The adjustment's name, if it refuses soft targets."""
+    if adjustment is None or adjustment.takes_soft_targets:
+        return None
+    return type(adjustment).__name__
 
 
 def penalty_of(penalty: Penalty, adjustment: Adjustment | None, pixels: PixelTarget) -> Tensor:
@@ -174,8 +179,7 @@ def _plain_mean(
         table = torch.ones(pixels.n_classes, dtype=error.dtype, device=error.device)
         if class_weight is not None:
             table = weights_of_class(class_weight, pixels.n_classes, error)
-        table = F.pad(F.pad(table, (0, 1), value=0.0), (0, 1), value=torch.nan)
-        share = table.index_select(0, pixels.slot.reshape(-1)).view_as(error)
+        share = slot_table(table).index_select(0, pixels.slot.reshape(-1)).view_as(error)
     if pixels.pixel_weight is not None:
         assert share is not None
         assert pixels.valid is not None
@@ -264,11 +268,11 @@ class ClassificationLoss(Loss):
     def forward(self, logits: Tensor, target: Tensor, **options: Unpack[CallOptions]) -> Any:
         """The loss of logits (B, C, *spatial); see `pixel_loss` for targets and options."""
         check_options(type(self).__name__, options, CallOptions)
-        return mean_of_pixels(
+        return _mean_of_pixels(
             self.error,
             logits,
             target,
-            soft_for=self.soft_for,
+            self.soft_for,
             class_weight=self.class_weight,
             ignore_index=self.ignore_index,
             balance=self.balance,
@@ -307,9 +311,7 @@ class PixelLoss(ClassificationLoss):
 
     @property
     def soft_for(self) -> str | None:
-        if self.adjustment is None or self.adjustment.takes_soft_targets:
-            return None
-        return type(self.adjustment).__name__
+        return _refusing(self.adjustment)
 
     def error(self, pixels: PixelTarget) -> Tensor:
         return penalty_of(self.penalty, self.adjustment, pixels)

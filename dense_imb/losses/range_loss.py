@@ -14,6 +14,7 @@ from dense_imb.losses._checks import (
     check_floating,
     check_integral,
     check_tensor,
+    widen_half,
 )
 from dense_imb.losses._module import Loss
 
@@ -86,8 +87,7 @@ def _flat(
             "Expected `features` of the shape (N, D) or (B, D, *spatial), "
             f"got {tuple(features.shape)}."
         )
-    if features.dtype in (torch.float16, torch.bfloat16):
-        features = features.float()
+    features = widen_half(features)
     batch, _, *spatial = features.shape
     flat = [_without_channel("label", label, (batch, *spatial))]
     if mask is not None:

@@ -17,6 +17,7 @@ from dense_imb.losses._checks import (
     check_same_shape,
     check_tensor,
     expand_pixels,
+    widen_half,
 )
 from dense_imb.losses._module import Loss
 from dense_imb.losses._options import CallOptions, check_options, shows_options
@@ -124,8 +125,7 @@ def balanced_regression_loss(
         pixel_class, valid = clean_label("label", pixel_class, n_classes, ignore_index, valid)
 
     # a 16-bit square would overflow at 256, so widen before, not after
-    if prediction.dtype in (torch.float16, torch.bfloat16):
-        prediction = prediction.float()
+    prediction = widen_half(prediction)
     target = target.to(prediction.dtype)
     if valid is not None:
         # clean what the error is made of: 0 x NaN would be left in the gradient otherwise
