@@ -1,0 +1,57 @@
+"""The command `dense-imb`: arguments in, library calls out, one file a command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from dense_imb import __version__
+from dense_imb.cli import curves, losses, simulate
+from dense_imb.cli._parser import Parser
+
+# each has `make_parser`, `run` and one line of help, `SUMMARY`
+_COMMANDS: dict[str, ModuleType] = {
+    "curves": curves,
+    "losses": losses,
+    "simulate": simulate,
+}
+
+
+def _build_parser() -> Parser:
+    parser = Parser(
+        prog="dense-imb",
+        description="Segmentation and autoencoders when almost every pixel is of the wrong class.",
+        version=__version__,
+    )
+    commands = parser.add_subcommands(required=True, dest="command")
+    for name, command in _COMMANDS.items():
+        commands.add_subcommand(name, command.make_parser(), help=command.SUMMARY)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; 0 on success, 2 on bad input."""
+    Parser.commands = {name: command.make_parser for name, command in _COMMANDS.items()}
+    Parser.typed = sys.argv[1:] if arguments is None else list(arguments)
+    options = _build_parser().parse_args(list(Parser.typed))
+    try:
+        _COMMANDS[options.command].run(options[options.command])
+    except BrokenPipeError:  # the reader, `head` say, has seen enough
+        sys.stderr.close()
+        return 0
+    except (ValueError, TypeError, OSError) as problem:
+        sentence = str(problem)
+        if isinstance(problem, OSError) and problem.filename and problem.strerror:
+            sentence = f"{problem.strerror}: {problem.filename}."
+        print(f"dense-imb {options.command}: error: {sentence}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"dense-imb {options.command}: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def entry_point() -> None:
+    """What the installed command runs."""
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""The parser that all commands share: what it refuses, it refuses in one line."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, NoReturn
+
+from jsonargparse import ArgumentParser, set_parsing_settings
+
+# No value that a user types may name an import; what a command needs is looked up by our own code.
+set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=["dense_imb"])
+
+
+# what jsonargparse calls the types of our options
+_KINDS = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false"}
+
+
+class Parser(ArgumentParser):
+    """An ArgumentParser that says in one line what was wanted, what came, and the cure."""
+
+    typed: ClassVar[Sequence[str]] = ()  # the arguments: a parser knows its own part of them only
+    commands: ClassVar[Mapping[str, Callable[[], Parser]]] = {}  # the others, to suggest names of
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        sentence = " ".join(str(message).split())
+        command = next((word for word in self.typed if word in self.commands), None)
+        if unknown := re.match(r"unrecognized arguments: (.*)", sentence):
+            sentence = f"Expected options that exist, got {unknown[1]}."
+            options = self.commands[command]()._option_string_actions if command else []
+            near = difflib.get_close_matches(re.split("[= ]", unknown[1])[0], options, n=1)
+            sentence += f" Did you mean {near[0]}?" if near else ""
+        elif wrong := re.match(r'Parser key "([^"]+)": .*(?:Given|Got) value: (.*)', sentence):
+            kind = r"Expected an? (?:<class '(\w+)'>|typing\.Literal\[(.*?)\])"
+            kinds = [
+                choices or _KINDS.get(name, name) for name, choices in re.findall(kind, sentence)
+            ]
+            wanted = " or ".join(one for one in dict.fromkeys(kinds) if one != "NoneType")
+            key = wrong[1].split(".")[-1]
+            sentence = f"Expected `{key}` to be {wanted}, got {wrong[2]}."
+        elif invalid := re.search(r"invalid choice: (\S+)", sentence):
+            near = difflib.get_close_matches(invalid[1].strip("'"), self.commands, n=1)
+            sentence = f"Expected a command, {', '.join(self.commands)}, got {invalid[1]}."
+            sentence += f" Did you mean {near[0]}?" if near else ""
+        elif '"command"' in sentence:
+            sentence = f"Expected a command, {', '.join(self.commands)}, got none."
+        program = f"dense-imb {command}" if command else "dense-imb"
+        self.exit(2, f"{program}: error: {sentence} (--help lists the options)\n")

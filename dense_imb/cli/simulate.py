@@ -1,0 +1,72 @@
+"""`dense-imb simulate`: a hits file of simulated events."""
+
+from __future__ import annotations
+
+from jsonargparse import Namespace
+
+from dense_imb.cli._parser import Parser
+
+SUMMARY = "make a hits file of simulated events"
+_AT_ONCE = 256  # events whose arrays still fit the cache
+
+
+def make_parser() -> Parser:
+    """Return the parser of the options."""
+    parser = Parser(
+        description="Simulate events of a time-of-flight detector, and write a hits file. Without "
+        "--signal and --noise the patterns are clean and filled, to be degraded later.",
+        epilog="Example: dense-imb simulate tof.h5 --pattern arc --signal 30 --noise 200",
+    )
+    parser.add_argument("file", type=str, help="the hits file to write")
+    parser.add_argument("--events", type=int, default=20_000, help="events to make")
+    parser.add_argument(
+        "--pattern",
+        type=str,
+        nargs="+",
+        default=["arc"],
+        help="arc, cross, line, v, parabola, ring, hemisphere, torch; several are drawn alike",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the random numbers")
+    parser.add_argument("--width", type=int, default=88, help="of the frame, in pixels")
+    parser.add_argument("--height", type=int, default=128, help="of the frame, in pixels")
+    parser.add_argument("--time-steps", type=int, default=1000, help="times run from 1 to this")
+    parser.add_argument("--photons", type=int, default=1500, help="of each pattern")
+    parser.add_argument("--patterns-per-event", type=int, default=1, help="in each event")
+    parser.add_argument("--signal", type=int | None, help="signal hits to keep; all by default")
+    parser.add_argument("--noise", type=int, default=0, help="noise hits to add to each event")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
+    return parser
+
+
+def run(options: Namespace) -> None:
+    """Do what the options say."""
+    from tqdm.auto import tqdm
+
+    from dense_imb.hits import PATTERNS, Degradation, Geometry, HitsWriter, degrade, simulate
+    from dense_imb.losses._checks import check_at_least, check_choice
+
+    check_at_least("events", options.events, 0)
+    geometry = Geometry(options.width, options.height, options.time_steps)
+    degradation = Degradation(signal=options.signal, noise=options.noise)
+    is_degraded = options.signal is not None or options.noise > 0
+    for name in options.pattern:
+        check_choice("pattern", name, PATTERNS)
+    writer = HitsWriter(options.file, geometry, overwrite=options.overwrite)
+    with writer, tqdm(total=options.events, desc="simulate", unit="event") as bar:
+        for first in range(0, max(options.events, 1), _AT_ONCE):
+            count = min(_AT_ONCE, options.events - first)
+            events = simulate(
+                options.pattern,
+                count,
+                options.seed,
+                geometry,
+                first_event=first,
+                patterns_per_event=options.patterns_per_event,
+                n_photons=options.photons,
+            )
+            if is_degraded:
+                index = range(first, first + count)
+                events = degrade(events, degradation, seed=options.seed, event_index=[*index])
+            writer.append(events)
+            bar.update(count)
+    print(f"{options.file}: {writer.n_events} events, {writer.n_hits} hits")

@@ -1,0 +1,1 @@
+"""Data sets on disk: images with masks, and hits files made from other formats."""
