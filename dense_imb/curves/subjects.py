@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import ast
 import copy
-import importlib
-import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-import dense_imb.losses
 from dense_imb.losses._checks import check_choice
 from dense_imb.losses.catalogue import CATALOGUE
+from dense_imb.losses.parse import parse_loss, split_call
 
 # the name of each of our losses, and what it is fed
 CATALOGUED = {entry.name: entry.feeds_on for entry in CATALOGUE}
@@ -136,106 +132,8 @@ def _what_it_takes(loss: nn.Module) -> tuple[str, str]:
 
 def parse_losses(texts: Sequence[str]) -> dict[str, nn.Module]:
     """The losses that typed names mean, by the shortest name that tells them apart."""
-    calls = [_split(text)[1].removesuffix("()") for text in texts]
+    calls = [split_call(text)[1].removesuffix("()") for text in texts]
     return {
         text if calls.count(call) > 1 else call: parse_loss(text)
         for text, call in zip(texts, calls, strict=True)
     }
-
-
-def parse_loss(text: str) -> nn.Module:
-    """The loss that a typed name means.
-
-    A public name of `dense_imb.losses` or an import path `package.module:Class`, with options as
-    Python literals. Nothing is evaluated; what is imported has to be an `nn.Module` class. The
-    option `balance` of our losses takes the arguments of a `Balance`, {} for its defaults.
-
-    Example:
-        >>> parse_loss("torch.nn:HuberLoss(delta=2.0)").delta
-        2.0
-    """
-    path, call = _split(text)
-    class_name, positional, keywords = _parse_call(call, text)
-    if path is not None:
-        loss_class = _import(path, class_name, text)
-    else:
-        check_choice("loss", class_name, CATALOGUED)
-        loss_class = getattr(dense_imb.losses, class_name)
-    try:
-        if path is None and keywords.get("balance") is not None:
-            keywords["balance"] = _balance(keywords["balance"])
-        return loss_class(*positional, **keywords)
-    except Exception as problem:  # a loss of the caller's may refuse its options in any way
-        raise ValueError(
-            f"Expected options that {class_name} takes, got {text!r}: {_sentence(problem)}"
-        ) from (problem)
-
-
-def _balance(arguments: object) -> dense_imb.losses.Balance:
-    if not isinstance(arguments, dict):
-        raise TypeError(
-            f"Expected `balance` to be the arguments of a Balance, got {arguments!r}; "
-            "write balance={} for its defaults."
-        )
-    return dense_imb.losses.Balance(**arguments)
-
-
-def _split(text: str) -> tuple[str | None, str]:
-    """The module, if there is one, and what is called."""
-    before, parenthesis, options = text.strip().partition("(")
-    path, colon, name = before.rpartition(":")
-    return path if colon else None, name + parenthesis + options
-
-
-def _parse_call(call: str, text: str) -> tuple[str, list[Any], dict[str, Any]]:
-    try:
-        tree = ast.parse(call, mode="eval").body
-        if isinstance(tree, ast.Name):
-            return tree.id, [], {}
-        if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name):
-            keywords = {str(option.arg): option.value for option in tree.keywords if option.arg}
-            if len(keywords) == len(tree.keywords):
-                return (
-                    tree.func.id,
-                    [ast.literal_eval(option) for option in tree.args],
-                    {name: ast.literal_eval(option) for name, option in keywords.items()},
-                )
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        pass
-    raise ValueError(
-        "Expected a loss as a name of the catalogue or package.module:Class, with options as "
-        'literals, "FocalLoss(gamma=2.0)" or "FocalLoss(balance={})" say, '
-        f"got {text!r}."
-    )
-
-
-def _import(path: str, class_name: str, text: str) -> type[nn.Module]:
-    if path.endswith(".py") or "/" in path:
-        raise ValueError(
-            f"Expected an import path, package.module:Class, got the file {path!r}; run in its "
-            "folder and leave the .py away."
-        )
-    # the installed command does not look where it was started; a user's own file lies there
-    searched = list(sys.path)
-    sys.path.append(str(Path.cwd()))
-    try:
-        module = importlib.import_module(path)
-    except Exception as problem:  # importing runs the module, which may fail in any way
-        sentence = " ".join(f"{type(problem).__name__}: {problem}".split())
-        raise ValueError(
-            f"Expected an import path that resolves, got {text!r} ({sentence})."
-        ) from (problem)
-    finally:
-        sys.path[:] = searched
-    found = getattr(module, class_name, None)
-    if found is None:
-        raise ValueError(f"Expected a class of the module {path}, got {class_name!r}.")
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise ValueError(f"Expected {path}:{class_name} to be a torch.nn.Module class.")
-    return found
-
-
-def _sentence(problem: Exception) -> str:
-    """What an exception says, on one line, with one full stop."""
-    sentence = " ".join(str(problem).split())
-    return sentence if sentence.endswith((".", "?")) else f"{sentence}."
