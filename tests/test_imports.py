@@ -16,7 +16,7 @@ ROOT = Path(dense_imb.__file__).parent
 
 # a room may import the rooms on lower floors only; rooms on one floor don't know each other
 FLOORS = (
-    {"_files"},
+    {"_files", "config"},
     {"losses", "models"},
     {"metrics", "statistics"},  # both speak of bad input in the sentences of the losses
     {"hits"},

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from dense_imb import __version__
-from dense_imb.cli import curves, losses, simulate
+from dense_imb.cli import curves, losses, simulate, train
 from dense_imb.cli._parser import Parser
 
 # each has `make_parser`, `run` and one line of help, `SUMMARY`
@@ -15,6 +15,7 @@ _COMMANDS: dict[str, ModuleType] = {
     "curves": curves,
     "losses": losses,
     "simulate": simulate,
+    "train": train,
 }
 
 

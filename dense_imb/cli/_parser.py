@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, NoReturn
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, NoReturn
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 
@@ -47,3 +50,16 @@ class Parser(ArgumentParser):
             sentence = f"Expected a command, {', '.join(self.commands)}, got none."
         program = f"dense-imb {command}" if command else "dense-imb"
         self.exit(2, f"{program}: error: {sentence} (--help lists the options)\n")
+
+
+@contextmanager
+def one_line_warnings(command: str) -> Iterator[None]:
+    """Warnings as one line each on stderr, not as Python shows them."""
+
+    def show(message: Warning | str, *_: Any) -> None:
+        print(f"dense-imb {command}: warning: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield

@@ -109,6 +109,12 @@ def paint(events: Events, values: Tensor, is_visible: Tensor) -> Tensor:
     return flat.reshape(len(events), n_channels, geometry.height, geometry.width)
 
 
+def pixel_index(events: Events) -> Tensor:
+    """(n_hits,) int64, place of each hit in the flattened batch of frames (B, H, W)."""
+    events = events.torch(events.x.device) if events.is_torch else events.torch()
+    return _pixel(events, events.event_index())
+
+
 def _pixel(events: Events, in_event: Tensor) -> Tensor:
     """(n_hits,) place of each hit in the flattened batch of frames."""
     x: Tensor = events.x

@@ -1,0 +1,83 @@
+"""`dense-imb train`: a denoiser from hits files, in a folder that holds all about it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from jsonargparse import Namespace
+
+from dense_imb.cli._parser import Parser, one_line_warnings
+from dense_imb.config import TrainConfig
+
+SUMMARY = "train a network that tells signal hits from noise"
+SAVED = 75  # exit code of a run that was asked to stop and can go on; EX_TEMPFAIL of sysexits.h
+
+
+def make_parser() -> Parser:
+    """Return the parser of the options."""
+    parser = Parser(
+        description="Train a network that tells the hits of a pattern from noise. Clean events "
+        "are degraded anew each epoch: --data.signal hits are kept, --data.noise are added. All "
+        "about the run is kept in a folder. SIGTERM ends it after the step, saved, with exit "
+        f"code {SAVED}; --resume goes on, and starts afresh in an empty folder, so that one job "
+        "script can be queued again and again.",
+        epilog="Example: dense-imb train --out runs/arc --data.train arc.h5 --data.signal 30 "
+        "--data.noise 200 --steps 2000",
+    )
+    parser.add_argument("--config", action="config", help="a YAML file; options override it")
+    parser.add_argument("--out", type=str, required=True, help="the folder of the run")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
+    parser.add_argument(
+        "--warm-start", type=str | None, help="another run, whose weights to begin with"
+    )
+    parser.add_argument(
+        "--devices", type=int, default=1, help="processes on this machine, one for each GPU"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_class_arguments(TrainConfig)
+    return parser
+
+
+def run(options: Namespace) -> None:
+    """Do what the options say."""
+    from dense_imb.losses._checks import check_at_least
+    from dense_imb.training import Interrupted, check_config, check_folder, is_launched, launch
+    from dense_imb.training import train as train_run
+
+    check_at_least("devices", options.devices, 1)
+    config: TrainConfig = _config(options)
+    check_config(config)
+    folder = Path(options.out)
+    if options.devices > 1 and not is_launched():
+        check_folder(folder, config, resume=options.resume)
+        arguments = [*Parser.typed]
+        sys.exit(launch(_main, arguments, options.devices))
+    with one_line_warnings("train"):
+        try:
+            trained = train_run(
+                config,
+                folder,
+                resume=options.resume,
+                warm_start=options.warm_start,
+                is_quiet=options.quiet,
+            )
+        except Interrupted as stopped:
+            print(f"dense-imb train: {stopped}; --resume goes on", file=sys.stderr)
+            sys.exit(130 if stopped.number == signal.SIGINT else SAVED)
+    print(trained.summary())
+
+
+def _config(options: Namespace) -> TrainConfig:
+    parser = make_parser()
+    built = parser.instantiate(options)
+    return TrainConfig(**{one.name: built[one.name] for one in fields(TrainConfig)})
+
+
+def _main(arguments: Sequence[str]) -> int:
+    from dense_imb.cli import main
+
+    return main(arguments)

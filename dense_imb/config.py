@@ -1,0 +1,126 @@
+"""What a run is made from: plain numbers and names, as a YAML file holds them.
+
+Nothing is imported here, so that `--help` does not wait for torch; `dense_imb.training.build`
+makes things of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass
+class DataConfig:
+    """Which events, and what happens to them each epoch.
+
+    Args:
+        train: hits files or patterns like "runs/*.h5".
+        validation: the same; without any the last events of `train` are taken.
+        validation_share: of the events of `train`, where no validation files are given.
+        validation_events: at most; None takes all.
+        signal: signal hits to keep, a number or a range [low, high]; null keeps all.
+        noise: noise hits to add, a number or a range; 0 for files with noise in them.
+        smear_x: Gaussian smearing of signal hits, in pixels.
+        smear_y: the same.
+        smear_t: the same, in time steps.
+        profiles: of the noise: uniform, blob, burst, hot_pixels, hot_lines, with options as in
+            "blob(width=5.0, weight=0.5)".
+        measured_noise: a hits file of noise-only events to draw noise from, beside the profiles.
+        measured_weight: its weight among them.
+    """
+
+    train: str | list[str] = field(default_factory=list)
+    validation: str | list[str] = field(default_factory=list)
+    validation_share: float = 0.1
+    validation_events: int | None = 2000
+    signal: int | list[int] | None = None
+    noise: int | list[int] = 0
+    smear_x: float = 0.0
+    smear_y: float = 0.0
+    smear_t: float = 0.0
+    profiles: list[str] = field(default_factory=lambda: ["uniform"])
+    measured_noise: str | None = None
+    measured_weight: float = 1.0
+
+
+@dataclass
+class ModelConfig:
+    """The network.
+
+    Args:
+        name: fast_unet, autoencoder, smp:Unet/resnet18 or monai:UNet and their like.
+        options: of the network by name.
+        channels: what it is shown of each hit: gapped, hit, fourier.
+        threshold: r of the gapped values.
+        output: score, value or both.
+    """
+
+    name: str = "fast_unet"
+    options: dict[str, Any] = field(default_factory=dict)
+    channels: list[str] = field(default_factory=lambda: ["gapped", "hit", "fourier"])
+    threshold: float = 0.5
+    output: Literal["score", "value", "both"] = "score"
+
+
+@dataclass
+class OptimizerConfig:
+    """What moves the weights.
+
+    Args:
+        name: adamw, adam or sgd (with momentum 0.9).
+        learning_rate: at its peak.
+        weight_decay: of all weights.
+        schedule: one-cycle, cosine or constant.
+        clip: largest norm of the gradient.
+    """
+
+    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.01
+    schedule: Literal["one-cycle", "cosine", "constant"] = "one-cycle"
+    clip: float = 1.0
+
+
+@dataclass
+class TrainConfig:
+    """A whole run.
+
+    Args:
+        data: which events, and what happens to them.
+        model: the network, what it is shown and what it gives.
+        loss: a name of `dense-imb losses` with options, "HardMiningLoss(gamma=0.5, balance={})",
+            a code like hmld10000000g05a75, or package.module:Class.
+        value_loss: of the value with an output of both.
+        target: the signal hits, or the full pattern they were drawn from.
+        pixels: the loss sees the lit pixels only, or the whole frame.
+        optimizer: what moves the weights.
+        steps: of the optimizer.
+        batch_size: events of a step, over all processes together.
+        seed: of all randomness.
+        validate_every: steps between two validations; a tenth of all steps by default.
+        save_every: seconds between two checkpoints.
+        retention: share of the signal to keep, at which networks are compared.
+        patience: stop after so many validations without a better score; never by default.
+        collapse: what to do when the network ranks no better than chance.
+        precision: "no" is float32.
+        compile: run the network through torch.compile.
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: str = "CrossEntropyLoss"
+    value_loss: str = "ACBMSELoss"
+    target: Literal["signal", "pattern"] = "signal"
+    pixels: Literal["lit", "frame"] = "lit"
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    steps: int = 2000
+    batch_size: int = 64
+    seed: int = 0
+    validate_every: int | None = None
+    save_every: float = 60.0
+    retention: float = 0.97
+    patience: int | None = None
+    collapse: Literal["warn", "stop", "roll-back"] = "warn"
+    precision: Literal["no", "bf16"] = "no"
+    compile: bool = False

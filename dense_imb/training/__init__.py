@@ -1,0 +1,64 @@
+"""What trains: one loop that knows no task, the tasks, and the folder of a run."""
+
+from dense_imb.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from dense_imb.training.build import check_config
+from dense_imb.training.callbacks import (
+    CollapseAlarm,
+    CollapseWarning,
+    EarlyStopping,
+    GradientShares,
+    ProgressBar,
+)
+from dense_imb.training.checkpoint import (
+    CheckpointError,
+    CheckpointWarning,
+    load_checkpoint,
+    save_checkpoint,
+)
+from dense_imb.training.denoiser import Denoiser, HitBatch, Reading
+from dense_imb.training.fit import check_folder, train
+from dense_imb.training.launch import is_launched, launch
+from dense_imb.training.loop import (
+    Callback,
+    Interrupted,
+    Loop,
+    LoopSettings,
+    State,
+    TrainingError,
+)
+from dense_imb.training.run import Run, TrainedDenoiser, open_run
+from dense_imb.training.task import Task
+
+__all__ = [
+    "Callback",
+    "CheckpointError",
+    "CheckpointWarning",
+    "CollapseAlarm",
+    "CollapseWarning",
+    "DataConfig",
+    "Denoiser",
+    "EarlyStopping",
+    "GradientShares",
+    "HitBatch",
+    "Interrupted",
+    "Loop",
+    "LoopSettings",
+    "ModelConfig",
+    "OptimizerConfig",
+    "ProgressBar",
+    "Reading",
+    "Run",
+    "State",
+    "Task",
+    "TrainConfig",
+    "TrainedDenoiser",
+    "TrainingError",
+    "check_config",
+    "check_folder",
+    "is_launched",
+    "launch",
+    "load_checkpoint",
+    "open_run",
+    "save_checkpoint",
+    "train",
+]

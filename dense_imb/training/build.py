@@ -1,0 +1,161 @@
+"""From a config to losses, degradations and other things that run."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+from torch import nn
+
+from dense_imb.config import DataConfig, TrainConfig
+from dense_imb.hits import Blob, Burst, Degradation, HotLines, HotPixels, Measured, Uniform
+from dense_imb.hits.events import Geometry
+from dense_imb.hits.frames import CHANNELS
+from dense_imb.hits.noise import Profile
+from dense_imb.hits.reader import open_hits
+from dense_imb.losses._checks import check_at_least, check_choice
+from dense_imb.losses.codes import loss_from_code
+from dense_imb.losses.parse import parse_call, parse_loss
+from dense_imb.models import build_model
+from dense_imb.training.denoiser import N_CHANNELS, Reading, takes_logits
+
+# a config may come from anybody: what it names is imported from here and nowhere else
+PACKAGES = ("dense_imb", "torch", "monai", "segmentation_models_pytorch", "kornia", "torchvision")
+PROFILES: dict[str, type[Profile]] = {
+    "uniform": Uniform,
+    "blob": Blob,
+    "burst": Burst,
+    "hot_pixels": HotPixels,
+    "hot_lines": HotLines,
+}
+
+
+def check_config(config: TrainConfig) -> None:
+    """Refuse what can't be trained, before anything is read or written."""
+    if not config.data.train:
+        raise ValueError("Expected hits files to train on, got none (--data.train FILE).")
+    for name in ("steps", "batch_size"):
+        check_at_least(name, getattr(config, name), 1)
+    check_at_least("learning_rate", config.optimizer.learning_rate, 0)
+    if config.validate_every is not None:
+        check_at_least("validate_every", config.validate_every, 1)
+    if not 0 < config.data.validation_share < 1:
+        raise ValueError(
+            f"Expected `validation_share` between 0 and 1, got {config.data.validation_share}."
+        )
+    if not 0 < config.retention <= 1:
+        raise ValueError(f"Expected `retention` above 0 and up to 1, got {config.retention}.")
+    build_loss(config.loss)
+
+
+def build_degradation(data: DataConfig) -> Degradation | None:
+    """What happens to each event; None where nothing does."""
+    smears = (data.smear_x, data.smear_y, data.smear_t)
+    if data.signal is None and data.noise == 0 and not any(smears):
+        return None
+    profiles: list[Profile | Measured] = [_profile(text) for text in data.profiles]
+    if data.measured_noise is not None:
+        measured = open_hits(data.measured_noise, in_memory=True)[:]
+        profiles.append(Measured(measured, weight=data.measured_weight))
+    return Degradation(
+        signal=None if data.signal is None else _range("signal", data.signal),
+        noise=_range("noise", data.noise),
+        smear_x=data.smear_x,
+        smear_y=data.smear_y,
+        smear_t=data.smear_t,
+        profiles=profiles,
+    )
+
+
+def build_loss(text: str) -> nn.Module:
+    """The loss that a config names; see `TrainConfig`."""
+    name = text.strip().partition("(")[0]
+    is_code = (name.isidentifier() and name[0].islower()) or name.startswith(("CB", "LDAM-"))
+    return loss_from_code(text.strip()) if is_code else parse_loss(text, packages=PACKAGES)
+
+
+def _profile(text: str) -> Profile:
+    name, positional, options = parse_call(text, text)
+    check_choice("profile", name, PROFILES)
+    try:
+        return PROFILES[name](*positional, **options)
+    except TypeError as problem:
+        raise ValueError(f"Expected options that {name} takes, got {text!r}: {problem}.") from None
+
+
+def _range(name: str, value: int | list[int]) -> int | tuple[int, int]:
+    if isinstance(value, int):
+        return value
+    if len(value) != 2:
+        raise ValueError(f"Expected `{name}` as a number or [low, high], got {value}.")
+    return value[0], value[1]
+
+
+def config_from(stored: Any) -> TrainConfig:
+    """A config out of what a YAML file holds; every unknown name and wrong type is refused."""
+    if not isinstance(stored, dict):
+        raise ValueError(f"Expected a config with names and values, got {type(stored).__name__}.")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(TrainConfig, "run")
+    try:
+        parsed = parser.parse_object({"run": stored})
+    except (ArgumentError, TypeError, KeyError) as problem:
+        raise ValueError(_sentence(str(problem))) from None
+    config: TrainConfig = parser.instantiate(parsed).run
+    return config
+
+
+def config_names(of: Any = TrainConfig, before: str = "") -> list[str]:
+    """Every name of a config, "data.train" say."""
+    names = []
+    for one in fields(of):
+        factory: Any = one.default_factory
+        if is_dataclass(factory):
+            names += config_names(factory, f"{before}{one.name}.")
+        else:
+            names.append(before + one.name)
+    return names
+
+
+def _sentence(problem: str) -> str:
+    problem = " ".join(problem.split())
+    if unknown := re.search(r"does not accept option '([^']+)'", problem):
+        near = difflib.get_close_matches(unknown[1], config_names(), n=1, cutoff=0.5)
+        cure = f" Did you mean `{near[0]}`?" if near else ""
+        return f"Expected names of a config, got `{unknown[1]}`.{cure}"
+    return f"Expected a config that fits, got: {problem.replace('run.', '')}"
+
+
+def build_reading(config: TrainConfig) -> Reading:
+    """How events become frames, and the output scores."""
+    model = config.model
+    return Reading(
+        tuple(model.channels), model.threshold, model.output, takes_logits(build_loss(config.loss))
+    )
+
+
+def build_network(config: TrainConfig, geometry: Geometry) -> nn.Module:
+    """The network with the weights that training starts from."""
+    torch.manual_seed(config.seed)
+    network: nn.Module = build_model(
+        config.model.name,
+        in_channels=sum(CHANNELS.get(channel, 0) for channel in config.model.channels),
+        out_channels=N_CHANNELS[config.model.output],
+        frame=(geometry.height, geometry.width),
+        **config.model.options,
+    )
+    return network.to(memory_format=torch.channels_last)
+
+
+def read_config(path: Path) -> TrainConfig:
+    """The config that a run was made from."""
+    try:
+        return config_from(yaml.safe_load(path.read_text()))
+    except yaml.YAMLError as problem:
+        raise ValueError(f"Expected YAML in {path}, got {str(problem).splitlines()[0]}.") from None

@@ -1,0 +1,167 @@
+"""What looks on while a network trains: collapse, stopping, gradients, progress."""
+
+from __future__ import annotations
+
+import math
+import sys
+import warnings
+from typing import Any, Literal
+
+from tqdm.auto import tqdm
+
+from dense_imb.losses._checks import check_at_least, check_choice
+from dense_imb.training.loop import Callback, Loop
+
+Action = Literal["warn", "stop", "roll-back"]
+ACTIONS = ("warn", "stop", "roll-back")
+
+
+class CollapseWarning(UserWarning):
+    """The network went blank."""
+
+
+class CollapseAlarm(Callback):
+    """Say at once when a network goes blank, lights everything, or ranks no better than chance.
+
+        blank     the share of the signal that scores above 1/2 is below `least_recall`
+        lit       the share of all hits that score above 1/2 is above 1 - `least_recall`
+        chance    AUC is below `least_auc`
+
+    Blank at its natural threshold is harmless where hits are still ranked well, so "stop" and
+    "roll-back" act on chance only; blank and lit are told.
+
+    Args:
+        action: "warn", "stop", or "roll-back" to the best network with half the learning rate.
+        least_recall: see above.
+        least_auc: see above.
+        patience: validations in a row that must look so; the first one of a run is not judged.
+    """
+
+    def __init__(
+        self,
+        action: Action = "warn",
+        *,
+        least_recall: float = 0.01,
+        least_auc: float = 0.55,
+        patience: int = 2,
+    ) -> None:
+        check_choice("action", action, ACTIONS)
+        check_at_least("patience", patience, 1)
+        self.action, self.least_recall, self.least_auc = action, least_recall, least_auc
+        self.patience = patience
+
+    def on_validation(self, loop: Loop, scores: dict[str, float]) -> None:
+        memory = loop.state.memory.setdefault("collapse", {"bad": 0, "told": ""})
+        recall, lit = scores.get("recall_at_half", math.nan), scores.get("lit_at_half", math.nan)
+        auc = scores.get("auc", math.nan)
+        is_chance = auc < self.least_auc or math.isnan(auc)
+        kind = ""
+        if is_chance:
+            kind = f"ranks hits no better than chance (AUC {auc:.3f})"
+        elif recall < self.least_recall:
+            kind = f"is blank at its natural threshold (recall {recall:.4f}, AUC {auc:.3f})"
+        elif lit > 1 - self.least_recall:
+            kind = f"lights every hit (share {lit:.4f}, AUC {auc:.3f})"
+        memory["bad"] = memory["bad"] + 1 if kind else 0
+        if memory["bad"] < self.patience or len(loop.state.history) < 1:
+            if not kind:
+                memory["told"] = ""
+            return
+        cure = (
+            "use a balanced loss (balance={}), the loss on lit pixels only, or a lower learning "
+            "rate"
+            if is_chance or lit > 0.5
+            else "choose the threshold from validation data (the run does), or balance the loss"
+        )
+        if loop.is_main and memory["told"] != kind.split("(")[0]:
+            warnings.warn(
+                f"step {loop.state.step}: the network {kind}; {cure}.", CollapseWarning, 2
+            )
+        memory["told"] = kind.split("(")[0]
+        if is_chance and self.action == "stop":
+            loop.state.stop = f"collapsed: the network {kind}"
+        elif is_chance and self.action == "roll-back" and loop.state.best_step >= 0:
+            loop.state.roll_back = True
+            memory["bad"] = 0
+
+
+class EarlyStopping(Callback):
+    """Stop when the monitored score has not become better for some validations.
+
+    Args:
+        patience: validations without a better score.
+        least_gain: what counts as better.
+    """
+
+    def __init__(self, patience: int, least_gain: float = 0.0) -> None:
+        check_at_least("patience", patience, 1)
+        self.patience, self.least_gain = patience, least_gain
+
+    def on_validation(self, loop: Loop, scores: dict[str, float]) -> None:
+        memory = loop.state.memory.setdefault("early", {"best": -math.inf, "waited": 0})
+        score = scores[loop.task.monitor]
+        if score > memory["best"] + self.least_gain:
+            memory.update(best=score, waited=0)
+            return
+        memory["waited"] += 1
+        if memory["waited"] >= self.patience:
+            loop.state.stop = (
+                f"{loop.task.monitor} has not become better than {memory['best']:.4f} for "
+                f"{self.patience} validations"
+            )
+
+
+class GradientShares(Callback):
+    """How much of the loss's gradient each class of pixels gets, on one batch a validation.
+
+    Adds `gradient_share_signal`, `_noise` and `_empty` to the scores: shares of the sum of
+    |d loss / d output|. A signal share near 0 foretells a blank network.
+    """
+
+    def on_validation(self, loop: Loop, scores: dict[str, float]) -> None:
+        task: Any = loop.task
+        if not hasattr(task, "gradient_shares"):
+            return
+        # the batch that the next epoch begins with: the same after a resume
+        samples = loop.samples_of(0)
+        batch = task.batch(samples, loop.epoch_of(loop.state.step), loop.accelerator.device)
+        bare = loop.accelerator.unwrap_model(loop.network)
+        scores.update(task.gradient_shares(bare, batch))
+
+
+class ProgressBar(Callback):
+    """A bar with the loss, and the score that decides."""
+
+    def __init__(self, is_quiet: bool = False) -> None:
+        self.is_quiet = is_quiet
+        self._bar: Any = None
+
+    def on_start(self, loop: Loop) -> None:
+        if loop.is_main and not self.is_quiet:
+            self._bar = tqdm(
+                total=loop.settings.steps,
+                initial=loop.state.step,
+                desc="train",
+                unit="step",
+                file=sys.stderr,
+                dynamic_ncols=True,
+            )
+
+    def on_step(self, loop: Loop) -> None:
+        if self._bar is None:
+            return
+        self._bar.update(1)
+        state = loop.state
+        told = {}
+        if state.cost_count:
+            told["loss"] = f"{state.cost_sum / state.cost_count:.4f}"
+        if state.history:
+            told[loop.task.monitor] = f"{100 * state.history[-1][loop.task.monitor]:.2f}%"
+            told["best"] = f"{100 * state.best:.2f}%"
+        self._bar.set_postfix(told, refresh=False)
+        if state.step == loop.settings.steps:
+            self._bar.close()
+
+    def on_end(self, loop: Loop) -> None:
+        if self._bar is not None:
+            self._bar.close()

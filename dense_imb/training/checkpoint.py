@@ -1,0 +1,107 @@
+"""Checkpoints: written whole or not at all, checked by a digest, loaded without running them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dense_imb._files import write_whole
+
+FORMAT = "dense-imb-checkpoint"
+_VERSION = 1
+_BLOCK = 1 << 20
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is damaged, foreign or of another setup."""
+
+
+class CheckpointWarning(UserWarning):
+    """A damaged checkpoint was passed over."""
+
+
+def save_checkpoint(path: str | os.PathLike[str], state: dict[str, Any]) -> None:
+    """Write tensors, numbers, strings and containers of them, and the digest beside them.
+
+    What had that name stays whole until the new one is.
+    """
+    path = Path(path)
+    digest: list[str] = []
+
+    def write(partial: Path) -> None:
+        torch.save({"format": FORMAT, "version": _VERSION, **state}, partial)
+        digest.append(_digest(partial))
+
+    # a checkpoint without its digest counts as damaged, so the old digest goes first
+    digest_of(path).unlink(missing_ok=True)
+    write_whole(path, write)
+    write_whole(digest_of(path), lambda partial: partial.write_text(digest[0]))
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read what `save_checkpoint` wrote, to the CPU; all that is wrong is a `CheckpointError`."""
+    path = Path(path)
+    cure = "take an older checkpoint or train again"
+    try:
+        if digest_of(path).read_text().strip() != _digest(path):
+            raise CheckpointError(f"Expected {path} as it was written, got other bytes; {cure}.")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
+    except FileNotFoundError as problem:
+        raise CheckpointError(
+            f"Expected a checkpoint with its digest in {path.parent}, got no "
+            f"{Path(str(problem.filename)).name}; {cure}."
+        ) from problem
+    except Exception as problem:  # damaged files raise whatever their bytes lead to
+        sentence = str(problem).split("\n", 1)[0]
+        raise CheckpointError(
+            f"Expected a checkpoint of ours in {path}, got {sentence!r}; {cure}."
+        ) from problem
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise CheckpointError(f"Expected a checkpoint of ours in {path}, got a foreign file.")
+    if state.get("version") != _VERSION:
+        raise CheckpointError(
+            f"Expected version {_VERSION} of a checkpoint in {path}, got {state.get('version')}."
+        )
+    return dict(state)
+
+
+def newest_checkpoint(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """The newest undamaged checkpoint of a folder, None where there is none at all."""
+    found = sorted(Path(folder).glob("step-*.pt"), reverse=True)
+    problems = []
+    for path in found:
+        try:
+            return load_checkpoint(path)
+        except CheckpointError as problem:
+            problems.append(str(problem))
+            warnings.warn(f"passed over: {problem}", CheckpointWarning, stacklevel=2)
+    if problems:
+        raise CheckpointError(f"Expected one whole checkpoint in {folder}, got none: {problems[0]}")
+    return None
+
+
+def prune_checkpoints(folder: str | os.PathLike[str], keep: int = 2) -> None:
+    """Remove all but the newest of a folder; two, so that one can be damaged."""
+    for path in sorted(Path(folder).glob("step-*.pt"), reverse=True)[keep:]:
+        path.unlink(missing_ok=True)
+        digest_of(path).unlink(missing_ok=True)
+
+
+def digest_of(path: Path) -> Path:
+    """Where a checkpoint's digest is kept."""
+    return path.with_name(path.name + ".sha256")
+
+
+def _digest(path: Path) -> str:
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            found.update(block)
+    return found.hexdigest()

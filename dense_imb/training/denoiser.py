@@ -1,0 +1,290 @@
+"""Training a network to tell the hits of a pattern from noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dense_imb.data.virtual import VALIDATION_EPOCH, VirtualEvents
+from dense_imb.hits import Events, encode, gap
+from dense_imb.hits.frames import pixel_index, visible
+from dense_imb.losses._checks import check_at_least, check_choice
+from dense_imb.losses.catalogue import CATALOGUE
+from dense_imb.metrics import ScoreHistogram
+from dense_imb.metrics.hits import RETENTIONS
+
+Target = Literal["signal", "pattern"]
+Pixels = Literal["lit", "frame"]
+Output = Literal["score", "value", "both"]
+TARGETS, PIXELS, OUTPUTS = ("signal", "pattern"), ("lit", "frame"), ("score", "value", "both")
+N_CHANNELS = {"score": 1, "value": 1, "both": 2}
+_KINDS = {entry.name: entry.feeds_on for entry in CATALOGUE}
+_OF_VALUES = ("MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss")  # torch's own
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How events become frames for a network, and what its output means.
+
+    Args:
+        channels: of `dense_imb.hits.encode`.
+        threshold: r of the gapped values.
+        output: the network gives a "score" in its first channel, a gapped time ("value"), or
+            "both", the value in the second channel.
+        is_logit: the score is a logit; else 0 means noise and 1 signal.
+    """
+
+    channels: Sequence[str] = ("gapped", "hit", "fourier")
+    threshold: float = 0.5
+    output: Output = "score"
+    is_logit: bool = True
+
+    def __post_init__(self) -> None:
+        check_choice("output", self.output, OUTPUTS)
+
+    def score(self, network: nn.Module, events: Events) -> Tensor:
+        """(n_hits,) score of each hit, in [0, 1]; hits that share a pixel see the same output.
+
+        score   = sigmoid(z), or sigmoid(8 z - 4) of an output that means 0 or 1
+        value   = 1 - |p - v| / v, at least 0; v is the gapped time of the hit itself
+        """
+        shown = encode(events, self.channels, threshold=self.threshold)
+        output = network(shown.to(memory_format=torch.channels_last)).float()
+        seen = output.movedim(1, -1).flatten(0, -2)[pixel_index(events)]  # (n_hits, channels)
+        if self.output == "value":
+            own = gap(events.t.float(), events.geometry.time_steps, self.threshold)
+            return torch.clamp(1 - (seen[:, 0] - own).abs() / own, 0, 1)
+        score: Tensor = torch.sigmoid(seen[:, 0] if self.is_logit else 8 * seen[:, 0] - 4)
+        return score
+
+
+@dataclass(frozen=True)
+class HitBatch:
+    """Noisy frames with what a network should make of them.
+
+    Args:
+        shown: (B, C, H, W) the input.
+        lit: (n,) place of each lit pixel in the flattened (B, H, W).
+        is_signal: (B, 1, H, W) float, 1 at pixels that the target lights.
+        value: (B, 1, H, W) gapped times of those pixels, 0 elsewhere.
+    """
+
+    shown: Tensor
+    lit: Tensor
+    is_signal: Tensor
+    value: Tensor
+
+
+class Denoiser:
+    """The task of telling signal from noise, see `dense_imb.training.task.Task`.
+
+    Args:
+        network: takes (B, C, H, W) of the channels of `reading`, gives (B, 1 or 2, H, W).
+        loss: takes (prediction, target), both (1, 1, n) lit pixels or (B, 1, H, W) frames;
+            target is 0 or 1, or a gapped time with `output="value"`.
+        train, validation: the events.
+        reading: input channels and meaning of the output.
+        target: the "signal" hits, or the full "pattern" they were drawn from.
+        pixels: the loss sees the "lit" pixels only, or the whole "frame".
+        value_loss: of the second channel with `output="both"`.
+        retention: share of the signal to keep, at which networks are compared.
+        batch_size: of the validation.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: nn.Module,
+        train: VirtualEvents,
+        validation: VirtualEvents,
+        *,
+        reading: Reading | None = None,
+        target: Target = "signal",
+        pixels: Pixels = "lit",
+        value_loss: nn.Module | None = None,
+        retention: float = 0.97,
+        batch_size: int = 64,
+    ) -> None:
+        check_choice("target", target, TARGETS)
+        check_choice("pixels", pixels, PIXELS)
+        check_at_least("batch_size", batch_size, 1)
+        self.reading = reading or Reading()
+        if self.reading.output == "both" and value_loss is None:
+            raise ValueError("Expected `value_loss` with an output of both, got none.")
+        for name, events in (("train", train), ("validation", validation)):
+            _check_events(name, events)
+        if train.geometry != validation.geometry:
+            raise ValueError(
+                f"Expected validation events of the training events' geometry {train.geometry}, "
+                f"got {validation.geometry}."
+            )
+        self.network, self.train, self.validation = network, train, validation
+        losses = [loss] if value_loss is None else [loss, value_loss]
+        self.loss: nn.Module = nn.ModuleList(losses)
+        self._losses = losses
+        self.target, self.pixels, self.retention = target, pixels, retention
+        self.batch_size = batch_size
+        self.monitor = f"removal_at_{100 * retention:g}"
+        self.n_samples = len(train)
+        self.histogram = ScoreHistogram()  # of the last validation
+
+    def describe(self) -> Mapping[str, str]:
+        """Network, loss and data, in words."""
+        frame = self.train.geometry
+        return {
+            "network": f"{type(self.network).__name__}, {_n_parameters(self.network)} parameters",
+            "loss": " ".join(repr(self._losses).split()),
+            "target": f"{self.target}, {self.pixels} pixels, {self.reading}",
+            "frame": f"{frame.width} x {frame.height} x {frame.time_steps}",
+            "degradation": f"{self.train.degradation}, seed {self.train.seed}",
+            "data": f"{self.train.source.n_hits} hits, first event {self.train.first}",
+        }
+
+    def batch(self, samples: NDArray[np.int64], epoch: int, device: torch.device) -> HitBatch:
+        """Noisy frames of the epoch."""
+        return self._batch(self.train, samples, epoch, device)
+
+    def cost(self, network: nn.Module, batch: HitBatch) -> Tensor:
+        """The loss of a batch; a loss of values beside it with an output of both."""
+        # losses sum over more pixels than bf16 can count
+        return self._cost(network(batch.shown).float(), batch)
+
+    def _cost(self, output: Tensor, batch: HitBatch) -> Tensor:
+        wants_value = self.reading.output == "value"
+        cost = self._apply(0, output[:, :1], batch.value if wants_value else batch.is_signal, batch)
+        if len(self._losses) > 1:
+            cost = cost + self._apply(1, output[:, 1:2], batch.value, batch)
+        return cost
+
+    def _apply(self, which: int, prediction: Tensor, target: Tensor, batch: HitBatch) -> Tensor:
+        if self.pixels == "lit":
+            prediction, target = (
+                frame.flatten().take(batch.lit)[None, None] for frame in (prediction, target)
+            )
+        cost: Tensor = self._losses[which](prediction, target)
+        return cost
+
+    @torch.no_grad()
+    def validate(
+        self, network: nn.Module, device: torch.device, process: int, n_processes: int
+    ) -> dict[str, float]:
+        """Removal at several retentions, AUC, and whether the network went blank."""
+        histogram = ScoreHistogram()
+        starts = range(0, len(self.validation), self.batch_size)
+        for start in starts[process::n_processes]:
+            numbers = np.arange(start, min(start + self.batch_size, len(self.validation)))
+            events = self.validation.degraded(numbers, VALIDATION_EPOCH).torch(device)
+            events = events.select(_visible(events))
+            histogram.update(self.reading.score(network, events), _is_signal(events))
+        self.histogram = histogram.reduce_over_processes()
+        natural = histogram.at(0.5)
+        purity = natural.purity
+        n_kept = natural.retention * histogram.n_signal + (
+            (1 - natural.removal) * histogram.n_noise if histogram.n_noise else 0.0
+        )
+        return {
+            **{f"removal_at_{100 * r:g}": histogram.removal_at(r) for r in self._retentions()},
+            "auc": histogram.auc(),
+            "recall_at_half": natural.retention,
+            "purity_at_half": purity,
+            "lit_at_half": n_kept / max(histogram.n_signal + histogram.n_noise, 1),
+        }
+
+    def gradient_shares(self, network: nn.Module, batch: HitBatch) -> dict[str, float]:
+        """Which pixels the loss pulls at: signal, noise and empty ones."""
+        with torch.no_grad():
+            output = network(batch.shown).float()
+        output.requires_grad_(True)
+        with torch.enable_grad():
+            (gradient,) = torch.autograd.grad(self._cost(output, batch), output)
+        is_lit = torch.zeros_like(batch.is_signal).flatten()
+        is_lit[batch.lit] = 1
+        is_lit, is_signal = is_lit.reshape(batch.is_signal.shape) > 0, batch.is_signal > 0
+        kinds = {"signal": is_signal, "noise": is_lit & ~is_signal, "empty": ~(is_lit | is_signal)}
+        size = gradient.abs().sum(1, keepdim=True).double()
+        total = float(size.sum())
+        return {
+            f"gradient_share_{name}": float(size[chosen].sum()) / total if total else math.nan
+            for name, chosen in kinds.items()
+        }
+
+    def _retentions(self) -> list[float]:
+        return sorted({*RETENTIONS, self.retention})
+
+    def _batch(
+        self, source: VirtualEvents, samples: NDArray[np.int64], epoch: int, device: torch.device
+    ) -> HitBatch:
+        clean = source.clean(samples)
+        noisy = source.degraded(samples, epoch, clean).torch(device)
+        noisy = noisy.select(_visible(noisy))
+        lit, geometry = pixel_index(noisy), noisy.geometry
+        shape = (len(noisy), 1, geometry.height, geometry.width)
+        if self.target == "pattern":
+            aim = clean.torch(device)
+            if aim.label is not None:
+                aim = aim.select(_is_signal(aim))
+            aim = aim.select(visible(aim))
+        else:
+            aim = noisy.select(_is_signal(noisy))
+        where = pixel_index(aim)
+        value = gap(aim.t.float(), geometry.time_steps, self.reading.threshold)
+        flat = torch.zeros(2, len(noisy) * geometry.height * geometry.width, device=device)
+        flat[0].scatter_(0, where, 1.0)
+        flat[1].scatter_(0, where, value)
+        shown = encode(noisy, self.reading.channels, threshold=self.reading.threshold)
+        return HitBatch(
+            shown.contiguous(memory_format=torch.channels_last),
+            lit,
+            flat[0].reshape(shape),
+            flat[1].reshape(shape),
+        )
+
+
+def takes_logits(loss: nn.Module) -> bool:
+    """Whether a loss is fed logits; torch's regression losses and ours of values are not.
+
+    A loss of another library may say `feeds_on = "values"`.
+    """
+    kind = getattr(loss, "feeds_on", None) or _KINDS.get(type(loss).__name__)
+    if kind is not None:
+        return bool(kind == "logits")
+    return type(loss).__name__ not in _OF_VALUES
+
+
+def _check_events(name: str, events: VirtualEvents) -> None:
+    noise = events.degradation.noise if events.degradation is not None else 0
+    if len(events) == 0:
+        raise ValueError(f"Expected {name} data with at least one event, got none.")
+    if noise == 0 and "/hit/label" not in events.source_columns():
+        raise ValueError(
+            f"Expected {name} data with labels or with noise to add, got neither: all its hits "
+            "would be signal; say how much noise to add (--data.noise 200)."
+        )
+    if not events.has_signal():
+        raise ValueError(
+            f"Expected {name} data with signal hits (label 1 and more), got none in "
+            f"{len(events)} events; there is nothing to learn from."
+        )
+
+
+def _visible(events: Events) -> Tensor:
+    hidden = events.hit.get("is_occluded")
+    shown: Tensor = visible(events) if hidden is None else ~hidden
+    return shown
+
+
+def _is_signal(events: Events) -> Tensor:
+    assert events.label is not None  # degraded, or checked at the start
+    is_signal: Tensor = events.label > 0
+    return is_signal
+
+
+def _n_parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())

@@ -1,0 +1,212 @@
+"""A run from its config: what is built, where it is kept, what watches over it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator, InitProcessGroupKwargs
+from torch import nn
+
+from dense_imb.config import TrainConfig
+from dense_imb.data.virtual import VirtualEvents
+from dense_imb.hits import open_hits
+from dense_imb.training.build import (
+    build_degradation,
+    build_loss,
+    build_network,
+    build_reading,
+    check_config,
+    read_config,
+)
+from dense_imb.training.callbacks import CollapseAlarm, EarlyStopping, GradientShares, ProgressBar
+from dense_imb.training.checkpoint import CheckpointError
+from dense_imb.training.denoiser import Denoiser
+from dense_imb.training.loop import Callback, Loop, LoopSettings
+from dense_imb.training.records import CHECKPOINTS, RunFiles
+from dense_imb.training.run import Run, open_run
+
+_TIMEOUT = timedelta(minutes=10)  # that a process waits for the others
+
+
+def train(
+    config: TrainConfig,
+    folder: str | os.PathLike[str],
+    *,
+    resume: bool = False,
+    warm_start: str | os.PathLike[str] | None = None,
+    is_quiet: bool = False,
+) -> Run:
+    """Train a denoiser, and keep all there is to know about it in a folder.
+
+    Args:
+        config: the whole run.
+        folder: new or empty; one with a run is refused unless `resume`.
+        resume: go on where the run in the folder stopped; start afresh in an empty folder.
+        warm_start: another run whose weights to begin with.
+        is_quiet: no progress bar.
+    """
+    check_config(config)
+    folder = Path(folder)
+    check_folder(folder, config, resume=resume)
+    accelerator = Accelerator(
+        mixed_precision=config.precision,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=_TIMEOUT)],
+    )
+    with _locked(folder, accelerator):
+        task = build_task(config)
+        if warm_start is not None:
+            _warm_start(task.network, open_run(warm_start))
+        callbacks: list[Callback] = [
+            GradientShares(),
+            CollapseAlarm(config.collapse),
+            ProgressBar(is_quiet),
+            RunFiles(folder, config, task),
+        ]
+        if config.patience is not None:
+            callbacks.insert(2, EarlyStopping(config.patience))
+        settings = LoopSettings(
+            steps=config.steps,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            schedule=config.optimizer.schedule,
+            clip=config.optimizer.clip,
+            validate_every=config.validate_every or max(config.steps // 10, 1),
+            save_every=config.save_every,
+        )
+        loop = Loop(
+            task,
+            _optimizer(config, task.network),
+            settings,
+            folder / CHECKPOINTS,
+            accelerator=accelerator,
+            callbacks=callbacks,
+            compile_network=config.compile,
+        )
+        try:
+            loop.run(resume=resume)
+        finally:
+            if dist.is_initialized() and sys.exc_info()[0] is None:
+                accelerator.wait_for_everyone()
+                accelerator.end_training()
+    return Run(folder)
+
+
+def build_task(config: TrainConfig) -> Denoiser:
+    """The network, the losses and the data of a config."""
+    data = config.data
+    degradation = build_degradation(data)
+    source = open_hits(data.train)
+    if data.validation:
+        train_events = VirtualEvents(source, degradation, config.seed)
+        held_out = VirtualEvents(
+            open_hits(data.validation), degradation, config.seed, count=data.validation_events
+        )
+    else:
+        n_held_out = max(round(data.validation_share * len(source)), 1)
+        cut = len(source) - n_held_out
+        if cut < 1:
+            raise ValueError(
+                f"Expected at least two events to train and validate on, got {len(source)}."
+            )
+        train_events = VirtualEvents(source, degradation, config.seed, count=cut)
+        held_out = VirtualEvents(
+            source, degradation, config.seed, first=cut, count=data.validation_events
+        )
+    loss = build_loss(config.loss)
+    return Denoiser(
+        build_network(config, source.geometry),
+        loss,
+        train_events,
+        held_out,
+        reading=build_reading(config),
+        target=config.target,
+        pixels=config.pixels,
+        value_loss=build_loss(config.value_loss) if config.model.output == "both" else None,
+        retention=config.retention,
+        batch_size=config.batch_size,
+    )
+
+
+def _optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optimizer:
+    wanted = config.optimizer
+    rate, decay = wanted.learning_rate, wanted.weight_decay
+    if wanted.name == "sgd":
+        return torch.optim.SGD(network.parameters(), rate, momentum=0.9, weight_decay=decay)
+    kind = torch.optim.AdamW if wanted.name == "adamw" else torch.optim.Adam
+    return kind(network.parameters(), rate, weight_decay=decay)
+
+
+def _warm_start(network: nn.Module, other: Run) -> None:
+    try:
+        network.load_state_dict(other.weights("best"))
+    except RuntimeError as problem:
+        raise CheckpointError(
+            f"Expected the network of {other.folder} to be this one, got other weights "
+            f"({str(problem).splitlines()[-1].strip()})."
+        ) from problem
+
+
+def check_folder(folder: Path, config: TrainConfig, *, resume: bool) -> None:
+    """Refuse to write over a run, and to go on with another one."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"Expected a folder for the run, got the file {folder}.")
+    stored = folder / "config.yaml"
+    if stored.exists() and not resume:
+        raise ValueError(
+            f"Expected a new folder for the run, got {folder}, which holds one; --resume goes on "
+            "with it, or choose another name."
+        )
+    if folder.is_dir() and not stored.exists() and any(_entries(folder)):
+        raise ValueError(f"Expected a new or empty folder for the run, got {folder}, with files.")
+    if stored.exists():
+        before, now = _flat(asdict(read_config(stored))), _flat(asdict(config))
+        free = ("save_every",)  # changes nothing that is learnt
+        differ = [name for name in now if before.get(name) != now[name] and name not in free]
+        if differ:
+            told = "; ".join(f"{n}: {before.get(n)} there, {now[n]} here" for n in differ)
+            raise ValueError(
+                f"Expected the config of the run in {folder} to go on with, got another ({told}); "
+                "choose a new folder, with --warm-start to begin from its weights."
+            )
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.iterdir() if path.name != ".lock")
+
+
+def _flat(nested: dict[str, Any], before: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in nested.items():
+        if isinstance(value, dict) and name != "options":
+            flat |= _flat(value, f"{before}{name}.")
+        else:
+            flat[before + name] = value
+    return flat
+
+
+@contextmanager
+def _locked(folder: Path, accelerator: Accelerator) -> Iterator[None]:
+    """One run at a time in a folder; the lock goes with the process, however that ends."""
+    if not accelerator.is_main_process:
+        yield
+        return
+    (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(
+                f"Expected a folder that no other run works in, got {folder}, which one does; "
+                "wait for it or choose another name."
+            ) from None
+        yield

@@ -1,0 +1,71 @@
+"""Several processes on one machine: start them, pass signals on, end all when one dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.multiprocessing.spawn as processes
+
+_GRACE = 30.0  # seconds that processes have to end by themselves once one has
+
+
+def is_launched() -> bool:
+    """Whether torchrun, `accelerate launch` or this module started the process as one of many."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def launch(main: Callable[[Sequence[str]], int], arguments: Sequence[str], n: int) -> int:
+    """Run `main(arguments)` in n processes that find each other; the exit code of the first end.
+
+    Args:
+        main: a function of a module, so that a new process can import it.
+        arguments: handed to each.
+        n: processes, one for each device.
+    """
+    if torch.cuda.is_available() and n > torch.cuda.device_count():
+        raise ValueError(
+            f"Expected `devices` up to {torch.cuda.device_count()}, the GPUs of this machine, "
+            f"got {n}."
+        )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": str(n), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    if "OMP_NUM_THREADS" not in os.environ:  # cores are shared, not fought for
+        shared["OMP_NUM_THREADS"] = str(max((os.cpu_count() or n) // n, 1))
+    context: Any = processes.start_processes(  # type: ignore[no-untyped-call]
+        _work, (main, list(arguments), shared), nprocs=n, join=False, start_method="spawn"
+    )
+
+    def pass_on(number: int, frame: Any) -> None:
+        for process in context.processes:
+            if process.is_alive():
+                process.terminate()
+
+    before = {n: signal.signal(n, pass_on) for n in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        while not context.join(grace_period=_GRACE):
+            pass
+    except processes.ProcessExitedException as ended:
+        if ended.exit_code < 0:
+            print(f"dense-imb: error: {ended}; the others were stopped", file=sys.stderr)
+            return 1
+        return int(ended.exit_code)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 0
+
+
+def _work(
+    rank: int, main: Callable[[Sequence[str]], int], arguments: list[str], shared: dict[str, str]
+) -> None:
+    os.environ.update(shared, RANK=str(rank), LOCAL_RANK=str(rank))
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
+    sys.exit(main(arguments))

@@ -1,0 +1,415 @@
+"""The loop: steps, validations, checkpoints. It knows no task, no loss and no network by name."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dense_imb.training.checkpoint import (
+    CheckpointError,
+    load_checkpoint,
+    newest_checkpoint,
+    prune_checkpoints,
+    save_checkpoint,
+)
+from dense_imb.training.schedule import epoch_order, rate_factor, step_seed
+from dense_imb.training.task import Task
+
+_CHECK_EVERY = 16  # steps on an accelerator between two looks at the losses, each of which waits
+
+
+class TrainingError(ValueError):
+    """Training can't go on; the sentence says what happened and what is kept."""
+
+
+class Interrupted(Exception):
+    """A signal asked the run to stop; it is saved and can be resumed."""
+
+    def __init__(self, number: int, step: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name} after step {step}, saved")
+        self.number = number
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How long and how often.
+
+    Args:
+        steps: of the optimizer, in all.
+        batch_size: samples of a step, over all processes together.
+        seed: of the order of the samples, and of what the network draws.
+        schedule: "one-cycle", "cosine" or "constant", see `rate_factor`.
+        clip: largest norm of the gradient; inf does not clip.
+        validate_every: steps between two validations; the last step is followed by one, too.
+        save_every: seconds between two checkpoints; there is one with each validation, too.
+    """
+
+    steps: int
+    batch_size: int
+    seed: int = 0
+    schedule: str = "one-cycle"
+    clip: float = 1.0
+    validate_every: int = 500
+    save_every: float = 60.0
+
+
+@dataclass
+class State:
+    """Where a run stands: all of it is in a checkpoint."""
+
+    step: int = 0  # steps done
+    rate_scale: float = 1.0  # of the learning rate, lowered by a roll-back
+    best: float = -math.inf
+    best_step: int = -1
+    cost_sum: float = 0.0  # since the last validation
+    cost_count: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)  # a row for each validation
+    memory: dict[str, Any] = field(default_factory=dict)  # what callbacks keep, by their names
+    stop: str | None = None  # why a callback ended the run before its last step
+    roll_back: bool = False  # a callback asks for it; done after the validation
+
+    def as_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds of it."""
+        return {name: value for name, value in self.__dict__.items() if name != "roll_back"}
+
+
+class Callback:
+    """What looks on, and may ask to stop; every process has one of each, and all decide alike."""
+
+    def on_start(self, loop: Loop) -> None:
+        """Before the first step, after a resume."""
+
+    def on_step(self, loop: Loop) -> None:
+        """After each step; the loss in `loop.cost` may still be on its way."""
+
+    def on_validation(self, loop: Loop, scores: dict[str, float]) -> None:
+        """After each validation; may add to the scores, and set `loop.state.stop`."""
+
+    def on_best(self, loop: Loop) -> None:
+        """In the main process, when the network just validated is the best so far."""
+
+    def on_saved(self, loop: Loop) -> None:
+        """In the main process, after a checkpoint was written."""
+
+    def on_end(self, loop: Loop) -> None:
+        """After the last step, not after an error."""
+
+
+class Loop:
+    """One run of a task.
+
+    Args:
+        task: what is trained.
+        optimizer: of the task's network.
+        settings: how long and how often.
+        folder: where checkpoints go; None keeps none.
+        accelerator: devices, precision and processes.
+        callbacks: asked in this order.
+        compile_network: run the network through torch.compile.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        optimizer: torch.optim.Optimizer,
+        settings: LoopSettings,
+        folder: Path | None = None,
+        *,
+        accelerator: Accelerator | None = None,
+        callbacks: Sequence[Callback] = (),
+        compile_network: bool = False,
+    ) -> None:
+        self.task, self.settings, self.folder = task, settings, folder
+        self.accelerator = accelerator or Accelerator()
+        self.callbacks = callbacks
+        self.state = State()
+        self.cost: Tensor | None = None
+        self._rates = [group["lr"] for group in optimizer.param_groups]
+        task.loss.to(self.accelerator.device)
+        prepared = self.accelerator.prepare(task.network, optimizer)
+        self.network: nn.Module = prepared[0]
+        self.optimizer: Any = prepared[1]
+        self._called: Any = torch.compile(self.network) if compile_network else self.network
+        self._unchecked: list[tuple[int, Tensor]] = []
+        self._saved_at = time.monotonic()
+        self._order: tuple[int, NDArray[np.int64]] | None = None  # of an epoch
+
+    @property
+    def process(self) -> int:
+        """The number of this process."""
+        return int(self.accelerator.process_index)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files."""
+        return bool(self.accelerator.is_main_process)
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the first group of parameters."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def run(self, *, resume: bool = False) -> State:
+        """Train to the last step.
+
+        Args:
+            resume: go on from the newest whole checkpoint; start afresh where there is none.
+        """
+        if resume and self.folder is not None:
+            self._restore(newest_checkpoint(self.folder))
+        for callback in self.callbacks:
+            callback.on_start(self)
+        with _signals() as received, self._batches(self.state.step) as batches:
+            while self.state.step < self.settings.steps and self.state.stop is None:
+                self._one_step(next(batches))
+                for callback in self.callbacks:
+                    callback.on_step(self)
+                is_last = self.state.step == self.settings.steps
+                if is_last or self.state.step % self.settings.validate_every == 0:
+                    self._validate()
+                elif time.monotonic() - self._saved_at > self.settings.save_every:
+                    self.save()
+                if (number := self._agreed(received)) is not None and not is_last:
+                    self.save()
+                    raise Interrupted(number, self.state.step)
+        for callback in self.callbacks:
+            callback.on_end(self)
+        return self.state
+
+    def _one_step(self, batch: Any) -> None:
+        settings, state = self.settings, self.state
+        torch.manual_seed(step_seed(settings.seed, state.step, self.process))
+        factor = rate_factor(settings.schedule, state.step / settings.steps) * state.rate_scale
+        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * factor
+        self.network.train()
+        with self.accelerator.autocast():
+            cost = self.task.cost(self._called, batch)
+        self.accelerator.backward(cost)
+        norm = self.accelerator.clip_grad_norm_(self.network.parameters(), settings.clip)
+        self.cost = cost.detach()
+        self._check(self.cost, norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        state.step += 1
+
+    def _check(self, cost: Tensor, norm: Any) -> None:
+        """Stop on a cost or gradient that is no number; an accelerator is asked now and then."""
+        is_last = self.state.step + 1 == self.settings.steps
+        self._unchecked.append((self.state.step, torch.stack([cost.float(), norm.float()])))
+        is_cpu = cost.device.type == "cpu"
+        if is_cpu or is_last or len(self._unchecked) >= _CHECK_EVERY:
+            self._look()
+
+    def _look(self) -> None:
+        if not self._unchecked:
+            return
+        values = torch.stack([value for _, value in self._unchecked]).cpu()
+        for (step, _), (cost, norm) in zip(self._unchecked, values.tolist(), strict=True):
+            if not (math.isfinite(cost) and math.isfinite(norm)):
+                what, got = ("loss", cost) if not math.isfinite(cost) else ("gradient", norm)
+                listed = ", ".join(str(int(i)) for i in self.samples_of(step)[:8])
+                raise TrainingError(
+                    f"Expected a finite {what}, got {got} in step {step + 1} (samples {listed}, "
+                    "...); the checkpoints before it are kept. Lower the learning rate, or look "
+                    "at these samples."
+                )
+            self.state.cost_sum += cost
+            self.state.cost_count += 1
+        self._unchecked.clear()
+
+    def samples_of(self, step: int) -> NDArray[np.int64]:
+        """The samples of a step in this process: a function of the seed and the step alone."""
+        size = min(self.settings.batch_size, self.task.n_samples)
+        epoch, place = divmod(step, self.task.n_samples // size)
+        if self._order is None or self._order[0] != epoch:
+            self._order = epoch, epoch_order(self.task.n_samples, self.settings.seed, epoch)
+        of_step = self._order[1][place * size : (place + 1) * size]
+        return of_step[self.process :: self.accelerator.num_processes]
+
+    def epoch_of(self, step: int) -> int:
+        """The pass over the training set that a step belongs to."""
+        return step // (self.task.n_samples // min(self.settings.batch_size, self.task.n_samples))
+
+    @contextmanager
+    def _batches(self, first: int) -> Iterator[Iterator[Any]]:
+        """The batches from a step on; made ahead where the network runs elsewhere."""
+        device = self.accelerator.device
+
+        def make(step: int) -> Any:
+            return self.task.batch(self.samples_of(step), self.epoch_of(step), device)
+
+        if device.type == "cpu":
+            yield (make(step) for step in range(first, self.settings.steps))
+            return
+        with ThreadPoolExecutor(1, "batch") as maker:
+
+            def ahead() -> Iterator[Any]:
+                coming: Future[Any] = maker.submit(make, first)
+                for step in range(first + 1, self.settings.steps + 1):
+                    ready = coming.result()
+                    if step < self.settings.steps:
+                        coming = maker.submit(make, step)
+                    yield ready
+
+            yield ahead()
+
+    def _validate(self) -> None:
+        state = self.state
+        self._look()
+        bare = self.accelerator.unwrap_model(self.network)
+        bare.eval()
+        with torch.no_grad(), self.accelerator.autocast():
+            scores = self.task.validate(
+                bare, self.accelerator.device, self.process, self.accelerator.num_processes
+            )
+        mean = state.cost_sum / max(state.cost_count, 1)
+        row = {
+            "step": float(state.step),
+            "epoch": float(self.epoch_of(state.step - 1)),
+            "learning_rate": self.rate,
+            "loss": self._mean_over_processes(mean),
+        }
+        state.cost_sum, state.cost_count = 0.0, 0
+        for callback in self.callbacks:
+            callback.on_validation(self, scores)
+        state.history.append({**row, **scores})
+        score = scores[self.task.monitor]
+        if score > state.best:
+            state.best, state.best_step = score, state.step
+            self._save_best()
+            if self.is_main:
+                for callback in self.callbacks:
+                    callback.on_best(self)
+        if state.roll_back:
+            self._roll_back()
+        self.save()
+
+    def _mean_over_processes(self, value: float) -> float:
+        if not (dist.is_available() and dist.is_initialized()):
+            return value
+        total = torch.tensor(value, dtype=torch.float64, device=self.accelerator.device)
+        dist.all_reduce(total)
+        return float(total) / dist.get_world_size()
+
+    def _agreed(self, received: list[int]) -> int | None:
+        """The signal that any process received: a signal meets each at another step."""
+        number = received[0] if received else 0
+        if dist.is_available() and dist.is_initialized():
+            largest = torch.tensor(number, device=self.accelerator.device)
+            dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+            number = int(largest)
+        return number or None
+
+    # checkpoints
+
+    def setup(self) -> dict[str, str]:
+        """What a checkpoint must agree with, for a resume to be exact."""
+        settings = self.settings
+        return {
+            "processes": str(self.accelerator.num_processes),
+            "precision": str(self.accelerator.mixed_precision),
+            "batch_size": str(settings.batch_size),
+            "steps": str(settings.steps),
+            "seed": str(settings.seed),
+            "schedule": settings.schedule,
+            "samples": str(self.task.n_samples),
+            "optimizer": f"{type(self.optimizer.optimizer).__name__} {self._rates}",
+            **self.task.describe(),
+        }
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that a resume needs."""
+        self._look()
+        return {
+            "setup": self.setup(),
+            "state": self.state.as_dict(),
+            "network": self.accelerator.unwrap_model(self.network).state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "loss": self.task.loss.state_dict(),
+        }
+
+    def save(self) -> None:
+        """Write a checkpoint, and remove those that are not needed any more."""
+        self._saved_at = time.monotonic()
+        content = self.snapshot()
+        if self.folder is not None and self.is_main:
+            save_checkpoint(self.folder / f"step-{self.state.step:08d}.pt", content)
+            prune_checkpoints(self.folder)
+            for callback in self.callbacks:
+                callback.on_saved(self)
+
+    def _save_best(self) -> None:
+        if self.folder is None or not self.is_main:
+            return
+        before = list(self.folder.glob("best-*.pt"))
+        name = self.folder / f"best-{self.state.step:08d}.pt"
+        save_checkpoint(name, self.snapshot())
+        for old in before:
+            if old != name:
+                old.unlink()
+                old.with_name(old.name + ".sha256").unlink(missing_ok=True)
+
+    def _restore(self, content: dict[str, Any] | None) -> None:
+        if content is None:
+            return
+        mine, theirs = self.setup(), content["setup"]
+        differ = [name for name in mine | theirs if mine.get(name) != theirs.get(name)]
+        if differ:
+            told = "; ".join(f"{n}: {theirs.get(n)} there, {mine.get(n)} here" for n in differ)
+            raise CheckpointError(
+                f"Expected the setup of the checkpoint, got another ({told}); train in a new "
+                "folder, with --warm-start to begin from these weights."
+            )
+        self._load(content)
+        self.state = State(**content["state"])
+
+    def _load(self, content: dict[str, Any]) -> None:
+        self.accelerator.unwrap_model(self.network).load_state_dict(content["network"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.task.loss.load_state_dict(content["loss"])
+
+    def _roll_back(self) -> None:
+        """Weights and optimizer of the best network so far, and half the learning rate."""
+        self.state.roll_back = False
+        self.state.rate_scale /= 2
+        self.accelerator.wait_for_everyone()
+        if self.folder is not None and (best := list(self.folder.glob("best-*.pt"))):
+            self._load(load_checkpoint(best[0]))
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Note signals that ask to stop, so that the step can end; a second Ctrl-C does not wait."""
+    received: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        if number == signal.SIGINT and received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    noted = [signal.SIGINT, signal.SIGTERM, *filter(None, [getattr(signal, "SIGUSR1", None)])]
+    try:
+        before = {number: signal.signal(number, note) for number in noted}
+    except ValueError:  # not the main thread, where signals never arrive
+        yield received
+        return
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,131 @@
+"""What a run writes about itself: config, versions, history, scores and weights."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import save_model
+
+from dense_imb import __version__
+from dense_imb._files import write_whole
+from dense_imb.config import TrainConfig
+from dense_imb.training.denoiser import Denoiser
+from dense_imb.training.loop import Callback, Loop
+
+CHECKPOINTS = "checkpoints"  # the folder of them in the folder of a run
+
+
+class RunFiles(Callback):
+    """Config, versions, history, scores and weights, each written whole."""
+
+    def __init__(self, folder: Path, config: TrainConfig, task: Denoiser) -> None:
+        self.folder, self.config, self.task = folder, config, task
+        self._started = time.monotonic()
+
+    def on_start(self, loop: Loop) -> None:
+        if not loop.is_main:
+            return
+        loop.state.memory.setdefault("seconds", 0.0)
+        if not (self.folder / "config.yaml").exists():
+            text = yaml.safe_dump(asdict(self.config), sort_keys=False)
+            _write_text(self.folder / "config.yaml", text)
+        _write_text(self.folder / "environment.json", json.dumps(_environment(), indent=1))
+
+    def on_validation(self, loop: Loop, scores: dict[str, float]) -> None:
+        now = time.monotonic()
+        loop.state.memory["seconds"] = loop.state.memory.get("seconds", 0.0) + now - self._started
+        self._started = now
+
+    def on_best(self, loop: Loop) -> None:
+        self.task.histogram.save(self.folder / "validation_scores.json")
+        _save_weights(loop, self.folder / "best.safetensors")
+
+    def on_saved(self, loop: Loop) -> None:
+        rows = loop.state.history
+        if rows:
+            table = io.StringIO()
+            writer = csv.DictWriter(table, list(dict.fromkeys(n for row in rows for n in row)))
+            writer.writeheader()
+            writer.writerows(rows)
+            _write_text(self.folder / "history.csv", table.getvalue())
+            _write_text(self.folder / "metrics.json", json.dumps(self._metrics(loop), indent=1))
+
+    def on_end(self, loop: Loop) -> None:
+        if loop.is_main:
+            _save_weights(loop, self.folder / "last.safetensors")
+            self.on_saved(loop)
+
+    def _metrics(self, loop: Loop) -> dict[str, Any]:
+        state = loop.state
+        best = next((row for row in state.history if row["step"] == state.best_step), {})
+        seconds = state.memory.get("seconds", 0.0)
+        return {
+            "monitor": self.task.monitor,
+            "best": _strict(best),
+            "last": _strict(state.history[-1]),
+            "steps": state.step,
+            "is_finished": state.step == loop.settings.steps or state.stop is not None,
+            "stopped": state.stop,
+            "seconds": round(seconds, 1),
+            "parameters": sum(p.numel() for p in self.task.network.parameters()),
+        }
+
+
+def _strict(row: dict[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in row.items()}
+
+
+def _save_weights(loop: Loop, path: Path) -> None:
+    bare = loop.accelerator.unwrap_model(loop.network)
+    write_whole(path, lambda partial: save_model(bare, str(partial)))
+
+
+def _write_text(path: Path, text: str) -> None:
+    write_whole(path, lambda partial: partial.write_text(text))
+
+
+def _environment() -> dict[str, Any]:
+    """What it takes to understand a result later: versions, and the state of the code."""
+    packages = {}
+    for name in ("torch", "numpy", "h5py", "accelerate", "monai", "segmentation-models-pytorch"):
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = "missing"
+    return {
+        "dense_imb": __version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "packages": packages,
+        "git": _git_state(),
+        "command": sys.argv,
+    }
+
+
+def _git_state() -> str | None:
+    """The commit of the working directory, with + where files differ from it."""
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            ["git", "status", "--porcelain"], capture_output=True, text=True, timeout=5, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("+" if changed else "")

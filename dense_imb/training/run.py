@@ -1,0 +1,172 @@
+"""The folder of a run, read again: its config, its history and the network that came out."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from dense_imb.hits import Events, Geometry
+from dense_imb.metrics import OperatingPoint, ScoreHistogram
+from dense_imb.training.build import build_network, build_reading, read_config
+from dense_imb.training.checkpoint import CheckpointError, load_checkpoint
+from dense_imb.training.denoiser import Reading
+from dense_imb.training.records import CHECKPOINTS
+
+
+class TrainedDenoiser:
+    """A trained network as a `dense_imb.hits.baselines.Scorer`.
+
+    Args:
+        name: what tables call it.
+        network: with its weights.
+        reading: how events become its input, and its output scores.
+        geometry: the frames that it was trained on.
+        device: where it runs.
+        batch_size: events at a time.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        network: nn.Module,
+        reading: Reading,
+        geometry: Geometry,
+        device: str | torch.device = "cpu",
+        batch_size: int = 64,
+    ) -> None:
+        self.name, self.reading, self.geometry = name, reading, geometry
+        self.network, self.device = network.eval().to(device), torch.device(device)
+        self.batch_size = batch_size
+
+    @torch.no_grad()
+    def score(self, events: Events) -> Tensor:
+        """(n_hits,) float32 in [0, 1]; larger is more like signal."""
+        for name in ("width", "height", "time_steps"):
+            wanted, got = getattr(self.geometry, name), getattr(events.geometry, name)
+            if wanted != got:
+                raise ValueError(
+                    f"Expected events of {name} {wanted}, on which {self.name} was trained, "
+                    f"got {got}."
+                )
+        scores = [torch.zeros(0)]
+        for start in range(0, len(events), self.batch_size):
+            part = events[start : start + self.batch_size].torch(self.device)
+            scores.append(self.reading.score(self.network, part).cpu())
+        return torch.cat(scores).to(events.x.device if events.is_torch else "cpu")
+
+
+class Run:
+    """The folder of a run."""
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        path = self.folder / "config.yaml"
+        if not path.is_file():
+            raise ValueError(
+                f"Expected the folder of a run, with config.yaml, got {self.folder}; "
+                "dense-imb train makes one."
+            )
+        self.config = read_config(path)
+
+    @property
+    def name(self) -> str:
+        """What tables call it: the name of the folder."""
+        return self.folder.resolve().name
+
+    def history(self) -> list[dict[str, float]]:
+        """A row for each validation."""
+        path = self.folder / "history.csv"
+        if not path.exists():
+            return []
+        with path.open(newline="") as file:
+            return [
+                {name: float(value or math.nan) for name, value in row.items()}
+                for row in csv.DictReader(file)
+            ]
+
+    def metrics(self) -> dict[str, Any]:
+        """What `metrics.json` holds; empty before the first validation."""
+        path = self.folder / "metrics.json"
+        return dict(json.loads(path.read_text())) if path.exists() else {}
+
+    def summary(self) -> str:
+        """What came out, in a few lines for people."""
+        metrics = self.metrics()
+        if not metrics:
+            return f"{self.folder}: no validation yet"
+        best = metrics["best"]
+        removal = ", ".join(
+            f"{100 * value:.2f} % at {name.removeprefix('removal_at_')} %"
+            for name, value in best.items()
+            if name.startswith("removal_at_") and value is not None
+        )
+        lines = [
+            f"{self.folder}: {metrics['steps']} steps in {metrics['seconds']:.0f} s, "
+            f"{metrics['parameters']:,} parameters",
+            f"best after step {best['step']:.0f}; noise removed at a retention: {removal} "
+            "(validation events)",
+        ]
+        return "\n".join([*lines, metrics["stopped"]] if metrics["stopped"] else lines)
+
+    def checkpoint(self, which: Literal["best", "last"] = "best") -> dict[str, Any]:
+        """The content of the best or the newest checkpoint, its digest checked."""
+        pattern = "best-*.pt" if which == "best" else "step-*.pt"
+        found = sorted((self.folder / CHECKPOINTS).glob(pattern))
+        if not found:
+            raise CheckpointError(
+                f"Expected a {which} checkpoint in {self.folder / CHECKPOINTS}, got none; "
+                "the run has not come to its first validation."
+            )
+        return load_checkpoint(found[-1])
+
+    def weights(self, which: Literal["best", "last"] = "best") -> dict[str, Tensor]:
+        """The state of the network."""
+        return dict(self.checkpoint(which)["network"])
+
+    def geometry(self) -> Geometry:
+        """The frames that it was trained on."""
+        frame = self.checkpoint()["setup"]["frame"]
+        width, height, time_steps = (int(size) for size in frame.split(" x "))
+        return Geometry(width, height, time_steps)
+
+    def scorer(
+        self,
+        which: Literal["best", "last"] = "best",
+        *,
+        device: str | torch.device | None = None,
+        batch_size: int = 64,
+    ) -> TrainedDenoiser:
+        """The trained network, ready to score hits; on a GPU where there is one."""
+        geometry = self.geometry()
+        network = build_network(self.config, geometry)
+        try:
+            network.load_state_dict(self.weights(which))
+        except RuntimeError as problem:
+            raise CheckpointError(
+                f"Expected weights of {self.config.model.name} in {self.folder}, got others "
+                f"({str(problem).splitlines()[-1].strip()})."
+            ) from problem
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        reading = build_reading(self.config)
+        return TrainedDenoiser(self.name, network, reading, geometry, device, batch_size)
+
+    def validation_scores(self) -> ScoreHistogram:
+        """The histogram of the best network's scores on the validation events."""
+        return ScoreHistogram.load(self.folder / "validation_scores.json")
+
+    def operating_point(self, retention: float | None = None) -> OperatingPoint:
+        """The threshold for a wanted retention, chosen on the validation events."""
+        wanted = self.config.retention if retention is None else retention
+        return self.validation_scores().operating_point(wanted)
+
+
+def open_run(folder: str | os.PathLike[str]) -> Run:
+    """The run in a folder."""
+    return Run(folder)

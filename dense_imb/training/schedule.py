@@ -1,0 +1,46 @@
+"""The learning rate and the order of the data: pure functions, so there is no state to restore."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dense_imb.losses._checks import check_choice
+
+SCHEDULES = ("one-cycle", "cosine", "constant")
+_WARM_UP = {"one-cycle": 0.3, "cosine": 0.05, "constant": 0.0}  # share of the steps
+_FIRST = 0.04  # of the peak, at the first step of the warm-up
+
+
+def rate_factor(schedule: str, progress: float) -> float:
+    """What the learning rate is multiplied with at a share `progress` of all steps.
+
+        warm-up   first + (1 - first) (1 - cos(pi p / w)) / 2     p <= w
+        after it  (1 + cos(pi (p - w) / (1 - w))) / 2             or 1, "constant"
+
+    Example:
+        >>> [round(rate_factor("one-cycle", p), 3) for p in (0.0, 0.3, 0.65, 1.0)]
+        [0.04, 1.0, 0.5, 0.0]
+    """
+    check_choice("schedule", schedule, SCHEDULES)
+    warm_up = _WARM_UP[schedule]
+    if progress < warm_up:
+        return _FIRST + (1 - _FIRST) * (1 - math.cos(math.pi * progress / warm_up)) / 2
+    if schedule == "constant":
+        return 1.0
+    return (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up))) / 2
+
+
+def epoch_order(n_samples: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """The numbers 0 .. n_samples - 1 in the order of an epoch."""
+    bits = np.random.Philox(key=np.array([seed, epoch], np.uint64))
+    # sorted random numbers: NumPy promises the same stream of bits in every version, and no more
+    return np.argsort(bits.random_raw(n_samples), kind="stable")
+
+
+def step_seed(seed: int, step: int, process: int) -> int:
+    """A seed for what a network draws in a step, dropout say."""
+    mixed = np.random.SeedSequence([seed, step, process]).generate_state(2)
+    return int(mixed[0]) << 31 ^ int(mixed[1])

@@ -1,0 +1,38 @@
+"""What the loop asks of a thing that can be trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+
+class Task(Protocol):
+    """A network with its loss and its data: how a batch is made, costed and scored.
+
+    Everything random in a batch is a function of its samples and the epoch, so that a run can be
+    taken up at any step.
+    """
+
+    network: nn.Module
+    loss: nn.Module
+    monitor: str  # the validation score that says which network is best; more is better
+    n_samples: int  # of the training set
+
+    def batch(self, samples: NDArray[np.int64], epoch: int, device: torch.device) -> Any:
+        """The samples of these numbers, ready for `cost`; called in a thread of its own."""
+
+    def cost(self, network: nn.Module, batch: Any) -> Tensor:
+        """The loss of a batch, a scalar; `network` is the one to call, perhaps wrapped."""
+
+    def validate(
+        self, network: nn.Module, device: torch.device, process: int, n_processes: int
+    ) -> dict[str, float]:
+        """Scores of the whole validation set, the same on every process; has `monitor`."""
+
+    def describe(self) -> Mapping[str, str]:
+        """What a checkpoint of this task must agree with, by name."""
