@@ -97,16 +97,18 @@ def _visible(events: Events, pixel: Tensor, rule: Rule) -> Tensor:
 
 
 def paint(events: Events, values: Tensor, is_visible: Tensor) -> Tensor:
-    """Frames (B, C, H, W) with values (n_hits, C) of the visible hits, 0 elsewhere."""
+    """Frames (B, C, H, W) with values (n_hits, C) of the visible hits, 0 elsewhere.
+
+    They are laid out channels last, as convolutions on a CPU like them: a hit is one write.
+    """
     events, geometry = events.torch(values.device), events.geometry
-    in_event: Tensor = events.event_index()
-    size, n_channels = geometry.height * geometry.width, values.shape[1]
-    # (event, channel, pixel); each place is written at most once, so the sum is a copy
-    place = (_pixel(events, in_event) + in_event * size * (n_channels - 1))[is_visible]
-    index = place[:, None] + size * torch.arange(n_channels, device=values.device)
-    flat = values.new_zeros(len(events) * n_channels * size)
-    flat.scatter_reduce_(0, index.flatten(), values[is_visible].flatten(), "sum")
-    return flat.reshape(len(events), n_channels, geometry.height, geometry.width)
+    place = _pixel(events, events.event_index())[is_visible]
+    n_channels = values.shape[1]
+    # (event, pixel, channel); each place is written once at most
+    flat = values.new_zeros(len(events) * geometry.height * geometry.width, n_channels)
+    flat[place] = values[is_visible]
+    shape = (len(events), geometry.height, geometry.width, n_channels)
+    return flat.reshape(shape).permute(0, 3, 1, 2)
 
 
 def pixel_index(events: Events) -> Tensor:

@@ -56,7 +56,7 @@ class Reading:
         value   = 1 - |p - v| / v, at least 0; v is the gapped time of the hit itself
         """
         shown = encode(events, self.channels, threshold=self.threshold)
-        output = network(shown.to(memory_format=torch.channels_last)).float()
+        output = network(shown).float()
         seen = output.movedim(1, -1).flatten(0, -2)[pixel_index(events)]  # (n_hits, channels)
         if self.output == "value":
             own = gap(events.t.float(), events.geometry.time_steps, self.threshold)
@@ -240,7 +240,7 @@ class Denoiser:
         flat[1].scatter_(0, where, value)
         shown = encode(noisy, self.reading.channels, threshold=self.reading.threshold)
         return HitBatch(
-            shown.contiguous(memory_format=torch.channels_last),
+            shown,
             lit,
             flat[0].reshape(shape),
             flat[1].reshape(shape),
