@@ -46,6 +46,13 @@ class Parser(ArgumentParser):
             near = difflib.get_close_matches(invalid[1].strip("'"), self.commands, n=1)
             sentence = f"Expected a command, {', '.join(self.commands)}, got {invalid[1]}."
             sentence += f" Did you mean {near[0]}?" if near else ""
+        elif option := re.search(r"does not accept option '([^']+)'", sentence):
+            known = self.commands[command]()._option_string_actions if command else {}
+            near = difflib.get_close_matches(f"--{option[1]}", known, n=1)
+            sentence = f"Expected names of a config, got `{option[1]}`."
+            sentence += f" Did you mean `{near[0][2:]}`?" if near else ""
+        elif missing := re.search(r"File does not exist: (.*)", sentence):
+            sentence = f"Expected a file, got {missing[1]}, which does not exist."
         elif '"command"' in sentence:
             sentence = f"Expected a command, {', '.join(self.commands)}, got none."
         program = f"dense-imb {command}" if command else "dense-imb"

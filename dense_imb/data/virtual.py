@@ -59,14 +59,22 @@ class VirtualEvents:
         index = np.asarray(numbers) + self.first
         return degrade(events, self.degradation, seed=self.seed, epoch=epoch, event_index=index)
 
-    def has_signal(self) -> bool:
-        """Whether any hit is labelled signal, or none is labelled at all: all are signal then."""
+    def kinds(self) -> tuple[bool, bool]:
+        """Whether there is any signal, and any noise, degradation included.
+
+        Hits without labels are signal where noise is added, and neither where none is.
+        """
+        adds_noise = self.degradation is not None and self.degradation.noise not in (0, (0, 0))
+        has_signal, has_noise = False, adds_noise
+        is_labelled = "/hit/label" in self.source.columns
         for start in range(0, len(self), 4096):
             events = self.clean(np.arange(start, min(start + 4096, len(self))))
-            if events.n_hits and (events.label is None or bool((events.label > 0).any())):
-                return True
-        return False
-
-    def source_columns(self) -> frozenset[str]:
-        """Names of the columns in the files, "/hit/label" say."""
-        return frozenset(self.source.columns)
+            if is_labelled and events.label is not None:
+                is_signal = events.label > 0
+                has_signal |= bool(is_signal.any())
+                has_noise |= not bool(is_signal.all())
+            else:
+                has_signal |= adds_noise and events.n_hits > 0
+            if has_signal and has_noise:
+                break
+        return has_signal, has_noise

@@ -34,8 +34,12 @@ def parse_loss(text: str, *, packages: Sequence[str] | None = None) -> nn.Module
     path, call = split_call(text)
     class_name, positional, keywords = parse_call(call, text)
     if path is not None:
-        if packages is not None:
-            check_choice("package of the loss", path.split(".")[0], packages)
+        if packages is not None and path.split(".")[0] not in packages:
+            raise ValueError(
+                f"Expected a loss of {', '.join(packages)}, got {text!r}; a config may come "
+                "from anybody, so nothing else is imported for it. From Python, hand the "
+                "loss itself to `Denoiser`."
+            )
         loss_class = _import(path, class_name, text)
     else:
         check_choice("loss", class_name, [entry.name for entry in CATALOGUE])

@@ -259,18 +259,18 @@ def takes_logits(loss: nn.Module) -> bool:
 
 
 def _check_events(name: str, events: VirtualEvents) -> None:
-    noise = events.degradation.noise if events.degradation is not None else 0
     if len(events) == 0:
         raise ValueError(f"Expected {name} data with at least one event, got none.")
-    if noise == 0 and "/hit/label" not in events.source_columns():
-        raise ValueError(
-            f"Expected {name} data with labels or with noise to add, got neither: all its hits "
-            "would be signal; say how much noise to add (--data.noise 200)."
-        )
-    if not events.has_signal():
+    has_signal, has_noise = events.kinds()
+    if not has_signal:
         raise ValueError(
             f"Expected {name} data with signal hits (label 1 and more), got none in "
             f"{len(events)} events; there is nothing to learn from."
+        )
+    if not has_noise:
+        raise ValueError(
+            f"Expected {name} data with noise hits (label 0), or noise to add, got neither; "
+            "say how much to add (--data.noise 200)."
         )
 
 

@@ -62,10 +62,10 @@ def train(
         mixed_precision=config.precision,
         kwargs_handlers=[InitProcessGroupKwargs(timeout=_TIMEOUT)],
     )
+    task = build_task(config)
+    if warm_start is not None:
+        _warm_start(task.network, open_run(warm_start))
     with _locked(folder, accelerator):
-        task = build_task(config)
-        if warm_start is not None:
-            _warm_start(task.network, open_run(warm_start))
         callbacks: list[Callback] = [
             GradientShares(),
             CollapseAlarm(config.collapse),
@@ -166,7 +166,7 @@ def check_folder(folder: Path, config: TrainConfig, *, resume: bool) -> None:
             f"Expected a new folder for the run, got {folder}, which holds one; --resume goes on "
             "with it, or choose another name."
         )
-    if folder.is_dir() and not stored.exists() and any(_entries(folder)):
+    if folder.is_dir() and not stored.exists() and _has_files(folder):
         raise ValueError(f"Expected a new or empty folder for the run, got {folder}, with files.")
     if stored.exists():
         before, now = _flat(asdict(read_config(stored))), _flat(asdict(config))
@@ -180,8 +180,9 @@ def check_folder(folder: Path, config: TrainConfig, *, resume: bool) -> None:
             )
 
 
-def _entries(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.iterdir() if path.name != ".lock")
+def _has_files(folder: Path) -> bool:
+    """Whether anything is in a folder but what a run begins with."""
+    return any(path.is_file() and path.name != ".lock" for path in folder.rglob("*"))
 
 
 def _flat(nested: dict[str, Any], before: str = "") -> dict[str, Any]:
