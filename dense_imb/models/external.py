@@ -128,7 +128,11 @@ def monai_network(
                 f"Expected `frame` for {label!r}, such as (128, 88): its size is fixed."
             )
         own[size_option] = _whole_size(frame, multiple)  # type: ignore[assignment]
-    built = network(**own, **arguments)
+    try:
+        built = network(**own, **arguments)
+    except ImportError as error:  # MONAI's networks with attention need einops
+        reason = str(error).partition("\n")[0]
+        raise ImportError(f"{label} needs another package ({reason}) Install that one.") from error
     return Padded(
         built,
         multiple=multiple,

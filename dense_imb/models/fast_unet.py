@@ -24,10 +24,11 @@ class FastUNet(nn.Module):
                  a hit keeps its own pixel and time
 
     Full resolution is where time goes and the deep levels are where capacity costs little: so
-    few channels above and many below. Nothing is normalised: on the reference task that learned
-    as well in the same time, a frame's output is the same whatever its batch, and there are no
-    buffers that two processes would have to agree on. Frames are padded with empty pixels to a
-    multiple of 2^levels; the output is cropped and has no activation.
+    few channels above and many below. The levels are normalised in groups of 8 channels of one
+    frame: a tenth more time than without, for far faster learning; and unlike batch normalisation
+    (no faster) a frame's output is the same whatever its batch, and there are no buffers that
+    processes would have to agree on. Frames are padded with empty pixels to a multiple of
+    2^levels; the output is cropped and has no activation.
 
     Args:
         in_channels, out_channels: C of the input and of the output.
@@ -65,7 +66,7 @@ class FastUNet(nn.Module):
         self.in_channels = in_channels
         self._multiple = 2 ** len(widths)
 
-        self.stem = _convolution(in_channels, stem)
+        self.stem = _at_full_resolution(in_channels, stem)
         self.enter = nn.Sequential(nn.PixelUnshuffle(2), *_convolution(4 * stem, widths[0]))
         # the first level has its convolution in `enter`; where it is cheapest there are two
         amounts = [0, *(1 for _ in widths[1:-1]), 2][-len(widths) :]
@@ -82,8 +83,11 @@ class FastUNet(nn.Module):
         )
         self.decode = nn.ModuleList(_convolution(width, width) for width in widths[:-1])
         self.leave = nn.Sequential(nn.Conv2d(widths[0], 4 * head, 1), nn.PixelShuffle(2))
-        self.head = _convolution(head + in_channels, head)
+        self.head = _at_full_resolution(head + in_channels, head)
         self.output = nn.Conv2d(head, out_channels, 1)
+        _start(self)
+        with torch.no_grad():
+            self.output.weight.mul_(0.1)  # the untrained output is near 0, or near its prior
         if prior is not None:
             _start_at(prior, self.output)
 
@@ -106,8 +110,30 @@ class FastUNet(nn.Module):
         return crop_frames(self.output(pixels), size)
 
 
+def _at_full_resolution(in_channels: int, out_channels: int) -> nn.Sequential:
+    # leaky: of so few channels none may die, or the output is blank for good
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, padding=1), nn.LeakyReLU(0.1))
+
+
 def _convolution(in_channels: int, out_channels: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, padding=1), nn.ReLU())
+    groups = out_channels // 8 if out_channels % 8 == 0 else 1
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 3, padding=1),
+        nn.GroupNorm(groups, out_channels),
+        nn.ReLU(),
+    )
+
+
+def _start(network: nn.Module) -> None:
+    """He's initial weights: torch's own shrink hits to nothing on their way through ReLUs."""
+    for layer in network.modules():
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+            # inputs that one output sums; a transposed one's kernels don't overlap
+            is_up = isinstance(layer, nn.ConvTranspose2d)
+            fan_in = layer.in_channels if is_up else layer.weight[0].numel()
+            nn.init.normal_(layer.weight, std=math.sqrt(2 / fan_in))
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 def _start_at(prior: float | Sequence[float], output: nn.Conv2d) -> None:
@@ -121,8 +147,7 @@ def _start_at(prior: float | Sequence[float], output: nn.Conv2d) -> None:
         )
     assert output.bias is not None
     with torch.no_grad():
-        # small, not zero: the layers before it learn from the first step
-        output.weight.mul_(0.01)
+        output.weight.mul_(0.1)  # nearer; with 0 the layers before it would miss a step
         if len(shares) == 1:
             output.bias.fill_(math.log(shares[0] / (1 - shares[0])))
         else:

@@ -147,7 +147,8 @@ def test_the_first_of_several_answers_counts_and_the_padding_is_cropped():
 @pytest.mark.slow
 @pytest.mark.parametrize("frame", [(1, 1), (37, 53)], ids=str)
 @pytest.mark.parametrize(
-    "name", ["smp:Unet/resnet18", "smp:FPN/mobilenet_v2", "smp:UnetPlusPlus", "smp:Segformer/mit_b0"]
+    "name",
+    ["smp:Unet/resnet18", "smp:FPN/mobilenet_v2", "smp:UnetPlusPlus", "smp:Segformer/mit_b0"],
 )
 def test_networks_of_smp(name, frame):
     torch.manual_seed(0)
@@ -189,8 +190,10 @@ MONAI += ["DynUNet", "VNet", "HighResNet", "RegUNet", "MedNeXt"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("spatial_dims", [2, 3])
-@pytest.mark.parametrize("name", MONAI)
+@pytest.mark.parametrize(
+    ("name", "spatial_dims"),
+    [*((name, 2) for name in MONAI), ("UNet", 3), ("SegResNet", 3), ("DynUNet", 3), ("VNet", 3)],
+)
 def test_networks_of_monai(name, spatial_dims):
     torch.manual_seed(0)
     frame = (37, 53, 9)[:spatial_dims]
@@ -203,6 +206,8 @@ def test_networks_of_monai(name, spatial_dims):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SwinUNETR", "UNETR", "FlexibleUNet", "SegResNetVAE"])
 def test_larger_networks_of_monai(name):
+    if name.endswith("UNETR"):
+        pytest.importorskip("einops")
     torch.manual_seed(0)
     network = build_model(f"monai:{name}", **CHANNELS, frame=(37, 53)).eval()
     assert network(torch.rand(1, 2, 37, 53)).shape == (1, 3, 37, 53)
@@ -217,6 +222,22 @@ def test_one_pixel_through_monai(name):
 
 @pytest.mark.slow
 def test_a_network_of_a_fixed_size_refuses_another():
+    pytest.importorskip("einops")
     network = build_model("monai:UNETR", **CHANNELS, frame=(37, 53))
     with pytest.raises(ValueError, match=r"Expected frames of \(37, 53\) pixels"):
         network(torch.rand(1, 2, 38, 53))
+
+
+@pytest.mark.slow
+def test_a_package_that_a_network_of_monai_lacks_is_named(monkeypatch):
+    import monai.networks.nets
+
+    class UNETR(torch.nn.Module):
+        def __init__(self, in_channels, out_channels):
+            raise ImportError("from einops (No module named 'einops').\n\nFor details ...")
+
+    monkeypatch.setattr(monai.networks.nets, "UNETR", UNETR)
+    with pytest.raises(
+        ImportError, match=r"^monai:UNETR needs another package .*'einops'.*[^\n]*$"
+    ):
+        build_model("monai:UNETR", **CHANNELS)
