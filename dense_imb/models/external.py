@@ -121,7 +121,7 @@ def monai_network(
     taken = {*own, size_option}
     refuse_unknown_options(label, options, [option for option in known if option not in taken])
     arguments = {**_DEFAULTS.get(name, {}), **options}
-    multiple = _MULTIPLES.get(name, lambda given: 32)(arguments)
+    multiple = _MULTIPLES[name](arguments) if name in _MULTIPLES else 32
     if size_option is not None:
         if frame is None:
             raise ValueError(
