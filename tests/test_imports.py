@@ -103,5 +103,10 @@ def test_losses_cost_torch_and_nothing_else():
     assert extra == {"dense_imb"}
 
 
+def test_our_own_networks_cost_torch_and_nothing_else():
+    extra = _modules_after("import dense_imb.models") - _modules_after("import torch")
+    assert extra == {"dense_imb"}
+
+
 def test_version_and_help_do_not_wait_for_torch():
     assert "torch" not in _modules_after("import dense_imb.cli")

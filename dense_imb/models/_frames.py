@@ -1,0 +1,43 @@
+"""Frames of any size in networks that halve them several times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def padded_size(frame: Sequence[int], multiple: int) -> tuple[int, ...]:
+    """The next size that divides by `multiple`.
+
+    Example:
+        >>> padded_size((128, 88), 16)
+        (128, 96)
+    """
+    return tuple(-(-size // multiple) * multiple for size in frame)
+
+
+def pad_frames(frames: Tensor, size: Sequence[int]) -> Tensor:
+    """Frames (B, C, *spatial) with empty pixels behind their far edges; `[..., :h, :w]` undoes it.
+
+    Example:
+        >>> pad_frames(torch.ones(1, 1, 1, 1), (2, 2)).tolist()
+        [[[[1.0, 0.0], [0.0, 0.0]]]]
+    """
+    spatial = frames.shape[2:]
+    missing = [wanted - given for wanted, given in zip(size, spatial, strict=True)]
+    if not any(missing):
+        return frames
+    ends: list[int] = []
+    for amount in reversed(missing):  # F.pad begins with the last axis
+        ends += (0, amount)
+    return F.pad(frames, ends)
+
+
+def crop_frames(frames: Tensor, size: Sequence[int]) -> Tensor:
+    """The first pixels of each axis: what `pad_frames` was given."""
+    for axis, wanted in enumerate(size, start=2):
+        if frames.shape[axis] != wanted:
+            frames = frames.narrow(axis, 0, wanted)
+    return frames

@@ -1,0 +1,214 @@
+"""Networks of segmentation-models-pytorch and MONAI, which are imported when asked for."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from dense_imb.models._checks import check_frames, nearest, refuse_unknown_options
+from dense_imb.models._frames import crop_frames, pad_frames, padded_size
+
+Options = Mapping[str, Any]
+
+
+class Padded(nn.Module):
+    """Frames of any size through a network that wants multiples of some number.
+
+    Args:
+        network: answers frames (B, C, *spatial) with frames of the same size; of several
+            answers the first counts.
+        multiple: of which a size must be. Two of them are the least, since at its deepest a network
+            that normalises needs more than one pixel.
+        name: of the network in error messages.
+        in_channels, spatial_dims: of its frames.
+        frame: the only size that the network takes, if it is that kind.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        multiple: int,
+        name: str,
+        in_channels: int,
+        spatial_dims: int = 2,
+        frame: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self._multiple = multiple
+        self._name = name
+        self._in_channels = in_channels
+        self._spatial_dims = spatial_dims
+        self._frame = None if frame is None else tuple(frame)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        check_frames(self._name, frames, self._in_channels, self._spatial_dims)
+        size = tuple(frames.shape[2:])
+        if self._frame not in (None, size):
+            raise ValueError(
+                f"Expected frames of {self._frame} pixels for this {self._name}, got {size}; "
+                f"it was made with frame={self._frame}."
+            )
+        whole = pad_frames(frames, _whole_size(size, self._multiple))
+        answer = self.network(whole)
+        if isinstance(answer, (list, tuple)):
+            answer = answer[0]
+        if answer.shape[2:] != whole.shape[2:]:
+            raise ValueError(
+                f"Expected {self._name} to answer frames {tuple(whole.shape)} with frames of that "
+                f"size, got {tuple(answer.shape)}; take a segmentation network, without deep "
+                "supervision."
+            )
+        return crop_frames(answer, size)
+
+
+def _whole_size(size: Sequence[int], multiple: int) -> tuple[int, ...]:
+    return tuple(max(side, 2 * multiple) for side in padded_size(size, multiple))
+
+
+def smp_network(name: str, in_channels: int, out_channels: int, options: Options) -> nn.Module:
+    """An architecture of segmentation-models-pytorch, "Unet/resnet18", or "Unet" with its encoder.
+
+    `encoder_weights` is None unless given: "imagenet" downloads.
+    """
+    architecture, _, encoder = name.partition("/")
+    library = _import("segmentation_models_pytorch", "segmentation-models-pytorch>=0.5")
+    networks = _networks(library)
+    _check_known("architecture", architecture, networks)
+    network: Any = networks[architecture]
+    # "tu-" stands for any encoder of timm, which knows a thousand more
+    if encoder and not encoder.startswith("tu-"):
+        _check_known("encoder", encoder, library.encoders.get_encoder_names())
+    own = ("encoder_name", "in_channels", "classes", "aux_params", "kwargs")
+    known = [option for option in inspect.signature(network).parameters if option not in own]
+    refuse_unknown_options(f"smp:{name}", options, known)
+    arguments = {"encoder_weights": None, **options}
+    if encoder:
+        arguments["encoder_name"] = encoder
+    built = network(in_channels=in_channels, classes=out_channels, **arguments)
+    return Padded(built, multiple=32, name=f"smp:{name}", in_channels=in_channels)
+
+
+def monai_network(
+    name: str,
+    in_channels: int,
+    out_channels: int,
+    frame: tuple[int, ...] | None,
+    spatial_dims: int,
+    options: Options,
+) -> nn.Module:
+    """A network of MONAI by its class's name, with defaults where MONAI has none."""
+    library = _import("monai.networks.nets", "monai>=1.6")
+    networks = {
+        key: network
+        for key, network in _networks(library).items()
+        if {"in_channels", "out_channels"} <= set(inspect.signature(network).parameters)
+    }
+    _check_known("network", name, networks)
+    network: Any = networks[name]
+    label = f"monai:{name}"
+    known = list(inspect.signature(network).parameters)
+    own = {"in_channels": in_channels, "out_channels": out_channels}
+    if "spatial_dims" in known:
+        own["spatial_dims"] = spatial_dims
+    size_option = next((key for key in ("img_size", "input_image_size") if key in known), None)
+    taken = {*own, size_option}
+    refuse_unknown_options(label, options, [option for option in known if option not in taken])
+    arguments = {**_DEFAULTS.get(name, {}), **options}
+    multiple = _MULTIPLES[name](arguments) if name in _MULTIPLES else 32
+    if size_option is not None:
+        if frame is None:
+            raise ValueError(
+                f"Expected `frame` for {label!r}, such as (128, 88): its size is fixed."
+            )
+        own[size_option] = _whole_size(frame, multiple)  # type: ignore[assignment]
+    try:
+        built = network(**own, **arguments)
+    except ImportError as error:  # MONAI's networks with attention need einops
+        reason = str(error).partition("\n")[0]
+        raise ImportError(f"{label} needs another package ({reason}) Install that one.") from error
+    return Padded(
+        built,
+        multiple=multiple,
+        name=label,
+        in_channels=in_channels,
+        spatial_dims=spatial_dims,
+        frame=frame if size_option is not None else None,
+    )
+
+
+_FOUR_LEVELS = {"channels": (16, 32, 64, 128), "strides": (2, 2, 2)}
+_DEFAULTS: dict[str, dict[str, Any]] = {  # for arguments without which MONAI can't build them
+    "UNet": {**_FOUR_LEVELS, "num_res_units": 2},
+    "AttentionUnet": _FOUR_LEVELS,
+    "DynUNet": {
+        "kernel_size": (3, 3, 3, 3),
+        "strides": (1, 2, 2, 2),
+        "upsample_kernel_size": (2, 2, 2),
+    },
+    "UNETR": {"hidden_size": 192, "mlp_dim": 768},  # MONAI's own are for 96^3 voxels: 90 million
+    "RegUNet": {"num_channel_initial": 16, "depth": 3},
+    "FlexibleUNet": {"backbone": "efficientnet-b0"},
+}
+
+
+def _strides(given: Options) -> int:
+    return math.prod(s if isinstance(s, int) else max(s) for s in given["strides"])
+
+
+def _blocks(given: Options) -> int:
+    return int(2 ** (len(given.get("blocks_down", (1, 2, 2, 4))) - 1))
+
+
+_MULTIPLES: dict[str, Callable[[Options], int]] = {  # 32 for networks that are not here
+    "UNet": _strides,
+    "AttentionUnet": _strides,
+    "DynUNet": _strides,
+    "SegResNet": _blocks,
+    "SegResNetDS": _blocks,
+    "BasicUNet": lambda given: 16,
+    "BasicUNetPlusPlus": lambda given: 16,
+    "VNet": lambda given: 16,
+    "UNETR": lambda given: 16,
+    "HighResNet": lambda given: 1,
+}
+
+
+def _import(module: str, package: str) -> Any:
+    """The module, or an ImportError that says how to get it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"{module} could not be imported ({error}); install it: pip install '{package}'."
+        ) from error
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+        raise ImportError(
+            f"{module} could not be imported since torchvision is made for another torch "
+            f"({error}); install both together, from one source and into a new environment: "
+            f"pip install torch torchvision '{package}'."
+        ) from error
+
+
+def _networks(library: Any) -> dict[str, type[nn.Module]]:
+    """The library's networks; MONAI lists each under several spellings, of which one is its own."""
+    return {
+        name: value
+        for name, value in vars(library).items()
+        if inspect.isclass(value) and issubclass(value, nn.Module) and value.__name__ == name
+    }
+
+
+def _check_known(what: str, name: str, known: Iterable[str]) -> None:
+    known = sorted(known)
+    if name not in known:
+        near = nearest(name, known) or f" There are {', '.join(known)}."
+        raise ValueError(f"Expected the name of one of its {what}s, got {name!r}.{near}")

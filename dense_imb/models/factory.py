@@ -1,0 +1,84 @@
+"""Networks by name: our own, those of segmentation-models-pytorch and those of MONAI."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from dense_imb.models._checks import check_frame, check_whole, nearest, refuse_unknown_options
+from dense_imb.models.autoencoder import Autoencoder
+from dense_imb.models.external import monai_network, smp_network
+from dense_imb.models.fast_unet import FastUNet
+
+MODELS = ("autoencoder", "fast_unet", "smp:ARCHITECTURE/ENCODER", "monai:NETWORK")
+
+
+def build_model(
+    name: str,
+    *,
+    in_channels: int,
+    out_channels: int,
+    frame: Sequence[int] | None = None,
+    spatial_dims: int = 2,
+    **options: Any,
+) -> nn.Module:
+    """A network that takes frames (B, in_channels, *frame) to (B, out_channels, *frame).
+
+    Its arguments are names, numbers and lists, so a file of settings rebuilds it. Networks of
+    other libraries are padded and cropped inside, so that frames of any size fit them, and
+    they start untrained unless told otherwise: nothing is downloaded.
+
+    Args:
+        name: "autoencoder"; "fast_unet"; "smp:Unet/resnet18" or any other architecture and
+            encoder of segmentation-models-pytorch; "monai:UNet" or any other network of MONAI
+            that answers with a frame.
+        in_channels, out_channels: of the frames and of the answer (1 if binary).
+        frame: height and width (and depth) of the frames, for networks that must know it
+            ("autoencoder", "monai:UNETR").
+        spatial_dims: 2, or 3 with MONAI's networks.
+        **options: of the network, as its own library names them.
+    Example:
+        >>> build_model("autoencoder", in_channels=1, out_channels=1, frame=(37, 53)).frame
+        (37, 53)
+        >>> build_model("fast_unit", in_channels=8, out_channels=1)
+        Traceback (most recent call last):
+        ValueError: Expected the model to be one of autoencoder, fast_unet,
+            smp:ARCHITECTURE/ENCODER, monai:NETWORK; got 'fast_unit'. Did you mean 'fast_unet'?
+    """
+    check_whole("in_channels", in_channels)
+    check_whole("out_channels", out_channels)
+    if spatial_dims not in (2, 3):
+        raise ValueError(f"Expected `spatial_dims` 2 or 3, got {spatial_dims!r}.")
+    size = None if frame is None else check_frame(frame, spatial_dims)
+    library, _, inner = name.partition(":")
+    if library == "monai" and inner:
+        return monai_network(inner, in_channels, out_channels, size, spatial_dims, options)
+    if name not in ("autoencoder", "fast_unet") and not (library == "smp" and inner):
+        near = nearest(name, (*MODELS, "smp:Unet/resnet18", "monai:UNet"))
+        raise ValueError(
+            f"Expected the model to be one of {', '.join(MODELS)}; got {name!r}.{near}"
+        )
+    if spatial_dims != 2:
+        raise ValueError(
+            f"Expected `spatial_dims` 2 for {name!r}, got 3; MONAI's networks come in 3-D, "
+            "such as 'monai:UNet'."
+        )
+    if library == "smp":
+        return smp_network(inner, in_channels, out_channels, options)
+    if name == "fast_unet":
+        refuse_unknown_options(name, options, _keywords(FastUNet))
+        return FastUNet(in_channels, out_channels, **options)
+    refuse_unknown_options(name, options, _keywords(Autoencoder))
+    if size is None:
+        raise ValueError(
+            "Expected `frame` for 'autoencoder', such as (128, 88): its size is fixed."
+        )
+    return Autoencoder(in_channels, out_channels, frame=size, **options)
+
+
+def _keywords(network: type[nn.Module]) -> list[str]:
+    parameters = inspect.signature(network).parameters.values()
+    return [p.name for p in parameters if p.kind == p.KEYWORD_ONLY and p.name != "frame"]
