@@ -23,7 +23,7 @@ from dense_imb.hits._safety import (
     structure_of,
     told,
 )
-from dense_imb.hits.events import Events, Geometry, concatenate
+from dense_imb.hits.events import Events, Geometry, concatenate, gathered
 from dense_imb.hits.format import (
     ContentHash,
     HitsFileError,
@@ -377,10 +377,7 @@ def _gather(
     offset: NDArray[np.int64], rows: Mapping[str, NDArray[Any]], order: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
     """Events in another order: their offsets and columns."""
-    count = offset[order + 1] - offset[order]
-    moved = np.zeros(len(order) + 1, np.int64)
-    np.cumsum(count, out=moved[1:])
-    index = np.arange(moved[-1]) + np.repeat(offset[order] - moved[:-1], count)
+    moved, index = gathered(offset, order)
     return moved, {
         name: column[index if name.startswith("/hit/") else order] for name, column in rows.items()
     }
