@@ -79,7 +79,9 @@ def visible(events: Events, rule: Rule = "largest") -> Tensor:
         time = events.t.to(torch.float32).view(torch.int32).to(torch.int64)
         number = torch.arange(events.n_hits, device=time.device)
         key = ((-time if rule == "smallest" else time) << 32) - number
-        return _is_best(_pixel(events, events.event_index()), key, key.new_empty(len(events) * size))
+        return _is_best(
+            _pixel(events, events.event_index()), key, key.new_empty(len(events) * size)
+        )
     events = events.numpy()  # on a few thousand hits its calls cost less than torch's
     _check_inside(events)
     scratch = torch.empty(min(_AT_ONCE, len(events)) * size, dtype=torch.int64)

@@ -237,7 +237,8 @@ class HitsFile(_Hits):
             spans = runs
             if name.startswith("/hit/"):
                 spans = [(int(offset[first]), int(offset[last])) for first, last in runs]
-            parts = [self._read(datasets, name, *span) for span in spans if span[0] < span[1]]
+            with told(self.path, name):  # once, not for each event
+                parts = [dataset[first:last] for first, last in spans if first < last]
             empty = np.zeros((0, *dataset.shape[1:]), dataset.dtype)
             rows[name] = np.concatenate(parts) if parts else empty
         local = np.concatenate([[0], np.cumsum(offset[wanted + 1] - offset[wanted])])
