@@ -23,6 +23,7 @@ Answer: ANSWER
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import random
@@ -63,7 +64,6 @@ SECTIONS = ("size", "speed", "memory", "timepix")
 N_SIGNAL, N_NOISE, SEED = 30, 200, 0
 DEGRADATION = Degradation(signal=N_SIGNAL, noise=N_NOISE)
 BATCHES = (64, 256)
-PHASES = ("write", "open", "read", "shuffle")
 ANY_TIME = 1e6  # a reach beyond all values: a Timepix counts charge, not time
 TRACK_GRID: dict[Any, dict[str, tuple[float, ...]]] = {
     BlurredHits: {"sigma": (0.5, 0.7, 1, 1.5, 2, 3, 4, 6)},
@@ -255,16 +255,49 @@ def memory(folder: Path, n_events: int) -> list[Row]:
     """Growth of a fresh process in each phase, for a tenth of the events and for all."""
     rows = []
     for n in (n_events // 10, n_events):
-        path = folder / f"{n}.h5"
-        for phase in PHASES:
-            command = [sys.executable, __file__, "--phase", phase, str(path), str(n)]
-            run = subprocess.run(command, capture_output=True, text=True, check=False)
-            if run.returncode:
-                raise RuntimeError(f"Expected the phase {phase} to run, got: {run.stderr}")
-            rows.append({"events": n, "phase": phase, **json.loads(run.stdout)})
-        n_bytes = path.stat().st_size
-        rows[-1]["file_mb"] = n_bytes / 1e6
-        path.unlink()
+        command = [sys.executable, __file__, "--grow", str(folder / f"{n}.h5"), str(n)]
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+        if run.returncode:
+            raise RuntimeError(f"Expected {n} events to be written and read, got: {run.stderr}")
+        rows += json.loads(run.stdout)
+    return rows
+
+
+def grown(path: Path, n_events: int) -> list[Row]:
+    """In a process of its own: each phase, and its peak beyond what the process began with."""
+    some = noisy_events(min(1000, n_events))
+
+    def write() -> None:
+        with HitsWriter(path, some.geometry) as writer:
+            for first in range(0, n_events, len(some)):
+                writer.append(some[: n_events - first])
+
+    def read() -> None:
+        assert sum(len(batch) for batch in opened[0].batches()) == n_events
+
+    def shuffle() -> None:
+        rng = np.random.default_rng(SEED)
+        for _ in range(500):
+            opened[0][rng.integers(0, n_events, 64)]
+
+    opened: list[Any] = []
+    phases: dict[str, Callable[[], object]] = {
+        "write": write,
+        "open": lambda: opened.append(open_hits(path, in_memory=False)),
+        "read": read,
+        "shuffle": shuffle,
+    }
+    ctypes.CDLL(None).malloc_trim(0)  # what is free now would hide growth
+    before, rows = status_mb("VmRSS"), []
+    for phase, work in phases.items():
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+        start = time.perf_counter()
+        work()
+        seconds = time.perf_counter() - start
+        peak = status_mb("VmHWM") - before
+        rows.append({"events": n_events, "phase": phase, "growth_mb": peak, "seconds": seconds})
+    rows[0]["file_mb"] = path.stat().st_size / 1e6
+    path.unlink()
     return rows
 
 
@@ -272,31 +305,6 @@ def status_mb(name: str) -> float:
     """A line of /proc/self/status: VmRSS, what is resident, or VmHWM, its highest so far."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
-
-
-def run_phase(phase: str, path: Path, n_events: int) -> Row:
-    """In a process of its own: do the work and say how much memory it took at most."""
-    some = noisy_events(min(1000, n_events))
-    with tempfile.TemporaryDirectory() as folder:  # what is loaded at first use is no growth
-        small = open_hits(write_hits(Path(folder) / "small.h5", some), in_memory=False)
-        small[np.arange(0, len(some), 3)]
-        small.close()
-    before, start = status_mb("VmRSS"), time.perf_counter()
-    if phase == "write":
-        with HitsWriter(path, some.geometry) as writer:
-            for first in range(0, n_events, len(some)):
-                writer.append(some[: n_events - first])
-    else:
-        hits = open_hits(path, in_memory=False)
-        if phase == "read":
-            assert sum(len(batch) for batch in hits.batches()) == n_events
-        elif phase == "shuffle":
-            rng = np.random.default_rng(SEED)
-            for _ in range(500):
-                hits[rng.integers(0, n_events, 64)]
-    seconds = time.perf_counter() - start
-    # imports can have peaked above what they left: that is no growth either
-    return {"growth_mb": max(status_mb("VmHWM") - before, 0.0), "seconds": seconds}
 
 
 def tracks(folder: Path) -> tuple[Events, Events]:
@@ -356,11 +364,11 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--memory-events", type=int, default=1_000_000)
     parser.add_argument("--out", type=Path, default=Path("runs/hit_files.json"))
     parser.add_argument("--overwrite", action="store_true")
-    parser.add_argument("--phase", nargs=3, help=argparse.SUPPRESS)  # memory, in a new process
+    parser.add_argument("--grow", nargs=2, help=argparse.SUPPRESS)  # memory, in a new process
     options = parser.parse_args(arguments)
     if options.events < 1 or options.rounds < 2 or options.memory_events < 10:
         parser.error("Expected --events of at least 1, --rounds 2 and --memory-events 10.")
-    if options.out.exists() and not (options.overwrite or options.phase):
+    if options.out.exists() and not (options.overwrite or options.grow):
         parser.error(f"{options.out} exists; --overwrite replaces it.")
     return options
 
@@ -368,9 +376,8 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str]) -> None:
     options = parsed(arguments)
     torch.set_num_threads(1)
-    if options.phase:
-        phase, path, n_events = options.phase
-        print(json.dumps(run_phase(phase, Path(path), int(n_events))))
+    if options.grow:
+        print(json.dumps(grown(Path(options.grow[0]), int(options.grow[1]))))
         return
     data = os.environ.get("DENSE_IMB_DATA")
     result: dict[str, Any] = {"torch": torch.__version__, "events": options.events}
