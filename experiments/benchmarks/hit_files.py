@@ -17,7 +17,43 @@ One core. Four tables, and runs/hit_files.json:
 - timepix: real tracks of a pixel detector + 200 noise hits, at DENSE_IMB_DATA/
   cern_school_timepix/denoise. Parameters and thresholds from the even frames, scores on the odd.
 
-Answer: ANSWER
+Answer (42b7445; one run on a machine that others kept busy, so believe factors, not digits):
+
+    bytes an event      plain    gzip        (a hits file is not compressed)
+    hits, t uint16      1,643                with labels; 1,411 without; t float32 2,107
+    frames float64     90,169   1,276        55 times the hits
+    frames float32     45,113   1,195        27 times
+    frames uint16      22,585   1,055        14 times
+
+    events a second of CPU time, batch      64      256
+    hits in RAM                         12,400   17,400
+    hits on disk                         8,200   11,400
+    visible hits in RAM                 14,100   21,800   (a file of what frames would hold)
+    visible hits on disk                 9,600   13,500
+    dense in RAM, batched topk          11,000    8,300
+    dense on disk, batched topk          8,700    8,600
+    dense gzip, batched topk             5,300    5,200
+    dense in RAM, by frames             13,700   13,900
+    dense in RAM, by points                790      780
+
+From RAM 10,000 is reached at both batch sizes, from disk at 256 only. Hits are 16 and 22 times
+faster than the published loop over points, and NOT 5 times faster than careful torch: 1.1 and 2.1
+times than the batched one, 0.9 and 1.25 times than frame by frame, 2.4 and 3.3 times than from
+gzip. What careful torch lacks is the rest: numbers that belong to (seed, epoch, event), the truth
+of every hit, 14 to 55 times less memory. By wall clock all were 4 to 6 times slower in that run.
+
+    peak growth in MB     write    open    read    shuffled
+    100,000 events         41.7    41.7    41.9    43.8     (file 162 MB)
+    1,000,000 events       49.3    64.2    57.0    59.0     (file 1,619 MB; offsets are 8 MB)
+
+    real tracks + 200 noise hits, noise removed in % at 97 / 95 % (retention on the test frames)
+    blurred hits, sigma 0.7     99.3 (98.2) / 99.3 (95.8)
+    DBSCAN                      99.1 (99.3) / 99.1 (95.9)
+    hit density                 99.0 (98.9) / 99.2 (95.6)
+    median filter               98.4 (100)  / 98.9 (96.7)
+    identity                     0.0 (100)  /  0.0 (100)
+
+A Gaussian of less than a pixel solves the tracks: nobody should quote them as a success.
 """
 
 from __future__ import annotations
@@ -394,8 +430,11 @@ def main(arguments: list[str]) -> None:
             elif data is None:
                 print("skipped: DENSE_IMB_DATA, the folder of the real data sets, is not set")
                 continue
+            elif not (pairs := Path(data) / "cern_school_timepix" / "denoise").is_dir():
+                print(f"skipped: DENSE_IMB_DATA has no {pairs}")
+                continue
             else:
-                rows = timepix(Path(data) / "cern_school_timepix" / "denoise")
+                rows = timepix(pairs)
         print(printed(rows), flush=True)
         result[section] = rows
     options.out.parent.mkdir(parents=True, exist_ok=True)

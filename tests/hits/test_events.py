@@ -72,6 +72,7 @@ def test_select_drops_hits_and_keeps_events(change):
     signal = events.select(events.label > 0)
     assert signal.offset.tolist() == [0, 1, 1, 3]
     assert signal.x.tolist() == [2, 4, 5]
+    assert events.select(events.t == 13).offset.tolist() == [0, 0, 0, 1]  # an event's first hit
     assert events.event_index().tolist() == [0, 0, 2, 2, 2]
 
 
