@@ -143,16 +143,16 @@ def _thin(events: Events, degradation: Degradation, draws: Draws, amount: Floats
     if degradation.signal is None:
         return events
     is_signal: NDArray[np.bool_] = np.asarray(events.label) != 0
-    candidate = is_signal.copy()
+    # numbers of hits: few are kept, so their columns are read at these places only
+    candidate = np.flatnonzero(is_signal)
+    noise = np.flatnonzero(~is_signal)
     if degradation.choose_from == "pixels":
-        signal = events if is_signal.all() else events.select(is_signal)
-        candidate[is_signal] = visible(signal).numpy()
-    n_before = np.concatenate([[0], np.cumsum(candidate)])
-    size = np.diff(n_before[events.offset])
+        signal = events._pick(candidate) if len(noise) else events
+        candidate = candidate[np.flatnonzero(visible(signal).numpy())]
+    size = np.diff(np.searchsorted(candidate, events.offset))
     n_kept = between(amount, *_ends(degradation.signal))
-    is_kept = ~is_signal
-    is_kept[candidate] = draws.choose(n_kept, size, Purpose.SIGNAL)
-    return events.select(is_kept)
+    kept = candidate[np.flatnonzero(draws.choose(n_kept, size, Purpose.SIGNAL))]
+    return events._pick(np.sort(np.concatenate([kept, noise])) if len(noise) else kept)
 
 
 def _smear(events: Events, degradation: Degradation, draws: Draws) -> Events:

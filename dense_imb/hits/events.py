@@ -105,15 +105,19 @@ class Events:
 
     def select(self, is_kept: Array) -> Events:
         """The events with some hits only; `is_kept` is (n_hits,) bool."""
-        kept = self.event_index()[is_kept]
+        # one search for the kept hits, not one in each column
         if self.is_torch:
-            count: Array = torch.bincount(kept, minlength=len(self))
-            offset: Array = torch.cat([count.new_zeros(1), count.cumsum(0)])
+            return self._pick(torch.as_tensor(is_kept, device=self.x.device).nonzero()[:, 0])
+        return self._pick(np.flatnonzero(is_kept))
+
+    def _pick(self, kept: Array) -> Events:
+        """The events with the hits of these numbers only, which increase."""
+        if self.is_torch:
+            offset: Array = torch.searchsorted(kept, self.offset)
         else:
-            count = np.bincount(kept, minlength=len(self))
-            offset = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
+            offset = np.searchsorted(kept, self.offset)
         return self.with_hits(
-            offset, {name: column[is_kept] for name, column in self.hit_columns().items()}
+            offset, {name: column[kept] for name, column in self.hit_columns().items()}
         )
 
     def with_hits(self, offset: Array, columns: Mapping[str, Array]) -> Events:
@@ -149,7 +153,17 @@ class Events:
 
     def take(self, order: Sequence[int]) -> Events:
         """Events in any order, repeats allowed."""
-        return concatenate([self[int(i)] for i in order]) if len(order) else self[:0]
+        numbers = np.asarray(order, np.int64).reshape(-1)
+        for i in numbers[(numbers < -len(self)) | (numbers >= len(self))]:
+            raise IndexError(f"Expected an event from 0 to {len(self) - 1}, got {i}.")
+        if self.is_torch:
+            which: Array = torch.as_tensor(numbers % max(len(self), 1), device=self.x.device)
+        else:
+            which = numbers % max(len(self), 1)
+        offset, source = gathered(self.offset, which)
+        hits = {name: column[source] for name, column in self.hit_columns().items()}
+        event = {name: column[which] for name, column in self.event.items()}
+        return replace(replace(self, event={}).with_hits(offset, hits), event=event)
 
     def __iter__(self) -> Iterator[Events]:
         return (self[i] for i in range(len(self)))
@@ -177,6 +191,19 @@ class Events:
         columns = {name: change(column) for name, column in self.hit_columns().items()}
         event = {name: change(column) for name, column in self.event.items()}
         return replace(replace(self, event={}).with_hits(change(self.offset), columns), event=event)
+
+
+def gathered(offset: Array, order: Array) -> tuple[Array, Array]:
+    """Events in another order: their offsets, and the old number of each of their hits."""
+    if isinstance(offset, torch.Tensor):
+        count: Array = offset[order + 1] - offset[order]
+        moved: Array = torch.cat([count.new_zeros(1), count.cumsum(0)])
+        shift: Array = torch.repeat_interleave(offset[order] - moved[:-1], count)
+        return moved, torch.arange(len(shift), device=shift.device) + shift
+    count = offset[order + 1] - offset[order]
+    moved = np.zeros(len(order) + 1, np.int64)
+    np.cumsum(count, out=moved[1:])
+    return moved, np.arange(moved[-1]) + np.repeat(offset[order] - moved[:-1], count)
 
 
 def _readable(column: Array) -> Array:

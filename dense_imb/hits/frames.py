@@ -17,7 +17,7 @@ from dense_imb.losses._checks import check_choice
 Rule = Literal["largest", "smallest", "count"]
 RULES = ("largest", "smallest", "count")
 TURNS = (1, 2, 4)
-_AT_ONCE = 32  # events whose scratch frames stay in the cache
+_AT_ONCE = 32
 CHANNELS = {"gapped": 1, "hit": 1, "fourier": 2 * len(TURNS)}
 
 
@@ -55,7 +55,7 @@ def rasterise(events: Events, rule: Rule = "largest") -> Raster:
     size = events.geometry.height * events.geometry.width
     in_event = events.event_index()
     pixel = _pixel(events, in_event)
-    is_visible = _visible(events, pixel, rule)
+    is_visible = visible(events, rule)
     time = events.t.to(torch.float32)
     # one visible hit a pixel, so a sum is its time, to the bit
     added = torch.ones_like(time) if rule == "count" else time.masked_fill(~is_visible, 0.0)
@@ -70,30 +70,42 @@ def rasterise(events: Events, rule: Rule = "largest") -> Raster:
 def visible(events: Events, rule: Rule = "largest") -> Tensor:
     """(n_hits,) bool, the hits that `rasterise` shows, without their frames."""
     check_choice("rule", rule, RULES)
-    events = events.torch(events.x.device) if events.is_torch else events.torch()
-    return _visible(events, _pixel(events, events.event_index()), rule)
-
-
-def _visible(events: Events, pixel: Tensor, rule: Rule) -> Tensor:
-    size = events.geometry.height * events.geometry.width
+    geometry = events.geometry
+    size = geometry.height * geometry.width
     # times are positive, and bits of positive floats sort as the floats do; below them the
     # hit's number, last first, so that one scatter finds the first of the largest times
-    time = events.t.to(torch.float32).view(torch.int32).to(torch.int64)
-    number = torch.arange(events.n_hits, device=pixel.device)
-    key = ((-time if rule == "smallest" else time) << 32) - number
-    # an accelerator takes all events at once
-    n_at_once = _AT_ONCE if pixel.device.type == "cpu" else max(len(events), 1)
-    best = key.new_empty(min(n_at_once, len(events)) * size)
-    is_visible = torch.empty_like(pixel, dtype=torch.bool)
-    for start in range(0, len(events), n_at_once):
-        part = slice(None)
-        if n_at_once < len(events):
-            end = min(start + n_at_once, len(events))
-            part = slice(int(events.offset[start]), int(events.offset[end]))
-        place = pixel[part] - start * size
-        best.fill_(torch.iinfo(torch.int64).min).scatter_reduce_(0, place, key[part], "amax")
-        is_visible[part] = key[part] == best[place]
+    if events.is_torch and events.x.device.type != "cpu":  # an accelerator takes all at once
+        events = events.torch(events.x.device)
+        time = events.t.to(torch.float32).view(torch.int32).to(torch.int64)
+        number = torch.arange(events.n_hits, device=time.device)
+        key = ((-time if rule == "smallest" else time) << 32) - number
+        return _is_best(
+            _pixel(events, events.event_index()), key, key.new_empty(len(events) * size)
+        )
+    events = events.numpy()  # on a few thousand hits its calls cost less than torch's
+    _check_inside(events)
+    scratch = torch.empty(min(_AT_ONCE, len(events)) * size, dtype=torch.int64)
+    is_visible = torch.empty(events.n_hits, dtype=torch.bool)
+    for start in range(0, len(events), _AT_ONCE):
+        offset = np.asarray(events.offset[start : start + _AT_ONCE + 1], np.int64)
+        part = slice(int(offset[0]), int(offset[-1]))
+        pixel = np.repeat(geometry.height * np.arange(len(offset) - 1), np.diff(offset))
+        pixel += np.asarray(events.y[part], np.int64)
+        pixel *= geometry.width
+        pixel += np.asarray(events.x[part], np.int64)
+        bits = events.t[part].astype(np.float32).view(np.int32).astype(np.int64)
+        if rule == "smallest":
+            np.negative(bits, out=bits)
+        bits <<= 32
+        bits -= np.arange(len(bits))
+        is_visible[part] = _is_best(torch.from_numpy(pixel), torch.from_numpy(bits), scratch)
     return is_visible
+
+
+def _is_best(pixel: Tensor, key: Tensor, scratch: Tensor) -> Tensor:
+    """(n,) bool, whether a key is the largest of its pixel."""
+    scratch.fill_(torch.iinfo(torch.int64).min).scatter_reduce_(0, pixel, key, "amax")
+    return key == scratch.index_select(0, pixel)
 
 
 def paint(events: Events, values: Tensor, is_visible: Tensor) -> Tensor:
@@ -119,19 +131,21 @@ def pixel_index(events: Events) -> Tensor:
 
 def _pixel(events: Events, in_event: Tensor) -> Tensor:
     """(n_hits,) place of each hit in the flattened batch of frames."""
+    _check_inside(events)
     x: Tensor = events.x
     y: Tensor = events.y
-    if events.n_hits:
-        for name, axis, size in (
-            ("x", x, events.geometry.width),
-            ("y", y, events.geometry.height),
-        ):
-            low, high = (int(bound) for bound in torch.aminmax(axis))
-            # a coordinate outside would land in the next row or event, and nobody would know
-            if low < 0 or high >= size:
-                wrong = low if low < 0 else high
-                raise ValueError(f"Expected `{name}` from 0 to {size - 1}, got {wrong}.")
     return (in_event * events.geometry.height + y) * events.geometry.width + x
+
+
+def _check_inside(events: Events) -> None:
+    """A coordinate outside would land in the next row or event, and nobody would know."""
+    geometry = events.geometry
+    for name, axis, size in (("x", events.x, geometry.width), ("y", events.y, geometry.height)):
+        if events.n_hits and not (axis.min() >= 0 and axis.max() < size):
+            low, high = int(axis.min()), int(axis.max())
+            raise ValueError(
+                f"Expected `{name}` from 0 to {size - 1}, got {low if low < 0 else high}."
+            )
 
 
 def gap(time: Tensor, time_steps: float, threshold: float = 0.5) -> Tensor:

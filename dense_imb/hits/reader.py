@@ -23,7 +23,7 @@ from dense_imb.hits._safety import (
     structure_of,
     told,
 )
-from dense_imb.hits.events import Events, Geometry, concatenate
+from dense_imb.hits.events import Events, Geometry, concatenate, gathered
 from dense_imb.hits.format import (
     ContentHash,
     HitsFileError,
@@ -237,7 +237,8 @@ class HitsFile(_Hits):
             spans = runs
             if name.startswith("/hit/"):
                 spans = [(int(offset[first]), int(offset[last])) for first, last in runs]
-            parts = [self._read(datasets, name, *span) for span in spans if span[0] < span[1]]
+            with told(self.path, name):  # once, not for each event
+                parts = [dataset[first:last] for first, last in spans if first < last]
             empty = np.zeros((0, *dataset.shape[1:]), dataset.dtype)
             rows[name] = np.concatenate(parts) if parts else empty
         local = np.concatenate([[0], np.cumsum(offset[wanted + 1] - offset[wanted])])
@@ -377,10 +378,7 @@ def _gather(
     offset: NDArray[np.int64], rows: Mapping[str, NDArray[Any]], order: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
     """Events in another order: their offsets and columns."""
-    count = offset[order + 1] - offset[order]
-    moved = np.zeros(len(order) + 1, np.int64)
-    np.cumsum(count, out=moved[1:])
-    index = np.arange(moved[-1]) + np.repeat(offset[order] - moved[:-1], count)
+    moved, index = gathered(offset, order)
     return moved, {
         name: column[index if name.startswith("/hit/") else order] for name, column in rows.items()
     }

@@ -146,17 +146,24 @@ def printed(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def tried(
+    kind: Any, grid: dict[str, tuple[float, ...]], events: Events
+) -> list[tuple[float, dict[str, float]]]:
+    """The removal at 97 % retention with every combination of parameters, the best first."""
+    found = []
+    for values in itertools.product(*grid.values()):
+        parameters = dict(zip(grid, values, strict=True))
+        removal = histogram(kind(**parameters), events).removal_at(RETENTIONS[0])
+        found.append((removal, parameters))
+    return sorted(found, key=lambda entry: -entry[0])
+
+
 def choose(n_events: int) -> None:
     """Print the best parameters of each baseline on validation events."""
     clean = simulate("arc", n_events, CHOICE_SEED)
     events = noisy_events(clean, N_NOISE[0], CHOICE_SEED, 0)
     for kind, grid in GRID.items():
-        tried = []
-        for values in itertools.product(*grid.values()):
-            parameters = dict(zip(grid, values, strict=True))
-            removal = histogram(kind(**parameters), events).removal_at(RETENTIONS[0])
-            tried.append((removal, parameters))
-        for removal, parameters in sorted(tried, key=lambda entry: -entry[0])[:3]:
+        for removal, parameters in tried(kind, grid, events)[:3]:
             print(f"{kind.name:14} {100 * removal:6.2f}  {parameters}")
 
 

@@ -46,11 +46,33 @@ def test_any_order_and_back_together():
 
 
 @pytest.mark.parametrize("change", [lambda e: e, lambda e: e.torch()], ids=["numpy", "torch"])
+def test_any_order_is_that_of_the_events_one_by_one(change):
+    events = change(some_events())
+    order = [2, -3, 1, 2, -1]
+    mixed, apart = events.take(order), concatenate([events[i] for i in order])
+    assert mixed.is_torch == events.is_torch
+    for ours, theirs in (
+        (mixed.hit_columns(), apart.hit_columns()),
+        (mixed.event, apart.event),
+        ({"offset": mixed.offset}, {"offset": apart.offset}),
+    ):
+        assert ours.keys() == theirs.keys()
+        for name, column in theirs.items():
+            assert ours[name].dtype == column.dtype, name
+            assert ours[name].tolist() == column.tolist(), name
+    assert len(events.take([])) == len(events[:0].take([])) == 0
+    for outside in (3, -4):
+        with pytest.raises(IndexError, match=f"from 0 to 2, got {outside}"):
+            events.take([0, outside])
+
+
+@pytest.mark.parametrize("change", [lambda e: e, lambda e: e.torch()], ids=["numpy", "torch"])
 def test_select_drops_hits_and_keeps_events(change):
     events = change(some_events())
     signal = events.select(events.label > 0)
     assert signal.offset.tolist() == [0, 1, 1, 3]
     assert signal.x.tolist() == [2, 4, 5]
+    assert events.select(events.t == 13).offset.tolist() == [0, 0, 0, 1]  # an event's first hit
     assert events.event_index().tolist() == [0, 0, 2, 2, 2]
 
 

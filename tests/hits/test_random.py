@@ -30,7 +30,7 @@ def numbers(text: str) -> list[int]:
 def test_philox_gives_the_published_words(counter, key, words):
     low, high = numbers(key)
     # far more than one chunk, the known counter at the end
-    many = np.zeros((4, 5000), np.uint32)
+    many = np.zeros((4, 40_000), np.uint32)  # of more than one chunk
     many[:, -1] = numbers(counter)
     assert philox(many, low | high << 32)[:, -1].tolist() == numbers(words)
 
