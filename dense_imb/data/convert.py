@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from dense_imb.data.formats.frames import PathLike
@@ -98,7 +100,7 @@ def to_hits(
     return writer
 
 
-def _largest(time: np.ndarray) -> float:  # type: ignore[type-arg]
+def _largest(time: NDArray[Any]) -> float:
     return float(time.max()) if len(time) else 1.0
 
 

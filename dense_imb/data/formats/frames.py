@@ -196,8 +196,7 @@ class _Member:
         self._stream: Any = None
         self._row = 0
         self._open()
-        self._stream.close()
-        self._stream = None
+        self._close()
 
     def _open(self) -> None:
         with told_of(self.path, "a .npz archive"):
@@ -227,11 +226,15 @@ class _Member:
             )
         self._row = 0
 
+    def _close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+        self._stream = None
+
     def __getitem__(self, rows: slice) -> NDArray[Any]:
         start, stop, _ = rows.indices(self.shape[0])
         if self._stream is None or start != self._row:
-            if self._stream is not None:
-                self._stream.close()
+            self._close()
             self._open()
         size = math.prod(self.shape[1:]) * self.dtype.itemsize
         with told_of(self.path, "a .npz archive"):
@@ -241,8 +244,7 @@ class _Member:
             data = self._stream.read((stop - start) * size)
             self._row = stop
             if stop == self.shape[0]:
-                self._stream.close()
-                self._stream = None
+                self._close()
             return np.frombuffer(data, self.dtype).reshape(stop - start, *self.shape[1:])
 
 
@@ -296,7 +298,7 @@ def _sizes(name: str, frames: Rows) -> tuple[int, int, int]:
     return shape[0], shape[-2], shape[-1]
 
 
-def _tensor(block: Any, name: str) -> torch.Tensor:
+def _tensor(block: NDArray[Any] | torch.Tensor, name: str) -> torch.Tensor:
     """A block as a tensor of a type that torch computes with, values unchanged."""
     if isinstance(block, torch.Tensor):
         block = block.detach()

@@ -16,8 +16,8 @@ import numpy as np
 from dense_imb.data.formats.frames import PathLike, choose_key, frames_source
 from dense_imb.data.formats.source import BATCH_BYTES, BATCH_HITS, Source, events_of
 from dense_imb.hits import Events, Geometry
-from dense_imb.hits._safety import open_file, safe_datasets, told
-from dense_imb.hits.format import check_offset
+from dense_imb.hits._safety import attributes_of, open_file, safe_datasets, told
+from dense_imb.hits.format import FORMAT, check_offset
 
 
 @contextmanager
@@ -26,6 +26,13 @@ def open_datasets(path: PathLike) -> Iterator[dict[str, Any]]:
     place = Path(path)
     with open_file(place, None) as file:
         yield safe_datasets(file, place)
+
+
+def is_hits_file(path: PathLike) -> bool:
+    """Whether a file calls itself a hits file; it may be damaged all the same."""
+    place = Path(path)
+    with open_file(place, None) as file, told(place, "attributes"):
+        return attributes_of(file, place).get("format") == FORMAT
 
 
 def hdf5_hits_source(
