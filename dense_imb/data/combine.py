@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from dense_imb.data.formats.frames import PathLike
-from dense_imb.hits import HitsFile, HitsFiles, HitsWriter, open_hits
+from dense_imb.hits import Events, HitsFile, HitsFiles, HitsWriter, open_hits
 
 _Hits = HitsFile | HitsFiles
 
@@ -102,8 +102,7 @@ def split_hits(
             here = part[first : first + len(events)]
             for k, writer in enumerate(writers):
                 if first == 0 or (here == k).any():  # the first batch declares the columns
-                    chosen = np.flatnonzero(here == k)
-                    writer.append(events.take([int(i) for i in chosen]))
+                    writer.append(_chosen(events, here == k))
             first += len(events)
             bar.update(len(events))
     return [writer.n_events for writer in writers]
@@ -156,6 +155,14 @@ def refuse_own_input(hits: _Hits, targets: Sequence[Path]) -> None:
     if own or len(set(names)) < len(names):
         wrong = own.pop() if own else names[0]
         raise ValueError(f"Expected outputs apart from each other and the inputs, got {wrong}.")
+
+
+def _chosen(events: Events, is_chosen: NDArray[np.bool_]) -> Events:
+    """Some events with all their columns; `is_chosen` is (n_events,)."""
+    hits = events.select(np.repeat(is_chosen, np.diff(events.offset)))
+    offset = np.append(0, hits.offset[1:][is_chosen])
+    event = {name: column[is_chosen] for name, column in events.event.items()}
+    return replace(replace(hits, event={}).with_hits(offset, hits.hit_columns()), event=event)
 
 
 def _bar(total: int, action: str, progress: bool) -> Any:

@@ -199,32 +199,36 @@ class _Member:
         self._close()
 
     def _open(self) -> None:
-        with told_of(self.path, "a .npz archive"):
-            archive = zipfile.ZipFile(self.path)
+        with told_of(self.path, "a .npz archive"), zipfile.ZipFile(self.path) as archive:
             member = archive.getinfo(f"{self.key}.npy")
-            self._stream = archive.open(member)
-            archive.close()  # the stream keeps the file open
-            version = np.lib.format.read_magic(self._stream)
-            read = (
-                np.lib.format.read_array_header_1_0
-                if version == (1, 0)
-                else np.lib.format.read_array_header_2_0
-            )
-            self.shape, is_fortran, self.dtype = read(self._stream)
-            header = self._stream.tell()
+            self._stream = archive.open(member)  # keeps the file open
+            try:
+                version = np.lib.format.read_magic(self._stream)
+                read = (
+                    np.lib.format.read_array_header_1_0
+                    if version == (1, 0)
+                    else np.lib.format.read_array_header_2_0
+                )
+                self.shape, is_fortran, self.dtype = read(self._stream)
+                header = self._stream.tell()
+            except BaseException:
+                self._close()
+                raise
         declared = math.prod(self.shape) * self.dtype.itemsize
         packed = max(member.compress_size, 1)
-        if declared != member.file_size - header or member.file_size > packed * _MAX_COMPRESSION:
-            raise ValueError(
-                f"Expected `{self.key}` of {self.path} to be stored whole, got {declared:,} bytes "
-                f"declared and {member.compress_size:,} stored; the file is damaged or hostile."
-            )
+        self._row = 0
         if is_fortran or self.dtype.hasobject:
+            self._close()
             raise ValueError(
                 f"Expected `{self.key}` of {self.path} in C order and without objects; save it "
                 "again with np.ascontiguousarray."
             )
-        self._row = 0
+        if declared != member.file_size - header or member.file_size > packed * _MAX_COMPRESSION:
+            self._close()
+            raise ValueError(
+                f"Expected `{self.key}` of {self.path} to be stored whole, got {declared:,} bytes "
+                f"declared and {member.compress_size:,} stored; the file is damaged or hostile."
+            )
 
     def _close(self) -> None:
         if self._stream is not None:
@@ -237,15 +241,18 @@ class _Member:
             self._close()
             self._open()
         size = math.prod(self.shape[1:]) * self.dtype.itemsize
-        with told_of(self.path, "a .npz archive"):
-            while self._row < start:
-                self._stream.read(size)
-                self._row += 1
-            data = self._stream.read((stop - start) * size)
-            self._row = stop
-            if stop == self.shape[0]:
-                self._close()
-            return np.frombuffer(data, self.dtype).reshape(stop - start, *self.shape[1:])
+        try:
+            with told_of(self.path, "a .npz archive"):
+                for _ in range(self._row, start):
+                    self._stream.read(size)
+                data = self._stream.read((stop - start) * size)
+        except ValueError:
+            self._close()
+            raise
+        self._row = stop
+        if stop == self.shape[0]:
+            self._close()
+        return np.frombuffer(data, self.dtype).reshape(stop - start, *self.shape[1:])
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -66,7 +65,7 @@ class _CSV:
         self.types = self._find_types()
 
     def _open(self) -> IO[str]:
-        return open(self.path, encoding="utf-8-sig", newline=None)
+        return open(self.path, encoding="utf-8-sig", errors="replace")
 
     def _find_types(self) -> np.dtype[Any]:
         is_whole = dict.fromkeys(self.names, True)
@@ -93,20 +92,28 @@ class _CSV:
             file.readline(_LONGEST_LINE)
             lines = _lines(file, self.path)
             while rows := list(islice(lines, BATCH_HITS)):
+                filled = [row for row in rows if not row.isspace()]
                 try:
-                    filled = [row for row in rows if not row.isspace()]
-                    table = np.loadtxt(
-                        filled or ["\n"], self.types, delimiter=self.delimiter, ndmin=1,
+                    table = np.zeros(0, self.types) if not filled else np.loadtxt(
+                        filled, self.types, delimiter=self.delimiter, ndmin=1,
                         comments=None, quotechar='"',
-                    ) if filled else np.zeros(0, self.types)  # fmt: skip
+                    )  # fmt: skip
                 except ValueError as problem:
-                    reason = str(problem).rstrip(".")
-                    row = re.search(r"(.*?);? at row (\d+)", reason)
-                    where = f"line {first + int(row[2])}: {row[1]}" if row else reason
-                    raise ValueError(f"Expected numbers in {self.path}, got in {where}.") from None
+                    wrong = next((k for k, row in enumerate(rows) if self._is_wrong(row)), 0)
+                    raise ValueError(
+                        f"Expected {len(self.names)} numbers in each row of {self.path}, got "
+                        f"{rows[wrong].strip()[:80]!r} in line {first + wrong}."
+                    ) from problem
                 first += len(rows)
                 if len(table):
                     yield {name: table[name] for name in self.names}
+
+    def _is_wrong(self, row: str) -> bool:
+        values = row.replace('"', "").split(self.delimiter)
+        try:
+            return not row.isspace() and len([float(v) for v in values]) != len(self.names)
+        except ValueError:
+            return True
 
     def batches(self, geometry: Geometry) -> Iterator[Events]:
         """Whole events; what a chunk has of its last event waits for the next chunk."""
@@ -185,10 +192,7 @@ def _read_xyc(path: Path) -> NDArray[np.int64]:
 
 
 def _lines(file: IO[str], path: Path) -> Iterator[str]:
-    try:
-        while line := file.readline(_LONGEST_LINE):
-            if len(line) == _LONGEST_LINE:
-                raise ValueError(f"Expected lines of text in {path}, got one that never ends.")
-            yield line
-    except UnicodeDecodeError as problem:
-        raise ValueError(f"Expected text in {path}, got {problem.reason}.") from problem
+    while line := file.readline(_LONGEST_LINE):
+        if len(line) == _LONGEST_LINE:
+            raise ValueError(f"Expected lines of text in {path}, got one that never ends.")
+        yield line
