@@ -167,8 +167,9 @@ def create_frames(file: Any, name: str, shape: tuple[int, ...], dtype: Any, leve
     """A data set whose chunks hold one frame each, so that a frame is read alone."""
     chunks = (1, *(max(1, size) for size in shape[1:]))
     return file.create_dataset(
-        name, shape, dtype, chunks=chunks, compression="gzip", compression_opts=level, shuffle=True
-    )
+        name, shape, dtype, maxshape=(None, *shape[1:]), chunks=chunks,
+        compression="gzip", compression_opts=level, shuffle=True,
+    )  # fmt: skip
 
 
 def _write_png(path: Path, frames: _Frames, kind: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import h5py
@@ -93,12 +93,11 @@ def repack(
                     continue
                 _copy(new, name, dataset, Path(target), progress)
                 _copy_attributes(dataset, new[name], f"/{name}", left_out)
-            for group in {str(Path(name).parent) for name in known} | {"."}:
-                place = "/" if group == "." else group
-                if place in new:
-                    old = next(iter(known.values())).file if known else None
-                    if old is not None:
-                        _copy_attributes(old[place], new[place], place, left_out)
+            old = next(iter(known.values())).file if known else None
+            parents = {parent for name in known for parent in PurePosixPath(f"/{name}").parents}
+            for place in sorted(map(str, parents)):
+                if place in new and old is not None:
+                    _copy_attributes(old[place], new[place], place, left_out)
 
     write_whole(target, write)
     return left_out

@@ -159,7 +159,7 @@ def safe_datasets(file: Any, path: Path) -> dict[str, Any]:
                     _check_storage(child, f"/{place}", path)
                     found[place] = child
     _check_total(found, path)
-    return found
+    return dict(sorted(found.items()))
 
 
 def _check_total(datasets: Mapping[str, Any], path: Path) -> None:

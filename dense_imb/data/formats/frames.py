@@ -260,7 +260,7 @@ def told_of(path: PathLike, kind: str) -> Iterator[None]:
     """Damaged and hostile files raise exceptions of many kinds: make them one sentence."""
     try:
         yield
-    except (OSError, MemoryError):
+    except MemoryError:
         raise
     except pickle.UnpicklingError as problem:
         raise ValueError(
@@ -268,6 +268,8 @@ def told_of(path: PathLike, kind: str) -> Iterator[None]:
             "code and is not loaded; save plain tensors with torch.save."
         ) from problem
     except Exception as problem:
+        if isinstance(problem, OSError) and problem.errno is not None:
+            raise  # a missing file, one that may not be read, a failing disk
         reason = str(problem).strip().split("\n")[0].rstrip(".") or type(problem).__name__
         raise ValueError(f"Expected {path} to be {kind}, got: {reason}.") from problem
 

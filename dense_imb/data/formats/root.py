@@ -13,6 +13,7 @@ from dense_imb.data.formats.source import Source, events_of
 from dense_imb.hits import Events, Geometry
 
 _STEP = "16 MB"  # of a tree, read at a time
+_KINDS = ("TTree", "ROOT::RNTuple")  # the old and the new way to store one
 
 
 def root_source(
@@ -42,10 +43,15 @@ def root_source(
     def open_tree() -> Any:
         with told_of(path, "a ROOT file"):
             file = uproot.open({str(Path(path).absolute()): None})
-            known = dict.fromkeys(key.split(";")[0] for key in file.keys(filter_classname="TTree"))
-        if (tree or next(iter(known), None)) not in known or (tree is None and len(known) > 1):
+            known = dict.fromkeys(
+                key.split(";")[0] for key, kind in file.classnames().items() if kind in _KINDS
+            )
+        if not known:
+            raise ValueError(f"Expected a ROOT file with a tree at {path}, got one without.")
+        if (tree is None and len(known) > 1) or (tree is not None and tree not in known):
             raise ValueError(f"Expected a tree (--tree) of {path}, one of {[*known]}, got {tree}.")
-        return file[tree or next(iter(known))]
+        with told_of(path, "a ROOT file"):
+            return file[tree or next(iter(known))]
 
     with open_tree() as opened:
         n_events = int(opened.num_entries)
