@@ -33,7 +33,7 @@ def assign_parts(group: NDArray[Any], shares: Sequence[float], seed: int = 0) ->
         >>> import numpy as np
         >>> run = np.repeat([7, 8, 9, 10], 5)
         >>> assign_parts(run, [0.5, 0.5], seed=0).reshape(4, 5)[:, 0].tolist()
-        [1, 1, 0, 0]
+        [0, 1, 0, 1]
     """
     share = np.asarray(shares, np.float64)
     if share.ndim != 1 or not len(share) or not (np.isfinite(share).all() and (share > 0).all()):

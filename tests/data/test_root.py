@@ -70,7 +70,7 @@ def test_a_truncated_file_is_one_sentence_or_whole(path):
             n_refused += 1
         else:  # only what nobody reads was lost
             assert events.x.tolist() == [0, 1, 2, 3, 4, 6]
-    assert n_refused > size / 97 / 2
+    assert n_refused > 10
 
 
 def test_without_uproot_the_cure_is_told(path, monkeypatch):

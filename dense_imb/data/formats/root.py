@@ -54,18 +54,22 @@ def root_source(
             return file[tree or next(iter(known))]
 
     with open_tree() as opened:
-        n_events = int(opened.num_entries)
-        missing = [name for name in wanted.values() if name not in opened]
+        with told_of(path, "a ROOT file"):
+            n_events, known = int(opened.num_entries), opened.keys()
+        missing = [name for name in wanted.values() if name not in known]
         if missing:
             raise ValueError(
-                f"Expected a branch `{missing[0]}` in {path}, got only {', '.join(opened.keys())}."
+                f"Expected a branch `{missing[0]}` in {path}, got only {', '.join(known)}."
             )
 
     def batches(geometry: Geometry) -> Iterator[Events]:
         with open_tree() as opened:
-            blocks = opened.iterate([*wanted.values()], step_size=_STEP, library="ak")
+            blocks: Any = None
             while True:
                 with told_of(path, "a ROOT file"):
+                    blocks = blocks or opened.iterate(
+                        [*wanted.values()], step_size=_STEP, library="ak"
+                    )
                     block = next(blocks, None)
                 if block is None:
                     return
