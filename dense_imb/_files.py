@@ -18,3 +18,14 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[Path], object]) -
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Say in one sentence that an output is there already, unless it may go."""
+    if path.is_dir():
+        raise IsADirectoryError(f"Expected a file name, got the folder {path}.")
+    if path.exists() and not overwrite:
+        raise FileExistsError(
+            f"Expected no file at {path}, got one; choose another name or overwrite it "
+            "(overwrite=True, --overwrite)."
+        )

@@ -9,6 +9,7 @@ from types import ModuleType
 from dense_imb import __version__
 from dense_imb.cli import curves, losses, simulate, train
 from dense_imb.cli._parser import Parser
+from dense_imb.cli._script import guarded
 
 # each has `make_parser`, `run` and one line of help, `SUMMARY`
 _COMMANDS: dict[str, ModuleType] = {
@@ -36,21 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Parser.commands = {name: command.make_parser for name, command in _COMMANDS.items()}
     Parser.typed = sys.argv[1:] if arguments is None else list(arguments)
     options = _build_parser().parse_args(list(Parser.typed))
-    try:
-        _COMMANDS[options.command].run(options[options.command])
-    except BrokenPipeError:  # the reader, `head` say, has seen enough
-        sys.stderr.close()
-        return 0
-    except (ValueError, TypeError, OSError) as problem:
-        sentence = str(problem)
-        if isinstance(problem, OSError) and problem.filename and problem.strerror:
-            sentence = f"{problem.strerror}: {problem.filename}."
-        print(f"dense-imb {options.command}: error: {sentence}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"dense-imb {options.command}: stopped", file=sys.stderr)
-        return 130
-    return 0
+    command = _COMMANDS[options.command]
+    return guarded(f"dense-imb {options.command}", lambda: command.run(options[options.command]))
 
 
 def entry_point() -> None:

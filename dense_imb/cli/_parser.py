@@ -26,12 +26,18 @@ class Parser(ArgumentParser):
     typed: ClassVar[Sequence[str]] = ()  # the arguments: a parser knows its own part of them only
     commands: ClassVar[Mapping[str, Callable[[], Parser]]] = {}  # the others, to suggest names of
 
+    program = "dense-imb"  # what the line begins with; a script has its own name
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         sentence = " ".join(str(message).split())
         command = next((word for word in self.typed if word in self.commands), None)
         if unknown := re.match(r"unrecognized arguments: (.*)", sentence):
             sentence = f"Expected options that exist, got {unknown[1]}."
-            options = self.commands[command]()._option_string_actions if command else []
+            options = (
+                self.commands[command]()._option_string_actions
+                if command
+                else self._option_string_actions
+            )
             near = difflib.get_close_matches(re.split("[= ]", unknown[1])[0], options, n=1)
             sentence += f" Did you mean {near[0]}?" if near else ""
         elif wrong := re.match(r'Parser key "([^"]+)": .*(?:Given|Got) value: (.*)', sentence):
@@ -55,7 +61,7 @@ class Parser(ArgumentParser):
             sentence = f"Expected a file, got {missing[1]}, which does not exist."
         elif '"command"' in sentence:
             sentence = f"Expected a command, {', '.join(self.commands)}, got none."
-        program = f"dense-imb {command}" if command else "dense-imb"
+        program = f"{self.program} {command}" if command else self.program
         self.exit(2, f"{program}: error: {sentence} (--help lists the options)\n")
 
 

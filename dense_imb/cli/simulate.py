@@ -7,7 +7,6 @@ from jsonargparse import Namespace
 from dense_imb.cli._parser import Parser
 
 SUMMARY = "make a hits file of simulated events"
-_AT_ONCE = 256  # events whose arrays still fit the cache
 
 
 def make_parser() -> Parser:
@@ -40,33 +39,22 @@ def make_parser() -> Parser:
 
 def run(options: Namespace) -> None:
     """Do what the options say."""
-    from tqdm.auto import tqdm
+    from dense_imb.data.simulated import write_simulated
+    from dense_imb.hits import PATTERNS, Degradation, Geometry
+    from dense_imb.losses._checks import check_choice
 
-    from dense_imb.hits import PATTERNS, Degradation, Geometry, HitsWriter, degrade, simulate
-    from dense_imb.losses._checks import check_at_least, check_choice
-
-    check_at_least("events", options.events, 0)
-    geometry = Geometry(options.width, options.height, options.time_steps)
     degradation = Degradation(signal=options.signal, noise=options.noise)
-    is_degraded = options.signal is not None or options.noise > 0
     for name in options.pattern:
         check_choice("pattern", name, PATTERNS)
-    writer = HitsWriter(options.file, geometry, overwrite=options.overwrite)
-    with writer, tqdm(total=options.events, desc="simulate", unit="event") as bar:
-        for first in range(0, max(options.events, 1), _AT_ONCE):
-            count = min(_AT_ONCE, options.events - first)
-            events = simulate(
-                options.pattern,
-                count,
-                options.seed,
-                geometry,
-                first_event=first,
-                patterns_per_event=options.patterns_per_event,
-                n_photons=options.photons,
-            )
-            if is_degraded:
-                index = range(first, first + count)
-                events = degrade(events, degradation, seed=options.seed, event_index=[*index])
-            writer.append(events)
-            bar.update(count)
+    writer = write_simulated(
+        options.file,
+        options.events,
+        pattern=options.pattern,
+        seed=options.seed,
+        geometry=Geometry(options.width, options.height, options.time_steps),
+        patterns_per_event=options.patterns_per_event,
+        n_photons=options.photons,
+        degradation=degradation if options.signal is not None or options.noise > 0 else None,
+        overwrite=options.overwrite,
+    )
     print(f"{options.file}: {writer.n_events} events, {writer.n_hits} hits")

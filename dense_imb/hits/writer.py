@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dense_imb import __version__
+from dense_imb._files import refuse_existing
 from dense_imb.hits.events import Events, Geometry
 from dense_imb.hits.format import (
     DTYPES,
@@ -50,6 +51,8 @@ class HitsWriter:
         overwrite: replace an existing file.
         locking: h5py's file locking; False where a network file system has none.
         estimated_bytes: what must be free to begin at all, where known.
+        compression: gzip level, 1 to 9. Smaller files; a single event is then slow to read from
+            a file that is not held in memory, since each read unpacks whole chunks.
     Example:
         >>> import tempfile, pathlib
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "tof.h5"
@@ -71,7 +74,11 @@ class HitsWriter:
         overwrite: bool = False,
         locking: bool | str | None = None,
         estimated_bytes: int | None = None,
+        compression: int | None = None,
     ) -> None:
+        if compression is not None and not 1 <= compression <= 9:
+            raise ValueError(f"Expected `compression` from 1 to 9, got {compression}.")
+        self.compression = compression
         self.path = Path(os.path.realpath(path))  # through a link: replace the file, not the link
         self.geometry = geometry
         self.overwrite = overwrite
@@ -81,7 +88,7 @@ class HitsWriter:
         self._file: Any = None
         self._columns: dict[str, _Column] = {}
         self._temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(6)}.partial")
-        self._refuse_existing()
+        refuse_existing(self.path, self.overwrite)
         free = shutil.disk_usage(self.path.parent).free
         if estimated_bytes is not None and free < estimated_bytes:
             raise _no_space(self.path, estimated_bytes)
@@ -163,7 +170,7 @@ class HitsWriter:
         made = {path: _Column(path, rows.dtype, rows.shape[1:]) for path, rows in columns.items()}
         self._reserve(made)
         for column in made.values():
-            column.create(self._file)
+            column.create(self._file, self.compression)
         self._columns = made
 
     def _reserve(self, columns: dict[str, _Column]) -> None:
@@ -184,15 +191,6 @@ class HitsWriter:
         self._reserve(self._columns)
         for column in self._columns.values():
             column.flush()
-
-    def _refuse_existing(self) -> None:
-        if self.path.is_dir():
-            raise IsADirectoryError(f"Expected a file name, got the folder {self.path}.")
-        if self.path.exists() and not self.overwrite:
-            raise FileExistsError(
-                f"Expected no file at {self.path}, got one; choose another name or overwrite it "
-                "(overwrite=True, --overwrite)."
-            )
 
     def __exit__(
         self,
@@ -227,7 +225,7 @@ class HitsWriter:
         self._file.close()
         os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size)  # the reserve goes back
         os.fsync(self._descriptor)
-        self._refuse_existing()  # it may have come meanwhile
+        refuse_existing(self.path, self.overwrite)  # it may have come meanwhile
         os.replace(self._temporary, self.path)
         folder = os.open(self.path.parent, os.O_RDONLY)
         try:
@@ -270,13 +268,15 @@ class _Column:
         n_chunks = math.ceil(n_rows / self.chunk_rows)
         return n_chunks * self.chunk_rows * self.dtype.itemsize * math.prod(self.row)
 
-    def create(self, file: Any) -> None:
+    def create(self, file: Any, compression: int | None) -> None:
         self.dataset = file.create_dataset(
             self.path,
             shape=(0, *self.row),
             maxshape=(None, *self.row),
             chunks=(self.chunk_rows, *(max(1, size) for size in self.row)),
             dtype=self.dtype,
+            compression=compression,
+            shuffle=compression is not None,  # bytes of like weight together pack better
         )
 
     def flush(self) -> None:

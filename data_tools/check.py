@@ -1,0 +1,59 @@
+"""Are these hits files whole? Opens each, checks every hit and the content hash.
+
+    python data_tools/check.py runs/*.h5
+    python data_tools/check.py a_folder
+
+Prints a line a file; exits with 1 if any is damaged.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import Namespace
+
+from dense_imb.cli._parser import Parser
+from dense_imb.cli._script import run_script, script_parser
+
+
+def make_parser() -> Parser:
+    parser = script_parser(__doc__)
+    parser.add_argument("files", type=str, nargs="+", help="hits files, or folders of .h5 files")
+    return parser
+
+
+def run(options: Namespace) -> int:
+    from dense_imb.data.formats.hdf5 import is_hits_file
+    from dense_imb.hits import HitsFile, verify
+
+    paths: list[Path] = []
+    for name in options.files:
+        found = sorted(Path(name).glob("*.h5")) if Path(name).is_dir() else [Path(name)]
+        if not found:
+            raise ValueError(f"Expected .h5 files in {name}, got none.")
+        paths += found
+    n_damaged = 0
+    for path in paths:
+        try:
+            if not is_hits_file(path):
+                raise ValueError("it is no hits file; data_tools/convert.py makes one.")
+            with HitsFile(path, in_memory=False) as hits:
+                verify(path)
+                columns = sorted(hits.columns.keys() - {"/event/offset"})
+                print(f"ok       {path}: {len(hits)} events, {hits.n_hits} hits, "
+                      f"{path.stat().st_size / 1e6:.1f} MB, {', '.join(columns)}")  # fmt: skip
+        except (ValueError, OSError) as problem:
+            n_damaged += 1
+            sentence = f"{problem.strerror}." if getattr(problem, "strerror", None) else problem
+            print(f"DAMAGED  {path}: {sentence}")
+    return 1 if n_damaged else 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run_script("check.py", make_parser(), run, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""How is a data set made? Training, validation and test files of simulated events, from one seed.
+
+    python data_tools/make.py tof --train 20000 --validation 2000 --test 2000 --pattern arc
+    python data_tools/make.py tof --train 20000 --signal 30 --noise 200
+
+Writes tof/train.h5, tof/validation.h5 and tof/test.h5, clean and filled, to be degraded while
+training; with --signal or --noise also degraded versions of the same events, train_noisy.h5 and
+so on. No two parts share an event. Run again after a stop, it makes what is missing only.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import Namespace
+
+from dense_imb.cli._parser import Parser
+from dense_imb.cli._script import run_script, script_parser
+
+PARTS = ("train", "validation", "test")
+
+
+def make_parser() -> Parser:
+    parser = script_parser(__doc__)
+    parser.add_argument("folder", type=str, help="where the files go")
+    for part, count in zip(PARTS, (20_000, 2_000, 2_000), strict=True):
+        parser.add_argument(f"--{part}", type=int, default=count, help="events; 0 for no file")
+    parser.add_argument(
+        "--pattern",
+        type=str,
+        nargs="+",
+        default=["arc"],
+        help="arc, cross, line, v, parabola, ring, hemisphere, torch; several are drawn alike",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the random numbers")
+    parser.add_argument("--width", type=int, default=88, help="of the frame, in pixels")
+    parser.add_argument("--height", type=int, default=128, help="of the frame, in pixels")
+    parser.add_argument("--time-steps", type=int, default=1000, help="times run from 1 to this")
+    parser.add_argument("--photons", type=int, default=1500, help="of each pattern")
+    parser.add_argument("--patterns-per-event", type=int, default=1, help="in each event")
+    parser.add_argument("--signal", type=int | None, help="signal hits of degraded events")
+    parser.add_argument("--noise", type=int, default=0, help="noise hits of degraded events")
+    parser.add_argument("--overwrite", action="store_true", help="make all files again")
+    return parser
+
+
+def run(options: Namespace) -> None:
+    from dense_imb._files import write_whole
+    from dense_imb.data.simulated import write_simulated
+    from dense_imb.hits import PATTERNS, Degradation, Geometry, HitsFile
+    from dense_imb.losses._checks import check_at_least, check_choice
+
+    geometry = Geometry(options.width, options.height, options.time_steps)
+    versions: dict[str, Degradation | None] = {"": None}
+    if options.signal is not None or options.noise:
+        versions["_noisy"] = Degradation(signal=options.signal, noise=options.noise)
+    for name in options.pattern:
+        check_choice("pattern", name, PATTERNS)
+    for name in PARTS:
+        check_at_least(name, options[name], 0)
+    check_at_least("photons", options.photons, 1)
+    folder = Path(options.folder)
+    settings = {k: v for k, v in vars(options).items() if k not in ("folder", "overwrite")}
+    recipe = folder / "recipe.json"
+    if recipe.exists() and not options.overwrite:
+        old = json.loads(recipe.read_text())
+        differ = [k for k in settings if old.get(k) != settings[k]]
+        if differ:
+            raise ValueError(
+                f"Expected the settings of {recipe}, {differ[0]} = {old.get(differ[0])}, got "
+                f"{settings[differ[0]]}; choose another folder or pass --overwrite."
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(recipe, lambda path: path.write_text(json.dumps(settings, indent=1) + "\n"))
+    first_event = 0
+    for part in PARTS:
+        for suffix, degradation in versions.items():
+            path = folder / f"{part}{suffix}.h5"
+            if options[part] == 0:
+                continue
+            if path.exists() and not options.overwrite:
+                with HitsFile(path, in_memory=False) as made:
+                    if len(made) != options[part] or made.geometry != geometry:
+                        raise ValueError(
+                            f"Expected {path} with {options[part]} events of {geometry}, got "
+                            f"{len(made)} of {made.geometry}; remove it."
+                        )
+                print(f"{path}: there already")
+                continue
+            writer = write_simulated(
+                path,
+                options[part],
+                pattern=options.pattern,
+                seed=options.seed,
+                geometry=geometry,
+                first_event=first_event,
+                patterns_per_event=options.patterns_per_event,
+                n_photons=options.photons,
+                degradation=degradation,
+                overwrite=options.overwrite,
+            )
+            print(f"{path}: {writer.n_events} events, {writer.n_hits} hits")
+        first_event += options[part]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run_script("make.py", make_parser(), run, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""Hits files into several without leakage, and several into one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from dense_imb.data.formats.frames import PathLike
+from dense_imb.hits import Events, HitsFile, HitsFiles, HitsWriter, open_hits
+
+_Hits = HitsFile | HitsFiles
+
+
+def assign_parts(group: NDArray[Any], shares: Sequence[float], seed: int = 0) -> NDArray[np.int64]:
+    """The part of each event: all events of one group in one part.
+
+    Groups are drawn in a random order and fill one part after the other, so that each part has
+    its share of the events up to half of the group at its border.
+
+    Args:
+        group: (n_events,) what must stay together; the event's number, where nothing must.
+        shares: of the events, any positive numbers.
+        seed: of the order.
+    Example:
+        >>> import numpy as np
+        >>> run = np.repeat([7, 8, 9, 10], 5)
+        >>> assign_parts(run, [0.5, 0.5], seed=0).reshape(4, 5)[:, 0].tolist()
+        [0, 1, 0, 1]
+    """
+    share = np.asarray(shares, np.float64)
+    if share.ndim != 1 or not len(share) or not (np.isfinite(share).all() and (share > 0).all()):
+        raise ValueError(f"Expected `shares` of positive numbers, got {list(shares)}.")
+    _, member, size = np.unique(group, return_inverse=True, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(size))
+    middle = np.cumsum(size[order]) - size[order] / 2
+    edges = np.cumsum(share)[:-1] / share.sum() * len(group)
+    part_of_group = np.empty(len(size), np.int64)
+    part_of_group[order] = np.searchsorted(edges, middle, side="right")
+    part: NDArray[np.int64] = part_of_group[member]
+    empty = sorted(set(range(len(share))) - set(part_of_group.tolist()))
+    if empty:
+        raise ValueError(
+            f"Expected events for each of {len(share)} parts, got none for part {empty[0] + 1}: "
+            f"{len(size)} groups of {len(group)} events can't be shared as {list(shares)}; give "
+            "other shares or another seed."
+        )
+    return part
+
+
+def split_hits(
+    hits: _Hits,
+    parts: Mapping[PathLike, float],
+    *,
+    seed: int = 0,
+    group: str | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> list[int]:
+    """Share events among files; each event goes to one, with all its columns, in the old order.
+
+    Args:
+        hits: from `open_hits`.
+        parts: file names, and the share of the events that each shall have.
+        seed: of who goes where.
+        group: a column of the events, `run` say; all events of one value go to one file.
+        overwrite: replace files that exist.
+        progress: show a bar.
+    Returns:
+        The number of events in each file.
+    """
+    number: NDArray[Any] = np.arange(len(hits))
+    if group is not None:
+        known = [name.removeprefix("/event/") for name in hits.columns if "/event/" in name]
+        if group not in known or group == "offset":
+            raise ValueError(
+                f"Expected `group` to be a column of the events, one of "
+                f"{sorted(set(known) - {'offset'})}, got {group!r}."
+            )
+        column = [np.asarray(events.event[group]) for events in hits.batches()]
+        number = np.concatenate(column) if column else number
+        if number.ndim != 1 or (number.dtype.kind == "f" and np.isnan(number).any()):
+            raise ValueError(f"Expected `{group}` with one number an event, got others.")
+    part = assign_parts(number, [*parts.values()], seed)
+    paths = [Path(path) for path in parts]
+    refuse_own_input(hits, paths)
+    with ExitStack() as stack:
+        writers = [
+            stack.enter_context(HitsWriter(path, hits.geometry, overwrite=overwrite))
+            for path in paths
+        ]
+        bar = stack.enter_context(_bar(len(hits), "split", progress))
+        first = 0
+        for events in hits.batches():
+            here = part[first : first + len(events)]
+            for k, writer in enumerate(writers):
+                if first == 0 or (here == k).any():  # the first batch declares the columns
+                    writer.append(_chosen(events, here == k))
+            first += len(events)
+            bar.update(len(events))
+    return [writer.n_events for writer in writers]
+
+
+def merge_hits(
+    paths: Sequence[PathLike],
+    target: PathLike,
+    *,
+    source_column: str | None = None,
+    overwrite: bool = False,
+    compression: int | None = None,
+    progress: bool = True,
+) -> HitsWriter:
+    """Write the events of several files, of one geometry and with the same columns, to one.
+
+    Args:
+        paths: files or patterns, in this order; one file is copied.
+        target: the file to write.
+        source_column: a new column of the events for the number of their file, from 0.
+        overwrite, compression: as of `HitsWriter`.
+        progress: show a bar.
+    """
+    with open_hits([*paths], in_memory=False) as hits:
+        files = hits.files if isinstance(hits, HitsFiles) else [hits]
+        refuse_own_input(hits, [Path(target)])
+        if source_column is not None and f"/event/{source_column}" in hits.columns:
+            raise ValueError(
+                f"Expected a new name for the column of sources, got `{source_column}`, which the "
+                "files have."
+            )
+        writer = HitsWriter(target, hits.geometry, overwrite=overwrite, compression=compression)
+        with writer, _bar(len(hits), "merge", progress) as bar:
+            for number, file in enumerate(files):
+                # a file without events declares the columns too
+                for events in file.batches() if len(file) else [file[:]]:
+                    if source_column is not None:
+                        source = np.full(len(events), number, np.uint32)
+                        events = replace(events, event={**events.event, source_column: source})
+                    writer.append(events)
+                    bar.update(len(events))
+    return writer
+
+
+def refuse_own_input(hits: _Hits, targets: Sequence[Path]) -> None:
+    """Refuse to replace a file that is being read, and to write one file twice."""
+    names = [os.path.realpath(path) for path in targets]
+    files = hits.files if isinstance(hits, HitsFiles) else [hits]
+    own = {os.path.realpath(file.path) for file in files} & set(names)
+    if own or len(set(names)) < len(names):
+        wrong = own.pop() if own else names[0]
+        raise ValueError(f"Expected outputs apart from each other and the inputs, got {wrong}.")
+
+
+def _chosen(events: Events, is_chosen: NDArray[np.bool_]) -> Events:
+    """Some events with all their columns; `is_chosen` is (n_events,)."""
+    hits = events.select(np.repeat(is_chosen, np.diff(events.offset)))
+    offset = np.append(0, hits.offset[1:][is_chosen])
+    event = {name: column[is_chosen] for name, column in events.event.items()}
+    return replace(replace(hits, event={}).with_hits(offset, hits.hit_columns()), event=event)
+
+
+def _bar(total: int, action: str, progress: bool) -> Any:
+    return tqdm(total=total, desc=action, unit="event", disable=not progress, leave=False)

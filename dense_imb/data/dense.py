@@ -1,0 +1,212 @@
+"""From hits back to dense frames: .npy, .npz, HDF5 with one frame a chunk, PNG."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from dense_imb._files import refuse_existing, write_whole
+from dense_imb.data.formats.frames import PathLike
+from dense_imb.data.formats.source import BATCH_BYTES
+from dense_imb.hits import HitsFile, HitsFiles, rasterise
+from dense_imb.hits.frames import Rule, paint
+
+_Block = NDArray[Any]
+_Hits = HitsFile | HitsFiles
+FRAMES, LABELS = "frames", "labels"  # names inside .npz and HDF5 files
+
+
+def to_frames(
+    hits: _Hits,
+    path: PathLike,
+    *,
+    labels: PathLike | None = None,
+    rule: Rule = "largest",
+    overwrite: bool = False,
+    progress: bool = True,
+) -> int:
+    """Write the frames (N, H, W) of hits, in the format that the suffix names.
+
+    Frames are uint16 where times are whole, else float32. A .npz or HDF5 file has them under
+    "frames" and, where hits have labels, the labels of the visible hits under "labels".
+
+    Args:
+        hits: from `open_hits`.
+        path: .npy, .npz, .h5, .hdf5, or a new folder for PNG images.
+        labels: a second .npy file or folder for the label frames.
+        rule: which hit a shared pixel shows, or "count".
+        overwrite: replace what is there.
+        progress: show a bar.
+    Returns:
+        How many hits lie behind others, and so are in no frame.
+    """
+    path = Path(path)
+    writers: dict[str, Callable[..., None]] = {
+        ".npy": _write_npy, ".npz": _write_npz, ".h5": _write_hdf5, ".hdf5": _write_hdf5,
+        "": _write_png,
+    }  # fmt: skip
+    if path.suffix not in writers:
+        raise ValueError(
+            f"Expected {path} to end in .npy, .npz, .h5, .hdf5 or, for a folder of PNG images, "
+            f"nothing, got {path.suffix!r}."
+        )
+    has_labels = "/hit/label" in (hits.columns or {})
+    if labels is not None and (path.suffix not in (".npy", "") or not has_labels):
+        raise ValueError(
+            f"Expected `labels` for hits with labels and a .npy file or a folder, got {labels}; "
+            ".npz and HDF5 files hold them anyway."
+        )
+    outputs = [path] if labels is None else [path, Path(labels)]
+    for output in outputs:
+        if path.suffix:
+            refuse_existing(output, overwrite)
+        elif output.exists() and not (overwrite and _is_folder_of_images(output)):
+            raise FileExistsError(
+                f"Expected no file or folder at {output}, got one; choose another name, or "
+                "overwrite a folder of images with --overwrite."
+            )
+    is_whole = rule == "count" or hits.columns["/hit/t"].kind == "u"
+    frames = _Frames(hits, rule, np.dtype(np.uint16 if is_whole else np.float32), progress)
+    if path.suffix in (".npy", ""):
+        writers[path.suffix](outputs[0], frames, FRAMES)
+        if labels is not None:
+            writers[path.suffix](outputs[1], frames, LABELS)
+    else:
+        writers[path.suffix](path, frames, has_labels)
+    return frames.n_occluded
+
+
+class _Frames:
+    """The frames of a hits file in blocks, as often as asked."""
+
+    def __init__(self, hits: _Hits, rule: Rule, dtype: np.dtype[Any], progress: bool) -> None:
+        self.hits, self.rule, self.progress = hits, rule, progress
+        self.dtype = {FRAMES: dtype, LABELS: np.dtype(np.uint8)}
+        self.shape = (len(hits), hits.geometry.height, hits.geometry.width)
+        self.n_occluded = 0
+
+    def blocks(self, *kinds: str) -> Iterator[tuple[_Block, ...]]:
+        self.n_occluded = 0
+        size = max(1, BATCH_BYTES // (16 * math.prod(self.shape[1:])))
+        with tqdm(
+            total=len(self.hits), desc="write", unit="frame", disable=not self.progress, leave=False
+        ) as bar:
+            for events in self.hits.batches(size):
+                raster = rasterise(events, self.rule)
+                self.n_occluded += int(raster.n_occluded.sum())
+                made = {FRAMES: raster.frame}
+                if LABELS in kinds:
+                    label = torch.as_tensor(np.asarray(events.label, np.float32))[:, None]
+                    made[LABELS] = paint(events, label, raster.is_visible)
+                yield tuple(made[kind][:, 0].numpy().astype(self.dtype[kind]) for kind in kinds)
+                bar.update(len(events))
+
+
+def _write_npy(path: Path, frames: _Frames, kind: str) -> None:
+    _check_space(path, math.prod(frames.shape) * frames.dtype[kind].itemsize)
+
+    def write(partial: Path) -> None:
+        mapped = np.lib.format.open_memmap(partial, "w+", frames.dtype[kind], frames.shape)
+        start = 0
+        for (block,) in frames.blocks(kind):
+            mapped[start : start + len(block)] = block
+            start += len(block)
+        mapped.flush()
+
+    write_whole(path, write)
+
+
+def _write_npz(path: Path, frames: _Frames, has_labels: bool) -> None:
+    def write(partial: Path) -> None:
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+            for kind in (LABELS, FRAMES) if has_labels else (FRAMES,):
+                with archive.open(f"{kind}.npy", "w", force_zip64=True) as member:
+                    header = {
+                        "descr": np.lib.format.dtype_to_descr(frames.dtype[kind]),
+                        "fortran_order": False,
+                        "shape": frames.shape,
+                    }
+                    np.lib.format.write_array_header_2_0(member, header)
+                    for (block,) in frames.blocks(kind):
+                        member.write(block.tobytes())
+
+    write_whole(path, write)
+
+
+def _write_hdf5(path: Path, frames: _Frames, has_labels: bool) -> None:
+    kinds = (FRAMES, LABELS) if has_labels else (FRAMES,)
+
+    def write(partial: Path) -> None:
+        with h5py.File(partial, "x", libver=("v110", "v110")) as file:
+            for kind in kinds:
+                create_frames(file, kind, frames.shape, frames.dtype[kind])
+            start = 0
+            for blocks in frames.blocks(*kinds):
+                # HDF5 can crash on a full disk: have room for a block that does not pack
+                _check_space(path, sum(block.nbytes for block in blocks) + (1 << 20))
+                for kind, block in zip(kinds, blocks, strict=True):
+                    file[kind][start : start + len(block)] = block
+                file.flush()
+                start += len(blocks[0])
+
+    write_whole(path, write)
+
+
+def create_frames(file: Any, name: str, shape: tuple[int, ...], dtype: Any, level: int = 4) -> Any:
+    """A data set whose chunks hold one frame each, so that a frame is read alone."""
+    chunks = (1, *(max(1, size) for size in shape[1:]))
+    return file.create_dataset(
+        name, shape, dtype, maxshape=(None, *shape[1:]), chunks=chunks,
+        compression="gzip", compression_opts=level, shuffle=True,
+    )  # fmt: skip
+
+
+def _write_png(path: Path, frames: _Frames, kind: str) -> None:
+    from PIL import Image
+
+    if frames.dtype[kind].kind == "f":
+        raise ValueError(
+            f"Expected whole times of at most 65535 for images in {path}, got fractions; write "
+            ".npy, .npz or .h5."
+        )
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    old = path.with_name(f"{path.name}.{os.getpid()}.old")
+    partial.mkdir()
+    try:
+        digits = max(6, len(str(len(frames.hits) - 1)))
+        number = 0
+        for (block,) in frames.blocks(kind):
+            for pixels in block:
+                Image.fromarray(pixels).save(partial / f"{number:0{digits}}.png")
+                number += 1
+        if path.exists():
+            path.rename(old)
+        partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _is_folder_of_images(path: Path) -> bool:
+    """Nothing but PNG files: what may be replaced as a whole."""
+    return path.is_dir() and all(p.suffix == ".png" and p.is_file() for p in path.iterdir())
+
+
+def _check_space(path: Path, needed: int) -> None:
+    free = shutil.disk_usage(path.parent).free
+    if free < needed:
+        raise OSError(
+            f"Expected room for {needed / 1e6:.1f} MB for {path.name}, got {free / 1e6:.1f} MB "
+            f"free in {path.parent}; free some or write elsewhere."
+        )

@@ -1,0 +1,27 @@
+"""Readers of other formats, one file a kind; each gives a `Source` for `data.convert.to_hits`."""
+
+from dense_imb.data.formats.frames import (
+    frames_source,
+    image_source,
+    npy_source,
+    npz_source,
+    pt_source,
+)
+from dense_imb.data.formats.hdf5 import hdf5_frames_source, hdf5_hits_source
+from dense_imb.data.formats.lists import csv_source, timepix_source
+from dense_imb.data.formats.root import root_source
+from dense_imb.data.formats.source import Source
+
+__all__ = [
+    "Source",
+    "csv_source",
+    "frames_source",
+    "hdf5_frames_source",
+    "hdf5_hits_source",
+    "image_source",
+    "npy_source",
+    "npz_source",
+    "pt_source",
+    "root_source",
+    "timepix_source",
+]

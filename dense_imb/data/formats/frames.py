@@ -1,0 +1,325 @@
+"""Dense frames: .npy and .npz arrays, .pt bundles, folders of images.
+
+A pixel above 0 is a hit, and its value the time (or whatever the detector counts). All formats
+become rows of frames that are read a block at a time.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+import os
+import pickle
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dense_imb.data.formats.source import BATCH_BYTES, Source
+from dense_imb.data.images import list_images, pair_images, read_image
+from dense_imb.hits import Events, Geometry, frames_to_events
+
+PathLike = str | os.PathLike[str]
+_MAX_PIXELS = 1 << 28  # of one frame; more is a damaged header or a bomb
+_MAX_COMPRESSION = 1100  # deflate packs at most 1032 to 1
+
+
+class Rows(Protocol):
+    """An array of frames whose blocks are read when asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> Any: ...
+
+    def __getitem__(self, rows: slice) -> Any: ...
+
+
+def frames_source(
+    name: str, frames: Rows, labels: Rows | None = None, rows_at_once: int = 1
+) -> Source:
+    """Events of frames (N, H, W) or (N, 1, H, W), with labels of the same shape where known.
+
+    Args:
+        name: what errors call the frames.
+        frames: times, 0 where no hit is.
+        labels: label of each pixel; those of empty pixels are counted and left out.
+        rows_at_once: blocks begin at a multiple of this, the frames of one HDF5 chunk say.
+    Example:
+        >>> import numpy as np
+        >>> from dense_imb.hits import Geometry
+        >>> source = frames_source("two frames", np.array([[[0, 7, 0]], [[5, 0, 9]]]))
+        >>> [batch.t.tolist() for batch in source.batches(Geometry(3, 1, 9))]
+        [[7, 5, 9]]
+    """
+    n_frames, height, width = _sizes(name, frames)
+    if labels is not None and _sizes(f"labels of {name}", labels) != (n_frames, height, width):
+        raise ValueError(
+            f"Expected labels of {name} in the shape of its frames, {tuple(frames.shape)}, got "
+            f"{tuple(labels.shape)}."
+        )
+    block = max(1, BATCH_BYTES // (8 * height * width))
+    block = math.ceil(block / rows_at_once) * rows_at_once
+    source = Source(name, lambda geometry: iter(()), width, height, n_frames)
+
+    def batches(geometry: Geometry) -> Iterator[Events]:
+        source.n_labels_lost = 0
+        for start in range(0, n_frames, block):
+            part = slice(start, min(start + block, n_frames))
+            shape = (part.stop - start, 1, height, width)
+            frame = _tensor(frames[part], name).reshape(shape)
+            if frame.is_floating_point() and not bool(torch.isfinite(frame).all()):
+                wrong = int((~torch.isfinite(frame)).flatten(1).any(1).nonzero()[0])
+                raise ValueError(
+                    f"Expected finite values in {name}, got NaN or infinity in frame "
+                    f"{start + wrong}."
+                )
+            if bool((frame < 0).any()):
+                wrong = int((frame < 0).flatten(1).any(1).nonzero()[0])
+                raise ValueError(
+                    f"Expected values of at least 0 in {name}, where 0 is an empty pixel, got "
+                    f"{frame[wrong].min().item():g} in frame {start + wrong}."
+                )
+            label = None if labels is None else _tensor(labels[part], name).reshape(shape)
+            if label is not None:
+                source.n_labels_lost += int(((label != 0) & (frame == 0)).sum())
+            yield frames_to_events(frame, geometry, label).numpy()
+
+    source.batches = batches
+    return source
+
+
+def npy_source(path: PathLike, labels: PathLike | None = None) -> Source:
+    """Frames of a .npy file, mapped into memory and never unpickled."""
+    return frames_source(str(path), _map_npy(path), None if labels is None else _map_npy(labels))
+
+
+def npz_source(path: PathLike, key: str | None = None, labels: str | None = None) -> Source:
+    """Frames under one name of a .npz file, and their labels under another."""
+    with told_of(path, "a .npz archive"), zipfile.ZipFile(path) as archive:
+        known = [name.removesuffix(".npy") for name in archive.namelist()]
+    frames = _Member(Path(path), choose_key(path, known, key, [labels]))
+    rows = None if labels is None else _Member(Path(path), choose_key(path, known, labels))
+    return frames_source(f"{frames.key} of {path}", frames, rows)
+
+
+def pt_source(path: PathLike, key: str | None = None, labels: str | None = None) -> Source:
+    """Frames of a .pt bundle: a tensor, or a dict with tensors. Only tensors are loaded."""
+    with told_of(path, "a .pt bundle of tensors"):
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    if isinstance(loaded, torch.Tensor):
+        if labels is not None or key is not None:
+            raise ValueError(f"Expected no key for {path}, which holds one tensor only.")
+        loaded, key = {"tensor": loaded}, "tensor"
+    if not isinstance(loaded, dict):
+        raise ValueError(
+            f"Expected {path} to hold a tensor or a dict, got a {type(loaded).__name__}."
+        )
+    tensors = {str(k): v for k, v in loaded.items() if isinstance(v, torch.Tensor)}
+    chosen = choose_key(path, [*tensors], key, [labels])
+    rows = None if labels is None else tensors[choose_key(path, [*tensors], labels)]
+    for name in (chosen, labels):
+        # an expanded tensor can declare any size over a few stored bytes
+        if name is not None and (
+            tensors[name].layout != torch.strided
+            or tensors[name].nbytes > os.path.getsize(path)
+            or tensors[name].is_meta
+        ):
+            raise ValueError(
+                f"Expected `{name}` of {path} to be stored whole, got a tensor of "
+                f"{tuple(tensors[name].shape)} in a file of {os.path.getsize(path)} bytes."
+            )
+    return frames_source(f"{chosen} of {path}", tensors[chosen], rows)
+
+
+def image_source(
+    folder: PathLike, masks: PathLike | None = None, pattern: str | None = None
+) -> Source:
+    """Frames of a folder, one image each, by name; masks of the same names hold the labels.
+
+    Args:
+        folder: images with one number a pixel.
+        masks: a folder of label images.
+        pattern: take the names that match it only, "real_*" say.
+    """
+    found = [(path, None) for path in list_images(folder)]
+    if masks is not None:
+        found = [*pair_images(folder, masks)]  # type: ignore[list-item]
+    chosen = [pair for pair in found if fnmatch.fnmatch(pair[0].name, pattern or "*")]
+    if not chosen:
+        raise ValueError(f"Expected images that match {pattern} in {folder}, got none.")
+    labels = None if masks is None else _Images([Path(str(mask)) for _, mask in chosen])
+    return frames_source(str(folder), _Images([image for image, _ in chosen]), labels)
+
+
+class _Images:
+    """Images as rows of frames; the first tells the size of all."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+        first = self._read(paths[0])
+        self.dtype = first.dtype
+        self.shape = (len(paths), *first.shape)
+
+    def __getitem__(self, rows: slice) -> NDArray[Any]:
+        frames = []
+        for path in self.paths[rows]:
+            frames.append(self._read(path))
+            if frames[-1].shape != self.shape[1:]:
+                raise ValueError(
+                    f"Expected images of one size, {self.paths[0].name} has {self.shape[1:]}, "
+                    f"got {frames[-1].shape} in {path}."
+                )
+        return np.stack(frames)
+
+    def _read(self, path: Path) -> NDArray[Any]:
+        pixels = read_image(path)
+        if pixels.ndim != 2:
+            raise ValueError(
+                f"Expected one number a pixel in {path}, got {pixels.shape[2]} channels; "
+                "save it as a grey image."
+            )
+        return pixels
+
+
+class _Member:
+    """An array of a .npz file, read from front to back without unpacking all of it."""
+
+    def __init__(self, path: Path, key: str) -> None:
+        self.path, self.key = path, key
+        self._stream: Any = None
+        self._row = 0
+        self._open()
+        self._close()
+
+    def _open(self) -> None:
+        with told_of(self.path, "a .npz archive"), zipfile.ZipFile(self.path) as archive:
+            member = archive.getinfo(f"{self.key}.npy")
+            self._stream = archive.open(member)  # keeps the file open
+            try:
+                version = np.lib.format.read_magic(self._stream)
+                read = (
+                    np.lib.format.read_array_header_1_0
+                    if version == (1, 0)
+                    else np.lib.format.read_array_header_2_0
+                )
+                self.shape, is_fortran, self.dtype = read(self._stream)
+                header = self._stream.tell()
+            except BaseException:
+                self._close()
+                raise
+        declared = math.prod(self.shape) * self.dtype.itemsize
+        packed = max(member.compress_size, 1)
+        self._row = 0
+        if is_fortran or self.dtype.hasobject:
+            self._close()
+            raise ValueError(
+                f"Expected `{self.key}` of {self.path} in C order and without objects; save it "
+                "again with np.ascontiguousarray."
+            )
+        if declared != member.file_size - header or member.file_size > packed * _MAX_COMPRESSION:
+            self._close()
+            raise ValueError(
+                f"Expected `{self.key}` of {self.path} to be stored whole, got {declared:,} bytes "
+                f"declared and {member.compress_size:,} stored; the file is damaged or hostile."
+            )
+
+    def _close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+        self._stream = None
+
+    def __getitem__(self, rows: slice) -> NDArray[Any]:
+        start, stop, _ = rows.indices(self.shape[0])
+        if self._stream is None or start != self._row:
+            self._close()
+            self._open()
+        size = math.prod(self.shape[1:]) * self.dtype.itemsize
+        try:
+            with told_of(self.path, "a .npz archive"):
+                for _ in range(self._row, start):
+                    self._stream.read(size)
+                data = self._stream.read((stop - start) * size)
+        except ValueError:
+            self._close()
+            raise
+        self._row = stop
+        if stop == self.shape[0]:
+            self._close()
+        return np.frombuffer(data, self.dtype).reshape(stop - start, *self.shape[1:])
+
+
+@contextmanager
+def told_of(path: PathLike, kind: str) -> Iterator[None]:
+    """Damaged and hostile files raise exceptions of many kinds: make them one sentence."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except pickle.UnpicklingError as problem:
+        raise ValueError(
+            f"Expected {path} to be {kind}, got a pickle of other objects, which could run any "
+            "code and is not loaded; save plain tensors with torch.save."
+        ) from problem
+    except Exception as problem:
+        if isinstance(problem, OSError) and problem.errno is not None:
+            raise  # a missing file, one that may not be read, a failing disk
+        reason = str(problem).strip().split("\n")[0].rstrip(".") or type(problem).__name__
+        raise ValueError(f"Expected {path} to be {kind}, got: {reason}.") from problem
+
+
+def choose_key(
+    path: PathLike, known: Sequence[str], key: str | None, others: Sequence[str | None] = ()
+) -> str:
+    """The key asked for, or the only one there is."""
+    left = [name for name in known if name not in others]
+    if key is None and len(left) == 1:
+        return left[0]
+    if key is None or key not in known:
+        got = "none" if key is None else repr(key)
+        raise ValueError(f"Expected a key (--key, --labels) of {path}, one of {known}, got {got}.")
+    return key
+
+
+def _map_npy(path: PathLike) -> NDArray[Any]:
+    with told_of(path, "a .npy array"):
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise TypeError("an archive of several; name it .npz")
+    return array
+
+
+def _sizes(name: str, frames: Rows) -> tuple[int, int, int]:
+    shape = tuple(int(size) for size in frames.shape)
+    is_known = len(shape) == 3 or (len(shape) == 4 and shape[1] == 1)
+    if not is_known or not 1 <= shape[-1] * shape[-2] <= _MAX_PIXELS:
+        raise ValueError(
+            f"Expected frames (N, H, W) or (N, 1, H, W) in {name}, got an array of {shape}."
+        )
+    if not isinstance(frames.dtype, torch.dtype) and frames.dtype.kind not in "biuf":
+        raise ValueError(f"Expected numbers in {name}, got {frames.dtype}.")
+    return shape[0], shape[-2], shape[-1]
+
+
+def _tensor(block: NDArray[Any] | torch.Tensor, name: str) -> torch.Tensor:
+    """A block as a tensor of a type that torch computes with, values unchanged."""
+    if isinstance(block, torch.Tensor):
+        block = block.detach()
+        if block.is_complex():
+            raise ValueError(f"Expected real numbers in {name}, got {block.dtype}.")
+        if block.dtype in (torch.float16, torch.bfloat16):
+            return block.float()
+        return block if block.is_floating_point() else block.long()
+    array = np.asarray(block)
+    if array.dtype.kind in "biu":
+        if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
+            raise ValueError(f"Expected numbers below 2^63 in {name}, got {array.max()}.")
+        return torch.from_numpy(array.astype(np.int64))
+    single = np.float32 if array.dtype.itemsize <= 4 else np.float64
+    return torch.from_numpy(array.astype(single))

@@ -1,0 +1,62 @@
+"""Files of simulated events."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tqdm.auto import tqdm
+
+from dense_imb.data.formats.frames import PathLike
+from dense_imb.hits import Degradation, Geometry, HitsWriter, degrade, simulate
+from dense_imb.losses._checks import check_at_least
+
+_AT_ONCE = 256  # events whose arrays still fit the cache
+
+
+def write_simulated(
+    path: PathLike,
+    n_events: int,
+    *,
+    pattern: str | Sequence[str],
+    seed: int,
+    geometry: Geometry | None = None,
+    first_event: int = 0,
+    patterns_per_event: int = 1,
+    n_photons: int = 1500,
+    degradation: Degradation | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> HitsWriter:
+    """Write simulated events, clean and filled or degraded, to a hits file.
+
+    Event i of a seed is the same in every file; files of other numbers share none.
+
+    Args:
+        path: the hits file.
+        n_events: events to make.
+        pattern, seed, geometry, first_event, patterns_per_event, n_photons: as of `simulate`.
+        degradation: what happens to the clean events, nothing by default.
+        overwrite: replace a file that exists.
+        progress: show a bar.
+    """
+    check_at_least("events", n_events, 0)
+    geometry = Geometry() if geometry is None else geometry
+    writer = HitsWriter(path, geometry, overwrite=overwrite)
+    with writer, tqdm(total=n_events, desc="simulate", unit="event", disable=not progress) as bar:
+        for start in range(0, max(n_events, 1), _AT_ONCE):
+            count, first = min(_AT_ONCE, n_events - start), first_event + start
+            events = simulate(
+                pattern,
+                count,
+                seed,
+                geometry,
+                first_event=first,
+                patterns_per_event=patterns_per_event,
+                n_photons=n_photons,
+            )
+            if degradation is not None:
+                index = [*range(first, first + count)]
+                events = degrade(events, degradation, seed=seed, event_index=index)
+            writer.append(events)
+            bar.update(count)
+    return writer

@@ -1,0 +1,215 @@
+"""The scripts at tiny sizes: what they write, print and refuse, and with which exit code."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from dense_imb.hits import HitsFile, verify
+from tests.data.other_formats import frames, labels_of
+from tests.hits.files import assert_same, some_events, write
+
+FOLDER = Path(__file__).parents[2] / "data_tools"
+SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py"))
+
+
+def run(script: str, *arguments: object) -> int:
+    spec = importlib.util.spec_from_file_location(f"data_tools_{script}", FOLDER / f"{script}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    try:
+        return module.main([str(argument) for argument in arguments])
+    except SystemExit as stopped:  # --help, and options that the parser refuses
+        return stopped.code
+
+
+def test_these_are_the_scripts():
+    assert SCRIPTS == ["check", "convert", "make", "merge", "repack", "split"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_asks_the_question_and_shows_the_usage(script, capsys):
+    assert run(script, "--help") == 0
+    printed = capsys.readouterr().out
+    assert "?" in printed
+    assert f"{script}.py " in printed
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_bad_options_are_one_line_and_exit_2(script, tmp_path, capsys):
+    for arguments in (
+        ["--no-such-option", "x"],
+        [],
+        [tmp_path / "none.h5", tmp_path / "x.h5", "-z"],
+    ):
+        if script == "make" and not arguments:
+            continue  # would be told the same as below
+        assert run(script, *arguments) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert line.startswith(f"{script}.py: error: ")
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [
+        ("convert", ["none.npy", "x.h5"]),
+        ("convert", ["none.h5", "x.npy"]),
+        ("split", ["none.h5"]),
+        ("merge", ["x.h5", "none.h5"]),
+        ("repack", ["none.h5"]),
+    ],
+)
+def test_a_missing_file_is_one_line(script, arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(script, *arguments) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith(f"{script}.py: error: ")
+    assert "none." in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_runs_as_a_script_without_a_traceback(tmp_path):
+    np.save(tmp_path / "a.npy", frames() * -1.0)
+    ran = subprocess.run(
+        [sys.executable, FOLDER / "convert.py", tmp_path / "a.npy", tmp_path / "a.h5"],
+        capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(FOLDER.parent)},
+    )  # fmt: skip
+    assert ran.returncode == 2
+    assert "Traceback" not in ran.stderr
+    assert ran.stderr.rstrip().endswith(".")
+    assert "convert.py: error: Expected values of at least 0" in ran.stderr
+
+
+def test_make_resumes_and_parts_share_no_event(tmp_path, capsys):
+    arguments = [tmp_path, "--train", 6, "--validation", 3, "--test", 2, "--photons", 300,
+                 "--signal", 10, "--noise", 20, "--seed", 5]  # fmt: skip
+    assert run("make", *arguments) == 0
+    capsys.readouterr()
+    names = {f"{part}{suffix}.h5" for part in ("train", "validation", "test")
+             for suffix in ("", "_noisy")}  # fmt: skip
+    assert {path.name for path in tmp_path.iterdir()} == names | {"recipe.json"}
+    events = [HitsFile(tmp_path / f"{p}.h5")[:] for p in ("train", "validation", "test")]
+    assert [len(part) for part in events] == [6, 3, 2]
+    assert len({event.x.tobytes() for part in events for event in part}) == 11
+    noisy = HitsFile(tmp_path / "test_noisy.h5")[:]
+    assert np.diff(noisy.offset).tolist() == [30, 30]
+    assert (noisy.label > 0).sum() == 20
+
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.h5")}
+    lost = (tmp_path / "validation.h5").read_bytes()
+    (tmp_path / "validation.h5").unlink()
+    assert run("make", *arguments) == 0
+    assert capsys.readouterr().out.count("there already") == 5
+    assert (tmp_path / "validation.h5").read_bytes() == lost  # the very same events
+    for path in before.keys() - {tmp_path / "validation.h5"}:
+        assert path.stat().st_mtime_ns == before[path]
+
+    assert run("make", *arguments[:-1], 6) == 2
+    assert "seed = 5, got 6" in capsys.readouterr().err
+    assert run("make", *arguments[:-1], 6, "--overwrite") == 0
+    assert not np.array_equal(HitsFile(tmp_path / "test.h5")[:].x, events[2].x)
+
+
+def test_make_refuses_before_it_writes(tmp_path, capsys):
+    for wrong in (["--pattern", "crss"], ["--train", -1], ["--noise", -2], ["--width", 0]):
+        assert run("make", tmp_path / "new", *wrong) == 2
+    assert not (tmp_path / "new").exists()
+    assert "Did you mean 'cross'?" in capsys.readouterr().err
+
+
+def test_convert_split_merge_check(tmp_path, capsys):
+    time = frames(40)
+    np.savez(tmp_path / "a.npz", frames=time, labels=labels_of(time))
+    assert run("convert", tmp_path / "a.npz", tmp_path / "a.h5", "--labels", "labels") == 0
+    assert f"{tmp_path / 'a.h5'}: 40 events" in capsys.readouterr().out
+    assert run("split", tmp_path / "a.h5", "--shares", "one=3", "two=1", "--seed", 3) == 0
+    assert len(HitsFile(tmp_path / "a_one.h5")) == 30
+    merged = [tmp_path / "b.h5", tmp_path / "a_one.h5", tmp_path / "a_two.h5"]
+    assert run("merge", *merged, "--source-column", "part") == 0
+    assert HitsFile(tmp_path / "b.h5")[:].event["part"].tolist() == [0] * 30 + [1] * 10
+    assert run("check", tmp_path) == 0
+    assert capsys.readouterr().out.count("\nok ") == 4
+    assert run("convert", tmp_path / "a.h5", tmp_path / "back.npy", "--labels",
+               tmp_path / "labels.npy") == 0  # fmt: skip
+    assert np.array_equal(np.load(tmp_path / "back.npy"), time)
+    assert np.array_equal(np.load(tmp_path / "labels.npy"), labels_of(time))
+    assert run("convert", tmp_path / "a.h5", tmp_path / "back.npy") == 2
+    assert "--overwrite" in capsys.readouterr().err
+
+
+def test_convert_takes_csv_timepix_and_flat_arrays(tmp_path, capsys):
+    (tmp_path / "a.csv").write_text("frame;col;row;toa;run\n0;1;2;0;8\n5;3;4;9;8\n")
+    options = ["--columns", "event=frame", "x=col", "y=row", "t=toa", "--event-columns", "run"]
+    size = ["--width", 5, "--height", 6]
+    assert run("convert", tmp_path / "a.csv", tmp_path / "a.h5", *options, *size) == 2
+    assert "--time-offset 1" in capsys.readouterr().err
+    options += ["--time-offset", 1, *size]
+    assert run("convert", tmp_path / "a.csv", tmp_path / "a.h5", *options) == 0
+    events = HitsFile(tmp_path / "a.h5")[:]
+    assert (events.t.tolist(), events.event["run"].tolist()) == ([1, 10], [8, 8])
+
+    (tmp_path / "xyc").mkdir()
+    (tmp_path / "xyc" / "data000.txt").write_text("159\t5\t68\n159\t6\t33\n")
+    assert run("convert", tmp_path / "xyc", tmp_path / "b.h5", "--format", "timepix") == 0
+    assert HitsFile(tmp_path / "b.h5").geometry.width == 256
+
+    with h5py.File(tmp_path / "flat.h5", "w") as file:
+        for name, values in (("c", [1, 2]), ("r", [3, 4]), ("t", [5, 6]), ("o", [0, 2])):
+            file[f"p/{name}"] = values
+    places = ["--x", "p/c", "--y", "p/r", "--t", "p/t"]
+    assert run("convert", tmp_path / "flat.h5", tmp_path / "c.h5", *places, *size) == 2
+    assert "--offset together" in capsys.readouterr().err
+    places += ["--offset", "p/o"]
+    assert run("convert", tmp_path / "flat.h5", tmp_path / "c.h5", *places, *size) == 0
+    assert HitsFile(tmp_path / "c.h5")[:].y.tolist() == [3, 4]
+
+
+def test_labels_without_a_hit_are_reported(tmp_path, capsys):
+    time = frames()
+    np.save(tmp_path / "a.npy", time)
+    np.save(tmp_path / "labels.npy", np.ones_like(time))
+    assert run("convert", tmp_path / "a.npy", tmp_path / "a.h5", "--labels",
+               tmp_path / "labels.npy") == 0  # fmt: skip
+    assert f"note: {(time == 0).sum()} labelled pixels have no hit" in capsys.readouterr().out
+
+
+def test_check_finds_the_damaged_file_among_good_ones(tmp_path, capsys):
+    for name in "ab":
+        write(tmp_path / f"{name}.h5", some_events(30))
+    flipped = bytearray((tmp_path / "a.h5").read_bytes())
+    flipped[flipped.rindex(some_events(30).t[:8].tobytes())] ^= 1
+    (tmp_path / "a.h5").write_bytes(flipped)
+    (tmp_path / "c.h5").write_bytes(b"no HDF5")
+    assert run("check", tmp_path, tmp_path / "none.h5") == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["DAMAGED", "ok", "DAMAGED", "DAMAGED"]
+    assert "`/hit/t`" in lines[0]
+    assert run("check", tmp_path / "b.h5") == 0
+
+
+def test_repack_tells_then_cures(tmp_path, capsys):
+    time = frames(300)
+    with h5py.File(tmp_path / "slow.h5", "w") as file:
+        file.create_dataset("frames", data=time, chunks=(150, 5, 7), compression="gzip")
+    assert run("repack", tmp_path / "slow.h5") == 1
+    assert "SLOW" in capsys.readouterr().out
+    assert run("repack", tmp_path / "slow.h5", tmp_path / "fast.h5") == 0
+    assert run("repack", tmp_path / "fast.h5") == 0
+    with h5py.File(tmp_path / "fast.h5") as file:
+        assert np.array_equal(file["frames"][:], time)
+    assert run("repack", tmp_path / "slow.h5", tmp_path / "hits.h5", "--hits") == 0
+    assert HitsFile(tmp_path / "hits.h5").n_hits == (time > 0).sum()
+    assert run("repack", tmp_path / "hits.h5", tmp_path / "small.h5", "--compression", 9) == 0
+    assert_same(HitsFile(tmp_path / "small.h5")[:], HitsFile(tmp_path / "hits.h5")[:])
+    verify(tmp_path / "small.h5")
+    capsys.readouterr()
+    assert run("repack", tmp_path / "hits.h5") == 2
+    assert "a hits file already" in capsys.readouterr().err
