@@ -240,6 +240,11 @@ class ClassStatistics:
         return tuple(self._images.tolist())
 
     @property
+    def pixels_of_images(self) -> tuple[int, ...]:
+        """Pixels, of all classes, of the images that hold each class."""
+        return tuple(self._pixels_of_images.tolist())
+
+    @property
     def shares(self) -> tuple[float, ...]:
         """Share of each class in all pixels."""
         total = max(sum(self.class_counts), 1)

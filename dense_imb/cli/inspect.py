@@ -68,12 +68,12 @@ def run(options: Namespace) -> None:
         inspection = inspect_hits(
             options.data, n_events=options.events, check_content=options.verify
         )
-    print(inspection.to_json() if options.format == "json" else text_of(inspection))
     if written:
         inspection.save_json(written[0])
         save_figure(inspection, written[1])
         for path in written:
             print(f"wrote {path}", file=sys.stderr)
+    print(inspection.to_json() if options.format == "json" else text_of(inspection))
 
 
 def _check(options: Namespace) -> None:

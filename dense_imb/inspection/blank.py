@@ -30,7 +30,8 @@ from dense_imb.losses import (
 )
 
 CONFIDENCE = 0.99  # probability that a network gives to the class it is sure of
-_LOOKS_GOOD, _LOOKS_BAD = 0.1, 1.0  # blank's excess over perfect, undecided's being 1
+# excess of blank over perfect, that of undecided being 1
+_LOOKS_GOOD, _LOOKS_BAD = 0.25, 1.0
 
 ValueLoss = Callable[..., Any]
 

@@ -77,6 +77,8 @@ def _hit_map(figure: Figure, axes: Axes, hits: NDArray[np.int64], n_events: int)
 
 
 def _per_event(axes: Axes, pictures: Mapping[str, Any]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     axes.set_title("Hits per event", loc="left")
     shown = [("hits", pictures["hits_per_event"], "#000000")]
     if pictures["signal_per_event"] is not None:
@@ -87,6 +89,7 @@ def _per_event(axes: Axes, pictures: Mapping[str, Any]) -> None:
         height, _ = np.histogram(values, edges, weights=counts)
         axes.stairs(height, edges, color=colour, label=name, linestyle=style, linewidth=1.5)
     axes.set(xlabel="hits", ylabel="events", ylim=(0, None))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False)
 
 
@@ -153,13 +156,21 @@ def _sample(figure: Figure, place: int, event: Any, k: int) -> None:
     flat.set_title(f"Sample event {k + 1}: {event.n_hits} hits", loc="left")
     flat.set(xlim=(-0.5, geometry.width - 0.5), ylim=(-0.5, geometry.height - 0.5),
              xlabel="x (pixels)", ylabel="y (pixels)", aspect="equal")  # fmt: skip
-    flat.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
-    deep.set(xlim=(0, geometry.width), ylim=(1, geometry.time_steps), zlim=(0, geometry.height),
+    flat.legend(
+        frameon=False,
+        markerscale=max(1.0, 4 / size**0.5),
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.12),
+        ncols=3,
+    )
+    deep.set(xlim=(0, geometry.width), ylim=(0, geometry.time_steps), zlim=(0, geometry.height),
              xlabel="x (pixels)", ylabel="time (steps)", zlabel="y (pixels)")  # fmt: skip
     deep.set_title("the same in x, y and time", loc="left")
 
 
 def _draw_images(numbers: Mapping[str, Any], pictures: Mapping[str, Any], figure: Figure) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     name = Path(numbers["images"]).resolve()
     figure.suptitle(
         f"{name.parent.name}/{name.name}: {numbers['inspected_images']:,} of "
@@ -172,6 +183,7 @@ def _draw_images(numbers: Mapping[str, Any], pictures: Mapping[str, Any], figure
     axes.hist(100 * share, bins=30, color=_SIGNAL[1])
     axes.axvline(100 * share.mean(), color="#000000", linestyle="--", label="mean")
     axes.set(xlabel="foreground (% of the pixels)", ylabel="images")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False)
     _class_shares(figure.add_subplot(2, 3, 6), numbers["partitions"]["frame"]["classes"])
     for k, sample in enumerate(pictures["samples"]):

@@ -93,7 +93,7 @@ def inspect_hits(
 
 def _open(paths: Any) -> HitsFile | HitsFiles:
     try:
-        return open_hits(paths)
+        return open_hits(paths, in_memory=False)  # read once: holding it gains nothing
     except HitsFileError as problem:
         for path in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
             if frames := _dense_frames(path):
@@ -146,6 +146,7 @@ class _Counts:
         self.lit_of_images = np.zeros(_MOST_LABELS, np.int64)
         self.background_images = 0  # with an empty pixel or noise
         self.hit_map = np.zeros((geometry.height, geometry.width), np.int64)
+        self.lit_map = np.zeros_like(self.hit_map)
         # noise and signal, by time: all hits, and the visible ones
         self.time = np.zeros((2, geometry.time_steps), np.int64)
         self.visible_time = np.zeros((2, geometry.time_steps), np.int64)
@@ -181,7 +182,8 @@ class _Counts:
             self.per_event[name].add(numbers)
         width, steps = self.geometry.width, self.geometry.time_steps
         pixel = events.y.astype(np.int64) * width + events.x
-        self.hit_map += np.bincount(pixel, minlength=self.size).reshape(self.hit_map.shape)
+        for counted, some in ((self.hit_map, pixel), (self.lit_map, pixel[is_visible])):
+            counted += np.bincount(some, minlength=self.size).reshape(counted.shape)
         step = np.rint(events.t).astype(np.int64) - 1 + is_signal * steps
         self.time += np.bincount(step, minlength=2 * steps).reshape(2, steps)
         seen = np.bincount(step[is_visible], minlength=2 * steps)
@@ -202,7 +204,7 @@ class _Counts:
             "occupancy": _ratio(int(self.pixels[1:].sum()), int(self.pixels.sum())),
             "occluded": self._occluded(),
             "time": self._time(),
-            "map": look_at_map(self.hit_map, n_events),
+            "map": look_at_map(self.hit_map, self.lit_map, n_events),
             "accuracy": self._accuracy(),
         }
         found["partitions"] = {
@@ -230,8 +232,9 @@ class _Counts:
         pixels, images = self.pixels[: 2 + n_signal], self.images[: 2 + n_signal]
 
         def counted(names: tuple[str, ...], *counts: NDArray[np.int64]) -> Partition:
-            lists: list[list[int]] = [one.tolist() for one in counts]
-            return Partition(names, ClassStatistics.from_counts(*lists, n_images=n_events))
+            pixels, images, of_images = (one.tolist() for one in counts)
+            statistics = ClassStatistics.from_counts(pixels, images, of_images, n_events)
+            return Partition(names, statistics)
 
         if not self.is_labelled:
             pixels, images = pixels[[0, 2]], images[[0, 2]]
@@ -252,7 +255,8 @@ class _Counts:
         noise, signal = torch.from_numpy(self.visible_time)
         found = {"values": rows_of_values(value, signal, noise, int(self.pixels[0]))}
         for name in ("frame", "lit"):
-            if name in partitions:
+            # in lit pixels without noise there is nothing to tell apart
+            if name in partitions and partitions[name].statistics.class_counts[0]:
                 counts = partitions[name].statistics.class_counts
                 found[f"logits_{name}"] = rows_of_logits(counts)
         return found

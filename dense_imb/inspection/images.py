@@ -129,7 +129,8 @@ def _read_mask(pair: Pair) -> NDArray[np.uint8]:
     if mask.size and not (mask.min() >= 0 and mask.max() < _N_LABELS and (mask % 1 == 0).all()):
         raise ValueError(
             f"Expected {pair.mask} to hold labels, whole numbers from 0 to {_N_LABELS - 1}, got "
-            f"{mask.dtype} from {mask.min()} to {mask.max()}."
+            f"{mask.dtype} from {mask.min()} to {mask.max()}; of an image of values make a mask, "
+            "image > 0 say."
         )
     return mask.astype(np.uint8)
 

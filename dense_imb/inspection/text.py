@@ -68,8 +68,9 @@ def _of_hits(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
         hidden += f" ({_percent(occluded['share_of_signal'])} of the signal)"
     yield [f"Occupancy: {_percent(numbers['occupancy'])} of the pixels are lit", hidden]
     yield from _imbalance(numbers)
-    yield _time_lines(numbers)
-    yield _map_lines(numbers)
+    if numbers["hits"]:
+        yield _time_lines(numbers)
+        yield _map_lines(numbers)
     yield from _blank(numbers)
     yield from _closing(numbers)
 
@@ -127,12 +128,14 @@ def _time_lines(numbers: Mapping[str, Any]) -> list[str]:
 def _map_lines(numbers: Mapping[str, Any]) -> list[str]:
     found = numbers["map"]
     mean = found["mean_hits_per_pixel_and_event"]
-    lines = [f"Hottest pixels (the mean pixel has {mean:.3g} hits an event)"]
+    lines = [f"Hottest pixels (hits an event; {mean:.3g} on average)"]
     for one in found["hottest"]:
         rate = one["hits_per_event"]
         hot = "  HOT" if one["is_hot"] else ""
+        place = f"x={one['x']} y={one['y']}"
         lines.append(
-            f"  x={one['x']:<4} y={one['y']:<4} {rate:8.3g} an event, {rate / mean:.3g} x mean{hot}"
+            f"  {place:16} {rate:8.3g}, {rate / mean:.3g} x average, lit in "
+            f"{_percent(one['share_of_events'])} of the events{hot}"
         )
     silent = len(found["silent_rows"]), len(found["silent_columns"])
     lines.append(
@@ -208,26 +211,25 @@ def _closing(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
 def advice(numbers: Mapping[str, Any]) -> list[str]:
     """What follows from the numbers, a sentence each."""
     imbalance = numbers["partitions"]["frame"]["imbalance"]
+    is_hits = numbers["kind"] == "hits"
     lines = []
     if math.isnan(imbalance):
         lines.append("one class only: nothing to balance; training needs a second one")
     elif imbalance > 10:
-        lines.append(
-            f"{imbalance:,.0f} to 1: judge by removal, IoU or average precision, not by accuracy, "
-            "SSIM or PSNR"
-        )
+        scores = "noise removal and purity" if is_hits else "IoU or average precision"
+        lines.append(f"{imbalance:,.0f} to 1: judge by {scores}, not by accuracy, SSIM or PSNR")
+        good = "CrossEntropyLoss(balance=Balance()) for classes"
         lines.append(
             "a plain mean over pixels lets a blank prediction look good: take a loss that says "
-            "`blank looks bad` above, ACBMSELoss() for values or "
-            "CrossEntropyLoss(balance=Balance()) for classes"
-            if numbers["kind"] == "hits"
-            else "a plain mean over pixels lets a blank mask look good: take a loss that says "
-            "`blank looks bad` above, CrossEntropyLoss(balance=Balance()) say"
+            f"`blank looks bad` above, {'ACBMSELoss() for values or ' if is_hits else ''}{good}"
         )
     else:
         lines.append(f"{imbalance:.2g} to 1 is mild: a plain loss may do")
-    lit = numbers["partitions"].get("lit", {}).get("imbalance", math.nan)
-    if not math.isnan(lit) and imbalance > 3 * lit:
+    lit_partition = numbers["partitions"].get("lit", {})
+    lit = lit_partition.get("imbalance", math.nan)
+    if "noise" in lit_partition.get("never_seen", []):
+        lines.append("no noise here: add it in training (dense_imb.hits.degrade)")
+    elif not math.isnan(lit) and imbalance > 3 * lit:
         lines.append(
             f"among lit pixels it is only {lit:.2g} to 1: to denoise, train on these "
             "(loss(.., mask=frame > 0))"
@@ -253,7 +255,7 @@ def _heading(title: str, columns: Sequence[str]) -> str:
 
 
 def _quantile_line(name: str, found: Mapping[str, float], *, share: bool = False) -> str:
-    form = _percent if share else (lambda value: f"{value:.6g}")
+    form = _percent if share else _number
     values = "".join(f"{form(found[key]):>10}" for key in ("mean", *_QUANTILES))
     return f"  {name.replace('_', ' '):16}{values}"
 
@@ -267,6 +269,10 @@ def _percent(share: float) -> str:
         return "-"
     percent = 100 * share
     return f"{percent:.4g} %" if percent < 99 else f"{percent:.6g} %"
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.5g}"
 
 
 def _times(ratio: float) -> str:

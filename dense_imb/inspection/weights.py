@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -44,6 +43,8 @@ class Partition(NamedTuple):
 def proposals(partition: Partition) -> dict[str, Any]:
     """Weights by each method, log-priors and counts; nothing where fewer than two classes are.
 
+    A class never seen gets the weight 1.
+
     Example:
         >>> statistics = ClassStatistics.from_counts((900, 100), (10, 5), (1000, 500), n_images=10)
         >>> found = proposals(Partition(("empty", "hit"), statistics))
@@ -56,18 +57,36 @@ def proposals(partition: Partition) -> dict[str, Any]:
         return {}
     # the effective number saturates at 1 / (1 - beta): let it be as many as there are pixels
     beta = 1 - 10.0 ** -math.ceil(math.log10(sum(counts)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a class never seen: the report says so itself
-        weights = {
-            "inverse": rounded(statistics.weights("inverse")),
-            "sqrt": rounded(statistics.weights("sqrt")),
-            f"effective, beta={beta:.12g}": rounded(statistics.weights("effective", beta=beta)),
-            "median-frequency": rounded(statistics.weights("median-frequency")),
-        }
-        log_prior = rounded(statistics.log_prior())
+    seen = _seen(statistics)
+    found = {
+        "inverse": seen.weights("inverse"),
+        "sqrt": seen.weights("sqrt"),
+        f"effective, beta={beta:.12g}": seen.weights("effective", beta=beta),
+        "median-frequency": seen.weights("median-frequency"),
+    }
+    weights = {name: _among(rounded(of_seen), counts, 1.0) for name, of_seen in found.items()}
+    log_prior = _among(rounded(seen.log_prior()), counts, -math.inf)
     python = {name: f"CrossEntropyLoss(class_weight={weight})" for name, weight in weights.items()}
     python["priors"] = f"BalancedSoftmaxLoss({tuple(counts)})"
     return {"weights": weights, "log_prior": log_prior, "python": python}
+
+
+def _seen(statistics: ClassStatistics) -> ClassStatistics:
+    """The same without the classes never seen, which would drown the others in a mean weight."""
+    columns = zip(
+        statistics.class_counts,
+        statistics.image_presence,
+        statistics.pixels_of_images,
+        strict=True,
+    )
+    pixels, images, of_images = zip(*(column for column in columns if column[0]), strict=True)
+    return ClassStatistics.from_counts(pixels, images, of_images, statistics.n_images)
+
+
+def _among(of_seen: Sequence[float], counts: Sequence[int], other: float) -> tuple[float, ...]:
+    """A number for each class, `other` for those never seen."""
+    numbers = iter(of_seen)
+    return tuple(next(numbers) if count else other for count in counts)
 
 
 def rounded(values: Sequence[float]) -> tuple[float, ...]:
