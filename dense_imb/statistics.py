@@ -105,6 +105,46 @@ class ClassStatistics:
             found.update(_target_of(batch, key))
         return found
 
+    @classmethod
+    def from_counts(
+        cls,
+        class_counts: Sequence[int],
+        image_presence: Sequence[int],
+        pixels_of_images: Sequence[int],
+        n_images: int,
+    ) -> ClassStatistics:
+        """Statistics of what was counted elsewhere, without the frames.
+
+        Args:
+            class_counts: pixels of each class.
+            image_presence: number of images that hold each class.
+            pixels_of_images: pixels, of all classes, of the images that hold each class.
+            n_images: number of images.
+
+        Example:
+            >>> statistics = ClassStatistics.from_counts((7, 1), (2, 1), (8, 4), n_images=2)
+            >>> statistics.weights("median-frequency") == (
+            ...     ClassStatistics.from_targets(
+            ...         [torch.tensor([[0, 0, 0, 1], [0, 0, 0, 0]])], show_progress=False
+            ...     ).weights("median-frequency")
+            ... )
+            True
+        """
+        found = cls(len(class_counts))
+        found.n_images = int(n_images)
+        for name, tensor, counts in (
+            ("class_counts", found._pixels, class_counts),
+            ("image_presence", found._images, image_presence),
+            ("pixels_of_images", found._pixels_of_images, pixels_of_images),
+        ):
+            if len(counts) != found.n_classes or min(counts) < 0:
+                raise ValueError(
+                    f"Expected `{name}` with a count for each of the {found.n_classes} classes, "
+                    f"got {list(counts)}."
+                )
+            tensor.copy_(torch.tensor([int(count) for count in counts]))
+        return found
+
     def update(self, target: Tensor, *, mask: Tensor | None = None) -> None:
         """Count the pixels of one batch of targets."""
         check_tensor("target", target)
@@ -198,6 +238,11 @@ class ClassStatistics:
     def image_presence(self) -> tuple[int, ...]:
         """Number of images that hold each class."""
         return tuple(self._images.tolist())
+
+    @property
+    def pixels_of_images(self) -> tuple[int, ...]:
+        """Pixels, of all classes, of the images that hold each class."""
+        return tuple(self._pixels_of_images.tolist())
 
     @property
     def shares(self) -> tuple[float, ...]:

@@ -22,7 +22,7 @@ FLOORS = (
     {"hits"},
     {"data"},
     {"curves"},
-    {"report", "training"},
+    {"inspection", "report", "training"},
     {"integrations"},
     {"cli"},
 )

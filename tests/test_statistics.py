@@ -219,3 +219,19 @@ def test_sums_over_processes(tmp_path):
 def test_bad_input_is_one_sentence(call, sentence):
     with pytest.raises((ValueError, TypeError), match=sentence):
         call(ClassStatistics(3))
+
+
+def test_counts_made_elsewhere_are_the_same_statistics():
+    target = torch.tensor([[0, 0, 1, 2], [0, 0, 0, 0], [0, 0, 0, 2]])
+    seen = ClassStatistics.from_targets([target], 3, show_progress=False)
+    made = ClassStatistics.from_counts(
+        seen.class_counts, seen.image_presence, seen.pixels_of_images, seen.n_images
+    )
+    for method in ("inverse", "sqrt", "effective", "median-frequency"):
+        assert made.weights(method) == seen.weights(method)
+    assert made.n_images == 3
+    assert made.merge(seen).class_counts == (18, 2, 4)
+    with pytest.raises(ValueError, match="`image_presence` with a count for each of the 3"):
+        ClassStatistics.from_counts((1, 2, 3), (1, 2), (1, 2, 3), 3)
+    with pytest.raises(ValueError, match="`class_counts`"):
+        ClassStatistics.from_counts((1, -2, 3), (1, 2, 1), (1, 2, 3), 3)

@@ -1,0 +1,14 @@
+"""Look at data before training: how imbalanced they are, and what to do about it.
+
+inspection = inspect_hits("tof.h5")
+print(text_of(inspection))
+save_figure(inspection, "inspect.png")
+"""
+
+from dense_imb.inspection.figure import save_figure
+from dense_imb.inspection.hits import inspect_hits
+from dense_imb.inspection.images import inspect_images
+from dense_imb.inspection.report import Inspection
+from dense_imb.inspection.text import text_of
+
+__all__ = ["Inspection", "inspect_hits", "inspect_images", "save_figure", "text_of"]

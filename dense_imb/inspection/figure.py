@@ -1,0 +1,225 @@
+"""One figure of an inspection."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dense_imb._files import write_whole
+from dense_imb.inspection.report import Inspection
+
+if TYPE_CHECKING:  # the report as text must not wait for matplotlib
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours; noise is a dark grey, the signals' markers differ, too
+_NOISE, _EMPTY = "#888888", "#BBBBBB"
+_SIGNAL = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+_MARKERS = "o^sDvP"
+_RC: dict[Any, Any] = {"font.size": 9.0, "axes.spines.top": False, "axes.spines.right": False}
+
+
+def save_figure(inspection: Inspection, path: str | os.PathLike[str]) -> None:
+    """Draw the inspection and write it whole; the suffix says the format."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    path = Path(path)
+    form = path.suffix.removeprefix(".")
+    with rc_context(_RC):
+        figure = Figure(figsize=(16, 8.5), layout="constrained")
+        FigureCanvasAgg(figure)
+        draw(inspection, figure)
+        write_whole(path, lambda to: figure.savefig(to, format=form, dpi=120))
+
+
+def draw(inspection: Inspection, figure: Figure) -> None:
+    """Draw on an empty figure of the caller's."""
+    numbers, pictures = inspection.numbers, inspection.pictures
+    if numbers["kind"] == "hits":
+        _draw_hits(numbers, pictures, figure)
+    else:
+        _draw_images(numbers, pictures, figure)
+
+
+def _draw_hits(numbers: Mapping[str, Any], pictures: Mapping[str, Any], figure: Figure) -> None:
+    names = [Path(name).name for name in numbers["files"]]
+    title = names[0] if len(names) == 1 else f"{len(names)} files, {names[0]} .."
+    looked = numbers["inspected_events"]
+    figure.suptitle(f"{title}: {looked:,} of {numbers['events']:,} events", fontsize=12)
+    axes = [figure.add_subplot(2, 4, k + 1) for k in range(4)]
+    _hit_map(figure, axes[0], pictures["hit_map"], looked)
+    _per_event(axes[1], pictures)
+    _time(axes[2], numbers)
+    partition = numbers["partitions"].get("pixels", numbers["partitions"]["frame"])
+    _class_shares(axes[3], partition["classes"])
+    for k, event in enumerate(pictures["samples"]):
+        _sample(figure, 2 * k + 5, event, k)
+    if not pictures["samples"]:
+        _say(figure.add_subplot(2, 1, 2), "no event with hits to show")
+
+
+def _hit_map(figure: Figure, axes: Axes, hits: NDArray[np.int64], n_events: int) -> None:
+    axes.set_title("Hits of all events", loc="left")
+    rate = hits / max(n_events, 1)
+    # a few hot pixels must not make all the others black
+    top = float(np.quantile(rate, 0.999)) or float(rate.max()) or 1.0
+    image = axes.imshow(rate, origin="lower", cmap="viridis", vmin=0, vmax=top, aspect="equal")
+    bar = figure.colorbar(image, ax=axes, extend="max" if rate.max() > top else "neither")
+    bar.set_label("hits per pixel and event")
+    axes.set(xlabel="x (pixels)", ylabel="y (pixels)")
+
+
+def _per_event(axes: Axes, pictures: Mapping[str, Any]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_title("Hits per event", loc="left")
+    shown = [("hits", pictures["hits_per_event"], "#000000")]
+    if pictures["signal_per_event"] is not None:
+        shown.append(("of these signal", pictures["signal_per_event"], _SIGNAL[0]))
+    top = max([int(values[-1]) for _, (values, _), _ in shown if len(values)], default=1)
+    edges = np.linspace(-0.5, top + 0.5, min(top + 1, 60) + 1)
+    for (name, (values, counts), colour), style in zip(shown, ("-", "--"), strict=False):
+        height, _ = np.histogram(values, edges, weights=counts)
+        axes.stairs(height, edges, color=colour, label=name, linestyle=style, linewidth=1.5)
+    axes.set(xlabel="hits", ylabel="events", ylim=(0, None))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(frameon=False)
+
+
+def _time(axes: Axes, numbers: Mapping[str, Any]) -> None:
+    axes.set_title("Time spectrum", loc="left")
+    edges = np.asarray(numbers["time"]["bin_edges"]) - 0.5
+    histogram = numbers["time"]["histogram"]
+    n_events = max(numbers["inspected_events"], 1)
+    colours = {"hits": "#000000", "noise": _NOISE, "signal": _SIGNAL[0]}
+    for name, style in (("noise", "-"), ("signal", "--")) if numbers["labelled"] else (
+        ("hits", "-"),
+    ):  # fmt: skip
+        height = np.asarray(histogram[name]) / n_events
+        axes.stairs(height, edges, color=colours[name], label=name, linestyle=style, linewidth=1.5)
+    axes.set(xlabel="time (steps)", ylabel="hits per bin and event", ylim=(0, None))
+    axes.legend(frameon=False)
+
+
+def _class_shares(axes: Axes, classes: Mapping[str, Mapping[str, float]]) -> None:
+    axes.set_title("Share of the pixels", loc="left")
+    seen = {name: found["share"] for name, found in classes.items() if found["share"] > 0}
+    if not seen:
+        _say(axes, "no pixels")
+        return
+    names, shares = [*seen][:16], np.array([*seen.values()][:16])
+    colours = [_colour_of(name, k) for k, name in enumerate(names)]
+    low = 10.0 ** np.floor(np.log10(shares.min()) - 0.3)
+    axes.barh(names, shares, left=0, color=colours)
+    for k, share in enumerate(shares):
+        inside = share > 0.03
+        axes.text(
+            share * (0.8 if inside else 1.2), k, f"{100 * share:.3g} %", va="center",
+            ha="right" if inside else "left",
+        )  # fmt: skip
+    axes.set(xscale="log", xlim=(low, 1.0), xlabel="share of all pixels")
+    axes.invert_yaxis()
+
+
+def _colour_of(name: str, place: int) -> str:
+    if name in ("empty", "empty or noise", "background"):
+        return _EMPTY
+    if name == "noise":
+        return _NOISE
+    number = name.rpartition(" ")[2]
+    k = int(number) - 1 if number.isdecimal() else 0
+    return _SIGNAL[k % len(_SIGNAL)]
+
+
+def _sample(figure: Figure, place: int, event: Any, k: int) -> None:
+    flat: Any = figure.add_subplot(2, 4, place)
+    deep: Any = figure.add_subplot(2, 4, place + 1, projection="3d")
+    label = event.label if event.label is not None else np.ones(event.n_hits, np.int64)
+    geometry = event.geometry
+    size = float(np.clip(4000 / max(event.n_hits, 1), 1, 16))
+    for value in np.unique(label):
+        of_class = label == value
+        colour = _NOISE if value == 0 else _SIGNAL[(int(value) - 1) % len(_SIGNAL)]
+        marker = "x" if value == 0 else _MARKERS[(int(value) - 1) % len(_MARKERS)]
+        name = "noise" if value == 0 else "signal" if label.max() == 1 else f"signal {value}"
+        style = {"c": colour, "marker": marker, "linewidths": 0.7, "zorder": 2 + int(value > 0)}
+        x, y, t = event.x[of_class], event.y[of_class], event.t[of_class]
+        flat.scatter(x, y, s=size, label=name if event.label is not None else "hits", **style)
+        deep.scatter(x, t, y, s=size * 0.7, depthshade=False, **style)
+    flat.set_title(f"Sample event {k + 1}: {event.n_hits} hits", loc="left")
+    flat.set(xlim=(-0.5, geometry.width - 0.5), ylim=(-0.5, geometry.height - 0.5),
+             xlabel="x (pixels)", ylabel="y (pixels)", aspect="equal")  # fmt: skip
+    flat.legend(
+        frameon=False,
+        markerscale=max(1.0, 4 / size**0.5),
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.12),
+        ncols=3,
+    )
+    deep.set(xlim=(0, geometry.width), ylim=(0, geometry.time_steps), zlim=(0, geometry.height),
+             xlabel="x (pixels)", ylabel="time (steps)", zlabel="y (pixels)")  # fmt: skip
+    deep.set_title("the same in x, y and time", loc="left")
+
+
+def _draw_images(numbers: Mapping[str, Any], pictures: Mapping[str, Any], figure: Figure) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    name = Path(numbers["images"]).resolve()
+    figure.suptitle(
+        f"{name.parent.name}/{name.name}: {numbers['inspected_images']:,} of "
+        f"{numbers['files']:,} images",
+        fontsize=12,
+    )
+    share = pictures["foreground_share"]
+    axes = figure.add_subplot(2, 3, 3)
+    axes.set_title("Foreground share of an image", loc="left")
+    axes.hist(100 * share, bins=30, color=_SIGNAL[1])
+    axes.axvline(100 * share.mean(), color="#000000", linestyle="--", label="mean")
+    axes.set(xlabel="foreground (% of the pixels)", ylabel="images")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(frameon=False)
+    _class_shares(figure.add_subplot(2, 3, 6), numbers["partitions"]["frame"]["classes"])
+    for k, sample in enumerate(pictures["samples"]):
+        plain, labelled = (figure.add_subplot(2, 3, 3 * k + column) for column in (1, 2))
+        which = ("median foreground share", "largest foreground share")[k]
+        plain.set_title(f"{sample['name']}: {which}", loc="left")
+        labelled.set_title("its mask", loc="left")
+        image = _displayed(sample["image"])
+        for one in (plain, labelled):
+            one.imshow(image, cmap="gray")
+            one.set(xticks=[], yticks=[])
+        labelled.imshow(_overlay(sample["mask"]), interpolation="nearest")
+
+
+def _displayed(image: NDArray[Any]) -> NDArray[Any]:
+    """Grey or RGB from 0 to 1; deep sensors are stretched to their 99.5 % quantile."""
+    image = image[..., :3] if image.ndim == 3 and image.shape[2] >= 3 else image
+    image = image[..., 0] if image.ndim == 3 and image.shape[2] < 3 else image
+    values = image.astype(np.float64)
+    if image.dtype == np.uint8 and image.max(initial=0) > 64:
+        return values / 255
+    lit = values[values > values.min()] if values.size else values
+    top = float(np.quantile(lit, 0.95)) if lit.size else 1.0
+    low = float(values.min())
+    return np.clip((values - low) / max(top - low, 1e-12), 0, 1)
+
+
+def _overlay(mask: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Colours (H, W, 4) of the classes above 0, transparent elsewhere."""
+    from matplotlib.colors import to_rgba
+
+    colours = np.array([(0, 0, 0, 0), *(to_rgba(colour, 0.85) for colour in _SIGNAL)])
+    found: NDArray[np.float64] = colours[np.where(mask > 0, 1 + (mask - 1) % len(_SIGNAL), 0)]
+    return found
+
+
+def _say(axes: Axes, sentence: str) -> None:
+    axes.text(0.5, 0.5, sentence, ha="center", va="center", transform=axes.transAxes)
+    axes.set_axis_off()

@@ -1,0 +1,376 @@
+"""Inspect hits files: one pass in constant memory, and what follows from its counts."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from dense_imb.hits import Events, Geometry, HitsFileError, gap, open_hits, rasterise, verify
+from dense_imb.hits.frames import visible
+from dense_imb.hits.reader import HitsFile, HitsFiles
+from dense_imb.inspection.blank import LossRow, rows_of_logits, rows_of_values
+from dense_imb.inspection.hitmap import look_at_map
+from dense_imb.inspection.report import Inspection
+from dense_imb.inspection.tally import Tally, summary_of
+from dense_imb.inspection.weights import Partition, proposals
+from dense_imb.losses._checks import check_at_least
+from dense_imb.metrics import ImageQuality
+from dense_imb.statistics import ClassStatistics
+
+_LARGEST_FRAME = 1 << 26  # pixels: the hit map of one takes 0.5 GB
+_HITS_AT_ONCE, _PIXELS_AT_ONCE = 1 << 18, 1 << 25
+_MOST_LABELS = 257  # empty, and what uint8 holds
+_FOR_QUALITY = 256  # frames for SSIM, which costs 100 times all the rest
+_SSIM_SIDE = 11
+_SAMPLES = 2
+GAP = 0.5  # values of frames: 0 empty, hits from here to 1
+
+
+def inspect_hits(
+    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    n_events: int | None = None,
+    check_content: bool = False,
+    show_progress: bool = True,
+) -> Inspection:
+    """Learn how imbalanced hits files are, and what a blank frame would score.
+
+    Args:
+        paths: files or patterns, as for `open_hits`.
+        n_events: look at so many, evenly spaced; all by default.
+        check_content: recompute the content hash of each file, see `dense_imb.hits.verify`.
+        show_progress: draw a bar.
+    """
+    if n_events is not None:
+        check_at_least("events", n_events, 1)
+    with _open(paths) as hits:
+        geometry = hits.geometry
+        if geometry.width * geometry.height > _LARGEST_FRAME:
+            raise ValueError(
+                f"Expected frames of at most {_LARGEST_FRAME} pixels to map, got "
+                f"{geometry.width} x {geometry.height}."
+            )
+        files = [file.path for file in (hits.files if isinstance(hits, HitsFiles) else [hits])]
+        for path in files if check_content else ():
+            verify(path)
+        chosen = np.arange(len(hits))
+        if n_events is not None and n_events < len(hits):
+            chosen = np.linspace(0, len(hits) - 1, n_events).round().astype(np.int64)
+        counts = _Counts(geometry, "/hit/label" in hits.columns)
+        with tqdm(
+            total=len(chosen), desc="inspect", unit="event", disable=not show_progress
+        ) as bar:
+            for part in _parts(chosen, hits):
+                counts.add(hits[part])
+                bar.update(len(part))
+        spread = chosen[np.unique(np.linspace(0, max(len(chosen) - 1, 0), _FOR_QUALITY).round())
+                        .astype(np.int64)] if len(chosen) else chosen  # fmt: skip
+        quality = _quality(hits, spread)
+        columns = sorted(set(hits.columns) - {"/event/offset", "/hit/x", "/hit/y", "/hit/t"})
+        about = {
+            "kind": "hits",
+            "files": [str(path) for path in files],
+            "content_hash": "OK" if check_content else "not checked",
+            "events": len(hits),
+            "hits": hits.n_hits,
+            "inspected_events": len(chosen),
+            "frame": asdict(geometry),
+            "columns": [name for name in columns if name != "/hit/label"],
+        }
+        numbers = {**about, **counts.numbers(), "quality": quality}
+    numbers["warnings"] = _warnings(numbers)
+    return Inspection(numbers, counts.pictures())
+
+
+def _open(paths: Any) -> HitsFile | HitsFiles:
+    try:
+        return open_hits(paths, in_memory=False)  # read once: holding it gains nothing
+    except HitsFileError as problem:
+        for path in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
+            if frames := _dense_frames(path):
+                raise HitsFileError(
+                    f"Expected a hits file, got {path}, HDF5 with dense frames, {frames}; "
+                    "data_tools/convert.py makes a hits file of it, data_tools/repack.py frames "
+                    "that read faster."
+                ) from problem
+        raise
+
+
+def _dense_frames(path: Any) -> str:
+    """Names, shapes and chunks of the data sets of 3 and more dimensions in an HDF5 file."""
+    found: list[str] = []
+
+    def look(name: str, place: object) -> None:
+        if isinstance(place, h5py.Dataset) and place.ndim >= 3:
+            chunks = f" in chunks of {place.chunks}" if place.chunks else ""
+            found.append(f"`{name}` of shape {place.shape}{chunks}")
+
+    try:
+        with h5py.File(path, "r") as file:
+            if "hit" not in file:
+                file.visititems(look)  # follows no link to other files
+    except Exception:  # not HDF5, or damaged: what open_hits says is right
+        return ""
+    return ", ".join(found[:3])
+
+
+def _parts(chosen: NDArray[np.int64], hits: HitsFile | HitsFiles) -> Iterator[NDArray[np.int64]]:
+    mean = max(1, hits.n_hits // max(len(hits), 1))
+    pixels = hits.geometry.width * hits.geometry.height
+    size = max(1, min(4096, _HITS_AT_ONCE // mean, _PIXELS_AT_ONCE // pixels))
+    for start in range(0, len(chosen), size):
+        yield chosen[start : start + size]
+
+
+class _Counts:
+    """What one pass over the events adds up; nothing of it grows with their number."""
+
+    def __init__(self, geometry: Geometry, is_labelled: bool) -> None:
+        self.geometry, self.is_labelled = geometry, is_labelled
+        self.size = geometry.width * geometry.height
+        self.per_event = {
+            name: Tally() for name in ("hits", "noise", "signal", "lit_pixels", "occluded")
+        }
+        # of the classes empty, label 0, label 1, ..
+        self.pixels = np.zeros(_MOST_LABELS, np.int64)
+        self.images = np.zeros(_MOST_LABELS, np.int64)
+        self.lit_of_images = np.zeros(_MOST_LABELS, np.int64)
+        self.background_images = 0  # with an empty pixel or noise
+        self.hit_map = np.zeros((geometry.height, geometry.width), np.int64)
+        self.lit_map = np.zeros_like(self.hit_map)
+        # noise and signal, by time: all hits, and the visible ones
+        self.time = np.zeros((2, geometry.time_steps), np.int64)
+        self.visible_time = np.zeros((2, geometry.time_steps), np.int64)
+        self.samples: list[Events] = []
+
+    def add(self, events: Events) -> None:
+        n, in_event = len(events), events.event_index()
+        label = events.label
+        if label is None:  # all that is lit is wanted
+            label = np.ones(events.n_hits, np.uint8)
+        label = label.astype(np.int64)
+        is_signal = label > 0
+        is_visible = visible(events).numpy()
+        n_hits = np.diff(events.offset)
+        n_signal = np.bincount(in_event[is_signal], minlength=n)
+        # (n, classes) visible pixels
+        place = in_event[is_visible] * _MOST_LABELS + label[is_visible] + 1
+        of_class = np.bincount(place, minlength=n * _MOST_LABELS).reshape(n, _MOST_LABELS)
+        n_lit = of_class.sum(1)
+        of_class[:, 0] = self.size - n_lit
+        is_present = of_class > 0
+        self.pixels += of_class.sum(0)
+        self.images += is_present.sum(0)
+        self.lit_of_images += (n_lit[:, None] * is_present).sum(0)
+        self.background_images += int((of_class[:, :2].sum(1) > 0).sum())
+        for name, numbers in (
+            ("hits", n_hits),
+            ("noise", n_hits - n_signal),
+            ("signal", n_signal),
+            ("lit_pixels", n_lit),
+            ("occluded", n_hits - n_lit),
+        ):
+            self.per_event[name].add(numbers)
+        width, steps = self.geometry.width, self.geometry.time_steps
+        pixel = events.y.astype(np.int64) * width + events.x
+        for counted, some in ((self.hit_map, pixel), (self.lit_map, pixel[is_visible])):
+            counted += np.bincount(some, minlength=self.size).reshape(counted.shape)
+        step = np.rint(events.t).astype(np.int64) - 1 + is_signal * steps
+        self.time += np.bincount(step, minlength=2 * steps).reshape(2, steps)
+        seen = np.bincount(step[is_visible], minlength=2 * steps)
+        self.visible_time += seen.reshape(2, steps)
+        for event in np.flatnonzero(n_hits)[: _SAMPLES - len(self.samples)]:
+            self.samples.append(events[int(event)].take([0]))  # a copy: the batch may go
+
+    def numbers(self) -> dict[str, Any]:
+        hits, hit_counts = self.per_event["hits"].arrays()
+        n_events = int(hit_counts.sum())
+        signal, signal_counts = self.per_event["signal"].arrays()
+        partitions = self._partitions(n_events)
+        found: dict[str, Any] = {
+            "labelled": self.is_labelled,
+            "empty_events": int(hit_counts[hits == 0].sum()),
+            "events_without_signal": int(signal_counts[signal == 0].sum()),
+            "per_event": self._per_event(),
+            "occupancy": _ratio(int(self.pixels[1:].sum()), int(self.pixels.sum())),
+            "occluded": self._occluded(),
+            "time": self._time(),
+            "map": look_at_map(self.hit_map, self.lit_map, n_events),
+            "accuracy": self._accuracy(),
+        }
+        found["partitions"] = {
+            name: {
+                "classes": partition.shares(),
+                "imbalance": partition.imbalance,
+                "never_seen": partition.unseen(),
+                **proposals(partition),
+            }
+            for name, partition in partitions.items()
+        }
+        found["losses"] = {
+            title: [row.as_dict() for row in rows]
+            for title, rows in self._losses(partitions).items()
+        }
+        return found
+
+    def _per_event(self) -> dict[str, Any]:
+        names = self.per_event if self.is_labelled else ("hits", "lit_pixels", "occluded")
+        return {name: self.per_event[name].summary() for name in names}
+
+    def _partitions(self, n_events: int) -> dict[str, Partition]:
+        labels = np.flatnonzero(self.pixels[2:])
+        n_signal = int(labels[-1]) + 1 if len(labels) else 1
+        pixels, images = self.pixels[: 2 + n_signal], self.images[: 2 + n_signal]
+
+        def counted(names: tuple[str, ...], *counts: NDArray[np.int64]) -> Partition:
+            pixels, images, of_images = (one.tolist() for one in counts)
+            statistics = ClassStatistics.from_counts(pixels, images, of_images, n_events)
+            return Partition(names, statistics)
+
+        if not self.is_labelled:
+            pixels, images = pixels[[0, 2]], images[[0, 2]]
+            return {"frame": counted(("empty", "hit"), pixels, images, images * self.size)}
+        signal = ("signal",) if n_signal == 1 else tuple(f"signal {k + 1}" for k in range(n_signal))
+        joined = np.concatenate([[pixels[:2].sum()], pixels[2:]])
+        held = np.concatenate([[self.background_images], images[2:]])
+        lit = (pixels[1:], images[1:], self.lit_of_images[1 : 2 + n_signal])
+        return {
+            "pixels": counted(("empty", "noise", *signal), pixels, images, images * self.size),
+            "frame": counted(("empty or noise", *signal), joined, held, held * self.size),
+            "lit": counted(("noise", *signal), *lit),
+        }
+
+    def _losses(self, partitions: dict[str, Partition]) -> dict[str, list[LossRow]]:
+        steps = self.geometry.time_steps
+        value = gap(torch.arange(1, steps + 1, dtype=torch.float64), steps, GAP)
+        noise, signal = torch.from_numpy(self.visible_time)
+        found = {"values": rows_of_values(value, signal, noise, int(self.pixels[0]))}
+        for name in ("frame", "lit"):
+            # in lit pixels without noise there is nothing to tell apart
+            if name in partitions and partitions[name].statistics.class_counts[0]:
+                counts = partitions[name].statistics.class_counts
+                found[f"logits_{name}"] = rows_of_logits(counts)
+        return found
+
+    def _occluded(self) -> dict[str, float]:
+        n_hidden = self.time.sum(1) - self.visible_time.sum(1)
+        found = {
+            "hits": int(n_hidden.sum()),
+            "share": _ratio(int(n_hidden.sum()), int(self.time.sum())),
+        }
+        if self.is_labelled:
+            found["share_of_signal"] = _ratio(int(n_hidden[1]), int(self.time[1].sum()))
+            found["share_of_noise"] = _ratio(int(n_hidden[0]), int(self.time[0].sum()))
+        return found
+
+    def _time(self) -> dict[str, Any]:
+        total, n_bins = self.time.sum(0), min(40, self.geometry.time_steps)
+        edges = np.linspace(0, len(total), n_bins + 1).round().astype(np.int64)
+        rows = {"noise": self.time[0], "signal": self.time[1]} if self.is_labelled else {}
+        return {
+            **summary_of(np.arange(1, len(total) + 1), total),
+            "share_at_first_step": _ratio(int(total[0]), int(total.sum())),
+            "share_at_last_step": _ratio(int(total[-1]), int(total.sum())),
+            "bin_edges": (edges + 1).tolist(),
+            "histogram": {
+                name: np.add.reduceat(row, edges[:-1]).tolist()
+                for name, row in {"hits": total, **rows}.items()
+            },
+        }
+
+    def _accuracy(self) -> dict[str, float]:
+        """Signal or not, of a blank frame and of one that takes every hit for signal."""
+        n_all, n_lit = int(self.pixels.sum()), int(self.pixels[1:].sum())
+        n_noise, n_signal = int(self.pixels[1]), int(self.pixels[2:].sum())
+        return {
+            "blank": _ratio(n_all - n_signal, n_all),
+            "input": _ratio(n_all - n_noise, n_all),
+            "blank_on_lit_pixels": _ratio(n_noise, n_lit),
+            "input_on_lit_pixels": _ratio(n_signal, n_lit),
+        }
+
+    def pictures(self) -> dict[str, Any]:
+        return {
+            "hit_map": self.hit_map,
+            "hits_per_event": self.per_event["hits"].arrays(),
+            "signal_per_event": self.per_event["signal"].arrays() if self.is_labelled else None,
+            "samples": self.samples,
+        }
+
+
+def _quality(hits: HitsFile | HitsFiles, chosen: NDArray[np.int64]) -> dict[str, Any]:
+    """PSNR and SSIM of a blank frame and of the input; the target is the input without noise."""
+    side = min(hits.geometry.width, hits.geometry.height)
+    if len(chosen) == 0 or side < _SSIM_SIDE:
+        return {"frames": 0}
+    quality = ImageQuality(data_range=1.0)
+    per_part = max(1, min(16, (1 << 21) // (hits.geometry.width * hits.geometry.height)))
+    n_frames = 0
+    for start in range(0, min(len(chosen), _FOR_QUALITY), per_part):
+        events = hits[chosen[start : start + per_part]]
+        raster = rasterise(events)
+        given = gap(raster.frame, hits.geometry.time_steps, GAP)
+        target = given
+        if events.label is not None:
+            is_noise = raster.is_visible.numpy() & (events.label == 0)
+            noise = rasterise(events.select(is_noise), "count").frame
+            target = given.masked_fill(noise > 0, 0.0)
+        quality.update(torch.zeros_like(target), target, measured=given)
+        n_frames += len(events)
+    rows = quality.rows()
+    return {"frames": n_frames, "blank": rows["blank"], "input": rows["input"]}
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else math.nan
+
+
+def _warnings(numbers: dict[str, Any]) -> list[str]:
+    found = []
+    of_map, time = numbers["map"], numbers["time"]
+    if of_map["hot_pixels"]:
+        top = of_map["hottest"][0]
+        found.append(
+            f"{of_map['hot_pixels']} hot pixels, the hottest x={top['x']} y={top['y']} with "
+            f"{top['hits_per_event']:.3g} hits an event: mask them, or add HotPixels noise to "
+            "the training"
+        )
+    for lines in ("rows", "columns"):
+        for kind in ("hot", "silent"):
+            which = of_map[f"{kind}_{lines}"]
+            if which and numbers["inspected_events"]:
+                listed = _listed(which)
+                why = "" if kind == "hot" else ": dead, or out of the events' reach"
+                found.append(f"{len(which)} {kind} {lines} ({listed}){why}")
+    for where in ("first", "last"):
+        if time[f"share_at_{where}_step"] > max(0.01, 10 / numbers["frame"]["time_steps"]):
+            found.append(
+                f"{time[f'share_at_{where}_step']:.1%} of the hits lie at the {where} time step: "
+                "clamped or saturated times?"
+            )
+    if numbers["inspected_events"] and not numbers["labelled"]:
+        found.append("no labels: what follows takes every hit for wanted")
+    for name in numbers["partitions"].get("pixels", {}).get("never_seen", []):
+        found.append(f"no pixel of class {name}")
+    return found
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    """Whole numbers with their runs drawn together.
+
+    Example:
+        >>> _listed([0, 1, 2, 7])
+        '0-2, 7'
+    """
+    cuts = np.split(np.asarray(numbers), np.flatnonzero(np.diff(numbers) != 1) + 1)
+    runs = [f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in cuts]
+    return ", ".join(runs[:6]) + (", .." if len(runs) > 6 else "")

@@ -1,0 +1,49 @@
+"""What an inspection found: numbers for JSON, and arrays for the figure."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dense_imb._files import write_whole
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What `inspect_hits` and `inspect_images` return.
+
+    Args:
+        numbers: nested dictionaries of numbers and texts.
+        pictures: arrays and sample events, for the figure only.
+    """
+
+    numbers: dict[str, Any]
+    pictures: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Strict JSON: null where a number is unknown or infinite."""
+        return json.dumps(strict(self.numbers), indent=1, allow_nan=False)
+
+    def save_json(self, path: Path) -> None:
+        """Write `to_json` whole."""
+        write_whole(path, lambda to: to.write_text(self.to_json() + "\n", encoding="utf-8"))
+
+
+def strict(value: Any) -> Any:
+    """The same without NaN and infinity, which JSON has not.
+
+    Example:
+        >>> strict({"psnr": float("inf"), "counts": (1, 2.5)})
+        {'psnr': None, 'counts': [1, 2.5]}
+    """
+    if isinstance(value, Mapping):
+        return {str(name): strict(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [strict(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

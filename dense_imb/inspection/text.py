@@ -1,0 +1,288 @@
+"""The report as text for a terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from dense_imb.inspection.blank import CONFIDENCE
+from dense_imb.inspection.hits import GAP
+from dense_imb.inspection.report import Inspection
+
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_QUANTILES = {"min": "min", "q05": "5 %", "median": "median", "q95": "95 %", "max": "max"}
+_PARTITIONS = {
+    "pixels": "Pixels of the frames",
+    "frame": "Classes of a segmentation of the frame",
+    "lit": "Lit pixels only",
+}
+_FED = {
+    "values": f"losses of values; frames hold 0 where empty, {GAP} + {1 - GAP} t/T at a hit",
+    "logits_frame": "losses of logits, every pixel",
+    "logits_lit": "losses of logits, lit pixels only (mask = frame > 0)",
+}
+
+
+def text_of(inspection: Inspection) -> str:
+    """The report for a terminal, as `dense-imb inspect` prints it."""
+    numbers = inspection.numbers
+    sections = _of_hits(numbers) if numbers["kind"] == "hits" else _of_images(numbers)
+    return "\n\n".join("\n".join(section) for section in sections if section)
+
+
+def _of_hits(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
+    files = numbers["files"]
+    named = files[0] if len(files) == 1 else f"{len(files)} files, {files[0]} .."
+    frame = numbers["frame"]
+    units = [
+        f"{name[0]} step {frame[name]:g} {name[2:]}"
+        for name in ("x_mm", "y_mm", "t_ns")
+        if frame[name] is not None
+    ]
+    looked = numbers["inspected_events"]
+    part = "" if looked == numbers["events"] else f", of which {looked:,} were looked at"
+    yield [
+        named,
+        f"  {numbers['events']:,} events, {numbers['hits']:,} hits{part}",
+        f"  frame {frame['width']} x {frame['height']} pixels, {frame['time_steps']} time steps"
+        f" ({', '.join(units) or 'no physical units'})",
+        f"  further columns: {', '.join(numbers['columns']) or 'none'};"
+        f" labels: {'yes' if numbers['labelled'] else 'no'};"
+        f" content hash: {numbers['content_hash']}",
+    ]
+    if looked == 0:
+        yield ["No events: nothing to measure."]
+        return
+    yield [
+        _heading("Per event", ("mean", *_QUANTILES.values())),
+        *(_quantile_line(name, found) for name, found in numbers["per_event"].items()),
+        f"  events without hits: {numbers['empty_events']:,}"
+        + (
+            f"; without signal: {numbers['events_without_signal']:,}" if numbers["labelled"] else ""
+        ),
+    ]
+    occluded = numbers["occluded"]
+    hidden = f"  {_percent(occluded['share'])} of the hits share a pixel and are hidden"
+    if numbers["labelled"]:
+        hidden += f" ({_percent(occluded['share_of_signal'])} of the signal)"
+    yield [f"Occupancy: {_percent(numbers['occupancy'])} of the pixels are lit", hidden]
+    yield from _imbalance(numbers)
+    if numbers["hits"]:
+        yield _time_lines(numbers)
+        yield _map_lines(numbers)
+    yield from _blank(numbers)
+    yield from _closing(numbers)
+
+
+def _of_images(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
+    looked = numbers["inspected_images"]
+    part = "" if looked == numbers["files"] else f", of which {looked:,} were looked at"
+    yield [
+        f"{numbers['images']} with masks in {numbers['masks']}",
+        f"  {numbers['files']:,} images{part}",
+        f"  sizes: {_counted(numbers['sizes'])}",
+        f"  images of {_counted(numbers['pixels'])}; masks of {numbers['mask_values']}",
+    ]
+    objects = numbers["objects_per_image"]
+    yield [
+        _heading("Per image", ("mean", *_QUANTILES.values())),
+        _quantile_line("foreground share", numbers["foreground_share"], share=True),
+        *([_quantile_line("objects", objects)] if objects else []),
+        f"  images without foreground: {numbers['images_without_foreground']:,}",
+    ]
+    yield from _imbalance(numbers)
+    yield from _blank(numbers)
+    yield from _closing(numbers)
+
+
+def _imbalance(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
+    for name, partition in numbers["partitions"].items():
+        lines = [f"{_PARTITIONS[name]}: largest to smallest class {_times(partition['imbalance'])}"]
+        of = "image" if numbers["kind"] == "images" else "event"
+        for label, found in partition["classes"].items():
+            if found["pixels"] or len(partition["classes"]) < 10:
+                lines.append(
+                    f"  {label:14} {_percent(found['share']):>9}  {found['pixels']:>15,} pixels"
+                    f"  in {found['images']:,} {of}s"
+                )
+        yield lines
+
+
+def _time_lines(numbers: Mapping[str, Any]) -> list[str]:
+    time = numbers["time"]
+    lines = [
+        _heading("Time steps", ("mean", *_QUANTILES.values())),
+        _quantile_line("all hits", time),
+    ]
+    for name, counts in time["histogram"].items():
+        if name != "hits" or len(time["histogram"]) == 1:
+            lines.append(f"  {name:16} {sparkline(counts)}")
+    lines.append(
+        f"  at the first step {_percent(time['share_at_first_step'])}, "
+        f"at the last {_percent(time['share_at_last_step'])}"
+    )
+    return lines
+
+
+def _map_lines(numbers: Mapping[str, Any]) -> list[str]:
+    found = numbers["map"]
+    mean = found["mean_hits_per_pixel_and_event"]
+    lines = [f"Hottest pixels (hits an event; {mean:.3g} on average)"]
+    for one in found["hottest"]:
+        rate = one["hits_per_event"]
+        hot = "  HOT" if one["is_hot"] else ""
+        place = f"x={one['x']} y={one['y']}"
+        lines.append(
+            f"  {place:16} {rate:8.3g}, {rate / mean:.3g} x average, lit in "
+            f"{_percent(one['share_of_events'])} of the events{hot}"
+        )
+    silent = len(found["silent_rows"]), len(found["silent_columns"])
+    lines.append(
+        f"  pixels without any hit: {found['silent_pixels']:,}; rows: {silent[0]}, columns: "
+        f"{silent[1]}"
+    )
+    return lines
+
+
+def _blank(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
+    accuracy = numbers["accuracy"]
+    lines = ["What a BLANK prediction would score, on these very data"]
+    if numbers["kind"] == "hits":
+        quality = numbers["quality"]
+        lines = [f"{lines[0]:34}", f"  {'':26} {'blank':>9} {'input':>9}"]
+        lines.append(_pair_line("accuracy, every pixel", accuracy, "blank", "input", _percent))
+        if numbers["labelled"]:
+            on = ("blank_on_lit_pixels", "input_on_lit_pixels")
+            lines.append(_pair_line("accuracy, lit pixels", accuracy, *on, _percent))
+        if quality["frames"]:
+            for score, form in (("ssim", "{:.4f}"), ("psnr", "{:.1f} dB")):
+                values = {row: quality[row][score] for row in ("blank", "input")}
+                lines.append(_pair_line(score.upper(), values, "blank", "input", form.format))
+            lines.append(
+                f"  (SSIM and PSNR of {quality['frames']} frames against the input"
+                f"{' without its noise' if numbers['labelled'] else ' itself'}; values as below)"
+            )
+    else:
+        lines.append(f"  accuracy {_percent(accuracy['blank'])}")
+    yield lines
+    for fed, rows in numbers["losses"].items():
+        if rows:
+            yield _loss_table(fed, rows)
+
+
+def _loss_table(fed: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    has_input = rows[0]["input"] is not None
+    sure = f"sure at p={CONFIDENCE}" if not has_input else "0 everywhere"
+    columns = ("perfect", "undecided", "blank", *(("input",) if has_input else ()))
+    width = max(len(row["loss"]) for row in rows)
+    head = " ".join(f"{name:>10}" for name in columns)
+    lines = [
+        f"{_FED[fed][0].upper()}{_FED[fed][1:]}",
+        f"  (blank: {'class 0 everywhere, ' if not has_input else ''}{sure}; undecided: "
+        f"{'0.5 everywhere' if has_input else 'all logits 0'}"
+        f"{'' if has_input else f'; perfect: right, at p={CONFIDENCE}'})",
+        f"  {'':{width}} {head}",
+    ]
+    for row in rows:
+        values = " ".join(f"{row[name]:10.4g}" for name in columns)
+        lines.append(f"  {row['loss']:{width}} {values}   {row['verdict']}")
+    return lines
+
+
+def _closing(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
+    lines = ["Weights and priors to paste (from dense_imb.losses import ..)"]
+    for name, partition in numbers["partitions"].items():
+        if "python" in partition:
+            classes = ", ".join(partition["classes"])
+            lines.append(
+                f"  {_PARTITIONS[name]}: {classes if len(classes) < 60 else 'all classes'}"
+            )
+            for method, line in partition["python"].items():
+                lines.append(f"    {method:26} {_shortened(line)}")
+    if len(lines) == 1:
+        lines.append("  none: only one class was seen")
+    yield lines
+    yield ["What to do", *(f"  - {line}" for line in advice(numbers))]
+    if numbers["warnings"]:
+        yield ["Warnings", *(f"  - {line}" for line in numbers["warnings"])]
+
+
+def advice(numbers: Mapping[str, Any]) -> list[str]:
+    """What follows from the numbers, a sentence each."""
+    imbalance = numbers["partitions"]["frame"]["imbalance"]
+    is_hits = numbers["kind"] == "hits"
+    lines = []
+    if math.isnan(imbalance):
+        lines.append("one class only: nothing to balance; training needs a second one")
+    elif imbalance > 10:
+        scores = "noise removal and purity" if is_hits else "IoU or average precision"
+        lines.append(f"{imbalance:,.0f} to 1: judge by {scores}, not by accuracy, SSIM or PSNR")
+        good = "CrossEntropyLoss(balance=Balance()) for classes"
+        lines.append(
+            "a plain mean over pixels lets a blank prediction look good: take a loss that says "
+            f"`blank looks bad` above, {'ACBMSELoss() for values or ' if is_hits else ''}{good}"
+        )
+    else:
+        lines.append(f"{imbalance:.2g} to 1 is mild: a plain loss may do")
+    lit_partition = numbers["partitions"].get("lit", {})
+    lit = lit_partition.get("imbalance", math.nan)
+    if "noise" in lit_partition.get("never_seen", []):
+        lines.append("no noise here: add it in training (dense_imb.hits.degrade)")
+    elif not math.isnan(lit) and imbalance > 3 * lit:
+        lines.append(
+            f"among lit pixels it is only {lit:.2g} to 1: to denoise, train on these "
+            "(loss(.., mask=frame > 0))"
+        )
+    return lines
+
+
+def sparkline(counts: Sequence[int]) -> str:
+    """Counts as blocks of eight heights; a dot where there is none.
+
+    Example:
+        >>> sparkline([0, 1, 4, 8])
+        '·▁▄█'
+    """
+    top = max([*counts, 1])
+    return "".join(
+        "·" if count == 0 else _BLOCKS[math.ceil(8 * count / top) - 1] for count in counts
+    )
+
+
+def _heading(title: str, columns: Sequence[str]) -> str:
+    return f"{title:18}" + "".join(f"{name:>10}" for name in columns)
+
+
+def _quantile_line(name: str, found: Mapping[str, float], *, share: bool = False) -> str:
+    form = _percent if share else _number
+    values = "".join(f"{form(found[key]):>10}" for key in ("mean", *_QUANTILES))
+    return f"  {name.replace('_', ' '):16}{values}"
+
+
+def _pair_line(name: str, found: Mapping[str, float], a: str, b: str, form: Any) -> str:
+    return f"  {name:26} {form(found[a]):>9} {form(found[b]):>9}"
+
+
+def _percent(share: float) -> str:
+    if math.isnan(share):
+        return "-"
+    percent = 100 * share
+    return f"{percent:.4g} %" if percent < 99 else f"{percent:.6g} %"
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.5g}"
+
+
+def _times(ratio: float) -> str:
+    return "-" if math.isnan(ratio) else f"{ratio:,.3g} : 1" if ratio < 100 else f"{ratio:,.0f} : 1"
+
+
+def _counted(names: Mapping[str, int]) -> str:
+    shown = [f"{name} ({count:,})" for name, count in list(names.items())[:4]]
+    return ", ".join(shown) + (", .." if len(names) > 4 else "")
+
+
+def _shortened(line: str) -> str:
+    return line if len(line) <= 160 else f"{line[:140]} .. (whole in the JSON)"

@@ -1,0 +1,128 @@
+"""inspect_images: masks are read as what they mean."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dense_imb.inspection import Inspection, inspect_images, text_of
+
+
+@pytest.fixture
+def folders(tmp_path):
+    def make(*masks, images=None):
+        for name in ("images", "masks"):
+            (tmp_path / name).mkdir(exist_ok=True)
+        for k, mask in enumerate(masks):
+            mask = np.asarray(mask)
+            image = np.zeros(mask.shape[:2], np.uint8) if images is None else images[k]
+            Image.fromarray(image).save(tmp_path / "images" / f"{k}.png")
+            if mask.dtype == np.uint8:
+                Image.fromarray(mask).save(tmp_path / "masks" / f"{k}.png")
+            else:
+                np.save(tmp_path / "masks" / f"{k}.npy", mask)
+        return tmp_path / "images", tmp_path / "masks"
+
+    return make
+
+
+def look(folders, **options) -> Inspection:
+    found = inspect_images(*folders, show_progress=False, **options)
+    json.loads(found.to_json(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    return found
+
+
+def mask_of(value, n_lit, shape=(10, 12)):
+    mask = np.zeros(shape, np.uint8)
+    mask.flat[:n_lit] = value
+    return mask
+
+
+def test_0_and_255_are_classes_0_and_1(folders):
+    found = look(folders(mask_of(255, 12), mask_of(255, 0), mask_of(255, 24))).numbers
+    classes = found["partitions"]["frame"]["classes"]
+    assert {name: one["pixels"] for name, one in classes.items()} == {
+        "background": 324,
+        "class 1": 36,
+    }
+    assert classes["class 1"]["images"] == 2
+    assert found["images_without_foreground"] == 1
+    share = found["foreground_share"]
+    assert [share[k] for k in ("min", "median", "max")] == pytest.approx([0.0, 0.1, 0.2])
+    assert found["accuracy"]["blank"] == pytest.approx(0.9)
+    # median frequency looks at the images that hold a class only
+    weight = found["partitions"]["frame"]["weights"]["median-frequency"]
+    assert weight[1] / weight[0] == pytest.approx((324 / 360) / (36 / 240), rel=1e-3)
+
+
+def test_other_values_are_labels(folders):
+    found = look(folders(mask_of(1, 5), mask_of(3, 7)))
+    classes = found.numbers["partitions"]["frame"]["classes"]
+    assert [one["pixels"] for one in classes.values()] == [228, 5, 0, 7]
+    assert found.numbers["partitions"]["frame"]["never_seen"] == ["class 2"]
+    assert "no pixel of class 2" in text_of(found)
+
+
+def test_ignored_pixels_are_left_out(folders):
+    mask = mask_of(1, 10)
+    mask[-1] = 255
+    where = folders(mask)
+    assert "--ignore-index 255" in text_of(look(where))
+    found = look(where, ignore_index=255)
+    classes = found.numbers["partitions"]["frame"]["classes"]
+    assert [one["pixels"] for one in classes.values()] == [98, 10]
+    assert found.numbers["foreground_share"]["mean"] == pytest.approx(10 / 108)
+    assert found.numbers["objects_per_image"]["max"] == 1
+    assert found.pictures["samples"][0]["mask"].max() == 1
+
+
+def test_objects_are_counted(folders):
+    pytest.importorskip("scipy")
+    mask = np.zeros((10, 10), np.uint8)
+    mask[1, 1] = mask[2, 2] = mask[7, 7] = 255
+    assert look(folders(mask)).numbers["objects_per_image"]["mean"] == 2
+
+
+def test_masks_without_foreground_have_nothing_to_balance(folders):
+    found = look(folders(mask_of(0, 5)))
+    assert "one class only" in text_of(found)
+    assert "weights" not in found.numbers["partitions"]["frame"]
+
+
+def test_grey_masks_may_have_three_equal_channels(folders):
+    mask = np.repeat(mask_of(255, 12)[..., None], 3, 2)
+    classes = look(folders(mask)).numbers["partitions"]["frame"]["classes"]
+    assert classes["class 1"]["pixels"] == 12
+
+
+def test_some_images_are_evenly_spaced(folders):
+    where = folders(*(mask_of(255, 10 * k) for k in range(5)))
+    found = look(where, n_images=3).numbers
+    assert (found["files"], found["inspected_images"]) == (5, 3)
+    assert found["foreground_share"]["mean"] == pytest.approx(20 / 120)
+    assert found["foreground_share"]["max"] == pytest.approx(40 / 120)
+
+
+def test_bad_masks_are_refused_by_name(folders, tmp_path):
+    colours = np.zeros((10, 12, 3), np.uint8)
+    colours[0, 0] = (255, 0, 0)
+    for mask, sentence in (
+        (colours, r"masks/0\.png to hold labels, one channel.* convert them"),
+        (np.full((10, 12), 0.5), r"masks/0\.npy to hold labels, whole numbers"),
+        (np.full((10, 12), 300), "got int64 from 300 to 300"),
+        (np.full((10, 12), np.nan), "whole numbers"),
+    ):
+        where = folders(mask)
+        with pytest.raises(ValueError, match=sentence):
+            look(where)
+        for path in (tmp_path / "masks").iterdir():
+            path.unlink()
+
+
+def test_sizes_must_agree(folders):
+    where = folders(mask_of(255, 3), images=[np.zeros((10, 13), np.uint8)])
+    with pytest.raises(ValueError, match=r"0\.png of the size of .*\(10, 13\), got \(10, 12\)"):
+        look(where)
