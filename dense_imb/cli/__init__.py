@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from dense_imb import __version__
-from dense_imb.cli import curves, losses, simulate
+from dense_imb.cli import curves, denoise, evaluate, losses, simulate
 from dense_imb.cli._parser import Parser
 
 # each has `make_parser`, `run` and one line of help, `SUMMARY`
 _COMMANDS: dict[str, ModuleType] = {
     "curves": curves,
+    "denoise": denoise,
+    "evaluate": evaluate,
     "losses": losses,
     "simulate": simulate,
 }

@@ -10,6 +10,7 @@ import math
 import os
 import secrets
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,6 +24,7 @@ from dense_imb.hits.events import Events, Geometry
 from dense_imb.hits.format import (
     DTYPES,
     FORMAT,
+    FURTHER_ATTRIBUTES,
     VERSION,
     ContentHash,
     attributes_digest,
@@ -31,6 +33,7 @@ from dense_imb.hits.format import (
     check_offset,
     rows_of,
 )
+from dense_imb.losses._checks import check_choice
 
 _HIT_ROWS, _EVENT_ROWS = 16384, 4096  # of a chunk: 32 kB, small beside HDF5's chunk cache
 _BUFFER_BYTES = 4 << 20  # kept back until written, so that small batches cost little
@@ -50,6 +53,7 @@ class HitsWriter:
         overwrite: replace an existing file.
         locking: h5py's file locking; False where a network file system has none.
         estimated_bytes: what must be free to begin at all, where known.
+        attributes: texts to store beside the geometry, by name: "scorer", "masking".
     Example:
         >>> import tempfile, pathlib
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "tof.h5"
@@ -71,11 +75,17 @@ class HitsWriter:
         overwrite: bool = False,
         locking: bool | str | None = None,
         estimated_bytes: int | None = None,
+        attributes: Mapping[str, str] | None = None,
     ) -> None:
         self.path = Path(os.path.realpath(path))  # through a link: replace the file, not the link
         self.geometry = geometry
         self.overwrite = overwrite
         self.locking = locking
+        self.attributes = dict(attributes or {})
+        for name, value in self.attributes.items():
+            check_choice("attributes", name, FURTHER_ATTRIBUTES)
+            if not value or "\0" in value:  # a fixed length ends at the first
+                raise ValueError(f"Expected `{name}` to be a text, got {value!r}.")
         self.n_events = self.n_hits = 0
         self._problem: BaseException | None = None
         self._file: Any = None
@@ -142,6 +152,7 @@ class HitsWriter:
             dtype = self._columns[path].dtype
         elif path == "/hit/t":
             whole = column.dtype.kind in "iu" and self.geometry.time_steps < 65536
+            whole |= column.dtype == np.uint16  # out of a file that has them so
             dtype = DTYPES[path][0 if whole else 1]
         elif path in DTYPES:
             dtype = DTYPES[path][0]
@@ -218,12 +229,13 @@ class HitsWriter:
             "format_version": VERSION,
             "creator": f"dense_imb {__version__}",
             **{k: v for k, v in vars(self.geometry).items() if v is not None},
+            **self.attributes,
         }
         digests = {path: column.digest.hexdigest() for path, column in self._columns.items()}
         digests["/"] = attributes_digest(attributes)
         for name, value in {**attributes, "content_hash": json.dumps(digests)}.items():
             # strings of fixed length: others lie in a heap without checksum
-            self._file.attrs[name] = np.bytes_(value) if isinstance(value, str) else value
+            self._file.attrs[name] = np.bytes_(value.encode()) if isinstance(value, str) else value
         self._file.close()
         os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size)  # the reserve goes back
         os.fsync(self._descriptor)
