@@ -118,6 +118,8 @@ def _check_pair(options: Namespace) -> None:
 
 
 def _scorer_and_point(options: Namespace) -> tuple[Scorer, OperatingPoint | float]:
+    from tqdm.auto import tqdm
+
     from dense_imb.cli._scorers import baseline, open_run
     from dense_imb.hits import choose_point, open_hits
 
@@ -129,9 +131,16 @@ def _scorer_and_point(options: Namespace) -> tuple[Scorer, OperatingPoint | floa
     if options.threshold is not None:
         return scorer, options.threshold
     if options.choose_on is not None:
-        with open_hits(options.choose_on) as hits:
+        with (
+            open_hits(options.choose_on) as hits,
+            tqdm(total=len(hits), desc="choose threshold", unit="event") as bar,
+        ):
             return scorer, choose_point(
-                scorer, hits, retention=options.retention, batch_size=options.batch_size
+                scorer,
+                hits,
+                retention=options.retention,
+                batch_size=options.batch_size,
+                progress=bar.update,
             )
     if not is_run:
         raise ValueError(

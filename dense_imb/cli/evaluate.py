@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import BooleanOptionalAction
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -28,9 +29,9 @@ def make_parser() -> Parser:
         "paths",
         type=str,
         nargs="+",
-        metavar="[RUN ...] FILE",
-        help="folders of runs, then a labelled hits file; several files, or a quoted pattern, are "
-        "one data set",
+        metavar="PATH",
+        help="RUN ... FILE: folders of runs, and a labelled hits file; several files, or a quoted "
+        "pattern, are one data set",
     )
     parser.add_argument(
         "--validation",
@@ -50,7 +51,10 @@ def make_parser() -> Parser:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the noise")
     parser.add_argument(
-        "--no-baselines", action="store_true", help="leave the baselines out of the table"
+        "--baselines",
+        action=BooleanOptionalAction,
+        default=True,
+        help="whether the table has the baselines",
     )
     parser.add_argument("--events", type=int | None, help="look at so many first events only")
     parser.add_argument("--batch-size", type=int, default=256, help="events scored together")
@@ -86,7 +90,7 @@ def run(options: Namespace) -> None:
         )
     scorers = [open_run(path).scorer() for path in runs]
     missing: tuple[str, ...] = ()
-    if not options.no_baselines:
+    if options.baselines:
         baselines, missing = available_baselines()
         scorers += baselines
     if not scorers:
@@ -140,22 +144,30 @@ def _outputs(options: Namespace) -> list[Path]:
 
 def _draw(found: Evaluation, path: Path) -> None:
     """Noise removal against noise, one line a scorer."""
+    from matplotlib.figure import Figure
+
+    from dense_imb._files import write_whole
     from dense_imb.curves import Column, Table
-    from dense_imb.curves.figure import save_figure
+    from dense_imb.curves.figure import draw
     from dense_imb.curves.table import View
 
     levels = tuple(dict.fromkeys(float(row["noise"]) for row in found.rows))
     names = dict.fromkeys(str(row["scorer"]) for row in found.rows)
-    quantity = "noise removed"
     curves = []
     for name in names:
         rows = [row for row in found.rows if row["scorer"] == name]
         values = tuple(100 * float(row["removal"]) for row in rows)
-        curves.append(Column(name, "%", values, quantity))
+        curves.append(Column(name, "%", values, "noise removed"))
     table = Table(
         f"Noise removed at {100 * found.retention:g} % signal retention",
-        Column("noise hits added to each event", "hits", levels),
+        Column("noise hits added", "per event", levels),
         tuple(curves),
-        view=View((quantity,), x_scale="log", y_range=(0.0, 100.0)),
+        view=View(("noise removed",), "log" if min(levels) > 0 else "linear", y_range=(0.0, 100.0)),
     )
-    save_figure(table, path)
+    figure = Figure(figsize=(7.2, 3.8), layout="constrained")
+    axes = figure.add_subplot()
+    draw(table, axes)
+    axes.set_xticks(levels, [f"{level:g}" for level in levels])
+    axes.set_xticks([], minor=True)
+    axes.spines[["top", "right"]].set_visible(False)
+    write_whole(path, lambda to: figure.savefig(to, format="png", dpi=200))
