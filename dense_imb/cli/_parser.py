@@ -40,7 +40,9 @@ class Parser(ArgumentParser):
             )
             near = difflib.get_close_matches(re.split("[= ]", unknown[1])[0], options, n=1)
             sentence += f" Did you mean {near[0]}?" if near else ""
-        elif wrong := re.match(r'Parser key "([^"]+)": .*(?:Given|Got) value: (.*)', sentence):
+        elif wrong := re.match(
+            r'Parser key "([^"]+)"(?: element \d+)?: .*(?:Given|Got) value: (.*)', sentence
+        ):
             kind = r"Expected an? (?:<class '(\w+)'>|typing\.Literal\[(.*?)\])"
             kinds = [
                 choices or _KINDS.get(name, name) for name, choices in re.findall(kind, sentence)

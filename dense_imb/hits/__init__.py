@@ -4,6 +4,7 @@ The file format is written down in `dense_imb.hits.format`.
 """
 
 from dense_imb.hits.degrade import Degradation, degrade
+from dense_imb.hits.evaluation import available_baselines, choose_point, evaluate, noise_sweep
 from dense_imb.hits.events import Events, Geometry, concatenate
 from dense_imb.hits.format import HitsFileError
 from dense_imb.hits.frames import (
@@ -11,15 +12,26 @@ from dense_imb.hits.frames import (
     encode,
     frames_to_events,
     gap,
+    hit_scores,
     paint,
     points,
     rasterise,
     ungap,
 )
+from dense_imb.hits.masking import (
+    MaskedFile,
+    Masking,
+    mask_events,
+    mask_file,
+    mask_files,
+    masking_of,
+    score_events,
+)
 from dense_imb.hits.noise import Blob, Burst, HotLines, HotPixels, Measured, Profile, Uniform
 from dense_imb.hits.random import Draws
 from dense_imb.hits.reader import HitsFile, HitsFiles, collate_events, open_hits, verify
 from dense_imb.hits.simulate import PATTERNS, simulate
+from dense_imb.hits.table import Evaluation
 from dense_imb.hits.writer import HitsWriter
 
 __all__ = [
@@ -28,6 +40,7 @@ __all__ = [
     "Burst",
     "Degradation",
     "Draws",
+    "Evaluation",
     "Events",
     "Geometry",
     "HitsFile",
@@ -36,20 +49,32 @@ __all__ = [
     "HitsWriter",
     "HotLines",
     "HotPixels",
+    "MaskedFile",
+    "Masking",
     "Measured",
     "Profile",
     "Raster",
     "Uniform",
+    "available_baselines",
+    "choose_point",
     "collate_events",
     "concatenate",
     "degrade",
     "encode",
+    "evaluate",
     "frames_to_events",
     "gap",
+    "hit_scores",
+    "mask_events",
+    "mask_file",
+    "mask_files",
+    "masking_of",
+    "noise_sweep",
     "open_hits",
     "paint",
     "points",
     "rasterise",
+    "score_events",
     "simulate",
     "ungap",
     "verify",

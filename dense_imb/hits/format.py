@@ -2,7 +2,9 @@
 
     /             attributes: format = "dense-imb-hits", format_version = 1, width, height,
                   time_steps, x_mm, y_mm, t_ns (size of one step, where known), creator,
-                  content_hash; strings have fixed length (np.bytes_ makes them)
+                  content_hash; strings have fixed length (np.bytes_ makes them).
+                  In denoised files scorer (its name) and masking, JSON: the operating point
+                  and whether only kept hits were written
     /event/offset uint64 (n_events + 1,): event i owns the hits offset[i] .. offset[i + 1] - 1
     /event/...    further columns, one row an event: run, event id
     /hit/x /hit/y uint16, 0 .. width - 1 and 0 .. height - 1
@@ -37,7 +39,9 @@ VERSION = 1
 ATTRIBUTES = (
     *("format", "format_version", "width", "height", "time_steps"),
     *("x_mm", "y_mm", "t_ns", "creator", "content_hash"),
+    *("scorer", "masking"),
 )
+FURTHER_ATTRIBUTES = ("scorer", "masking")  # what a writer may be given beside the geometry
 REQUIRED = ("/event/offset", "/hit/x", "/hit/y", "/hit/t")
 DTYPES: dict[str, tuple[np.dtype[Any], ...]] = {
     "/event/offset": (np.dtype("<u8"),),

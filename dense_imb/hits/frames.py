@@ -129,6 +129,28 @@ def pixel_index(events: Events) -> Tensor:
     return _pixel(events, events.event_index())
 
 
+def hit_scores(score_map: Tensor, events: Events) -> Tensor:
+    """The score of each hit, (n_hits,), from a score of each pixel; hits of one pixel share it.
+
+    Args:
+        score_map: (B, 1, H, W), one frame for each event.
+        events: whose hits are looked up, on any device.
+    Example:
+        >>> x, y, t = np.array([[0, 0, 2], [0, 0, 0], [4, 7, 5]])
+        >>> events = Events(Geometry(3, 1, 9), np.array([0, 3]), x, y, t)
+        >>> hit_scores(torch.tensor([[[[0.5, 0.0, 0.25]]]]), events)
+        tensor([0.5000, 0.5000, 0.2500])
+    """
+    shape = (len(events), 1, events.geometry.height, events.geometry.width)
+    if tuple(score_map.shape) != shape:
+        raise ValueError(
+            f"Expected `score_map` in the shape {shape}, one pixel for each of the events' frames, "
+            f"got {tuple(score_map.shape)}."
+        )
+    events = events.torch(score_map.device)
+    return score_map.flatten()[_pixel(events, events.event_index())]
+
+
 def _pixel(events: Events, in_event: Tensor) -> Tensor:
     """(n_hits,) place of each hit in the flattened batch of frames."""
     _check_inside(events)

@@ -106,6 +106,9 @@ class HitsFile(_Hits):
     held in memory; a larger one is read as asked. Safe after fork and with DataLoader workers:
     each process opens the file for itself, and a pickle takes neither handle nor data along.
 
+    `attributes` holds the root attributes that the format knows, of denoised files also those of
+    the masking (see `dense_imb.hits.masking.masking_of`).
+
     Args:
         path: the file.
         locking: h5py's file locking; False where a network file system has none.
@@ -138,7 +141,8 @@ class HitsFile(_Hits):
     def _start(self, in_memory: _InMemory, memory_limit: int) -> None:
         datasets = self._open()
         with told(self.path, "attributes"):
-            self.geometry = geometry_of(attributes_of(self._file, self.path), self.path)
+            self.attributes = attributes_of(self._file, self.path)
+            self.geometry = geometry_of(self.attributes, self.path)
         self.columns = {name: dataset.dtype for name, dataset in datasets.items()}
         self.n_hits = len(datasets["/hit/x"])
         self.n_bytes = sum(dataset.size * dataset.dtype.itemsize for dataset in datasets.values())

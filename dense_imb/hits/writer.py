@@ -10,6 +10,7 @@ import math
 import os
 import secrets
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,6 +25,7 @@ from dense_imb.hits.events import Events, Geometry
 from dense_imb.hits.format import (
     DTYPES,
     FORMAT,
+    FURTHER_ATTRIBUTES,
     VERSION,
     ContentHash,
     attributes_digest,
@@ -32,6 +34,7 @@ from dense_imb.hits.format import (
     check_offset,
     rows_of,
 )
+from dense_imb.losses._checks import check_choice
 
 _HIT_ROWS, _EVENT_ROWS = 16384, 4096  # of a chunk: 32 kB, small beside HDF5's chunk cache
 _BUFFER_BYTES = 4 << 20  # kept back until written, so that small batches cost little
@@ -53,6 +56,7 @@ class HitsWriter:
         estimated_bytes: what must be free to begin at all, where known.
         compression: gzip level, 1 to 9. Smaller files; a single event is then slow to read from
             a file that is not held in memory, since each read unpacks whole chunks.
+        attributes: texts to store beside the geometry, by name: "scorer", "masking".
     Example:
         >>> import tempfile, pathlib
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "tof.h5"
@@ -75,6 +79,7 @@ class HitsWriter:
         locking: bool | str | None = None,
         estimated_bytes: int | None = None,
         compression: int | None = None,
+        attributes: Mapping[str, str] | None = None,
     ) -> None:
         if compression is not None and not 1 <= compression <= 9:
             raise ValueError(f"Expected `compression` from 1 to 9, got {compression}.")
@@ -83,6 +88,11 @@ class HitsWriter:
         self.geometry = geometry
         self.overwrite = overwrite
         self.locking = locking
+        self.attributes = dict(attributes or {})
+        for name, value in self.attributes.items():
+            check_choice("attributes", name, FURTHER_ATTRIBUTES)
+            if not value or "\0" in value:  # a fixed length ends at the first
+                raise ValueError(f"Expected `{name}` to be a text, got {value!r}.")
         self.n_events = self.n_hits = 0
         self._problem: BaseException | None = None
         self._file: Any = None
@@ -149,6 +159,7 @@ class HitsWriter:
             dtype = self._columns[path].dtype
         elif path == "/hit/t":
             whole = column.dtype.kind in "iu" and self.geometry.time_steps < 65536
+            whole |= column.dtype == np.uint16  # out of a file that has them so
             dtype = DTYPES[path][0 if whole else 1]
         elif path in DTYPES:
             dtype = DTYPES[path][0]
@@ -216,12 +227,13 @@ class HitsWriter:
             "format_version": VERSION,
             "creator": f"dense_imb {__version__}",
             **{k: v for k, v in vars(self.geometry).items() if v is not None},
+            **self.attributes,
         }
         digests = {path: column.digest.hexdigest() for path, column in self._columns.items()}
         digests["/"] = attributes_digest(attributes)
         for name, value in {**attributes, "content_hash": json.dumps(digests)}.items():
             # strings of fixed length: others lie in a heap without checksum
-            self._file.attrs[name] = np.bytes_(value) if isinstance(value, str) else value
+            self._file.attrs[name] = np.bytes_(value.encode()) if isinstance(value, str) else value
         self._file.close()
         os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size)  # the reserve goes back
         os.fsync(self._descriptor)

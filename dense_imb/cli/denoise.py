@@ -1,0 +1,166 @@
+"""`dense-imb denoise`: a score and a verdict for each hit of a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import Namespace
+
+from dense_imb.cli._parser import Parser
+
+if TYPE_CHECKING:  # --help must not wait for torch
+    from dense_imb.hits import MaskedFile
+    from dense_imb.hits.baselines import Scorer
+    from dense_imb.metrics import OperatingPoint
+
+SUMMARY = "score the hits of files, and say which to keep"
+
+
+def make_parser() -> Parser:
+    """Return the parser of the options."""
+    parser = Parser(
+        description="Write hits files again with a score and a verdict (keep) for each hit; all "
+        "other columns stay as they are, to the bit.",
+        epilog="Examples: dense-imb denoise runs/unet raw.h5 clean.h5 --retention 0.97; "
+        "dense-imb denoise hit-density raw/*.h5 --out clean --choose-on labelled.h5",
+    )
+    parser.add_argument(
+        "model",
+        type=str,
+        metavar="MODEL",
+        help="the folder of a run, or hit-density, dbscan, median-filter, blurred-hits",
+    )
+    parser.add_argument(
+        "files",
+        type=str,
+        nargs="+",
+        metavar="FILE",
+        help="a hits file (or a quoted pattern, as one) and the file to write; with --out any "
+        "number of hits files",
+    )
+    parser.add_argument(
+        "--out", type=str | None, help="folder to write to, one file for each; skips finished ones"
+    )
+    parser.add_argument("--retention", type=float, default=0.97, help="share of signal to keep")
+    parser.add_argument(
+        "--choose-on",
+        type=str | None,
+        help="labelled hits file to choose the threshold on; a run has chosen already",
+    )
+    parser.add_argument(
+        "--threshold", type=float | None, help="keep what scores at least this, in [0, 1]"
+    )
+    parser.add_argument("--only-kept", action="store_true", help="write kept hits only")
+    parser.add_argument("--batch-size", type=int, default=256, help="events scored together")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    return parser
+
+
+def run(options: Namespace) -> None:
+    """Do what the options say."""
+    from tqdm.auto import tqdm
+
+    from dense_imb.hits import mask_file, mask_files, open_hits
+    from dense_imb.hits.masking import check_scorer, outputs_of
+
+    if options.out is None:
+        _check_pair(options)
+    scorer, point = _scorer_and_point(options)
+    sources = options.files[:1]
+    if options.out is not None:
+        sources = list(outputs_of(options.files, options.out).values())
+    n_events = 0
+    for source in sources:
+        with open_hits(source, in_memory=False) as hits:
+            check_scorer(scorer, hits.geometry)  # before the first of many
+            n_events += len(hits)
+    with tqdm(total=n_events, desc="denoise", unit="event") as bar:
+        common = {
+            "only_kept": options.only_kept,
+            "overwrite": options.overwrite,
+            "batch_size": options.batch_size,
+            "progress": bar.update,
+        }
+        if options.out is not None:
+            done = mask_files(sources, options.out, scorer, point, **common)
+        else:
+            done = [mask_file(sources, options.files[1], scorer, point, **common)]
+    for one in done:
+        print(_summary(one))
+
+
+def _check_pair(options: Namespace) -> None:
+    """Refuse to guess which of several files is the output, and to replace raw data."""
+    from dense_imb.hits import HitsFile, HitsFileError, masking_of
+
+    if len(options.files) != 2:
+        raise ValueError(
+            f"Expected a hits file and the file to write, got {len(options.files)} files; name the "
+            "folder for the outputs of several with --out."
+        )
+    target = Path(options.files[1])
+    if target.exists() and not options.overwrite:  # before the threshold is chosen, that may take
+        raise FileExistsError(
+            f"Expected no file at {target}, got one; choose another name or --overwrite."
+        )
+    if options.overwrite and target.is_file():
+        try:
+            with HitsFile(target, in_memory=False) as hits:
+                is_ours = masking_of(hits) is not None
+        except HitsFileError:
+            is_ours = False
+        if not is_ours:
+            raise ValueError(
+                f"Expected `--overwrite` to replace a denoised file, got {target}, which is none; "
+                "remove it yourself, or name a folder for the outputs with --out."
+            )
+
+
+def _scorer_and_point(options: Namespace) -> tuple[Scorer, OperatingPoint | float]:
+    from tqdm.auto import tqdm
+
+    from dense_imb.cli._scorers import baseline, open_run
+    from dense_imb.hits import choose_point, open_hits
+
+    is_run = Path(options.model).is_dir()
+    if options.choose_on is not None and options.threshold is not None:
+        raise ValueError("Expected `--choose-on` or `--threshold`, got both.")
+    run: Any = open_run(options.model) if is_run else None
+    scorer: Scorer = run.scorer() if is_run else baseline(options.model)
+    if options.threshold is not None:
+        return scorer, options.threshold
+    if options.choose_on is not None:
+        with (
+            open_hits(options.choose_on) as hits,
+            tqdm(total=len(hits), desc="choose threshold", unit="event") as bar,
+        ):
+            return scorer, choose_point(
+                scorer,
+                hits,
+                retention=options.retention,
+                batch_size=options.batch_size,
+                progress=bar.update,
+            )
+    if not is_run:
+        raise ValueError(
+            f"Expected `--choose-on`, a labelled hits file, for the threshold of {scorer.name}, "
+            "got none; or give it by --threshold."
+        )
+    point: OperatingPoint = run.operating_point(options.retention)
+    return scorer, point
+
+
+def _summary(done: MaskedFile) -> str:
+    share = f" ({100 * done.n_kept / done.n_hits:.1f} %)" if done.n_hits else ""
+    sentence = f"{done.path}: {done.n_events:,} events, {done.n_hits:,} hits, {done.n_kept:,} kept"
+    sentence += share + (", finished before" if done.is_skipped else "")
+    if done.scores is None:
+        return sentence
+    found = done.scores.scores()
+    names = {"retention": "of the signal kept", "removal": "of the noise removed"}
+    names |= {"purity": "purity"}
+    measured = [
+        f"{100 * found[n]:.1f} % {said}" for n, said in names.items() if found[n] == found[n]
+    ]
+    return "; ".join([sentence, *measured])

@@ -1,0 +1,173 @@
+"""`dense-imb evaluate`: trained models and baselines in one table."""
+
+from __future__ import annotations
+
+from argparse import BooleanOptionalAction
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from jsonargparse import Namespace
+
+from dense_imb.cli._parser import Parser
+
+if TYPE_CHECKING:  # --help must not wait for torch
+    from dense_imb.hits import Evaluation
+
+SUMMARY = "measure trained models beside the baselines"
+_FIGURE = "removal.png"
+
+
+def make_parser() -> Parser:
+    """Return the parser of the options."""
+    parser = Parser(
+        description="Measure trained models beside the classical baselines: each one's threshold "
+        "is chosen on some events for a share of the signal to keep, and its scores are those of "
+        "other events.",
+        epilog="Example: dense-imb evaluate runs/unet clean.h5 --noise 100 200 500 --out table",
+    )
+    parser.add_argument(
+        "paths",
+        type=str,
+        nargs="+",
+        metavar="PATH",
+        help="RUN ... FILE: folders of runs, and a labelled hits file; several files, or a quoted "
+        "pattern, are one data set",
+    )
+    parser.add_argument(
+        "--validation",
+        type=str | None,
+        help="labelled hits file to choose the thresholds on; without it every fifth event of FILE",
+    )
+    parser.add_argument("--retention", type=float, default=0.97, help="share of signal to keep")
+    parser.add_argument(
+        "--noise",
+        type=int,
+        nargs="+",
+        default=[],
+        help="numbers of noise hits to add to each event of FILE, which is clean; a table for each",
+    )
+    parser.add_argument(
+        "--signal", type=int | None, help="signal hits to keep, with --noise; 30 by default"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the noise")
+    parser.add_argument(
+        "--baselines",
+        action=BooleanOptionalAction,
+        default=True,
+        help="whether the table has the baselines",
+    )
+    parser.add_argument("--events", type=int | None, help="look at so many first events only")
+    parser.add_argument("--batch-size", type=int, default=256, help="events scored together")
+    parser.add_argument(
+        "--out",
+        type=str | None,
+        help="folder for evaluation.json and .csv, and with --noise a figure",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace what --out holds")
+    parser.add_argument(
+        "--format", type=Literal["text", "json"], default="text", help="how to print the table"
+    )
+    return parser
+
+
+def run(options: Namespace) -> None:
+    """Do what the options say."""
+    from dataclasses import replace
+
+    from tqdm.auto import tqdm
+
+    from dense_imb.cli._scorers import open_run
+    from dense_imb.hits import available_baselines, evaluate, noise_sweep, open_hits
+
+    outputs = _outputs(options)
+    runs = [path for path in options.paths if Path(path).is_dir()]
+    files = [path for path in options.paths if not Path(path).is_dir()]
+    if not files:
+        raise ValueError(f"Expected a hits file behind the runs, got only {', '.join(runs)}.")
+    if options.signal is not None and not options.noise:
+        raise ValueError(
+            "Expected `--noise` beside `--signal`, got none; it degrades clean events."
+        )
+    scorers = [open_run(path).scorer() for path in runs]
+    missing: tuple[str, ...] = ()
+    if options.baselines:
+        baselines, missing = available_baselines()
+        scorers += baselines
+    if not scorers:
+        raise ValueError("Expected a RUN beside `--no-baselines`, got none.")
+    test = open_hits(files)
+    validation = open_hits(options.validation) if options.validation else None
+    most = options.events if options.events is not None else max(len(test), len(validation or ()))
+    n_events = sum(min(most, len(source)) for source in (test, validation) if source is not None)
+    total = n_events * len(scorers) * max(1, len(options.noise))
+    with tqdm(total=total, desc="evaluate", unit="event") as bar:
+        common = {
+            "retention": options.retention,
+            "batch_size": options.batch_size,
+            "n_events": options.events,
+            "progress": bar.update,
+        }
+        if options.noise:
+            found = noise_sweep(
+                scorers,
+                test,
+                options.noise,
+                signal=30 if options.signal is None else options.signal,
+                seed=options.seed,
+                validation=validation,
+                **common,
+            )
+        else:
+            found = evaluate(scorers, validation, test, **common)
+    found = replace(found, notes=missing)
+    for path in outputs:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.name == _FIGURE:
+            _draw(found, path)
+        else:
+            found.save(path)
+    print(found.json() if options.format == "json" else found.text())
+
+
+def _outputs(options: Namespace) -> list[Path]:
+    if options.out is None:
+        return []
+    names = ["evaluation.json", "evaluation.csv", *([_FIGURE] if len(options.noise) > 1 else [])]
+    outputs = [Path(options.out) / name for name in names]
+    existing = [path for path in outputs if path.exists()]
+    if existing and not options.overwrite:
+        raise FileExistsError(
+            f"Expected no file at {existing[0]}, got one; choose another folder or --overwrite."
+        )
+    return outputs
+
+
+def _draw(found: Evaluation, path: Path) -> None:
+    """Noise removal against noise, one line a scorer."""
+    from matplotlib.figure import Figure
+
+    from dense_imb._files import write_whole
+    from dense_imb.curves import Column, Table
+    from dense_imb.curves.figure import draw
+    from dense_imb.curves.table import View
+
+    levels = tuple(dict.fromkeys(float(row["noise"]) for row in found.rows))
+    names = dict.fromkeys(str(row["scorer"]) for row in found.rows)
+    curves = []
+    for name in names:
+        rows = [row for row in found.rows if row["scorer"] == name]
+        values = tuple(100 * float(row["removal"]) for row in rows)
+        curves.append(Column(name, "%", values, "noise removed"))
+    table = Table(
+        f"Noise removed at {100 * found.retention:g} % signal retention",
+        Column("noise hits added", "per event", levels),
+        tuple(curves),
+        view=View(("noise removed",), "log" if min(levels) > 0 else "linear", y_range=(0.0, 100.0)),
+    )
+    figure = Figure(figsize=(7.2, 3.8), layout="constrained")
+    axes = figure.add_subplot()
+    draw(table, axes)
+    axes.set_xticks(levels, [f"{level:g}" for level in levels])
+    axes.set_xticks([], minor=True)
+    axes.spines[["top", "right"]].set_visible(False)
+    write_whole(path, lambda to: figure.savefig(to, format="png", dpi=200))

@@ -1,0 +1,209 @@
+"""The table of an evaluation: as text, strict JSON and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from dense_imb._files import write_whole
+
+Row = dict[str, str | float]
+_FORMAT, _VERSION = "dense-imb-evaluation", 1
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What scorers are worth, one row for each scorer and noise level.
+
+    A share is between 0 and 1, and NaN where there was nothing to measure: false alarms without
+    noise-only events, say. In JSON that is null, in CSV an empty cell, in text a dash.
+
+        noise                    noise hits added to each event (sweeps only)
+        scorer, threshold        the threshold is chosen on other events than all that follows
+        retention, removal       signal kept, noise rejected, as measured; purity of what is kept
+        removal_at_97            noise rejected at the threshold chosen to keep 97 % of the
+                                 signal, of which `retention_at_97` was kept in truth
+        removal_at_half          what the threshold 1/2 does, which nobody chose
+        auc, average_precision   of the ranking, whatever the threshold
+        time_recovery            signal kept at exactly its measured time; its ceiling is
+                                 the retention times the share of signal that no hit hides
+        false_alarm_...          hits kept in events that hold noise only
+        event_removal_q05        exceeded by 95 % of the events; so for retention
+        n_events, n_signal, n_noise   seen; hits behind others in their pixel not counted
+        events_per_second        scored, reading not counted
+
+    Args:
+        rows: in the order of the scorers, for one noise level after the other.
+        retention: wanted of the thresholds.
+        retentions: those of `removal_at_...`.
+        chosen_on: in words, which events the thresholds are from.
+        notes: what a reader should know, missing baselines for one.
+    """
+
+    rows: tuple[Row, ...]
+    retention: float
+    retentions: tuple[float, ...]
+    chosen_on: str
+    notes: tuple[str, ...] = ()
+
+    def __getitem__(self, scorer: str) -> Row:
+        """The first row of a scorer, by name."""
+        for row in self.rows:
+            if row["scorer"] == scorer:
+                return row
+        known = ", ".join(dict.fromkeys(repr(row["scorer"]) for row in self.rows))
+        raise KeyError(f"Expected one of {known}, got {scorer!r}.")
+
+    def as_json(self) -> dict[str, Any]:
+        """Strict JSON: NaN becomes null."""
+        rows = [{name: _finite_or_none(value) for name, value in row.items()} for row in self.rows]
+        return {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "retention": self.retention,
+            "retentions": list(self.retentions),
+            "chosen_on": self.chosen_on,
+            "notes": list(self.notes),
+            "rows": rows,
+        }
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Self:
+        """What `as_json` was made from."""
+        try:
+            if stored["format"] != _FORMAT or stored["version"] != _VERSION:
+                raise KeyError("format")
+            rows = [
+                {name: math.nan if value is None else value for name, value in row.items()}
+                for row in stored["rows"]
+            ]
+            return cls(
+                tuple(rows),
+                float(stored["retention"]),
+                tuple(stored["retentions"]),
+                str(stored["chosen_on"]),
+                tuple(stored["notes"]),
+            )
+        except (KeyError, TypeError, AttributeError, ValueError) as why:
+            raise ValueError(
+                f"Expected an evaluation, JSON of version {_VERSION}, got something else ({why}); "
+                "make it again with `dense-imb evaluate`."
+            ) from why
+
+    def json(self) -> str:
+        return json.dumps(self.as_json(), indent=1, allow_nan=False)
+
+    def csv(self) -> str:
+        """One line for each row, and one above with the names."""
+        text = io.StringIO()
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+        writer.writeheader()
+        for row in self.rows:
+            cells = {name: _finite_or_none(value) for name, value in row.items()}
+            writer.writerow({n: "" if cell is None else cell for n, cell in cells.items()})
+        return text.getvalue()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write .json or .csv, whole or not at all."""
+        path = Path(path)
+        if path.suffix not in (".json", ".csv"):
+            raise ValueError(f"Expected `path` to end in .json or .csv, got {path}.")
+        text = self.csv() if path.suffix == ".csv" else self.json() + "\n"
+        write_whole(path, lambda to: to.write_text(text, encoding="utf-8"))
+
+    def text(self) -> str:
+        """The table to read, shares in percent."""
+        parts = [
+            f"Thresholds that keep {_percent(self.retention)} % of the signal; shares in percent.",
+            f"{self.chosen_on[:1].upper()}{self.chosen_on[1:]}.",
+        ]
+        levels = list(dict.fromkeys(row.get("noise") for row in self.rows))
+        for level in levels:
+            rows = [row for row in self.rows if row.get("noise") == level]
+            parts.append("")
+            if level is not None:
+                parts.append(f"{level} noise hits added to each event")
+            parts.append(self._block(rows))
+        return "\n".join([*parts, *(f"Note: {note}" for note in self.notes)])
+
+    def _block(self, rows: list[Row]) -> str:
+        columns = [("", "kept", "retention")]
+        columns += [
+            ("removed at", _percent(r), f"removal_at_{_percent(r)}") for r in self.retentions
+        ]
+        columns += [
+            ("", "purity", "purity"),
+            ("", "AUC", "auc"),
+            ("exact times", "kept", "time_recovery"),
+            ("exact times", "ceiling", "time_recovery_ceiling"),
+            ("false alarms", "hits", "false_alarm_hits_per_event"),
+            ("false alarms", "events", "false_alarm_event_share"),
+            ("events kept", "q05", "event_retention_q05"),
+            ("events kept", "q50", "event_retention_q50"),
+            ("events removed", "q05", "event_removal_q05"),
+            ("events removed", "q50", "event_removal_q50"),
+            ("", "events/s", "events_per_second"),
+        ]
+        if all(_is_unknown(row["false_alarm_event_share"]) for row in rows):
+            columns = [column for column in columns if column[0] != "false alarms"]
+        table = [["", *(header for _, header, _ in columns)]]
+        table += [[str(row["scorer"]), *(_cell(key, row) for *_, key in columns)] for row in rows]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = [
+            "  ".join([cells[0].ljust(widths[0]), *map(str.rjust, cells[1:], widths[1:])])
+            for cells in table
+        ]
+        n_of = {name: float(rows[0][f"n_{name}"]) for name in ("events", "signal", "noise")}
+        return "\n".join(
+            [
+                _groups([group for group, *_ in columns], widths),
+                *lines,
+                f"Seen: {n_of['events']:,.0f} events with {n_of['signal']:,.0f} signal and "
+                f"{n_of['noise']:,.0f} noise hits, those behind others in their pixel not counted.",
+            ]
+        )
+
+
+def _groups(groups: list[str], widths: list[int]) -> str:
+    """The line above the headers: each group's name where its columns begin."""
+    line, place = "", widths[0]
+    for before, group, width in zip(["", *groups], groups, widths[1:], strict=False):
+        place += 2 + width
+        if group and group != before:
+            line = line.ljust(place - width)
+            # beside a long name a short column has no room: a group has two columns or more
+            line += group
+    return line
+
+
+def _finite_or_none(value: str | float) -> str | float | None:
+    return value if isinstance(value, str) or math.isfinite(value) else None
+
+
+def _is_unknown(value: str | float) -> bool:
+    return not isinstance(value, str) and math.isnan(value)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:g}"
+
+
+def _cell(name: str, row: Row) -> str:
+    value = row[name]
+    if isinstance(value, str) or _is_unknown(value):
+        return str(value) if isinstance(value, str) else "-"
+    if name == "auc":
+        return f"{value:.4f}"
+    if name == "false_alarm_hits_per_event":
+        return f"{value:.2f}"
+    if name == "events_per_second":
+        return f"{value:,.0f}"
+    return f"{round(100 * value, 6):.1f}"  # equal shares, computed in two ways, look equal

@@ -1,0 +1,168 @@
+"""dense-imb denoise: files in, the same hits with a verdict out."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from dense_imb.cli import main
+from dense_imb.hits import Events, Geometry, HitsFile, masking_of, verify
+from dense_imb.hits.baselines import HitDensity
+from dense_imb.metrics import OperatingPoint
+
+
+def run(*arguments: object) -> int:
+    return main(["denoise", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("raw")
+    for seed in range(3):
+        name = f"{folder / 'abc'[seed]}.h5"
+        options = ["--events", "20", "--signal", "30", "--noise", "60", "--seed", str(seed)]
+        assert main(["simulate", name, *options]) == 0
+    return folder
+
+
+@dataclass
+class Model:
+    """A trained model as far as the commands know one."""
+
+    name: str = "net"
+    geometry: Geometry | None = None
+
+    def score(self, events: Events) -> torch.Tensor:
+        return HitDensity().score(events)
+
+
+class Run:
+    model = Model()
+
+    def scorer(self) -> Model:
+        return self.model
+
+    def operating_point(self, retention: float) -> OperatingPoint:
+        return OperatingPoint(1 - retention, "probability", retention, 0.5, 0.5, 10, 10)
+
+
+@pytest.fixture
+def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    module = ModuleType("dense_imb.training")
+    module.open_run = lambda path: Run()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "dense_imb.training", module)
+    (tmp_path / "run").mkdir()
+    return tmp_path / "run"
+
+
+def test_a_file_comes_out_with_its_hits_and_a_verdict(folder, tmp_path, capsys):
+    source, target = folder / "a.h5", tmp_path / "clean.h5"
+    assert run("hit-density", source, target, "--choose-on", folder / "b.h5") == 0
+    before, after = verify(source), verify(target)
+    assert all(after[name] == digest for name, digest in before.items() if name != "/")
+    with HitsFile(target) as hits:
+        made_by, keep = masking_of(hits), hits[:].hit["keep"]
+        label = hits[:].label
+    assert made_by.scorer == "hit density"
+    assert 0.97 <= made_by.operating_point.retention < 0.99
+    printed = capsys.readouterr()
+    assert f"{target}: 20 events, 1,800 hits, {keep.sum():,} kept" in printed.out
+    assert "% of the signal kept; " in printed.out
+    assert keep[label > 0].mean() > 0.9
+    assert keep[label == 0].mean() < 0.5
+    assert "denoise" in printed.err  # the progress bars
+    assert "choose threshold" in printed.err
+
+
+def test_only_kept_hits(folder, tmp_path, capsys):
+    arguments = ("median-filter", folder / "a.h5", tmp_path / "k.h5", "--threshold", 0.01)
+    assert run(*arguments, "--only-kept") == 0
+    with HitsFile(tmp_path / "k.h5") as hits:
+        assert f"1,800 hits, {hits.n_hits:,} kept" in capsys.readouterr().out
+        assert 0 < hits.n_hits < 1800
+        assert len(hits) == 20
+
+
+def test_a_folder_of_files_skips_finished_ones(folder, tmp_path, capsys):
+    out = tmp_path / "clean"
+    assert run("hit-density", folder / "a.h5", "--out", out, "--threshold", 0.8) == 0
+    first = (out / "a.h5").stat().st_mtime_ns
+    assert run("hit-density", folder / "*.h5", "--out", out, "--threshold", 0.8) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["a.h5", "b.h5", "c.h5"]
+    assert (out / "a.h5").stat().st_mtime_ns == first
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.endswith("finished before") for line in lines] == [False, True, False, False]
+    assert run("hit-density", folder / "*.h5", "--out", out, "--threshold", 0.7) == 2
+    assert "got one by hit density at 0.8" in capsys.readouterr().err
+    assert run("hit-density", folder / "*.h5", "--out", out, "--threshold", 0.7, "--overwrite") == 0
+    assert (out / "a.h5").stat().st_mtime_ns != first
+
+
+def test_a_run_brings_its_operating_point(folder, tmp_path, trained):
+    assert run(trained, folder / "a.h5", tmp_path / "x.h5", "--retention", 0.75) == 0
+    assert run(trained, folder / "a.h5", tmp_path / "y.h5", "--threshold", 0.5) == 0
+    for name, threshold in (("x.h5", 0.25), ("y.h5", 0.5)):
+        with HitsFile(tmp_path / name) as hits:
+            assert masking_of(hits).scorer == "net"
+            assert masking_of(hits).operating_point.threshold == threshold
+
+
+def test_a_run_of_another_frame_is_refused_before_any_work(
+    folder, tmp_path, trained, monkeypatch, capsys
+):
+    monkeypatch.setattr(Run, "model", Model(geometry=Geometry(44, 64, 1000)))
+    for target in ((tmp_path / "x.h5",), ("--out", tmp_path / "out")):
+        assert run(trained, folder / "a.h5", *target) == 2
+        error = capsys.readouterr().err.splitlines()
+        assert "44 x 64 pixels and 1000 time steps, as net was trained on" in error[-1]
+    assert list(tmp_path.iterdir()) == [trained]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["hit-densty", "a.h5", "x.h5"], "Did you mean 'hit-density'?"),
+        (["runs/unet", "a.h5", "x.h5"], "Expected the folder of a run at runs/unet, got none."),
+        (["hit-density", "a.h5", "x.h5"], "Expected `--choose-on`, a labelled hits file"),
+        (["hit-density", "a.h5", "--threshold", "0.5"], "got 1 files; name the folder"),
+        (["hit-density", "a.h5", "b.h5", "x.h5"], "got 3 files; name the folder"),
+        (["hit-density", "a.h5", "b.h5"], "Expected no file at b.h5, got one"),
+        (["hit-density", "a.h5", "b.h5", "--overwrite"], "got b.h5, which is none; remove it"),
+        (
+            ["blank", "a.h5", "x.h5", "--threshold", "-1"],
+            "`threshold` to be a number of at least 0",
+        ),
+        (["blank", "missing.h5", "x.h5", "--threshold", "1"], "No such file or directory"),
+        (["blank", "a.h5", "no/x.h5", "--threshold", "1"], "No such file or directory"),
+        (["blank", "a.h5", "x.h5", "--choose-on", "b.h5", "--retention", "2"], "above 0 and up to"),
+        (["blank", "a.h5", "x.h5", "--choose-on", "b.h5", "--threshold", "1"], "got both"),
+        (["blank", "a.h5", "x.h5", "--threshold", "1", "--batch-size", "0"], "`batch_size`"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_leaves_nothing(
+    folder, capsys, monkeypatch, arguments, sentence
+):
+    monkeypatch.chdir(folder)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert run(*arguments) == 2
+    assert sentence in capsys.readouterr().err.splitlines()[-1]
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_overwrite_replaces_denoised_files(folder, tmp_path):
+    target = tmp_path / "x.h5"
+    assert run("blank", folder / "a.h5", target, "--threshold", 0.5) == 0
+    assert run("identity", folder / "b.h5", target, "--threshold", 0.5, "--overwrite") == 0
+    with HitsFile(target) as hits:
+        assert masking_of(hits).scorer == "identity"
+
+
+def test_dbscan_without_scikit_learn_says_the_cure(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    assert run("dbscan", folder / "a.h5", tmp_path / "x.h5", "--threshold", 0.5) == 2
+    assert "pip install scikit-learn" in capsys.readouterr().err

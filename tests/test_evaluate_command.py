@@ -1,0 +1,138 @@
+"""dense-imb evaluate: runs and baselines in one table."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from dense_imb.cli import main
+from dense_imb.hits import open_hits
+from dense_imb.hits.baselines import BASELINES
+from tests.test_denoise_command import folder, trained  # noqa: F401
+
+
+def run(*arguments: object) -> int:
+    return main(["evaluate", *map(str, arguments)])
+
+
+@pytest.fixture
+def clean(tmp_path: Path) -> Path:
+    path = tmp_path / "clean.h5"
+    assert main(["simulate", str(path), "--events", "20", "--photons", "300"]) == 0
+    return path
+
+
+def rows_of(text: str) -> list[dict[str, object]]:
+    return json.loads(text)["rows"]
+
+
+def test_every_baseline_stands_in_the_table(folder, capsys):  # noqa: F811
+    assert run(folder / "a.h5") == 0
+    printed = capsys.readouterr()
+    for name in BASELINES:
+        assert f"\n{name} " in printed.out
+    assert "every 5th event (4), scores on the 16 others" in printed.out
+    assert "100%" in printed.err  # the progress bar, full
+
+
+def test_runs_come_first_and_files_are_one_data_set(folder, trained, capsys):  # noqa: F811
+    for files in ([folder / "*.h5"], [folder / "a.h5", folder / "b.h5", folder / "c.h5"]):
+        assert run(trained, *files, "--no-baselines", "--format", "json") == 0
+        (row,) = rows_of(capsys.readouterr().out)
+        assert (row["scorer"], row["n_events"]) == ("net", 48)
+    assert run(trained, folder / "a.h5", "--validation", folder / "b.h5", "--format", "json") == 0
+    rows = rows_of(capsys.readouterr().out)
+    assert [row["scorer"] for row in rows][:2] == ["net", "identity"]
+    assert rows[0]["n_events"] == 20
+    assert run(trained, folder / "a.h5", "--events", 10, "--format", "json") == 0
+    assert rows_of(capsys.readouterr().out)[0]["n_events"] == 8
+
+
+def test_a_sweep_writes_its_table_and_a_figure(clean, tmp_path, capsys):
+    out = tmp_path / "deep" / "table"
+    arguments = (clean, "--noise", 50, 100, "--signal", 20, "--seed", 4, "--out", out)
+    assert run(*arguments, "--retention", 0.9, "--format", "json") == 0
+    printed = rows_of(capsys.readouterr().out)
+    assert rows_of((out / "evaluation.json").read_text()) == printed
+    with (out / "evaluation.csv").open() as file:
+        assert [float(row["removal"]) for row in csv.DictReader(file)] == [
+            row["removal"] for row in printed
+        ]
+    assert [row["noise"] for row in printed] == [50] * 6 + [100] * 6
+    assert sorted(path.name for path in out.iterdir()) == [
+        "evaluation.csv",
+        "evaluation.json",
+        "removal.png",
+    ]
+    assert (out / "removal.png").read_bytes()[:4] == b"\x89PNG"
+    before = (out / "evaluation.csv").read_bytes()
+    assert run(*arguments) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert (out / "evaluation.csv").read_bytes() == before
+    assert run(*arguments, "--overwrite") == 0
+    assert "50 noise hits added to each event" in capsys.readouterr().out
+    assert (out / "evaluation.csv").read_bytes() != before
+
+
+def test_the_figure_shows_the_removal(clean, tmp_path, monkeypatch):
+    from dense_imb.curves import figure
+
+    drawn = []
+    draw = figure.draw
+    monkeypatch.setattr(
+        figure, "draw", lambda table, axes: (drawn.append(table), draw(table, axes))
+    )
+    assert run(clean, "--noise", 50, 100, "--out", tmp_path) == 0
+    (table,) = drawn
+    rows = rows_of((tmp_path / "evaluation.json").read_text())
+    wanted = tuple(100 * row["removal"] for row in rows if row["scorer"] == "hit density")
+    assert table.axis.values == (50.0, 100.0)
+    assert table["hit density"] == wanted
+    assert {curve.name for curve in table.curves} == set(BASELINES)
+
+
+def test_a_single_level_needs_no_figure(clean, tmp_path):
+    assert run(clean, "--noise", 0, "--out", tmp_path / "out") == 0
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_without_scikit_learn_a_line_says_so(folder, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    assert run(folder / "a.h5") == 0
+    assert "DBSCAN, which needs scikit-learn" in capsys.readouterr().out.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["."], "Expected a hits file behind the runs, got only ."),
+        (["a.h5", "--no-baselines"], "Expected a RUN beside `--no-baselines`"),
+        (["a.h5", "--signal", "20"], "Expected `--noise` beside `--signal`"),
+        (["a.h5", "--noise", "20"], "Expected clean events"),
+        (["a.h5", "--retention", "0"], "above 0 and up to 1, got 0.0"),
+        (["a.h5", "--events", "0"], "`n_events` to be a number of at least 1"),
+        (["missing.h5"], "No such file or directory"),
+    ],
+)
+def test_bad_input_is_one_sentence(folder, capsys, monkeypatch, arguments, sentence):  # noqa: F811
+    monkeypatch.chdir(folder)
+    n_files = len(open_hits("*.h5"))
+    assert run(*arguments) == 2
+    assert sentence in capsys.readouterr().err.splitlines()[-1]
+    assert len(open_hits("*.h5")) == n_files
+
+
+def test_a_level_is_a_whole_number(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run("a.h5", "--noise", "x")
+    assert "Expected `noise` to be a whole number, got x." in capsys.readouterr().err
+
+
+def test_a_run_that_cannot_be_opened(folder, tmp_path, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.setitem(sys.modules, "dense_imb.training", None)
+    assert run(tmp_path, folder / "a.h5") == 2
+    assert "Expected to load the trained model in" in capsys.readouterr().err
