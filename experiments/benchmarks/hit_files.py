@@ -39,7 +39,8 @@ From RAM 10,000 is reached at both batch sizes, from disk at 256 only. Hits are 
 faster than the published loop over points, and NOT 5 times faster than careful torch: 1.1 and 2.1
 times than the batched one, 0.9 and 1.25 times than frame by frame, 2.4 and 3.3 times than from
 gzip. What careful torch lacks is the rest: numbers that belong to (seed, epoch, event), the truth
-of every hit, and 5 times less memory (17 times for the visible hits). By wall clock all were 5 to 6 times slower in that run.
+of every hit, and 5 times less memory (17 times for the visible hits). By wall clock
+all were 5 to 6 times slower in that run.
 
     peak growth in MB     write    open    read    shuffled
     100,000 events         41.7    41.7    41.9    43.8     (file 162 MB)
