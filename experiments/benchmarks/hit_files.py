@@ -9,9 +9,8 @@ One core. Four tables, and runs/hit_files.json:
 - size: bytes an event of a noisy arc event (30 signal and 200 noise hits, 128 x 88 x 1000), as
   hits with their labels and as dense frames without; gzip has one frame a chunk.
 - speed: shuffled clean patterns from HDF5 to a degraded batch (B, 1, 128, 88) of times. The
-  rival does what one writes in torch on dense frames: random keys and topk for the signal,
-  scatter for the noise, maximum. All take turns in one process on the same event numbers, and
-  the rate counts CPU time, so other jobs on the machine disturb it little.
+  rivals (dense_rivals.py) do what one writes in torch on dense frames. All take turns in one
+  process on the same event numbers, and the rate counts CPU time: other jobs disturb it little.
 - memory: how much a process grows beyond its imports while it writes, opens (with validation),
   reads and shuffles a file of 100,000 and of 1,000,000 noisy events; needs 2 GB of disk.
 - timepix: real tracks of a pixel detector + 200 noise hits, at DENSE_IMB_DATA/
@@ -40,7 +39,8 @@ From RAM 10,000 is reached at both batch sizes, from disk at 256 only. Hits are 
 faster than the published loop over points, and NOT 5 times faster than careful torch: 1.1 and 2.1
 times than the batched one, 0.9 and 1.25 times than frame by frame, 2.4 and 3.3 times than from
 gzip. What careful torch lacks is the rest: numbers that belong to (seed, epoch, event), the truth
-of every hit, 14 to 55 times less memory. By wall clock all were 4 to 6 times slower in that run.
+of every hit, and 5 times less memory (17 times for the visible hits). By wall clock
+all were 5 to 6 times slower in that run.
 
     peak growth in MB     write    open    read    shuffled
     100,000 events         41.7    41.7    41.9    43.8     (file 162 MB)
@@ -77,6 +77,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # rates are those of one core
 import h5py
 import numpy as np
 import torch
+from dense_rivals import N_NOISE, N_SIGNAL, by_frames, by_points, in_batches
 from hit_baselines import measure, tried
 from torch import Tensor
 
@@ -97,7 +98,7 @@ from dense_imb.hits.baselines import BlurredHits, DBSCANScorer, HitDensity, Iden
 from dense_imb.hits.frames import visible
 
 SECTIONS = ("size", "speed", "memory", "timepix")
-N_SIGNAL, N_NOISE, SEED = 30, 200, 0
+SEED = 0
 DEGRADATION = Degradation(signal=N_SIGNAL, noise=N_NOISE)
 BATCHES = (64, 256)
 ANY_TIME = 1e6  # a reach beyond all values: a Timepix counts charge, not time
@@ -160,48 +161,6 @@ def sizes(folder: Path, n_events: int) -> list[Row]:
     return [
         {"file": name, "bytes_per_event": n, "times_hits": n / ours} for name, n in n_bytes.items()
     ]
-
-
-def in_batches(frame: Tensor, generator: torch.Generator) -> Tensor:
-    """Degraded frames (B, 1, H, W) of filled ones: the best that plain torch can do."""
-    flat = frame.flatten(1)  # (B, n_pixels)
-    key = torch.rand(flat.shape, generator=generator).masked_fill_(flat == 0, -1.0)
-    chosen = key.topk(N_SIGNAL, dim=1).indices
-    signal = torch.zeros_like(flat).scatter_(1, chosen, flat.gather(1, chosen))
-    shape = (len(flat), N_NOISE)
-    pixel = torch.randint(flat.shape[1], shape, generator=generator)
-    t = torch.randint(1, 1001, shape, generator=generator).to(flat.dtype)
-    noise = torch.zeros_like(flat).scatter_reduce_(1, pixel, t, "amax")
-    return torch.maximum(signal, noise).reshape(frame.shape)
-
-
-def by_points(frame: Tensor, generator: torch.Generator) -> Tensor:
-    """The same one frame and one noise hit after the other, as published code does it."""
-    degraded = torch.zeros_like(frame)
-    height, width = frame.shape[2:]
-    for clean, noisy in zip(frame[:, 0], degraded[:, 0], strict=True):
-        lit = clean.nonzero()
-        for y, x in lit[torch.randperm(len(lit), generator=generator)[:N_SIGNAL]]:
-            noisy[y, x] = clean[y, x]
-        xs = torch.randint(width, (N_NOISE,), generator=generator).tolist()
-        ys = torch.randint(height, (N_NOISE,), generator=generator).tolist()
-        ts = torch.randint(1, 1001, (N_NOISE,), generator=generator).tolist()
-        for x, y, t in zip(xs, ys, ts, strict=True):
-            noisy[y, x] = max(float(noisy[y, x]), t)
-    return degraded
-
-
-def by_frames(frame: Tensor, generator: torch.Generator) -> Tensor:
-    """The same one frame after the other, without a loop over its hits."""
-    degraded = torch.zeros_like(frame)
-    for clean, noisy in zip(frame.flatten(1), degraded.flatten(1), strict=True):
-        lit = clean.nonzero()[:, 0]
-        chosen = lit[torch.randperm(len(lit), generator=generator)[:N_SIGNAL]]
-        noisy[chosen] = clean[chosen]
-        pixel = torch.randint(len(clean), (N_NOISE,), generator=generator)
-        t = torch.randint(1, 1001, (N_NOISE,), generator=generator).to(clean.dtype)
-        noisy.scatter_reduce_(0, pixel, t, "amax")
-    return degraded
 
 
 def contestants(folder: Path, n_events: int) -> dict[str, Get]:

@@ -98,7 +98,7 @@ def hit_files(monkeypatch):
     import hit_files
 
     yield hit_files
-    for name in ("hit_files", "hit_baselines"):
+    for name in ("hit_files", "hit_baselines", "dense_rivals"):
         sys.modules.pop(name)
 
 
