@@ -225,7 +225,6 @@ def test_a_package_that_a_network_of_monai_lacks_is_named(monkeypatch):
             raise ImportError("from einops (No module named 'einops').\n\nFor details ...")
 
     monkeypatch.setattr(monai.networks.nets, "UNETR", UNETR)
-    with pytest.raises(
-        ImportError, match=r"^monai:UNETR needs another package .*'einops'.*[^\n]*$"
-    ):
+    with pytest.raises(ImportError, match="another package, .*'einops'") as refusal:
         build_model("monai:UNETR", **CHANNELS)
+    assert "\n" not in str(refusal.value)
