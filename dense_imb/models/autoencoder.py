@@ -85,7 +85,7 @@ class Autoencoder(nn.Module):
 
     def decode(self, code: Tensor) -> Tensor:
         """Codes (B, latent) as frames."""
-        # channels last is half the time on a CPU
+        # the layout that a CPU convolves faster in
         pixels = self.spread(code).contiguous(memory_format=torch.channels_last)
         return crop_frames(self.output(self.up(pixels)), self.frame)
 

@@ -132,7 +132,7 @@ def monai_network(
         built = network(**own, **arguments)
     except ImportError as error:  # MONAI's networks with attention need einops
         reason = str(error).partition("\n")[0]
-        raise ImportError(f"{label} needs another package ({reason}) Install that one.") from error
+        raise ImportError(f"{label} needs another package, to be installed: {reason}") from error
     return Padded(
         built,
         multiple=multiple,

@@ -94,7 +94,7 @@ class FastUNet(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         check_frames("FastUNet", frames, self.in_channels)
         size = frames.shape[2:]
-        # channels last is two thirds of the time on a CPU; as the layout of what flows and not
+        # channels last is seven tenths of the time on a CPU; as the layout of what flows and not
         # of the weights, which DDP and safetensors want contiguous
         whole = pad_frames(frames, padded_size(size, self._multiple))
         whole = whole.contiguous(memory_format=torch.channels_last)

@@ -221,11 +221,10 @@ def test_a_package_that_a_network_of_monai_lacks_is_named(monkeypatch):
     import monai.networks.nets
 
     class UNETR(torch.nn.Module):
-        def __init__(self, in_channels, out_channels):
+        def __init__(self, in_channels, out_channels, hidden_size, mlp_dim):
             raise ImportError("from einops (No module named 'einops').\n\nFor details ...")
 
     monkeypatch.setattr(monai.networks.nets, "UNETR", UNETR)
-    with pytest.raises(
-        ImportError, match=r"^monai:UNETR needs another package .*'einops'.*[^\n]*$"
-    ):
+    with pytest.raises(ImportError, match="another package, .*'einops'") as refusal:
         build_model("monai:UNETR", **CHANNELS)
+    assert "\n" not in str(refusal.value)
