@@ -22,8 +22,9 @@ FLOORS = (
     {"hits"},
     {"data"},
     {"curves"},
-    {"inspection", "report", "training"},
-    {"integrations"},
+    {"inspection", "training"},
+    {"report"},
+    {"demo", "integrations"},
     {"cli"},
 )
 # arrows that the floors would allow and the design does not

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from dense_imb import __version__
-from dense_imb.cli import curves, denoise, evaluate, inspect, losses, simulate, train
+from dense_imb.cli import curves, demo, denoise, evaluate, inspect, losses, simulate, train
 from dense_imb.cli._parser import Parser
 from dense_imb.cli._script import guarded
 
 # each has `make_parser`, `run` and one line of help, `SUMMARY`
 _COMMANDS: dict[str, ModuleType] = {
     "curves": curves,
+    "demo": demo,
     "denoise": denoise,
     "evaluate": evaluate,
     "inspect": inspect,

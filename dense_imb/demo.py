@@ -1,0 +1,142 @@
+"""The main job from end to end: simulate, train, compare, denoise, report."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm.auto import tqdm
+
+from dense_imb.config import DataConfig, OptimizerConfig, TrainConfig
+from dense_imb.data.simulated import write_simulated
+from dense_imb.hits import (
+    Degradation,
+    available_baselines,
+    degrade,
+    evaluate,
+    mask_file,
+    open_hits,
+)
+from dense_imb.hits.masking import MaskedFile, masking_of
+from dense_imb.hits.table import Evaluation
+from dense_imb.training import Run, open_run, train
+
+SIGNAL, NOISE = 30, 200
+STEPS = 400
+
+
+class Demo(NamedTuple):
+    """What the demo made."""
+
+    evaluation: Evaluation
+    masked: MaskedFile | None  # None where an earlier demo had done it
+    run: Run
+    seconds: float
+
+
+def demo(
+    folder: str | os.PathLike[str],
+    *,
+    events: int = 12_000,
+    test_events: int = 2000,
+    steps: int = STEPS,
+    seed: int = 0,
+    is_quiet: bool = False,
+    say: Callable[[str], object] = print,
+) -> Demo:
+    """Simulate the arc task, train on it, compare with the baselines, denoise a held-out file.
+
+    What is in the folder already is not made again, so a demo that was stopped goes on.
+
+    Args:
+        folder: for the data and the run.
+        events: clean patterns to train and validate on.
+        test_events: noisy events held out, scored and denoised.
+        steps: of the training.
+        seed: of all randomness.
+        is_quiet: no progress bars.
+        say: told what happens.
+    """
+    start = time.monotonic()
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    clean, raw, denoised = (folder / name for name in ("clean.h5", "raw.h5", "denoised.h5"))
+
+    say(f"1/5 simulate {events} clean patterns and {test_events} raw events: {NOISE} noise hits")
+    _simulate(clean, events, seed, None, is_quiet)
+    _simulate(raw, test_events, seed + 1, Degradation(signal=SIGNAL, noise=NOISE), is_quiet)
+
+    say(f"2/5 train a FastUNet on lit pixels, {steps} steps")
+    config = recipe(str(clean), steps=steps, seed=seed)
+    run = train(config, folder / "run", resume=True, is_quiet=is_quiet)
+
+    say("3/5 compare with the baselines, thresholds from validation events")
+    scorer = run.scorer()
+    baselines, _ = available_baselines()
+    validation = degrade(
+        open_hits(clean)[-1000:],
+        Degradation(signal=SIGNAL, noise=NOISE),
+        seed=seed + 2,
+    )
+    with _bar("evaluate", is_quiet) as advance:
+        evaluation = evaluate(
+            [scorer, *baselines], validation, open_hits(raw), progress=advance
+        )
+    evaluation.save(folder / "evaluation.json")
+    say(evaluation.text())
+
+    say("4/5 denoise the raw file")
+    point = run.operating_point()
+    masked = None
+    if not (denoised.exists() and masking_of(open_hits(denoised)) is not None):
+        with _bar("denoise", is_quiet) as advance:
+            masked = mask_file(raw, denoised, scorer, point, progress=advance)
+    if masked is not None:
+        say(masked_text(masked))
+
+    say("5/5 report")
+    say(f"{denoised}: every raw hit with its score, and whether to keep it")
+    seconds = time.monotonic() - start
+    say(f"done in {seconds:.0f} s")
+    return Demo(evaluation, masked, open_run(folder / "run"), seconds)
+
+
+def recipe(train_file: str, *, steps: int, seed: int = 0) -> TrainConfig:
+    """The config of the demo's run."""
+    return TrainConfig(
+        data=DataConfig(
+            train=[train_file],
+            signal=SIGNAL,
+            noise=NOISE,
+            validation_events=1000,
+        ),
+        optimizer=OptimizerConfig(learning_rate=3e-3),
+        loss="CrossEntropyLoss(balance={})",
+        steps=steps,
+        batch_size=64,
+        validate_every=max(steps // 4, 1),
+        seed=seed,
+    )
+
+
+def _simulate(
+    path: Path, n: int, seed: int, degradation: Degradation | None, is_quiet: bool
+) -> None:
+    if path.exists():
+        with open_hits(path, in_memory=False) as there:
+            if len(there) == n:
+                return
+    write_simulated(
+        path, n, pattern="arc", seed=seed, degradation=degradation, progress=not is_quiet
+    )
+
+
+@contextmanager
+def _bar(what: str, is_quiet: bool) -> Iterator[Callable[[int], object]]:
+    with tqdm(desc=what, unit="event", disable=is_quiet, leave=False) as bar:
+        yield bar.update
+
