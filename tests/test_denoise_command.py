@@ -162,6 +162,14 @@ def test_overwrite_replaces_denoised_files(folder, tmp_path):
         assert masking_of(hits).scorer == "identity"
 
 
+def test_overwrite_replaces_nothing_foreign(folder, tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("precious")
+    arguments = ("blank", folder / "a.h5", tmp_path / "notes.txt", "--threshold", 0.5)
+    assert run(*arguments, "--overwrite") == 2
+    assert "to replace a denoised file" in capsys.readouterr().err
+    assert (tmp_path / "notes.txt").read_text() == "precious"
+
+
 def test_dbscan_without_scikit_learn_says_the_cure(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "sklearn", None)
     assert run("dbscan", folder / "a.h5", tmp_path / "x.h5", "--threshold", 0.5) == 2

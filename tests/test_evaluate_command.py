@@ -78,6 +78,19 @@ def test_a_sweep_writes_its_table_and_a_figure(clean, tmp_path, capsys):
     assert (out / "evaluation.csv").read_bytes() != before
 
 
+def test_a_sweep_does_what_its_options_say(clean, capsys):
+    found = {}
+    common = (clean, "--noise", 50, "--format", "json")
+    for option in ((), ("--signal", 20), ("--seed", 1), ("--validation", clean)):
+        assert run(*common, *option) == 0
+        row = rows_of(capsys.readouterr().out)[0]
+        row.pop("events_per_second")
+        found[option] = row
+    assert found["--signal", 20]["n_signal"] < 20 * 16 < found[()]["n_signal"] <= 30 * 16
+    assert found["--validation", clean]["n_events"] == 20
+    assert found["--seed", 1] != found[()]
+
+
 def test_the_figure_shows_the_removal(clean, tmp_path, monkeypatch):
     from dense_imb.curves import figure
 

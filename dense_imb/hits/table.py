@@ -107,8 +107,7 @@ class Evaluation:
         writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
         writer.writeheader()
         for row in self.rows:
-            cells = {name: _finite_or_none(value) for name, value in row.items()}
-            writer.writerow({n: "" if cell is None else cell for n, cell in cells.items()})
+            writer.writerow({name: _finite_or_none(value) for name, value in row.items()})
         return text.getvalue()
 
     def save(self, path: str | os.PathLike[str]) -> None:

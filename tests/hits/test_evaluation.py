@@ -132,6 +132,15 @@ def test_thresholds_are_chosen_on_validation_and_scored_on_test(batch_size: int)
     assert point.threshold == row["threshold"]
 
 
+def test_hidden_hits_choose_no_threshold() -> None:
+    column = np.repeat(np.arange(10), 2)
+    t = np.tile([999, 1], 10)  # each pixel shows the later of its hits
+    label = np.ones(20, np.int64)
+    events = Events(Geometry(10, 1, 1000), np.array([0, 20]), column, 0 * column, t, label)
+    assert evaluate([Ranked()], events, events)["ranked"]["threshold"] > 0.9
+    assert choose_point(Ranked(), events).n_signal == 10
+
+
 def test_without_validation_every_fifth_event_chooses() -> None:
     events = some(53, 3)
     fifth = [i for i in range(53) if i % 5 == 0]

@@ -331,6 +331,12 @@ def test_an_output_of_something_else_is_refused(raw: Path, tmp_path: Path, only_
     with pytest.raises(FileExistsError, match="to hold the hits of"):
         mask_files(source, clean, Stub(), POINT, only_kept=only_kept)
     mask_files(source, clean, Stub(), POINT, only_kept=only_kept, overwrite=True)
+    for n_events in (20, 21):
+        write(source, replace(bare(n_events), event={}), overwrite=True)
+        if n_events == 20:
+            mask_files(source, clean, Stub(), POINT, only_kept=only_kept, overwrite=True)
+    with pytest.raises(FileExistsError, match="to hold the hits of"):
+        mask_files(source, clean, Stub(), POINT, only_kept=only_kept)
     (clean / "1.h5").write_bytes((raw / "1.h5").read_bytes())
     with pytest.raises(FileExistsError, match="got a file of another kind"):
         mask_files(raw / "1.h5", clean, Stub(), POINT)
