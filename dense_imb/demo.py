@@ -18,10 +18,10 @@ from dense_imb.hits import (
     available_baselines,
     degrade,
     evaluate,
-    mask_file,
+    mask_files,
     open_hits,
 )
-from dense_imb.hits.masking import MaskedFile, masking_of
+from dense_imb.hits.masking import MaskedFile
 from dense_imb.hits.table import Evaluation
 from dense_imb.training import Run, open_run, train
 
@@ -33,7 +33,7 @@ class Demo(NamedTuple):
     """What the demo made."""
 
     evaluation: Evaluation
-    masked: MaskedFile | None  # None where an earlier demo had done it
+    masked: MaskedFile
     run: Run
     seconds: float
 
@@ -64,7 +64,7 @@ def demo(
     start = time.monotonic()
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    clean, raw, denoised = (folder / name for name in ("clean.h5", "raw.h5", "denoised.h5"))
+    clean, raw = folder / "clean.h5", folder / "raw.h5"
 
     say(f"1/5 simulate {events} clean patterns and {test_events} raw events: {NOISE} noise hits")
     _simulate(clean, events, seed, None, is_quiet)
@@ -83,23 +83,19 @@ def demo(
         seed=seed + 2,
     )
     with _bar("evaluate", is_quiet) as advance:
-        evaluation = evaluate(
-            [scorer, *baselines], validation, open_hits(raw), progress=advance
-        )
+        evaluation = evaluate([scorer, *baselines], validation, open_hits(raw), progress=advance)
     evaluation.save(folder / "evaluation.json")
     say(evaluation.text())
 
     say("4/5 denoise the raw file")
-    point = run.operating_point()
-    masked = None
-    if not (denoised.exists() and masking_of(open_hits(denoised)) is not None):
-        with _bar("denoise", is_quiet) as advance:
-            masked = mask_file(raw, denoised, scorer, point, progress=advance)
-    if masked is not None:
-        say(masked_text(masked))
+    with _bar("denoise", is_quiet) as advance:
+        (masked,) = mask_files(
+            raw, folder / "denoised", scorer, run.operating_point(), progress=advance
+        )
+    say(masked.summary())
 
     say("5/5 report")
-    say(f"{denoised}: every raw hit with its score, and whether to keep it")
+    say(f"{masked.path}: every raw hit with its score, and whether to keep it")
     seconds = time.monotonic() - start
     say(f"done in {seconds:.0f} s")
     return Demo(evaluation, masked, open_run(folder / "run"), seconds)
@@ -139,4 +135,3 @@ def _simulate(
 def _bar(what: str, is_quiet: bool) -> Iterator[Callable[[int], object]]:
     with tqdm(desc=what, unit="event", disable=is_quiet, leave=False) as bar:
         yield bar.update
-

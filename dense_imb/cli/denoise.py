@@ -10,7 +10,6 @@ from jsonargparse import Namespace
 from dense_imb.cli._parser import Parser
 
 if TYPE_CHECKING:  # --help must not wait for torch
-    from dense_imb.hits import MaskedFile
     from dense_imb.hits.baselines import Scorer
     from dense_imb.metrics import OperatingPoint
 
@@ -87,7 +86,7 @@ def run(options: Namespace) -> None:
         else:
             done = [mask_file(sources, options.files[1], scorer, point, **common)]
     for one in done:
-        print(_summary(one))
+        print(one.summary())
 
 
 def _check_pair(options: Namespace) -> None:
@@ -149,18 +148,3 @@ def _scorer_and_point(options: Namespace) -> tuple[Scorer, OperatingPoint | floa
         )
     point: OperatingPoint = run.operating_point(options.retention)
     return scorer, point
-
-
-def _summary(done: MaskedFile) -> str:
-    share = f" ({100 * done.n_kept / done.n_hits:.1f} %)" if done.n_hits else ""
-    sentence = f"{done.path}: {done.n_events:,} events, {done.n_hits:,} hits, {done.n_kept:,} kept"
-    sentence += share + (", finished before" if done.is_skipped else "")
-    if done.scores is None:
-        return sentence
-    found = done.scores.scores()
-    names = {"retention": "of the signal kept", "removal": "of the noise removed"}
-    names |= {"purity": "purity"}
-    measured = [
-        f"{100 * found[n]:.1f} % {said}" for n, said in names.items() if found[n] == found[n]
-    ]
-    return "; ".join([sentence, *measured])

@@ -63,6 +63,23 @@ class MaskedFile:
     scores: HitScores | None = None
     is_skipped: bool = False
 
+    def summary(self) -> str:
+        """One line for people."""
+        share = f" ({100 * self.n_kept / self.n_hits:.1f} %)" if self.n_hits else ""
+        sentence = (
+            f"{self.path}: {self.n_events:,} events, {self.n_hits:,} hits, {self.n_kept:,} kept"
+        )
+        sentence += share + (", finished before" if self.is_skipped else "")
+        if self.scores is None:
+            return sentence
+        found = self.scores.scores()
+        names = {"retention": "of the signal kept", "removal": "of the noise removed"}
+        names |= {"purity": "purity"}
+        measured = [
+            f"{100 * found[n]:.1f} % {said}" for n, said in names.items() if found[n] == found[n]
+        ]
+        return "; ".join([sentence, *measured])
+
 
 def score_events(scorer: Scorer, events: Events) -> Tensor:
     """The scorer's score of each hit, (n_hits,) float32 in [0, 1] on the CPU, checked."""
