@@ -29,7 +29,8 @@ from dense_imb.statistics import ClassStatistics
 _LARGEST_FRAME = 1 << 26  # pixels: the hit map of one takes 0.5 GB
 _HITS_AT_ONCE, _PIXELS_AT_ONCE = 1 << 18, 1 << 25
 _MOST_LABELS = 257  # empty, and what uint8 holds
-_FOR_QUALITY = 256  # frames for SSIM, which costs 100 times all the rest
+# for SSIM, which costs far more than all the rest
+_FRAMES_FOR_QUALITY, _PIXELS_FOR_QUALITY = 256, 1 << 22
 _SSIM_SIDE = 11
 _SAMPLES = 2
 GAP = 0.5  # values of frames: 0 empty, hits from here to 1
@@ -72,9 +73,7 @@ def inspect_hits(
             for part in _parts(chosen, hits):
                 counts.add(hits[part])
                 bar.update(len(part))
-        spread = chosen[np.unique(np.linspace(0, max(len(chosen) - 1, 0), _FOR_QUALITY).round())
-                        .astype(np.int64)] if len(chosen) else chosen  # fmt: skip
-        quality = _quality(hits, spread)
+        quality = _quality(hits, chosen)
         columns = sorted(set(hits.columns) - {"/event/offset", "/hit/x", "/hit/y", "/hit/t"})
         about = {
             "kind": "hits",
@@ -309,14 +308,15 @@ class _Counts:
 
 def _quality(hits: HitsFile | HitsFiles, chosen: NDArray[np.int64]) -> dict[str, Any]:
     """PSNR and SSIM of a blank frame and of the input; the target is the input without noise."""
-    side = min(hits.geometry.width, hits.geometry.height)
-    if len(chosen) == 0 or side < _SSIM_SIDE:
+    size = hits.geometry.width * hits.geometry.height
+    n_frames = min(len(chosen), _FRAMES_FOR_QUALITY, _PIXELS_FOR_QUALITY // size)
+    if n_frames == 0 or min(hits.geometry.width, hits.geometry.height) < _SSIM_SIDE:
         return {"frames": 0}
+    spread = chosen[np.linspace(0, len(chosen) - 1, n_frames).round().astype(np.int64)]
     quality = ImageQuality(data_range=1.0)
-    per_part = max(1, min(16, (1 << 21) // (hits.geometry.width * hits.geometry.height)))
-    n_frames = 0
-    for start in range(0, min(len(chosen), _FOR_QUALITY), per_part):
-        events = hits[chosen[start : start + per_part]]
+    at_once = max(1, (1 << 18) // size)
+    for start in range(0, n_frames, at_once):
+        events = hits[spread[start : start + at_once]]
         raster = rasterise(events)
         given = gap(raster.frame, hits.geometry.time_steps, GAP)
         target = given
@@ -325,7 +325,6 @@ def _quality(hits: HitsFile | HitsFiles, chosen: NDArray[np.int64]) -> dict[str,
             noise = rasterise(events.select(is_noise), "count").frame
             target = given.masked_fill(noise > 0, 0.0)
         quality.update(torch.zeros_like(target), target, measured=given)
-        n_frames += len(events)
     rows = quality.rows()
     return {"frames": n_frames, "blank": rows["blank"], "input": rows["input"]}
 

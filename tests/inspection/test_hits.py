@@ -142,6 +142,13 @@ def test_frames_smaller_than_the_window_and_single_steps(tmp_path):
     assert found.numbers["quality"] == {"frames": 0}
 
 
+def test_large_frames_are_not_waited_for(tmp_path):
+    for side, n_frames in ((1500, 1), (2100, 0)):
+        frame = Geometry(width=side, height=side, time_steps=10)
+        path = write(tmp_path / f"{side}.h5", events_of(frame, [0, 1, 2], [0, 9], [1, 9], [1, 2]))
+        assert look(path).numbers["quality"]["frames"] == n_frames
+
+
 def test_times_may_be_floats(tmp_path):
     events = random_events(20)
     moved = replace(events, t=np.clip(events.t + np.float32(0.25), 1, 50).astype(np.float32))
