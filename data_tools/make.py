@@ -74,6 +74,10 @@ def run(options: Namespace) -> None:
                 f"{settings[differ[0]]}; choose another folder or pass --overwrite."
             )
     folder.mkdir(parents=True, exist_ok=True)
+    if options.overwrite:  # a stop in the middle leaves no file of other settings
+        for part in PARTS:
+            for suffix in ("", "_noisy"):
+                (folder / f"{part}{suffix}.h5").unlink(missing_ok=True)
     write_whole(recipe, lambda path: path.write_text(json.dumps(settings, indent=1) + "\n"))
     first_event = 0
     for part in PARTS:
@@ -81,7 +85,7 @@ def run(options: Namespace) -> None:
             path = folder / f"{part}{suffix}.h5"
             if options[part] == 0:
                 continue
-            if path.exists() and not options.overwrite:
+            if path.exists():
                 with HitsFile(path, in_memory=False) as made:
                     if len(made) != options[part] or made.geometry != geometry:
                         raise ValueError(
@@ -100,7 +104,6 @@ def run(options: Namespace) -> None:
                 patterns_per_event=options.patterns_per_event,
                 n_photons=options.photons,
                 degradation=degradation,
-                overwrite=options.overwrite,
             )
             print(f"{path}: {writer.n_events} events, {writer.n_hits} hits")
         first_event += options[part]

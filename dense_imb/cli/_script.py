@@ -20,8 +20,9 @@ def guarded(program: str, action: Callable[[], int | None]) -> int:
         return 0
     except (ValueError, TypeError, OSError, ImportError) as problem:
         sentence = str(problem)
-        if isinstance(problem, OSError) and problem.filename and problem.strerror:
-            sentence = f"{problem.strerror}: {problem.filename}."
+        if isinstance(problem, OSError) and problem.strerror:  # without "[Errno 28]"
+            where = f": {problem.filename}" if problem.filename else ""
+            sentence = f"{problem.strerror.rstrip('.')}{where}."
         print(f"{program}: error: {sentence}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -89,7 +89,10 @@ def to_hits(
                 bar.update(len(events))
                 first += len(events)
 
-    if time_steps is None:
+    if time_steps is None and math.isfinite(source.largest_time or math.nan):
+        time_steps = max(1, math.ceil((source.largest_time or 0) * time_scale + time_offset))
+        time_steps = min(time_steps, _MOST_STEPS)  # the sentence about a time says more
+    elif time_steps is None:
         largest = max((_largest(e.t) for e in batches(_MOST_STEPS, "find the times")), default=1)
         time_steps = max(1, math.ceil(largest))
     geometry = Geometry(*size, time_steps, x_mm, y_mm, t_ns)

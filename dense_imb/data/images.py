@@ -71,6 +71,8 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[Any]:
             with Image.open(source) as image:
                 if image.width * image.height > _LARGEST:
                     raise ValueError(f"it declares {image.width} x {image.height} pixels")
+                if image.format == "TIFF" and (n_pages := getattr(image, "n_frames", 1)) > 1:
+                    raise ValueError(f"{n_pages} pages; save each as a file of its own")
                 pixels = np.asarray(image)
     except (UnidentifiedImageError, ValueError, EOFError, SyntaxError) as problem:
         raise ValueError(f"Expected an image in {source}, got {problem}.") from problem

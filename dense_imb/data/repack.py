@@ -70,6 +70,8 @@ def repack(
 ) -> list[str]:
     """Write an HDF5 file again with its frames one a chunk; values and other data sets stay.
 
+    Groups without data sets are not carried.
+
     Args:
         path: the file; its dangers are refused before data is read.
         target: the new file, which may be the same with `overwrite`.
@@ -134,7 +136,7 @@ def _copy(new: Any, name: str, dataset: Any, target: Path, progress: bool) -> No
             new.create_dataset(name, data=dataset[()])
             return
         copied = new.create_dataset(
-            name, dataset.shape, dataset.dtype, chunks=dataset.chunks,
+            name, dataset.shape, dataset.dtype, maxshape=dataset.maxshape, chunks=dataset.chunks,
             compression="gzip" if dataset.compression else None,
         )  # fmt: skip
     else:
@@ -154,7 +156,7 @@ def _blocks(dataset: Any) -> Iterator[slice]:
     """Rows that are read together: whole chunks, as many as the memory is meant for."""
     row = max(1, dataset.dtype.itemsize * math.prod(dataset.shape[1:]))
     step = max(1, BATCH_BYTES // row)
-    if dataset.chunks and dataset.chunks[0] * row <= 8 * BATCH_BYTES:
+    if dataset.chunks and dataset.chunks[0] * row <= 32 * BATCH_BYTES:
         step = max(step // dataset.chunks[0], 1) * dataset.chunks[0]
     for start in range(0, len(dataset), step):
         yield slice(start, min(start + step, len(dataset)))

@@ -35,6 +35,13 @@ def test_a_palette_gives_its_indices(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "mask.png"), [[0, 2], [1, 2]])
 
 
+def test_pages_are_refused_and_not_lost(tmp_path):
+    first, second = (Image.fromarray(np.full((2, 3), k, np.uint8)) for k in (1, 2))
+    first.save(tmp_path / "a.tif", save_all=True, append_images=[second])
+    with pytest.raises(ValueError, match=r"an image in .*a\.tif, got 2 pages; save each"):
+        read_image(tmp_path / "a.tif")
+
+
 def test_what_is_no_image_is_named(tmp_path):
     (tmp_path / "a.png").write_bytes(b"not an image")
     with pytest.raises(ValueError, match=r"Expected an image in .*a\.png"):

@@ -20,6 +20,7 @@ def slow(tmp_path):
         file["a"].attrs["story"] = "of variable length"
         file["a/frames"].attrs["scale"] = 2.5
         file["run"] = np.arange(600)
+        file.create_dataset("grown", shape=(3,), maxshape=(None,), chunks=(100,), data=[1, 2, 3])
         file["version"] = 3
         file["names"] = ["one", "two"]
         file.attrs["year"] = 2015
@@ -45,6 +46,7 @@ def test_one_frame_a_chunk_and_the_same_values(slow, tmp_path):
         assert np.array_equal(file["a/frames"][:], TIME)
         assert file["a/frames"].dtype == TIME.dtype
         assert np.array_equal(file["run"][:], np.arange(600))
+        assert file["grown"][:].tolist() == [1, 2, 3]
         assert file["version"][()] == 3
         assert file["a"].attrs["detector"] == b"B06"
         assert file["a/frames"].attrs["scale"] == 2.5

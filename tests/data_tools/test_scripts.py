@@ -118,6 +118,20 @@ def test_make_resumes_and_parts_share_no_event(tmp_path, capsys):
     assert not np.array_equal(HitsFile(tmp_path / "test.h5")[:].x, events[2].x)
 
 
+def test_a_stopped_overwrite_leaves_no_file_of_the_old_settings(tmp_path, monkeypatch):
+    arguments = [tmp_path, "--train", 2, "--validation", 1, "--test", 1, "--photons", 100]
+    assert run("make", *arguments, "--seed", 1) == 0
+    old = HitsFile(tmp_path / "test.h5")[:]
+    from dense_imb.data import simulated
+
+    monkeypatch.setattr(simulated, "simulate", lambda *a, **k: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run("make", *arguments, "--seed", 2, "--overwrite")
+    monkeypatch.undo()
+    assert run("make", *arguments, "--seed", 2) == 0
+    assert not np.array_equal(HitsFile(tmp_path / "test.h5")[:].x, old.x)
+
+
 def test_make_refuses_before_it_writes(tmp_path, capsys):
     for wrong in (["--pattern", "crss"], ["--train", -1], ["--noise", -2], ["--width", 0]):
         assert run("make", tmp_path / "new", *wrong) == 2

@@ -60,8 +60,9 @@ def hdf5_hits_source(
                 raise ValueError(
                     f"Expected a data set `{place}` in {path}, got only {', '.join(known)}."
                 )
-            if known[place.strip("/")].dtype.kind not in "biuf":
-                raise ValueError(f"Expected numbers in `{place}` of {path}, got others.")
+            column = known[place.strip("/")]
+            if column.dtype.kind not in "biuf" or column.ndim == 0:
+                raise ValueError(f"Expected rows of numbers in `{place}` of {path}, got others.")
         rows = known[offset.strip("/")]
         if rows.dtype.kind not in "iu" or rows.ndim != 1:
             raise ValueError(
@@ -140,7 +141,7 @@ class _Frames:
         # a chunk of many frames is unpacked once, unless it is too large to be held
         rows = dataset.chunks[0] if dataset.chunks else 1
         frame = 8 * math.prod(dataset.shape[1:])
-        self.n_at_once = rows if rows * frame <= 8 * BATCH_BYTES else 1
+        self.n_at_once = rows if rows * frame <= 32 * BATCH_BYTES else 1
 
     def __getitem__(self, rows: slice) -> Any:
         with open_datasets(self.path) as known, told(Path(self.path), self.place):

@@ -26,7 +26,8 @@ def csv_source(
     """Hits of a table with a header line, one hit a row, the rows of an event together.
 
     Event numbers never decrease; they are kept as the event column `event_id`. Further columns
-    are kept with the hits. The file is read twice and never held.
+    are kept with the hits. The file is read twice, first for the
+    types of its columns, and never held.
 
     Args:
         path: columns between commas, semicolons, tabs or blanks.
@@ -34,7 +35,7 @@ def csv_source(
         event_columns: further columns with one value an event, `run` say.
     """
     table = _CSV(Path(path), dict(columns or {}), list(event_columns))
-    return Source(str(path), table.batches)
+    return Source(str(path), table.batches, largest_time=table.largest_time)
 
 
 class _CSV:
@@ -70,7 +71,9 @@ class _CSV:
     def _find_types(self) -> np.dtype[Any]:
         is_whole = dict.fromkeys(self.names, True)
         largest = dict.fromkeys(self.names, 0.0)
+        self.largest_time: float | None = None
         for table in self._tables():
+            self.largest_time = max(self.largest_time or 0.0, float(table["t"].max()))
             for name, column in table.items():
                 is_whole[name] &= bool((column == np.floor(column)).all())
                 largest[name] = max(largest[name], float(np.abs(column).max()))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dense_imb.hits import Events, Geometry
 
-BATCH_BYTES = 32 << 20  # of frames or columns, read at a time
+BATCH_BYTES = 8 << 20  # of frames or columns, read at a time
 BATCH_HITS = 1 << 18
 
 
@@ -25,6 +25,7 @@ class Source:
             not checked against it.
         width, height: of the frame, where the format knows them.
         n_events: where known before reading.
+        largest_time: where known before reading.
         n_labels_lost: labelled pixels without a hit, counted while reading.
     """
 
@@ -33,6 +34,7 @@ class Source:
     width: int | None = None
     height: int | None = None
     n_events: int | None = None
+    largest_time: float | None = None
     n_labels_lost: int = 0
 
 
