@@ -1,0 +1,174 @@
+"""Train the rows of a table, each with several seeds, and print what they scored.
+
+    python experiments/run_table.py experiments/losses.yaml
+    python experiments/run_table.py experiments/losses.yaml --steps 2000 --size 128x88   # full size
+    python experiments/run_table.py experiments/losses.yaml --rows acb_mse_lit --seeds 0
+
+A table is a YAML file: the question, the simulated data, the config that all rows share (as of
+`dense-imb train`) and, for each row, what differs. A row and seed that is done is not done again,
+and one that was stopped goes on, so the command can be repeated until the table is whole. Every
+run is a folder of `dense-imb train`, with its report.
+
+Thresholds come from the run's validation events; scores are of other events, the same for all
+rows of a seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from dense_imb._files import write_whole
+from dense_imb.data.simulated import write_simulated
+from dense_imb.hits import Degradation, Geometry, degrade, open_hits
+from dense_imb.hits.evaluation import available_baselines, evaluate
+from dense_imb.training import train
+from dense_imb.training.build import config_from
+
+SCORES = ("removal_at_95", "removal_at_97", "removal_at_99", "auc", "retention_at_half")
+FIRST_TEST = 10_000_000  # events of a seed that no training file reaches
+
+
+def nested(flat: dict[str, Any]) -> dict[str, Any]:
+    """{"model.output": x} -> {"model": {"output": x}}"""
+    result: dict[str, Any] = {}
+    for name, value in flat.items():
+        *path, last = name.split(".")
+        place = result
+        for part in path:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return result
+
+
+def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    both = dict(below)
+    for name, value in above.items():
+        is_group = isinstance(value, dict) and isinstance(both.get(name), dict)
+        both[name] = merged(both[name], value) if is_group and name != "options" else value
+    return both
+
+
+def simulated(table: dict[str, Any], options: argparse.Namespace, folder: Path) -> Path:
+    """The clean patterns that all rows train on."""
+    wanted = dict(table["simulate"])
+    height, width = (int(n) for n in (options.size or wanted.pop("size", "128x88")).split("x"))
+    wanted.pop("size", None)
+    events = options.events or wanted.pop("events")
+    wanted.pop("events", None)
+    path = folder / f"clean-{height}x{width}-{events}.h5"
+    if not path.exists():
+        geometry = Geometry(width, height, wanted.pop("time_steps", 1000))
+        write_simulated(path, events, geometry=geometry, seed=12345, **wanted)
+    return path
+
+
+def run_row(
+    name: str, seed: int, table: dict[str, Any], options: argparse.Namespace, folder: Path
+) -> dict[str, float]:
+    place = folder / f"{name}-{seed}"
+    stored = place / "result.json"
+    if stored.exists():
+        return dict(json.loads(stored.read_text()))
+    clean = simulated(table, options, folder)
+    config_dict = merged(nested(table["base"]), nested(table["rows"][name] or {}))
+    config_dict = merged(config_dict, {"seed": seed, "data": {"train": [str(clean)]}})
+    if options.steps:
+        config_dict["steps"] = options.steps
+    config = config_from(config_dict)
+    start = time.process_time()
+    run = train(config, place, resume=True, is_quiet=options.quiet)
+    cpu_seconds = time.process_time() - start
+
+    with open_hits(clean) as hits:
+        geometry = hits.geometry
+    shared = dict(table["simulate"])
+    tests = folder / f"test-{geometry.height}x{geometry.width}-{seed}.h5"
+    if not tests.exists():
+        for key in ("size", "events", "time_steps"):
+            shared.pop(key, None)
+        write_simulated(
+            tests, options.test_events, geometry=geometry, seed=seed, first_event=FIRST_TEST,
+            progress=False, **shared,
+        )  # fmt: skip
+    result: dict[str, float] = {"cpu_seconds": cpu_seconds}
+    levels = table.get("noise_levels") or [config.data.noise]
+    scorers: list[Any] = [run.scorer()]
+    if options.baselines:
+        scorers += available_baselines()[0]
+    with open_hits(tests) as hits:
+        clean_tests = hits[:]
+    for level in levels:
+        degradation = Degradation(signal=config.data.signal, noise=level)  # type: ignore[arg-type]
+        noisy = degrade(clean_tests, degradation, seed=seed, epoch=7)
+        half = len(noisy) // 2
+        # the run's own validation events know its training level only; choose at each level
+        found = evaluate(scorers[:1], noisy[:half], noisy[half:])
+        row = found.rows[0]
+        before = f"noise {level}: " if len(levels) > 1 else ""
+        result |= {before + score: float(row[score]) for score in SCORES}
+    text = json.dumps(result, indent=1)
+    write_whole(stored, lambda partial: partial.write_text(text))
+    return result
+
+
+def printed(results: dict[str, list[dict[str, float]]]) -> str:
+    columns = list(dict.fromkeys(name for rows in results.values() for r in rows for name in r))
+    width = max(len(name) for name in results) + 2
+    lines = ["row".ljust(width) + "seeds  " + "  ".join(name.rjust(14) for name in columns)]
+    for name, rows in results.items():
+        cells = []
+        for column in columns:
+            values = [row[column] for row in rows if column in row]
+            scale = 1 if column == "cpu_seconds" else 100
+            mean = scale * statistics.fmean(values)
+            spread = f"+-{scale * statistics.stdev(values):.2f}" if len(values) > 1 else ""
+            cells.append(f"{mean:.2f}{spread}".rjust(max(14, len(column))))
+        lines.append(name.ljust(width) + f"{len(rows):5}  " + "  ".join(cells))
+    return "\n".join(lines)
+
+
+def parsed(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("table", type=Path)
+    parser.add_argument("--rows", nargs="+", help="some rows; all by default")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, help="of each run, other than the table's")
+    parser.add_argument("--size", help="of the frames, 128x88 say, other than the table's")
+    parser.add_argument("--events", type=int, help="clean patterns, other than the table's")
+    parser.add_argument("--test-events", type=int, default=1000)
+    parser.add_argument("--out", type=Path, help="runs/<name of the table> by default")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> None:
+    options = parsed(arguments)
+    options.baselines = False
+    table = yaml.safe_load(options.table.read_text())
+    folder = options.out or Path("runs") / options.table.stem
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = options.rows or list(table["rows"])
+    if unknown := [name for name in rows if name not in table["rows"]]:
+        raise SystemExit(f"Expected rows of {', '.join(table['rows'])}, got {unknown[0]}.")
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in rows}
+    for seed in options.seeds:  # a first seed of every row before the second of any
+        for name in rows:
+            results[name].append(run_row(name, seed, table, options, folder))
+    text = printed(results)
+    print(text)
+    stored = json.dumps({"torch": torch.__version__, "results": results}, indent=1)
+    write_whole(folder / "table.json", lambda partial: partial.write_text(stored))
+    write_whole(folder / "table.txt", lambda partial: partial.write_text(text + "\n"))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
