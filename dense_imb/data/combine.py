@@ -101,7 +101,7 @@ def split_hits(
         for events in hits.batches():
             here = part[first : first + len(events)]
             for k, writer in enumerate(writers):
-                if first == 0 or (here == k).any():  # the first batch declares the columns
+                if (here == k).any():
                     writer.append(_chosen(events, here == k))
             first += len(events)
             bar.update(len(events))

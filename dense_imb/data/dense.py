@@ -193,9 +193,11 @@ def _write_png(path: Path, frames: _Frames, kind: str) -> None:
         if path.exists():
             path.rename(old)
         partial.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        if old.exists() and not path.exists():
+            old.rename(path)
 
 
 def _is_folder_of_images(path: Path) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
@@ -10,7 +12,13 @@ from PIL import Image
 from dense_imb.data import convert, dense
 from dense_imb.data.convert import to_hits
 from dense_imb.data.dense import to_frames
-from dense_imb.data.formats import csv_source, frames_source, npy_source, npz_source
+from dense_imb.data.formats import (
+    csv_source,
+    frames_source,
+    hdf5_hits_source,
+    npy_source,
+    npz_source,
+)
 from dense_imb.hits import HitsFile, open_hits, verify
 from tests.data.other_formats import HEIGHT, STEPS, WIDTH, frames, labels_of
 from tests.hits.files import assert_same, some_events, write
@@ -51,8 +59,13 @@ def test_times_are_scaled_and_moved(tmp_path, scale, offset, wanted):
 
 
 def test_uint8_times_do_not_wrap_around(tmp_path):
-    path = hits_of(tmp_path, np.full((1, 1, 1), 255, np.uint8), None, time_offset=1)
-    assert HitsFile(path)[:].t.tolist() == [256]
+    with h5py.File(tmp_path / "flat.h5", "w") as file:
+        file["x"], file["y"] = np.zeros((2, 1), np.uint8)
+        file["t"], file["offset"] = np.array([255], np.uint8), np.array([0, 1])
+    source = hdf5_hits_source(tmp_path / "flat.h5", x="x", y="y", t="t", offset="offset")
+    options = {"width": 1, "height": 1, "time_offset": 1, "progress": False}
+    to_hits(source, tmp_path / "a.h5", **options)
+    assert HitsFile(tmp_path / "a.h5")[:].t.tolist() == [256]
 
 
 @pytest.mark.parametrize(
@@ -150,6 +163,24 @@ def test_a_folder_with_other_files_is_never_replaced(tmp_path):
     with pytest.raises(FileExistsError):
         to_frames(open_hits(hits_of(tmp_path)), tmp_path / "images", overwrite=True, progress=False)
     assert (tmp_path / "images" / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize("step", ["save", "rename"])
+def test_images_replace_the_old_ones_all_or_none(tmp_path, monkeypatch, step):
+    hits = open_hits(hits_of(tmp_path))
+    to_frames(hits, tmp_path / "images", progress=False)
+
+    def fail(*arguments, **options):
+        if step == "save" or ".partial" in str(arguments[0]):
+            raise OSError("the disk is full")
+        return rename(*arguments)
+
+    rename = Path.rename
+    monkeypatch.setattr(*((Image.Image, "save") if step == "save" else (Path, "rename")), fail)
+    with pytest.raises(OSError, match="the disk is full"):
+        to_frames(hits, tmp_path / "images", overwrite=True, progress=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hits.h5", "images"]
+    assert len(list((tmp_path / "images").iterdir())) == len(TIME)
 
 
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
