@@ -23,7 +23,7 @@ from dense_imb.losses._checks import check_at_least, check_choice
 from dense_imb.losses.codes import loss_from_code
 from dense_imb.losses.parse import parse_call, parse_loss
 from dense_imb.models import build_model
-from dense_imb.training.denoiser import N_CHANNELS, Reading, takes_logits
+from dense_imb.training.denoiser import N_CHANNELS, Reading, feeds_on, takes_logits
 
 # a config may come from anybody: what it names is imported from here and nowhere else
 PACKAGES = ("dense_imb", "torch", "monai", "segmentation_models_pytorch", "kornia", "torchvision")
@@ -85,7 +85,12 @@ def build_loss(text: str) -> nn.Module:
     """The loss that a config names; see `TrainConfig`."""
     name = text.strip().partition("(")[0]
     is_code = (name.isidentifier() and name[0].islower()) or name.startswith(("CB", "LDAM-"))
-    return loss_from_code(text.strip()) if is_code else parse_loss(text, packages=PACKAGES)
+    if is_code:
+        return loss_from_code(text.strip())
+    loss = parse_loss(text, packages=PACKAGES)
+    if feeds_on(loss) == "features":
+        raise ValueError(f"Expected a loss of frames, got {text!r}, which is one of features.")
+    return loss
 
 
 def _profile(text: str) -> Profile:

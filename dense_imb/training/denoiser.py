@@ -252,15 +252,19 @@ class Denoiser:
         )
 
 
-def takes_logits(loss: nn.Module) -> bool:
-    """Whether a loss is fed logits; torch's regression losses and ours of values are not.
+def feeds_on(loss: nn.Module) -> str:
+    """What a loss is fed: "logits", "values" or "features".
 
     A loss of another library may say `feeds_on = "values"`.
     """
-    kind = getattr(loss, "feeds_on", None) or _KINDS.get(type(loss).__name__)
-    if kind is not None:
-        return bool(kind == "logits")
-    return type(loss).__name__ not in _OF_VALUES
+    name = type(loss).__name__
+    known = getattr(loss, "feeds_on", None) or _KINDS.get(name)
+    return str(known or ("values" if name in _OF_VALUES else "logits"))
+
+
+def takes_logits(loss: nn.Module) -> bool:
+    """Whether a loss is fed logits; torch's regression losses and ours of values are not."""
+    return feeds_on(loss) == "logits"
 
 
 def _check_events(name: str, events: VirtualEvents) -> None:

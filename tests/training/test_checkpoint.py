@@ -205,33 +205,37 @@ KILLED = """
 import os, signal, sys, torch
 from pathlib import Path
 from dense_imb.training.checkpoint import save_checkpoint
-folder, die_at = Path(sys.argv[1]), int(sys.argv[2])
-save_checkpoint(folder / "step-1.pt", {"a": torch.zeros(100)})
-calls = 0
+
 def dying(real):
     def call(*args, **options):
-        global calls
-        calls += 1
-        if calls == die_at:
+        global left
+        left -= 1
+        if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
         return real(*args, **options)
     return call
+
 os.fsync, Path.replace = dying(os.fsync), dying(Path.replace)
 Path.write_bytes, Path.write_text = dying(Path.write_bytes), dying(Path.write_text)
-save_checkpoint(folder / "step-2.pt", {"a": torch.ones(100)})
-print(calls)
+for die_at in range(1, 7):
+    folder = Path(sys.argv[1], str(die_at))
+    folder.mkdir()
+    left = 0
+    save_checkpoint(folder / "step-1.pt", {"a": torch.zeros(100)})
+    if (child := os.fork()) == 0:
+        left = die_at
+        save_checkpoint(folder / "step-2.pt", {"a": torch.ones(100)})
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
 @pytest.mark.slow
 def test_a_kill_at_any_point_of_a_save_leaves_a_whole_one(tmp_path):
-    for die_at in range(1, 7):
-        folder = tmp_path / str(die_at)
-        folder.mkdir()
-        ended = subprocess.run(
-            [sys.executable, "-c", KILLED, str(folder), str(die_at)], check=False
-        )
-        assert ended.returncode == -9
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    ended = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert ended.stdout.split() == ["-9"] * 6
+    for folder in tmp_path.iterdir():
         kept = newest_checkpoint(folder)
         assert kept is not None
         assert kept["a"].sum() == 0
