@@ -16,6 +16,11 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[Path], object]) -
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.replace(path)
+    except OSError as problem:
+        if problem.errno is None or problem.filename is not None:
+            raise
+        # a full disk is met by a write, which knows no name
+        raise OSError(problem.errno, os.strerror(problem.errno), str(path)) from problem
     finally:
         partial.unlink(missing_ok=True)
 

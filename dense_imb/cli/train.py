@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
+from typing import Any, NoReturn
 
 from jsonargparse import Namespace
 
@@ -14,7 +17,7 @@ from dense_imb.cli._parser import Parser, one_line_warnings
 from dense_imb.config import TrainConfig
 
 SUMMARY = "train a network that tells signal hits from noise"
-SAVED = 75  # exit code of a run that was asked to stop and can go on; EX_TEMPFAIL of sysexits.h
+SAVED = 75  # exit code of a run that can go on; EX_TEMPFAIL of sysexits.h
 
 
 def make_parser() -> Parser:
@@ -56,7 +59,9 @@ def run(options: Namespace) -> None:
         check_folder(folder, config, resume=options.resume)
         arguments = [*Parser.typed]
         sys.exit(launch(_main, arguments, options.devices))
-    with one_line_warnings("train"):
+    is_main = os.environ.get("RANK", "0") == "0"
+    was_finished = options.resume and _is_finished(folder)
+    with one_line_warnings("train"), _stoppable():
         try:
             trained = train_run(
                 config,
@@ -66,9 +71,34 @@ def run(options: Namespace) -> None:
                 is_quiet=options.quiet,
             )
         except Interrupted as stopped:
-            print(f"dense-imb train: {stopped}; --resume goes on", file=sys.stderr)
+            if is_main:
+                print(f"dense-imb train: {stopped}; --resume goes on", file=sys.stderr)
             sys.exit(130 if stopped.number == signal.SIGINT else SAVED)
-    print(trained.summary())
+    if is_main:
+        if was_finished:
+            print(f"{folder}: this run was finished before, nothing was left to do")
+        print(trained.summary())
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """End a run that has not begun to train, with the code of one that can go on."""
+
+    def leave(number: int, frame: Any) -> NoReturn:
+        sys.exit(SAVED)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _is_finished(folder: Path) -> bool:
+    from dense_imb.training import open_run
+
+    return (folder / "config.yaml").exists() and bool(open_run(folder).metrics().get("is_finished"))
 
 
 def _config(options: Namespace) -> TrainConfig:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dense_imb.hits import Degradation, Events, Geometry, HitsFile, HitsFiles, degrade
+from dense_imb.hits import (
+    Degradation,
+    Events,
+    Geometry,
+    HitsFile,
+    HitsFiles,
+    Measured,
+    Uniform,
+    degrade,
+)
 
 VALIDATION_EPOCH = 2**31 - 1  # no training gets there
 
@@ -59,12 +69,33 @@ class VirtualEvents:
         index = np.asarray(numbers) + self.first
         return degrade(events, self.degradation, seed=self.seed, epoch=epoch, event_index=index)
 
+    def fingerprint(self) -> str:
+        """Which events these are; two sets of the same words hold the same hits."""
+        files = self.source.files if isinstance(self.source, HitsFiles) else [self.source]
+        stored = [str(file.attributes.get("content_hash", file.n_hits)) for file in files]
+        digest = hashlib.sha256("\n".join(stored).encode()).hexdigest()
+        return f"{len(self)} events from {self.first} of {self.source.n_hits} hits, {digest[:16]}"
+
+    def told(self) -> str:
+        """The degradation in words, measured noise by its digest."""
+        if self.degradation is None:
+            return "none"
+        profiles = [
+            f"Measured({_digest(profile.events)}, weight={profile.weight})"
+            if isinstance(profile, Measured)
+            else str(profile)
+            for profile in self.degradation.profiles
+        ]
+        others = replace(self.degradation, profiles=(Uniform(),))
+        return f"{others} with noise of {', '.join(profiles)}"
+
     def kinds(self) -> tuple[bool, bool]:
         """Whether there is any signal, and any noise, degradation included.
 
         Hits without labels are signal where noise is added, and neither where none is.
         """
         adds_noise = self.degradation is not None and self.degradation.noise not in (0, (0, 0))
+        keeps_signal = self.degradation is None or self.degradation.signal not in (0, (0, 0))
         has_signal, has_noise = False, adds_noise
         is_labelled = "/hit/label" in self.source.columns
         for start in range(0, len(self), 4096):
@@ -77,4 +108,11 @@ class VirtualEvents:
                 has_signal |= adds_noise and events.n_hits > 0
             if has_signal and has_noise:
                 break
-        return has_signal, has_noise
+        return has_signal and keeps_signal, has_noise
+
+
+def _digest(events: Events) -> str:
+    found = hashlib.sha256()
+    for name, column in sorted(events.numpy().hit_columns().items()):
+        found.update(name.encode() + np.ascontiguousarray(column).tobytes())
+    return f"{events.n_hits} hits, {found.hexdigest()[:16]}"

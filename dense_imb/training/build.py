@@ -23,7 +23,7 @@ from dense_imb.losses._checks import check_at_least, check_choice
 from dense_imb.losses.codes import loss_from_code
 from dense_imb.losses.parse import parse_call, parse_loss
 from dense_imb.models import build_model
-from dense_imb.training.denoiser import N_CHANNELS, Reading, takes_logits
+from dense_imb.training.denoiser import N_CHANNELS, Reading, feeds_on, takes_logits
 
 # a config may come from anybody: what it names is imported from here and nowhere else
 PACKAGES = ("dense_imb", "torch", "monai", "segmentation_models_pytorch", "kornia", "torchvision")
@@ -42,9 +42,17 @@ def check_config(config: TrainConfig) -> None:
         raise ValueError("Expected hits files to train on, got none (--data.train FILE).")
     for name in ("steps", "batch_size"):
         check_at_least(name, getattr(config, name), 1)
-    check_at_least("learning_rate", config.optimizer.learning_rate, 0)
-    if config.validate_every is not None:
-        check_at_least("validate_every", config.validate_every, 1)
+    for name in ("learning_rate", "weight_decay"):
+        check_at_least(name, getattr(config.optimizer, name), 0)
+    if not config.optimizer.clip > 0:
+        raise ValueError(f"Expected `clip` above 0, got {config.optimizer.clip}.")
+    if not 0 <= config.seed < 2**63:
+        raise ValueError(f"Expected `seed` from 0 to 2^63 - 1, got {config.seed}.")
+    for name in ("patience", "validate_every"):
+        if getattr(config, name) is not None:
+            check_at_least(name, getattr(config, name), 1)
+    if config.data.validation_events is not None:
+        check_at_least("validation_events", config.data.validation_events, 1)
     if not 0 < config.data.validation_share < 1:
         raise ValueError(
             f"Expected `validation_share` between 0 and 1, got {config.data.validation_share}."
@@ -77,7 +85,12 @@ def build_loss(text: str) -> nn.Module:
     """The loss that a config names; see `TrainConfig`."""
     name = text.strip().partition("(")[0]
     is_code = (name.isidentifier() and name[0].islower()) or name.startswith(("CB", "LDAM-"))
-    return loss_from_code(text.strip()) if is_code else parse_loss(text, packages=PACKAGES)
+    if is_code:
+        return loss_from_code(text.strip())
+    loss = parse_loss(text, packages=PACKAGES)
+    if feeds_on(loss) == "features":
+        raise ValueError(f"Expected a loss of frames, got {text!r}, which is one of features.")
+    return loss
 
 
 def _profile(text: str) -> Profile:
@@ -142,14 +155,15 @@ def build_reading(config: TrainConfig) -> Reading:
 
 def build_network(config: TrainConfig, geometry: Geometry) -> nn.Module:
     """The network with the weights that training starts from."""
-    torch.manual_seed(config.seed)
-    network: nn.Module = build_model(
-        config.model.name,
-        in_channels=sum(CHANNELS.get(channel, 0) for channel in config.model.channels),
-        out_channels=N_CHANNELS[config.model.output],
-        frame=(geometry.height, geometry.width),
-        **config.model.options,
-    )
+    with torch.random.fork_rng(devices=[]):  # who reads a run keeps their own random numbers
+        torch.manual_seed(config.seed)
+        network: nn.Module = build_model(
+            config.model.name,
+            in_channels=sum(CHANNELS.get(channel, 0) for channel in config.model.channels),
+            out_channels=N_CHANNELS[config.model.output],
+            frame=(geometry.height, geometry.width),
+            **config.model.options,
+        )
     return network.to(memory_format=torch.channels_last)
 
 

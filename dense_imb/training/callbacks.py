@@ -14,6 +14,11 @@ from dense_imb.training.loop import Callback, Loop
 
 Action = Literal["warn", "stop", "roll-back"]
 ACTIONS = ("warn", "stop", "roll-back")
+_CHANCE = "ranks hits no better than chance"
+_BLANK = "is blank at its natural threshold"
+_LIT = "lights every hit"
+_BALANCE = "use a balanced loss (balance={}), the loss on lit pixels only, or a lower learning rate"
+_THRESHOLD = "choose the threshold from validation data (the run does), or balance the loss"
 
 
 class CollapseWarning(UserWarning):
@@ -50,39 +55,41 @@ class CollapseAlarm(Callback):
         self.action, self.least_recall, self.least_auc = action, least_recall, least_auc
         self.patience = patience
 
+    def on_start(self, loop: Loop) -> None:
+        if self.action == "roll-back" and loop.folder is None:
+            raise ValueError("Expected a folder for the run with a roll-back, got none.")
+
     def on_validation(self, loop: Loop, scores: dict[str, float]) -> None:
         memory = loop.state.memory.setdefault("collapse", {"bad": 0, "told": ""})
-        recall, lit = scores.get("recall_at_half", math.nan), scores.get("lit_at_half", math.nan)
-        auc = scores.get("auc", math.nan)
-        is_chance = auc < self.least_auc or math.isnan(auc)
-        kind = ""
-        if is_chance:
-            kind = f"ranks hits no better than chance (AUC {auc:.3f})"
-        elif recall < self.least_recall:
-            kind = f"is blank at its natural threshold (recall {recall:.4f}, AUC {auc:.3f})"
-        elif lit > 1 - self.least_recall:
-            kind = f"lights every hit (share {lit:.4f}, AUC {auc:.3f})"
+        kind, cure = self._judged(scores)
         memory["bad"] = memory["bad"] + 1 if kind else 0
-        if memory["bad"] < self.patience or len(loop.state.history) < 1:
-            if not kind:
-                memory["told"] = ""
+        if not kind:
+            memory["told"] = ""
+        # the first validation is not judged: a network may begin like this
+        if memory["bad"] < self.patience or not loop.state.history:
             return
-        cure = (
-            "use a balanced loss (balance={}), the loss on lit pixels only, or a lower learning "
-            "rate"
-            if is_chance or lit > 0.5
-            else "choose the threshold from validation data (the run does), or balance the loss"
-        )
-        if loop.is_main and memory["told"] != kind.split("(")[0]:
-            warnings.warn(
-                f"step {loop.state.step}: the network {kind}; {cure}.", CollapseWarning, 2
-            )
-        memory["told"] = kind.split("(")[0]
-        if is_chance and self.action == "stop":
-            loop.state.stop = f"collapsed: the network {kind}"
-        elif is_chance and self.action == "roll-back" and loop.state.best_step >= 0:
+        values = ", ".join(f"{n} {scores[n]:.4f}" for n in ("recall_at_half", "auc") if n in scores)
+        if memory["told"] != kind and loop.is_main:
+            told = f"step {loop.state.step}: the network {kind} ({values}); {cure}."
+            warnings.warn(told, CollapseWarning, stacklevel=2)
+        memory["told"] = kind
+        if kind != _CHANCE:
+            return
+        if self.action == "stop":
+            loop.state.stop = f"collapsed: the network {kind} ({values})"
+        elif self.action == "roll-back" and loop.state.best_step >= 0:
             loop.state.roll_back = True
             memory["bad"] = 0
+
+    def _judged(self, scores: dict[str, float]) -> tuple[str, str]:
+        """What is wrong and what cures it; two empty strings where nothing is."""
+        if not scores.get("auc", math.nan) >= self.least_auc:
+            return _CHANCE, _BALANCE
+        if scores.get("recall_at_half", math.nan) < self.least_recall:
+            return _BLANK, _THRESHOLD
+        if scores.get("lit_at_half", math.nan) > 1 - self.least_recall:
+            return _LIT, _BALANCE
+        return "", ""
 
 
 class EarlyStopping(Callback):
@@ -122,7 +129,7 @@ class GradientShares(Callback):
         task: Any = loop.task
         if not hasattr(task, "gradient_shares"):
             return
-        # the batch that the next epoch begins with: the same after a resume
+        # always the same events, as this epoch shows them
         samples = loop.samples_of(0)
         batch = task.batch(samples, loop.epoch_of(loop.state.step), loop.accelerator.device)
         bare = loop.accelerator.unwrap_model(loop.network)
@@ -154,14 +161,12 @@ class ProgressBar(Callback):
         state = loop.state
         told = {}
         if state.cost_count:
-            told["loss"] = f"{state.cost_sum / state.cost_count:.4f}"
+            told["loss"] = f"{state.cost_sums[loop.process] / state.cost_count:.4f}"
         if state.history:
-            told[loop.task.monitor] = f"{100 * state.history[-1][loop.task.monitor]:.2f}%"
-            told["best"] = f"{100 * state.best:.2f}%"
+            told[loop.task.monitor] = f"{state.history[-1][loop.task.monitor]:.4f}"
+            told["best"] = f"{state.best:.4f}"
         self._bar.set_postfix(told, refresh=False)
-        if state.step == loop.settings.steps:
-            self._bar.close()
 
-    def on_end(self, loop: Loop) -> None:
+    def on_close(self, loop: Loop) -> None:
         if self._bar is not None:
             self._bar.close()

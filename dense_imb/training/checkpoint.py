@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import warnings
 from pathlib import Path
@@ -14,7 +15,6 @@ from dense_imb._files import write_whole
 
 FORMAT = "dense-imb-checkpoint"
 _VERSION = 1
-_BLOCK = 1 << 20
 
 
 class CheckpointError(ValueError):
@@ -31,16 +31,22 @@ def save_checkpoint(path: str | os.PathLike[str], state: dict[str, Any]) -> None
     What had that name stays whole until the new one is.
     """
     path = Path(path)
-    digest: list[str] = []
+    # through the memory: torch's own writer hides a full disk behind a RuntimeError
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, "version": _VERSION, **state}, buffer)
+    content = buffer.getvalue()
 
     def write(partial: Path) -> None:
-        torch.save({"format": FORMAT, "version": _VERSION, **state}, partial)
-        digest.append(_digest(partial))
+        partial.write_bytes(content)
+        # while both names are still the old ones: where there is no room left, nothing changed
+        write_whole(digest_of(path), lambda beside: beside.write_text(_digest(content)))
 
-    # a checkpoint without its digest counts as damaged, so the old digest goes first
-    digest_of(path).unlink(missing_ok=True)
-    write_whole(path, write)
-    write_whole(digest_of(path), lambda partial: partial.write_text(digest[0]))
+    try:
+        write_whole(path, write)
+    except OSError:
+        if not path.exists():
+            digest_of(path).unlink(missing_ok=True)
+        raise
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -48,9 +54,11 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(path)
     cure = "take an older checkpoint or train again"
     try:
-        if digest_of(path).read_text().strip() != _digest(path):
+        content = path.read_bytes()
+        if digest_of(path).read_text().strip() != _digest(content):
             raise CheckpointError(f"Expected {path} as it was written, got other bytes; {cure}.")
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # torch's, about a foreign file
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
     except FileNotFoundError as problem:
@@ -88,10 +96,14 @@ def newest_checkpoint(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
 
 
 def prune_checkpoints(folder: str | os.PathLike[str], keep: int = 2) -> None:
-    """Remove all but the newest of a folder; two, so that one can be damaged."""
-    for path in sorted(Path(folder).glob("step-*.pt"), reverse=True)[keep:]:
-        path.unlink(missing_ok=True)
-        digest_of(path).unlink(missing_ok=True)
+    """Remove all but the newest of a folder; two, so that one can be damaged.
+
+    Of the best ones two stay as well: the checkpoint before the newest may have had another.
+    """
+    for kind in ("step", "best"):
+        for path in sorted(Path(folder).glob(f"{kind}-*.pt"), reverse=True)[keep:]:
+            path.unlink(missing_ok=True)
+            digest_of(path).unlink(missing_ok=True)
 
 
 def digest_of(path: Path) -> Path:
@@ -99,9 +111,5 @@ def digest_of(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
 
-def _digest(path: Path) -> str:
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            found.update(block)
-    return found.hexdigest()
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -143,8 +143,9 @@ class Denoiser:
             "loss": " ".join(repr(self._losses).split()),
             "target": f"{self.target}, {self.pixels} pixels, {self.reading}",
             "frame": f"{frame.width} x {frame.height} x {frame.time_steps}",
-            "degradation": f"{self.train.degradation}, seed {self.train.seed}",
-            "data": f"{self.train.source.n_hits} hits, first event {self.train.first}",
+            "degradation": f"{self.train.told()}, seed {self.train.seed}",
+            "data": self.train.fingerprint(),
+            "validation data": self.validation.fingerprint(),
         }
 
     def batch(self, samples: NDArray[np.int64], epoch: int, device: torch.device) -> HitBatch:
@@ -165,6 +166,8 @@ class Denoiser:
 
     def _apply(self, which: int, prediction: Tensor, target: Tensor, batch: HitBatch) -> Tensor:
         if self.pixels == "lit":
+            if len(batch.lit) == 0:  # no hit in any event; a plain mean would be no number
+                return 0 * prediction.sum()
             prediction, target = (
                 frame.flatten().take(batch.lit)[None, None] for frame in (prediction, target)
             )
@@ -202,8 +205,10 @@ class Denoiser:
         with torch.no_grad():
             output = network(batch.shown).float()
         output.requires_grad_(True)
+        before = {name: value.clone() for name, value in self.loss.state_dict().items()}
         with torch.enable_grad():
             (gradient,) = torch.autograd.grad(self._cost(output, batch), output)
+        self.loss.load_state_dict(before)  # looking on is no training step
         is_lit = torch.zeros_like(batch.is_signal).flatten()
         is_lit[batch.lit] = 1
         is_lit, is_signal = is_lit.reshape(batch.is_signal.shape) > 0, batch.is_signal > 0
@@ -247,15 +252,19 @@ class Denoiser:
         )
 
 
-def takes_logits(loss: nn.Module) -> bool:
-    """Whether a loss is fed logits; torch's regression losses and ours of values are not.
+def feeds_on(loss: nn.Module) -> str:
+    """What a loss is fed: "logits", "values" or "features".
 
     A loss of another library may say `feeds_on = "values"`.
     """
-    kind = getattr(loss, "feeds_on", None) or _KINDS.get(type(loss).__name__)
-    if kind is not None:
-        return bool(kind == "logits")
-    return type(loss).__name__ not in _OF_VALUES
+    name = type(loss).__name__
+    known = getattr(loss, "feeds_on", None) or _KINDS.get(name)
+    return str(known or ("values" if name in _OF_VALUES else "logits"))
+
+
+def takes_logits(loss: nn.Module) -> bool:
+    """Whether a loss is fed logits; torch's regression losses and ours of values are not."""
+    return feeds_on(loss) == "logits"
 
 
 def _check_events(name: str, events: VirtualEvents) -> None:

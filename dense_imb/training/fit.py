@@ -6,15 +6,17 @@ import fcntl
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from dense_imb.config import TrainConfig
@@ -58,6 +60,7 @@ def train(
     check_config(config)
     folder = Path(folder)
     check_folder(folder, config, resume=resume)
+    AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
     accelerator = Accelerator(
         mixed_precision=config.precision,
         kwargs_handlers=[InitProcessGroupKwargs(timeout=_TIMEOUT)],
@@ -182,7 +185,10 @@ def check_folder(folder: Path, config: TrainConfig, *, resume: bool) -> None:
 
 def _has_files(folder: Path) -> bool:
     """Whether anything is in a folder but what a run begins with."""
-    return any(path.is_file() and path.name != ".lock" for path in folder.rglob("*"))
+    return any(
+        path.is_file() and path.name != ".lock" and path.suffix != ".partial"
+        for path in folder.rglob("*")
+    )
 
 
 def _flat(nested: dict[str, Any], before: str = "") -> dict[str, Any]:
@@ -198,16 +204,27 @@ def _flat(nested: dict[str, Any], before: str = "") -> dict[str, Any]:
 @contextmanager
 def _locked(folder: Path, accelerator: Accelerator) -> Iterator[None]:
     """One run at a time in a folder; the lock goes with the process, however that ends."""
-    if not accelerator.is_main_process:
+    with ExitStack() as held:
+        problem: list[OSError | ValueError | None] = [None]
+        if accelerator.is_main_process:
+            try:
+                (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+                _lock(held.enter_context((folder / ".lock").open("w")), folder)
+                for partial in folder.rglob("*.partial"):  # of a run that was killed while saving
+                    partial.unlink()
+            except (OSError, ValueError) as met:
+                problem = [met]
+        broadcast_object_list(problem)  # or the others would wait for the main process
+        if problem[0] is not None:
+            raise problem[0]
         yield
-        return
-    (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ValueError(
-                f"Expected a folder that no other run works in, got {folder}, which one does; "
-                "wait for it or choose another name."
-            ) from None
-        yield
+
+
+def _lock(file: IO[str], folder: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise ValueError(
+            f"Expected a folder that no other run works in, got {folder}, which one does; "
+            "wait for it or choose another name."
+        ) from None

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.multiprocessing.spawn as processes
 
+SAVED = 75  # exit code of a run that was asked to stop and can go on; EX_TEMPFAIL of sysexits.h
 _GRACE = 30.0  # seconds that processes have to end by themselves once one has
 
 
@@ -43,29 +44,50 @@ def launch(main: Callable[[Sequence[str]], int], arguments: Sequence[str], n: in
         _work, (main, list(arguments), shared), nprocs=n, join=False, start_method="spawn"
     )
 
+    received: list[int] = []
+
     def pass_on(number: int, frame: Any) -> None:
+        received.append(number)
         for process in context.processes:
             if process.is_alive():
-                process.terminate()
+                os.kill(process.pid, number)
 
-    before = {n: signal.signal(n, pass_on) for n in (signal.SIGTERM, signal.SIGINT)}
+    before = {n: signal.signal(n, pass_on) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
     try:
         while not context.join(grace_period=_GRACE):
             pass
     except processes.ProcessExitedException as ended:
-        if ended.exit_code < 0:
-            print(f"dense-imb: error: {ended}; the others were stopped", file=sys.stderr)
-            return 1
-        return int(ended.exit_code)
+        return _killed(context, received) or int(ended.exit_code)
+    except processes.ProcessRaisedException:
+        if code := _killed(
+            context, received
+        ):  # what the others say of its silence explains nothing
+            return code
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
     return 0
 
 
+def _killed(context: Any, received: list[int]) -> int:
+    """1 where a signal ended a process, said in one sentence; else 0."""
+    for rank, process in enumerate(context.processes):
+        if -(process.exitcode or 0) in received:  # before training began
+            return 130 if -process.exitcode == signal.SIGINT else SAVED
+        if (process.exitcode or 0) < 0:
+            name = signal.Signals(-process.exitcode).name
+            told = f"process {rank} was ended by {name}; the others were stopped, --resume goes on"
+            print(f"dense-imb: error: {told}", file=sys.stderr)
+            return 1
+    return 0
+
+
 def _work(
     rank: int, main: Callable[[Sequence[str]], int], arguments: list[str], shared: dict[str, str]
 ) -> None:
+    # Ctrl-C in a terminal reaches a whole group; the first process passes it on, once
+    os.setpgrp()
     os.environ.update(shared, RANK=str(rank), LOCAL_RANK=str(rank))
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
     sys.exit(main(arguments))

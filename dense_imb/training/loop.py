@@ -75,7 +75,7 @@ class State:
     rate_scale: float = 1.0  # of the learning rate, lowered by a roll-back
     best: float = -math.inf
     best_step: int = -1
-    cost_sum: float = 0.0  # since the last validation
+    cost_sums: list[float] = field(default_factory=list)  # since the last validation, by process
     cost_count: int = 0
     history: list[dict[str, float]] = field(default_factory=list)  # a row for each validation
     memory: dict[str, Any] = field(default_factory=dict)  # what callbacks keep, by their names
@@ -108,6 +108,9 @@ class Callback:
     def on_end(self, loop: Loop) -> None:
         """After the last step, not after an error."""
 
+    def on_close(self, loop: Loop) -> None:
+        """At the very end, an error's too."""
+
 
 class Loop:
     """One run of a task.
@@ -136,7 +139,12 @@ class Loop:
         self.task, self.settings, self.folder = task, settings, folder
         self.accelerator = accelerator or Accelerator()
         self.callbacks = callbacks
-        self.state = State()
+        if settings.batch_size < self.accelerator.num_processes:
+            raise ValueError(
+                f"Expected `batch_size` of at least {self.accelerator.num_processes}, a sample for "
+                f"each process, got {settings.batch_size}."
+            )
+        self.state = State(cost_sums=[0.0] * self.accelerator.num_processes)
         self.cost: Tensor | None = None
         self._rates = [group["lr"] for group in optimizer.param_groups]
         task.loss.to(self.accelerator.device)
@@ -171,24 +179,35 @@ class Loop:
         """
         if resume and self.folder is not None:
             self._restore(newest_checkpoint(self.folder))
-        for callback in self.callbacks:
-            callback.on_start(self)
-        with _signals() as received, self._batches(self.state.step) as batches:
-            while self.state.step < self.settings.steps and self.state.stop is None:
-                self._one_step(next(batches))
-                for callback in self.callbacks:
-                    callback.on_step(self)
-                is_last = self.state.step == self.settings.steps
-                if is_last or self.state.step % self.settings.validate_every == 0:
-                    self._validate()
-                elif time.monotonic() - self._saved_at > self.settings.save_every:
-                    self.save()
-                if (number := self._agreed(received)) is not None and not is_last:
-                    self.save()
-                    raise Interrupted(number, self.state.step)
-        for callback in self.callbacks:
-            callback.on_end(self)
+        try:
+            for callback in self.callbacks:
+                callback.on_start(self)
+            with _signals() as received, self._batches(self.state.step) as batches:
+                while self.state.step < self.settings.steps and self.state.stop is None:
+                    self._one_step(next(batches))
+                    for callback in self.callbacks:
+                        callback.on_step(self)
+                    self._after_step(received)
+            for callback in self.callbacks:
+                callback.on_end(self)
+        finally:
+            for callback in self.callbacks:
+                callback.on_close(self)
         return self.state
+
+    def _after_step(self, received: list[int]) -> None:
+        """Validate, save or stop; all processes do the same."""
+        is_last = self.state.step == self.settings.steps
+        is_due = time.monotonic() - self._saved_at > self.settings.save_every
+        number, is_due = self._agreed(received, is_due)
+        if is_last or self.state.step % self.settings.validate_every == 0:
+            self._validate()
+            is_last = is_last or self.state.stop is not None
+        elif is_due or number:
+            self.save()
+        if number and not is_last:
+            self.accelerator.wait_for_everyone()  # the one that writes needs the others no more
+            raise Interrupted(number, self.state.step)
 
     def _one_step(self, batch: Any) -> None:
         settings, state = self.settings, self.state
@@ -197,6 +216,7 @@ class Loop:
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
         self.network.train()
+        self._share(self.task.loss)  # as DDP does with the network's
         with self.accelerator.autocast():
             cost = self.task.cost(self._called, batch)
         self.accelerator.backward(cost)
@@ -228,7 +248,7 @@ class Loop:
                     "...); the checkpoints before it are kept. Lower the learning rate, or look "
                     "at these samples."
                 )
-            self.state.cost_sum += cost
+            self.state.cost_sums[self.process] += cost
             self.state.cost_count += 1
         self._unchecked.clear()
 
@@ -236,14 +256,20 @@ class Loop:
         """The samples of a step in this process: a function of the seed and the step alone."""
         size = min(self.settings.batch_size, self.task.n_samples)
         epoch, place = divmod(step, self.task.n_samples // size)
-        if self._order is None or self._order[0] != epoch:
-            self._order = epoch, epoch_order(self.task.n_samples, self.settings.seed, epoch)
-        of_step = self._order[1][place * size : (place + 1) * size]
+        order = self._order  # another thread may be in another epoch
+        if order is None or order[0] != epoch:
+            order = epoch, epoch_order(self.task.n_samples, self.settings.seed, epoch)
+            self._order = order
+        of_step = order[1][place * size : (place + 1) * size]
         return of_step[self.process :: self.accelerator.num_processes]
 
     def epoch_of(self, step: int) -> int:
         """The pass over the training set that a step belongs to."""
         return step // (self.task.n_samples // min(self.settings.batch_size, self.task.n_samples))
+
+    @property
+    def _makes_ahead(self) -> bool:
+        return bool(self.accelerator.device.type != "cpu")
 
     @contextmanager
     def _batches(self, first: int) -> Iterator[Iterator[Any]]:
@@ -253,7 +279,7 @@ class Loop:
         def make(step: int) -> Any:
             return self.task.batch(self.samples_of(step), self.epoch_of(step), device)
 
-        if device.type == "cpu":
+        if not self._makes_ahead:
             yield (make(step) for step in range(first, self.settings.steps))
             return
         with ThreadPoolExecutor(1, "batch") as maker:
@@ -273,18 +299,19 @@ class Loop:
         self._look()
         bare = self.accelerator.unwrap_model(self.network)
         bare.eval()
+        self._share(bare)  # each process has seen other samples since the last forward pass
         with torch.no_grad(), self.accelerator.autocast():
             scores = self.task.validate(
                 bare, self.accelerator.device, self.process, self.accelerator.num_processes
             )
-        mean = state.cost_sum / max(state.cost_count, 1)
+        mean = state.cost_sums[self.process] / max(state.cost_count, 1)
         row = {
             "step": float(state.step),
             "epoch": float(self.epoch_of(state.step - 1)),
             "learning_rate": self.rate,
             "loss": self._mean_over_processes(mean),
         }
-        state.cost_sum, state.cost_count = 0.0, 0
+        state.cost_sums, state.cost_count = [0.0] * self.accelerator.num_processes, 0
         for callback in self.callbacks:
             callback.on_validation(self, scores)
         state.history.append({**row, **scores})
@@ -300,20 +327,33 @@ class Loop:
         self.save()
 
     def _mean_over_processes(self, value: float) -> float:
-        if not (dist.is_available() and dist.is_initialized()):
+        if not self._is_shared:
             return value
         total = torch.tensor(value, dtype=torch.float64, device=self.accelerator.device)
         dist.all_reduce(total)
         return float(total) / dist.get_world_size()
 
-    def _agreed(self, received: list[int]) -> int | None:
-        """The signal that any process received: a signal meets each at another step."""
+    def _agreed(self, received: list[int], is_due: bool) -> tuple[int, bool]:
+        """A signal that any process received, else 0, and whether any finds it time to save.
+
+        A signal, as the clock, meets each process at another step.
+        """
         number = received[0] if received else 0
-        if dist.is_available() and dist.is_initialized():
-            largest = torch.tensor(number, device=self.accelerator.device)
+        if self._is_shared:
+            largest = torch.tensor([number, int(is_due)], device=self.accelerator.device)
             dist.all_reduce(largest, op=dist.ReduceOp.MAX)
-            number = int(largest)
-        return number or None
+            number, is_due = int(largest[0]), bool(largest[1])
+        return number, is_due
+
+    @property
+    def _is_shared(self) -> bool:
+        return dist.is_available() and dist.is_initialized()
+
+    def _share(self, module: nn.Module) -> None:
+        """Give every process the buffers of the first."""
+        if self._is_shared:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, 0)
 
     # checkpoints
 
@@ -327,6 +367,7 @@ class Loop:
             "steps": str(settings.steps),
             "seed": str(settings.seed),
             "schedule": settings.schedule,
+            "clip": str(settings.clip),
             "samples": str(self.task.n_samples),
             "optimizer": f"{type(self.optimizer.optimizer).__name__} {self._rates}",
             **self.task.describe(),
@@ -335,6 +376,10 @@ class Loop:
     def snapshot(self) -> dict[str, Any]:
         """All that a resume needs."""
         self._look()
+        if self._is_shared:
+            sums: list[Any] = [None] * self.accelerator.num_processes
+            dist.all_gather_object(sums, self.state.cost_sums[self.process])
+            self.state.cost_sums = sums
         return {
             "setup": self.setup(),
             "state": self.state.as_dict(),
@@ -354,15 +399,13 @@ class Loop:
                 callback.on_saved(self)
 
     def _save_best(self) -> None:
-        if self.folder is None or not self.is_main:
-            return
-        before = list(self.folder.glob("best-*.pt"))
-        name = self.folder / f"best-{self.state.step:08d}.pt"
-        save_checkpoint(name, self.snapshot())
-        for old in before:
-            if old != name:
-                old.unlink()
-                old.with_name(old.name + ".sha256").unlink(missing_ok=True)
+        content = self.snapshot()
+        if self.folder is not None and self.is_main:
+            save_checkpoint(self._best_path(), content)
+
+    def _best_path(self) -> Path:
+        assert self.folder is not None
+        return self.folder / f"best-{self.state.best_step:08d}.pt"
 
     def _restore(self, content: dict[str, Any] | None) -> None:
         if content is None:
@@ -386,10 +429,13 @@ class Loop:
     def _roll_back(self) -> None:
         """Weights and optimizer of the best network so far, and half the learning rate."""
         self.state.roll_back = False
-        self.state.rate_scale /= 2
+        if self.folder is None:
+            raise ValueError(
+                "Expected a folder with the best checkpoint to roll back to, got none."
+            )
         self.accelerator.wait_for_everyone()
-        if self.folder is not None and (best := list(self.folder.glob("best-*.pt"))):
-            self._load(load_checkpoint(best[0]))
+        self._load(load_checkpoint(self._best_path()))
+        self.state.rate_scale /= 2
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import yaml
+from safetensors import SafetensorError
 from safetensors.torch import save_model
 
 from dense_imb import __version__
@@ -45,6 +46,8 @@ class RunFiles(Callback):
         _write_text(self.folder / "environment.json", json.dumps(_environment(), indent=1))
 
     def on_validation(self, loop: Loop, scores: dict[str, float]) -> None:
+        if not loop.is_main:
+            return
         now = time.monotonic()
         loop.state.memory["seconds"] = loop.state.memory.get("seconds", 0.0) + now - self._started
         self._started = now
@@ -90,7 +93,10 @@ def _strict(row: dict[str, float]) -> dict[str, float | None]:
 
 def _save_weights(loop: Loop, path: Path) -> None:
     bare = loop.accelerator.unwrap_model(loop.network)
-    write_whole(path, lambda partial: save_model(bare, str(partial)))
+    try:
+        write_whole(path, lambda partial: save_model(bare, str(partial)))
+    except SafetensorError as problem:  # it hides a full disk
+        raise OSError(f"Expected to write {path}, got: {problem}.") from problem
 
 
 def _write_text(path: Path, text: str) -> None:

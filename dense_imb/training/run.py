@@ -101,7 +101,8 @@ class Run:
         metrics = self.metrics()
         if not metrics:
             return f"{self.folder}: no validation yet"
-        best = metrics["best"]
+        if not (best := metrics["best"]):
+            return f"{self.folder}: {metrics['steps']} steps, no validation with a score"
         removal = ", ".join(
             f"{100 * value:.2f} % at {name.removeprefix('removal_at_')} %"
             for name, value in best.items()

@@ -1,0 +1,313 @@
+"""A whole run from its config: resumed to the bit, repeated from its folder, refused in words."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dense_imb.hits import Geometry, HitsFile
+from dense_imb.training import (
+    Callback,
+    CheckpointError,
+    Interrupted,
+    TrainConfig,
+    TrainingError,
+    open_run,
+    train,
+)
+from dense_imb.training import fit as fit_module
+from dense_imb.training.build import read_config
+from dense_imb.training.loop import Loop
+from tests.training.runs import (
+    assert_same_content,
+    assert_same_runs,
+    changed,
+    clean_events,
+    tiny,
+    write_events,
+)
+from tests.training.test_loop import Signal
+
+pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.training.CollapseWarning")
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_events(tmp_path_factory.mktemp("data") / "clean.h5", clean_events(20))
+
+
+def quiet(config: TrainConfig, folder: Path, **options):
+    return train(config, folder, is_quiet=True, **options)
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch):
+    """Let further callbacks look on in the next runs."""
+    further: list[Callback] = []
+    real = fit_module.RunFiles
+
+    class Both(real):
+        def on_step(self, loop: Loop) -> None:
+            for callback in further:
+                callback.on_step(loop)
+
+    monkeypatch.setattr(fit_module, "RunFiles", Both)
+    return further
+
+
+KINDS = {
+    "plain": {},
+    "bf16": {"precision": "bf16"},
+    "dropout and batch statistics": {
+        "model": {"name": "monai:UNet", "options": {
+            "channels": [4, 8], "strides": [2], "dropout": 0.3, "norm": "batch"}},
+    },
+    "both outputs": {"model": {"output": "both"}, "loss": "HardMiningLoss(balance={})"},
+    "roll back": {"collapse": "roll-back", "validate_every": 1, "loss": "torch.nn:L1Loss"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_resumed_run_is_the_same_to_the_bit(path, tmp_path, watched, kind):
+    config = tiny(path, **KINDS[kind])
+    quiet(config, tmp_path / "whole")
+    for step in (1, 4, 7):
+        folder = tmp_path / str(step)
+        watched[:] = [Signal(step, signal.SIGUSR1)]
+        with pytest.raises(Interrupted):
+            quiet(config, folder, resume=True)
+        watched[:] = []
+        quiet(config, folder, resume=True)
+        assert_same_runs(folder, tmp_path / "whole")
+
+
+def test_the_stored_config_repeats_the_run(path, tmp_path):
+    config = tiny(
+        [path],
+        data={"signal": [3, 6], "noise": [10, 20], "profiles": ["uniform", "blob(width=2.0)"]},
+    )
+    first = quiet(config, tmp_path / "first")
+    stored = read_config(tmp_path / "first" / "config.yaml")
+    assert stored == config
+    quiet(stored, tmp_path / "again")
+    assert_same_runs(tmp_path / "again", tmp_path / "first")
+    other = quiet(changed(config, seed=1), tmp_path / "other")
+    assert not torch.equal(*(run.weights("last")["stem.0.weight"] for run in (first, other)))
+
+
+def test_several_files_and_patterns_are_one_data_set(path, tmp_path):
+    for i in range(2):
+        write_events(tmp_path / f"part-{i}.h5", clean_events(20)[10 * i : 10 * i + 10])
+    pattern = str(tmp_path / "part-*.h5")
+    files = sorted(map(str, tmp_path.glob("part-*.h5")))
+    runs = [
+        quiet(tiny(train), tmp_path / f"run{i}") for i, train in enumerate([path, pattern, files])
+    ]
+    first, *others = (run.weights("last") for run in runs)
+    for weights in others:
+        assert_same_content(weights, first)
+
+
+def test_measured_noise_is_drawn_from(path, tmp_path):
+    noise = clean_events(30, seed=9)
+    noise = noise.with_hits(noise.offset, {**noise.hit_columns(), "label": 0 * noise.label})
+    noisy = write_events(tmp_path / "noise.h5", noise)
+    run = quiet(tiny(path, data={"measured_noise": noisy, "profiles": []}), tmp_path / "run")
+    assert "Measured" in run.checkpoint("last")["setup"]["degradation"]
+    other = write_events(tmp_path / "noise.h5", dataclasses.replace(noise, t=noise.t + 1))
+    assert other == noisy
+    with pytest.raises(CheckpointError, match="degradation: "):
+        quiet(run.config, tmp_path / "run", resume=True)
+
+
+def test_the_folder_of_a_run_is_not_written_over(path, tmp_path):
+    quiet(tiny(path), tmp_path / "run")
+    with pytest.raises(ValueError, match="which holds one; --resume"):
+        quiet(tiny(path), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"seed": 3}, "seed: 0 there, 3 here"),
+        ({"batch_size": 2}, "batch_size: 4 there, 2 here"),
+        ({"loss": "FocalLoss"}, "loss: CrossEntropyLoss there, FocalLoss here"),
+        ({"optimizer": {"learning_rate": 0.5}}, "learning_rate: 0.003 there, 0.5 here"),
+        ({"model": {"options": {"widths": [4]}}}, r"\[4, 8\].* there, .*\[4\].* here"),
+    ],
+)
+def test_another_config_is_refused_with_both_values(path, tmp_path, change, told):
+    quiet(tiny(path), tmp_path / "run")
+    with pytest.raises(ValueError, match=told):
+        quiet(tiny(path, **change), tmp_path / "run", resume=True)
+
+
+def test_how_often_to_save_may_change(path, tmp_path, watched):
+    watched[:] = [Signal(3)]
+    with pytest.raises(Interrupted):
+        quiet(tiny(path), tmp_path / "run")
+    watched[:] = []
+    quiet(tiny(path, save_every=0.0), tmp_path / "run", resume=True)
+
+
+def test_other_hits_under_the_old_name_are_refused(tmp_path):
+    data = write_events(tmp_path / "data.h5", clean_events(20))
+    quiet(tiny(data), tmp_path / "run")
+    write_events(Path(data).with_suffix(".new"), clean_events(20, seed=1))
+    Path(data).with_suffix(".new").replace(data)
+    with pytest.raises(CheckpointError, match="data: .* there, .* here"):
+        quiet(tiny(data), tmp_path / "run", resume=True)
+
+
+def test_two_runs_in_one_folder_are_refused(path, tmp_path):
+    import fcntl
+
+    quiet(tiny(path), tmp_path / "run")
+    with (
+        (tmp_path / "run" / ".lock").open("w") as other,
+        pytest.raises(ValueError, match="no other run works in"),
+    ):
+        fcntl.flock(other, fcntl.LOCK_EX)
+        quiet(tiny(path), tmp_path / "run", resume=True)
+
+
+def test_what_a_killed_run_left_half_written_is_removed(path, tmp_path):
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "config.yaml.123.partial").write_text("half")
+    (folder / "checkpoints" / "step-00000003.pt.123.partial").write_text("half")
+    quiet(tiny(path), folder, resume=True)
+    assert not list(folder.rglob("*.partial"))
+
+
+def test_a_warm_start_begins_from_the_best_weights(path, tmp_path, watched):
+    first = quiet(tiny(path, optimizer={"learning_rate": 0.1}), tmp_path / "first")
+
+    class First(Callback):
+        def on_step(self, loop: Loop) -> None:
+            if loop.state.step == 1:
+                self.weights = {k: v.clone() for k, v in loop.task.network.state_dict().items()}
+
+    watched[:] = [begun := First()]
+    still = tiny(path, optimizer={"learning_rate": 0.0, "weight_decay": 0.0})
+    quiet(still, tmp_path / "warm", warm_start=tmp_path / "first")
+    assert_same_content(begun.weights, first.weights("best"))
+    with pytest.raises(CheckpointError, match="to be this one, got other weights"):
+        smaller = tiny(path, model={"options": {"widths": [4]}})
+        quiet(smaller, tmp_path / "small", warm_start=tmp_path / "first")
+
+
+def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(path, tmp_path, watched):
+    class Poison(Callback):
+        def on_step(self, loop: Loop) -> None:
+            if loop.state.step == 6:
+                with torch.no_grad():
+                    next(loop.task.network.parameters()).mul_(float("nan"))
+
+    watched[:] = [Poison()]
+    with pytest.raises(TrainingError, match=r"in step 7 \(samples \d+, \d+"):
+        quiet(tiny(path), tmp_path / "run")
+    run = open_run(tmp_path / "run")
+    assert run.checkpoint("last")["state"]["step"] == 4
+    for weights in (run.weights("best"), run.weights("last")):
+        assert all(torch.isfinite(value).all() for value in weights.values())
+    assert run.metrics()["is_finished"] is False
+
+
+def test_a_run_is_read_again(path, tmp_path):
+    run = quiet(tiny(path, data={"validation": path}), tmp_path / "run")
+    rows = run.history()
+    assert [row["step"] for row in rows] == [4, 8, 10]
+    assert rows[-1]["learning_rate"] < rows[0]["learning_rate"]
+    for row in rows:
+        shares = [row[f"gradient_share_{kind}"] for kind in ("signal", "noise", "empty")]
+        assert sum(shares) == pytest.approx(1)
+    assert run.metrics()["is_finished"] is True
+    assert "10 steps" in run.summary()
+    state = torch.random.get_rng_state()
+    events = HitsFile(path)[:]
+    scores = run.scorer(device="cpu", batch_size=3).score(events)
+    assert scores.shape == (events.n_hits,)
+    torch.testing.assert_close(run.scorer(device="cpu").score(events), scores)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert 0 <= run.operating_point().threshold <= 1
+
+
+def test_best_is_what_was_scored(path, tmp_path):
+    """The scorer of the folder gives the validation scores that the run has told."""
+    from dense_imb.data.virtual import VALIDATION_EPOCH
+    from dense_imb.metrics import ScoreHistogram
+    from dense_imb.training.fit import build_task
+
+    run = quiet(tiny(path, steps=16), tmp_path / "run")
+    held_out = build_task(run.config).validation
+    events = held_out.degraded(np.arange(len(held_out)), VALIDATION_EPOCH).torch()
+    events = events.select(~events.hit["is_occluded"])
+    found = ScoreHistogram()
+    found.update(run.scorer(device="cpu").score(events), events.label > 0)
+    assert torch.equal(found.curve().retention, run.validation_scores().curve().retention)
+    assert found.removal_at(0.97) == run.metrics()["best"]["removal_at_97"]
+
+
+def test_another_frame_is_refused(path, tmp_path):
+    scorer = quiet(tiny(path), tmp_path / "run").scorer(device="cpu")
+    with pytest.raises(ValueError, match="Expected events of width 16, on which run was trained"):
+        scorer.score(clean_events(2, frame=Geometry(20, 12, 100)))
+
+
+def test_weights_of_another_network_are_refused(path, tmp_path):
+    quiet(tiny(path), tmp_path / "run")
+    stored = tmp_path / "run" / "config.yaml"
+    stored.write_text(stored.read_text().replace("- 8", "- 16"))
+    with pytest.raises(CheckpointError, match="Expected weights of fast_unet"):
+        open_run(tmp_path / "run").scorer()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"steps": 0}, "`steps`"),
+        ({"batch_size": 0}, "`batch_size`"),
+        ({"seed": -1}, "`seed`"),
+        ({"retention": 1.5}, "`retention`"),
+        ({"patience": 0}, "`patience`"),
+        ({"validate_every": 0}, "`validate_every`"),
+        ({"loss": "FocalLos"}, "Did you mean 'FocalLoss'"),
+        ({"loss": "csce"}, "`class_counts`"),
+        ({"loss": "os:system('true')"}, "nothing else is imported"),
+        ({"loss": "RangeLoss(8)"}, "loss of frames"),
+        ({"data": {"validation_share": 0.0}}, "`validation_share`"),
+        ({"data": {"validation_events": 0}}, "`validation_events`"),
+        ({"data": {"train": []}}, "hits files to train on"),
+        ({"data": {"profiles": ["blub"]}}, "Did you mean 'blob'"),
+        ({"data": {"signal": [3]}}, "`signal`"),
+        ({"data": {"noise": -3}}, "`noise`"),
+        ({"optimizer": {"clip": 0.0}}, "`clip`"),
+        ({"optimizer": {"weight_decay": -1.0}}, "`weight_decay`"),
+        ({"model": {"name": "fast_unit"}}, "Did you mean 'fast_unet'"),
+        ({"model": {"channels": ["time"]}}, "`channels`"),
+        ({"model": {"channels": []}}, "`channels`"),
+        ({"model": {"threshold": 1.5}}, "`threshold`"),
+    ],
+)  # fmt: skip
+def test_bad_configs_are_refused_before_anything_is_written(path, tmp_path, change, told):
+    data = {"train": path, **change.pop("data", {})}
+    config = tiny(data.pop("train"), data=data, **change)
+    with pytest.raises(ValueError, match=told):
+        quiet(config, tmp_path / "run")
+    assert not [p for p in (tmp_path / "run").rglob("*") if p.is_file() and p.name != ".lock"]
+
+
+def test_runs_of_other_precision_follow_in_one_process(path, tmp_path):
+    for precision in ("no", "bf16", "no"):
+        run = quiet(
+            tiny(path, precision=precision, steps=2),
+            tmp_path / f"{precision}-{os.urandom(2).hex()}",
+        )
+        assert run.checkpoint("last")["setup"]["precision"] == precision
