@@ -103,7 +103,8 @@ class TrainConfig:
         retention: share of the signal to keep, at which networks are compared.
         patience: stop after so many validations without a better score; never by default.
         collapse: what to do when the network ranks no better than chance.
-        precision: "no" is float32.
+        precision: of the network while it trains: "no" is float32, "auto" is bf16 where the
+            device has instructions for it.
         compile: run the network through torch.compile.
     """
 
@@ -122,5 +123,5 @@ class TrainConfig:
     retention: float = 0.97
     patience: int | None = None
     collapse: Literal["warn", "stop", "roll-back"] = "warn"
-    precision: Literal["no", "bf16"] = "no"
+    precision: Literal["no", "bf16", "auto"] = "no"
     compile: bool = False

@@ -62,7 +62,7 @@ def train(
     check_folder(folder, config, resume=resume)
     AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
     accelerator = Accelerator(
-        mixed_precision=config.precision,
+        mixed_precision=_precision(config.precision),
         kwargs_handlers=[InitProcessGroupKwargs(timeout=_TIMEOUT)],
     )
     task = build_task(config)
@@ -102,6 +102,15 @@ def train(
                 accelerator.wait_for_everyone()
                 accelerator.end_training()
     return Run(folder)
+
+
+def _precision(wanted: str) -> str:
+    if wanted != "auto":
+        return wanted
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported() else "no"
+    has = getattr(torch.cpu, "get_capabilities", dict)()
+    return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") else "no"
 
 
 def build_task(config: TrainConfig) -> Denoiser:

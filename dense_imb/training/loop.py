@@ -300,7 +300,7 @@ class Loop:
         bare = self.accelerator.unwrap_model(self.network)
         bare.eval()
         self._share(bare)  # each process has seen other samples since the last forward pass
-        with torch.no_grad(), self.accelerator.autocast():
+        with torch.no_grad():  # in full precision, as thresholds are applied later
             scores = self.task.validate(
                 bare, self.accelerator.device, self.process, self.accelerator.num_processes
             )
