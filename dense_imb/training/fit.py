@@ -109,7 +109,7 @@ def _precision(wanted: str) -> str:
         return wanted
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported() else "no"
-    has = getattr(torch.cpu, "get_capabilities", dict)()
+    has: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") else "no"
 
 
