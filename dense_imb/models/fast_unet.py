@@ -18,10 +18,12 @@ class FastUNet(nn.Module):
     """Frames (B, C, H, W) of any size to frames of the same size, quickly.
 
         stem     3 x 3 at full resolution, few channels
-        levels   at 1/2, 1/4, 1/8 of it: space-to-depth on the way in, depth-to-space on the
-                 way out; a level's input is added to what comes back from below
+        levels   at 1/2, 1/4, 1/8, 1/16 of it: space-to-depth on the way in, depth-to-space on
+                 the way out; a level's input is added to what comes back from below
         head     3 x 3 at full resolution, of the levels' answer and of the input again, so that
                  a hit keeps its own pixel and time
+        match    what the levels expect in each channel times what is there, summed:
+                 with sin and cos of time, a hit's time against the time of a pattern
 
     Full resolution is where time goes and the deep levels are where capacity costs little: so
     few channels above and many below. The levels are normalised in groups of 8 channels of one
@@ -50,9 +52,9 @@ class FastUNet(nn.Module):
         in_channels: int = 8,
         out_channels: int = 1,
         *,
-        widths: Sequence[int] = (24, 64, 128),
+        widths: Sequence[int] = (24, 48, 96, 192),
         stem: int = 4,
-        head: int = 4,
+        head: int = 8,
         prior: float | Sequence[float] | None = None,
     ) -> None:
         super().__init__()
@@ -85,9 +87,11 @@ class FastUNet(nn.Module):
         self.leave = nn.Sequential(nn.Conv2d(widths[0], 4 * head, 1), nn.PixelShuffle(2))
         self.head = _at_full_resolution(head + in_channels, head)
         self.output = nn.Conv2d(head, out_channels, 1)
+        self.match = nn.Conv2d(head, in_channels * out_channels, 1)
         _start(self)
         with torch.no_grad():
             self.output.weight.mul_(0.1)  # the untrained output is near 0, or near its prior
+            self.match.weight.zero_()  # it learns from the first step on all the same
         if prior is not None:
             _start_at(prior, self.output)
 
@@ -106,8 +110,10 @@ class FastUNet(nn.Module):
         pixels = self.encode[-1](pixels)
         for up, decode in zip(reversed(self.up), reversed(self.decode), strict=True):
             pixels = decode(F.relu(up(pixels) + kept.pop()))
-        pixels = self.head(torch.cat((self.leave(pixels), whole), 1))
-        return crop_frames(self.output(pixels), size)
+        expected = self.leave(pixels)
+        found = self.output(self.head(torch.cat((expected, whole), 1)))
+        matches = self.match(expected).unflatten(1, (-1, self.in_channels)) * whole.unsqueeze(1)
+        return crop_frames(found + matches.sum(2), size)
 
 
 def _at_full_resolution(in_channels: int, out_channels: int) -> nn.Sequential:

@@ -144,7 +144,7 @@ def test_the_default_sizes_are_those_that_are_told():
         return sum(parameter.numel() for parameter in network.parameters())
 
     assert 1.1e6 < count(Autoencoder()) < 1.3e6
-    assert 0.4e6 < count(FastUNet()) < 0.6e6
+    assert 1.0e6 < count(FastUNet()) < 1.2e6
 
 
 def test_the_code_is_the_latent_numbers():
