@@ -59,7 +59,9 @@ def check_config(config: TrainConfig) -> None:
         )
     if not 0 < config.retention <= 1:
         raise ValueError(f"Expected `retention` above 0 and up to 1, got {config.retention}.")
-    build_loss(config.loss)
+    build_reading(config)
+    if config.model.output == "both":
+        build_loss(config.value_loss)
 
 
 def build_degradation(data: DataConfig) -> Degradation | None:
