@@ -40,7 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 on success, 2 on bad input."""
     Parser.commands = {name: command.make_parser for name, command in _COMMANDS.items()}
     Parser.typed = sys.argv[1:] if arguments is None else list(arguments)
-    options = _build_parser().parse_args(list(Parser.typed))
+    parser = _build_parser()
+    try:
+        options = parser.parse_args(list(Parser.typed))
+    except ImportError as problem:
+        parser.error(f"Expected nothing to import in a config, got: {problem}")
     command = _COMMANDS[options.command]
     return guarded(f"dense-imb {options.command}", lambda: command.run(options[options.command]))
 

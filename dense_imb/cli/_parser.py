@@ -28,6 +28,10 @@ class Parser(ArgumentParser):
 
     program = "dense-imb"  # what the line begins with; a script has its own name
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        # an option cut short is one mistyped: a later option may begin alike
+        super().__init__(*args, allow_abbrev=False, **options)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         sentence = " ".join(str(message).split())
         command = next((word for word in self.typed if word in self.commands), None)
@@ -59,6 +63,10 @@ class Parser(ArgumentParser):
             near = difflib.get_close_matches(f"--{option[1]}", known, n=1)
             sentence = f"Expected names of a config, got `{option[1]}`."
             sentence += f" Did you mean `{near[0][2:]}`?" if near else ""
+        elif broken := re.match(r"Problems parsing config: (.*)", sentence):
+            sentence = f"Expected plain YAML in a config, got a problem: {broken[1]}."
+        elif foreign := re.match(r"Unexpected config: (.*)", sentence):
+            sentence = f"Expected a config with names and values, got {foreign[1]}."
         elif missing := re.search(r"File does not exist: (.*)", sentence):
             sentence = f"Expected a file, got {missing[1]}, which does not exist."
         elif '"command"' in sentence:

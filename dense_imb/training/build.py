@@ -59,7 +59,9 @@ def check_config(config: TrainConfig) -> None:
         )
     if not 0 < config.retention <= 1:
         raise ValueError(f"Expected `retention` above 0 and up to 1, got {config.retention}.")
-    build_loss(config.loss)
+    build_reading(config)
+    if config.model.output == "both":
+        build_loss(config.value_loss)
 
 
 def build_degradation(data: DataConfig) -> Degradation | None:
@@ -114,6 +116,9 @@ def config_from(stored: Any) -> TrainConfig:
     """A config out of what a YAML file holds; every unknown name and wrong type is refused."""
     if not isinstance(stored, dict):
         raise ValueError(f"Expected a config with names and values, got {type(stored).__name__}.")
+    for name in ("data", "model", "optimizer"):
+        if not isinstance(stored.get(name, {}), dict):
+            raise ValueError(f"Expected names and values in `{name}`, got {stored[name]!r}.")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(TrainConfig, "run")
     try:

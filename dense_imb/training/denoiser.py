@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dense_imb.data.virtual import VALIDATION_EPOCH, VirtualEvents
 from dense_imb.hits import Events, encode, gap
-from dense_imb.hits.frames import pixel_index, visible
+from dense_imb.hits.frames import CHANNELS, pixel_index, visible
 from dense_imb.losses._checks import check_at_least, check_choice
 from dense_imb.losses.catalogue import CATALOGUE
 from dense_imb.metrics import ScoreHistogram
@@ -48,6 +48,12 @@ class Reading:
 
     def __post_init__(self) -> None:
         check_choice("output", self.output, OUTPUTS)
+        if not self.channels:
+            raise ValueError("Expected `channels` with at least one channel, got none.")
+        for channel in self.channels:
+            check_choice("channels", channel, CHANNELS)
+        if not 0 <= self.threshold < 1:
+            raise ValueError(f"Expected `threshold` at least 0 and below 1, got {self.threshold}.")
 
     def score(self, network: nn.Module, events: Events) -> Tensor:
         """(n_hits,) score of each hit, in [0, 1]; hits that share a pixel see the same output.
@@ -55,6 +61,7 @@ class Reading:
         score   = sigmoid(z), or sigmoid(8 z - 4) of an output that means 0 or 1
         value   = 1 - |p - v| / v, at least 0; v is the gapped time of the hit itself
         """
+        events = events if events.is_torch else events.torch()
         shown = encode(events, self.channels, threshold=self.threshold)
         output = network(shown).float()
         seen = output.movedim(1, -1).flatten(0, -2)[pixel_index(events)]  # (n_hits, channels)

@@ -62,6 +62,7 @@ def train(
     check_folder(folder, config, resume=resume)
     AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
     accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),  # or Accelerate overlooks processes on CPUs
         mixed_precision=_precision(config.precision),
         kwargs_handlers=[InitProcessGroupKwargs(timeout=_TIMEOUT)],
     )

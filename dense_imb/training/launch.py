@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.multiprocessing.spawn as processes
+from torch import multiprocessing as processes
 
 SAVED = 75  # exit code of a run that was asked to stop and can go on; EX_TEMPFAIL of sysexits.h
 _GRACE = 30.0  # seconds that processes have to end by themselves once one has

@@ -137,7 +137,7 @@ class Loop:
         compile_network: bool = False,
     ) -> None:
         self.task, self.settings, self.folder = task, settings, folder
-        self.accelerator = accelerator or Accelerator()
+        self.accelerator = accelerator or Accelerator(cpu=not torch.accelerator.is_available())
         self.callbacks = callbacks
         if settings.batch_size < self.accelerator.num_processes:
             raise ValueError(

@@ -37,7 +37,7 @@ def clean_events(n_events: int, seed: int = 0, frame: Geometry = FRAME) -> Event
 
 
 def write_events(path: Path, events: Events) -> str:
-    with HitsWriter(path, events.geometry) as writer:
+    with HitsWriter(path, events.geometry, overwrite=True) as writer:
         writer.append(events)
     return str(path)
 

@@ -1,0 +1,103 @@
+"""Two processes: as one, stopped as one, and none left behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from dense_imb.cli import main
+from dense_imb.training import open_run
+from tests.test_train_command import arguments, ended, start, wait_for_step
+from tests.training.runs import assert_same_content, assert_same_runs, clean_events, write_events
+
+pytestmark = pytest.mark.slow
+
+STEPS = 40
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    # 27 events: 7 to validate on, in 2 batches of the first process and 1 of the second... uneven
+    return write_events(tmp_path_factory.mktemp("data") / "clean.h5", clean_events(27))
+
+
+def typed(path: str, folder: Path, *more: object, steps: int = STEPS) -> list[str]:
+    loss = "CrossEntropyLoss(balance={'scope': 'global'})"
+    options = ["--save_every", 0, "--validate_every", 10, "--loss", loss, "--resume"]
+    return arguments(path, folder, *options, *more, steps=steps)
+
+
+@pytest.fixture(scope="module")
+def whole(path, tmp_path_factory) -> Path:
+    """A run of two processes that was never stopped, started by torchrun."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    code, told = ended(start(typed(path, folder), *torchrun))
+    assert code == 0, told
+    return folder
+
+
+def test_two_processes_are_one_with_a_global_loss(path, tmp_path, whole):
+    assert main(typed(path, tmp_path / "one")) == 0
+    one, two = open_run(tmp_path / "one"), open_run(whole)
+    for name, value in one.weights("last").items():
+        torch.testing.assert_close(two.weights("last")[name], value, rtol=1e-3, atol=1e-4)
+    first, second = one.history(), two.history()
+    assert len(first) == len(second) == 4
+    for name in ("loss", "auc", "removal_at_97", "lit_at_half"):
+        assert second[0][name] == pytest.approx(first[0][name], abs=1e-4), name
+
+
+def test_a_stopped_pair_is_resumed_to_the_bit(path, tmp_path, whole):
+    folder = tmp_path / "run"
+    process = start(typed(path, folder, "--devices", 2))
+    wait_for_step(process, folder, 6)
+    process.send_signal(signal.SIGTERM)
+    code, told = ended(process)
+    assert code == 75, told
+    assert len(re.findall("stopped by SIGTERM", told)) == 1, told
+    code, told = ended(start(typed(path, folder, "--devices", 2)))
+    assert code == 0, told
+    assert_same_runs(folder, whole)
+    # and one process refuses to go on with what two have begun
+    code, told = ended(start(typed(path, folder)))
+    assert code == 2
+    assert "processes: 2 there, 1 here" in told
+
+
+def children_of(process: subprocess.Popen[str]) -> list[int]:
+    """The processes that train, not the one that tracks their resources."""
+    found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(pid) for pid in found if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
+
+
+def test_a_killed_process_ends_all_in_one_sentence(path, tmp_path, whole):
+    folder = tmp_path / "run"
+    process = start(typed(path, folder, "--devices", 2, steps=4000))
+    wait_for_step(process, folder, 5)
+    trainers = children_of(process)
+    assert len(trainers) == 2
+    os.kill(trainers[1], signal.SIGKILL)
+    code, told = ended(process)
+    assert code == 1
+    assert "process 1 was ended by SIGKILL; the others were stopped" in told
+    for pid in trainers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGUSR1, 75)])
+def test_other_signals_reach_both(path, tmp_path, number, code):
+    folder = tmp_path / "run"
+    process = start(typed(path, folder, "--devices", 2, steps=4000))
+    wait_for_step(process, folder, 3)
+    process.send_signal(number)
+    got, told = ended(process)
+    assert got == code, told
+    assert f"stopped by {number.name}" in told
