@@ -22,7 +22,8 @@ FLOORS = (
     {"hits"},
     {"data"},
     {"curves"},
-    {"inspection", "report", "training"},
+    {"inspection", "training"},
+    {"report"},
     {"integrations"},
     {"cli"},
 )

@@ -1,0 +1,205 @@
+"""The words and tables of the page."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import yaml
+
+from dense_imb.hits import Evaluation
+from dense_imb.report import page
+from dense_imb.report.measure import Measured
+from dense_imb.report.page import Picture
+from dense_imb.training import Run
+
+SCORES, ERRORS, SAMPLES = "Scores", "Where it errs", "Events before and after"
+TRAINING, MADE_FROM, AGAIN = "Training", "What it was made from", "How to make it again"
+_COLUMNS = (
+    ("signal kept", "retention"),
+    ("noise removed", "removal"),
+    ("purity", "purity"),
+    ("AUC", "auc"),
+    ("avg. precision", "average_precision"),
+)
+_QUANTILES = ("q05", "q25", "q50", "q75", "q95")
+
+
+def headline(
+    run: Run, measured: Measured | None, name: str, metrics: Mapping[str, Any], has_test: bool
+) -> str:
+    """The result in a sentence."""
+    wanted = f"{100 * run.config.retention:g}"
+    validated = (metrics.get("best") or {}).get(f"removal_at_{wanted}")
+    parts = []
+    if validated is not None:
+        parts.append(
+            f"{percent(validated)} of the noise removed at {wanted} % of the signal kept "
+            "(validation)"
+        )
+    if measured is not None:
+        own = measured.evaluation[name]
+        where = "test" if has_test else "half of the validation events"
+        parts.append(
+            f"{percent(own['removal'])} removed at {percent(own['retention'])} kept ({where})"
+        )
+        if (best := best_baseline(measured.evaluation, name)) is not None:
+            row = measured.evaluation[best]
+            parts.append(
+                f"best baseline, {best}: {percent(row['removal'])} at {percent(row['retention'])}"
+            )
+    if not parts:
+        return "No scores yet."
+    sentence = "; ".join(parts)
+    return f"{sentence[:1].upper()}{sentence[1:]}."
+
+
+def best_baseline(table: Evaluation, name: str) -> str | None:
+    """The one that removes most noise, by name."""
+    others = [row for row in table.rows if row["scorer"] != name]
+    found = [row for row in others if float(row["removal"]) == float(row["removal"])]
+    return str(max(found, key=lambda row: float(row["removal"]))["scorer"]) if found else None
+
+
+def percent(share: float | str) -> str:
+    """A share for people, with another digit where it counts; a dash where it is unknown.
+
+    Example:
+        >>> percent(0.5412), percent(0.98765), percent(0.99987), percent(float("nan"))
+        ('54.1 %', '98.77 %', '99.987 %', '-')
+    """
+    value = float(share)
+    if math.isnan(value):
+        return "-"
+    digits = 1 if value < 0.95 or value == 1 else 2 if value < 0.999 else 3
+    return f"{100 * value:.{digits}f} %"
+
+
+def whole_page(
+    run: Run,
+    measured: Measured | None,
+    name: str,
+    pictures: Sequence[Picture],
+    told: str,
+    notes: Sequence[str],
+    metrics: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    test: Sequence[str],
+    adds_noise: bool,
+    retention: float,
+) -> str:
+    """The page of a run."""
+    parts = [page.heading(name, 1), page.paragraph(told, "headline")]
+    parts += [page.paragraph(note, "note") for note in notes]
+    sections: dict[str, list[str]] = {SCORES: [], SAMPLES: [], ERRORS: [], TRAINING: []}
+    if measured is not None:
+        sections[SCORES] = _scores(measured.evaluation, name, adds_noise)
+        sections[ERRORS] = [_quantiles(measured.evaluation, name)]
+    for picture in pictures:
+        sections[picture.section].append(page.figure(picture))
+    for title, content in sections.items():
+        if content:
+            parts += [page.heading(title), *content]
+    parts += [page.heading(MADE_FROM), page.facts(_facts(run, metrics, environment))]
+    config = yaml.safe_dump(asdict(run.config), sort_keys=False)
+    parts.append(page.folded("config.yaml", page.code(config)))
+    parts += [page.heading(AGAIN), page.code(commands(run, test, adds_noise, retention))]
+    return page.page(f"{name} - dense-imb", parts)
+
+
+def _scores(table: Evaluation, name: str, adds_noise: bool) -> list[str]:
+    further = [r for r in table.retentions if r != table.retention]
+    header = ["", *(title for title, _ in _COLUMNS)]
+    header += [f"removed at {100 * r:g} %" for r in further]
+    rows = []
+    for row in table.rows:
+        cells = [str(row["scorer"])]
+        for _, key in _COLUMNS:
+            is_score = key in ("auc", "average_precision")
+            value = float(row[key])
+            cells.append(_number(value, ".4f") if is_score else percent(value))
+        cells += [percent(row[f"removal_at_{100 * r:g}"]) for r in further]
+        rows.append([*cells, _number(float(row["events_per_second"]), ",.0f")])
+    first = table.rows[0]
+    seen = (
+        f"Each threshold was chosen to keep {100 * table.retention:g} % of the signal, and the "
+        f"table says what it kept: {table.chosen_on}; {float(first['n_signal']):,.0f} signal and "
+        f"{float(first['n_noise']):,.0f} noise hits, those hidden behind others in their pixel "
+        f"({percent(first['occluded_share'])} of the signal) not counted."
+    )
+    if adds_noise:
+        seen += " The test events were clean, and degraded as the run's own events are."
+    return [page.table([*header, "events/s"], rows, own=name), page.paragraph(seen)]
+
+
+def _quantiles(table: Evaluation, name: str) -> str:
+    best = best_baseline(table, name)
+    header = ["of single events", *(f"{100 * int(q[1:]) // 100} % below" for q in _QUANTILES)]
+    rows = []
+    for scorer in (name, best):
+        if scorer is None:
+            continue
+        for key, words in (("removal", "noise removed"), ("retention", "signal kept")):
+            row = table[scorer]
+            cells = [percent(row[f"event_{key}_{q}"]) for q in _QUANTILES]
+            rows.append([f"{scorer}: {words}", *cells])
+    return page.table(header, rows)
+
+
+def _facts(run: Run, metrics: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, str]:
+    known = {"folder": str(run.folder), "network": run.config.model.name, "loss": run.config.loss}
+    if metrics:
+        best = metrics.get("best") or {}
+        known |= {
+            "parameters": f"{metrics.get('parameters', 0):,}",
+            "steps": f"{metrics.get('steps', 0):,} of {run.config.steps:,}",
+            "best after step": f"{best['step']:.0f}" if best.get("step") is not None else "none",
+            "training": f"{metrics.get('seconds', math.nan):,.0f} s",
+        }
+    packages = environment.get("packages")
+    versions = {
+        name: environment[name]
+        for name in ("dense_imb", "python", "system", "device", "threads")
+        if name in environment
+    }
+    versions |= packages if isinstance(packages, dict) else {}
+    if versions:
+        known["versions"] = ", ".join(f"{name} {value}" for name, value in versions.items())
+    git = environment.get("git")
+    known["git"] = f"{git} (+: with changes)" if str(git).endswith("+") else str(git or "unknown")
+    if isinstance(environment.get("command"), list):
+        known["command"] = shlex.join(str(word) for word in environment["command"])
+    known["seed"] = str(run.config.seed)
+    return known
+
+
+def commands(run: Run, test: Sequence[str], adds_noise: bool, retention: float) -> str:
+    """What to type to repeat it all, and to use it."""
+    folder = shlex.quote(str(run.folder))
+    files = shlex.join(test) if test else "test.h5"
+    data = run.config.data
+    wanted = f"{retention:g}"
+    # without a test file it is the validation data that tell what a file looks like
+    is_clean = adds_noise if test else data.noise not in (0, [0, 0])
+    extra = ""
+    if is_clean and isinstance(data.noise, int):
+        extra = f" --noise {data.noise}"
+        extra += f" --signal {data.signal}" if isinstance(data.signal, int) else ""
+    lines = [
+        "# the same network again, in a new folder",
+        f"dense-imb train --config {shlex.quote(str(run.folder / 'config.yaml'))} --out again",
+        "# scores beside the baselines",
+        f"dense-imb evaluate {folder} {files}{extra} --retention {wanted}",
+        "# a score and a verdict for each hit of a file of yours",
+        f"dense-imb denoise {folder} raw.h5 clean.h5 --retention {wanted}",
+        "# this page",
+        f"dense-imb report {folder}{' --test ' + files if test else ''} --retention {wanted}",
+    ]
+    return "\n".join(lines)
+
+
+def _number(value: float, form: str) -> str:
+    return "-" if math.isnan(value) else format(value, form)
