@@ -41,20 +41,24 @@ RC: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 9.0,
 }
+_ZOOM = 0.9  # retention from which on the second panel shows
 Rows = Sequence[Mapping[str, float]]
 
 
 def steps_of(histogram: ScoreHistogram) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Retention, rising, and the least noise kept to reach it, equal points once."""
+    """Retention, rising from 0, and the least noise kept to reach it; equal points once.
+
+    To keep nothing is no result: the curve begins with the first signal kept.
+    """
     curve = histogram.curve()
-    points = np.stack([curve.retention.numpy(), 1 - curve.removal.numpy()], 1)[::-1]
-    points = points[np.isfinite(points).all(1)]
+    points = np.stack([curve.retention.numpy(), 1 - curve.removal.numpy()], 1)
+    points = np.unique(points[np.isfinite(points).all(1) & (points[:, 0] > 0)], axis=0)
     if len(points) == 0:
         return np.zeros(0), np.zeros(0)
-    points = np.unique(points, axis=0)
     # the first of a retention keeps the least noise
     retention, first = np.unique(points[:, 0], return_index=True)
-    return retention, points[first, 1]
+    kept = points[first, 1]
+    return np.concatenate([[0.0], retention]), np.concatenate([kept[:1], kept])
 
 
 def draw_removal(measured: Measured, network: str, figure: Figure) -> None:
@@ -94,9 +98,9 @@ def draw_removal(measured: Measured, network: str, figure: Figure) -> None:
         zoom.plot([100 * at], [kept_noise], label="operating point", **dot)
     whole.set(title="All of it", xlim=(0, 101), ylim=(0, 102))
     whole.set(xlabel="signal kept (%)", ylabel="noise removed (%)")
-    zoom.set(title="Where one works", xlim=(90, 100.1), xlabel="signal kept (%)")
-    least = min((float(k[k > 0].min()) for _, k, _ in drawn.values() if (k > 0).any()), default=1)
-    _removal_axis(zoom, least=max(least * 0.7, 1e-5))
+    zoom.set(title="Where one works", xlim=(100 * _ZOOM, 100.1), xlabel="signal kept (%)")
+    seen = np.concatenate([kept[(kept > 0) & (r >= _ZOOM)] for r, kept, _ in drawn.values()])
+    _removal_axis(zoom, least=max(float(seen.min(initial=0.5)) * 0.6, 1e-6))
     for axes in (whole, zoom):
         axes.axvline(100 * measured.evaluation.retention, color="#777777", linewidth=0.9, zorder=0)
     figure.legend(loc="outside lower center", ncols=3)
@@ -172,10 +176,25 @@ def draw_scores(scores: HitScores, figure: Figure) -> None:
         axes.axvline(at, color=_RED, linewidth=1.6, label="threshold: kept to its right")
     axes.set(yscale="log", ylim=(0.7, 3 * max(float(max(signal.max(), noise.max())), 1.0)))
     axes.set(xlabel="score", ylabel="hits", xlim=(edges[0], edges[-1]))
-    ticks = [1e-8, 1e-6, 1e-4, 1e-3, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 1 - 1e-4, 1 - 1e-6]
+    ticks = [
+        1e-8,
+        1e-7,
+        1e-6,
+        1e-5,
+        1e-4,
+        1e-3,
+        0.01,
+        0.1,
+        0.5,
+        0.9,
+        0.99,
+        0.999,
+        1 - 1e-4,
+        1 - 1e-6,
+    ]
     shown = [p for p in ticks if edges[0] <= _logit(p) <= edges[-1]]
     axes.set_xticks([_logit(p) for p in shown], [f"{p:.7g}" for p in shown])
-    axes.legend(loc="upper center", ncols=3)
+    figure.legend(loc="outside upper center", ncols=3)
 
 
 def score_bins(
@@ -203,6 +222,8 @@ def score_bins(
 
 def draw_sample(sample: Sample, figure: Figure) -> None:
     """An event before and after, in x-y and in x-y-t."""
+    from matplotlib.ticker import MaxNLocator
+
     events, verdict = sample.events, sample.verdict
     is_signal = np.asarray(events.label) > 0
     truth = [
@@ -211,11 +232,12 @@ def draw_sample(sample: Sample, figure: Figure) -> None:
     ]
     after = [(verdict == k, VERDICTS[k], _MARKS[k]) for k in (2, 0, 3, 1)]
     hidden = (verdict < 0, "hidden, not judged", (_SKY, "+", 26, True))
+    grid = figure.add_gridspec(2, 2, height_ratios=(1.35, 1))
     for column, (title, parts) in enumerate(
         (("Before: the truth", truth), ("After: the verdicts", [*after, hidden]))
     ):
-        flat: Any = figure.add_subplot(2, 2, column + 1)
-        deep: Any = figure.add_subplot(2, 2, column + 3, projection="3d")
+        flat: Any = figure.add_subplot(grid[0, column])
+        deep: Any = figure.add_subplot(grid[1, column], projection="3d")
         flat.set_title(title)
         for chosen, name, (colour, mark, size, is_filled) in parts:
             x, y, t = (np.asarray(axis)[chosen] for axis in (events.x, events.y, events.t))
@@ -236,12 +258,18 @@ def draw_sample(sample: Sample, figure: Figure) -> None:
             if name != "noise removed":
                 deep.scatter(x, t, y, depthshade=False, **{**style, "s": 0.7 * size})
         frame = events.geometry
-        flat.set(xlim=(-0.5, frame.width - 0.5), ylim=(-0.5, frame.height - 0.5), aspect="equal")
+        # marks at the edge are drawn whole
+        room = 0.02 * max(frame.width, frame.height)
+        flat.set(xlim=(-room, frame.width - 1 + room), ylim=(-room, frame.height - 1 + room))
+        flat.set(aspect="equal")
         flat.set(xlabel="x (pixels)", ylabel="y (pixels)")
         flat.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, columnspacing=1.0)
         deep.set(xlim=(0, frame.width), ylim=(0, frame.time_steps), zlim=(0, frame.height))
         deep.set(xlabel="x (pixels)", ylabel="time (steps)", zlabel="y (pixels)")
-        deep.set_box_aspect((1, 1.3, 1), zoom=0.86)
+        deep.yaxis.labelpad = 9
+        deep.set_box_aspect((1, 1.3, 1), zoom=0.84)
+        for axis in (deep.xaxis, deep.yaxis, deep.zaxis):
+            axis.set_major_locator(MaxNLocator(5))
 
 
 def draw_events(measured: Measured, network: str, figure: Figure) -> None:
@@ -310,7 +338,7 @@ def _removal_axis(axes: Axes, least: float, label: str = "noise removed (%)") ->
 
     axes.set(yscale="log", ylim=(1.1, min(least, 0.5)), ylabel=label)
     decades = [10.0**-k for k in range(8)]
-    ticks = [*decades, *(d * m for d in decades[1:] for m in ((5, 2) if least > 2e-3 else (5,)))]
+    ticks = [*decades, *(d * m for d in decades[1:] for m in ((5, 2) if least > 8e-3 else (5,)))]
     axes.yaxis.set_major_locator(FixedLocator(ticks))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda kept, _: f"{100 * (1 - kept):.8g}"))

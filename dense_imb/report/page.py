@@ -20,11 +20,13 @@ h1 { font-size: 1.6rem; margin: .3rem 0; } h2 { font-size: 1.2rem; margin: 2rem 
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .5rem 0; }
 th, td { border-bottom: 1px solid #ddd; padding: .25rem .6rem; text-align: right;
-  white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; } tr.own { font-weight: 600; }
+  vertical-align: bottom; white-space: nowrap; }
+th { white-space: normal; } th:first-child, td:first-child { text-align: left; }
+tr.own { font-weight: 600; }
 tr.own td { background: #e8f1f8; } table.facts td { text-align: left; white-space: normal;
-  overflow-wrap: anywhere; }
-figure { margin: 1rem 0; } img { height: auto; max-width: 100%; }
+  overflow-wrap: anywhere; vertical-align: top; }
+table.facts td:first-child { overflow-wrap: normal; white-space: nowrap; }
+figure { margin: 1rem 0; } .wide img { height: auto; max-width: 100%; min-width: 38rem; }
 figcaption { color: #444; font-size: .9rem; }
 pre { background: #f5f5f5; font-size: .85rem; overflow-x: auto; padding: .7rem; }
 """
@@ -111,7 +113,8 @@ def figure(picture: Picture) -> str:
     """The picture, in the page itself."""
     encoded = base64.b64encode(picture.png).decode("ascii")
     return (
-        f'<figure><img alt="{escape(picture.alt)}" src="data:image/png;base64,{encoded}">'
+        f'<figure><div class="wide"><img alt="{escape(picture.alt)}" '
+        f'src="data:image/png;base64,{encoded}"></div>'
         f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
     )
 

@@ -6,6 +6,7 @@ import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -25,7 +26,13 @@ _COLUMNS = (
     ("AUC", "auc"),
     ("avg. precision", "average_precision"),
 )
-_QUANTILES = ("q05", "q25", "q50", "q75", "q95")
+_QUANTILES = {
+    "q05": "5 % of events below",
+    "q25": "25 % below",
+    "q50": "half below",
+    "q75": "75 % below",
+    "q95": "95 % below",
+}
 
 
 def headline(
@@ -137,7 +144,7 @@ def _scores(table: Evaluation, name: str, adds_noise: bool) -> list[str]:
 
 def _quantiles(table: Evaluation, name: str) -> str:
     best = best_baseline(table, name)
-    header = ["of single events", *(f"{100 * int(q[1:]) // 100} % below" for q in _QUANTILES)]
+    header = ["within single events", *_QUANTILES.values()]
     rows = []
     for scorer in (name, best):
         if scorer is None:
@@ -171,7 +178,9 @@ def _facts(run: Run, metrics: Mapping[str, Any], environment: Mapping[str, Any])
     git = environment.get("git")
     known["git"] = f"{git} (+: with changes)" if str(git).endswith("+") else str(git or "unknown")
     if isinstance(environment.get("command"), list):
-        known["command"] = shlex.join(str(word) for word in environment["command"])
+        program, *words = [*map(str, environment["command"])] or ["unknown"]
+        is_ours = Path(program).name in ("__main__.py", "dense-imb")
+        known["command"] = shlex.join(["dense-imb" if is_ours else program, *words])
     known["seed"] = str(run.config.seed)
     return known
 

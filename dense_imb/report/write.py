@@ -202,6 +202,10 @@ def _measure(
     if found.test:
         # asked for by name: what is wrong with it ends the report
         test, found.adds_noise = test_events(found.run, [*found.test], n_events)
+        if "/hit/label" not in test.source.columns:
+            found.notes.append(
+                "The hits of the test events have no labels: all of them are taken for signal."
+            )
     network: TrainedDenoiser
     try:
         network = found.run.scorer()
@@ -249,15 +253,15 @@ def _pictures(found: _Found) -> list[page.Picture]:
                 picture(lambda to: figures.draw_removal(measured, name, to), (9.5, 4.9)),
                 "Noise removed against signal kept, for the network and the baselines.",
                 "Noise removed for each share of signal kept, on the events of the table. Right: "
-                "the upper end on a scale of the noise that is left, each step tenfold less; a "
-                "line ends where none is left. The vertical line is the wanted retention.",
+                "the upper end, on a logarithmic scale of the noise that is left; a line ends "
+                "where none is left. The vertical line is the wanted retention.",
             )
         )
         pictures.append(
             page.Picture(
                 "scores",
                 text.ERRORS,
-                picture(lambda to: figures.draw_scores(own, to), (8.5, 3.8)),
+                picture(lambda to: figures.draw_scores(own, to), (8.5, 4)),
                 "Histogram of the network's score for signal and for noise, log counts.",
                 "The network's score of the hits by truth, on a logit scale; log counts.",
             )
@@ -268,7 +272,7 @@ def _pictures(found: _Found) -> list[page.Picture]:
                 page.Picture(
                     f"sample_{k + 1}",
                     text.SAMPLES,
-                    picture(lambda to, one=sample: figures.draw_sample(one, to), (8.5, 11)),  # type: ignore[misc]
+                    picture(lambda to, one=sample: figures.draw_sample(one, to), (8.5, 9.8)),  # type: ignore[misc]
                     f"{sample.title}, in x-y and x-y-time: {counts}.",
                     f"{sample.title} (number {sample.number}): {counts}. Hits hidden behind a "
                     "later one in their pixel get its score, and count nowhere. Below: the same "
@@ -293,7 +297,8 @@ def _pictures(found: _Found) -> list[page.Picture]:
                 text.TRAINING,
                 picture(lambda to: figures.draw_training(found.history, to), (9.5, 9)),
                 "Loss, noise removal, AUC, learning rate and gradient shares against the step.",
-                "A mark for each validation. Removal stands on a scale of the noise that is left.",
+                "A mark for each validation. Removal stands on a logarithmic scale of the noise "
+                "that is left.",
             )
         )
     return pictures
