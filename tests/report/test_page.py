@@ -8,6 +8,8 @@ import re
 import shutil
 
 from dense_imb.hits.baselines import BASELINES
+from tests.hits.files import write
+from tests.report.conftest import clean_events
 from tests.report.reports import FIGURES, Page, pngs, quiet, strict_json
 
 
@@ -71,3 +73,12 @@ def test_markup_in_names_is_text(run_folder):
     text = quiet(folder).path.read_text()
     Page(text)
     assert "<h1>a&lt;b&gt;&amp;&#x27;c</h1>" in text
+
+
+def test_test_events_of_noise_only_have_a_report(run_folder, tmp_path):
+    from dense_imb.hits import Degradation, degrade
+
+    noise = degrade(clean_events(6, 1), Degradation(signal=0, noise=9), seed=1)
+    report = quiet(run_folder, test=str(write(tmp_path / "noise.h5", noise)))
+    assert math.isnan(report.evaluation["tiny"]["retention"])
+    assert strict_json(run_folder / "report.json")["evaluation"]["rows"][0]["retention"] is None

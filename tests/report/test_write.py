@@ -227,15 +227,6 @@ def test_no_event_chooses_and_is_measured(run_folder):
         assert sum(len(batch) for batch in measures) == m
 
 
-def test_test_events_of_noise_only_have_a_report(run_folder, tmp_path):
-    from dense_imb.hits import Degradation, degrade
-
-    noise = degrade(clean_events(6, 1), Degradation(signal=0, noise=9), seed=1)
-    report = quiet(run_folder, test=str(write(tmp_path / "noise.h5", noise)))
-    assert math.isnan(report.evaluation["tiny"]["retention"])
-    assert strict_json(run_folder / "report.json")["evaluation"]["rows"][0]["retention"] is None
-
-
 def test_hits_without_labels_are_told(run_folder, tmp_path):
     from dataclasses import replace
 
