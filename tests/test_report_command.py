@@ -8,6 +8,7 @@ import warnings
 import pytest
 
 from dense_imb.cli import main
+from dense_imb.report.found import Found
 from dense_imb.report.text import commands
 from dense_imb.training import open_run
 from tests.report.conftest import files, run_folder, trained  # noqa: F401
@@ -52,7 +53,7 @@ def test_the_commands_of_the_page_work(
     monkeypatch.chdir(tmp_path)
     test = files / ("clean.h5" if is_clean else "noisy.h5")
     (tmp_path / "raw.h5").write_bytes((files / "noisy.h5").read_bytes())
-    text = commands(open_run(run_folder), (str(test),), is_clean, 0.9)
+    text = commands(Found(open_run(run_folder), (str(test),), 0.9, 20, "tiny", adds_noise=is_clean))
     lines = [shlex.split(line)[1:] for line in text.splitlines() if line.startswith("dense-imb")]
     assert [words[0] for words in lines] == ["train", "evaluate", "denoise", "report"]
     with warnings.catch_warnings():

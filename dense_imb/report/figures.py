@@ -150,6 +150,8 @@ def draw_training(history: Rows, figure: Figure) -> None:
             found = [v[np.isfinite(v) & (v > 0)] for v in curves.values()]
             least = min((float(v.min()) for v in found if len(v)), default=0.5)
             _removal_axis(axes, least=max(least * 0.6, 1e-6), label="")
+        elif title.startswith("Learning"):
+            axes.set_ylim(bottom=0)
         elif title.startswith(("Share", "At the")):
             axes.set_ylim(-0.03, 1.03)
         elif title.startswith("Loss"):

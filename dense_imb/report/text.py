@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from dense_imb.hits import Evaluation
 from dense_imb.report import page
-from dense_imb.report.measure import Measured
+from dense_imb.report.found import Found
 from dense_imb.report.page import Picture
-from dense_imb.training import Run
 
 SCORES, ERRORS, SAMPLES = "Scores", "Where it errs", "Events before and after"
 TRAINING, MADE_FROM, AGAIN = "Training", "What it was made from", "How to make it again"
@@ -35,12 +33,11 @@ _QUANTILES = {
 }
 
 
-def headline(
-    run: Run, measured: Measured | None, name: str, metrics: Mapping[str, Any], has_test: bool
-) -> str:
+def headline(found: Found) -> str:
     """The result in a sentence."""
-    wanted = f"{100 * run.config.retention:g}"
-    validated = (metrics.get("best") or {}).get(f"removal_at_{wanted}")
+    measured, name = found.measured, found.name
+    wanted = f"{100 * found.retention:g}"
+    validated = (found.metrics.get("best") or {}).get(f"removal_at_{wanted}")
     parts = []
     if validated is not None:
         parts.append(
@@ -49,7 +46,7 @@ def headline(
         )
     if measured is not None:
         own = measured.evaluation[name]
-        where = "test" if has_test else "half of the validation events"
+        where = "test" if found.test else "half of the validation events"
         parts.append(
             f"{percent(own['removal'])} removed at {percent(own['retention'])} kept ({where})"
         )
@@ -85,35 +82,24 @@ def percent(share: float | str) -> str:
     return f"{100 * value:.{digits}f} %"
 
 
-def whole_page(
-    run: Run,
-    measured: Measured | None,
-    name: str,
-    pictures: Sequence[Picture],
-    told: str,
-    notes: Sequence[str],
-    metrics: Mapping[str, Any],
-    environment: Mapping[str, Any],
-    test: Sequence[str],
-    adds_noise: bool,
-    retention: float,
-) -> str:
-    """The page of a run."""
+def whole_page(found: Found, told: str, pictures: Sequence[Picture]) -> str:
+    """The page of a run, `told` being its headline."""
+    name, config = found.name, found.run.config
     parts = [page.heading(name, 1), page.paragraph(told, "headline")]
-    parts += [page.paragraph(note, "note") for note in notes]
+    parts += [page.paragraph(note, "note") for note in found.notes]
     sections: dict[str, list[str]] = {SCORES: [], SAMPLES: [], ERRORS: [], TRAINING: []}
-    if measured is not None:
-        sections[SCORES] = _scores(measured.evaluation, name, adds_noise)
-        sections[ERRORS] = [_quantiles(measured.evaluation, name)]
+    if found.measured is not None:
+        sections[SCORES] = _scores(found.measured.evaluation, name, found.adds_noise)
+        sections[ERRORS] = [_quantiles(found.measured.evaluation, name)]
     for picture in pictures:
         sections[picture.section].append(page.figure(picture))
     for title, content in sections.items():
         if content:
             parts += [page.heading(title), *content]
-    parts += [page.heading(MADE_FROM), page.facts(_facts(run, metrics, environment))]
-    config = yaml.safe_dump(asdict(run.config), sort_keys=False)
-    parts.append(page.folded("config.yaml", page.code(config)))
-    parts += [page.heading(AGAIN), page.code(commands(run, test, adds_noise, retention))]
+    parts += [page.heading(MADE_FROM), page.facts(_facts(found))]
+    stored = yaml.safe_dump(asdict(config), sort_keys=False)
+    parts.append(page.folded("config.yaml", page.code(stored)))
+    parts += [page.heading(AGAIN), page.code(commands(found))]
     return page.page(f"{name} - dense-imb", parts)
 
 
@@ -139,7 +125,7 @@ def _scores(table: Evaluation, name: str, adds_noise: bool) -> list[str]:
     )
     if adds_noise:
         seen += " The test events were clean, and degraded as the run's own events are."
-    return [page.table([*header, "events/s"], rows, own=name), page.paragraph(seen)]
+    return [page.table([*header, "events per second"], rows, own=name), page.paragraph(seen)]
 
 
 def _quantiles(table: Evaluation, name: str) -> str:
@@ -156,7 +142,8 @@ def _quantiles(table: Evaluation, name: str) -> str:
     return page.table(header, rows)
 
 
-def _facts(run: Run, metrics: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, str]:
+def _facts(found: Found) -> dict[str, str]:
+    run, metrics, environment = found.run, found.metrics, found.environment
     known = {"folder": str(run.folder), "network": run.config.model.name, "loss": run.config.loss}
     if metrics:
         best = metrics.get("best") or {}
@@ -185,14 +172,15 @@ def _facts(run: Run, metrics: Mapping[str, Any], environment: Mapping[str, Any])
     return known
 
 
-def commands(run: Run, test: Sequence[str], adds_noise: bool, retention: float) -> str:
+def commands(found: Found) -> str:
     """What to type to repeat it all, and to use it."""
+    run, test = found.run, found.test
     folder = shlex.quote(str(run.folder))
     files = shlex.join(test) if test else "test.h5"
+    wanted = f"--retention {found.retention:g}"
     data = run.config.data
-    wanted = f"{retention:g}"
     # without a test file it is the validation data that tell what a file looks like
-    is_clean = adds_noise if test else data.noise not in (0, [0, 0])
+    is_clean = found.adds_noise if test else data.noise not in (0, [0, 0])
     extra = ""
     if is_clean and isinstance(data.noise, int):
         extra = f" --noise {data.noise}"
@@ -201,11 +189,12 @@ def commands(run: Run, test: Sequence[str], adds_noise: bool, retention: float) 
         "# the same network again, in a new folder",
         f"dense-imb train --config {shlex.quote(str(run.folder / 'config.yaml'))} --out again",
         "# scores beside the baselines",
-        f"dense-imb evaluate {folder} {files}{extra} --retention {wanted}",
+        f"dense-imb evaluate {folder} {files}{extra} {wanted}",
         "# a score and a verdict for each hit of a file of yours",
-        f"dense-imb denoise {folder} raw.h5 clean.h5 --retention {wanted}",
+        f"dense-imb denoise {folder} raw.h5 clean.h5 {wanted}",
         "# this page",
-        f"dense-imb report {folder}{' --test ' + files if test else ''} --retention {wanted}",
+        f"dense-imb report {folder}{' --test ' + files if test else ''} {wanted} "
+        f"--events {found.n_events}",
     ]
     return "\n".join(lines)
 

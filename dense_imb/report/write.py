@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,9 @@ from dense_imb.inspection.report import strict
 from dense_imb.losses._checks import check_at_least
 from dense_imb.report import figures, page, text
 from dense_imb.report.figures import picture, score_bins, steps_of
-from dense_imb.report.measure import (
-    VERDICTS,
-    Measured,
-    by_number_of_hits,
-    measure,
-    test_events,
-    validation_events,
-)
-from dense_imb.training import Run, TrainedDenoiser, open_run
+from dense_imb.report.found import Found, measure_run, read_records
+from dense_imb.report.measure import VERDICTS, by_number_of_hits
+from dense_imb.training import open_run
 
 FORMAT, _VERSION = "dense-imb-report", 1
 _Path = str | os.PathLike[str]
@@ -52,21 +46,6 @@ class Report:
     headline: str
     evaluation: Evaluation | None
     notes: tuple[str, ...]
-
-
-@dataclass
-class _Found:
-    """What there is to report."""
-
-    run: Run
-    test: tuple[str, ...]
-    measured: Measured | None = None
-    name: str = ""
-    adds_noise: bool = False  # to the test events
-    notes: list[str] = field(default_factory=list)
-    history: list[dict[str, float]] = field(default_factory=list)
-    metrics: dict[str, Any] = field(default_factory=dict)
-    environment: dict[str, Any] = field(default_factory=dict)
 
 
 def write_report(
@@ -108,8 +87,8 @@ def write_report(
     _refuse(path, is_own=out is None, overwrite=overwrite)
     started = time.monotonic()
     files = (test,) if isinstance(test, str) else tuple(test or ())
-    found = _Found(run, files, name=run.name)
-    _read(found)
+    found = Found(run, files, retention, n_events, run.name)
+    read_records(found)
     with tqdm(
         desc="report", unit="event", file=sys.stderr, disable=not show_progress, total=0
     ) as bar:
@@ -119,15 +98,12 @@ def write_report(
             update: Callable[[int], object] = bar.update
             return update
 
-        _measure(found, retention, n_events, progress)
+        measure_run(found, progress)
         bar.set_description("report, figures")
         pictures = _pictures(found)
-    headline = text.headline(run, found.measured, found.name, found.metrics, bool(files))
-    numbers = _numbers(found, retention, headline, time.monotonic() - started)
-    content = text.whole_page(
-        run, found.measured, found.name, pictures, headline, found.notes, found.metrics,
-        found.environment, files, found.adds_noise, retention,
-    )  # fmt: skip
+    headline = text.headline(found)
+    numbers = _numbers(found, headline, time.monotonic() - started)
+    content = text.whole_page(found, headline, pictures)
     path.parent.mkdir(parents=True, exist_ok=True)
     if out is None:
         folder = path.parent / "figures"
@@ -166,82 +142,7 @@ def _refuse(path: Path, *, is_own: bool, overwrite: bool) -> None:
         )
 
 
-def _read(found: _Found) -> None:
-    """The run's own records; a missing or damaged one is told."""
-    try:
-        found.history = found.run.history()
-    except (ValueError, TypeError, OSError) as problem:
-        found.notes.append(f"No training curves: history.csv can't be read ({_said(problem)}).")
-    try:
-        found.metrics = found.run.metrics()
-    except (ValueError, TypeError, OSError) as problem:
-        found.notes.append(f"No validation scores: metrics.json can't be read ({_said(problem)}).")
-    path = found.run.folder / "environment.json"
-    try:
-        found.environment = dict(json.loads(path.read_text()))
-    except (ValueError, TypeError, OSError) as problem:
-        found.notes.append(f"Versions unknown: environment.json can't be read ({_said(problem)}).")
-    if found.metrics.get("stopped"):
-        found.notes.append(f"The run was ended early: {found.metrics['stopped']}.")
-    elif not found.metrics and not found.history:
-        found.notes.append("The run has not come to its first validation yet.")
-    elif found.metrics.get("is_finished") is False:
-        found.notes.append(
-            f"The run is not finished: {found.metrics['steps']} of {found.run.config.steps} steps."
-        )
-
-
-def _measure(
-    found: _Found,
-    retention: float,
-    n_events: int,
-    progress: Callable[[int], Callable[[int], object]],
-) -> None:
-    """The table, where there are a network and events."""
-    test = None
-    if found.test:
-        # asked for by name: what is wrong with it ends the report
-        test, found.adds_noise = test_events(found.run, [*found.test], n_events)
-        if "/hit/label" not in test.source.columns:
-            found.notes.append(
-                "The hits of the test events have no labels: all of them are taken for signal."
-            )
-    network: TrainedDenoiser
-    try:
-        network = found.run.scorer()
-    except (ValueError, OSError, KeyError) as problem:
-        found.notes.append(f"No scores: the network can't be loaded ({_said(problem)}).")
-        return
-    validation = None
-    try:
-        validation = validation_events(found.run)
-    except (ValueError, OSError) as problem:
-        found.notes.append(
-            f"The validation events can't be read ({_said(problem)})."
-            + ("" if test else " Bring the files back, or give others with --test.")
-        )
-    if validation is None and test is None:
-        return
-    try:
-        found.measured = measure(
-            network, validation, test, retention=retention, n_events=n_events, progress=progress
-        )
-    except ValueError as problem:
-        if test is not None:
-            raise
-        found.notes.append(f"No scores: {_said(problem)}")
-        return
-    found.name = network.name
-    found.notes += found.measured.evaluation.notes
-
-
-def _said(problem: Exception) -> str:
-    if isinstance(problem, OSError) and problem.filename and problem.strerror:
-        return f"{problem.strerror}: {problem.filename}"
-    return str(problem).rstrip(".")
-
-
-def _pictures(found: _Found) -> list[page.Picture]:
+def _pictures(found: Found) -> list[page.Picture]:
     pictures = []
     measured, name = found.measured, found.name
     if measured is not None:
@@ -304,7 +205,7 @@ def _pictures(found: _Found) -> list[page.Picture]:
     return pictures
 
 
-def _numbers(found: _Found, retention: float, headline: str, seconds: float) -> dict[str, Any]:
+def _numbers(found: Found, headline: str, seconds: float) -> dict[str, Any]:
     """Strict JSON of everything that the page and its figures show."""
     measured, run = found.measured, found.run
     history = dict.fromkeys(name for row in found.history for name in row)
@@ -313,7 +214,7 @@ def _numbers(found: _Found, retention: float, headline: str, seconds: float) -> 
         "version": _VERSION,
         "run": found.name,
         "headline": headline,
-        "retention": retention,
+        "retention": found.retention,
         "notes": found.notes,
         "test": list(found.test),
         "noise_added_to_test": found.adds_noise,
