@@ -7,7 +7,17 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from dense_imb import __version__
-from dense_imb.cli import curves, demo, denoise, evaluate, inspect, losses, simulate, train
+from dense_imb.cli import (
+    curves,
+    demo,
+    denoise,
+    evaluate,
+    inspect,
+    losses,
+    report,
+    simulate,
+    train,
+)
 from dense_imb.cli._parser import Parser
 from dense_imb.cli._script import guarded
 
@@ -19,6 +29,7 @@ _COMMANDS: dict[str, ModuleType] = {
     "evaluate": evaluate,
     "inspect": inspect,
     "losses": losses,
+    "report": report,
     "simulate": simulate,
     "train": train,
 }

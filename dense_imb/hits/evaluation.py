@@ -24,6 +24,8 @@ from dense_imb.metrics import HitScores, OperatingPoint, ScoreHistogram
 
 Change = Callable[[Events, NDArray[np.int64], int], Events]  # events, their numbers, the epoch
 Source = HitsFile | HitsFiles | Events | Iterable[Events]
+# of test events: the scorer, what it scored so far, a batch, its scores, which hits a frame shows
+Watch = Callable[[str, HitScores, Events, Tensor, Tensor], object]
 RETENTIONS = (0.90, 0.95, 0.97, 0.99)
 _CHOOSE_EVERY = 5  # without validation events, every fifth one is for choosing
 _VALIDATION_EPOCH = 1  # so that equal event numbers of two files draw different noise
@@ -52,6 +54,7 @@ def evaluate(
     batch_size: int = 256,
     n_events: int | None = None,
     progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> Evaluation:
     """Choose each scorer's thresholds on validation events, and measure it on test events.
 
@@ -68,6 +71,8 @@ def evaluate(
         batch_size: events scored together; changes nothing but the speed.
         n_events: at most so many of the first events of each source.
         progress: called with the number of events that one more scorer has done.
+        watch: called with each batch of test events once it is counted, for figures: the scorer's
+            name, its `HitScores` so far, the batch, the scores, and which hits a frame shows.
     Example:
         >>> from dense_imb.hits import simulate
         >>> from dense_imb.hits.baselines import Blank, HitDensity
@@ -79,7 +84,7 @@ def evaluate(
         'thresholds chosen on every 5th event (10), scores on the 40 others'
     """
     retentions = sorted({*retentions, retention})
-    stage = _Stage(scorers, retentions, retention, batch_size, n_events, progress)
+    stage = _Stage(scorers, retentions, retention, batch_size, n_events, progress, watch)
     rows, chosen_on = stage.measure(validation, test)
     return Evaluation(rows, retention, tuple(retentions), chosen_on)
 
@@ -160,6 +165,7 @@ class _Stage:
     batch_size: int
     n_events: int | None
     progress: Progress | None
+    watch: Watch | None = None
 
     def __post_init__(self) -> None:
         check_at_least("batch_size", self.batch_size, 1)
@@ -200,6 +206,8 @@ class _Stage:
             for k, (score, spent) in enumerate(self._scored(events)):
                 seconds[k] += spent
                 count(scores[k], events, score, shown)
+                if self.watch is not None:
+                    self.watch(self.scorers[k].name, scores[k], events, score, shown)
         if n_tested == 0:
             raise ValueError("Expected events to test on, got none.")
         rows = tuple(

@@ -307,3 +307,19 @@ def test_bad_input_is_one_sentence(call, sentence) -> None:
         call()
     assert sentence in str(problem.value)
     assert "\n" not in str(problem.value)
+
+
+def test_a_watcher_sees_every_test_event_once() -> None:
+    seen: dict[str, list[int]] = {}
+    last = {}
+
+    def watch(name, scores, events, score, shown):
+        assert score.shape == shown.shape == (events.n_hits,)
+        seen.setdefault(name, []).append(len(events))
+        last[name] = scores
+
+    table = evaluate([Blank(), Ranked()], some(30, 1), some(50, 2), batch_size=20, watch=watch)
+    assert seen == {"blank": [20, 20, 10], "ranked": [20, 20, 10]}
+    for name, scores in last.items():
+        assert scores.operating_point.threshold == table[name]["threshold"]
+        assert scores.scores()["removal"] == table[name]["removal"]

@@ -1,0 +1,9 @@
+"""The report of a run: one page that needs no network, its numbers and its figures.
+
+report = write_report("runs/arc", test="test.h5")
+print(report.headline)
+"""
+
+from dense_imb.report.write import Report, write_report
+
+__all__ = ["Report", "write_report"]

@@ -1,0 +1,265 @@
+"""What a report measures: the network beside the baselines, and where it errs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dense_imb.data.virtual import VALIDATION_EPOCH, VirtualEvents
+from dense_imb.hits import Evaluation, Events, available_baselines, evaluate, open_hits
+from dense_imb.hits.baselines import Scorer
+from dense_imb.hits.masking import Progress
+from dense_imb.metrics import HitScores
+from dense_imb.training import Run, TrainedDenoiser
+from dense_imb.training.build import build_degradation
+from dense_imb.training.fit import build_task
+
+TEST_EPOCH = VALIDATION_EPOCH - 1  # or test events would get the noise of validation events
+VERDICTS = ("signal kept", "signal lost", "noise removed", "noise kept")
+_AT_ONCE = 128
+_CANDIDATES = 100  # the samples are chosen among so many of the first test events
+_MOST_EVENTS = 100_000  # whose counts are held for the figure of single events
+_GROUPS = 8  # of events, by their number of hits
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A test event, and what became of its hits.
+
+    Args:
+        title: why this one.
+        number: of the test events measured.
+        events: a batch of one.
+        verdict: (n_hits,) place in `VERDICTS`; -1 of a hit that another hides in its pixel.
+    """
+
+    title: str
+    number: int
+    events: Events
+    verdict: NDArray[np.int64]
+
+    def counts(self) -> dict[str, int]:
+        """Hits of each verdict, and hidden ones."""
+        counts = {name: int((self.verdict == k).sum()) for k, name in enumerate(VERDICTS)}
+        return {**counts, "hidden": int((self.verdict < 0).sum())}
+
+
+@dataclass
+class Measured:
+    """What was found; `events` has a row (hits, signal, kept signal, noise, kept noise) an event.
+
+    Args:
+        evaluation: the table.
+        scores: of the test events, by scorer.
+        events: of the network, of the hits that a frame shows.
+        samples: a typical event and the worst one.
+    """
+
+    evaluation: Evaluation
+    scores: dict[str, HitScores]
+    events: NDArray[np.int64]
+    samples: list[Sample] = field(default_factory=list)
+
+
+def validation_events(run: Run) -> VirtualEvents:
+    """The events that the run was validated on, as it saw them."""
+    data = run.config.data
+    if data.validation:  # then the files to train on are not needed, and may be gone
+        data = replace(data, train=data.validation)
+    held_out: VirtualEvents = build_task(replace(run.config, data=data)).validation
+    return held_out
+
+
+def test_events(run: Run, paths: str | Sequence[str], n_events: int) -> tuple[VirtualEvents, bool]:
+    """Labelled events as they are, clean ones with the run's degradation; whether it was added."""
+    source = open_hits(paths)
+    plain = VirtualEvents(source, None, run.config.seed, count=n_events)
+    if len(plain) == 0:
+        raise ValueError(f"Expected test events in {paths}, got none.")
+    _, has_noise = plain.kinds()
+    if has_noise:
+        return plain, False
+    degradation = build_degradation(run.config.data)
+    if degradation is None or degradation.noise in (0, (0, 0)):
+        raise ValueError(
+            f"Expected test events with hits labelled as noise (0) in {paths}, got none; the run "
+            "adds no noise either."
+        )
+    return replace(plain, degradation=degradation), True
+
+
+def measure(
+    network: TrainedDenoiser,
+    validation: VirtualEvents | None,
+    test: VirtualEvents | None,
+    *,
+    retention: float,
+    n_events: int,
+    progress: Callable[[int], Progress] | None = None,
+) -> Measured:
+    """The table, and all that figures need, from one pass over the events.
+
+    Args:
+        network: of the run.
+        validation: events to choose thresholds on; every fifth test event without them.
+        test: events to measure on. None takes every second validation event.
+        retention: of the thresholds.
+        n_events: at most so many to choose on, and so many to measure on.
+        progress: takes the number of events to come, over all scorers, and gives what is told
+            each time some are done.
+    """
+    baselines, missing = available_baselines()
+    if network.name in {scorer.name for scorer in baselines}:
+        network.name += " (run)"
+    watcher = _Watcher(network.name)
+    chooses, measures, chosen_on = _sources(validation, test, n_events)
+    scorers: list[Scorer] = [network, *baselines]
+    n_coming = len(scorers) * sum(size for size, _ in (chooses, measures))
+    table = evaluate(
+        scorers,
+        chooses[1],
+        measures[1],
+        retention=retention,
+        progress=None if progress is None else progress(n_coming),
+        watch=watcher,
+    )
+    table = replace(table, chosen_on=chosen_on or table.chosen_on, notes=missing)
+    counts = np.concatenate([np.zeros((0, 5), np.int64), *watcher.counts])
+    return Measured(table, watcher.scores, counts, watcher.samples())
+
+
+def _sources(
+    validation: VirtualEvents | None, test: VirtualEvents | None, n_events: int
+) -> tuple[tuple[int, Any], tuple[int, Any], str]:
+    """How many events to choose on and to measure on, both as batches, and in words which."""
+    if test is not None:
+        numbers = np.arange(min(n_events, len(test)))
+        measured = len(numbers), _Batches(test, numbers, TEST_EPOCH)
+        if validation is None:
+            return (0, None), measured, ""
+        numbers = np.arange(min(n_events, len(validation)))
+        return (len(numbers), _Batches(validation, numbers, VALIDATION_EPOCH)), measured, ""
+    assert validation is not None  # one of both is there
+    numbers = np.arange(min(2 * n_events, len(validation)))
+    halves = numbers[::2], numbers[1::2]
+    if len(numbers) < 2:
+        raise ValueError("Expected at least two validation events, got one; give a test file.")
+    words = (
+        f"thresholds chosen on every other validation event ({len(halves[0]):,}), scores on the "
+        f"{len(halves[1]):,} between them, which also served to choose the best weights"
+    )
+    chooses, measures = (
+        (len(half), _Batches(validation, half, VALIDATION_EPOCH)) for half in halves
+    )
+    return chooses, measures, words
+
+
+class _Batches:
+    """Degraded events, a batch at a time, as often as asked."""
+
+    def __init__(self, events: VirtualEvents, numbers: NDArray[np.int64], epoch: int) -> None:
+        self.events, self.numbers, self.epoch = events, numbers, epoch
+
+    def __iter__(self) -> Iterator[Events]:
+        for start in range(0, len(self.numbers), _AT_ONCE):
+            yield self.events.degraded(self.numbers[start : start + _AT_ONCE], self.epoch)
+
+
+class _Watcher:
+    """Keeps of the test pass what figures show."""
+
+    def __init__(self, network: str) -> None:
+        self.network = network
+        self.scores: dict[str, HitScores] = {}
+        self.counts: list[NDArray[np.int64]] = []
+        self._seen: list[tuple[Events, NDArray[np.int64]]] = []
+        self._n_events = 0
+
+    def __call__(
+        self, name: str, scores: HitScores, events: Events, score: Tensor, shown: Tensor
+    ) -> None:
+        self.scores[name] = scores
+        if name != self.network or self._n_events >= _MOST_EVENTS:
+            return
+        verdict = verdicts(events.label, scores.operating_point.keep(score), shown)
+        place, n = events.event_index(), len(events)
+        of_kind = [
+            torch.bincount(place[torch.from_numpy(verdict == k)], minlength=n) for k in range(4)
+        ]
+        kept, lost, removed, left = (count.numpy() for count in of_kind)
+        total = kept + lost + removed + left
+        self.counts.append(np.stack([total, kept + lost, kept, removed + left, left], 1))
+        self._n_events += n
+        for i in range(min(n, _CANDIDATES - len(self._seen))):
+            first, last = int(events.offset[i]), int(events.offset[i + 1])
+            self._seen.append((events[i].numpy(), verdict[first:last]))
+
+    def samples(self) -> list[Sample]:
+        """An event with as many errors as most have, and the one with most."""
+        errors = [int(((verdict == 1) | (verdict == 3)).sum()) for _, verdict in self._seen]
+        order = sorted((n, i) for i, n in enumerate(errors) if self._seen[i][0].n_hits)
+        if not order:
+            return []
+        among = f"of the first {len(self._seen)} test events"
+        chosen = {order[len(order) // 2][1]: f"A typical one {among}"}
+        if len(order) > 1 and order[-1][1] not in chosen:
+            chosen[order[-1][1]] = f"The one with most errors {among}"
+        return [Sample(title, i, *self._seen[i]) for i, title in chosen.items()]
+
+
+def verdicts(label: Any, is_kept: Tensor, is_visible: Tensor) -> NDArray[np.int64]:
+    """(n_hits,) the place of each hit in `VERDICTS`, -1 of hidden ones.
+
+    Example:
+        >>> label, is_kept = torch.tensor([1, 2, 0, 0, 0]), torch.tensor([1, 0, 0, 1, 1]) > 0
+        >>> verdicts(label, is_kept, torch.tensor([1, 1, 1, 1, 0]) > 0).tolist()
+        [0, 1, 2, 3, -1]
+    """
+    is_signal = torch.as_tensor(label) > 0
+    place = torch.where(is_signal, (~is_kept).long(), 2 + is_kept.long())
+    found: NDArray[np.int64] = torch.where(is_visible, place, -1).numpy()
+    return found
+
+
+def by_number_of_hits(events: NDArray[np.int64]) -> list[dict[str, float]]:
+    """Retention and removal of events in groups of like numbers of hits, crowded ones last.
+
+    Example:
+        >>> groups = by_number_of_hits(np.array([[3, 1, 1, 2, 0], [9, 2, 1, 7, 7]]))
+        >>> [(g["hits"], g["retention"], g["removal"]) for g in groups]
+        [(3.0, 1.0, 1.0), (9.0, 0.5, 0.0)]
+    """
+    hits = events[:, 0]
+    if len(hits) == 0:
+        return []
+    edges = np.unique(np.quantile(hits, np.linspace(0, 1, _GROUPS + 1)[1:-1], method="lower"))
+    group = np.searchsorted(edges, hits)
+    found = []
+    for k in np.unique(group):
+        part = events[group == k]
+        _, signal, kept, noise, left = (int(total) for total in part.sum(0))
+        found.append(
+            {
+                "hits": float(part[:, 0].mean()),
+                "n_events": float(len(part)),
+                "retention": kept / signal if signal else math.nan,
+                "removal": 1 - left / noise if noise else math.nan,
+            }
+        )
+    return found
+
+
+def shares(events: NDArray[np.int64], which: str) -> NDArray[np.float64]:
+    """Retention or removal of each event that has signal, or noise."""
+    whole, part = (1, 2) if which == "retention" else (3, 4)
+    some = events[events[:, whole] > 0]
+    share = some[:, part] / some[:, whole]
+    found: NDArray[np.float64] = share if which == "retention" else 1 - share
+    return found

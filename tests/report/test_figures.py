@@ -1,0 +1,199 @@
+"""The axes show the numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from dense_imb.hits import Degradation, available_baselines, degrade, evaluate
+from dense_imb.hits.baselines import HitDensity
+from dense_imb.metrics import HitScores, OperatingPoint, ScoreHistogram
+from dense_imb.report import figures
+from dense_imb.report.measure import Measured, Sample, _Watcher
+from tests.report.conftest import clean_events
+
+
+@pytest.fixture(scope="module")
+def measured() -> Measured:
+    """Hit density as the network, for it needs no training."""
+    events = degrade(clean_events(40, 3), Degradation(signal=8, noise=(20, 60)), seed=3)
+    watcher = _Watcher("hit density")
+    table = evaluate(available_baselines()[0], None, events, watch=watcher, batch_size=16)
+    return Measured(table, watcher.scores, np.concatenate(watcher.counts), watcher.samples())
+
+
+def axes_of(draw) -> dict[str, object]:
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    draw(figure)
+    figure.canvas.draw()
+    return {axes.get_title(loc="left") or axes.get_title(): axes for axes in figure.axes}
+
+
+def histogram_of(signal: list[float], noise: list[float]) -> ScoreHistogram:
+    histogram = ScoreHistogram()
+    is_signal = torch.tensor([True] * len(signal) + [False] * len(noise))
+    histogram.update(torch.tensor([*signal, *noise]), is_signal)
+    return histogram
+
+
+def test_steps_are_those_of_every_threshold():
+    retention, kept = figures.steps_of(histogram_of([0.2, 0.6, 0.9], [0.1, 0.3, 0.7, 0.7]))
+    # at 0.9; 0.6 (two noise above); 0.2 (three)
+    np.testing.assert_allclose(retention, [0, 1 / 3, 2 / 3, 1])
+    np.testing.assert_allclose(kept, [0, 0, 2 / 4, 3 / 4], atol=1e-12)
+    for only_one_class in (histogram_of([], [0.5]), histogram_of([0.5], [])):
+        assert len(figures.steps_of(only_one_class)[0]) == 0
+
+
+def test_removal_stands_on_both_panels(measured):
+    axes = axes_of(lambda to: figures.draw_removal(measured, "hit density", to))
+    whole, zoom = axes["All of it"], axes["Where one works"]
+    retention, kept = figures.steps_of(measured.scores["hit density"].histogram)
+    widest = max(whole.lines, key=lambda line: line.get_linewidth() * (len(line.get_xdata()) > 2))
+    np.testing.assert_allclose(widest.get_xdata(), 100 * retention)
+    np.testing.assert_allclose(widest.get_ydata(), 100 * (1 - kept))
+    labels = {line.get_label(): line for line in zoom.lines}
+    assert "identity, blank" in labels
+    assert {"blurred hits", "median filter", "hit density"} <= {*labels}
+    row = measured.evaluation["hit density"]
+    (x,), (y,) = labels["operating point"].get_data()
+    assert (x, y) == pytest.approx((100 * row["retention"], 1 - row["removal"]))
+    assert zoom.get_xlim()[0] == 90
+    assert zoom.get_yscale() == "log"
+    bottom, top = zoom.get_ylim()
+    assert bottom > top  # less noise left is better, and higher
+    named = {tick.get_text() for tick in zoom.get_yticklabels()}
+    assert {"0", "90", "99"} <= named
+    # every line is told apart without its colour
+    styles = [line.get_linestyle() + str(line.get_linewidth()) for line in zoom.lines[:-2]]
+    dashes = {str(line._unscaled_dash_pattern) for line in zoom.lines[:-2]}
+    assert len(dashes) == len(styles)
+
+
+def test_curves_of_training_are_those_of_the_history():
+    names = ("loss", "auc", "learning_rate", "recall_at_half", "lit_at_half")
+    names += tuple(f"gradient_share_{kind}" for kind in ("signal", "noise", "empty"))
+    history = [
+        {
+            "step": 10.0 * k,
+            "removal_at_97": 1 - 0.1**k,
+            **{n: (k + j) / 20 for j, n in enumerate(names)},
+        }
+        for k in (1, 2, 3)
+    ]
+    history[1]["auc"] = float("nan")
+    del history[0]["gradient_share_empty"]
+    axes = axes_of(lambda to: figures.draw_training(history, to))
+    assert len(axes) == 6
+    assert axes["Loss, mean since the last validation"].lines[0].get_ydata().tolist() == [
+        0.05, 0.1, 0.15,
+    ]  # fmt: skip
+    (line,) = axes["Noise removed (%) at a retention"].lines
+    np.testing.assert_allclose(line.get_ydata(), [0.1, 0.01, 0.001])
+    assert line.get_xdata().tolist() == [10, 20, 30]
+    assert np.isnan(axes["AUC"].lines[0].get_ydata()).tolist() == [False, True, False]
+    shares = axes["Share of the loss's gradient"].lines
+    assert [line.get_label() for line in shares] == ["signal", "noise", "empty"]
+    assert np.isnan(shares[2].get_ydata()[0])
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        [{"step": 1.0}],
+        [{"step": 1.0, "loss": float("nan"), "removal_at_97": float("nan")}],
+        [{"step": 1.0, "loss": 3.0, "removal_at_97": 1.0, "removal_at_99.5": 0.0}],
+    ],
+    ids=["nothing", "nan", "perfect"],
+)
+def test_any_history_is_drawn(history):
+    axes_of(lambda to: figures.draw_training(history, to))
+
+
+def test_the_histogram_counts_every_hit():
+    histogram = histogram_of([0.2, 0.6, 0.9, 1.0], [0.0, 0.1, 0.3])
+    edges, signal, noise = figures.score_bins(histogram)
+    logit = np.log(np.array([0.2, 0.6, 0.9]) / (1 - np.array([0.2, 0.6, 0.9])))
+    wanted, _ = np.histogram([*logit, 20.4], edges)
+    assert signal.tolist() == wanted.tolist()
+    assert noise.sum() == 3
+    assert (np.diff(edges) > 0).all()
+    point = OperatingPoint(0.6, "probability", 0.75, 1, 1, 4, 3)
+    scores = HitScores(point)
+    label = torch.tensor([1, 1, 0])
+    scores.update(torch.tensor([0.7, 0.9, 0.1]), label, torch.zeros(3, dtype=torch.int64))
+    (axes,) = axes_of(lambda to: figures.draw_scores(scores, to)).values()
+    assert axes.get_yscale() == "log"
+    (line,) = axes.lines
+    assert line.get_xdata()[0] == pytest.approx(np.log(0.6 / 0.4))
+    patches = {patch.get_label(): patch for patch in axes.patches}
+    assert patches["signal"].get_data().values.sum() == 2
+    assert patches["noise"].get_data().values.sum() == 1
+
+
+@pytest.mark.parametrize("threshold", [0.0, float("inf")])
+def test_thresholds_at_the_ends_are_drawn(threshold):
+    scores = HitScores(OperatingPoint(threshold, "probability", 1, 0, 0.5, 1, 1))
+    label = torch.tensor([1, 0])
+    scores.update(torch.ones(2), label, torch.zeros(2, dtype=torch.int64))
+    axes_of(lambda to: figures.draw_scores(scores, to))
+
+
+def test_every_verdict_has_its_mark(measured):
+    (first, *_) = measured.samples
+    events = first.events
+    verdict = np.arange(events.n_hits) % 5 - 1
+    axes = axes_of(lambda to: figures.draw_sample(Sample("any", 0, events, verdict), to))
+    after = axes["After: the verdicts"]
+    counts = {c.get_label(): len(c.get_offsets()) for c in after.collections}
+    names = ["hidden, not judged", *figures.VERDICTS]
+    assert counts == {
+        f"{name}: {(verdict == k - 1).sum()}": (verdict == k - 1).sum()
+        for k, name in enumerate(names)
+    }
+    looks = {
+        (str(c.get_paths()[0].vertices.tolist()), c.get_facecolor().size) for c in after.collections
+    }
+    assert len(looks) == 5  # told apart without colour
+    before = axes["Before: the truth"]
+    assert sum(len(c.get_offsets()) for c in before.collections) == events.n_hits
+    (deep,) = [one for title, one in axes.items() if getattr(one, "name", "") == "3d"]
+    assert deep.get_ylabel() == "time (steps)"
+
+
+def test_a_frame_of_one_pixel_is_drawn():
+    from dense_imb.hits import Events, Geometry
+
+    one = np.array([0])
+    events = Events(Geometry(1, 1, 1), np.array([0, 1]), one, one, one + 1, one + 1)
+    axes_of(lambda to: figures.draw_sample(Sample("any", 0, events, np.array([0])), to))
+
+
+def test_single_events_add_up(measured):
+    axes = axes_of(lambda to: figures.draw_events(measured, "hit density", to))
+    removal, retention = axes["Single events"].lines[:2]
+    row = measured.evaluation["hit density"]
+    events = measured.events
+    assert events[:, 1].sum() == row["n_signal"]
+    assert events[:, 3].sum() == row["n_noise"]
+    assert events[:, 2].sum() / events[:, 1].sum() == pytest.approx(row["retention"])
+    assert 1 - events[:, 4].sum() / events[:, 3].sum() == pytest.approx(row["removal"])
+    shares = 100 * (1 - events[:, 4] / events[:, 3])
+    np.testing.assert_allclose(removal.get_xdata()[:-1], np.sort(shares))
+    assert retention.get_ydata()[-1] == 1
+    groups = figures.by_number_of_hits(events)
+    drawn = axes["Events with more hits"].lines[0]
+    np.testing.assert_allclose(drawn.get_ydata(), [100 * g["removal"] for g in groups])
+    assert len(groups) > 4
+    assert sum(g["n_events"] for g in groups) == len(events)
+    weights = [g["hits"] * g["n_events"] for g in groups]
+    assert sum(weights) == pytest.approx(events[:, 0].sum())
+
+
+def test_the_watcher_keeps_the_scores_of_evaluate(measured):
+    for row in measured.evaluation.rows:
+        found = measured.scores[row["scorer"]].scores()
+        assert found["removal"] == pytest.approx(row["removal"])
+    assert HitDensity.name in measured.scores
