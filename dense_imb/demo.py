@@ -23,10 +23,11 @@ from dense_imb.hits import (
 )
 from dense_imb.hits.masking import MaskedFile
 from dense_imb.hits.table import Evaluation
+from dense_imb.report import write_report
 from dense_imb.training import Run, open_run, train
 
 SIGNAL, NOISE = 30, 200
-STEPS = 400
+STEPS = 1500
 
 
 class Demo(NamedTuple):
@@ -95,7 +96,14 @@ def demo(
     say(masked.summary())
 
     say("5/5 report")
-    say(f"{masked.path}: every raw hit with its score, and whether to keep it")
+    report = write_report(run.folder, test=[str(raw)], show_progress=not is_quiet)
+    say(
+        f"{report.headline}\n\n"
+        f"  {report.path}  the report: open it in a browser\n"
+        f"  {masked.path}  every raw hit with its score, and whether to keep it\n"
+        f"  {run.folder}  the run: config, history, checkpoints, weights\n"
+        f"  {folder / 'evaluation.json'}  the table above, as numbers\n"
+    )
     seconds = time.monotonic() - start
     say(f"done in {seconds:.0f} s")
     return Demo(evaluation, masked, open_run(folder / "run"), seconds)
@@ -111,9 +119,10 @@ def recipe(train_file: str, *, steps: int, seed: int = 0) -> TrainConfig:
             validation_events=1000,
         ),
         optimizer=OptimizerConfig(learning_rate=3e-3),
-        loss="CrossEntropyLoss(balance={})",
+        loss="CrossEntropyLoss",
+        precision="auto",
         steps=steps,
-        batch_size=64,
+        batch_size=16,
         validate_every=max(steps // 4, 1),
         seed=seed,
     )

@@ -12,12 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
-import yaml
 
 from dense_imb.cli import main
-from dense_imb.training import CollapseWarning, load_checkpoint, open_run
-from tests.training.runs import assert_same_content, assert_same_runs, clean_events, write_events
+from dense_imb.training import open_run
+from tests.training.runs import assert_same_runs, clean_events, write_events
 
 ROOT = Path(__file__).parents[1]
 NETWORK = ["--model.options", '{"widths": [4, 8], "stem": 2, "head": 2}']

@@ -40,6 +40,9 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--devices", type=int, default=1, help="processes on this machine, one for each GPU"
     )
+    parser.add_argument(
+        "--report", type=bool, default=True, help="write RUN/report.html at the end, some 20 s"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_class_arguments(TrainConfig)
     return parser
@@ -78,6 +81,11 @@ def run(options: Namespace) -> None:
         if was_finished:
             print(f"{folder}: this run was finished before, nothing was left to do")
         print(trained.summary())
+        if options.report and not was_finished:
+            from dense_imb.report import write_report
+
+            report = write_report(folder, show_progress=not options.quiet)
+            print(f"{report.headline}\n{report.path}")
 
 
 @contextmanager

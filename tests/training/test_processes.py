@@ -14,7 +14,7 @@ import torch
 from dense_imb.cli import main
 from dense_imb.training import open_run
 from tests.test_train_command import arguments, ended, start, wait_for_step
-from tests.training.runs import assert_same_content, assert_same_runs, clean_events, write_events
+from tests.training.runs import assert_same_runs, clean_events, write_events
 
 pytestmark = pytest.mark.slow
 
