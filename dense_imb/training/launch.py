@@ -63,9 +63,8 @@ def launch(main: Callable[[Sequence[str]], int], arguments: Sequence[str], n: in
     except ProcessExitedException as ended:
         return _killed(context, received) or int(ended.exit_code)
     except ProcessRaisedException:
-        if code := _killed(
-            context, received
-        ):  # what the others say of its silence explains nothing
+        # what the others say of a killed one's silence explains nothing
+        if code := _killed(context, received):
             return code
         raise
     finally:
