@@ -2,7 +2,7 @@ PYTHON ?= python3
 
 demo: .venv
 	.venv/bin/pip install -e .
-	.venv/bin/dense-imb losses
+	.venv/bin/dense-imb demo
 
 test: .venv
 	.venv/bin/pip install -e ".[test]"

@@ -73,7 +73,7 @@ def demo(
 
     say(f"2/5 train a FastUNet on lit pixels, {steps} steps")
     config = recipe(str(clean), steps=steps, seed=seed)
-    run = train(config, folder / "run", resume=True, is_quiet=is_quiet)
+    run = train(config, folder / "fast_unet", resume=True, is_quiet=is_quiet)
 
     say("3/5 compare with the baselines, thresholds from validation events")
     scorer = run.scorer()
@@ -106,7 +106,7 @@ def demo(
     )
     seconds = time.monotonic() - start
     say(f"done in {seconds:.0f} s")
-    return Demo(evaluation, masked, open_run(folder / "run"), seconds)
+    return Demo(evaluation, masked, open_run(folder / "fast_unet"), seconds)
 
 
 def recipe(train_file: str, *, steps: int, seed: int = 0) -> TrainConfig:

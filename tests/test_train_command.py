@@ -100,7 +100,7 @@ def test_bad_options_are_one_line(path, tmp_path, capsys, monkeypatch, typed, to
         ("loss: !!python/object/apply:os.system ['touch executed']", "Expected"),
         ("loss: !!python/name:os.system", "Expected"),
         ("loss: os:system('touch executed')", "nothing else is imported"),
-        ("model: {class_path: os.system}", "class_path"),
+        ("model: {class_path: os.system}", "nothing to import"),
         ("steps: [", "Expected"),
         ("- 3", "Expected"),
     ],
@@ -189,14 +189,6 @@ def start(typed: list[str], *before: str, **options) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def end(process: subprocess.Popen[str], timeout: float = 100) -> tuple[int, str]:
-    """Its exit code, and what it printed on stderr."""
-    try:
-        return process.returncode or 0, process.communicate(timeout=timeout)[1]
-    finally:
-        process.kill()
-
-
 def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> None:
     """Until a checkpoint of the step or a later one is written, or the process has ended."""
     until = time.monotonic() + 90
@@ -212,7 +204,7 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, told
 
 
-LONG = 120  # steps, each saved
+LONG = 80  # steps, each saved
 
 
 def long(path: str, folder: Path, *more: object) -> list[str]:
@@ -232,7 +224,7 @@ def whole(path, tmp_path_factory) -> Path:
 def test_a_run_killed_anywhere_is_resumed_to_the_bit(path, tmp_path, whole):
     rng = random.Random(4)
     folder = tmp_path / "run"
-    for step in (3, 41, 77):
+    for step in (3, 47):
         process = start(long(path, folder))
         wait_for_step(process, folder, step)
         time.sleep(rng.uniform(0, 0.05))
@@ -246,9 +238,7 @@ def test_a_run_killed_anywhere_is_resumed_to_the_bit(path, tmp_path, whole):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)]
-)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 def test_a_signal_ends_a_run_saved_and_the_next_one_ends_the_same(
     path, tmp_path, whole, number, code
 ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -95,7 +96,10 @@ def _stoppable() -> Iterator[None]:
     def leave(number: int, frame: Any) -> NoReturn:
         sys.exit(SAVED)
 
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    # signals arrive in the main thread only
+    is_asked = threading.current_thread() is threading.main_thread()
+    noted = (signal.SIGTERM, signal.SIGUSR1) if is_asked else ()
+    before = {number: signal.signal(number, leave) for number in noted}
     try:
         yield
     finally:

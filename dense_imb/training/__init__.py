@@ -20,13 +20,13 @@ from dense_imb.training.fit import check_folder, train
 from dense_imb.training.launch import is_launched, launch
 from dense_imb.training.loop import (
     Callback,
-    Interrupted,
     Loop,
     LoopSettings,
     State,
     TrainingError,
 )
 from dense_imb.training.run import Run, TrainedDenoiser, open_run
+from dense_imb.training.signals import Interrupted
 from dense_imb.training.task import Task
 
 __all__ = [

@@ -158,6 +158,14 @@ class ProgressBar(Callback):
         if self._bar is None:
             return
         self._bar.update(1)
+        self._tell(loop)
+
+    def on_close(self, loop: Loop) -> None:
+        if self._bar is not None:
+            self._tell(loop)
+            self._bar.close()
+
+    def _tell(self, loop: Loop) -> None:
         state = loop.state
         told = {}
         if state.cost_count:
@@ -166,7 +174,3 @@ class ProgressBar(Callback):
             told[loop.task.monitor] = f"{state.history[-1][loop.task.monitor]:.4f}"
             told["best"] = f"{state.best:.4f}"
         self._bar.set_postfix(told, refresh=False)
-
-    def on_close(self, loop: Loop) -> None:
-        if self._bar is not None:
-            self._bar.close()

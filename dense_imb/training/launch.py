@@ -10,7 +10,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import multiprocessing as processes
+from torch.multiprocessing.spawn import (
+    ProcessExitedException,
+    ProcessRaisedException,
+    start_processes,
+)
 
 SAVED = 75  # exit code of a run that was asked to stop and can go on; EX_TEMPFAIL of sysexits.h
 _GRACE = 30.0  # seconds that processes have to end by themselves once one has
@@ -40,7 +44,7 @@ def launch(main: Callable[[Sequence[str]], int], arguments: Sequence[str], n: in
     shared = {"WORLD_SIZE": str(n), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     if "OMP_NUM_THREADS" not in os.environ:  # cores are shared, not fought for
         shared["OMP_NUM_THREADS"] = str(max((os.cpu_count() or n) // n, 1))
-    context: Any = processes.start_processes(  # type: ignore[no-untyped-call]
+    context: Any = start_processes(  # type: ignore[no-untyped-call]
         _work, (main, list(arguments), shared), nprocs=n, join=False, start_method="spawn"
     )
 
@@ -56,12 +60,11 @@ def launch(main: Callable[[Sequence[str]], int], arguments: Sequence[str], n: in
     try:
         while not context.join(grace_period=_GRACE):
             pass
-    except processes.ProcessExitedException as ended:
+    except ProcessExitedException as ended:
         return _killed(context, received) or int(ended.exit_code)
-    except processes.ProcessRaisedException:
-        if code := _killed(
-            context, received
-        ):  # what the others say of its silence explains nothing
+    except ProcessRaisedException:
+        # what the others say of a killed one's silence explains nothing
+        if code := _killed(context, received):
             return code
         raise
     finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,6 +26,7 @@ from dense_imb.training.checkpoint import (
     save_checkpoint,
 )
 from dense_imb.training.schedule import epoch_order, rate_factor, step_seed
+from dense_imb.training.signals import Interrupted, noted_signals
 from dense_imb.training.task import Task
 
 _CHECK_EVERY = 16  # steps on an accelerator between two looks at the losses, each of which waits
@@ -34,14 +34,6 @@ _CHECK_EVERY = 16  # steps on an accelerator between two looks at the losses, ea
 
 class TrainingError(ValueError):
     """Training can't go on; the sentence says what happened and what is kept."""
-
-
-class Interrupted(Exception):
-    """A signal asked the run to stop; it is saved and can be resumed."""
-
-    def __init__(self, number: int, step: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name} after step {step}, saved")
-        self.number = number
 
 
 @dataclass(frozen=True)
@@ -182,7 +174,7 @@ class Loop:
         try:
             for callback in self.callbacks:
                 callback.on_start(self)
-            with _signals() as received, self._batches(self.state.step) as batches:
+            with noted_signals() as received, self._batches(self.state.step) as batches:
                 while self.state.step < self.settings.steps and self.state.stop is None:
                     self._one_step(next(batches))
                     for callback in self.callbacks:
@@ -436,26 +428,3 @@ class Loop:
         self.accelerator.wait_for_everyone()
         self._load(load_checkpoint(self._best_path()))
         self.state.rate_scale /= 2
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Note signals that ask to stop, so that the step can end; a second Ctrl-C does not wait."""
-    received: list[int] = []
-
-    def note(number: int, frame: Any) -> None:
-        if number == signal.SIGINT and received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    noted = [signal.SIGINT, signal.SIGTERM, *filter(None, [getattr(signal, "SIGUSR1", None)])]
-    try:
-        before = {number: signal.signal(number, note) for number in noted}
-    except ValueError:  # not the main thread, where signals never arrive
-        yield received
-        return
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

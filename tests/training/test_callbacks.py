@@ -19,6 +19,7 @@ from dense_imb.training import (
     Interrupted,
     ProgressBar,
     load_checkpoint,
+    save_checkpoint,
 )
 from dense_imb.training.loop import Loop
 from tests.training.runs import Line, assert_same_content, loop_of
@@ -150,22 +151,20 @@ def test_a_roll_back_is_the_same_after_a_resume_at_any_step(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::dense_imb.training.CollapseWarning")
-@pytest.mark.filterwarnings("ignore::dense_imb.training.CheckpointWarning")
-def test_a_roll_back_after_a_damaged_checkpoint_takes_the_best_of_then(tmp_path):
-    """The checkpoint before the newest had another best network than the newest."""
-    accuracy = (0.5, 0.4, 0.3, 0.3, 0.9, 0.1)
-    scores = (GOOD, GOOD, GOOD, CHANCE, CHANCE, GOOD)
+def test_a_roll_back_takes_the_best_of_its_own_history(tmp_path):
+    """A run killed after a later best network was written, and resumed from before it."""
 
     def make(folder: Path, *more: Callback) -> Loop:
         alarm = CollapseAlarm("roll-back")
-        return scripted(Scripted(*scores, accuracy=accuracy), folder, alarm, *more)
+        return scripted(Scripted(*ROLL, accuracy=ACCURACY), folder, alarm, *more)
 
-    whole = make(tmp_path / "whole")
+    whole, folder = make(tmp_path / "whole"), tmp_path / "killed"
     whole.run()
-    folder = tmp_path / "damaged"
     with pytest.raises(Interrupted):
-        make(folder, Signal(5)).run()
-    (folder / "step-00000005.pt").write_bytes(b"")
+        make(folder, Signal(3)).run()
+    later = load_checkpoint(folder / "step-00000003.pt")
+    later["network"]["weight"] += 1
+    save_checkpoint(folder / "best-00000009.pt", later)
     again = make(folder)
     again.run(resume=True)
     assert_same_content(again.snapshot(), whole.snapshot())

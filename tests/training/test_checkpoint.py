@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import pickle
 import subprocess
 import sys
@@ -199,6 +200,20 @@ def test_a_full_disk_leaves_the_old_one_whole_and_nothing_else(tmp_path, monkeyp
     monkeypatch.undo()
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     load_checkpoint(tmp_path / "step-1.pt")
+
+
+def test_a_disk_full_at_the_last_moment_leaves_no_digest_behind(tmp_path, monkeypatch):
+    calls = []
+
+    def fsync(number: int) -> None:
+        calls.append(number)
+        if len(calls) == 2:  # the digest is written, the checkpoint still has its other name
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(tmp_path / "step-1.pt", STATE)
+    assert list(tmp_path.iterdir()) == []
 
 
 KILLED = """

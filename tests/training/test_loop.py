@@ -50,7 +50,7 @@ def test_a_line_is_learnt():
     task = Line()
     state = loop_of(task, steps=200, schedule="cosine").run()
     assert state.best > -1e-2
-    assert float(task.network.weight) == pytest.approx(2, abs=0.3)
+    assert task.network.weight.item() == pytest.approx(2, abs=0.3)
 
 
 @pytest.mark.parametrize("make", [Line, dropping_line])

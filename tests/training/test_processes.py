@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,13 @@ import torch
 
 from dense_imb.cli import main
 from dense_imb.training import open_run
+<<<<<<< HEAD
 from tests.test_train_command import arguments, ended, start, wait_for_step
 from tests.training.runs import assert_same_runs, clean_events, write_events
+=======
+from tests.test_train_command import ENVIRONMENT, arguments, ended, start, wait_for_step
+from tests.training.runs import Line, assert_same_runs, clean_events, loop_of, write_events
+>>>>>>> faults
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +60,7 @@ def test_two_processes_are_one_with_a_global_loss(path, tmp_path, whole):
         assert second[0][name] == pytest.approx(first[0][name], abs=1e-4), name
 
 
-def test_a_stopped_pair_is_resumed_to_the_bit(path, tmp_path, whole):
+def test_a_stopped_pair_is_resumed_to_the_bit(path, tmp_path, whole, capsys):
     folder = tmp_path / "run"
     process = start(typed(path, folder, "--devices", 2))
     wait_for_step(process, folder, 6)
@@ -66,9 +72,8 @@ def test_a_stopped_pair_is_resumed_to_the_bit(path, tmp_path, whole):
     assert code == 0, told
     assert_same_runs(folder, whole)
     # and one process refuses to go on with what two have begun
-    code, told = ended(start(typed(path, folder)))
-    assert code == 2
-    assert "processes: 2 there, 1 here" in told
+    assert main([*typed(path, folder)]) == 2
+    assert "processes: 2 there, 1 here" in capsys.readouterr().err
 
 
 def children_of(process: subprocess.Popen[str]) -> list[int]:
@@ -92,12 +97,28 @@ def test_a_killed_process_ends_all_in_one_sentence(path, tmp_path, whole):
             os.kill(pid, 0)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGUSR1, 75)])
-def test_other_signals_reach_both(path, tmp_path, number, code):
+def test_ctrl_c_of_a_pair_is_told_apart(path, tmp_path):
     folder = tmp_path / "run"
     process = start(typed(path, folder, "--devices", 2, steps=4000))
     wait_for_step(process, folder, 3)
-    process.send_signal(number)
-    got, told = ended(process)
-    assert got == code, told
-    assert f"stopped by {number.name}" in told
+    process.send_signal(signal.SIGINT)
+    code, told = ended(process)
+    assert code == 130, told
+    assert "stopped by SIGINT" in told
+
+
+def test_loops_of_two_processes(tmp_path):
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    script = str(Path(__file__).parent / "pair.py")
+    command = [sys.executable, *torchrun, script, str(tmp_path)]
+    done = subprocess.run(
+        command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    task = Line()
+    loop = loop_of(task, batch_size=6, steps=8)
+    loop.run()
+    two = torch.load(tmp_path / "line.pt", weights_only=True)
+    assert two.pop("loss") == pytest.approx(loop.state.history[-1]["loss"], rel=1e-6)
+    for name, value in task.network.state_dict().items():
+        torch.testing.assert_close(two[name], value, rtol=0, atol=1e-6)

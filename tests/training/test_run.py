@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import os
 import signal
 from pathlib import Path
@@ -166,15 +167,11 @@ def test_other_hits_under_the_old_name_are_refused(tmp_path):
 
 
 def test_two_runs_in_one_folder_are_refused(path, tmp_path):
-    import fcntl
-
     quiet(tiny(path), tmp_path / "run")
-    with (
-        (tmp_path / "run" / ".lock").open("w") as other,
-        pytest.raises(ValueError, match="no other run works in"),
-    ):
+    with (tmp_path / "run" / ".lock").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        quiet(tiny(path), tmp_path / "run", resume=True)
+        with pytest.raises(ValueError, match="no other run works in"):
+            quiet(tiny(path), tmp_path / "run", resume=True)
 
 
 def test_what_a_killed_run_left_half_written_is_removed(path, tmp_path):
@@ -198,8 +195,8 @@ def test_a_warm_start_begins_from_the_best_weights(path, tmp_path, watched):
     still = tiny(path, optimizer={"learning_rate": 0.0, "weight_decay": 0.0})
     quiet(still, tmp_path / "warm", warm_start=tmp_path / "first")
     assert_same_content(begun.weights, first.weights("best"))
+    smaller = tiny(path, model={"options": {"widths": [4]}})
     with pytest.raises(CheckpointError, match="to be this one, got other weights"):
-        smaller = tiny(path, model={"options": {"widths": [4]}})
         quiet(smaller, tmp_path / "small", warm_start=tmp_path / "first")
 
 

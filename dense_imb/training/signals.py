@@ -1,0 +1,39 @@
+"""Signals that ask a run to stop: noted when they come, obeyed between two steps."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class Interrupted(Exception):
+    """A signal asked the run to stop; it is saved and can be resumed."""
+
+    def __init__(self, number: int, step: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name} after step {step}, saved")
+        self.number = number
+
+
+@contextmanager
+def noted_signals() -> Iterator[list[int]]:
+    """Note signals that ask to stop, so that the step can end; a second Ctrl-C does not wait."""
+    received: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        if number == signal.SIGINT and received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    noted = [signal.SIGINT, signal.SIGTERM, *filter(None, [getattr(signal, "SIGUSR1", None)])]
+    try:
+        before = {number: signal.signal(number, note) for number in noted}
+    except ValueError:  # not the main thread, where signals never arrive
+        yield received
+        return
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
