@@ -14,13 +14,8 @@ import torch
 
 from dense_imb.cli import main
 from dense_imb.training import open_run
-<<<<<<< HEAD
-from tests.test_train_command import arguments, ended, start, wait_for_step
-from tests.training.runs import assert_same_runs, clean_events, write_events
-=======
 from tests.test_train_command import ENVIRONMENT, arguments, ended, start, wait_for_step
 from tests.training.runs import Line, assert_same_runs, clean_events, loop_of, write_events
->>>>>>> faults
 
 pytestmark = pytest.mark.slow
 
