@@ -201,6 +201,7 @@ def test_frames_with_other_channels_are_refused():
 
 @pytest.mark.parametrize(
     "options",
+    [{"widths": ()}, {"widths": (0, 8)}, {"widths": (8.0,)}, {"out_channels": 0}],
     ids=str,
 )
 def test_sizes_that_make_no_network_are_refused(options):
