@@ -76,7 +76,7 @@ class OptimizerConfig:
     """
 
     name: Literal["adamw", "adam", "sgd"] = "adamw"
-    learning_rate: float = 3e-3
+    learning_rate: float = 6e-3
     weight_decay: float = 0.01
     schedule: Literal["one-cycle", "cosine", "constant"] = "one-cycle"
     clip: float = 1.0
@@ -116,7 +116,7 @@ class TrainConfig:
     pixels: Literal["lit", "frame"] = "lit"
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     steps: int = 2000
-    batch_size: int = 64
+    batch_size: int = 16
     seed: int = 0
     validate_every: int | None = None
     save_every: float = 60.0

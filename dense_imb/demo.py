@@ -27,7 +27,7 @@ from dense_imb.report import write_report
 from dense_imb.training import Run, open_run, train
 
 SIGNAL, NOISE = 30, 200
-STEPS = 1500
+STEPS = 1100
 
 
 class Demo(NamedTuple):
@@ -118,9 +118,8 @@ def recipe(train_file: str, *, steps: int, seed: int = 0) -> TrainConfig:
             noise=NOISE,
             validation_events=1000,
         ),
-        optimizer=OptimizerConfig(learning_rate=3e-3),
+        optimizer=OptimizerConfig(learning_rate=1e-2),
         loss="CrossEntropyLoss",
-        precision="auto",
         steps=steps,
         batch_size=16,
         validate_every=max(steps // 4, 1),
