@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from dense_imb.losses._checks import check_choice
 
 SCHEDULES = ("one-cycle", "cosine", "constant")
-_WARM_UP = {"one-cycle": 0.3, "cosine": 0.05, "constant": 0.0}  # share of the steps
+_WARM_UP = {"one-cycle": 0.15, "cosine": 0.05, "constant": 0.0}  # share of the steps
 _FIRST = 0.04  # of the peak, at the first step of the warm-up
 
 
@@ -21,7 +21,7 @@ def rate_factor(schedule: str, progress: float) -> float:
         after it  (1 + cos(pi (p - w) / (1 - w))) / 2             or 1, "constant"
 
     Example:
-        >>> [round(rate_factor("one-cycle", p), 3) for p in (0.0, 0.3, 0.65, 1.0)]
+        >>> [round(rate_factor("one-cycle", p), 3) for p in (0.0, 0.15, 0.575, 1.0)]
         [0.04, 1.0, 0.5, 0.0]
     """
     check_choice("schedule", schedule, SCHEDULES)
