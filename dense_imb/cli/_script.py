@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Sequence
 
@@ -21,8 +22,15 @@ def guarded(program: str, action: Callable[[], int | None]) -> int:
     except (ValueError, TypeError, OSError, ImportError) as problem:
         sentence = str(problem)
         if isinstance(problem, OSError) and problem.strerror:  # without "[Errno 28]"
-            where = f": {problem.filename}" if problem.filename else ""
-            sentence = f"{problem.strerror.rstrip('.')}{where}."
+            # a file is written under another name, which nobody has heard of
+            name = re.sub(r"\.\d+\.partial$", "", str(problem.filename or ""))
+            sentence = f"{problem.strerror.rstrip('.')}{name and ': '}{name}."
+            if isinstance(problem, FileExistsError) and name:
+                sentence = f"Expected a folder at {name}, got a file."
+            elif isinstance(problem, NotADirectoryError) and name:
+                sentence = f"Expected folders on the way to {name}, got a file."
+        # a library sentence names an argument and its option: here there are options only
+        sentence = re.sub(r"\(\w+=\w+, (--[\w-]+)\)", r"(\1)", sentence)
         print(f"{program}: error: {sentence}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
