@@ -191,7 +191,7 @@ def _draw(found: Evaluation, path: Path) -> None:
     axes = figure.add_subplot()
     draw(table, axes)
     for line in axes.lines:
-        line.set(marker="o", markersize=4)  # measured here, drawn through between
+        line.set(marker="o", markersize=4, clip_on=False)  # measured here, drawn through between
     axes.set_xticks(levels, [f"{level:g}" for level in levels])
     axes.set_xticks([], minor=True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -168,6 +168,10 @@ def _sample(figure: Figure, place: int, event: Any, k: int) -> None:
     )
     deep.set(xlim=(0, geometry.width), ylim=(0, geometry.time_steps), zlim=(0, geometry.height),
              xlabel="x (pixels)", ylabel="time (steps)", zlabel="y (pixels)")  # fmt: skip
+    # no layout counts the labels of three dimensions: leave them room inside their own panel
+    deep.set_box_aspect((4, 4, 3), zoom=0.78)
+    deep.set_anchor("W")
+    deep.locator_params(nbins=5)
     deep.set_title("the same in x, y and time", loc="left")
 
 
