@@ -128,3 +128,10 @@ def test_folders_that_are_files_or_closed_are_one_sentence(
     assert run(hits_file, "--out", tmp_path / "closed") == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.endswith(f"error: Permission denied: {tmp_path / 'closed' / 'inspect.json'}.")
+
+
+def test_a_read_only_folder_is_refused_before_the_work(tmp_path, hits_file, monkeypatch, capsys):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    monkeypatch.setattr("dense_imb.inspection.inspect_hits", lambda *a, **k: pytest.fail("worked"))
+    assert run(hits_file, "--out", tmp_path / "closed") == 2
+    assert "closed, which is read-only." in capsys.readouterr().err

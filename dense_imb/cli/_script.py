@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from jsonargparse import DefaultHelpFormatter, Namespace
 
@@ -36,6 +38,13 @@ def guarded(program: str, action: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         print(f"{program}: stopped", file=sys.stderr)
         return 130
+
+
+def folder_for_outputs(folder: Path) -> None:
+    """Make the folder before the work, so that its result is not lost at the end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"Expected a folder to write to, got {folder}, which is read-only.")
 
 
 class _AsWritten(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from jsonargparse import Namespace
 
 from dense_imb.cli._parser import Parser
+from dense_imb.cli._script import folder_for_outputs
 
 if TYPE_CHECKING:  # --help must not wait for torch
     from dense_imb.hits import Evaluation, Scorer
@@ -118,8 +119,8 @@ def run(options: Namespace) -> None:
     if note := scaling_note(test.geometry, [rule.name for rule in rules]):
         notes = (*notes, f"{note} --baseline 'NAME(OPTION=VALUE)' sets others.")
     scorers += rules
-    for path in outputs:  # before the work, not after it
-        path.parent.mkdir(parents=True, exist_ok=True)
+    if outputs:
+        folder_for_outputs(outputs[0].parent)
     validation = open_hits(options.validation) if options.validation else None
     most = options.events if options.events is not None else max(len(test), len(validation or ()))
     n_events = sum(min(most, len(source)) for source in (test, validation) if source is not None)

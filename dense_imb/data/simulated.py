@@ -64,7 +64,7 @@ def write_simulated(
                 index = [*range(first, first + count)]
                 events = degrade(events, degradation, seed=seed, event_index=index)
                 # more than a pattern fills can't be kept of it
-                is_signal = np.append(0, np.cumsum(events.numpy().label > 0))
+                is_signal = np.append(0, np.cumsum(np.asarray(events.numpy().label) > 0))
                 n_signal = np.diff(is_signal[events.offset])
                 n_short += int((n_signal < wanted).sum())
                 most_short = min(most_short, int(n_signal.min(initial=wanted)))
