@@ -3,7 +3,7 @@
     python data_tools/check.py runs/*.h5
     python data_tools/check.py a_folder
 
-Prints a line a file; exits with 1 if any is damaged.
+Prints a line a file: ok, DAMAGED, MISSING or NO HITS FILE; exits with 1 if any is not ok.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ def make_parser() -> Parser:
 
 
 def run(options: Namespace) -> int:
+    import h5py
+
     from dense_imb.data.formats.hdf5 import is_hits_file
     from dense_imb.hits import HitsFile, verify
 
@@ -34,21 +36,29 @@ def run(options: Namespace) -> int:
         if not found:
             raise ValueError(f"Expected .h5 files in {name}, got none.")
         paths += found
-    n_damaged = 0
+    n_bad = 0
     for path in paths:
+        if not path.exists():
+            n_bad += 1
+            print(f"MISSING  {path}: there is no such file.")
+            continue
         try:
-            if not is_hits_file(path):
-                raise ValueError("it is no hits file; data_tools/convert.py makes one.")
+            # a file of another kind is whole, for all we know
+            if not h5py.is_hdf5(path) or not is_hits_file(path):
+                n_bad += 1
+                print(f"NO HITS FILE  {path}: data_tools/convert.py makes one of data that it "
+                      "knows.")  # fmt: skip
+                continue
             with HitsFile(path, in_memory=False) as hits:
                 verify(path)
                 columns = sorted(hits.columns.keys() - {"/event/offset"})
                 print(f"ok       {path}: {len(hits)} events, {hits.n_hits} hits, "
                       f"{path.stat().st_size / 1e6:.1f} MB, {', '.join(columns)}")  # fmt: skip
         except (ValueError, OSError) as problem:
-            n_damaged += 1
+            n_bad += 1
             sentence = f"{problem.strerror}." if getattr(problem, "strerror", None) else problem
             print(f"DAMAGED  {path}: {sentence}")
-    return 1 if n_damaged else 0
+    return 1 if n_bad else 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

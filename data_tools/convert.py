@@ -52,6 +52,11 @@ def make_parser() -> Parser:
     add("--labels", type=str | None, help="label frames: a .npy file, or a name beside --key")
     add("--masks", type=str | None, help="folder of label images of the same names")
     add("--binary-labels", action="store_true", help="every label but 0 is signal, 1")
+    add(
+        "--noise-label",
+        type=int | None,
+        help="the label that means noise: it becomes 0, the others 1 and up",
+    )
     add("--pattern", type=str | None, help='files of a folder to take, "real_*" say')
     add("--columns", type=str, nargs="*", default=[], help="what a CSV file calls ours: x=col")
     add("--event-columns", type=str, nargs="*", default=[], help="of CSV: one value an event")
@@ -92,6 +97,13 @@ def run(options: Namespace) -> None:
     source = Path(options.source)
     if source.suffix in (".h5", ".hdf5") and is_hits_file(source):
         with open_hits(source, in_memory=False) as hits:
+            if (
+                "/hit/label" in hits.columns
+                and options.labels is None
+                and (Path(options.target).suffix in (".npy", ""))
+            ):
+                print("convert.py: note: labels not written; --labels FILE writes them",
+                      file=sys.stderr)  # fmt: skip
             n_hidden = to_frames(
                 hits,
                 options.target,
@@ -111,12 +123,16 @@ def run(options: Namespace) -> None:
         options.target,
         **{name: options[name] for name in names},
         binary_labels=options.binary_labels,
+        noise_label=options.noise_label,
         overwrite=options.overwrite,
         compression=options.compression,
     )
     g = writer.geometry
     print(f"{options.target}: {writer.n_events} events, {writer.n_hits} hits, "
           f"{g.width} x {g.height} x {g.time_steps}")  # fmt: skip
+    if options.noise_label is not None:
+        print(f"label {options.noise_label} became 0, noise; the others, in their order, "
+              f"{'1' if options.binary_labels else '1 and up'}")  # fmt: skip
     if found.n_labels_lost:
         print(f"note: {found.n_labels_lost} labelled pixels have no hit; their labels are not kept")
 

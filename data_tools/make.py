@@ -104,6 +104,7 @@ def run(options: Namespace) -> None:
                 patterns_per_event=options.patterns_per_event,
                 n_photons=options.photons,
                 degradation=degradation,
+                on_shortage=lambda told: print(f"make.py: note: {told}", file=sys.stderr),
             )
             print(f"{path}: {writer.n_events} events, {writer.n_hits} hits")
         first_event += options[part]

@@ -79,6 +79,31 @@ def test_a_file_comes_out_with_its_hits_and_a_verdict(folder, tmp_path, capsys):
     assert "choose threshold" in printed.err
 
 
+def test_a_baseline_with_options_says_so_in_the_file(folder, tmp_path, capsys):
+    model = "hit-density(radius_xy=5,radius_t=10)"
+    assert run(model, folder / "a.h5", tmp_path / "x.h5", "--threshold", 0.5) == 0
+    with HitsFile(tmp_path / "x.h5") as hits:
+        assert masking_of(hits).scorer == "hit density (radius_xy=5, radius_t=10)"
+        score = torch.from_numpy(hits[:].hit["score"])
+        assert torch.equal(score, HitDensity(5, 10).score(hits[:]))
+    assert "scaled" not in capsys.readouterr().err
+
+
+def test_the_reaches_of_a_baseline_follow_the_frame(folder, tmp_path, capsys):
+    small = tmp_path / "small.h5"
+    size = ["--width", "45", "--height", "40", "--time-steps", "100", "--events", "3"]
+    assert main(["simulate", str(small), *size]) == 0
+    assert run("hit-density", small, tmp_path / "x.h5", "--threshold", 0.5) == 0
+    assert "scaled to 45 x 40 x 100: hit density radius_xy=8" in capsys.readouterr().err
+    with HitsFile(tmp_path / "x.h5") as hits:
+        score = torch.from_numpy(hits[:].hit["score"])
+        assert torch.equal(score, HitDensity(8, 12).score(hits[:]))
+    out = ("--out", tmp_path / "out", "--threshold", 0.5)
+    assert run("hit-density", folder / "a.h5", small, *out) == 2
+    assert "Expected files of one frame for hit density" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_only_kept_hits(folder, tmp_path, capsys):
     arguments = ("median-filter", folder / "a.h5", tmp_path / "k.h5", "--threshold", 0.01)
     assert run(*arguments, "--only-kept") == 0
@@ -133,6 +158,10 @@ def test_a_run_of_another_frame_is_refused_before_any_work(
         (["hit-density", "a.h5", "b.h5", "x.h5"], "got 3 files; name the folder"),
         (["hit-density", "a.h5", "b.h5"], "Expected no file at b.h5, got one"),
         (["hit-density", "a.h5", "b.h5", "--overwrite"], "got b.h5, which is none; remove it"),
+        (
+            ["blank", "a.h5", "x.h5", "--threshold", "2"],
+            "Expected `threshold` from 0 to 1, as scores are, got 2.",
+        ),
         (
             ["blank", "a.h5", "x.h5", "--threshold", "-1"],
             "`threshold` to be a number of at least 0",

@@ -7,11 +7,13 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dense_imb.cli import main
-from dense_imb.hits import open_hits
-from dense_imb.hits.baselines import BASELINES
+from dense_imb.hits import BASELINES, Events, Geometry, HitDensity, evaluate, open_hits
+from dense_imb.hits.table import _legend
+from tests.hits.files import write
 from tests.test_denoise_command import folder, trained  # noqa: F401
 
 
@@ -86,7 +88,11 @@ def test_a_sweep_does_what_its_options_say(clean, capsys):
         row = rows_of(capsys.readouterr().out)[0]
         row.pop("events_per_second")
         found[option] = row
-    assert found["--signal", 20]["n_signal"] < 20 * 16 < found[()]["n_signal"] <= 30 * 16
+    assert found["--signal", 20]["n_signal"] <= 20 * 16
+    row = found[()]  # nothing was taken away, from all but every fifth event
+    events = [event for k, event in enumerate(open_hits(clean)[:]) if k % 5]
+    n_signal = row["n_signal"] / (1 - row["occluded_share"])
+    assert n_signal == pytest.approx(sum(event.n_hits for event in events))
     assert found["--validation", clean]["n_events"] == 20
     assert found["--seed", 1] != found[()]
 
@@ -122,7 +128,7 @@ def test_without_scikit_learn_a_line_says_so(folder, monkeypatch, capsys):  # no
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["."], "Expected a hits file behind the runs, got only ."),
+        (["."], 'got the folder ., which is no run; name its hits files: "./*.h5"'),
         (["a.h5", "--no-baselines"], "Expected a RUN beside `--no-baselines`"),
         (["a.h5", "--signal", "20"], "Expected `--noise` beside `--signal`"),
         (["a.h5", "--noise", "20"], "Expected clean events"),
@@ -137,6 +143,47 @@ def test_bad_input_is_one_sentence(folder, capsys, monkeypatch, arguments, sente
     assert run(*arguments) == 2
     assert sentence in capsys.readouterr().err.splitlines()[-1]
     assert len(open_hits("*.h5")) == n_files
+
+
+def test_baselines_follow_the_frame_and_the_options(tmp_path, capsys):
+    path = tmp_path / "small.h5"
+    size = ("--width", "45", "--height", "40", "--time-steps", "100")
+    hits = ("--signal", "20", "--noise", "40", "--events", "10")
+    assert main(["simulate", str(path), *size, *hits]) == 0
+    ours = "hit-density(radius_xy=5, radius_t=10)"
+    assert run(path, "--baseline", ours, "--baseline", "hit-density") == 0
+    printed = capsys.readouterr().out
+    assert "\nhit density (radius_xy=5, radius_t=10) " in printed
+    assert "hit density radius_xy=8, radius_t=12" in printed.splitlines()[-1]
+    assert run(path, "--no-baselines", "--baseline", ours, "--format", "json") == 0
+    (row,) = rows_of(capsys.readouterr().out)
+    (same,) = evaluate([HitDensity(5, 10)], None, open_hits(path)).rows
+    for name in ("threshold", "removal", "auc"):
+        assert row[name] == same[name]
+    assert run(path, "--baseline", "hit-density(radius=5)") == 2
+    assert "Did you mean 'radius_t'?" in capsys.readouterr().err
+    for wrong in ("hit-density(5)", "hit-density(radius_t=x)", "hit-density(radius_t=1"):
+        assert run(path, "--baseline", wrong) == 2
+        assert "Expected options by name" in capsys.readouterr().err
+
+
+def test_what_would_mislead_is_said(tmp_path, capsys):
+    """Piled-up signal, labels without noise, and thresholds on a tie."""
+    frame, rng = Geometry(10, 10, 50), np.random.default_rng(0)
+    n, label = 2000, np.repeat([1, 2], 1000)
+    x, y = rng.integers(0, 2, (2, n))
+    events = Events(frame, np.arange(0, n + 1, 100), x, y, rng.integers(1, 51, n), label)
+    write(tmp_path / "a.h5", events)
+    assert run(tmp_path / "a.h5", "--no-baselines", "--baseline", "blank") == 0
+    printed = capsys.readouterr().out
+    assert "96 % of the signal is hidden behind other hits" in printed
+    assert "--noise-label K" in printed
+    assert "tie" not in printed
+    # 90 % of the signal in clusters, 10 % as far from all else as the noise is
+    row = {"scorer": "a", "retention": 1.0, "auc": 0.92, "threshold_tie": 0.1, "n_events": 1.0}
+    row |= {"n_signal": 10.0, "n_noise": 5.0, "occluded_share": 0.0}
+    (line,) = _legend([row], 0.97, False)[1:]
+    assert "threshold of a sits on a tie of 10 % of the signal" in line
 
 
 def test_a_level_is_a_whole_number(capsys):

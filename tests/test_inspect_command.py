@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 
 import h5py
@@ -104,3 +105,33 @@ def test_bad_input_is_one_sentence(tmp_path, hits_file, capsys, arguments, sente
     printed = capsys.readouterr()
     assert printed.out == ""
     assert sentence in printed.err.splitlines()[-1]
+
+
+def test_flat_arrays_are_told_how_to_become_hits(tmp_path, capsys):
+    with h5py.File(tmp_path / "flat.h5", "w") as file:
+        file["photon/t"], file["event/offset"] = [5, 6], [0, 2]
+    assert run(tmp_path / "flat.h5") == 2
+    error = capsys.readouterr().err
+    assert "other data sets, `event/offset`, `photon/t`; data_tools/convert.py makes" in error
+
+
+def test_folders_that_are_files_or_closed_are_one_sentence(
+    tmp_path, hits_file, monkeypatch, capsys
+):
+    assert run(hits_file, "--out", hits_file) == 2
+    assert f"Expected a folder at {hits_file}, got a file." in capsys.readouterr().err
+
+    def closed(self, *arguments, **options):
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr("pathlib.Path.write_text", closed)
+    assert run(hits_file, "--out", tmp_path / "closed") == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.endswith(f"error: Permission denied: {tmp_path / 'closed' / 'inspect.json'}.")
+
+
+def test_a_read_only_folder_is_refused_before_the_work(tmp_path, hits_file, monkeypatch, capsys):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    monkeypatch.setattr("dense_imb.inspection.inspect_hits", lambda *a, **k: pytest.fail("worked"))
+    assert run(hits_file, "--out", tmp_path / "closed") == 2
+    assert "closed, which is read-only." in capsys.readouterr().err

@@ -75,3 +75,22 @@ def test_an_existing_file_is_kept(tmp_path, capsys):
     assert len(HitsFile(path)) == 3
     assert run(tmp_path / "missing" / "x.h5", "--events", 1) == 2
     assert "No such file or directory" in capsys.readouterr().err
+
+
+def test_events_with_fewer_hits_than_asked_for_are_counted(tmp_path, capsys):
+    assert run(tmp_path / "a.h5", "--events", 4, "--photons", 200, "--signal", 5000) == 0
+    events = HitsFile(tmp_path / "a.h5")[:]
+    least = np.diff(events.offset).min()
+    said = capsys.readouterr().err
+    assert (
+        f"4 of 4 events have fewer than the 5,000 signal hits asked for, the least {least}" in said
+    )
+    assert run(tmp_path / "b.h5", "--events", 4, "--photons", 200, "--signal", 5) == 0
+    assert "note" not in capsys.readouterr().err
+
+
+def test_an_option_cut_short_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run(tmp_path / "a.h5", "--event", 4)
+    assert "got --event. Did you mean --events?" in capsys.readouterr().err.replace(" 4.", ".")
+    assert not (tmp_path / "a.h5").exists()

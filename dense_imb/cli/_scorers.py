@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # --help must not wait for torch
-    from dense_imb.hits.baselines import Scorer
+    from dense_imb.hits import Geometry, Scorer
 
 
 def open_run(path: str) -> Any:
@@ -20,16 +21,30 @@ def open_run(path: str) -> Any:
     return training.open_run(path)
 
 
-def baseline(name: str) -> Scorer:
-    """A baseline by its name in lower case with dashes, "hit-density" say."""
-    from dense_imb.hits import available_baselines
+def baseline(typed: str, geometry: Geometry, *, option: str = "MODEL") -> Scorer:
+    """A baseline for a frame, as typed: "hit-density", "hit-density(radius_t=10)"."""
+    from dense_imb.hits import BASELINES, make_baseline
     from dense_imb.losses._checks import check_choice
+    from dense_imb.losses.parse import parse_call
 
-    scorers, missing = available_baselines()
-    known = {scorer.name.lower().replace(" ", "-"): scorer for scorer in scorers}
-    if name == "dbscan" and missing:
-        raise ValueError(f"Expected scikit-learn for dbscan, got {missing[0]}")
-    if name not in known and "/" in name:
+    known = [name.lower().replace(" ", "-") for name in BASELINES]
+    name, parenthesis, rest = typed.partition("(")
+    name = name.strip()
+    runs = ["RUN (the folder of a run)"] if option == "MODEL" else []
+    if runs and name not in known and "/" in name:
         raise FileNotFoundError(f"Expected the folder of a run at {name}, got none.")
-    check_choice("MODEL", name, ["RUN (the folder of a run)", *known])
-    return known[name]
+    check_choice(option, name, [*runs, *known])
+    if name == "dbscan" and importlib.util.find_spec("sklearn") is None:
+        raise ValueError("Expected scikit-learn for dbscan, got none: pip install scikit-learn.")
+    options: dict[str, Any] = {}
+    if parenthesis:
+        try:
+            _, unnamed, options = parse_call(f"baseline({rest}", typed)
+        except ValueError:
+            unnamed = [typed]
+        if unnamed:
+            raise ValueError(
+                f'Expected options by name, "hit-density(radius_xy=5, radius_t=10)" say, '
+                f"got {typed!r}."
+            )
+    return make_baseline(name, geometry, **options)

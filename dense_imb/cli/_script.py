@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from jsonargparse import DefaultHelpFormatter, Namespace
 
@@ -21,13 +24,27 @@ def guarded(program: str, action: Callable[[], int | None]) -> int:
     except (ValueError, TypeError, OSError, ImportError) as problem:
         sentence = str(problem)
         if isinstance(problem, OSError) and problem.strerror:  # without "[Errno 28]"
-            where = f": {problem.filename}" if problem.filename else ""
-            sentence = f"{problem.strerror.rstrip('.')}{where}."
+            # a file is written under another name, which nobody has heard of
+            name = re.sub(r"\.\d+\.partial$", "", str(problem.filename or ""))
+            sentence = f"{problem.strerror.rstrip('.')}{name and ': '}{name}."
+            if isinstance(problem, FileExistsError) and name:
+                sentence = f"Expected a folder at {name}, got a file."
+            elif isinstance(problem, NotADirectoryError) and name:
+                sentence = f"Expected folders on the way to {name}, got a file."
+        # a library sentence names an argument and its option: here there are options only
+        sentence = re.sub(r"\(\w+=\w+, (--[\w-]+)\)", r"(\1)", sentence)
         print(f"{program}: error: {sentence}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{program}: stopped", file=sys.stderr)
         return 130
+
+
+def folder_for_outputs(folder: Path) -> None:
+    """Make the folder before the work, so that its result is not lost at the end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"Expected a folder to write to, got {folder}, which is read-only.")
 
 
 class _AsWritten(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):

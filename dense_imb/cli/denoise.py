@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,8 @@ def make_parser() -> Parser:
         "model",
         type=str,
         metavar="MODEL",
-        help="the folder of a run, or hit-density, dbscan, median-filter, blurred-hits",
+        help="the folder of a run, or hit-density, dbscan, median-filter, blurred-hits; a rule's "
+        "reaches follow the frame, or are given: hit-density(radius_xy=5,radius_t=10), quoted",
     )
     parser.add_argument(
         "files",
@@ -62,18 +64,31 @@ def run(options: Namespace) -> None:
 
     from dense_imb.hits import mask_file, mask_files, open_hits
     from dense_imb.hits.masking import check_scorer, outputs_of
+    from dense_imb.hits.scaling import scaling_note
 
     if options.out is None:
         _check_pair(options)
-    scorer, point = _scorer_and_point(options)
     sources = options.files[:1]
     if options.out is not None:
         sources = list(outputs_of(options.files, options.out).values())
+    scorer, point = _scorer_and_point(options, sources[0])
     n_events = 0
+    frames = []
     for source in sources:
         with open_hits(source, in_memory=False) as hits:
             check_scorer(scorer, hits.geometry)  # before the first of many
             n_events += len(hits)
+            frames.append(hits.geometry)
+    if not Path(options.model).is_dir():
+        for source, frame in zip(sources, frames, strict=True):
+            if frame.size != frames[0].size:  # the reaches of a rule are those of one frame
+                raise ValueError(
+                    f"Expected files of one frame for {scorer.name}, got {sources[0]} of "
+                    f"{frames[0].size_text()} and {source} of {frame.size_text()}; denoise them "
+                    "apart."
+                )
+        if note := scaling_note(frames[0], [scorer.name]):
+            print(f"dense-imb denoise: note: {note}", file=sys.stderr)
     with tqdm(total=n_events, desc="denoise", unit="event") as bar:
         common = {
             "only_kept": options.only_kept,
@@ -116,7 +131,9 @@ def _check_pair(options: Namespace) -> None:
             )
 
 
-def _scorer_and_point(options: Namespace) -> tuple[Scorer, OperatingPoint | float]:
+def _scorer_and_point(
+    options: Namespace, source: str | Path
+) -> tuple[Scorer, OperatingPoint | float]:
     from tqdm.auto import tqdm
 
     from dense_imb.cli._scorers import baseline, open_run
@@ -126,7 +143,11 @@ def _scorer_and_point(options: Namespace) -> tuple[Scorer, OperatingPoint | floa
     if options.choose_on is not None and options.threshold is not None:
         raise ValueError("Expected `--choose-on` or `--threshold`, got both.")
     run: Any = open_run(options.model) if is_run else None
-    scorer: Scorer = run.scorer() if is_run else baseline(options.model)
+    if is_run:
+        scorer: Scorer = run.scorer()
+    else:
+        with open_hits(source, in_memory=False) as hits:
+            scorer = baseline(options.model, hits.geometry)
     if options.threshold is not None:
         return scorer, options.threshold
     if options.choose_on is not None:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Literal
 from jsonargparse import Namespace
 
 from dense_imb.cli._parser import Parser
+from dense_imb.cli._script import folder_for_outputs
 
 if TYPE_CHECKING:  # --help must not wait for torch
-    from dense_imb.hits import Evaluation
+    from dense_imb.hits import Evaluation, Scorer
 
 SUMMARY = "measure trained models beside the baselines"
 _FIGURE = "removal.png"
@@ -47,14 +48,22 @@ def make_parser() -> Parser:
         help="numbers of noise hits to add to each event of FILE, which is clean; a table for each",
     )
     parser.add_argument(
-        "--signal", type=int | None, help="signal hits to keep, with --noise; 30 by default"
+        "--signal", type=int | None, help="signal hits to keep, with --noise; all by default"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the noise")
     parser.add_argument(
         "--baselines",
         action=BooleanOptionalAction,
         default=True,
-        help="whether the table has the baselines",
+        help="whether the table has the baselines, their reaches scaled to the frame",
+    )
+    parser.add_argument(
+        "--baseline",
+        type=str,
+        action="append",
+        default=[],
+        metavar="NAME",
+        help='one more, "hit-density(radius_xy=5,radius_t=10)" say, quoted; may be repeated',
     )
     parser.add_argument("--events", type=int | None, help="look at so many first events only")
     parser.add_argument("--batch-size", type=int, default=256, help="events scored together")
@@ -76,12 +85,19 @@ def run(options: Namespace) -> None:
 
     from tqdm.auto import tqdm
 
-    from dense_imb.cli._scorers import open_run
+    from dense_imb.cli._scorers import baseline, open_run
     from dense_imb.hits import available_baselines, evaluate, noise_sweep, open_hits
+    from dense_imb.hits.scaling import scaling_note
 
     outputs = _outputs(options)
     runs = [path for path in options.paths if Path(path).is_dir()]
     files = [path for path in options.paths if not Path(path).is_dir()]
+    for path in runs:
+        if not (Path(path) / "config.yaml").exists() and any(Path(path).glob("*.h5")):
+            raise ValueError(
+                f"Expected RUN ... FILE, got the folder {path}, which is no run; name its hits "
+                f'files: "{Path(path)}/*.h5".'
+            )
     if not files:
         raise ValueError(f"Expected a hits file behind the runs, got only {', '.join(runs)}.")
     if options.signal is not None and not options.noise:
@@ -89,13 +105,22 @@ def run(options: Namespace) -> None:
             "Expected `--noise` beside `--signal`, got none; it degrades clean events."
         )
     scorers = [open_run(path).scorer() for path in runs]
-    missing: tuple[str, ...] = ()
-    if options.baselines:
-        baselines, missing = available_baselines()
-        scorers += baselines
-    if not scorers:
+    if not (scorers or options.baselines or options.baseline):
         raise ValueError("Expected a RUN beside `--no-baselines`, got none.")
     test = open_hits(files)
+    notes: tuple[str, ...] = ()
+    rules: list[Scorer] = []
+    if options.baselines:
+        rules, notes = available_baselines(test.geometry)
+    for typed in options.baseline:
+        rule = baseline(typed, test.geometry, option="--baseline")
+        if rule.name not in [one.name for one in rules]:
+            rules.append(rule)
+    if note := scaling_note(test.geometry, [rule.name for rule in rules]):
+        notes = (*notes, f"{note} --baseline 'NAME(OPTION=VALUE)' sets others.")
+    scorers += rules
+    if outputs:
+        folder_for_outputs(outputs[0].parent)
     validation = open_hits(options.validation) if options.validation else None
     most = options.events if options.events is not None else max(len(test), len(validation or ()))
     n_events = sum(min(most, len(source)) for source in (test, validation) if source is not None)
@@ -112,16 +137,15 @@ def run(options: Namespace) -> None:
                 scorers,
                 test,
                 options.noise,
-                signal=30 if options.signal is None else options.signal,
+                signal=options.signal,
                 seed=options.seed,
                 validation=validation,
                 **common,
             )
         else:
             found = evaluate(scorers, validation, test, **common)
-    found = replace(found, notes=missing)
+    found = replace(found, notes=notes)
     for path in outputs:
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.name == _FIGURE:
             _draw(found, path)
         else:
@@ -167,6 +191,8 @@ def _draw(found: Evaluation, path: Path) -> None:
     figure = Figure(figsize=(7.2, 3.8), layout="constrained")
     axes = figure.add_subplot()
     draw(table, axes)
+    for line in axes.lines:
+        line.set(marker="o", markersize=4, clip_on=False)  # measured here, drawn through between
     axes.set_xticks(levels, [f"{level:g}" for level in levels])
     axes.set_xticks([], minor=True)
     axes.spines[["top", "right"]].set_visible(False)

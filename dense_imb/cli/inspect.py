@@ -9,6 +9,7 @@ from typing import Literal
 from jsonargparse import Namespace
 
 from dense_imb.cli._parser import Parser
+from dense_imb.cli._script import folder_for_outputs
 
 SUMMARY = "learn how imbalanced data are, and which weights follow"
 
@@ -56,7 +57,7 @@ def run(options: Namespace) -> None:
         if path.exists() and not options.overwrite:
             raise ValueError(f"Expected no file {path}, got one; --overwrite replaces it.")
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)  # before the work, not after it
+        folder_for_outputs(out)
     if options.masks is not None:
         inspection = inspect_images(
             options.data[0],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from jsonargparse import Namespace
 
 from dense_imb.cli._parser import Parser
@@ -56,5 +58,6 @@ def run(options: Namespace) -> None:
         n_photons=options.photons,
         degradation=degradation if options.signal is not None or options.noise > 0 else None,
         overwrite=options.overwrite,
+        on_shortage=lambda told: print(f"dense-imb simulate: note: {told}", file=sys.stderr),
     )
     print(f"{options.file}: {writer.n_events} events, {writer.n_hits} hits")

@@ -38,6 +38,8 @@ def assign_parts(group: NDArray[Any], shares: Sequence[float], seed: int = 0) ->
     share = np.asarray(shares, np.float64)
     if share.ndim != 1 or not len(share) or not (np.isfinite(share).all() and (share > 0).all()):
         raise ValueError(f"Expected `shares` of positive numbers, got {list(shares)}.")
+    if len(group) == 0:
+        raise ValueError(f"Expected events to share among {len(share)} parts, got none.")
     _, member, size = np.unique(group, return_inverse=True, return_counts=True)
     order = np.random.default_rng(seed).permutation(len(size))
     middle = np.cumsum(size[order]) - size[order] / 2
@@ -79,6 +81,12 @@ def split_hits(
     number: NDArray[Any] = np.arange(len(hits))
     if group is not None:
         known = [name.removeprefix("/event/") for name in hits.columns if "/event/" in name]
+        if not set(known) - {"offset"}:
+            raise ValueError(
+                f"Expected a column of the events to group by, got `{group}` and a file without "
+                "any; leave it out, or keep such a column when the file is made (--keep, "
+                "--event-columns of data_tools/convert.py)."
+            )
         if group not in known or group == "offset":
             raise ValueError(
                 f"Expected `group` to be a column of the events, one of "

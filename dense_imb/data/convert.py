@@ -31,6 +31,7 @@ def to_hits(
     time_scale: float = 1.0,
     time_offset: float = 0.0,
     binary_labels: bool = False,
+    noise_label: int | None = None,
     overwrite: bool = False,
     compression: int | None = None,
     progress: bool = True,
@@ -47,7 +48,10 @@ def to_hits(
         time_steps: T; by default the largest time, found by reading the source once more.
         x_mm, y_mm, t_ns: size of one step, stored.
         time_scale, time_offset: from the source's times to steps.
-        binary_labels: label 1 for every label that is not 0.
+        binary_labels: label 1 for every label that is not 0, or not `noise_label`.
+        noise_label: the label that means noise. It becomes 0, and the others become 1 and up in
+            their order: the labels below move up by one where the source has a 0, and those above
+            move down by one where it has none.
         overwrite, compression: as of `HitsWriter`.
         progress: show a bar.
     Returns:
@@ -74,7 +78,11 @@ def to_hits(
             "Expected a `time_scale` above 0 and a finite `time_offset`, got "
             f"{time_scale} and {time_offset}."
         )
+    if noise_label is not None and not 0 <= noise_label <= 255:
+        raise ValueError(f"Expected `noise_label` from 0 to 255, got {noise_label}.")
     size = (width or source.width or 0, height or source.height or 0)
+
+    has_zero = False  # among the labels of the source
 
     def batches(time_steps: int, action: str) -> Iterator[Events]:
         geometry = Geometry(*size, time_steps, x_mm, y_mm, t_ns)
@@ -85,7 +93,12 @@ def to_hits(
             for raw in source.batches(geometry):
                 events = _rescaled(raw, time_scale, time_offset)
                 _check(events, source, first)
-                yield _labelled(events, source, binary_labels)
+                events = _labelled(events, source, binary_labels and noise_label is None)
+                if noise_label is not None and action == "convert":
+                    label = _renumbered(events, noise_label, has_zero)
+                    label = label.clip(max=1) if binary_labels else label
+                    events = replace(events, label=label)
+                yield events
                 bar.update(len(events))
                 first += len(events)
 
@@ -95,6 +108,16 @@ def to_hits(
     elif time_steps is None:
         largest = max((_largest(e.t) for e in batches(_MOST_STEPS, "find the times")), default=1)
         time_steps = max(1, math.ceil(largest))
+    if noise_label is not None:
+        seen = np.zeros(256, np.bool_)
+        for events in batches(time_steps, "find the labels"):
+            seen[np.asarray([] if events.label is None else events.label, np.int64)] = True
+        if not seen[noise_label]:
+            listed = ", ".join(map(str, np.flatnonzero(seen))) or "no labels"
+            raise ValueError(
+                f"Expected hits of the noise label {noise_label} in {source.name}, got {listed}."
+            )
+        has_zero = bool(seen[0])
     geometry = Geometry(*size, time_steps, x_mm, y_mm, t_ns)
     writer = HitsWriter(path, geometry, overwrite=overwrite, compression=compression)
     with writer:
@@ -127,9 +150,17 @@ def _labelled(events: Events, source: Source, binary: bool) -> Events:
     if wrong.any():
         raise ValueError(
             f"Expected labels of {source.name} that are whole numbers from 0 to 255, got "
-            f"{label[wrong][0]}; if all but 0 is signal, pass binary_labels=True (--binary-labels)."
+            f"{label[wrong][0]}; if all but 0 is signal, make them one class "
+            "(binary_labels=True, --binary-labels)."
         )
     return replace(events, label=label.astype(np.uint8))
+
+
+def _renumbered(events: Events, noise: int, has_zero: bool) -> NDArray[np.uint8]:
+    """The labels with noise as 0, and the others in their order from 1."""
+    label = np.asarray(events.label, np.int64)
+    signal = np.where(label < noise, label + has_zero, label - (not has_zero))
+    return np.where(label == noise, 0, signal).astype(np.uint8)
 
 
 def _check(events: Events, source: Source, first: int) -> None:

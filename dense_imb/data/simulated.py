@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
 from tqdm.auto import tqdm
 
 from dense_imb.data.formats.frames import PathLike
@@ -26,6 +27,7 @@ def write_simulated(
     degradation: Degradation | None = None,
     overwrite: bool = False,
     progress: bool = True,
+    on_shortage: Callable[[str], object] | None = None,
 ) -> HitsWriter:
     """Write simulated events, clean and filled or degraded, to a hits file.
 
@@ -38,9 +40,13 @@ def write_simulated(
         degradation: what happens to the clean events, nothing by default.
         overwrite: replace a file that exists.
         progress: show a bar.
+        on_shortage: called with a sentence where events have fewer signal hits than wanted.
     """
     check_at_least("events", n_events, 0)
     geometry = Geometry() if geometry is None else geometry
+    wanted = 0 if degradation is None or degradation.signal is None else degradation.signal
+    wanted = wanted if isinstance(wanted, int) else min(wanted)
+    n_short, most_short = 0, wanted
     writer = HitsWriter(path, geometry, overwrite=overwrite)
     with writer, tqdm(total=n_events, desc="simulate", unit="event", disable=not progress) as bar:
         for start in range(0, max(n_events, 1), _AT_ONCE):
@@ -57,6 +63,16 @@ def write_simulated(
             if degradation is not None:
                 index = [*range(first, first + count)]
                 events = degrade(events, degradation, seed=seed, event_index=index)
+                # more than a pattern fills can't be kept of it
+                is_signal = np.append(0, np.cumsum(np.asarray(events.numpy().label) > 0))
+                n_signal = np.diff(is_signal[events.offset])
+                n_short += int((n_signal < wanted).sum())
+                most_short = min(most_short, int(n_signal.min(initial=wanted)))
             writer.append(events)
             bar.update(count)
+    if n_short and on_shortage is not None:
+        on_shortage(
+            f"{n_short:,} of {n_events:,} events have fewer than the {wanted:,} signal hits asked "
+            f"for, the least {most_short:,}; more photons a pattern fill more."
+        )
     return writer

@@ -3,8 +3,18 @@
 The file format is written down in `dense_imb.hits.format`.
 """
 
+from dense_imb.hits.baselines import (
+    BASELINES,
+    Blank,
+    BlurredHits,
+    DBSCANScorer,
+    HitDensity,
+    Identity,
+    MedianFilter,
+    Scorer,
+)
 from dense_imb.hits.degrade import Degradation, degrade
-from dense_imb.hits.evaluation import available_baselines, choose_point, evaluate, noise_sweep
+from dense_imb.hits.evaluation import choose_point, evaluate, noise_sweep
 from dense_imb.hits.events import Events, Geometry, concatenate
 from dense_imb.hits.format import HitsFileError
 from dense_imb.hits.frames import (
@@ -30,30 +40,39 @@ from dense_imb.hits.masking import (
 from dense_imb.hits.noise import Blob, Burst, HotLines, HotPixels, Measured, Profile, Uniform
 from dense_imb.hits.random import Draws
 from dense_imb.hits.reader import HitsFile, HitsFiles, collate_events, open_hits, verify
+from dense_imb.hits.scaling import available_baselines, make_baseline
 from dense_imb.hits.simulate import PATTERNS, simulate
 from dense_imb.hits.table import Evaluation
 from dense_imb.hits.writer import HitsWriter
 
 __all__ = [
+    "BASELINES",
     "PATTERNS",
+    "Blank",
     "Blob",
+    "BlurredHits",
     "Burst",
+    "DBSCANScorer",
     "Degradation",
     "Draws",
     "Evaluation",
     "Events",
     "Geometry",
+    "HitDensity",
     "HitsFile",
     "HitsFileError",
     "HitsFiles",
     "HitsWriter",
     "HotLines",
     "HotPixels",
+    "Identity",
     "MaskedFile",
     "Masking",
     "Measured",
+    "MedianFilter",
     "Profile",
     "Raster",
+    "Scorer",
     "Uniform",
     "available_baselines",
     "choose_point",
@@ -65,6 +84,7 @@ __all__ = [
     "frames_to_events",
     "gap",
     "hit_scores",
+    "make_baseline",
     "mask_events",
     "mask_file",
     "mask_files",

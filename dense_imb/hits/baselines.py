@@ -3,7 +3,8 @@
 A scorer says of each hit how much it looks like signal, and alters none. Widths and radii are in
 pixels and time steps. The defaults were chosen on validation events of the arc task, 30 signal
 and 200 noise hits in 88 x 128 x 1000, for the noise removal at 97 % retention
-(experiments/benchmarks/hit_baselines.py --choose); other data deserve their own choice.
+(experiments/benchmarks/hit_baselines.py --choose); `make_baseline` scales them to other frames,
+and other data deserve their own choice.
 
 Hits near the frame's edge have fewer neighbours, and no scorer makes up for it.
 """
@@ -24,6 +25,17 @@ from torch import Tensor
 from dense_imb.hits.events import Events
 from dense_imb.hits.frames import _pixel
 from dense_imb.losses._checks import check_at_least
+
+__all__ = [
+    "BASELINES",
+    "Blank",
+    "BlurredHits",
+    "DBSCANScorer",
+    "HitDensity",
+    "Identity",
+    "MedianFilter",
+    "Scorer",
+]
 
 _AT_ONCE = 64  # events whose frames are filtered together
 _PAIRS = 1 << 16  # pairs of hits looked at together; few enough for the cache

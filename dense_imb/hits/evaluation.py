@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dense_imb.hits.baselines import BASELINES, Scorer
+from dense_imb.hits.baselines import Scorer
 from dense_imb.hits.degrade import Degradation, Range, degrade
 from dense_imb.hits.events import Events
 from dense_imb.hits.frames import visible
@@ -31,17 +30,6 @@ _CHOOSE_EVERY = 5  # without validation events, every fifth one is for choosing
 _VALIDATION_EPOCH = 1  # so that equal event numbers of two files draw different noise
 # of outputs that draw frames or times of their own, which no mask does
 _NOT_OF_MASKS = ("ghost", "time_residual")
-
-
-def available_baselines() -> tuple[list[Scorer], tuple[str, ...]]:
-    """Every baseline that can run here, and a sentence on each that can't."""
-    scorers, missing = [], []
-    for name, make in BASELINES.items():
-        if name == "DBSCAN" and importlib.util.find_spec("sklearn") is None:
-            missing.append("no row for DBSCAN, which needs scikit-learn: pip install scikit-learn.")
-        else:
-            scorers.append(make())
-    return scorers, tuple(missing)
 
 
 def evaluate(
@@ -284,7 +272,15 @@ class _Stage:
             row[f"retention_at_{100 * wanted:g}"] = point.retention
         natural = scores.histogram.at(0.5)
         row |= {"removal_at_half": natural.removal, "retention_at_half": natural.retention}
+        row["threshold_tie"] = _tie(chosen, scores.operating_point)
         return {**row, "events_per_second": events_per_second}
+
+
+def _tie(chosen: ScoreHistogram, point: OperatingPoint) -> float:
+    """The share of the signal that it was chosen on whose scores tie with the threshold."""
+    curve = chosen.curve()
+    above = curve.retention[curve.threshold > point.threshold]
+    return point.retention - float(above.max()) if len(above) else 0.0
 
 
 def _batches(source: Source, size: int) -> Iterator[Events]:

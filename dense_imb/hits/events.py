@@ -37,6 +37,15 @@ class Geometry:
                     f"Expected `{name}` to be a whole number from 1 to 65536, got {value}."
                 )
 
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """(width, height, time_steps)."""
+        return self.width, self.height, self.time_steps
+
+    def size_text(self) -> str:
+        """The size for people: "88 x 128 x 1000"."""
+        return " x ".join(map(str, self.size))
+
 
 @dataclass(frozen=True)
 class Events:
@@ -76,6 +85,10 @@ class Events:
                 )
         if len(self.offset) < 1:
             raise ValueError("Expected `offset` with n_events + 1 entries, got none.")
+
+    def __repr__(self) -> str:
+        """What it holds, not its arrays: Events(200 events, 46000 hits, 88 x 128 x 1000)."""
+        return f"Events({len(self)} events, {self.n_hits} hits, {self.geometry.size_text()})"
 
     def __len__(self) -> int:
         return len(self.offset) - 1

@@ -308,6 +308,8 @@ def _masked(events: Events, scorer: Scorer, point: OperatingPoint, only_kept: bo
 def _as_point(point: OperatingPoint | float) -> OperatingPoint:
     if not isinstance(point, OperatingPoint):
         check_at_least("threshold", point, 0)
+        if point > 1:
+            raise ValueError(f"Expected `threshold` from 0 to 1, as scores are, got {point:g}.")
         unknown = math.nan
         point = OperatingPoint(float(point), "probability", unknown, unknown, unknown, 0, 0)
     if point.scale != "probability":

@@ -281,6 +281,7 @@ class HitsFiles(_Hits):
             for name in ("geometry", "columns"):
                 wanted, got = getattr(first, name), getattr(file, name)
                 if got != wanted:
+                    wanted, got = _difference(wanted, got)
                     raise ValueError(
                         f"Expected {file.path} with the {name} of {first.path}, {wanted}, "
                         f"got {got}; convert one of them or open them apart."
@@ -317,6 +318,16 @@ class HitsFiles(_Hits):
         rows = {f"/hit/{name}": column for name, column in joined.hit_columns().items()}
         rows |= {f"/event/{name}": column for name, column in joined.event.items()}
         return file._events(*_gather(joined.offset, rows, np.argsort(source)))
+
+
+def _difference(wanted: Any, got: Any) -> tuple[str, str]:
+    """What differs in two geometries or dictionaries of columns, of the one and of the other."""
+    sides = [one if isinstance(one, dict) else vars(one) for one in (wanted, got)]
+    names = [n for n in {**sides[0], **sides[1]} if sides[0].get(n) != sides[1].get(n)]
+    first, second = (
+        ", ".join(f"{name} {side.get(name, 'missing')}" for name in names) for side in sides
+    )
+    return first, second
 
 
 def open_hits(

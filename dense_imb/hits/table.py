@@ -15,6 +15,7 @@ from typing import Any, Self
 from dense_imb._files import write_whole
 
 Row = dict[str, str | float]
+_MUCH_HIDDEN, _MUCH_TIED, _RANKS = 0.05, 0.02, 0.55  # worth a warning; an AUC that ranks at all
 _FORMAT, _VERSION = "dense-imb-evaluation", 1
 
 
@@ -37,6 +38,9 @@ class Evaluation:
         false_alarm_...          hits kept in events that hold noise only
         event_removal_q05        exceeded by 95 % of the events; so for retention
         n_events, n_signal, n_noise   seen; hits behind others in their pixel not counted
+        occluded_share           of the signal: hidden behind others, so not in n_signal
+        threshold_tie            share of the signal, of the events that the threshold is chosen
+                                 on, whose scores tie with it: all of them are kept
         events_per_second        scored, reading not counted
 
     Args:
@@ -160,15 +164,45 @@ class Evaluation:
             "  ".join([cells[0].ljust(widths[0]), *map(str.rjust, cells[1:], widths[1:])])
             for cells in table
         ]
-        n_of = {name: float(rows[0][f"n_{name}"]) for name in ("events", "signal", "noise")}
-        return "\n".join(
-            [
-                _groups([group for group, *_ in columns], widths),
-                *lines,
-                f"Seen: {n_of['events']:,.0f} events with {n_of['signal']:,.0f} signal and "
-                f"{n_of['noise']:,.0f} noise hits, those behind others in their pixel not counted.",
-            ]
+        groups = _groups([group for group, *_ in columns], widths)
+        is_alarming = any(column[0] == "false alarms" for column in columns)
+        return "\n".join([groups, *lines, *_legend(rows, self.retention, is_alarming)])
+
+
+def _legend(rows: list[Row], retention: float, is_alarming: bool) -> list[str]:
+    """What was seen, and what in the numbers would mislead."""
+    n_of = {name: float(rows[0][f"n_{name}"]) for name in ("events", "signal", "noise")}
+    each = {name: n_of[name] / max(n_of["events"], 1) for name in ("signal", "noise")}
+    lines = [
+        f"Seen: {n_of['events']:,.0f} events with {n_of['signal']:,.0f} signal and "
+        f"{n_of['noise']:,.0f} noise hits, {each['signal']:,.1f} and {each['noise']:,.1f} an "
+        "event; those behind others in their pixel not counted."
+    ]
+    if is_alarming:
+        lines.append(
+            "False alarms, in events that hold noise only: hits kept per event, and the share of "
+            "these events that keep any."
         )
+    hidden = float(rows[0].get("occluded_share", math.nan))
+    if hidden > _MUCH_HIDDEN:
+        lines.append(
+            f"Warning: {100 * hidden:.3g} % of the signal is hidden behind other hits in its "
+            "pixel; the scores speak of the rest."
+        )
+    if n_of["noise"] == 0:
+        lines.append(
+            "Warning: no noise (label 0) to remove; --noise N adds some, and if one of the labels "
+            "means noise, data_tools/convert.py --noise-label K makes it 0."
+        )
+    for row in rows:
+        tie = float(row.get("threshold_tie", math.nan))
+        kept, auc = float(row["retention"]), float(row["auc"])
+        if tie > _MUCH_TIED and kept - retention > _MUCH_TIED / 2 and auc > _RANKS:
+            lines.append(
+                f"Warning: the threshold of {row['scorer']} sits on a tie of {100 * tie:.3g} % of "
+                "the signal, which it keeps or loses together; other options may rank finer."
+            )
+    return lines
 
 
 def _groups(groups: list[str], widths: list[int]) -> str:

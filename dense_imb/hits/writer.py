@@ -107,9 +107,20 @@ class HitsWriter:
         if self._file is not None or self._problem is not None or self.n_events:
             raise ValueError("Expected a fresh HitsWriter for each file, got one used before.")
         # "v110" has checksums in all metadata and an index that grows with the file
-        self._file = h5py.File(
-            self._temporary, "x", libver=("v110", "v110"), locking=self.locking, track_order=False
-        )
+        try:
+            self._file = h5py.File(
+                self._temporary,
+                "x",
+                libver=("v110", "v110"),
+                locking=self.locking,
+                track_order=False,
+            )
+        except OSError as problem:  # HDF5's own text is a riddle
+            reason = os.strerror(problem.errno) if problem.errno else " ".join(str(problem).split())
+            raise OSError(
+                problem.errno or errno.EIO,
+                f"Expected a folder to write {self.path.name} to, got {self.path.parent}: {reason}",
+            ) from problem
         self._descriptor = os.open(self._temporary, os.O_RDWR)
         return self
 

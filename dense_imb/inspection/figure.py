@@ -73,7 +73,7 @@ def _hit_map(figure: Figure, axes: Axes, hits: NDArray[np.int64], n_events: int)
     image = axes.imshow(rate, origin="lower", cmap="viridis", vmin=0, vmax=top, aspect="equal")
     bar = figure.colorbar(image, ax=axes, extend="max" if rate.max() > top else "neither")
     bar.set_label("hits per pixel and event")
-    axes.set(xlabel="x (pixels)", ylabel="y (pixels)")
+    axes.set(xlabel="x (pixels)", ylabel="y (pixels, upwards)")
 
 
 def _per_event(axes: Axes, pictures: Mapping[str, Any]) -> None:
@@ -89,6 +89,7 @@ def _per_event(axes: Axes, pictures: Mapping[str, Any]) -> None:
         height, _ = np.histogram(values, edges, weights=counts)
         axes.stairs(height, edges, color=colour, label=name, linestyle=style, linewidth=1.5)
     axes.set(xlabel="hits", ylabel="events", ylim=(0, None))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))  # numbers may be long
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False)
 
@@ -105,6 +106,8 @@ def _time(axes: Axes, numbers: Mapping[str, Any]) -> None:
         height = np.asarray(histogram[name]) / n_events
         axes.stairs(height, edges, color=colours[name], label=name, linestyle=style, linewidth=1.5)
     axes.set(xlabel="time (steps)", ylabel="hits per bin and event", ylim=(0, None))
+    if (outside := numbers["time"]["share_outside_bins"]) > 0:
+        axes.set_xlabel(f"time (steps); {100 * outside:.2g} % of the hits lie outside")
     axes.legend(frameon=False)
 
 
@@ -155,7 +158,7 @@ def _sample(figure: Figure, place: int, event: Any, k: int) -> None:
         deep.scatter(x, t, y, s=size * 0.7, depthshade=False, **style)
     flat.set_title(f"Sample event {k + 1}: {event.n_hits} hits", loc="left")
     flat.set(xlim=(-0.5, geometry.width - 0.5), ylim=(-0.5, geometry.height - 0.5),
-             xlabel="x (pixels)", ylabel="y (pixels)", aspect="equal")  # fmt: skip
+             xlabel="x (pixels)", ylabel="y (pixels, upwards)", aspect="equal")  # fmt: skip
     flat.legend(
         frameon=False,
         markerscale=max(1.0, 4 / size**0.5),
@@ -165,6 +168,10 @@ def _sample(figure: Figure, place: int, event: Any, k: int) -> None:
     )
     deep.set(xlim=(0, geometry.width), ylim=(0, geometry.time_steps), zlim=(0, geometry.height),
              xlabel="x (pixels)", ylabel="time (steps)", zlabel="y (pixels)")  # fmt: skip
+    # no layout counts the labels of three dimensions: leave them room inside their own panel
+    deep.set_box_aspect((4, 4, 3), zoom=0.78)
+    deep.set_anchor("W")
+    deep.locator_params(nbins=5)
     deep.set_title("the same in x, y and time", loc="left")
 
 

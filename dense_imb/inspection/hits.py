@@ -33,6 +33,7 @@ _MOST_LABELS = 257  # empty, and what uint8 holds
 _FRAMES_FOR_QUALITY, _PIXELS_FOR_QUALITY = 256, 1 << 22
 _SSIM_SIDE = 11
 _SAMPLES = 2
+_TIME_BINS = 40  # at most
 GAP = 0.5  # values of frames: 0 empty, hits from here to 1
 
 
@@ -95,31 +96,40 @@ def _open(paths: Any) -> HitsFile | HitsFiles:
         return open_hits(paths, in_memory=False)  # read once: holding it gains nothing
     except HitsFileError as problem:
         for path in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
-            if frames := _dense_frames(path):
+            frames, others = _data_sets(path)
+            if frames:
                 raise HitsFileError(
                     f"Expected a hits file, got {path}, HDF5 with dense frames, {frames}; "
                     "data_tools/convert.py makes a hits file of it, data_tools/repack.py frames "
                     "that read faster."
                 ) from problem
+            if others:
+                raise HitsFileError(
+                    f"Expected a hits file, got {path}, HDF5 with other data sets, {others}; "
+                    "data_tools/convert.py makes a hits file of it."
+                ) from problem
         raise
 
 
-def _dense_frames(path: Any) -> str:
-    """Names, shapes and chunks of the data sets of 3 and more dimensions in an HDF5 file."""
+def _data_sets(path: Any) -> tuple[str, str]:
+    """Those of 3 and more dimensions with shapes and chunks, and the others, of foreign HDF5."""
     found: list[str] = []
+    others: list[str] = []
 
     def look(name: str, place: object) -> None:
         if isinstance(place, h5py.Dataset) and place.ndim >= 3:
             chunks = f" in chunks of {place.chunks}" if place.chunks else ""
             found.append(f"`{name}` of shape {place.shape}{chunks}")
+        elif isinstance(place, h5py.Dataset):
+            others.append(f"`{name}`")
 
     try:
         with h5py.File(path, "r") as file:
-            if "hit" not in file:
+            if "format" not in file.attrs and "hit" not in file:
                 file.visititems(look)  # follows no link to other files
     except Exception:  # not HDF5, or damaged: what open_hits says is right
-        return ""
-    return ", ".join(found[:3])
+        return "", ""
+    return ", ".join(found[:3]), ", ".join(others[:6]) + (", .." if len(others) > 6 else "")
 
 
 def _parts(chosen: NDArray[np.int64], hits: HitsFile | HitsFiles) -> Iterator[NDArray[np.int64]]:
@@ -272,16 +282,18 @@ class _Counts:
         return found
 
     def _time(self) -> dict[str, Any]:
-        total, n_bins = self.time.sum(0), min(40, self.geometry.time_steps)
-        edges = np.linspace(0, len(total), n_bins + 1).round().astype(np.int64)
+        total = self.time.sum(0)
+        edges = _time_edges(total)
+        first, last = int(edges[0]), int(edges[-1])
         rows = {"noise": self.time[0], "signal": self.time[1]} if self.is_labelled else {}
         return {
             **summary_of(np.arange(1, len(total) + 1), total),
             "share_at_first_step": _ratio(int(total[0]), int(total.sum())),
             "share_at_last_step": _ratio(int(total[-1]), int(total.sum())),
             "bin_edges": (edges + 1).tolist(),
+            "share_outside_bins": 1.0 - _ratio(int(total[first:last].sum()), int(total.sum())),
             "histogram": {
-                name: np.add.reduceat(row, edges[:-1]).tolist()
+                name: np.add.reduceat(row[:last], edges[:-1]).tolist()
                 for name, row in {"hits": total, **rows}.items()
             },
         }
@@ -304,6 +316,23 @@ class _Counts:
             "signal_per_event": self.per_event["signal"].arrays() if self.is_labelled else None,
             "samples": self.samples,
         }
+
+
+def _time_edges(total: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Edges of bins over the steps, from 0; outliers are outside where they'd squeeze the rest.
+
+    A bin has a whole number of steps, the same for all but the last, or a flat spectrum would
+    have teeth.
+    """
+    first, last = 0, len(total)
+    below = total.cumsum()
+    low, high = np.searchsorted(below, np.array([0.0005, 0.9995]) * below[-1], side="right")
+    if below[-1] and 2 * (high + 1 - low) < last:
+        first, last = int(low), min(int(high) + 1, last)
+    n = last - first
+    least = math.ceil(n / _TIME_BINS)
+    width = min(range(least, max(least, n // (_TIME_BINS // 2)) + 1), key=lambda w: (-n % w / w, w))
+    return np.append(np.arange(first, last, width), last)
 
 
 def _quality(hits: HitsFile | HitsFiles, chosen: NDArray[np.int64]) -> dict[str, Any]:
@@ -357,7 +386,7 @@ def _warnings(numbers: dict[str, Any]) -> list[str]:
                 "clamped or saturated times?"
             )
     if numbers["inspected_events"] and not numbers["labelled"]:
-        found.append("no labels: what follows takes every hit for wanted")
+        found.append("no labels: this report takes every hit for wanted")
     for name in numbers["partitions"].get("pixels", {}).get("never_seen", []):
         found.append(f"no pixel of class {name}")
     return found

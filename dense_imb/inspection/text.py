@@ -54,6 +54,7 @@ def _of_hits(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
     if looked == 0:
         yield ["No events: nothing to measure."]
         return
+    yield from _first_of_all(numbers)
     yield [
         _heading("Per event", ("mean", *_QUANTILES.values())),
         *(_quantile_line(name, found) for name, found in numbers["per_event"].items()),
@@ -84,6 +85,7 @@ def _of_images(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
         f"  sizes: {_counted(numbers['sizes'])}",
         f"  images of {_counted(numbers['pixels'])}; masks of {numbers['mask_values']}",
     ]
+    yield from _first_of_all(numbers)
     objects = numbers["objects_per_image"]
     yield [
         _heading("Per image", ("mean", *_QUANTILES.values())),
@@ -118,6 +120,11 @@ def _time_lines(numbers: Mapping[str, Any]) -> list[str]:
     for name, counts in time["histogram"].items():
         if name != "hits" or len(time["histogram"]) == 1:
             lines.append(f"  {name:16} {sparkline(counts)}")
+    edges = time["bin_edges"]
+    line = f"  blocks of {edges[1] - edges[0]} steps, from {edges[0]} to {edges[-1] - 1}"
+    if time["share_outside_bins"] > 0:
+        line += f"; {_percent(time['share_outside_bins'])} of the hits lie outside"
+    lines.append(line)
     lines.append(
         f"  at the first step {_percent(time['share_at_first_step'])}, "
         f"at the last {_percent(time['share_at_last_step'])}"
@@ -203,9 +210,13 @@ def _closing(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
     if len(lines) == 1:
         lines.append("  none: only one class was seen")
     yield lines
-    yield ["What to do", *(f"  - {line}" for line in advice(numbers))]
+
+
+def _first_of_all(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
+    """What a reader must not miss; the rest of the report says why."""
     if numbers["warnings"]:
         yield ["Warnings", *(f"  - {line}" for line in numbers["warnings"])]
+    yield ["What to do", *(f"  - {line}" for line in advice(numbers))]
 
 
 def advice(numbers: Mapping[str, Any]) -> list[str]:
@@ -221,14 +232,17 @@ def advice(numbers: Mapping[str, Any]) -> list[str]:
         good = "CrossEntropyLoss(balance=Balance()) for classes"
         lines.append(
             "a plain mean over pixels lets a blank prediction look good: take a loss that says "
-            f"`blank looks bad` above, {'ACBMSELoss() for values or ' if is_hits else ''}{good}"
+            f"`blank looks bad` below, {'ACBMSELoss() for values or ' if is_hits else ''}{good}"
         )
     else:
         lines.append(f"{imbalance:.2g} to 1 is mild: a plain loss may do")
     lit_partition = numbers["partitions"].get("lit", {})
     lit = lit_partition.get("imbalance", math.nan)
     if "noise" in lit_partition.get("never_seen", []):
-        lines.append("no noise here: add it in training (dense_imb.hits.degrade)")
+        line = "no noise (label 0) here: add it in training (dense_imb.hits.degrade)"
+        if len(lit_partition["classes"]) > 2:
+            line += "; or, if one of the labels means noise, convert with --noise-label K"
+        lines.append(line)
     elif not math.isnan(lit) and imbalance > 3 * lit:
         lines.append(
             f"among lit pixels it is only {lit:.2g} to 1: to denoise, train on these "

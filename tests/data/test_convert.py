@@ -205,3 +205,33 @@ def test_a_file_without_events_goes_both_ways(tmp_path):
 def test_most_steps_is_what_a_geometry_takes():
     assert convert._MOST_STEPS == 65536
     assert STEPS < 65536
+
+
+@pytest.mark.parametrize(
+    ("labels", "noise", "wanted"),
+    [
+        ([0, 1, 2, 3], 2, [1, 2, 0, 3]),
+        ([0, 1, 2, 3], 0, [0, 1, 2, 3]),
+        ([1, 2, 3], 1, [0, 1, 2]),
+        ([1, 2, 3], 3, [1, 2, 0]),
+        ([1, 2, 3], 2, [1, 0, 2]),
+        ([0, 255], 255, [1, 0]),
+    ],
+)
+def test_the_noise_label_becomes_0_and_the_others_count_from_1(tmp_path, labels, noise, wanted):
+    time = np.ones((1, 1, len(labels)), np.int64)
+    label = np.array(labels).reshape(time.shape)
+    path = hits_of(tmp_path, time, label, noise_label=noise)
+    assert HitsFile(path)[:].label.tolist() == wanted
+    path = hits_of(tmp_path, time, label, noise_label=noise, binary_labels=True, overwrite=True)
+    assert HitsFile(path)[:].label.tolist() == [int(one > 0) for one in wanted]
+
+
+def test_a_noise_label_that_no_hit_has_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="noise label 9 in a, got 1, 2"):
+        hits_of(tmp_path, noise_label=9)
+    with pytest.raises(ValueError, match="`noise_label` from 0 to 255, got 256"):
+        hits_of(tmp_path, noise_label=256)
+    with pytest.raises(ValueError, match="noise label 1 in a, got no labels"):
+        hits_of(tmp_path, label=None, noise_label=1)
+    assert not (tmp_path / "hits.h5").exists()

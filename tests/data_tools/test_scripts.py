@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
+from dense_imb.cli import main
 from dense_imb.hits import HitsFile, verify
 from tests.data.other_formats import frames, labels_of
 from tests.hits.files import assert_same, some_events, write
@@ -186,6 +187,66 @@ def test_convert_takes_csv_timepix_and_flat_arrays(tmp_path, capsys):
     assert HitsFile(tmp_path / "c.h5")[:].y.tolist() == [3, 4]
 
 
+def test_an_empty_list_and_flat_arrays_without_names_are_one_sentence(tmp_path, capsys):
+    (tmp_path / "empty.csv").write_bytes(b"")
+    size = ("--width", 88, "--height", 128)
+    assert run("convert", tmp_path / "empty.csv", tmp_path / "a.h5", *size) == 2
+    assert "Expected a header line" in capsys.readouterr().err
+    with h5py.File(tmp_path / "flat.h5", "w") as file:
+        file["p/t"], file["p/o"] = [5, 6], [0, 2]
+    assert run("convert", tmp_path / "flat.h5", tmp_path / "a.h5") == 2
+    error = capsys.readouterr().err
+    assert "`p/o` of 2, `p/t` of 2" in error
+    assert "--x --y --t --offset" in error
+
+
+def test_labels_that_frames_lack_are_mentioned(tmp_path, capsys):
+    path = write(tmp_path / "a.h5", some_events(3))
+    assert run("convert", path, tmp_path / "a.npy") == 0
+    assert "labels not written; --labels FILE writes them" in capsys.readouterr().err
+    assert run("convert", path, tmp_path / "b.npy", "--labels", tmp_path / "l.npy") == 0
+    assert run("convert", path, tmp_path / "b.npz") == 0  # holds them
+    assert "labels not written" not in capsys.readouterr().err
+
+
+def test_a_label_becomes_noise(tmp_path, capsys):
+    rows = "".join(f"0,{k},0,1,{label}\n" for k, label in enumerate([1, 3, 2, 3]))
+    (tmp_path / "a.csv").write_text("event,x,y,t,label\n" + rows)
+    options = ["--width", 4, "--height", 1, "--noise-label", 3]
+    assert run("convert", tmp_path / "a.csv", tmp_path / "a.h5", *options) == 0
+    assert "label 3 became 0, noise" in capsys.readouterr().out
+    assert HitsFile(tmp_path / "a.h5")[:].label.tolist() == [1, 0, 2, 0]
+
+
+def test_a_file_without_events_and_a_column_that_is_missing(tmp_path, capsys):
+    empty = write(tmp_path / "empty.h5", some_events(2)[:0])
+    assert run("split", empty) == 2
+    assert "Expected events to share among 3 parts, got none." in capsys.readouterr().err
+    assert main(["simulate", str(tmp_path / "a.h5"), "--events", "4"]) == 0
+    assert run("split", tmp_path / "a.h5", "--group", "run") == 2
+    assert "got `run` and a file without any" in capsys.readouterr().err
+
+
+def test_merging_two_frames_says_what_differs(tmp_path, capsys):
+    for name, width in (("a", "20"), ("b", "30")):
+        size = ("--events", "2", "--width", width, "--height", "20")
+        assert main(["simulate", str(tmp_path / f"{name}.h5"), *size]) == 0
+    assert run("merge", tmp_path / "m.h5", tmp_path / "a.h5", tmp_path / "b.h5") == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "width 20, got width 30;" in error
+    assert "Geometry(" not in error
+
+
+def test_commands_name_options_and_no_arguments_of_the_library(tmp_path, capsys):
+    path = write(tmp_path / "a.h5", some_events(2))
+    assert run("convert", path, path) == 2
+    assert run("convert", path, tmp_path / "a.npz") == 0
+    assert run("convert", path, tmp_path / "a.npz") == 2
+    error = capsys.readouterr().err
+    assert "(--overwrite)" in error
+    assert "overwrite=True" not in error
+
+
 def test_labels_without_a_hit_are_reported(tmp_path, capsys):
     time = frames()
     np.save(tmp_path / "a.npy", time)
@@ -204,8 +265,12 @@ def test_check_finds_the_damaged_file_among_good_ones(tmp_path, capsys):
     (tmp_path / "c.h5").write_bytes(b"no HDF5")
     assert run("check", tmp_path, tmp_path / "none.h5") == 1
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["DAMAGED", "ok", "DAMAGED", "DAMAGED"]
+    assert [line.split()[0] for line in lines] == ["DAMAGED", "ok", "NO", "MISSING"]
     assert "`/hit/t`" in lines[0]
+    whole = (tmp_path / "b.h5").read_bytes()
+    (tmp_path / "d.h5").write_bytes(whole[: len(whole) // 2])
+    assert run("check", tmp_path / "d.h5") == 1
+    assert capsys.readouterr().out.startswith("DAMAGED")  # truncated, and so a file of ours
     assert run("check", tmp_path / "b.h5") == 0
 
 

@@ -323,3 +323,29 @@ def test_a_watcher_sees_every_test_event_once() -> None:
     for name, scores in last.items():
         assert scores.operating_point.threshold == table[name]["threshold"]
         assert scores.scores()["removal"] == table[name]["removal"]
+
+
+@dataclass
+class Clusters:
+    """0 outside of all clusters, at t = 1."""
+
+    name: str = "clusters"
+
+    def score(self, events: Events) -> torch.Tensor:
+        return (events.t > 1).float() * 0.9
+
+
+def test_a_threshold_on_a_tie_is_told() -> None:
+    """A tenth of the signal lies outside of clusters with all noise: 97 % means to keep it all."""
+    n = 20
+    label = np.tile(np.repeat([1, 0], [10, 5]), n).astype(np.uint8)
+    t = np.tile(np.repeat([2, 1], [9, 6]), n)
+    x = np.tile(np.arange(15), n)
+    events = Events(Geometry(15, 1, 2), np.arange(0, 15 * n + 1, 15), x, 0 * x, t, label)
+    table = evaluate([Clusters()], None, events)
+    assert table["clusters"]["removal"] == 0
+    assert table["clusters"]["threshold_tie"] == pytest.approx(0.1)
+    assert "threshold of clusters sits on a tie of 10 % of the signal" in table.text()
+    fine = evaluate([Clusters()], None, events, retention=0.9)
+    assert fine["clusters"]["removal"] == 1
+    assert "tie" not in fine.text()

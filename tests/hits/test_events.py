@@ -111,3 +111,8 @@ def test_bad_input_is_one_sentence(make, sentence):
 def test_an_index_outside_is_an_index_error():
     with pytest.raises(IndexError, match="Expected an event from 0 to 2, got 3"):
         some_events()[3]
+
+
+def test_its_representation_is_one_short_line():
+    events = Events(Geometry(), np.array([0, 2, 3]), *np.ones((3, 3), int))
+    assert repr(events) == repr(events.torch()) == "Events(2 events, 3 hits, 88 x 128 x 1000)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -334,3 +335,15 @@ def test_the_hash_is_as_documented(tmp_path: Path) -> None:
         file.attrs["width"] = 89
     with pytest.raises(HitsFileError, match=r"another in `/`;"):
         verify(path)
+
+
+def test_a_folder_that_is_closed_is_one_sentence(tmp_path, monkeypatch):
+    def closed(*arguments, **options):
+        raise PermissionError(errno.EACCES, "Unable to synchronously create file (unable to ..)")
+
+    monkeypatch.setattr(h5py, "File", closed)
+    with pytest.raises(PermissionError) as problem, HitsWriter(tmp_path / "a.h5", FRAME):
+        pass
+    assert problem.value.strerror == (
+        f"Expected a folder to write a.h5 to, got {tmp_path}: Permission denied"
+    )

@@ -86,3 +86,20 @@ def test_images_of_every_kind_have_a_figure(tmp_path, image):
     overlay = axes["its mask"].images[1].get_array()
     assert (overlay[..., 3] > 0).sum() == 3
     save_figure(inspection, tmp_path / "a.png")
+
+
+def test_no_label_of_three_dimensions_leaves_its_panel(tmp_path):
+    events = random_events(5)
+    inspection = inspect_hits(write(tmp_path / "a.h5", events), show_progress=False)
+    figure = Figure(figsize=(16, 8.5), layout="constrained")
+    draw(inspection, figure)
+    figure.draw_without_rendering()
+    panels = [axes for axes in figure.axes if axes.name == "3d"]
+    others = [axes for axes in figure.axes if axes.name != "3d"]
+    assert len(panels) == 2
+    for panel in panels:
+        label = panel.zaxis.label.get_window_extent()
+        assert label.x1 <= figure.bbox.x1
+        for other in others:
+            text = other.yaxis.label.get_window_extent()
+            assert not (label.overlaps(text) and text.width > 0)

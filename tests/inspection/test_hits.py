@@ -13,6 +13,7 @@ import torch
 
 from dense_imb.hits import Degradation, Events, Geometry, degrade, gap, rasterise, simulate
 from dense_imb.inspection import Inspection, inspect_hits, text_of
+from dense_imb.inspection.hits import _time_edges
 from dense_imb.metrics import ImageQuality
 from tests.hits.files import FRAME, some_events, write
 
@@ -223,3 +224,38 @@ def test_units_and_columns_are_told(tmp_path):
     assert "x step 0.4 mm, t step 0.05 ns" in text
     assert "/event/run" in text
     assert "/hit/momentum" in text
+
+
+@pytest.mark.parametrize("n_steps", [1, 7, 40, 41, 97, 1000, 1024, 11810])
+def test_a_flat_time_spectrum_looks_flat(n_steps):
+    edges = _time_edges(np.ones(n_steps, np.int64))
+    widths = np.diff(edges)
+    assert (edges[0], edges[-1]) == (0, n_steps)
+    assert len(widths) <= 40
+    assert len(widths) >= min(n_steps, 20)
+    assert len(set(widths[:-1])) <= 1
+    assert widths[-1] <= widths[0]
+
+
+def test_one_late_hit_does_not_squeeze_the_spectrum(tmp_path):
+    t = np.append(np.random.default_rng(0).integers(200, 300, 5000), 60000)
+    frame = Geometry(width=20, height=16, time_steps=60000)
+    events = events_of(frame, [0, len(t)], t % 20, t % 16, t)
+    inspection = inspect_hits(write(tmp_path / "a.h5", events), show_progress=False)
+    time = inspection.numbers["time"]
+    assert 199 <= time["bin_edges"][0] <= 205
+    assert 295 <= time["bin_edges"][-1] <= 301
+    inside = (t >= time["bin_edges"][0]) & (t < time["bin_edges"][-1])
+    assert sum(time["histogram"]["hits"]) == inside.sum() < len(t)
+    assert time["share_outside_bins"] == pytest.approx(1 - inside.mean())
+    assert "of the hits lie outside" in text_of(inspection)
+
+
+def test_advice_and_warnings_come_first(tmp_path):
+    frame = Geometry(width=20, height=16, time_steps=50)
+    label = np.array([1, 2, 2], np.uint8)
+    events = events_of(frame, [0, 3], [1, 2, 3], [1, 2, 3], [50, 50, 50], label)
+    text = text_of(inspect_hits(write(tmp_path / "a.h5", events), show_progress=False))
+    order = [text.index(title) for title in ("Warnings", "What to do", "Per event", "Occupancy")]
+    assert order == sorted(order)
+    assert "if one of the labels means noise, convert with --noise-label K" in text

@@ -122,6 +122,15 @@ def hdf5_frames_source(path: PathLike, key: str | None = None, labels: str | Non
     """Frames in a data set (N, H, W) or (N, 1, H, W), and their labels in another."""
     with open_datasets(path) as known:
         dense = [name for name, dataset in known.items() if dataset.ndim >= 3]
+        if not dense:
+            listed = ", ".join(
+                f"`{name}` of {' x '.join(map(str, known[name].shape))}" for name in [*known][:20]
+            )
+            raise ValueError(
+                f"Expected a data set of frames (N, H, W) in {path}, got "
+                f"{listed or 'no data set at all'}{', ..' if len(known) > 20 else ''}; where hits "
+                "lie in flat arrays, name them with --x --y --t --offset."
+            )
         key = choose_key(path, dense, key and key.strip("/"), [labels and labels.strip("/")])
         frames = _Frames(path, key, known[key])
         if labels is not None:

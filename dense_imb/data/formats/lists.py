@@ -45,6 +45,11 @@ class _CSV:
         self.path = path
         with self._open() as file:
             header = file.readline(_LONGEST_LINE).lstrip("#").strip()
+        if not header:
+            raise ValueError(
+                f"Expected a header line with the names of the columns in {path}, got none; the "
+                "file is empty or begins with an empty line."
+            )
         self.delimiter = next((mark for mark in ",;\t" if mark in header), None)
         named = [name.strip().strip('"') for name in header.split(self.delimiter)]
         ours = {columns.get(name, name): name for name in ("event", "x", "y", "t", "label")}

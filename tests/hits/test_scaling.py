@@ -1,0 +1,55 @@
+"""Baselines by name: unchanged where they were chosen, in proportion elsewhere."""
+
+from __future__ import annotations
+
+import pytest
+
+from dense_imb.hits import BASELINES, Geometry, HitDensity, available_baselines, make_baseline
+from dense_imb.hits.scaling import scaling_note
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_on_the_frame_of_the_choice_nothing_changes(name):
+    assert make_baseline(name) == make_baseline(name, Geometry()) == BASELINES[name]()
+
+
+def test_reaches_are_in_proportion_to_the_frame():
+    frame = Geometry(2 * 88, 2 * 128, 500)
+    assert make_baseline("hit density", frame) == HitDensity(40.0, 60.0)
+    for scorer in available_baselines(frame)[0]:
+        default = BASELINES[scorer.name]()
+        assert getattr(scorer, "sigma", 12.0) == 12.0
+        assert getattr(scorer, "size", 41) in (41, 43)
+        assert getattr(scorer, "radius_t", 0) == 0.5 * getattr(default, "radius_t", 0)
+        assert getattr(scorer, "min_samples", 5) == 5
+
+
+@pytest.mark.parametrize("frame", [Geometry(1, 1, 1), Geometry(3, 5, 2), Geometry(65536, 1, 65536)])
+def test_every_frame_has_baselines(frame):
+    for scorer in available_baselines(frame)[0]:
+        assert getattr(scorer, "size", 3) % 2 == 1
+
+
+def test_what_is_given_is_not_scaled():
+    scorer = make_baseline("hit-density", Geometry(45, 40, 100), radius_xy=20)
+    assert scorer.scorer == HitDensity(20, 12.0)
+    assert scorer.name == "hit density (radius_xy=20)"
+
+
+def test_the_note_tells_the_reaches_that_were_scaled():
+    assert scaling_note(Geometry()) is None
+    assert scaling_note(Geometry(x_mm=0.1)) is None
+    assert scaling_note(Geometry(45, 40, 100), ["blank", "net"]) is None
+    note = scaling_note(Geometry(45, 40, 100), ["blank", "blurred hits"])
+    assert note.endswith("scaled to 45 x 40 x 100: blurred hits sigma=2.4.")
+
+
+def test_bad_names_and_options_are_one_sentence():
+    with pytest.raises(ValueError, match="Did you mean 'hit-density'"):
+        make_baseline("hit-densty")
+    with pytest.raises(ValueError, match="Did you mean 'sigma'"):
+        make_baseline("blurred hits", sigm=2)
+    with pytest.raises(ValueError, match="Expected no options of blank, got `size`"):
+        make_baseline("blank", size=2)
+    with pytest.raises(ValueError, match="`radius_t` above 0"):
+        make_baseline("hit density", radius_t=0)
