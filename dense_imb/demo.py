@@ -27,7 +27,7 @@ from dense_imb.report import write_report
 from dense_imb.training import Run, open_run, train
 
 SIGNAL, NOISE = 30, 200
-STEPS = 1100
+STEPS = 900
 
 
 class Demo(NamedTuple):
@@ -77,7 +77,7 @@ def demo(
 
     say("3/5 compare with the baselines, thresholds from validation events")
     scorer = run.scorer()
-    baselines, _ = available_baselines()
+    baselines, _ = available_baselines(scorer.geometry)
     validation = degrade(
         open_hits(clean)[-1000:],
         Degradation(signal=SIGNAL, noise=NOISE),
