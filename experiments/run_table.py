@@ -9,8 +9,8 @@ A table is a YAML file: the question, the simulated data, the config that all ro
 and one that was stopped goes on, so the command can be repeated until the table is whole. Every
 run is a folder of `dense-imb train`, with its report.
 
-Thresholds come from the run's validation events; scores are of other events, the same for all
-rows of a seed.
+Thresholds are chosen on one half of the test events and measured on the other; no row trains on
+any of them, and those of a seed are the same for all rows.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import yaml
 from dense_imb._files import write_whole
 from dense_imb.data.simulated import write_simulated
 from dense_imb.hits import Degradation, Geometry, degrade, open_hits
-from dense_imb.hits.evaluation import available_baselines, evaluate
+from dense_imb.hits.evaluation import evaluate
 from dense_imb.training import train
 from dense_imb.training.build import config_from
 
@@ -57,17 +57,20 @@ def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return both
 
 
-def simulated(table: dict[str, Any], options: argparse.Namespace, folder: Path) -> Path:
-    """The clean patterns that all rows train on."""
-    wanted = dict(table["simulate"])
-    height, width = (int(n) for n in (options.size or wanted.pop("size", "128x88")).split("x"))
-    wanted.pop("size", None)
-    events = options.events or wanted.pop("events")
-    wanted.pop("events", None)
-    path = folder / f"clean-{height}x{width}-{events}.h5"
+def simulated(
+    wanted: dict[str, Any], folder: Path, events: int, seed: int, first_event: int
+) -> Path:
+    """A file of clean patterns, made once for all rows that want the same."""
+    made_of = {name: value for name, value in wanted.items() if name != "events"}
+    height, width = (int(n) for n in made_of.pop("size").split("x"))
+    told = "-".join(str(value) for value in wanted.values())
+    path = folder / f"{told}-{events}-{seed}-{first_event}.h5"
     if not path.exists():
-        geometry = Geometry(width, height, wanted.pop("time_steps", 1000))
-        write_simulated(path, events, geometry=geometry, seed=12345, **wanted)
+        geometry = Geometry(width, height, made_of.pop("time_steps", 1000))
+        write_simulated(
+            path, events, geometry=geometry, seed=seed, first_event=first_event, progress=False,
+            **made_of,
+        )  # fmt: skip
     return path
 
 
@@ -78,43 +81,34 @@ def run_row(
     stored = place / "result.json"
     if stored.exists():
         return dict(json.loads(stored.read_text()))
-    clean = simulated(table, options, folder)
-    config_dict = merged(nested(table["base"]), nested(table["rows"][name] or {}))
+    row = nested(table["rows"][name] or {})
+    patterns = {"size": "128x88", **table["simulate"], **row.pop("simulate", {})}
+    patterns["size"] = options.size or patterns["size"]
+    n_events = options.events or patterns["events"]
+    clean = simulated(patterns, folder, n_events, 12345, 0)
+    test = simulated(patterns, folder, options.test_events, seed, FIRST_TEST)
+    config_dict = merged(nested(table["base"]), row)
     config_dict = merged(config_dict, {"seed": seed, "data": {"train": [str(clean)]}})
     if options.steps:
         config_dict["steps"] = options.steps
     config = config_from(config_dict)
     start = time.process_time()
     run = train(config, place, resume=True, is_quiet=options.quiet)
-    cpu_seconds = time.process_time() - start
+    result: dict[str, float] = {"cpu_seconds": time.process_time() - start}
 
-    with open_hits(clean) as hits:
-        geometry = hits.geometry
-    shared = dict(table["simulate"])
-    tests = folder / f"test-{geometry.height}x{geometry.width}-{seed}.h5"
-    if not tests.exists():
-        for key in ("size", "events", "time_steps"):
-            shared.pop(key, None)
-        write_simulated(
-            tests, options.test_events, geometry=geometry, seed=seed, first_event=FIRST_TEST,
-            progress=False, **shared,
-        )  # fmt: skip
-    result: dict[str, float] = {"cpu_seconds": cpu_seconds}
-    levels = table.get("noise_levels") or [config.data.noise]
-    scorers: list[Any] = [run.scorer()]
-    if options.baselines:
-        scorers += available_baselines()[0]
-    with open_hits(tests) as hits:
+    with open_hits(test) as hits:
         clean_tests = hits[:]
+    signal = config.data.signal
+    levels = table.get("noise_levels") or [config.data.noise]
     for level in levels:
-        degradation = Degradation(signal=config.data.signal, noise=level)  # type: ignore[arg-type]
+        degradation = Degradation(
+            signal=tuple(signal) if isinstance(signal, list) else signal, noise=level
+        )
         noisy = degrade(clean_tests, degradation, seed=seed, epoch=7)
-        half = len(noisy) // 2
-        # the run's own validation events know its training level only; choose at each level
-        found = evaluate(scorers[:1], noisy[:half], noisy[half:])
-        row = found.rows[0]
-        before = f"noise {level}: " if len(levels) > 1 else ""
-        result |= {before + score: float(row[score]) for score in SCORES}
+        half = len(noisy) // 2  # one chooses the threshold, the other is measured
+        found = evaluate([run.scorer()], noisy[:half], noisy[half:]).rows[0]
+        before = f"{level}: " if len(levels) > 1 else ""
+        result |= {before + score: float(found[score]) for score in SCORES}
     text = json.dumps(result, indent=1)
     write_whole(stored, lambda partial: partial.write_text(text))
     return result
@@ -152,7 +146,6 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
 
 def main(arguments: list[str]) -> None:
     options = parsed(arguments)
-    options.baselines = False
     table = yaml.safe_load(options.table.read_text())
     folder = options.out or Path("runs") / options.table.stem
     folder.mkdir(parents=True, exist_ok=True)

@@ -115,7 +115,7 @@ def measure(
         progress: takes the number of events to come, over all scorers, and gives what is told
             each time some are done.
     """
-    baselines, missing = available_baselines()
+    baselines, missing = available_baselines(network.geometry)
     if network.name in {scorer.name for scorer in baselines}:
         network.name += " (run)"
     watcher = _Watcher(network.name)
