@@ -29,7 +29,7 @@ class TrainedDenoiser:
         reading: how events become its input, and its output scores.
         geometry: the frames that it was trained on.
         device: where it runs.
-        batch_size: events at a time.
+        batch_size: events at a time; by default what is quick: 16 stay in the caches of a CPU.
     """
 
     def __init__(
@@ -39,11 +39,11 @@ class TrainedDenoiser:
         reading: Reading,
         geometry: Geometry,
         device: str | torch.device = "cpu",
-        batch_size: int = 64,
+        batch_size: int | None = None,
     ) -> None:
         self.name, self.reading, self.geometry = name, reading, geometry
         self.network, self.device = network.eval().to(device), torch.device(device)
-        self.batch_size = batch_size
+        self.batch_size = batch_size or (16 if self.device.type == "cpu" else 256)
 
     @torch.no_grad()
     def score(self, events: Events) -> Tensor:
@@ -142,7 +142,7 @@ class Run:
         which: Literal["best", "last"] = "best",
         *,
         device: str | torch.device | None = None,
-        batch_size: int = 64,
+        batch_size: int | None = None,
     ) -> TrainedDenoiser:
         """The trained network, ready to score hits; on a GPU where there is one."""
         geometry = self.geometry()
