@@ -18,7 +18,7 @@ from dense_imb.training import open_run
 from tests.training.runs import assert_same_runs, clean_events, write_events
 
 ROOT = Path(__file__).parents[1]
-NETWORK = ["--model.options", '{"widths": [4, 8], "stem": 2, "head": 2}']
+NETWORK = ["--model.options", '{"widths": [4, 8]}']
 
 
 @pytest.fixture(scope="module")

@@ -165,7 +165,7 @@ def test_full_disk_is_one_sentence(capsys, tmp_path, monkeypatch):
         "--format", "json", "png",
     )  # fmt: skip
     assert code == 2
-    assert err == "dense-imb curves: error: No space left on device.\n"
+    assert err == f"dense-imb curves: error: No space left on device: {tmp_path}/recovery.png.\n"
     assert out.split() == [str(path) for path in tmp_path.iterdir()]
     assert [path.name for path in tmp_path.iterdir()] == ["recovery.json"]
 

@@ -45,7 +45,7 @@ def write_events(path: Path, events: Events) -> str:
 def tiny(train: str | list[str], **changes: Any) -> TrainConfig:
     """Ten steps of a tiny network; `data`, `model` and `optimizer` change a part each."""
     data = {"train": train, "noise": 20, "signal": 6, "validation_share": 0.25}
-    model = {"name": "fast_unet", "options": {"widths": [4, 8], "stem": 2, "head": 2}}
+    model = {"name": "fast_unet", "options": {"widths": [4, 8]}}
     return TrainConfig(
         data=DataConfig(**{**data, **changes.pop("data", {})}),
         model=ModelConfig(**{**model, **changes.pop("model", {})}),

@@ -99,7 +99,7 @@ def test_the_stored_config_repeats_the_run(path, tmp_path):
     quiet(stored, tmp_path / "again")
     assert_same_runs(tmp_path / "again", tmp_path / "first")
     other = quiet(changed(config, seed=1), tmp_path / "other")
-    assert not torch.equal(*(run.weights("last")["stem.0.weight"] for run in (first, other)))
+    assert not torch.equal(*(run.weights("last")["output.weight"] for run in (first, other)))
 
 
 def test_several_files_and_patterns_are_one_data_set(path, tmp_path):
@@ -139,7 +139,7 @@ def test_the_folder_of_a_run_is_not_written_over(path, tmp_path):
         ({"seed": 3}, "seed: 0 there, 3 here"),
         ({"batch_size": 2}, "batch_size: 4 there, 2 here"),
         ({"loss": "FocalLoss"}, "loss: CrossEntropyLoss there, FocalLoss here"),
-        ({"optimizer": {"learning_rate": 0.5}}, "learning_rate: 0.003 there, 0.5 here"),
+        ({"optimizer": {"learning_rate": 0.5}}, "learning_rate: 0.006 there, 0.5 here"),
         ({"model": {"options": {"widths": [4]}}}, r"\[4, 8\].* there, .*\[4\].* here"),
     ],
 )
