@@ -156,7 +156,7 @@ def _optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optimizer
     if wanted.name == "sgd":
         return torch.optim.SGD(network.parameters(), rate, momentum=0.9, weight_decay=decay)
     kind = torch.optim.AdamW if wanted.name == "adamw" else torch.optim.Adam
-    return kind(network.parameters(), rate, weight_decay=decay)
+    return kind(network.parameters(), rate, weight_decay=decay, fused=True)
 
 
 def _warm_start(network: nn.Module, other: Run) -> None:
