@@ -105,6 +105,7 @@ class TrainConfig:
         collapse: what to do when the network ranks no better than chance.
         precision: of the network while it trains: "no" is float32, "auto" is bf16 where the
             device has instructions for it.
+        trackers: that follow the run, of those installed: tensorboard, mlflow, wandb, ...
         compile: run the network through torch.compile.
     """
 
@@ -124,4 +125,5 @@ class TrainConfig:
     patience: int | None = None
     collapse: Literal["warn", "stop", "roll-back"] = "warn"
     precision: Literal["no", "bf16", "auto"] = "no"
+    trackers: list[str] = field(default_factory=list)
     compile: bool = False

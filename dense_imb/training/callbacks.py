@@ -136,6 +136,22 @@ class GradientShares(Callback):
         scores.update(task.gradient_shares(bare, batch))
 
 
+class Trackers(Callback):
+    """Every validation to the trackers that the accelerator was made with, TensorBoard say."""
+
+    def on_start(self, loop: Loop) -> None:
+        loop.accelerator.init_trackers("run")
+
+    def on_saved(self, loop: Loop) -> None:
+        if loop.state.history:
+            row = dict(loop.state.history[-1])
+            loop.accelerator.log(row, step=int(row.pop("step")))
+
+    def on_close(self, loop: Loop) -> None:
+        for tracker in loop.accelerator.trackers:
+            tracker.finish()
+
+
 class ProgressBar(Callback):
     """A bar with the loss, and the score that decides."""
 

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import broadcast_object_list
 from torch import nn
 
@@ -30,7 +31,13 @@ from dense_imb.training.build import (
     check_config,
     read_config,
 )
-from dense_imb.training.callbacks import CollapseAlarm, EarlyStopping, GradientShares, ProgressBar
+from dense_imb.training.callbacks import (
+    CollapseAlarm,
+    EarlyStopping,
+    GradientShares,
+    ProgressBar,
+    Trackers,
+)
 from dense_imb.training.checkpoint import CheckpointError
 from dense_imb.training.denoiser import Denoiser
 from dense_imb.training.loop import Callback, Loop, LoopSettings
@@ -64,6 +71,8 @@ def train(
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),  # or Accelerate overlooks processes on CPUs
         mixed_precision=_precision(config.precision),
+        log_with=_trackers(config.trackers),
+        project_dir=folder,
         kwargs_handlers=[InitProcessGroupKwargs(timeout=_TIMEOUT)],
     )
     task = build_task(config)
@@ -78,6 +87,8 @@ def train(
         ]
         if config.patience is not None:
             callbacks.insert(2, EarlyStopping(config.patience))
+        if config.trackers:
+            callbacks.append(Trackers())
         settings = LoopSettings(
             steps=config.steps,
             batch_size=config.batch_size,
@@ -103,6 +114,17 @@ def train(
                 accelerator.wait_for_everyone()
                 accelerator.end_training()
     return Run(folder)
+
+
+def _trackers(wanted: list[str]) -> list[str]:
+    there = {str(one.value) for one in get_available_trackers()}
+    for name in wanted:
+        if name not in there:
+            raise ValueError(
+                f"Expected trackers that are installed ({', '.join(sorted(there)) or 'none is'}), "
+                f"got {name!r}; pip install {name}."
+            )
+    return wanted
 
 
 def _precision(wanted: str) -> str:
@@ -183,7 +205,7 @@ def check_folder(folder: Path, config: TrainConfig, *, resume: bool) -> None:
         raise ValueError(f"Expected a new or empty folder for the run, got {folder}, with files.")
     if stored.exists():
         before, now = _flat(asdict(read_config(stored))), _flat(asdict(config))
-        free = ("save_every",)  # changes nothing that is learnt
+        free = ("save_every", "trackers")  # changes nothing that is learnt
         differ = [name for name in now if before.get(name) != now[name] and name not in free]
         if differ:
             told = "; ".join(f"{n}: {before.get(n)} there, {now[n]} here" for n in differ)

@@ -308,3 +308,24 @@ def test_runs_of_other_precision_follow_in_one_process(path, tmp_path):
             tmp_path / f"{precision}-{os.urandom(2).hex()}",
         )
         assert run.checkpoint("last")["setup"]["precision"] == precision
+
+
+def test_a_tracker_follows_the_run(path, tmp_path):
+    pytest.importorskip("tensorboard", reason="needs the extra trackers")
+    quiet(tiny(path, trackers=["tensorboard"]), tmp_path / "run")
+    (events,) = (tmp_path / "run").rglob("events.out.tfevents*")
+    assert b"removal_at_97" in events.read_bytes()
+
+
+def test_a_tracker_that_is_missing_is_named(path, tmp_path):
+    with pytest.raises(ValueError, match=r"trackers that are installed .*, got 'no_tracker'"):
+        quiet(tiny(path, trackers=["no_tracker"]), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_compiled_network_learns_the_same(path, tmp_path):
+    plain = quiet(tiny(path, steps=3), tmp_path / "plain").history()
+    compiled = quiet(tiny(path, steps=3, compile=True), tmp_path / "compiled").history()
+    assert compiled[-1]["loss"] == pytest.approx(plain[-1]["loss"], rel=1e-4)
+    assert (tmp_path / "compiled" / "best.safetensors").exists()
