@@ -71,7 +71,7 @@ def train(
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),  # or Accelerate overlooks processes on CPUs
         mixed_precision=_precision(config.precision),
-        log_with=_trackers(config.trackers),
+        log_with=_trackers(config.trackers) or None,
         project_dir=folder,
         kwargs_handlers=[InitProcessGroupKwargs(timeout=_TIMEOUT)],
     )
