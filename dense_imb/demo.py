@@ -79,7 +79,7 @@ def demo(
     scorer = run.scorer()
     baselines, _ = available_baselines(scorer.geometry)
     validation = degrade(
-        open_hits(clean)[-1000:],
+        open_hits(clean)[-min(1000, events // 10) :],  # none that it trained on
         Degradation(signal=SIGNAL, noise=NOISE),
         seed=seed + 2,
     )
@@ -134,6 +134,10 @@ def _simulate(
         with open_hits(path, in_memory=False) as there:
             if len(there) == n:
                 return
+            raise ValueError(
+                f"Expected {path} of an earlier demo to hold {n} events, got {len(there)}; use "
+                "the same sizes, or another folder (--out)."
+            )
     write_simulated(
         path, n, pattern="arc", seed=seed, degradation=degradation, progress=not is_quiet
     )

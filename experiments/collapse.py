@@ -39,7 +39,7 @@ from dense_imb.models import build_model
 from dense_imb.training import Denoiser, Loop, LoopSettings, Reading
 
 LOSSES = {"MSE": nn.MSELoss, "MAE": nn.L1Loss, "ACB-MSE": ACBMSELoss}
-PHOTONS = (15, 60, 300, 1500)
+PHOTONS = (15, 1500)
 N_SHOWN, N_NOISE, THRESHOLD = 15, 10, 0.5
 
 
@@ -104,7 +104,7 @@ def run(name: str, photons: int, seed: int, options: argparse.Namespace) -> dict
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", default="64x44", help="of the frames")
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--events", type=int, default=4000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--photons", type=int, nargs="+", default=PHOTONS)

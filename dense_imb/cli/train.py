@@ -34,7 +34,11 @@ def make_parser() -> Parser:
     )
     parser.add_argument("--config", action="config", help="a YAML file; options override it")
     parser.add_argument("--out", type=str, required=True, help="the folder of the run")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run in the folder; its config is read there",
+    )
     parser.add_argument(
         "--warm-start", type=str | None, help="another run, whose weights to begin with"
     )
@@ -54,11 +58,14 @@ def run(options: Namespace) -> None:
     from dense_imb.losses._checks import check_at_least
     from dense_imb.training import Interrupted, check_config, check_folder, is_launched, launch
     from dense_imb.training import train as train_run
+    from dense_imb.training.build import read_config
 
     check_at_least("devices", options.devices, 1)
     config: TrainConfig = _config(options)
-    check_config(config)
     folder = Path(options.out)
+    if options.resume and config == TrainConfig() and (folder / "config.yaml").exists():
+        config = read_config(folder / "config.yaml")  # nothing typed: go on as it was
+    check_config(config)
     if options.devices > 1 and not is_launched():
         check_folder(folder, config, resume=options.resume)
         arguments = [*Parser.typed]

@@ -60,6 +60,11 @@ def check_config(config: TrainConfig) -> None:
     if not 0 < config.retention <= 1:
         raise ValueError(f"Expected `retention` above 0 and up to 1, got {config.retention}.")
     build_reading(config)
+    if config.model.output == "value" and feeds_on(build_loss(config.loss)) == "logits":
+        raise ValueError(
+            f"Expected a loss of values with an output of value, got {config.loss}, which is fed "
+            "logits; --loss ACBMSELoss for one, mostly with --pixels frame."
+        )
     if config.model.output == "both":
         build_loss(config.value_loss)
 

@@ -15,9 +15,11 @@ from dense_imb.training.loop import Callback, Loop
 Action = Literal["warn", "stop", "roll-back"]
 ACTIONS = ("warn", "stop", "roll-back")
 _CHANCE = "ranks hits no better than chance"
+_DEAD = "gets no gradient from its loss"
 _BLANK = "is blank at its natural threshold"
 _LIT = "lights every hit"
 _BALANCE = "use a balanced loss (balance={}), the loss on lit pixels only, or a lower learning rate"
+_OTHER = "take a loss of one channel, CrossEntropyLoss of ours or torch.nn:BCEWithLogitsLoss, say"
 _THRESHOLD = "choose the threshold from validation data (the run does), or balance the loss"
 
 
@@ -26,14 +28,15 @@ class CollapseWarning(UserWarning):
 
 
 class CollapseAlarm(Callback):
-    """Say at once when a network goes blank, lights everything, or ranks no better than chance.
+    """Say at once when a network goes blank, lights everything, ranks by chance, or can't learn.
 
         blank     the share of the signal that scores above 1/2 is below `least_recall`
         lit       the share of all hits that score above 1/2 is above 1 - `least_recall`
         chance    AUC is below `least_auc`
+        dead      the loss has no gradient at all (where `GradientShares` looks before)
 
     Blank at its natural threshold is harmless where hits are still ranked well, so "stop" and
-    "roll-back" act on chance only; blank and lit are told.
+    "roll-back" act on chance and on dead only; blank and lit are told.
 
     Args:
         action: "warn", "stop", or "roll-back" to the best network with half the learning rate.
@@ -73,7 +76,7 @@ class CollapseAlarm(Callback):
             told = f"step {loop.state.step}: the network {kind} ({values}); {cure}."
             warnings.warn(told, CollapseWarning, stacklevel=2)
         memory["told"] = kind
-        if kind != _CHANCE:
+        if kind not in (_CHANCE, _DEAD):
             return
         if self.action == "stop":
             loop.state.stop = f"collapsed: the network {kind} ({values})"
@@ -83,6 +86,8 @@ class CollapseAlarm(Callback):
 
     def _judged(self, scores: dict[str, float]) -> tuple[str, str]:
         """What is wrong and what cures it; two empty strings where nothing is."""
+        if math.isnan(scores.get("gradient_share_signal", 0.0)):
+            return _DEAD, _OTHER
         if not scores.get("auc", math.nan) >= self.least_auc:
             return _CHANCE, _BALANCE
         if scores.get("recall_at_half", math.nan) < self.least_recall:

@@ -93,8 +93,13 @@ def _strict(row: dict[str, float]) -> dict[str, float | None]:
 
 def _save_weights(loop: Loop, path: Path) -> None:
     bare = loop.accelerator.unwrap_model(loop.network)
+
+    def write(partial: Path) -> None:
+        save_model(bare, str(partial))
+        partial.chmod(0o644)  # safetensors lets nobody else read it
+
     try:
-        write_whole(path, lambda partial: save_model(bare, str(partial)))
+        write_whole(path, write)
     except SafetensorError as problem:  # it hides a full disk
         raise OSError(f"Expected to write {path}, got: {problem}.") from problem
 

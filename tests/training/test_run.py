@@ -16,6 +16,7 @@ from dense_imb.hits import Geometry, HitsFile
 from dense_imb.training import (
     Callback,
     CheckpointError,
+    CollapseWarning,
     Interrupted,
     TrainConfig,
     TrainingError,
@@ -329,3 +330,21 @@ def test_a_compiled_network_learns_the_same(path, tmp_path):
     compiled = quiet(tiny(path, steps=3, compile=True), tmp_path / "compiled").history()
     assert compiled[-1]["loss"] == pytest.approx(plain[-1]["loss"], rel=1e-4)
     assert (tmp_path / "compiled" / "best.safetensors").exists()
+
+
+def test_a_loss_of_logits_is_refused_for_values(path, tmp_path):
+    with pytest.raises(ValueError, match=r"loss of values .*--loss ACBMSELoss"):
+        quiet(tiny(path, model={"output": "value"}), tmp_path / "run")
+
+
+def test_a_loss_without_a_gradient_is_told(path, tmp_path):
+    config = tiny(path, loss="torch.nn:CrossEntropyLoss", validate_every=2, collapse="stop")
+    with pytest.warns(CollapseWarning, match="no gradient from its loss.*BCEWithLogitsLoss"):
+        run = quiet(config, tmp_path / "run")
+    assert "no gradient" in run.metrics()["stopped"]
+
+
+def test_weights_can_be_read_by_others(path, tmp_path):
+    quiet(tiny(path), tmp_path / "run")
+    for name in ("best", "last"):
+        assert (tmp_path / "run" / f"{name}.safetensors").stat().st_mode & 0o444 == 0o444
