@@ -55,6 +55,8 @@ def test_a_run_tells_what_came_out_and_a_finished_one_that_nothing_is_left(path,
     weights = (tmp_path / "run" / "last.safetensors").read_bytes()
     assert main(arguments(path, tmp_path / "run", "--resume")) == 0
     assert "finished before, nothing was left to do" in capsys.readouterr().out
+    assert main(["train", "--out", str(tmp_path / "run"), "--resume", "--quiet"]) == 0
+    assert "finished before, nothing was left to do" in capsys.readouterr().out
     assert (tmp_path / "run" / "last.safetensors").read_bytes() == weights
 
 
