@@ -3,6 +3,11 @@
 #     DENSE_IMB_DATA=... bash experiments/photons/run.sh        # 2 minutes
 # The stream is read from $DENSE_IMB_DATA/fact_photon_stream; labels are those of a clustering in x, y
 # and t, no truth. Results: runs/photons/seed-*.txt.
+#
+# Answer, removal at 97 % retention on 40 test events: the network 21, 79 and 67 (seeds 0, 1, 2: other
+# splits), hit density in x, y and t 90 (seed 0). The network loses: its frames show one photon a pixel,
+# and 95 % of the shower's photons hide behind others; the rule sees all of them, and the labels were
+# made by such a rule. With 97 events to learn from and 11 visible signal photons an event, no surprise.
 set -euo pipefail
 out=runs/photons
 mkdir -p "$out"
@@ -19,6 +24,8 @@ for seed in 0 1 2; do
     dense-imb train --out "$out/seed-$seed" --resume --quiet --report false \
         --data.train "$part/all_train.h5" --data.validation "$part/all_validation.h5" \
         --steps 400 --batch_size 8 --validate_every 50 --seed "$seed"
-    dense-imb evaluate "$out/seed-$seed" "$part/all_test.h5" \
+    rules=--no-baselines # they take most of the time: for one seed only
+    [ "$seed" = 0 ] && rules=--baselines
+    dense-imb evaluate "$out/seed-$seed" "$part/all_test.h5" "$rules" \
         --validation "$part/all_validation.h5" | tee "$out/seed-$seed.txt"
 done
