@@ -7,8 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from dense_imb.hits import evaluate, open_hits
-from dense_imb.hits.baselines import HitDensity
+from dense_imb.hits import evaluate, make_baseline, open_hits
 from dense_imb.training import open_run
 from tests.hits.files import write
 from tests.report.conftest import clean_events
@@ -32,9 +31,8 @@ def test_the_table_is_that_of_evaluate(run_folder, files):
     held_out = task.validation
     assert validation_events(run).first == held_out.first == 56
     validation = held_out.degraded(np.arange(len(held_out)), 2**31 - 1)
-    wanted = evaluate(
-        [run.scorer(), HitDensity()], validation, open_hits(files / "noisy.h5"), n_events=30
-    )
+    rule = make_baseline("hit density", run.geometry())
+    wanted = evaluate([run.scorer(), rule], validation, open_hits(files / "noisy.h5"), n_events=30)
     for name in ("tiny", "hit density"):
         got = {k: v for k, v in report.evaluation[name].items() if k != "events_per_second"}
         row = {k: v for k, v in wanted[name].items() if k != "events_per_second"}
