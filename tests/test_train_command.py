@@ -251,7 +251,7 @@ def test_a_signal_ends_a_run_saved_and_the_next_one_ends_the_same(
     got, told = ended(process)
     assert got == code, told
     assert re.search(rf"stopped by {number.name} after step \d+, saved; --resume goes on", told)
-    assert main(long(path, folder)) == 0
+    assert ended(start(long(path, folder)))[0] == 0
     assert_same_runs(folder, whole)
 
 
@@ -273,5 +273,5 @@ def test_no_room_for_a_checkpoint_is_one_line_and_no_partial_file(path, tmp_path
     assert "Traceback" not in told
     assert told.strip().count("\n") == 0, told
     assert not list(folder.rglob("*.partial"))
-    assert main(long(path, folder)) == 0
+    assert ended(start(long(path, folder)))[0] == 0
     assert_same_runs(folder, whole)
