@@ -10,6 +10,7 @@ from dense_imb.metrics.hits import HitScores
 from dense_imb.metrics.image_quality import ImageQuality
 from dense_imb.metrics.operating_point import OperatingPoint
 from dense_imb.metrics.segmentation import ObjectScores, SegmentationScores
+from dense_imb.metrics.tolerant import TolerantCurve, TolerantF1, TolerantPoint
 
 __all__ = [
     "Curve",
@@ -19,4 +20,7 @@ __all__ = [
     "OperatingPoint",
     "ScoreHistogram",
     "SegmentationScores",
+    "TolerantCurve",
+    "TolerantF1",
+    "TolerantPoint",
 ]

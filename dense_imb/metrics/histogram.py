@@ -99,8 +99,7 @@ class ScoreHistogram(StreamingCounts):
 
     def _kept(self) -> Tensor:
         """Noise and signal at or above each threshold, (2, n_bins + 1) int64."""
-        kept = self._counts.flip(1).cumsum(1).flip(1)
-        return torch.cat([kept, kept.new_zeros(2, 1)], 1)
+        return kept_at_each_edge(self._counts)
 
     def curve(self) -> Curve:
         """Return retention, removal and purity at every threshold there is."""
@@ -124,6 +123,63 @@ class ScoreHistogram(StreamingCounts):
         purity = signal / (signal + noise).clamp(min=1)
         return share((self._counts[1] * purity).sum(), self.n_signal)
 
+    def best_f1(self) -> tuple[float, float]:
+        """Return the largest F1 and the highest threshold that has it; NaN without signal.
+
+            F1 = 2 kept signal / (kept + signal),    the Dice coefficient at that threshold
+
+        `at(threshold)` has its precision (purity) and recall (retention).
+
+        Example:
+            >>> histogram = ScoreHistogram(scale="logit")
+            >>> score = torch.tensor([-3.0, -2.0, -1.0, 2.0])
+            >>> histogram.update(score, torch.tensor([False, True, False, True]))
+            >>> f1, threshold = histogram.best_f1()
+            >>> round(f1, 4), round(threshold, 2), round(histogram.at(threshold).purity, 4)
+            (0.8, -2.0, 0.6667)
+        """
+        if self.n_signal == 0:
+            return float("nan"), float("nan")
+        noise, signal = self._kept().double()
+        f1 = 2 * signal / (signal + noise + self.n_signal)
+        best = last_largest(f1)
+        return float(f1[best]), float(self._thresholds[best])
+
+    def recall_at_precision(self, precision: float) -> float:
+        """Return the largest retention of a threshold whose purity is at least `precision`.
+
+        0 where no threshold is that pure, NaN without signal. Never more than with thresholds
+        inside the bins.
+        """
+        if not 0 < precision <= 1:
+            raise ValueError(f"Expected `precision` above 0 and up to 1, got {precision}.")
+        if self.n_signal == 0:
+            return float("nan")
+        noise, signal = self._kept().double()
+        reaches = signal / (signal + noise) >= precision  # False where nothing is kept
+        return share((signal * reaches).max(), self.n_signal)
+
+    def calibration_error(self, n_bins: int = 15) -> float:
+        """Return the expected calibration error of the score as the probability of signal.
+
+            sum_b  n_b / n  |mean probability in b - share of signal in b|
+
+        over `n_bins` bins of equal width in the probability, which is the score or, of logits,
+        its sigmoid. Their edges lie on the nearest of the histogram's, and each score counts as
+        the middle of its bin there: for 1000 bins that moves the error by 0.005 at most, half the
+        widest bin. Most pixels of a rare class lie in the first bin: compare the error with the
+        share of signal, not with 1.
+        """
+        check_at_least("n_bins", n_bins, 1)
+        edges = self._edges if self.scale == "probability" else self._edges.sigmoid()
+        ends = edges.new_tensor([0.0, 1.0])
+        middle = torch.cat([ends[:1], edges]).add(torch.cat([edges, ends[1:]])) / 2
+        noise, signal = self._counts.double()
+        # what each bin has too much of probability, or too little
+        excess = (noise + signal) * middle - signal
+        wide = excess.new_zeros(n_bins).index_add_(0, (middle * n_bins).long(), excess)
+        return share(wide.abs().sum(), self.n_signal + self.n_noise)
+
     def operating_point(self, retention: float = 0.97) -> OperatingPoint:
         """Return the highest threshold that keeps at least this share of the signal."""
         _check_retention(retention)
@@ -138,10 +194,13 @@ class ScoreHistogram(StreamingCounts):
 
     def at(self, threshold: float) -> OperatingPoint:
         """Return what the highest edge not above `threshold` does; its own threshold says which."""
+        return self._point(self.edge_below(threshold))
+
+    def edge_below(self, threshold: float) -> int:
+        """Return the place, among the curve's thresholds, of the highest not above this one."""
         if threshold != threshold:
             raise ValueError("Expected `threshold` to be a number, got nan.")
-        below = self._thresholds <= threshold
-        return self._point(max(int(below.sum()) - 1, 0))
+        return max(int((self._thresholds <= threshold).sum()) - 1, 0)
 
     def removal_at(self, retention: float) -> float:
         """Return the share of the noise rejected by the threshold `operating_point` chooses.
@@ -162,6 +221,17 @@ class ScoreHistogram(StreamingCounts):
             n_signal=self.n_signal,
             n_noise=self.n_noise,
         )
+
+
+def kept_at_each_edge(counts: Tensor) -> Tensor:
+    """(2, n_bins) counts added up from the top, (2, n_bins + 1): all of them first, then none."""
+    kept = counts.flip(1).cumsum(1).flip(1)
+    return torch.cat([kept, kept.new_zeros(2, 1)], 1)
+
+
+def last_largest(values: Tensor) -> int:
+    """Place of the largest value, of equal ones the last."""
+    return len(values) - 1 - int(values.flip(0).argmax())
 
 
 def _check_retention(retention: float) -> None:

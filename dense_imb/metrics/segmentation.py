@@ -16,12 +16,14 @@ from dense_imb.metrics.histogram import ScoreHistogram
 
 
 class SegmentationScores(StreamingCounts):
-    """IoU, Dice and average precision of each class over a whole data set.
+    """IoU, Dice, precision, recall and more of each class over a whole data set.
 
         IoU_k = TP / (TP + FP + FN),   Dice_k = 2 TP / (2 TP + FP + FN)
+        precision_k = TP / (TP + FP),  recall_k = TP / (TP + FN)
 
     summed over all images first. A class that is neither in the truth nor in the prediction has
-    NaN. Average precision ranks pixels by the logit of p_k, one class against the rest.
+    NaN. Average precision, the best F1 and the calibration error look at the logit of p_k, one
+    class against the rest; of binary logits, `histograms[1]` has every threshold's scores.
 
     Args:
         n_classes: number of classes; 2 for logits with one channel.
@@ -111,6 +113,17 @@ class SegmentationScores(StreamingCounts):
         """Return the Dice coefficient of each class, its F1."""
         return self._overlap(2)
 
+    def precision(self) -> tuple[float, ...]:
+        """Return the share of right pixels among those called each class."""
+        return self._right_of(self._confusion.sum(0))
+
+    def recall(self) -> tuple[float, ...]:
+        """Return the share of each class's pixels that are called so."""
+        return self._right_of(self._confusion.sum(1))
+
+    def _right_of(self, whole: Tensor) -> tuple[float, ...]:
+        return tuple(map(share, self._confusion.diagonal(), whole))
+
     def _overlap(self, weight: int) -> tuple[float, ...]:
         hit = self._confusion.diagonal()
         wrong = self._confusion.sum(0) + self._confusion.sum(1) - 2 * hit
@@ -121,15 +134,40 @@ class SegmentationScores(StreamingCounts):
         """Return the average precision of each class against the rest."""
         return tuple(histogram.average_precision() for histogram in self.histograms)
 
+    def best_f1(self) -> tuple[tuple[float, float], ...]:
+        """Return F1 and the threshold of each class's best: a logit of p_k, see `histograms`."""
+        return tuple(histogram.best_f1() for histogram in self.histograms)
+
+    def recall_at_precision(self, precision: float) -> tuple[float, ...]:
+        """Return the largest recall of each class at which its precision is at least that."""
+        return tuple(histogram.recall_at_precision(precision) for histogram in self.histograms)
+
+    def calibration_error(self, n_bins: int = 15) -> tuple[float, ...]:
+        """Return the expected calibration error of each p_k, the class-wise one.
+
+        Not that of the most likely class alone, which says of a blank frame that 98 % sure is
+        98 % right, and nothing about the rare classes.
+        """
+        return tuple(histogram.calibration_error(n_bins) for histogram in self.histograms)
+
     def scores(self) -> dict[str, float]:
-        """Return every score by name, and means over the classes that have one."""
+        """Return every score by name: of class k, `iou_k`, and two means over classes.
+
+        `mean_iou` is over the classes that have a score, `foreground_iou` over those but class 0.
+        """
         found: dict[str, float] = {}
         for name, values in (
-            ("iou", self.iou()), ("dice", self.dice()), ("ap", self.average_precision()),
-        ):  # fmt: skip
-            known = [value for value in values if not math.isnan(value)]
+            ("iou", self.iou()),
+            ("dice", self.dice()),
+            ("precision", self.precision()),
+            ("recall", self.recall()),
+            ("ap", self.average_precision()),
+            ("best_f1", tuple(f1 for f1, _ in self.best_f1())),
+            ("ece", self.calibration_error()),
+        ):
             found |= {f"{name}_{k}": value for k, value in enumerate(values)}
-            found[f"mean_{name}"] = share(math.fsum(known), len(known))
+            found[f"mean_{name}"] = _mean_of_known(values)
+            found[f"foreground_{name}"] = _mean_of_known(values[1:])
         return found
 
 
@@ -189,6 +227,11 @@ class ObjectScores(StreamingCounts):
             "false_alarm_share": share(n_false, n_predicted),
             "false_alarms_per_million_pixels": share(1e6 * n_false, n_pixels),
         }
+
+
+def _mean_of_known(values: tuple[float, ...]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return share(math.fsum(known), len(known))
 
 
 def _components(is_object: Tensor) -> tuple[Tensor, int]:

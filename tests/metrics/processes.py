@@ -1,4 +1,4 @@
-"""Run by torchrun from test_metrics.py: uneven shards of every score against one process."""
+"""Run by torchrun from test_every_score.py: uneven shards of every score against one process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from dense_imb.metrics import (
     HitScores,
@@ -18,6 +18,7 @@ from dense_imb.metrics import (
     OperatingPoint,
     ScoreHistogram,
     SegmentationScores,
+    TolerantF1,
 )
 
 POINT = OperatingPoint(0.4, "probability", 0.97, 0.5, 0.5, n_signal=10, n_noise=10)
@@ -30,13 +31,14 @@ def empty_scores():
         SegmentationScores(3),
         ObjectScores(),
         ImageQuality(),
+        TolerantF1(),
     )
 
 
 def update(scores, start, stop):
     """Let every score see the events (or images) start .. stop - 1 of one fixed data set."""
     rng = torch.Generator().manual_seed(3)
-    histogram, hits, segmentation, objects, quality = scores
+    histogram, hits, segmentation, objects, quality, tolerant = scores
     for i in range(7):
         n_hits = 10 * i
         score = torch.rand(n_hits, generator=rng)
@@ -57,6 +59,7 @@ def update(scores, start, stop):
         segmentation.update(logits, target)
         objects.update(logits.argmax(1) == 1, target == 1)
         quality.update(*image)
+        tolerant.update(image[0, 0], image[1, 0] > 0.9)
     return scores
 
 
