@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+SAVED = 75  # exit code of a run that was asked to stop and can go on; EX_TEMPFAIL of sysexits.h
+
 
 @dataclass
 class DataConfig:
@@ -45,6 +47,45 @@ class DataConfig:
 
 
 @dataclass
+class ImagesConfig:
+    """Images with a mask each, 2-D or 3-D, in place of hits: they train a segmenter.
+
+    Args:
+        train: a folder of images (png, jpg, tif, npy, nii.gz), or an HDF5 file with data sets
+            image and mask.
+        masks: the folder of their masks, of the same names.
+        validation: the same; without any a share of `train` is held out.
+        validation_masks: the same.
+        validation_share: of the images of `train`, where no others are given; the same images
+            whatever the seed.
+        test_share: of the images of `train` that no run sees, for tests; the same, too.
+        labels: which value of a mask is which class, [0, 255] say; by default values are classes.
+        ignore_index: value of the mask pixels that are left out.
+        n_classes: by default the largest label and one more.
+        patch: size of the crops to train on, [128, 128] say; by default at most 128 a side, 64 in
+            3-D.
+        patches: crops of each image in an epoch.
+        foreground: share of the crops that are drawn for a pixel of a class, every class of the
+            image but the first alike; the others fall anywhere.
+        flips: mirror half of the crops along each axis.
+    """
+
+    train: str | None = None
+    masks: str | None = None
+    validation: str | None = None
+    validation_masks: str | None = None
+    validation_share: float = 0.2
+    test_share: float = 0.0
+    labels: list[int] | None = None
+    ignore_index: int | None = None
+    n_classes: int | None = None
+    patch: list[int] | None = None
+    patches: int = 4
+    foreground: float = 0.5
+    flips: bool = True
+
+
+@dataclass
 class ModelConfig:
     """The network.
 
@@ -52,8 +93,8 @@ class ModelConfig:
         name: fast_unet, autoencoder, smp:Unet/resnet18 or monai:UNet and their like.
         options: of the network by name.
         channels: what it is shown of each hit: gapped, hit, fourier.
-        threshold: r of the gapped values.
-        output: score, value or both.
+        threshold: r of the gapped values of hits.
+        output: of hits: score, value or both.
     """
 
     name: str = "fast_unet"
@@ -87,20 +128,21 @@ class TrainConfig:
     """A whole run.
 
     Args:
-        data: which events, and what happens to them.
+        data: which hits, and what happens to them: a denoiser is trained.
+        images: which images, in place of hits: a segmenter is trained.
         model: the network, what it is shown and what it gives.
         loss: a name of `dense-imb losses` with options, "HardMiningLoss(gamma=0.5, balance={})",
             a code like hmld10000000g05a75, or package.module:Class.
-        value_loss: of the value with an output of both.
-        target: the signal hits, or the full pattern they were drawn from.
-        pixels: the loss sees the lit pixels only, or the whole frame.
+        value_loss: of hits: of the value with an output of both.
+        target: of hits: the signal hits, or the full pattern they were drawn from.
+        pixels: of hits: the loss sees the lit pixels only, or the whole frame.
         optimizer: what moves the weights.
         steps: of the optimizer.
-        batch_size: events of a step, over all processes together.
+        batch_size: events or crops of a step, over all processes together.
         seed: of all randomness.
         validate_every: steps between two validations; a tenth of all steps by default.
         save_every: seconds between two checkpoints.
-        retention: share of the signal to keep, at which networks are compared.
+        retention: of hits: share of the signal to keep, at which networks are compared.
         patience: stop after so many validations without a better score; never by default.
         collapse: what to do when the network ranks no better than chance.
         precision: of the network while it trains: "no" is float32, "auto" is bf16 where the
@@ -110,6 +152,7 @@ class TrainConfig:
     """
 
     data: DataConfig = field(default_factory=DataConfig)
+    images: ImagesConfig = field(default_factory=ImagesConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: str = "CrossEntropyLoss"
     value_loss: str = "ACBMSELoss"
@@ -127,3 +170,8 @@ class TrainConfig:
     precision: Literal["no", "bf16", "auto"] = "no"
     trackers: list[str] = field(default_factory=list)
     compile: bool = False
+
+    @property
+    def trains_on_images(self) -> bool:
+        """Whether it is a segmenter that is trained, else a denoiser."""
+        return self.images.train is not None

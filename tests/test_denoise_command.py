@@ -53,9 +53,7 @@ class Run:
 
 @pytest.fixture
 def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    module = ModuleType("dense_imb.training")
-    module.open_run = lambda path: Run()  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "dense_imb.training", module)
+    monkeypatch.setattr("dense_imb.training.open_run", lambda path: Run())
     (tmp_path / "run").mkdir()
     return tmp_path / "run"
 

@@ -190,9 +190,3 @@ def test_a_level_is_a_whole_number(capsys):
     with pytest.raises(SystemExit, match="2"):
         run("a.h5", "--noise", "x")
     assert "Expected `noise` to be a whole number, got x." in capsys.readouterr().err
-
-
-def test_a_run_that_cannot_be_opened(folder, tmp_path, monkeypatch, capsys):  # noqa: F811
-    monkeypatch.setitem(sys.modules, "dense_imb.training", None)
-    assert run(tmp_path, folder / "a.h5") == 2
-    assert "Expected to load the trained model in" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, Literal, NoReturn
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 
@@ -76,13 +76,21 @@ class Parser(ArgumentParser):
 
 
 @contextmanager
-def one_line_warnings(command: str) -> Iterator[None]:
-    """Warnings as one line each on stderr, not as Python shows them."""
+def one_line_warnings(
+    command: str, action: Literal["default", "always"] = "default", kind: type[Warning] = Warning
+) -> Iterator[None]:
+    """Warnings as one line each on stderr, not as Python shows them.
+
+    Args:
+        command: what the lines begin with.
+        action: whether warnings of a kind are shown once from each place, or always.
+        kind: of warnings.
+    """
 
     def show(message: Warning | str, *_: Any) -> None:
         print(f"dense-imb {command}: warning: {message}", file=sys.stderr)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("default")
+        warnings.simplefilter(action, kind)
         warnings.showwarning = show  # type: ignore[assignment]
         yield

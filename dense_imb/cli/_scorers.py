@@ -1,24 +1,12 @@
-"""What the commands call a model: the folder of a run, or the name of a baseline."""
+"""What the commands call a baseline, by its name."""
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # --help must not wait for torch
     from dense_imb.hits import Geometry, Scorer
-
-
-def open_run(path: str) -> Any:
-    """The run in a folder, with `scorer()` and `operating_point(retention)`."""
-    try:
-        training = importlib.import_module("dense_imb.training")
-    except ImportError as why:
-        raise ValueError(
-            f"Expected to load the trained model in {path}, got: {why}; install what is missing."
-        ) from why
-    return training.open_run(path)
 
 
 def baseline(typed: str, geometry: Geometry, *, option: str = "MODEL") -> Scorer:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
-from typing import Any
-
 from jsonargparse import Namespace
 
-from dense_imb.cli._parser import Parser
+from dense_imb.cli._parser import Parser, one_line_warnings
 
 SUMMARY = "draw how losses respond"
 
@@ -59,9 +55,6 @@ def run(options: Namespace) -> None:
 
     from dense_imb.curves import CurveWarning, parse_losses, write_figures
 
-    def one_line(message: Warning | str, *_: Any) -> None:
-        print(f"dense-imb curves: warning: {message}", file=sys.stderr)
-
     frame = None
     if options.frame is not None:
         height, by, width = options.frame.partition("x")
@@ -69,9 +62,7 @@ def run(options: Namespace) -> None:
             raise ValueError(f"Expected `--frame` as 128x88, got {options.frame!r}.")
         frame = (int(height), int(width))
     torch.set_num_threads(1)  # frames are small: on a busy machine threads wait for each other
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", CurveWarning)
-        warnings.showwarning = one_line  # type: ignore[assignment]
+    with one_line_warnings("curves", "always", CurveWarning):
         write_figures(
             options.out,
             losses=parse_losses(options.loss),

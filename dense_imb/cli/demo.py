@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 
 from jsonargparse import Namespace
 
 from dense_imb.cli._parser import Parser, one_line_warnings
 
-SUMMARY = "simulate, train, compare, denoise, report: a few minutes on a laptop"
+SUMMARY = "simulate, train, denoise, compare, report: a few minutes on a laptop"
 
 
 def make_parser() -> Parser:
     """Return the parser of the options."""
     parser = Parser(
         description="Simulate a detector, train a network that tells its signal from noise, "
-        "compare it with the classical rules, denoise a file that it has not seen, and write a "
+        "denoise a file that it has not seen, compare it with the classical rules, and write a "
         "report. Offline, on a CPU: about 3 minutes on 2 cores. Stopped by Ctrl-C, it goes on "
         "where it was when started again.",
         epilog="Example: dense-imb demo --out demo",
@@ -50,4 +49,4 @@ def run(options: Namespace) -> None:
             )
         except Interrupted as stopped:
             print(f"dense-imb demo: {stopped}; the same command goes on", file=sys.stderr)
-            sys.exit(130 if stopped.number == signal.SIGINT else 75)
+            sys.exit(stopped.exit_code)

@@ -136,8 +136,9 @@ def _scorer_and_point(
 ) -> tuple[Scorer, OperatingPoint | float]:
     from tqdm.auto import tqdm
 
-    from dense_imb.cli._scorers import baseline, open_run
+    from dense_imb.cli._scorers import baseline
     from dense_imb.hits import choose_point, open_hits
+    from dense_imb.training import open_run
 
     is_run = Path(options.model).is_dir()
     if options.choose_on is not None and options.threshold is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import Namespace
 
+from dense_imb.cli._images import evaluate_images, is_of_images
 from dense_imb.cli._parser import Parser
 from dense_imb.cli._script import folder_for_outputs
 
@@ -23,8 +24,9 @@ def make_parser() -> Parser:
     parser = Parser(
         description="Measure trained models beside the classical baselines: each one's threshold "
         "is chosen on some events for a share of the signal to keep, and its scores are those of "
-        "other events.",
-        epilog="Example: dense-imb evaluate runs/unet clean.h5 --noise 100 200 500 --out table",
+        "other events. Runs that were trained on images are measured on images with --masks.",
+        epilog="Examples: dense-imb evaluate runs/unet clean.h5 --noise 100 200 500 --out table    "
+        "dense-imb evaluate runs/cracks images --masks masks",
     )
     parser.add_argument(
         "paths",
@@ -32,7 +34,18 @@ def make_parser() -> Parser:
         nargs="+",
         metavar="PATH",
         help="RUN ... FILE: folders of runs, and a labelled hits file; several files, or a quoted "
-        "pattern, are one data set",
+        "pattern, are one data set. Or RUN ... IMAGES: a folder of images, or an HDF5 file with "
+        "data sets image and mask",
+    )
+    parser.add_argument("--masks", type=str | None, help="the folder of the images' masks")
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=2.0,
+        help="of images: distance in pixels within which a pixel counts as right",
+    )
+    parser.add_argument(
+        "--precision", type=float, default=0.5, help="of images: at which recall is told"
     )
     parser.add_argument(
         "--validation",
@@ -85,11 +98,18 @@ def run(options: Namespace) -> None:
 
     from tqdm.auto import tqdm
 
-    from dense_imb.cli._scorers import baseline, open_run
+    from dense_imb.cli._scorers import baseline
     from dense_imb.hits import available_baselines, evaluate, noise_sweep, open_hits
     from dense_imb.hits.scaling import scaling_note
+    from dense_imb.training import open_run
 
     outputs = _outputs(options)
+    if is_of_images(options.paths, options.masks):
+        table = evaluate_images(options, outputs)
+        for path in outputs:
+            table.save(path)
+        print(table.json() if options.format == "json" else table.text())
+        return
     runs = [path for path in options.paths if Path(path).is_dir()]
     files = [path for path in options.paths if not Path(path).is_dir()]
     for path in runs:

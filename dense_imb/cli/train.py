@@ -1,4 +1,4 @@
-"""`dense-imb train`: a denoiser from hits files, in a folder that holds all about it."""
+"""`dense-imb train`: a denoiser or a segmenter, in a folder that holds all about it."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from typing import Any, NoReturn
 from jsonargparse import Namespace
 
 from dense_imb.cli._parser import Parser, one_line_warnings
-from dense_imb.config import TrainConfig
+from dense_imb.config import SAVED, TrainConfig
 
-SUMMARY = "train a network that tells signal hits from noise"
-SAVED = 75  # exit code of a run that can go on; EX_TEMPFAIL of sysexits.h
+SUMMARY = "train a network on hits, or on images with masks"
 
 
 def make_parser() -> Parser:
     """Return the parser of the options."""
     parser = Parser(
-        description="Train a network that tells the hits of a pattern from noise. Clean events "
-        "are degraded anew each epoch: --data.signal hits are kept, --data.noise are added. All "
+        description="Train a network that tells the hits of a pattern from noise: clean events "
+        "are degraded anew each epoch, --data.signal hits are kept, --data.noise are added. Or one "
+        "that tells the classes of the pixels of images: --images.train and --images.masks. All "
         "about the run is kept in a folder. SIGTERM ends it after the step, saved, with exit "
         f"code {SAVED}; --resume goes on, and starts afresh in an empty folder, so that one job "
         "script can be queued again and again.",
-        epilog="Example: dense-imb train --out runs/arc --data.train arc.h5 --data.signal 30 "
-        "--data.noise 200 --steps 2000",
+        epilog="Examples: dense-imb train --out runs/arc --data.train arc.h5 --data.signal 30 "
+        "--data.noise 200 --steps 2000    dense-imb train --out runs/cracks --images.train images "
+        "--images.masks masks --images.labels '[0, 255]'",
     )
     parser.add_argument("--config", action="config", help="a YAML file; options override it")
     parser.add_argument("--out", type=str, required=True, help="the folder of the run")
@@ -84,7 +85,7 @@ def run(options: Namespace) -> None:
         except Interrupted as stopped:
             if is_main:
                 print(f"dense-imb train: {stopped}; --resume goes on", file=sys.stderr)
-            sys.exit(130 if stopped.number == signal.SIGINT else SAVED)
+            sys.exit(stopped.exit_code)
     if is_main:
         if was_finished:
             print(f"{folder}: this run was finished before, nothing was left to do")

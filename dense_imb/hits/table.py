@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
-from dense_imb._files import write_whole
+from dense_imb.metrics.score_table import Row, ScoreTable, aligned
 
-Row = dict[str, str | float]
 _MUCH_HIDDEN, _MUCH_TIED, _RANKS = 0.05, 0.02, 0.55  # worth a warning; an AUC that ranks at all
 _FORMAT, _VERSION = "dense-imb-evaluation", 1
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(ScoreTable):
     """What scorers are worth, one row for each scorer and noise level.
 
     A share is between 0 and 1, and NaN where there was nothing to measure: false alarms without
@@ -67,7 +61,6 @@ class Evaluation:
 
     def as_json(self) -> dict[str, Any]:
         """Strict JSON: NaN becomes null."""
-        rows = [{name: _finite_or_none(value) for name, value in row.items()} for row in self.rows]
         return {
             "format": _FORMAT,
             "version": _VERSION,
@@ -75,7 +68,7 @@ class Evaluation:
             "retentions": list(self.retentions),
             "chosen_on": self.chosen_on,
             "notes": list(self.notes),
-            "rows": rows,
+            "rows": self.finite_rows(),
         }
 
     @classmethod
@@ -100,27 +93,6 @@ class Evaluation:
                 f"Expected an evaluation, JSON of version {_VERSION}, got something else ({why}); "
                 "make it again with `dense-imb evaluate`."
             ) from why
-
-    def json(self) -> str:
-        return json.dumps(self.as_json(), indent=1, allow_nan=False)
-
-    def csv(self) -> str:
-        """One line for each row, and one above with the names."""
-        text = io.StringIO()
-        names = list(dict.fromkeys(name for row in self.rows for name in row))
-        writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
-        writer.writeheader()
-        for row in self.rows:
-            writer.writerow({name: _finite_or_none(value) for name, value in row.items()})
-        return text.getvalue()
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write .json or .csv, whole or not at all."""
-        path = Path(path)
-        if path.suffix not in (".json", ".csv"):
-            raise ValueError(f"Expected `path` to end in .json or .csv, got {path}.")
-        text = self.csv() if path.suffix == ".csv" else self.json() + "\n"
-        write_whole(path, lambda to: to.write_text(text, encoding="utf-8"))
 
     def text(self) -> str:
         """The table to read, shares in percent."""
@@ -160,10 +132,7 @@ class Evaluation:
         table = [["", *(header for _, header, _ in columns)]]
         table += [[str(row["scorer"]), *(_cell(key, row) for *_, key in columns)] for row in rows]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines = [
-            "  ".join([cells[0].ljust(widths[0]), *map(str.rjust, cells[1:], widths[1:])])
-            for cells in table
-        ]
+        lines = aligned(table)
         groups = _groups([group for group, *_ in columns], widths)
         is_alarming = any(column[0] == "false alarms" for column in columns)
         return "\n".join([groups, *lines, *_legend(rows, self.retention, is_alarming)])
@@ -215,10 +184,6 @@ def _groups(groups: list[str], widths: list[int]) -> str:
             # beside a long name a short column has no room: a group has two columns or more
             line += group
     return line
-
-
-def _finite_or_none(value: str | float) -> str | float | None:
-    return value if isinstance(value, str) or math.isfinite(value) else None
 
 
 def _is_unknown(value: str | float) -> bool:

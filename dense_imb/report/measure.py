@@ -19,7 +19,7 @@ from dense_imb.hits.masking import Progress
 from dense_imb.metrics import HitScores
 from dense_imb.training import Run, TrainedDenoiser
 from dense_imb.training.build import build_degradation
-from dense_imb.training.fit import build_task
+from dense_imb.training.tasks import build_denoiser
 
 TEST_EPOCH = VALIDATION_EPOCH - 1  # or test events would get the noise of validation events
 VERDICTS = ("signal kept", "signal lost", "noise removed", "noise kept")
@@ -73,7 +73,7 @@ def validation_events(run: Run) -> VirtualEvents:
     data = run.config.data
     if data.validation:  # then the files to train on are not needed, and may be gone
         data = replace(data, train=data.validation)
-    held_out: VirtualEvents = build_task(replace(run.config, data=data)).validation
+    held_out: VirtualEvents = build_denoiser(replace(run.config, data=data)).validation
     return held_out
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from dense_imb.losses.codes import loss_from_code
 from dense_imb.losses.parse import parse_call, parse_loss
 from dense_imb.models import build_model
 from dense_imb.training.denoiser import N_CHANNELS, Reading, feeds_on, takes_logits
+from dense_imb.training.segmenter import ImageReading
 
 # a config may come from anybody: what it names is imported from here and nowhere else
 PACKAGES = ("dense_imb", "torch", "monai", "segmentation_models_pytorch", "kornia", "torchvision")
@@ -38,8 +40,15 @@ PROFILES: dict[str, type[Profile]] = {
 
 def check_config(config: TrainConfig) -> None:
     """Refuse what can't be trained, before anything is read or written."""
-    if not config.data.train:
-        raise ValueError("Expected hits files to train on, got none (--data.train FILE).")
+    if not config.data.train and not config.trains_on_images:
+        raise ValueError(
+            "Expected hits files to train on (--data.train FILE), or images with masks "
+            "(--images.train FOLDER --images.masks FOLDER), got none."
+        )
+    if config.data.train and config.trains_on_images:
+        raise ValueError(
+            "Expected hits (--data.train) or images (--images.train) to train on, got both."
+        )
     for name in ("steps", "batch_size"):
         check_at_least(name, getattr(config, name), 1)
     for name in ("learning_rate", "weight_decay"):
@@ -53,12 +62,14 @@ def check_config(config: TrainConfig) -> None:
             check_at_least(name, getattr(config, name), 1)
     if config.data.validation_events is not None:
         check_at_least("validation_events", config.data.validation_events, 1)
-    if not 0 < config.data.validation_share < 1:
-        raise ValueError(
-            f"Expected `validation_share` between 0 and 1, got {config.data.validation_share}."
-        )
+    for share in (config.data.validation_share, config.images.validation_share):
+        if not 0 < share < 1:
+            raise ValueError(f"Expected `validation_share` between 0 and 1, got {share}.")
     if not 0 < config.retention <= 1:
         raise ValueError(f"Expected `retention` above 0 and up to 1, got {config.retention}.")
+    if config.trains_on_images:
+        _check_images(config)
+        return
     build_reading(config)
     if config.model.output == "value" and feeds_on(build_loss(config.loss)) == "logits":
         raise ValueError(
@@ -67,6 +78,28 @@ def check_config(config: TrainConfig) -> None:
         )
     if config.model.output == "both":
         build_loss(config.value_loss)
+
+
+def _check_images(config: TrainConfig) -> None:
+    """Refuse what a segmenter can't be trained with, options of hits among it."""
+    plain = TrainConfig()
+    for name in ("data", "value_loss", "target", "pixels", "retention"):
+        if getattr(config, name) != getattr(plain, name):
+            raise ValueError(f"Expected no `{name}` with images to train on: it is of hits.")
+    if config.model.output != "score":
+        raise ValueError(
+            f"Expected no `model.output` with images to train on, got {config.model.output}: it "
+            "is of hits."
+        )
+    check_at_least("patches", config.images.patches, 1)
+    for side in config.images.patch or []:
+        check_at_least("patch", side, 1)
+    if not 0 <= config.images.test_share < 1:
+        raise ValueError(
+            f"Expected `test_share` from 0 to below 1, got {config.images.test_share}."
+        )
+    if not 0 <= config.images.foreground <= 1:
+        raise ValueError(f"Expected `foreground` between 0 and 1, got {config.images.foreground}.")
 
 
 def build_degradation(data: DataConfig) -> Degradation | None:
@@ -121,7 +154,7 @@ def config_from(stored: Any) -> TrainConfig:
     """A config out of what a YAML file holds; every unknown name and wrong type is refused."""
     if not isinstance(stored, dict):
         raise ValueError(f"Expected a config with names and values, got {type(stored).__name__}.")
-    for name in ("data", "model", "optimizer"):
+    for name in ("data", "images", "model", "optimizer"):
         if not isinstance(stored.get(name, {}), dict):
             raise ValueError(f"Expected names and values in `{name}`, got {stored[name]!r}.")
     parser = ArgumentParser(exit_on_error=False)
@@ -163,18 +196,37 @@ def build_reading(config: TrainConfig) -> Reading:
     )
 
 
-def build_network(config: TrainConfig, geometry: Geometry) -> nn.Module:
-    """The network with the weights that training starts from."""
+def of_hits(config: TrainConfig, geometry: Geometry) -> dict[str, Any]:
+    """What a network of hits takes and gives, for `build_network`."""
+    return {
+        "in_channels": sum(CHANNELS.get(channel, 0) for channel in config.model.channels),
+        "out_channels": N_CHANNELS[config.model.output],
+        "frame": (geometry.height, geometry.width),
+    }
+
+
+def of_images(reading: ImageReading) -> dict[str, Any]:
+    """What a network of images takes and gives, for `build_network`."""
+    return {
+        "in_channels": reading.in_channels,
+        "out_channels": reading.out_channels,
+        "frame": reading.patch,
+        "spatial_dims": len(reading.patch),
+    }
+
+
+def build_network(config: TrainConfig, frames: Mapping[str, Any]) -> nn.Module:
+    """The network with the weights that training starts from.
+
+    Args:
+        config: of the run.
+        frames: `of_hits` or `of_images`.
+    """
     with torch.random.fork_rng(devices=[]):  # who reads a run keeps their own random numbers
         torch.manual_seed(config.seed)
-        network: nn.Module = build_model(
-            config.model.name,
-            in_channels=sum(CHANNELS.get(channel, 0) for channel in config.model.channels),
-            out_channels=N_CHANNELS[config.model.output],
-            frame=(geometry.height, geometry.width),
-            **config.model.options,
-        )
-    return network.to(memory_format=torch.channels_last)
+        network: nn.Module = build_model(config.model.name, **frames, **config.model.options)
+    is_flat = len(frames["frame"]) == 2
+    return network.to(memory_format=torch.channels_last) if is_flat else network
 
 
 def read_config(path: Path) -> TrainConfig:

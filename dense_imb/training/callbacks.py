@@ -14,10 +14,10 @@ from dense_imb.training.loop import Callback, Loop
 
 Action = Literal["warn", "stop", "roll-back"]
 ACTIONS = ("warn", "stop", "roll-back")
-_CHANCE = "ranks hits no better than chance"
+_CHANCE = "ranks no better than chance"
 _DEAD = "gets no gradient from its loss"
 _BLANK = "is blank at its natural threshold"
-_LIT = "lights every hit"
+_LIT = "lights everything"
 _BALANCE = "use a balanced loss (balance={}), the loss on lit pixels only, or a lower learning rate"
 _OTHER = "take a loss of one channel, CrossEntropyLoss of ours or torch.nn:BCEWithLogitsLoss, say"
 _THRESHOLD = "choose the threshold from validation data (the run does), or balance the loss"
@@ -31,7 +31,7 @@ class CollapseAlarm(Callback):
     """Say at once when a network goes blank, lights everything, ranks by chance, or can't learn.
 
         blank     the share of the signal that scores above 1/2 is below `least_recall`
-        lit       the share of all hits that score above 1/2 is above 1 - `least_recall`
+        lit       the share of all hits or pixels that score above 1/2 is above 1 - `least_recall`
         chance    AUC is below `least_auc`
         dead      the loss has no gradient at all (where `GradientShares` looks before)
 
@@ -86,7 +86,8 @@ class CollapseAlarm(Callback):
 
     def _judged(self, scores: dict[str, float]) -> tuple[str, str]:
         """What is wrong and what cures it; two empty strings where nothing is."""
-        if math.isnan(scores.get("gradient_share_signal", 0.0)):
+        pulls = [value for name, value in scores.items() if name.startswith("gradient_share_")]
+        if pulls and all(math.isnan(value) for value in pulls):
             return _DEAD, _OTHER
         if not scores.get("auc", math.nan) >= self.least_auc:
             return _CHANCE, _BALANCE
@@ -126,8 +127,9 @@ class EarlyStopping(Callback):
 class GradientShares(Callback):
     """How much of the loss's gradient each class of pixels gets, on one batch a validation.
 
-    Adds `gradient_share_signal`, `_noise` and `_empty` to the scores: shares of the sum of
-    |d loss / d output|. A signal share near 0 foretells a blank network.
+    Adds `gradient_share_signal`, `_noise` and `_empty` of hits, `_class_0` and so on of images, to
+    the scores: shares of the sum of |d loss / d output|. A signal share near 0 foretells a blank
+    network.
     """
 
     def on_validation(self, loop: Loop, scores: dict[str, float]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -103,6 +104,7 @@ class Denoiser:
         value_loss: of the second channel with `output="both"`.
         retention: share of the signal to keep, at which networks are compared.
         batch_size: of the validation.
+        class_counts: pixels that the loss sees as background and as signal, for who asks.
     """
 
     def __init__(
@@ -118,6 +120,7 @@ class Denoiser:
         value_loss: nn.Module | None = None,
         retention: float = 0.97,
         batch_size: int = 64,
+        class_counts: Sequence[int] = (),
     ) -> None:
         check_choice("target", target, TARGETS)
         check_choice("pixels", pixels, PIXELS)
@@ -137,7 +140,7 @@ class Denoiser:
         self.loss: nn.Module = nn.ModuleList(losses)
         self._losses = losses
         self.target, self.pixels, self.retention = target, pixels, retention
-        self.batch_size = batch_size
+        self.batch_size, self.class_counts = batch_size, tuple(class_counts)
         self.monitor = f"removal_at_{100 * retention:g}"
         self.n_samples = len(train)
         self.histogram = ScoreHistogram()  # of the last validation
@@ -191,8 +194,8 @@ class Denoiser:
         for start in starts[process::n_processes]:
             numbers = np.arange(start, min(start + self.batch_size, len(self.validation)))
             events = self.validation.degraded(numbers, VALIDATION_EPOCH).torch(device)
-            events = events.select(_visible(events))
-            histogram.update(self.reading.score(network, events), _is_signal(events))
+            events = events.select(is_visible(events))
+            histogram.update(self.reading.score(network, events), is_signal(events))
         self.histogram = histogram.reduce_over_processes()
         natural = histogram.at(0.5)
         purity = natural.purity
@@ -206,6 +209,10 @@ class Denoiser:
             "purity_at_half": purity,
             "lit_at_half": n_kept / max(histogram.n_signal + histogram.n_noise, 1),
         }
+
+    def save_scores(self, path: Path) -> None:
+        """The histogram of the last validation, thresholds are chosen from."""
+        self.histogram.save(path)
 
     def gradient_shares(self, network: nn.Module, batch: HitBatch) -> dict[str, float]:
         """Which pixels the loss pulls at: signal, noise and empty ones."""
@@ -235,16 +242,16 @@ class Denoiser:
     ) -> HitBatch:
         clean = source.clean(samples)
         noisy = source.degraded(samples, epoch, clean).torch(device)
-        noisy = noisy.select(_visible(noisy))
+        noisy = noisy.select(is_visible(noisy))
         lit, geometry = pixel_index(noisy), noisy.geometry
         shape = (len(noisy), 1, geometry.height, geometry.width)
         if self.target == "pattern":
             aim = clean.torch(device)
             if aim.label is not None:
-                aim = aim.select(_is_signal(aim))
+                aim = aim.select(is_signal(aim))
             aim = aim.select(visible(aim))
         else:
-            aim = noisy.select(_is_signal(noisy))
+            aim = noisy.select(is_signal(noisy))
         where = pixel_index(aim)
         value = gap(aim.t.float(), geometry.time_steps, self.reading.threshold)
         flat = torch.zeros(2, len(noisy) * geometry.height * geometry.width, device=device)
@@ -290,13 +297,15 @@ def _check_events(name: str, events: VirtualEvents) -> None:
         )
 
 
-def _visible(events: Events) -> Tensor:
+def is_visible(events: Events) -> Tensor:
+    """(n_hits,) whether a frame shows each hit."""
     hidden = events.hit.get("is_occluded")
     shown: Tensor = visible(events) if hidden is None else ~hidden
     return shown
 
 
-def _is_signal(events: Events) -> Tensor:
+def is_signal(events: Events) -> Tensor:
+    """(n_hits,) whether each hit is of the signal."""
     assert events.label is not None  # degraded, or checked at the start
     is_signal: Tensor = events.label > 0
     return is_signal

@@ -21,16 +21,7 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from dense_imb.config import TrainConfig
-from dense_imb.data.virtual import VirtualEvents
-from dense_imb.hits import open_hits
-from dense_imb.training.build import (
-    build_degradation,
-    build_loss,
-    build_network,
-    build_reading,
-    check_config,
-    read_config,
-)
+from dense_imb.training.build import check_config, read_config
 from dense_imb.training.callbacks import (
     CollapseAlarm,
     EarlyStopping,
@@ -39,10 +30,10 @@ from dense_imb.training.callbacks import (
     Trackers,
 )
 from dense_imb.training.checkpoint import CheckpointError
-from dense_imb.training.denoiser import Denoiser
 from dense_imb.training.loop import Callback, Loop, LoopSettings
 from dense_imb.training.records import CHECKPOINTS, RunFiles
 from dense_imb.training.run import Run, open_run
+from dense_imb.training.tasks import build_task
 
 _TIMEOUT = timedelta(minutes=10)  # that a process waits for the others
 
@@ -55,7 +46,7 @@ def train(
     warm_start: str | os.PathLike[str] | None = None,
     is_quiet: bool = False,
 ) -> Run:
-    """Train a denoiser, and keep all there is to know about it in a folder.
+    """Train a denoiser or a segmenter, and keep all there is to know about it in a folder.
 
     Args:
         config: the whole run.
@@ -134,42 +125,6 @@ def _precision(wanted: str) -> str:
         return "bf16" if torch.cuda.is_bf16_supported() else "no"
     has: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") else "no"
-
-
-def build_task(config: TrainConfig) -> Denoiser:
-    """The network, the losses and the data of a config."""
-    data = config.data
-    degradation = build_degradation(data)
-    source = open_hits(data.train)
-    if data.validation:
-        train_events = VirtualEvents(source, degradation, config.seed)
-        held_out = VirtualEvents(
-            open_hits(data.validation), degradation, config.seed, count=data.validation_events
-        )
-    else:
-        n_held_out = max(round(data.validation_share * len(source)), 1)
-        cut = len(source) - n_held_out
-        if cut < 1:
-            raise ValueError(
-                f"Expected at least two events to train and validate on, got {len(source)}."
-            )
-        train_events = VirtualEvents(source, degradation, config.seed, count=cut)
-        held_out = VirtualEvents(
-            source, degradation, config.seed, first=cut, count=data.validation_events
-        )
-    loss = build_loss(config.loss)
-    return Denoiser(
-        build_network(config, source.geometry),
-        loss,
-        train_events,
-        held_out,
-        reading=build_reading(config),
-        target=config.target,
-        pixels=config.pixels,
-        value_loss=build_loss(config.value_loss) if config.model.output == "both" else None,
-        retention=config.retention,
-        batch_size=config.batch_size,
-    )
 
 
 def _optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optimizer:

@@ -16,7 +16,8 @@ from torch.multiprocessing.spawn import (
     start_processes,
 )
 
-SAVED = 75  # exit code of a run that was asked to stop and can go on; EX_TEMPFAIL of sysexits.h
+from dense_imb.config import SAVED
+
 _GRACE = 30.0  # seconds that processes have to end by themselves once one has
 
 

@@ -23,16 +23,17 @@ from safetensors.torch import save_model
 from dense_imb import __version__
 from dense_imb._files import write_whole
 from dense_imb.config import TrainConfig
-from dense_imb.training.denoiser import Denoiser
 from dense_imb.training.loop import Callback, Loop
+from dense_imb.training.task import ScoredTask
 
 CHECKPOINTS = "checkpoints"  # the folder of them in the folder of a run
+SCORES = "validation_scores.json"
 
 
 class RunFiles(Callback):
     """Config, versions, history, scores and weights, each written whole."""
 
-    def __init__(self, folder: Path, config: TrainConfig, task: Denoiser) -> None:
+    def __init__(self, folder: Path, config: TrainConfig, task: ScoredTask) -> None:
         self.folder, self.config, self.task = folder, config, task
         self._started = time.monotonic()
 
@@ -53,7 +54,7 @@ class RunFiles(Callback):
         self._started = now
 
     def on_best(self, loop: Loop) -> None:
-        self.task.histogram.save(self.folder / "validation_scores.json")
+        self.task.save_scores(self.folder / SCORES)
         _save_weights(loop, self.folder / "best.safetensors")
 
     def on_saved(self, loop: Loop) -> None:

@@ -13,11 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from dense_imb.hits import Events, Geometry
-from dense_imb.metrics import OperatingPoint, ScoreHistogram
-from dense_imb.training.build import build_network, build_reading, read_config
+from dense_imb.metrics import OperatingPoint, ScoreHistogram, SegmentationScores
+from dense_imb.training.build import (
+    build_network,
+    build_reading,
+    of_hits,
+    of_images,
+    read_config,
+)
 from dense_imb.training.checkpoint import CheckpointError, load_checkpoint
 from dense_imb.training.denoiser import Reading
-from dense_imb.training.records import CHECKPOINTS
+from dense_imb.training.records import CHECKPOINTS, SCORES
+from dense_imb.training.segmenter import ImageReading, TrainedSegmenter
 
 
 class TrainedDenoiser:
@@ -103,18 +110,24 @@ class Run:
             return f"{self.folder}: no validation yet"
         if not (best := metrics["best"]):
             return f"{self.folder}: {metrics['steps']} steps, no validation with a score"
+        lines = [
+            f"{self.folder}: {metrics['steps']} steps in {metrics['seconds']:.0f} s, "
+            f"{metrics['parameters']:,} parameters",
+            f"best after step {best['step']:.0f}; {self._told(best)}",
+        ]
+        return "\n".join([*lines, metrics["stopped"]] if metrics["stopped"] else lines)
+
+    def _told(self, best: dict[str, Any]) -> str:
+        if self.config.trains_on_images:
+            names = ("average_precision", "dice", "iou")
+            scores = [f"{n.replace('_', ' ')} {best[n]:.3f}" for n in names if best[n] is not None]
+            return f"{', '.join(scores)} (validation images, mean of the foreground classes)"
         removal = ", ".join(
             f"{100 * value:.2f} % at {name.removeprefix('removal_at_')} %"
             for name, value in best.items()
             if name.startswith("removal_at_") and value is not None
         )
-        lines = [
-            f"{self.folder}: {metrics['steps']} steps in {metrics['seconds']:.0f} s, "
-            f"{metrics['parameters']:,} parameters",
-            f"best after step {best['step']:.0f}; noise removed at a retention: {removal} "
-            "(validation events)",
-        ]
-        return "\n".join([*lines, metrics["stopped"]] if metrics["stopped"] else lines)
+        return f"noise removed at a retention: {removal} (validation events)"
 
     def checkpoint(self, which: Literal["best", "last"] = "best") -> dict[str, Any]:
         """The content of the best or the newest checkpoint, its digest checked."""
@@ -132,10 +145,28 @@ class Run:
         return dict(self.checkpoint(which)["network"])
 
     def geometry(self) -> Geometry:
-        """The frames that it was trained on."""
-        frame = self.checkpoint()["setup"]["frame"]
-        width, height, time_steps = (int(size) for size in frame.split(" x "))
+        """The frames of hits that it was trained on."""
+        return self._geometry(self.checkpoint())
+
+    def _geometry(self, content: dict[str, Any]) -> Geometry:
+        if self.config.trains_on_images:
+            raise ValueError(
+                f"Expected a run that was trained on hits, got {self.folder}, which was trained "
+                "on images; give it images and --masks."
+            )
+        width, height, time_steps = (int(size) for size in content["setup"]["frame"].split(" x "))
         return Geometry(width, height, time_steps)
+
+    def _network(self, content: dict[str, Any], frames: dict[str, Any]) -> nn.Module:
+        network = build_network(self.config, frames)
+        try:
+            network.load_state_dict(content["network"])
+        except RuntimeError as problem:
+            raise CheckpointError(
+                f"Expected weights of {self.config.model.name} in {self.folder}, got others "
+                f"({str(problem).splitlines()[-1].strip()})."
+            ) from problem
+        return network
 
     def scorer(
         self,
@@ -145,27 +176,45 @@ class Run:
         batch_size: int | None = None,
     ) -> TrainedDenoiser:
         """The trained network, ready to score hits; on a GPU where there is one."""
-        geometry = self.geometry()
-        network = build_network(self.config, geometry)
-        try:
-            network.load_state_dict(self.weights(which))
-        except RuntimeError as problem:
-            raise CheckpointError(
-                f"Expected weights of {self.config.model.name} in {self.folder}, got others "
-                f"({str(problem).splitlines()[-1].strip()})."
-            ) from problem
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        content = self.checkpoint(which)
+        geometry = self._geometry(content)
+        network = self._network(content, of_hits(self.config, geometry))
         reading = build_reading(self.config)
-        return TrainedDenoiser(self.name, network, reading, geometry, device, batch_size)
+        return TrainedDenoiser(self.name, network, reading, geometry, _device(device), batch_size)
+
+    def segmenter(
+        self,
+        which: Literal["best", "last"] = "best",
+        *,
+        device: str | torch.device | None = None,
+    ) -> TrainedSegmenter:
+        """The trained network, ready to segment images; on a GPU where there is one."""
+        if not self.config.trains_on_images:
+            raise ValueError(
+                f"Expected a run that was trained on images, got {self.folder}, which was trained "
+                "on hits."
+            )
+        content = self.checkpoint(which)
+        reading = ImageReading.from_text(content["setup"]["images"])
+        network = self._network(content, of_images(reading))
+        return TrainedSegmenter(self.name, network, reading, _device(device))
 
     def validation_scores(self) -> ScoreHistogram:
         """The histogram of the best network's scores on the validation events."""
-        return ScoreHistogram.load(self.folder / "validation_scores.json")
+        return ScoreHistogram.load(self.folder / SCORES)
+
+    def class_scores(self) -> SegmentationScores:
+        """The counts of the best network on the validation images, of a run on images."""
+        return SegmentationScores.load(self.folder / SCORES)
 
     def operating_point(self, retention: float | None = None) -> OperatingPoint:
-        """The threshold for a wanted retention, chosen on the validation events."""
+        """The threshold for a wanted retention of hits, chosen on the validation events."""
         wanted = self.config.retention if retention is None else retention
         return self.validation_scores().operating_point(wanted)
+
+
+def _device(wanted: str | torch.device | None) -> str | torch.device:
+    return wanted or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def open_run(folder: str | os.PathLike[str]) -> Run:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from dense_imb.config import SAVED
+
 
 class Interrupted(Exception):
     """A signal asked the run to stop; it is saved and can be resumed."""
@@ -14,6 +16,11 @@ class Interrupted(Exception):
     def __init__(self, number: int, step: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name} after step {step}, saved")
         self.number = number
+
+    @property
+    def exit_code(self) -> int:
+        """Of a command that was stopped so."""
+        return 130 if self.number == signal.SIGINT else SAVED
 
 
 @contextmanager

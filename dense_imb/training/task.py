@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -36,3 +37,10 @@ class Task(Protocol):
 
     def describe(self) -> Mapping[str, str]:
         """What a checkpoint of this task must agree with, by name."""
+
+
+class ScoredTask(Task, Protocol):
+    """A task whose run keeps the scores of its validation, for thresholds to be chosen later."""
+
+    def save_scores(self, path: Path) -> None:
+        """The counts of the last validation."""

@@ -25,9 +25,9 @@ def test_the_table_is_that_of_evaluate(run_folder, files):
     numbers = strict_json(run_folder / "report.json")
     run = open_run(run_folder)
     from dense_imb.report.measure import validation_events
-    from dense_imb.training.fit import build_task
+    from dense_imb.training.tasks import build_denoiser
 
-    task = build_task(run.config)
+    task = build_denoiser(run.config)
     held_out = task.validation
     assert validation_events(run).first == held_out.first == 56
     validation = held_out.degraded(np.arange(len(held_out)), 2**31 - 1)

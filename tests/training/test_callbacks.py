@@ -56,7 +56,7 @@ def scripted(task: Scripted, folder: Path | None, *callbacks: Callback, **settin
         (CHANCE, "no better than chance .*balanced loss"),
         (NOTHING, "no better than chance"),
         (BLANK, "is blank .*threshold from validation data"),
-        (LIT, "lights every hit .*balanced loss"),
+        (LIT, "lights everything .*balanced loss"),
     ],
 )
 def test_a_collapse_is_told_once_with_its_cure(scores, told):

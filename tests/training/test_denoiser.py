@@ -13,9 +13,9 @@ from torch import nn
 from dense_imb.data.virtual import VirtualEvents
 from dense_imb.hits import Degradation, Events, Geometry, HitsFile, gap
 from dense_imb.losses.catalogue import CATALOGUE
-from dense_imb.training.build import build_loss, build_network, build_reading
+from dense_imb.training.build import build_loss, build_network, build_reading, of_hits
 from dense_imb.training.denoiser import Denoiser, Reading, takes_logits
-from dense_imb.training.fit import build_task
+from dense_imb.training.tasks import build_denoiser
 from tests.training.runs import FRAME, clean_events, tiny, write_events
 
 CPU = torch.device("cpu")
@@ -216,7 +216,7 @@ def test_losses_of_anybody_train(path, text, pixels):
     if text == "RangeLoss":
         pytest.skip("takes features, not frames")
     config = tiny(path, loss=text, pixels=pixels, **LOSSES[text])
-    task = build_task(config)
+    task = build_denoiser(config)
     optimizer = torch.optim.SGD(task.network.parameters(), 1e-4)
     before = [p.detach().clone() for p in task.network.parameters()]
     for step in range(2):
@@ -231,7 +231,7 @@ def test_losses_of_anybody_train(path, text, pixels):
 
 def test_a_loss_of_features_is_refused(path):
     with pytest.raises(ValueError, match="Expected a loss of frames"):
-        build_task(tiny(path, loss="RangeLoss(8)"))
+        build_denoiser(tiny(path, loss="RangeLoss(8)"))
 
 
 @pytest.mark.parametrize(
@@ -250,9 +250,9 @@ def test_building_a_network_leaves_the_callers_random_numbers_alone(path):
     torch.manual_seed(5)
     wanted = torch.rand(3)
     torch.manual_seed(5)
-    first = build_network(tiny(path), FRAME)
+    first = build_network(tiny(path), of_hits(tiny(path), FRAME))
     assert torch.equal(torch.rand(3), wanted)
-    again = build_network(tiny(path), FRAME)
+    again = build_network(tiny(path), of_hits(tiny(path), FRAME))
     for name, value in again.state_dict().items():
         assert torch.equal(value, first.state_dict()[name])
 
@@ -267,19 +267,19 @@ def test_building_a_network_leaves_the_callers_random_numbers_alone(path):
 )
 def test_data_that_teaches_nothing_is_refused(path, change, told):
     with pytest.raises(ValueError, match=told):
-        build_task(tiny(path, data=change))
+        build_denoiser(tiny(path, data=change))
 
 
 def test_other_validation_frames_are_refused(path, tmp_path):
     other = write_events(tmp_path / "other.h5", clean_events(4, frame=Geometry(20, 12, 100)))
     with pytest.raises(ValueError, match="geometry"):
-        build_task(tiny(path, data={"validation": other}))
+        build_denoiser(tiny(path, data={"validation": other}))
 
 
 def test_a_setup_in_words_tells_data_apart(path, tmp_path):
     same = write_events(tmp_path / "same.h5", clean_events(16))
     other = write_events(tmp_path / "other.h5", clean_events(16, seed=1))
-    mine, theirs, others = (build_task(tiny(p)).describe() for p in (path, same, other))
+    mine, theirs, others = (build_denoiser(tiny(p)).describe() for p in (path, same, other))
     assert mine == theirs
     differ = {name for name in mine if mine[name] != others[name]}
     assert differ == {"data", "validation data"}

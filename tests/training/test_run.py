@@ -241,10 +241,10 @@ def test_best_is_what_was_scored(path, tmp_path):
     """The scorer of the folder gives the validation scores that the run has told."""
     from dense_imb.data.virtual import VALIDATION_EPOCH
     from dense_imb.metrics import ScoreHistogram
-    from dense_imb.training.fit import build_task
+    from dense_imb.training.tasks import build_denoiser
 
     run = quiet(tiny(path, steps=16), tmp_path / "run")
-    held_out = build_task(run.config).validation
+    held_out = build_denoiser(run.config).validation
     events = held_out.degraded(np.arange(len(held_out)), VALIDATION_EPOCH).torch()
     events = events.select(~events.hit["is_occluded"])
     found = ScoreHistogram()

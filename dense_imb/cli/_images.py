@@ -1,0 +1,81 @@
+"""`evaluate` for runs that were trained on images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jsonargparse import Namespace
+
+if TYPE_CHECKING:  # --help must not wait for torch
+    from dense_imb.training.evaluation import SegmentationTable
+
+_OF_HITS = ("validation", "noise", "signal", "baseline", "events")
+
+
+def is_of_images(paths: list[str], masks: str | None) -> bool:
+    """Whether the runs among some paths were trained on images."""
+    from dense_imb.training import open_run
+
+    if masks is not None:
+        return True
+    runs = [path for path in paths if (Path(path) / "config.yaml").is_file()]
+    return any(open_run(path).config.trains_on_images for path in runs)
+
+
+def evaluate_images(options: Namespace, outputs: list[Path]) -> SegmentationTable:
+    """Do what the options say."""
+    from tqdm.auto import tqdm
+
+    from dense_imb.cli._script import folder_for_outputs
+    from dense_imb.data.labelled import open_labelled
+    from dense_imb.training import open_run
+    from dense_imb.training.evaluation import (
+        Blank,
+        Segments,
+        chosen_thresholds,
+        evaluate_segmenters,
+    )
+
+    for name in _OF_HITS:
+        if getattr(options, name):
+            raise ValueError(f"Expected `--{name}` with hits files, got it with images.")
+    folders = [path for path in options.paths if (Path(path) / "config.yaml").is_file()]
+    others = [path for path in options.paths if path not in folders]
+    if not folders or len(others) != 1:
+        raise ValueError(
+            "Expected RUN ... IMAGES, folders of runs and one of images (with --masks) or one "
+            f"HDF5 file, got {' '.join(options.paths)}."
+        )
+    runs = [open_run(folder) for folder in folders]
+    trained = [run.segmenter() for run in runs]
+    first = runs[0].config.images
+    n_classes = {one.reading.n_classes for one in trained}
+    if len(n_classes) > 1:
+        raise ValueError(
+            f"Expected runs with the same classes, got {sorted(n_classes)} classes; evaluate them "
+            "one by one."
+        )
+    images = open_labelled(
+        others[0],
+        options.masks,
+        labels=first.labels,
+        ignore_index=first.ignore_index,
+        n_classes=n_classes.pop(),
+    )
+    segmenters: list[Segments] = list(trained)
+    thresholds = [chosen_thresholds(run.class_scores()) for run in runs]
+    if options.baselines:
+        segmenters.append(Blank(images.n_classes))
+        thresholds.append((0.0,) * images.n_classes)
+    if outputs:
+        folder_for_outputs(outputs[0].parent)
+    with tqdm(total=len(images) * len(segmenters), desc="evaluate", unit="image") as bar:
+        return evaluate_segmenters(
+            segmenters,
+            images,
+            thresholds=thresholds,
+            tolerance=options.tolerance,
+            precision=options.precision,
+            progress=bar.update,
+        )

@@ -1,0 +1,7 @@
+"""Which loss to take: the same network, steps and seeds for each, on the user's own data."""
+
+from dense_imb.compare.contestants import Contestant, contestants, parse_contestant
+from dense_imb.compare.run import compare
+from dense_imb.compare.table import ComparisonTable
+
+__all__ = ["ComparisonTable", "Contestant", "compare", "contestants", "parse_contestant"]

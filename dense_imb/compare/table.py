@@ -1,0 +1,197 @@
+"""The table of a comparison: means, spreads, what is beyond chance, and which loss to take."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dense_imb.compare.contestants import PLAIN, Contestant
+from dense_imb.metrics.score_table import Row, ScoreTable, aligned
+
+_FORMAT, _VERSION = "dense-imb-comparison", 1
+_CHANCE = 0.05
+_HEADERS = {
+    "average_precision": "AP",
+    "tolerant_f1": "F1 within tolerance",
+    "f1": "F1",
+    "recall_at_precision": "recall at precision",
+    "calibration_error": "calibration error",
+    "iou": "IoU",
+    "auc": "AUC",
+    "retention_at_half": "kept at 1/2",
+}
+
+
+@dataclass(frozen=True)
+class ComparisonTable(ScoreTable):
+    """Scores of losses over seeds, the best first.
+
+        NAME              mean over the seeds
+        NAME_sd           standard deviation over the seeds; NaN of one seed
+        gain, p           in the first score over plain cross-entropy, paired by seed: the mean
+                          difference, and the chance of one as large if there were none (t-test;
+                          NaN without SciPy or with one seed)
+        from_best, p_best the same, of the best loss over this one
+
+    Args:
+        rows: one for each loss.
+        runs: one for each loss and seed.
+        scores: names, the first one decides.
+        losses: what each name stands for.
+        steps: of each run.
+    """
+
+    rows: tuple[Row, ...]
+    runs: tuple[dict[str, Any], ...]
+    scores: tuple[str, ...]
+    losses: dict[str, str]
+    steps: int
+
+    @classmethod
+    def of_runs(
+        cls,
+        runs: Sequence[dict[str, Any]],
+        scores: Sequence[str],
+        losses: Sequence[Contestant],
+        steps: int,
+    ) -> ComparisonTable:
+        """The table of single runs with `loss`, `seed` and scores."""
+        first = scores[0]
+        by_name = {
+            one.name: sorted((r for r in runs if r["loss"] == one.name), key=lambda r: r["seed"])
+            for one in losses
+        }
+        rows: list[Row] = []
+        for name, of_loss in by_name.items():
+            row: Row = {"loss": name, "n_seeds": float(len(of_loss))}
+            for score in (*scores, "cpu_seconds"):
+                values = [float(run[score]) for run in of_loss]
+                row[score] = statistics.fmean(values)
+                row[f"{score}_sd"] = statistics.stdev(values) if len(values) > 1 else math.nan
+            rows.append(row)
+        rows.sort(key=lambda row: -_or_least(float(row[first])))
+        best = str(rows[0]["loss"])
+        for row in rows:
+            own = by_name[str(row["loss"])]
+            row["gain"], row["p"] = _paired(own, by_name.get(PLAIN, []), first)
+            row["from_best"], row["p_best"] = _paired(by_name[best], own, first)
+        known = {one.name: one.loss for one in losses}
+        return cls(tuple(rows), tuple(runs), tuple(scores), known, steps)
+
+    def as_json(self) -> dict[str, Any]:
+        """Strict JSON: NaN becomes null."""
+        return {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "scores": list(self.scores),
+            "losses": self.losses,
+            "steps": self.steps,
+            "advice": self.advice(),
+            "rows": self.finite_rows(),
+            "runs": [
+                {n: None if v != v else v for n, v in run.items()} for run in self.runs
+            ],
+        }
+
+    def text(self) -> str:
+        """The table to read, and the advice."""
+        first = self.scores[0]
+        header = ["", *(_header(name) for name in self.scores), "gain", "p", "CPU s"]
+        table = [header]
+        for row in self.rows:
+            cells = [_with_spread(row, name) for name in self.scores]
+            cells += [_number(row["gain"], "+.3f"), _number(row["p"], ".3f")]
+            table.append([str(row["loss"]), *cells, _number(row["cpu_seconds"], ".0f")])
+        n_seeds = int(min(float(row["n_seeds"]) for row in self.rows))
+        legend = (
+            f"{n_seeds} seed{'s' * (n_seeds > 1)}, {self.steps} steps each; +- is the standard "
+            f"deviation over seeds; gain in {_header(first)} over plain cross-entropy, p of a "
+            "paired t-test."
+        )
+        if n_seeds > 1 and importlib.util.find_spec("scipy") is None:
+            legend += " For p: pip install scipy."
+        return "\n".join([*aligned(table), legend, "", self.advice()])
+
+    def advice(self) -> str:
+        """Which loss to take, and why."""
+        first = self.scores[0]
+        best = self.rows[0]
+        name = str(best["loss"])
+        sentences = [
+            f"Take {name}, --loss {self.losses[name]!r}: the best {_header(first)} of "
+            f"{len(self.rows)} losses, {_with_spread(best, first)}."
+        ]
+        if name != PLAIN and not math.isnan(float(best["gain"])):
+            sentences.append(
+                f"Over plain cross-entropy it gains {float(best['gain']):.3f}{_chance(best['p'])}."
+            )
+        near = [
+            str(row["loss"])
+            for row in self.rows[1:]
+            if not float(row["p_best"]) < _CHANCE
+            and not (math.isnan(float(row["p_best"])) and _is_far(best, row, first))
+        ]
+        if near:
+            sentences.append(
+                f"Its lead over {_listed(near)} may be chance: more seeds would tell."
+            )
+        return " ".join(sentences)
+
+
+def _paired(
+    ones: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]], score: str
+) -> tuple[float, float]:
+    """Mean difference over the seeds that both have, and the p of a paired t-test."""
+    of_other = {run["seed"]: float(run[score]) for run in others}
+    pairs = [(float(r[score]), of_other[r["seed"]]) for r in ones if r["seed"] in of_other]
+    if not pairs:
+        return math.nan, math.nan
+    differences = [mine - theirs for mine, theirs in pairs]
+    mean = statistics.fmean(differences)
+    is_alike = len(set(differences)) == 1  # one seed, or the very same run
+    if is_alike or importlib.util.find_spec("scipy") is None:
+        return mean, math.nan
+    stats = importlib.import_module("scipy.stats")
+    return mean, float(stats.ttest_1samp(differences, 0.0).pvalue)
+
+
+def _is_far(best: Row, row: Row, score: str) -> bool:
+    """Whether two means differ by more than both spreads, where there is no test."""
+    spread = sum(
+        0.0 if math.isnan(float(one[f"{score}_sd"])) else float(one[f"{score}_sd"])
+        for one in (best, row)
+    )
+    return spread > 0 and float(best[score]) - float(row[score]) > spread
+
+
+def _or_least(value: float) -> float:
+    return -math.inf if math.isnan(value) else value
+
+
+def _chance(p: str | float) -> str:
+    return "" if math.isnan(float(p)) else f" (p = {float(p):.2g})"
+
+
+def _header(name: str) -> str:
+    if name.startswith("removal_at_"):
+        return f"removed at {name.removeprefix('removal_at_')} %"
+    return _HEADERS.get(name, name.replace("_", " "))
+
+
+def _with_spread(row: Row, name: str) -> str:
+    spread = float(row[f"{name}_sd"])
+    told = _number(row[name], ".3f")
+    return told if math.isnan(spread) else f"{told} +- {spread:.3f}"
+
+
+def _number(value: str | float, form: str) -> str:
+    return "-" if math.isnan(float(value)) else format(float(value), form)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

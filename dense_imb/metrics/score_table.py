@@ -1,0 +1,72 @@
+"""What tables of scores share: strict JSON and CSV, and columns that line up."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dense_imb._files import write_whole
+
+Row = dict[str, str | float]
+
+
+class ScoreTable:
+    """Rows of names and numbers; NaN, where there was nothing to measure, is null in JSON."""
+
+    rows: tuple[Row, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Strict JSON."""
+        raise NotImplementedError
+
+    def json(self) -> str:
+        return json.dumps(self.as_json(), indent=1, allow_nan=False)
+
+    def csv(self) -> str:
+        """One line for each row, and one above with the names."""
+        text = io.StringIO()
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.finite_rows())
+        return text.getvalue()
+
+    def finite_rows(self) -> list[dict[str, str | float | None]]:
+        """The rows with None for what is no number."""
+        return [
+            {
+                name: value if isinstance(value, str) or math.isfinite(value) else None
+                for name, value in row.items()
+            }
+            for row in self.rows
+        ]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write .json or .csv, whole or not at all."""
+        path = Path(path)
+        if path.suffix not in (".json", ".csv"):
+            raise ValueError(f"Expected `path` to end in .json or .csv, got {path}.")
+        text = self.csv() if path.suffix == ".csv" else self.json() + "\n"
+        write_whole(path, lambda to: to.write_text(text, encoding="utf-8"))
+
+
+def aligned(table: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table, its first column to the left and the others to the right.
+
+    Example:
+        >>> for line in aligned([["", "AP"], ["blank", "0.02"], ["run", "0.5"]]): print(line)
+                 AP
+        blank  0.02
+        run     0.5
+    """
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return [
+        "  ".join([cells[0].ljust(widths[0]), *map(str.rjust, cells[1:], widths[1:])])
+        for cells in table
+    ]

@@ -1,0 +1,229 @@
+"""What trained segmenters are worth on labelled images, beside a blank answer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dense_imb.data.labelled import IGNORED, LabelledImages
+from dense_imb.metrics import SegmentationScores, TolerantF1
+from dense_imb.metrics.score_table import Row, ScoreTable, aligned
+
+MEAN = "mean"  # over the foreground classes
+_FORMAT, _VERSION = "dense-imb-segmentation", 1
+_COLUMNS = (
+    ("AP", "average_precision"),
+    ("F1 best", "best_f1"),
+    ("F1", "f1"),
+    ("F1 within {tolerance:g} px", "tolerant_f1"),
+    ("recall at precision {precision:g}", "recall_at_precision"),
+    ("calibration error", "calibration_error"),
+    ("IoU", "iou"),
+    ("precision", "precision"),
+    ("recall", "recall"),
+)
+
+
+class Segments(Protocol):
+    """What gives logits for an image: a trained network, or a rule."""
+
+    name: str
+
+    def logits(self, image: NDArray[Any]) -> Tensor:
+        """(1, 1 or C, *spatial) of an image (channels, *spatial)."""
+
+
+class Blank:
+    """The answer that costs nothing: no pixel is of any class but the first."""
+
+    name = "blank"
+
+    def __init__(self, n_classes: int) -> None:
+        self.n_classes = n_classes
+
+    def logits(self, image: NDArray[Any]) -> Tensor:
+        """Certain background."""
+        if self.n_classes == 2:
+            return torch.full((1, 1, *image.shape[1:]), -20.0)
+        logits = torch.full((1, self.n_classes, *image.shape[1:]), -20.0)
+        logits[:, 0] = 0.0
+        return logits
+
+
+@dataclass(frozen=True)
+class SegmentationTable(ScoreTable):
+    """Scores of segmenters, a row for each and each of its classes; NaN where there was nothing.
+
+        scorer, class          "mean" is over the foreground classes
+        share                  of the class in all labelled pixels
+        average_precision      of the ranking of pixels, whatever the threshold
+        best_f1                F1 (Dice) at the best threshold of these very images
+        threshold, f1          a logit, chosen on the run's own validation images, and F1 there
+        tolerant_f1            best F1 where a pixel is right within `tolerance` pixels
+        recall_at_precision    at the precision `precision`
+        calibration_error      of the probabilities
+        iou, precision, recall at the network's own choice, the likeliest class
+        n_images               that were looked at
+
+    Args:
+        rows: in the order of the scorers.
+        tolerance: in pixels.
+        precision: of `recall_at_precision`.
+    """
+
+    rows: tuple[Row, ...]
+    tolerance: float
+    precision: float
+
+    def __getitem__(self, scorer: str) -> Row:
+        """The mean row of a scorer."""
+        for row in self.rows:
+            if row["scorer"] == scorer and row["class"] == MEAN:
+                return row
+        known = ", ".join(dict.fromkeys(repr(row["scorer"]) for row in self.rows))
+        raise KeyError(f"Expected one of {known}, got {scorer!r}.")
+
+    def as_json(self) -> dict[str, Any]:
+        """Strict JSON: NaN becomes null."""
+        return {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "tolerance": self.tolerance,
+            "precision": self.precision,
+            "rows": self.finite_rows(),
+        }
+
+    def headers(self) -> list[tuple[str, str]]:
+        """Header and name of each column."""
+        words = {"tolerance": self.tolerance, "precision": self.precision}
+        return [(header.format(**words), name) for header, name in _COLUMNS]
+
+    def text(self) -> str:
+        """The table to read."""
+        is_binary = not any(row["class"] not in (MEAN, "1") for row in self.rows)
+        rows = [row for row in self.rows if not is_binary or row["class"] == MEAN]
+        table = [["", *([] if is_binary else ["class"]), *(h for h, _ in self.headers())]]
+        for row in rows:
+            cells = [str(row["scorer"]), *([] if is_binary else [str(row["class"])])]
+            table.append([*cells, *(_cell(row[name]) for _, name in self.headers())])
+        first = self.rows[0]
+        share = 100 * float(first["share"])
+        return "\n".join(
+            [
+                *aligned(table),
+                f"{float(first['n_images']):.0f} images, {share:.3g} % of their pixels are "
+                "foreground; F1: threshold chosen on the run's own validation images.",
+            ]
+        )
+
+
+def evaluate_segmenters(
+    segmenters: Sequence[Segments],
+    images: LabelledImages,
+    *,
+    thresholds: Sequence[Sequence[float]] | None = None,
+    tolerance: float = 2.0,
+    precision: float = 0.5,
+    progress: Callable[[int], object] | None = None,
+) -> SegmentationTable:
+    """Score segmenters on labelled images.
+
+    Args:
+        segmenters: trained ones, and `Blank` for comparison.
+        images: with their labels.
+        thresholds: a logit for each class, of each segmenter; none leaves `f1` unknown.
+        tolerance: in pixels, of the tolerant F1.
+        precision: at which recall is told.
+        progress: told the number of images done.
+    """
+    rows: list[Row] = []
+    for place, segmenter in enumerate(segmenters):
+        scores = SegmentationScores(images.n_classes, ignore_index=IGNORED)
+        near = [TolerantF1(tolerance, scale="logit") for _ in range(images.n_classes)]
+        for i in range(len(images)):
+            logits, label = segmenter.logits(images.image(i)), images.label(i)
+            of_pixels = torch.from_numpy(label.astype(np.int64))[None]
+            scores.update(logits, of_pixels)
+            for k in range(1, images.n_classes):
+                is_labelled = of_pixels != IGNORED
+                near[k].update(logit_of_class(logits, k), of_pixels == k, mask=is_labelled)
+            if progress is not None:
+                progress(1)
+        chosen = None if thresholds is None else thresholds[place]
+        rows += _rows(segmenter.name, scores, near, chosen, precision, len(images))
+    return SegmentationTable(tuple(rows), tolerance, precision)
+
+
+def logit_of_class(logits: Tensor, k: int) -> Tensor:
+    """(B, *spatial) log of p_k / (1 - p_k), of logits (B, 1 or C, *spatial)."""
+    if logits.shape[1] == 1:
+        return logits[:, 0] if k == 1 else -logits[:, 0]
+    others = torch.cat([logits[:, :k], logits[:, k + 1 :]], 1)
+    return logits[:, k] - others.logsumexp(1)
+
+
+def chosen_thresholds(scores: SegmentationScores) -> tuple[float, ...]:
+    """The logit of each class's best F1 on validation images; 0 for a class never seen there."""
+    return tuple(0.0 if math.isnan(t) else t for _, t in scores.best_f1())
+
+
+def _rows(
+    name: str,
+    scores: SegmentationScores,
+    near: Sequence[TolerantF1],
+    thresholds: Sequence[float] | None,
+    precision: float,
+    n_images: int,
+) -> list[Row]:
+    pixels = [histogram.n_signal for histogram in scores.histograms]
+    columns: dict[str, Sequence[float]] = {
+        "share": [count / max(sum(pixels), 1) for count in pixels],
+        "average_precision": scores.average_precision(),
+        "best_f1": [f1 for f1, _ in scores.best_f1()],
+        "tolerant_f1": [one.best().f1 for one in near],
+        "recall_at_precision": scores.recall_at_precision(precision),
+        "calibration_error": scores.calibration_error(),
+        "iou": scores.iou(),
+        "precision": scores.precision(),
+        "recall": scores.recall(),
+    }
+    if thresholds is None:
+        columns |= dict.fromkeys(("threshold", "f1"), [math.nan] * len(pixels))
+    else:
+        points = [h.at(t) for h, t in zip(scores.histograms, thresholds, strict=True)]
+        columns["threshold"] = [float(t) for t in thresholds]
+        columns["f1"] = [_f1(point.purity, point.retention) for point in points]
+    foreground = range(1, len(pixels))
+    rows = [
+        {"scorer": name, "class": str(k), **{key: float(v[k]) for key, v in columns.items()}}
+        for k in foreground
+    ]
+    mean = {key: _mean([values[k] for k in foreground]) for key, values in columns.items()}
+    mean["share"] = math.fsum(columns["share"][k] for k in foreground)
+    found: list[Row] = [{"scorer": name, "class": MEAN, **mean}, *rows]
+    return [{**row, "n_images": float(n_images)} for row in found]
+
+
+def _f1(precision: float, recall: float) -> float:
+    if math.isnan(recall):
+        return math.nan
+    return 2 * precision * recall / (precision + recall) if recall > 0 else 0.0
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return math.fsum(known) / len(known) if known else math.nan
+
+
+def _cell(value: str | float) -> str:
+    number = float(value)
+    return "-" if math.isnan(number) else f"{number:.3f}"
+
+

@@ -1,0 +1,314 @@
+"""Training a network to tell the classes of the pixels of images, 2-D or 3-D."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dense_imb.data.labelled import IGNORED, LabelledImages
+from dense_imb.data.patches import draw_patch, patch_rng
+from dense_imb.losses._checks import check_at_least
+from dense_imb.losses.feeding import feed, intake_of, takes_logits
+from dense_imb.metrics import SegmentationScores
+
+_OVERLAP = 0.25  # of neighbouring windows, MONAI's own default
+_AT_ONCE = 4  # windows; more falls out of the caches of a CPU
+
+
+@dataclass(frozen=True)
+class ImageReading:
+    """How images become a network's input, and what its output means.
+
+    Args:
+        n_classes: of the labels; two have one channel of output, the second one's logit.
+        mean, std: of each channel, over the pixels of the training images.
+        patch: size of the crops that it was trained on, and of the windows that it looks through.
+        is_logit: the output holds logits; else 0 means "not this class" and 1 "this class".
+        labels: the value in a mask of each class.
+    """
+
+    n_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    patch: tuple[int, ...]
+    is_logit: bool = True
+    labels: tuple[int, ...] | None = None
+
+    @property
+    def in_channels(self) -> int:
+        """Of an image."""
+        return len(self.mean)
+
+    @property
+    def out_channels(self) -> int:
+        """Of the network's output."""
+        return 1 if self.n_classes == 2 else self.n_classes
+
+    def shown(self, image: NDArray[Any]) -> NDArray[np.float32]:
+        """(C, *spatial) pixels of mean 0 and deviation 1 over the training images."""
+        if image.shape[0] != self.in_channels or image.ndim != 1 + len(self.patch):
+            raise ValueError(
+                f"Expected images of {self.in_channels} channels in {len(self.patch)}-D, as the "
+                f"network was trained on, got an array (C, *spatial) of {image.shape}."
+            )
+        shape = (-1,) + (1,) * len(self.patch)
+        mean = np.reshape(np.asarray(self.mean, np.float32), shape)
+        std = np.reshape(np.asarray(self.std, np.float32), shape)
+        pixels: NDArray[np.float32] = (image.astype(np.float32) - mean) / std
+        return pixels
+
+    def logits(self, network: nn.Module, shown: Tensor) -> Tensor:
+        """(B, 1 or C, *spatial) of images (B, channels, *spatial) of any size.
+
+        Images larger than a patch are looked at through overlapping windows, MONAI's.
+        """
+        if all(side <= wanted for side, wanted in zip(shown.shape[2:], self.patch, strict=True)):
+            output = network(shown).float()
+        else:
+            inferers = importlib.import_module("monai.inferers")
+            output = inferers.sliding_window_inference(
+                shown,
+                self.patch,
+                _AT_ONCE,
+                lambda windows: network(windows).float(),
+                overlap=_OVERLAP,
+                mode="gaussian",
+            )
+        return output if self.is_logit else 8 * output - 4  # as if 1/2 were the middle
+
+    def as_text(self) -> str:
+        """For a checkpoint, which holds texts."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_text(cls, text: str) -> ImageReading:
+        """What `as_text` was made from."""
+        stored = json.loads(text)
+        lists = {name: tuple(v) for name, v in stored.items() if isinstance(v, list)}
+        return cls(**{**stored, **lists})
+
+
+@dataclass(frozen=True)
+class PatchBatch:
+    """Crops with the class of each pixel.
+
+    Args:
+        shown: (B, C, *spatial) the input.
+        label: (B, *spatial) classes, `IGNORED` where there is none.
+        has_ignored: whether there is such a pixel.
+    """
+
+    shown: Tensor
+    label: Tensor
+    has_ignored: bool
+
+
+class Segmenter:
+    """The task of telling the classes of pixels, see `dense_imb.training.task.Task`.
+
+    Args:
+        network: takes (B, channels, *spatial), gives (B, out_channels of `reading`, *spatial).
+        loss: ours or another library's, see `dense_imb.losses.feeding`.
+        train, validation: the images.
+        reading: what the network is shown, and what its output means.
+        patches: crops of each image in an epoch.
+        foreground, flips: see `dense_imb.data.patches.draw_patch`.
+        seed: of the crops.
+        class_counts: pixels of each class in the training images, for who asks.
+    """
+
+    monitor = "average_precision"
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: nn.Module,
+        train: LabelledImages,
+        validation: LabelledImages,
+        *,
+        reading: ImageReading,
+        patches: int = 4,
+        foreground: float = 0.5,
+        flips: bool = True,
+        seed: int = 0,
+        class_counts: Sequence[int] = (),
+    ) -> None:
+        check_at_least("patches", patches, 1)
+        if not 0 <= foreground <= 1:
+            raise ValueError(f"Expected `foreground` between 0 and 1, got {foreground}.")
+        for what in ("spatial_dims", "n_channels"):
+            mine, theirs = getattr(train, what), getattr(validation, what)
+            if mine != theirs:
+                raise ValueError(
+                    f"Expected validation images with {what} {mine}, as the training images "
+                    f"have, got {theirs}."
+                )
+        self.network, self.loss, self._intake = network, loss, intake_of(loss)
+        self.train, self.validation, self.reading = train, validation, reading
+        self.patches, self.foreground, self.flips, self.seed = patches, foreground, flips, seed
+        self.n_samples = len(train) * patches
+        self.class_counts = tuple(class_counts)
+        self.scores = self._no_scores()  # of the last validation
+
+    def describe(self) -> Mapping[str, str]:
+        """Network, loss and data, in words."""
+        n_parameters = sum(parameter.numel() for parameter in self.network.parameters())
+        return {
+            "network": f"{type(self.network).__name__}, {n_parameters} parameters",
+            "loss": " ".join(repr(self.loss).split()),
+            "images": self.reading.as_text(),
+            "crops": f"{self.patches} an image, foreground {self.foreground:g}, "
+            f"flips {self.flips}, seed {self.seed}",
+            "data": self.train.fingerprint(),
+            "validation data": self.validation.fingerprint(),
+        }
+
+    def batch(self, samples: NDArray[np.int64], epoch: int, device: torch.device) -> PatchBatch:
+        """The crops of the epoch."""
+        images, labels = [], []
+        for sample in samples.tolist():
+            place = sample % len(self.train)
+            image, label = draw_patch(
+                self.train.image(place),
+                self.train.label(place),
+                self.reading.patch,
+                patch_rng(self.seed, epoch, sample),
+                foreground=self.foreground,
+                flips=self.flips,
+            )
+            images.append(self.reading.shown(image))
+            labels.append(label)
+        shown, label = torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
+        has_ignored = bool((label == IGNORED).any())
+        shown = shown.to(device)
+        if shown.dim() == 4:
+            shown = shown.to(memory_format=torch.channels_last)
+        return PatchBatch(shown, label.to(device).long(), has_ignored)
+
+    def cost(self, network: nn.Module, batch: PatchBatch) -> Tensor:
+        """The loss of a batch."""
+        # losses sum over more pixels than bf16 can count
+        return self._cost(network(batch.shown).float(), batch)
+
+    def _cost(self, output: Tensor, batch: PatchBatch) -> Tensor:
+        label, options = batch.label, {}
+        if batch.has_ignored:
+            is_labelled = label != IGNORED
+            if "mask" in self._intake.takes:
+                options = {"mask": is_labelled}
+                label = label.masked_fill(~is_labelled, 0)
+            elif self._intake.ignore_index is not None:
+                label = label.masked_fill(~is_labelled, self._intake.ignore_index)
+        cost: Tensor = feed(self.loss, self._intake, output, label, options)
+        return cost
+
+    @torch.no_grad()
+    def validate(
+        self, network: nn.Module, device: torch.device, process: int, n_processes: int
+    ) -> dict[str, float]:
+        """Average precision, IoU and Dice over whole images, and whether the network went blank."""
+        scores = self._no_scores()
+        for i in range(process, len(self.validation), n_processes):
+            shown = torch.from_numpy(self.reading.shown(self.validation.image(i)))[None]
+            label = torch.from_numpy(self.validation.label(i).astype(np.int64))[None].to(device)
+            scores.update(self.reading.logits(network, shown.to(device)), label)
+        self.scores = scores.reduce_over_processes()
+        return validation_scores(self.scores)
+
+    def save_scores(self, path: Path) -> None:
+        """The counts of the last validation, thresholds are chosen from."""
+        self.scores.save(path)
+
+    def gradient_shares(self, network: nn.Module, batch: PatchBatch) -> dict[str, float]:
+        """Which classes the loss pulls at."""
+        with torch.no_grad():
+            output = network(batch.shown).float()
+        output.requires_grad_(True)
+        before = {name: value.clone() for name, value in self.loss.state_dict().items()}
+        with torch.enable_grad():
+            (gradient,) = torch.autograd.grad(self._cost(output, batch), output)
+        self.loss.load_state_dict(before)  # looking on is no training step
+        size = gradient.abs().sum(1).double()
+        total = float(size.sum())
+        return {
+            f"gradient_share_class_{k}": float(size[batch.label == k].sum()) / total
+            if total
+            else math.nan
+            for k in range(self.reading.n_classes)
+        }
+
+    def _no_scores(self) -> SegmentationScores:
+        return SegmentationScores(self.reading.n_classes, ignore_index=IGNORED)
+
+
+def validation_scores(scores: SegmentationScores) -> dict[str, float]:
+    """What a validation tells of the counts; means run over the classes but the first."""
+    foreground = range(1, scores.n_classes)
+    of_class = {
+        "average_precision": scores.average_precision(),
+        "iou": scores.iou(),
+        "dice": scores.dice(),
+        "auc": tuple(histogram.auc() for histogram in scores.histograms),
+        "recall_at_half": scores.recall(),
+    }
+    found = {name: _mean([values[k] for k in foreground]) for name, values in of_class.items()}
+    confusion = scores.confusion.double()
+    found["lit_at_half"] = 1 - float(confusion[:, 0].sum() / confusion.sum())
+    if scores.n_classes > 2:
+        found |= {f"average_precision_{k}": of_class["average_precision"][k] for k in foreground}
+    return found
+
+
+def _mean(values: list[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return math.fsum(known) / len(known) if known else math.nan
+
+
+class TrainedSegmenter:
+    """A trained network with all it takes to use it.
+
+    Args:
+        name: what tables call it.
+        network: with its weights.
+        reading: what it is shown, and what its output means.
+        device: where it runs.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        network: nn.Module,
+        reading: ImageReading,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.name, self.reading, self.device = name, reading, torch.device(device)
+        self.network = network.eval().to(device)
+
+    @torch.no_grad()
+    def logits(self, image: NDArray[Any]) -> Tensor:
+        """(1, 1 or C, *spatial) of one image (channels, *spatial)."""
+        shown = torch.from_numpy(self.reading.shown(image))[None].to(self.device)
+        return self.reading.logits(self.network, shown).cpu()
+
+    def probability(self, image: NDArray[Any]) -> Tensor:
+        """(n_classes, *spatial) of one image."""
+        logits = self.logits(image)[0]
+        if len(logits) == 1:
+            of_second = logits.sigmoid()
+            return torch.cat([1 - of_second, of_second])
+        return logits.softmax(0)
+
+
+def takes_values(loss: nn.Module) -> bool:
+    """Whether a loss compares the output with 0 and 1, and is fed no logits."""
+    return not takes_logits(loss)

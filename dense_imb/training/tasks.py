@@ -1,0 +1,158 @@
+"""The task of a config: its network, its losses and its data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dense_imb.config import ImagesConfig, TrainConfig
+from dense_imb.data.labelled import LabelledImages, LabelTally, open_labelled
+from dense_imb.data.patches import split_by_image
+from dense_imb.data.virtual import VirtualEvents
+from dense_imb.hits import open_hits
+from dense_imb.training.build import (
+    build_degradation,
+    build_loss,
+    build_network,
+    build_reading,
+    of_hits,
+    of_images,
+)
+from dense_imb.training.denoiser import Denoiser, Pixels, is_signal, is_visible
+from dense_imb.training.segmenter import ImageReading, Segmenter, takes_values
+
+_SPLIT = 0  # seed of the splits: runs of any seed see the same images
+_COUNTED = 256  # events
+_PATCH = {2: 128, 3: 64}  # largest side of a crop, unless the config says another
+
+
+def build_task(config: TrainConfig) -> Denoiser | Segmenter:
+    """The network, the losses and the data of a config."""
+    return build_segmenter(config) if config.trains_on_images else build_denoiser(config)
+
+
+def build_denoiser(config: TrainConfig) -> Denoiser:
+    """The network, the losses and the hits of a config."""
+    data = config.data
+    degradation = build_degradation(data)
+    source = open_hits(data.train)
+    if data.validation:
+        train_events = VirtualEvents(source, degradation, config.seed)
+        held_out = VirtualEvents(
+            open_hits(data.validation), degradation, config.seed, count=data.validation_events
+        )
+    else:
+        n_held_out = max(round(data.validation_share * len(source)), 1)
+        cut = len(source) - n_held_out
+        if cut < 1:
+            raise ValueError(
+                f"Expected at least two events to train and validate on, got {len(source)}."
+            )
+        train_events = VirtualEvents(source, degradation, config.seed, count=cut)
+        held_out = VirtualEvents(
+            source, degradation, config.seed, first=cut, count=data.validation_events
+        )
+    class_counts = count_pixels(train_events, config.pixels)
+    loss = build_loss(config.loss, class_counts=class_counts)
+    return Denoiser(
+        build_network(config, of_hits(config, source.geometry)),
+        loss,
+        train_events,
+        held_out,
+        reading=build_reading(config),
+        target=config.target,
+        pixels=config.pixels,
+        value_loss=build_loss(config.value_loss) if config.model.output == "both" else None,
+        retention=config.retention,
+        batch_size=config.batch_size,
+        class_counts=class_counts,
+    )
+
+
+def count_pixels(events: VirtualEvents, pixels: Pixels) -> tuple[int, int]:
+    """Pixels that a loss sees as background and as signal, in the first events of an epoch."""
+    shown = events.degraded(np.arange(min(_COUNTED, len(events))), 0).torch()
+    shown = shown.select(is_visible(shown))
+    n_signal = int(is_signal(shown).sum())
+    frame = shown.geometry
+    n_pixels = shown.n_hits if pixels == "lit" else len(shown) * frame.width * frame.height
+    return max(n_pixels - n_signal, 1), max(n_signal, 1)
+
+
+def build_segmenter(config: TrainConfig) -> Segmenter:
+    """The network, the loss and the images of a config."""
+    train, validation = open_images(config.images)
+    tally = train.tally(show_progress=False)
+    loss = build_loss(config.loss, )
+    reading = ImageReading(
+        n_classes=train.n_classes,
+        mean=tally.mean,
+        std=tuple(deviation or 1.0 for deviation in tally.std),
+        patch=_patch(config.images.patch, train.spatial_dims, tally),
+        is_logit=not takes_values(loss),
+        labels=None if config.images.labels is None else tuple(config.images.labels),
+    )
+    return Segmenter(
+        build_network(config, of_images(reading)),
+        loss,
+        train,
+        validation,
+        reading=reading,
+        patches=config.images.patches,
+        foreground=config.images.foreground,
+        flips=config.images.flips,
+        seed=config.seed,
+        class_counts=tally.class_counts,
+    )
+
+
+def open_images(images: ImagesConfig) -> tuple[LabelledImages, LabelledImages]:
+    """The images to train on, and those to validate on."""
+    found, _ = _train_and_test(images)
+    if images.validation is None:
+        kept, held_out = split_by_image(len(found), images.validation_share, _SPLIT)
+        return found.subset(kept), found.subset(held_out)
+    validation = open_labelled(
+        images.validation,
+        images.validation_masks,
+        n_classes=found.n_classes,
+        labels=images.labels,
+        ignore_index=images.ignore_index,
+    )
+    return found, validation
+
+
+def open_test_images(images: ImagesConfig) -> LabelledImages:
+    """The images of `test_share`, which no run of the config has seen."""
+    _, test = _train_and_test(images)
+    if test is None:
+        raise ValueError("Expected `test_share` above 0 to have images for tests, got 0.")
+    return test
+
+
+def _train_and_test(images: ImagesConfig) -> tuple[LabelledImages, LabelledImages | None]:
+    assert images.train is not None
+    found = open_labelled(
+        images.train,
+        images.masks,
+        n_classes=images.n_classes,
+        labels=images.labels,
+        ignore_index=images.ignore_index,
+    )
+    if images.test_share == 0:
+        return found, None
+    kept, held_out = split_by_image(len(found), images.test_share, _SPLIT)
+    return found.subset(kept), found.subset(held_out)
+
+
+def _patch(wanted: Sequence[int] | None, spatial_dims: int, tally: LabelTally) -> tuple[int, ...]:
+    if wanted is None:
+        largest = (max(sides) for sides in zip(*tally.sizes, strict=True))
+        return tuple(min(side, _PATCH[spatial_dims]) for side in largest)
+    if len(wanted) != spatial_dims:
+        raise ValueError(
+            f"Expected `patch` with a number for each of the {spatial_dims} dimensions of the "
+            f"images, got {list(wanted)}."
+        )
+    return tuple(wanted)
