@@ -7,7 +7,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -52,7 +52,7 @@ def identity_of(path: Path) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def open_file(path: Path, locking: bool | str | None) -> Any:
+def open_file(path: Path, locking: bool | str | None, wanted: str = "a hits file") -> Any:
     identity_of(path)  # a missing file, a folder and a pipe have a sentence of their own
     with open(path, "rb"):  # and so has one that may not be read
         pass
@@ -67,15 +67,17 @@ def open_file(path: Path, locking: bool | str | None) -> Any:
         else:
             cure = "it is of another kind, truncated or damaged: write or copy it again"
         raise HitsFileError(
-            f"Expected a hits file at {path}, got one that HDF5 can't open ({reason}); {cure}."
+            f"Expected {wanted} at {path}, got one that HDF5 can't open ({reason}); {cure}."
         ) from problem
 
 
-def attributes_of(file: Any, path: Path) -> dict[str, str | int | float]:
-    """The root attributes that the format knows; others are not looked at."""
+def attributes_of(
+    file: Any, path: Path, names: Iterable[str] = ATTRIBUTES
+) -> dict[str, str | int | float]:
+    """The attributes that are known; others are not looked at."""
     attributes: dict[str, str | int | float] = {}
     with told(path, "attributes"):
-        for name in ATTRIBUTES:
+        for name in names:
             if name not in file.attrs:
                 continue
             handle = file.attrs.get_id(name)

@@ -1,0 +1,378 @@
+"""Images with a label for each pixel, in 2-D or 3-D: random access, and one pass that counts.
+
+data = open_labelled("images", "masks", labels=[0, 255])
+image, label = data.image(0), data.label(0)  # (C, *spatial), (*spatial)
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from dense_imb.data.image_sources import ImageSource, find_source
+from dense_imb.statistics import ClassStatistics
+
+IGNORED = 255
+_UNKNOWN = 254
+MOST_CLASSES = 254
+_BUDGET = 1 << 30
+_PIECE = 1 << 20  # pixels whose float64 copy is held at a time
+_LISTED = 10
+
+
+class LabelMap:
+    """Which mask value is which class.
+
+    Args:
+        values: of class 0, class 1 and so on.
+        ignore_index: the mask value of pixels that belong to no class.
+        is_given: the user named the values, rather than their number.
+    """
+
+    def __init__(self, values: Sequence[int], ignore_index: int | None, is_given: bool) -> None:
+        self.values, self.ignore_index, self.is_given = tuple(values), ignore_index, is_given
+        classes = {int(value): k for k, value in enumerate(values)}
+        if ignore_index is not None:
+            classes[int(ignore_index)] = IGNORED
+        self._known = np.array(sorted(classes), np.int64)
+        self._class = np.array([classes[value] for value in sorted(classes)], np.uint8)
+        self._of_byte = self._searched(np.arange(256))
+
+    def _searched(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
+        place = np.minimum(np.searchsorted(self._known, mask), len(self._known) - 1)
+        return np.where(self._known[place] == mask, self._class[place], np.uint8(_UNKNOWN))
+
+    def __call__(self, mask: NDArray[Any], place: str) -> NDArray[np.uint8]:
+        """The class of each pixel; a value that no class has is refused."""
+        is_bytes = mask.dtype == np.uint8
+        label = self._of_byte[mask] if is_bytes else self._searched(mask.astype(np.int64))
+        if (label == _UNKNOWN).any():
+            found = [int(value) for value in np.unique(mask)]
+            if self.is_given:
+                raise ValueError(
+                    f"Expected {place} to hold the values {_listed(self.values)} of `labels`, got "
+                    f"{_listed(found)}; add what lacks, or leave it out with ignore_index."
+                )
+            raise _unmapped(place, found, self.ignore_index, f"0 to {len(self.values) - 1}")
+        return label
+
+
+@dataclass(frozen=True)
+class LabelTally:
+    """What one pass over labelled images counts.
+
+    Args:
+        n_classes: of the data.
+        class_content: (n_images, n_classes) pixels of each class in each image.
+        mean, std: of each channel over all pixels, ignored ones included.
+        sizes: how many images have each size (*spatial).
+    """
+
+    n_classes: int
+    class_content: NDArray[np.int64]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    sizes: Counter[tuple[int, ...]]
+
+    @property
+    def class_counts(self) -> tuple[int, ...]:
+        """Pixels of each class."""
+        return tuple(self.class_content.sum(0).tolist())
+
+    @property
+    def statistics(self) -> ClassStatistics:
+        """For whatever takes `class_counts`: losses, `class_weights`."""
+        return statistics_of(self.class_content)
+
+
+def statistics_of(content: NDArray[np.int64]) -> ClassStatistics:
+    """Class statistics of images of which (n_images, n_classes) pixels were counted."""
+    is_present = content > 0
+    of_images = (content.sum(1, keepdims=True) * is_present).sum(0)
+    return ClassStatistics.from_counts(
+        content.sum(0).tolist(), is_present.sum(0).tolist(), of_images.tolist(), len(content)
+    )
+
+
+def class_pixels(label: NDArray[np.uint8]) -> dict[int, NDArray[np.int64]]:
+    """The flat places of the pixels of each foreground class that a label map holds."""
+    flat = label.ravel()
+    lit = np.flatnonzero(flat)
+    classes = flat[lit]
+    present = np.flatnonzero(np.bincount(classes, minlength=256)[:IGNORED]).tolist()
+    if len(present) == 1 and not (classes == IGNORED).any():
+        return {int(present[0]): lit}
+    return {int(k): lit[classes == k] for k in present}
+
+
+class _Decoded:
+    """Decoded images, shared by a data set and its parts, until the budget is spent."""
+
+    def __init__(self, budget: int) -> None:
+        self.budget, self.n_bytes = budget, 0
+        self.held: dict[int, tuple[NDArray[Any], NDArray[np.uint8]]] = {}
+        self.pixels: dict[int, dict[int, NDArray[np.int64]]] = {}
+
+    def keep(self, where: dict[int, Any], i: int, value: Any, arrays: Iterable[Any]) -> None:
+        n_bytes = sum(array.nbytes for array in arrays)
+        if i not in where and self.n_bytes + n_bytes <= self.budget:
+            where[i] = value
+            self.n_bytes += n_bytes
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a pickle stays small
+        return {"budget": self.budget, "n_bytes": 0, "held": {}, "pixels": {}}
+
+
+class LabelledImages:
+    """Images and the class of each of their pixels, by number; made by `open_labelled`.
+
+    Nothing is decoded before it is asked for. Decoded images stay in memory up to a budget of 1
+    GB, which a `subset` shares; a pickle leaves them behind. The arrays handed out are
+    read-only: change a copy.
+
+    `names` are the files' without suffix, or numbers; `spatial_dims` is 2 or 3; all images have
+    `n_channels`, whatever their sizes.
+    """
+
+    def __init__(
+        self, source: ImageSource, label_map: LabelMap, numbers: Sequence[int], decoded: _Decoded
+    ) -> None:
+        self._source, self._map, self._decoded = source, label_map, decoded
+        self._numbers = [int(i) for i in numbers]
+        self.names = [source.names[i] for i in self._numbers]
+        self.spatial_dims = source.spatial_dims
+        self.n_classes = len(label_map.values)
+        self.n_channels = 0  # not known before the first image
+        self.n_channels = len(self.image(0))
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __repr__(self) -> str:
+        return (
+            f"LabelledImages({len(self)} images in {self.spatial_dims}-D, {self.n_channels} "
+            f"channels, {self.n_classes} classes, of {self._source.where[0]})"
+        )
+
+    def _pair(self, i: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+        if not 0 <= i < len(self):
+            raise IndexError(f"Expected an image from 0 to {len(self) - 1}, got {i}.")
+        number = self._numbers[i]
+        if number in self._decoded.held:
+            return self._decoded.held[number]
+        mask = self._source.mask(number)
+        image = self._source.image(number, mask.shape)
+        if self.n_channels not in (0, len(image)):
+            raise ValueError(
+                f"Expected all images with the {self.n_channels} channels of {self.names[0]}, got "
+                f"{len(image)} in {self.names[i]} ({self._source.where[0]}); convert it, or move "
+                "it to a folder of its own."
+            )
+        label = self._map(mask, self._source.place(number))
+        image.flags.writeable = label.flags.writeable = False
+        self._decoded.keep(self._decoded.held, number, (image, label), (image, label))
+        return image, label
+
+    def image(self, i: int) -> NDArray[Any]:
+        """(C, *spatial), in the file's own type; read-only."""
+        return self._pair(i)[0]
+
+    def label(self, i: int) -> NDArray[np.uint8]:
+        """(*spatial): 0 .. n_classes - 1, and IGNORED where the mask holds ignore_index."""
+        return self._pair(i)[1]
+
+    def pixels(self, i: int) -> dict[int, NDArray[np.int64]]:
+        """The flat places of the pixels of each foreground class of an image."""
+        label, number = self.label(i), self._numbers[i]
+        if number in self._decoded.pixels:
+            return self._decoded.pixels[number]
+        found = class_pixels(label)
+        self._decoded.keep(self._decoded.pixels, number, found, found.values())
+        return found
+
+    def subset(self, numbers: Sequence[int]) -> LabelledImages:
+        """Some of the images, in this order; what is decoded is shared."""
+        wrong = [i for i in numbers if not 0 <= i < len(self)]
+        if wrong or not len(numbers):
+            got = wrong[0] if wrong else "none"
+            raise ValueError(f"Expected numbers of images from 0 to {len(self) - 1}, got {got}.")
+        chosen = [self._numbers[i] for i in numbers]
+        return LabelledImages(self._source, self._map, chosen, self._decoded)
+
+    def fingerprint(self) -> str:
+        """Digest of the files' names, sizes and bytes; the same wherever the folder lies.
+
+        Of data above 1 GB, the first and last 512 kB of each file stand for it.
+        """
+        return self._source.digest(self._numbers)
+
+    def tally(self, show_progress: bool = True) -> LabelTally:
+        """Look at every image once: the classes, the sizes, and mean and spread of the pixels."""
+        content = np.zeros((len(self), self.n_classes), np.int64)
+        sizes: Counter[tuple[int, ...]] = Counter()
+        moments = _Moments(self.n_channels)
+        bar = tqdm(range(len(self)), "look at images", unit="image", disable=not show_progress)
+        for i in bar:
+            image, label = self._pair(i)
+            content[i] = np.bincount(label.ravel(), minlength=256)[: self.n_classes]
+            sizes[label.shape] += 1
+            moments.add(image)
+        if not content.any():
+            raise _all_ignored(self._source, self._map.ignore_index)
+        return LabelTally(self.n_classes, content, *moments.mean_and_std(), sizes)
+
+
+class _Moments:
+    """Mean and variance of each channel, piece by piece, without cancellation (Chan et al.)."""
+
+    def __init__(self, n_channels: int) -> None:
+        self.n, self.mean, self.square = 0, np.zeros(n_channels), np.zeros(n_channels)
+
+    def add(self, image: NDArray[Any]) -> None:
+        flat = image.reshape(len(image), -1)
+        for start in range(0, flat.shape[1], _PIECE):
+            piece = flat[:, start : start + _PIECE].astype(np.float64)
+            n = piece.shape[1]
+            mean = piece.mean(1)
+            piece -= mean[:, None]
+            shift = mean - self.mean
+            total = self.n + n
+            self.square += (piece**2).sum(1) + shift**2 * (self.n * n / total)
+            self.mean += shift * (n / total)
+            self.n = total
+
+    def mean_and_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        return tuple(self.mean.tolist()), tuple(np.sqrt(self.square / self.n).tolist())
+
+
+def open_labelled(
+    images: str | os.PathLike[str],
+    masks: str | os.PathLike[str] | None = None,
+    *,
+    labels: Sequence[int] | None = None,
+    ignore_index: int | None = None,
+    n_classes: int | None = None,
+    spatial_dims: int | None = None,
+    budget: int = _BUDGET,
+    show_progress: bool = True,
+) -> LabelledImages:
+    """Images and masks from two folders, or from one HDF5 file.
+
+    Folders hold PNG, JPEG, TIFF (pages are the slices of a volume), .npy or NIfTI (with nibabel:
+    `pip install 'dense-imb[nifti]'`), and each image has a mask of the same name. An HDF5 file
+    holds the data sets `image` and `mask`; see `HDF5Source`.
+
+    Args:
+        images: a folder, or an HDF5 file.
+        masks: the folder of the masks; None with an HDF5 file.
+        labels: the mask values of class 0, class 1 and so on: [0, 255] say.
+        ignore_index: the mask value of pixels that belong to no class.
+        n_classes: how many; without it and `labels` all masks are looked at.
+        spatial_dims: 2 or 3; by default the dimensions of the first mask, which has no channels.
+        budget: bytes of decoded images that may stay in memory.
+        show_progress: draw a bar where looking at the masks takes long.
+
+    Example:
+        >>> import tempfile, pathlib, numpy as np
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("images", "masks"):
+        ...         (pathlib.Path(folder) / name).mkdir()
+        ...     np.save(f"{folder}/images/a.npy", np.zeros((4, 5, 3), np.uint8))
+        ...     np.save(f"{folder}/masks/a.npy", np.full((4, 5), 255, np.uint8))
+        ...     data = open_labelled(f"{folder}/images", f"{folder}/masks", labels=[0, 255])
+        ...     data.image(0).shape, data.label(0).max().item(), data.n_classes
+        ((3, 4, 5), 1, 2)
+    """
+    _check_classes(labels, ignore_index, n_classes)
+    source = find_source(images, masks, spatial_dims)
+    if labels is None and n_classes is None:
+        n_classes = _count_classes(source, ignore_index, show_progress)
+    values = list(labels) if labels is not None else list(range(n_classes or 0))
+    label_map = LabelMap(values, ignore_index, labels is not None)
+    return LabelledImages(source, label_map, range(len(source.names)), _Decoded(budget))
+
+
+def _check_classes(
+    labels: Sequence[int] | None, ignore_index: int | None, n_classes: int | None
+) -> None:
+    if n_classes is not None and not 2 <= n_classes <= MOST_CLASSES:
+        raise ValueError(f"Expected `n_classes` from 2 to {MOST_CLASSES}, got {n_classes}.")
+    if labels is None:
+        return
+    if not 2 <= len(labels) <= MOST_CLASSES or len(set(labels)) < len(labels):
+        raise ValueError(
+            f"Expected `labels` with the mask value of each of at least two classes, got "
+            f"{list(labels)}."
+        )
+    if n_classes not in (None, len(labels)):
+        raise ValueError(
+            f"Expected `labels` with a value for each of {n_classes} classes, got {list(labels)}."
+        )
+    if ignore_index in labels:
+        raise ValueError(
+            f"Expected `ignore_index` outside `labels` {list(labels)}, got {ignore_index}."
+        )
+
+
+def _count_classes(source: ImageSource, ignore_index: int | None, show_progress: bool) -> int:
+    """The largest label + 1; labels with gaps may mean anything, and are refused."""
+    first_with: dict[int, int] = {}
+    bar = tqdm(
+        range(len(source.names)), "look at masks", unit="mask", disable=not show_progress, delay=1
+    )
+    for i in bar:
+        mask = source.mask(i)
+        is_bytes = mask.dtype == np.uint8
+        found = np.flatnonzero(np.bincount(mask.ravel())) if is_bytes else np.unique(mask)
+        for value in found.tolist():
+            first_with.setdefault(value, i)
+    values = sorted(set(first_with) - {ignore_index})
+    if not values:
+        raise _all_ignored(source, ignore_index)
+    is_gapless = values == [*range(len(values))] or set(range(values[-1] + 1)) == {
+        *values, ignore_index
+    }  # fmt: skip
+    if not is_gapless or len(values) > MOST_CLASSES:
+        raise _unmapped(source.place(first_with[values[-1]]), values, ignore_index, "0, 1, 2 ..")
+    return max(2, values[-1] + 1)
+
+
+def _unmapped(
+    place: str, values: Sequence[int], ignore_index: int | None, wanted: str
+) -> ValueError:
+    """The sentence for mask values that are no class numbers."""
+    values = [value for value in values if value != ignore_index]
+    if len(values) > _LISTED:
+        cure = "are these images? JPEG and smoothing blur labels: save masks as PNG"
+    else:
+        named = values if len(values) > 1 else [0, *values]
+        cure = f"say which value is which class with labels {named}"
+        if values[0] < 0 and ignore_index is None:
+            cure += f", or leave pixels out with ignore_index {values[0]}"
+        elif values[-1] == IGNORED and len(values) > 2 and ignore_index is None:
+            cure += ", or leave pixels out with ignore_index 255"
+        elif 0 <= values[-1] < 50:
+            cure += f", or that there are n_classes {values[-1] + 1}"
+    return ValueError(f"Expected {place} to hold labels {wanted}, got {_listed(values)}: {cure}.")
+
+
+def _listed(values: Sequence[int]) -> str:
+    if len(values) > _LISTED:
+        return f"{len(values)} values from {min(values)} to {max(values)}"
+    head = ", ".join(map(str, values[:-1]))
+    return f"{head} and {values[-1]}" if head else str(values[0])
+
+
+def _all_ignored(source: ImageSource, ignore_index: int | None) -> ValueError:
+    return ValueError(
+        f"Expected labelled pixels in the masks of {source.where[0]}, got ignore_index "
+        f"{ignore_index} everywhere; give another ignore_index."
+    )
