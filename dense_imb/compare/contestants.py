@@ -69,9 +69,7 @@ def contestants(*, of_hits: bool = False, n_classes: int = 2) -> list[Contestant
     if of_hits:
         return found
     with_dice = [
-        Contestant(f"{one.name} + Dice", f"{one.loss} + {_DICE}")
-        for one in found
-        if one.is_ours
+        Contestant(f"{one.name} + Dice", f"{one.loss} + {_DICE}") for one in found if one.is_ours
     ]
     return [*found, *with_dice]
 

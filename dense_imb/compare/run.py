@@ -1,4 +1,4 @@
-"""Train every contestant with every seed, measure it on what none has seen, and keep each result."""
+"""Train every contestant with every seed, and measure it on what none has seen."""
 
 from __future__ import annotations
 

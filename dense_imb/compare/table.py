@@ -93,9 +93,7 @@ class ComparisonTable(ScoreTable):
             "steps": self.steps,
             "advice": self.advice(),
             "rows": self.finite_rows(),
-            "runs": [
-                {n: None if v != v else v for n, v in run.items()} for run in self.runs
-            ],
+            "runs": [{n: None if v != v else v for n, v in run.items()} for run in self.runs],
         }
 
     def text(self) -> str:
@@ -137,9 +135,7 @@ class ComparisonTable(ScoreTable):
             and not (math.isnan(float(row["p_best"])) and _is_far(best, row, first))
         ]
         if near:
-            sentences.append(
-                f"Its lead over {_listed(near)} may be chance: more seeds would tell."
-            )
+            sentences.append(f"Its lead over {_listed(near)} may be chance: more seeds would tell.")
         return " ".join(sentences)
 
 

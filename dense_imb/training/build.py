@@ -22,13 +22,15 @@ from dense_imb.hits.noise import Profile
 from dense_imb.hits.reader import open_hits
 from dense_imb.losses._checks import check_at_least, check_choice
 from dense_imb.losses.codes import loss_from_code
+from dense_imb.losses.feeding import feeds_on, takes_logits
 from dense_imb.losses.parse import parse_call, parse_loss
 from dense_imb.models import build_model
-from dense_imb.training.denoiser import N_CHANNELS, Reading, feeds_on, takes_logits
+from dense_imb.training.denoiser import N_CHANNELS, Reading
 from dense_imb.training.segmenter import ImageReading
 
 # a config may come from anybody: what it names is imported from here and nowhere else
 PACKAGES = ("dense_imb", "torch", "monai", "segmentation_models_pytorch", "kornia", "torchvision")
+_ANY = (1, 1)  # counts of classes, where a loss is only looked at
 PROFILES: dict[str, type[Profile]] = {
     "uniform": Uniform,
     "blob": Blob,
@@ -71,7 +73,7 @@ def check_config(config: TrainConfig) -> None:
         _check_images(config)
         return
     build_reading(config)
-    if config.model.output == "value" and feeds_on(build_loss(config.loss)) == "logits":
+    if config.model.output == "value" and takes_logits(build_loss(config.loss, _ANY)):
         raise ValueError(
             f"Expected a loss of values with an output of value, got {config.loss}, which is fed "
             "logits; --loss ACBMSELoss for one, mostly with --pixels frame."
@@ -82,6 +84,7 @@ def check_config(config: TrainConfig) -> None:
 
 def _check_images(config: TrainConfig) -> None:
     """Refuse what a segmenter can't be trained with, options of hits among it."""
+    build_loss(config.loss, _ANY)
     plain = TrainConfig()
     for name in ("data", "value_loss", "target", "pixels", "retention"):
         if getattr(config, name) != getattr(plain, name):
@@ -121,13 +124,13 @@ def build_degradation(data: DataConfig) -> Degradation | None:
     )
 
 
-def build_loss(text: str) -> nn.Module:
-    """The loss that a config names; see `TrainConfig`."""
+def build_loss(text: str, class_counts: Any = None) -> nn.Module:
+    """The loss that a config names, see `TrainConfig`, with the counts if it needs some."""
     name = text.strip().partition("(")[0]
     is_code = (name.isidentifier() and name[0].islower()) or name.startswith(("CB", "LDAM-"))
     if is_code:
         return loss_from_code(text.strip())
-    loss = parse_loss(text, packages=PACKAGES)
+    loss = parse_loss(text, packages=PACKAGES, class_counts=class_counts)
     if feeds_on(loss) == "features":
         raise ValueError(f"Expected a loss of frames, got {text!r}, which is one of features.")
     return loss
@@ -192,7 +195,10 @@ def build_reading(config: TrainConfig) -> Reading:
     """How events become frames, and the output scores."""
     model = config.model
     return Reading(
-        tuple(model.channels), model.threshold, model.output, takes_logits(build_loss(config.loss))
+        tuple(model.channels),
+        model.threshold,
+        model.output,
+        takes_logits(build_loss(config.loss, _ANY)),
     )
 
 

@@ -225,5 +225,3 @@ def _mean(values: Sequence[float]) -> float:
 def _cell(value: str | float) -> str:
     number = float(value)
     return "-" if math.isnan(number) else f"{number:.3f}"
-
-

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from dense_imb.config import ImagesConfig, TrainConfig
+from dense_imb.data.combine import split_by_image
 from dense_imb.data.labelled import LabelledImages, LabelTally, open_labelled
-from dense_imb.data.patches import split_by_image
 from dense_imb.data.virtual import VirtualEvents
 from dense_imb.hits import open_hits
 from dense_imb.training.build import (
@@ -84,7 +84,7 @@ def build_segmenter(config: TrainConfig) -> Segmenter:
     """The network, the loss and the images of a config."""
     train, validation = open_images(config.images)
     tally = train.tally(show_progress=False)
-    loss = build_loss(config.loss, )
+    loss = build_loss(config.loss, class_counts=tally.class_counts)
     reading = ImageReading(
         n_classes=train.n_classes,
         mean=tally.mean,

@@ -13,8 +13,9 @@ from torch import nn
 from dense_imb.data.virtual import VirtualEvents
 from dense_imb.hits import Degradation, Events, Geometry, HitsFile, gap
 from dense_imb.losses.catalogue import CATALOGUE
+from dense_imb.losses.feeding import takes_logits
 from dense_imb.training.build import build_loss, build_network, build_reading, of_hits
-from dense_imb.training.denoiser import Denoiser, Reading, takes_logits
+from dense_imb.training.denoiser import Denoiser, Reading
 from dense_imb.training.tasks import build_denoiser
 from tests.training.runs import FRAME, clean_events, tiny, write_events
 
