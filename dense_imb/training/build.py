@@ -21,9 +21,10 @@ from dense_imb.hits.noise import Profile
 from dense_imb.hits.reader import open_hits
 from dense_imb.losses._checks import check_at_least, check_choice
 from dense_imb.losses.codes import loss_from_code
+from dense_imb.losses.feeding import feeds_on, takes_logits
 from dense_imb.losses.parse import parse_call, parse_loss
 from dense_imb.models import build_model
-from dense_imb.training.denoiser import N_CHANNELS, Reading, feeds_on, takes_logits
+from dense_imb.training.denoiser import N_CHANNELS, Reading
 
 # a config may come from anybody: what it names is imported from here and nowhere else
 PACKAGES = ("dense_imb", "torch", "monai", "segmentation_models_pytorch", "kornia", "torchvision")
@@ -88,13 +89,13 @@ def build_degradation(data: DataConfig) -> Degradation | None:
     )
 
 
-def build_loss(text: str) -> nn.Module:
-    """The loss that a config names; see `TrainConfig`."""
+def build_loss(text: str, class_counts: Any = None) -> nn.Module:
+    """The loss that a config names, see `TrainConfig`, with the counts if it needs some."""
     name = text.strip().partition("(")[0]
     is_code = (name.isidentifier() and name[0].islower()) or name.startswith(("CB", "LDAM-"))
     if is_code:
         return loss_from_code(text.strip())
-    loss = parse_loss(text, packages=PACKAGES)
+    loss = parse_loss(text, packages=PACKAGES, class_counts=class_counts)
     if feeds_on(loss) == "features":
         raise ValueError(f"Expected a loss of frames, got {text!r}, which is one of features.")
     return loss

@@ -16,7 +16,6 @@ from dense_imb.data.virtual import VALIDATION_EPOCH, VirtualEvents
 from dense_imb.hits import Events, encode, gap
 from dense_imb.hits.frames import CHANNELS, pixel_index, visible
 from dense_imb.losses._checks import check_at_least, check_choice
-from dense_imb.losses.catalogue import CATALOGUE
 from dense_imb.metrics import ScoreHistogram
 from dense_imb.metrics.hits import RETENTIONS
 
@@ -25,8 +24,6 @@ Pixels = Literal["lit", "frame"]
 Output = Literal["score", "value", "both"]
 TARGETS, PIXELS, OUTPUTS = ("signal", "pattern"), ("lit", "frame"), ("score", "value", "both")
 N_CHANNELS = {"score": 1, "value": 1, "both": 2}
-_KINDS = {entry.name: entry.feeds_on for entry in CATALOGUE}
-_OF_VALUES = ("MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss")  # torch's own
 
 
 @dataclass(frozen=True)
@@ -257,21 +254,6 @@ class Denoiser:
             flat[0].reshape(shape),
             flat[1].reshape(shape),
         )
-
-
-def feeds_on(loss: nn.Module) -> str:
-    """What a loss is fed: "logits", "values" or "features".
-
-    A loss of another library may say `feeds_on = "values"`.
-    """
-    name = type(loss).__name__
-    known = getattr(loss, "feeds_on", None) or _KINDS.get(name)
-    return str(known or ("values" if name in _OF_VALUES else "logits"))
-
-
-def takes_logits(loss: nn.Module) -> bool:
-    """Whether a loss is fed logits; torch's regression losses and ours of values are not."""
-    return feeds_on(loss) == "logits"
 
 
 def _check_events(name: str, events: VirtualEvents) -> None:
