@@ -22,6 +22,7 @@ from dense_imb.losses.complement_cross_entropy import (
     ComplementCrossEntropyLoss,
     complement_cross_entropy_loss,
 )
+from dense_imb.losses.compound import CompoundLoss
 from dense_imb.losses.cross_entropy import CrossEntropyLoss, cross_entropy_loss
 from dense_imb.losses.focal import FocalLoss, focal_loss
 from dense_imb.losses.hard_mining import HardMiningLoss, hard_mining_loss
@@ -41,6 +42,7 @@ __all__ = [
     "BiasCompensatedLoss",
     "ClassDependentTemperatureLoss",
     "ComplementCrossEntropyLoss",
+    "CompoundLoss",
     "CrossEntropy",
     "CrossEntropyLoss",
     "Focal",

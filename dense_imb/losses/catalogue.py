@@ -93,4 +93,10 @@ CATALOGUE: tuple[Entry, ...] = (
         "w k / sum_{j<=k} 1/D_j of each class + v max(margin - D of the closest centres, 0)",
         "Zhang et al. 2017",
     ),
+    Entry(
+        "CompoundLoss",
+        "logits",
+        "sum_j w_j loss_j(z, y)",
+        "any losses, ours and other libraries'",
+    ),
 )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +16,71 @@ from torch import nn
 from dense_imb.losses._checks import check_choice
 from dense_imb.losses.balance import Balance
 from dense_imb.losses.catalogue import CATALOGUE
+from dense_imb.losses.compound import CompoundLoss
+
+_EXPONENT = re.compile(r"(?<![\w.])[\d.]+[eE]$")  # before the + of 1e+3
+_WEIGHTED = re.compile(r"\s*((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*\*\s*(.*\S)\s*$", re.DOTALL)
 
 
-def parse_loss(text: str, *, packages: Sequence[str] | None = None) -> nn.Module:
+def parse_loss(
+    text: str, *, packages: Sequence[str] | None = None, class_counts: Any = None
+) -> nn.Module:
     """The loss that a typed name means.
 
     A public name of `dense_imb.losses` or an import path `package.module:Class`, with options as
     Python literals. Nothing is evaluated; what is imported has to be an `nn.Module` class. The
-    option `balance` of our losses takes the arguments of a `Balance`, {} for its defaults.
+    option `balance` of our losses takes the arguments of a `Balance`, {} for its defaults. Several
+    of them, with weights, are a `CompoundLoss`: "FocalLoss + 0.5 * monai.losses:DiceLoss(...)".
 
     Args:
         text: what was typed.
         packages: those that may be imported from; all by default, for text that the user typed.
             Text out of a file says what to run on the machine of whoever opens it.
+        class_counts: pixels of each class, for a loss that needs them and whose text says none.
     Example:
         >>> parse_loss("torch.nn:HuberLoss(delta=2.0)").delta
         2.0
+        >>> parse_loss("HardMiningLoss(balance={}) + 0.5 * torch.nn:CrossEntropyLoss").weights
+        {'HardMiningLoss': 1.0, 'CrossEntropyLoss': 0.5}
     """
-    path, call = split_call(text)
+    terms = split_sum(text)
+    losses = [_parse_one(term, text, packages, class_counts) for _, term in terms]
+    weights = [weight for weight, _ in terms]
+    if len(losses) == 1 and weights == [None]:
+        return losses[0]
+    try:
+        return CompoundLoss(*losses, weights=[1.0 if w is None else w for w in weights])
+    except (TypeError, ValueError) as problem:
+        raise ValueError(f"Expected losses that add up, got {text!r}: {problem}") from problem
+
+
+def split_sum(text: str) -> list[tuple[float | None, str]]:
+    """The terms of "A + 0.5 * B(x)", each with its weight or None."""
+    terms, start, depth, quote = [], 0, 0, ""
+    for place, symbol in enumerate(text):
+        if quote:
+            quote = "" if symbol == quote else quote
+        elif symbol in "'\"":
+            quote = symbol
+        elif symbol in "([{":
+            depth += 1
+        elif symbol in ")]}":
+            depth -= 1
+        elif symbol == "+" and depth == 0 and not _EXPONENT.search(text[:place]):
+            terms.append(text[start:place])
+            start = place + 1
+    terms.append(text[start:])
+    found: list[tuple[float | None, str]] = []
+    for term in terms:
+        weighted = _WEIGHTED.match(term)
+        found.append((float(weighted[1]), weighted[2]) if weighted else (None, term.strip()))
+    return found
+
+
+def _parse_one(
+    term: str, text: str, packages: Sequence[str] | None, class_counts: Any
+) -> nn.Module:
+    path, call = split_call(term)
     class_name, positional, keywords = parse_call(call, text)
     if path is not None:
         if packages is not None and path.split(".")[0] not in packages:
@@ -47,11 +96,24 @@ def parse_loss(text: str, *, packages: Sequence[str] | None = None) -> nn.Module
     try:
         if path is None and keywords.get("balance") is not None:
             keywords["balance"] = _balance(keywords["balance"])
+        if class_counts is not None and _lacks_counts(loss_class, positional, keywords):
+            keywords["class_counts"] = class_counts
         return loss_class(*positional, **keywords)
     except Exception as problem:  # a loss of the caller's may refuse its options in any way
         raise ValueError(
             f"Expected options that {class_name} takes, got {text!r}: {_sentence(problem)}"
         ) from (problem)
+
+
+def _lacks_counts(
+    loss_class: type[nn.Module], positional: Sequence[Any], keywords: Mapping[str, Any]
+) -> bool:
+    """Whether a loss needs `class_counts` and was not given any."""
+    signature = inspect.signature(loss_class)
+    counts = signature.parameters.get("class_counts")
+    if counts is None or counts.default is not counts.empty:
+        return False
+    return "class_counts" not in signature.bind_partial(*positional, **keywords).arguments
 
 
 def _balance(arguments: object) -> Balance:
@@ -88,7 +150,8 @@ def parse_call(call: str, text: str) -> tuple[str, list[Any], dict[str, Any]]:
         pass
     raise ValueError(
         "Expected a loss as a name of the catalogue or package.module:Class, with options as "
-        'literals, "FocalLoss(gamma=2.0)" or "FocalLoss(balance={})" say, '
+        'literals, "FocalLoss(gamma=2.0)" or "FocalLoss(balance={})" say, or a sum, "FocalLoss + '
+        '0.5 * torch.nn:CrossEntropyLoss", '
         f"got {text!r}."
     )
 

@@ -85,6 +85,7 @@ class Case:
     n_classes: int = 2
     fill: tuple[float, float] = (0.0, 1.0)  # target values of an all-empty and an all-full frame
     is_regression: bool = True
+    is_sum: bool = False  # of other losses, which have the options of a mean
 
     @property
     def name(self) -> str:
@@ -166,6 +167,19 @@ def _classifying(
         return getattr(losses, name)(logits, target, balance=scoped, **fixed, **options)
 
     return call
+
+
+def _sum_of_two(**options: Any) -> nn.Module:
+    parts = {
+        "hard": _classifier("HardMiningLoss", 0.75)(**options),
+        "plain": _classifier("CrossEntropyLoss")(**options),
+    }
+    return losses.CompoundLoss(parts, weights={"plain": 0.5})
+
+
+def _summing_two(*args: Tensor, **options: Any) -> Tensor:
+    hard = _classifying("hard_mining_loss", alpha=0.75)(*args, **options)
+    return hard + 0.5 * _classifying("cross_entropy_loss")(*args, **options)
 
 
 COUNTS = (500, 120, 30, 7)
@@ -374,5 +388,22 @@ CASES: tuple[Case, ...] = (
         n_classes=4,
         fill=(0, 3),
         is_regression=False,
+    ),
+    Case(
+        "compound",
+        _sum_of_two,
+        _summing_two,
+        labelled_logits,
+        # hard mining as above, and half of cross-entropy
+        (
+            (
+                {name: tensor[..., :1] for name, tensor in _TWO_PIXELS.items()},
+                (0.75 * math.sin(math.pi / 4) / (math.pi / 4) + 0.5) * math.log(4),
+            ),
+        ),
+        n_classes=4,
+        fill=(0, 3),
+        is_regression=False,
+        is_sum=True,
     ),
 )

@@ -1,0 +1,157 @@
+"""A sum of losses, ours and other libraries', with a weight for each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Unpack
+
+from torch import Tensor, nn
+
+from dense_imb.losses._checks import check_at_least
+from dense_imb.losses._module import Loss
+from dense_imb.losses._options import CallOptions, check_options, shows_options
+from dense_imb.losses.balance import Parts
+from dense_imb.losses.feeding import Intake, feed, intake_of
+
+
+class CompoundLoss(Loss):
+    """A sum of losses, ours and other libraries', with a weight for each.
+
+        loss = sum over parts j of  w_j loss_j(z, y)
+
+    A region loss (Dice, Tversky) beside one of ours, say. Each part is fed the label map in the
+    form that its library wants, see `dense_imb.losses.feeding.apply_loss`. `parts` holds the value
+    of each part in the last call, before its weight and without gradient, to be logged.
+
+    At call time: `mask`, `pixel_weight`, `class_count`, `return_parts`; refused where one of the
+    parts has no such option.
+
+    Args:
+        losses: a mapping from names to losses, or the first of several losses.
+        more: the others; they are named after their classes.
+        weights: w, by name or in the order of the losses; 1 where nothing is said.
+
+    Example:
+        >>> loss = CompoundLoss({"hard": HardMiningLoss(), "plain": torch.nn.CrossEntropyLoss()})
+        >>> loss(torch.zeros(1, 2, 3, 3), torch.zeros(1, 3, 3, dtype=torch.long))
+        tensor(1.1344)
+        >>> loss.parts
+        {'hard': tensor(0.4413), 'plain': tensor(0.6931)}
+    """
+
+    shown = ("weights",)
+
+    def __init__(
+        self,
+        losses: Mapping[str, nn.Module] | nn.Module,
+        *more: nn.Module,
+        weights: Mapping[str, float] | Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        named = _named(losses, more)
+        self.weights = _weights(weights, list(named))
+        self._intakes = {name: intake_of(loss) for name, loss in named.items()}
+        _check_ignored(self._intakes)
+        kinds = {intake.feeds_on for intake in self._intakes.values()}
+        # of logits and values together: the labels are the values
+        self.feeds_on = "values" if kinds == {"values"} else "logits"
+        self.losses = nn.ModuleDict()
+        for name, loss in named.items():
+            try:
+                self.losses[name] = loss
+            except (KeyError, TypeError) as problem:
+                raise ValueError(
+                    f"Expected names that a torch.nn.ModuleDict takes, got {name!r}; no dot, and "
+                    "no name of its methods."
+                ) from problem
+        self.parts: dict[str, Tensor] = {}
+
+    @shows_options(CallOptions)
+    def forward(self, logits: Tensor, target: Tensor, **options: Unpack[CallOptions]) -> Any:
+        """The loss of logits (B, C, *spatial); see `pixel_loss` for targets and options."""
+        check_options(type(self).__name__, options, CallOptions)
+        found = {
+            name: self._value(name, loss, logits, target, options)
+            for name, loss in self.losses.items()
+        }
+        if options.get("return_parts"):
+            values = {name: parts.value for name, parts in found.items()}
+            means = {name: parts.class_mean for name, parts in found.items()}
+            counts = next(iter(found.values())).class_count
+            return Parts(self._total(values), self._total(means), counts)
+        return self._total(found)
+
+    def _value(
+        self, name: str, loss: nn.Module, logits: Tensor, target: Tensor, options: CallOptions
+    ) -> Any:
+        if self.feeds_on == "values":
+            return loss(logits, target, **options)
+        return feed(loss, self._intakes[name], logits, target, options)
+
+    def _total(self, values: Mapping[str, Tensor]) -> Tensor:
+        self.parts = {name: value.detach() for name, value in values.items()}
+        shapes = {name: tuple(value.shape) for name, value in values.items()}
+        if len(set(shapes.values())) > 1:
+            raise ValueError(
+                f"Expected parts of one shape, got {shapes}; give them the same `reduction`."
+            )
+        total: Tensor | None = None
+        for name, value in values.items():
+            part = self.weights[name] * value
+            total = part if total is None else total + part
+        assert total is not None
+        return total
+
+
+def _named(
+    losses: Mapping[str, nn.Module] | nn.Module, more: Sequence[nn.Module]
+) -> dict[str, nn.Module]:
+    if isinstance(losses, Mapping):
+        if more:
+            raise TypeError("Expected a mapping of names to losses, or losses; got both.")
+        if not losses:
+            raise ValueError("Expected at least one loss, got none.")
+        return dict(losses)
+    named: dict[str, nn.Module] = {}
+    for loss in (losses, *more):
+        name = type(loss).__name__
+        taken = sum(
+            re.fullmatch(rf"{re.escape(name)}(_\d+)?", other) is not None for other in named
+        )
+        named[f"{name}_{taken + 1}" if taken else name] = loss
+    return named
+
+
+def _weights(
+    weights: Mapping[str, float] | Sequence[float] | None, names: Sequence[str]
+) -> dict[str, float]:
+    if weights is None:
+        weights = {}
+    if not isinstance(weights, Mapping):
+        if len(weights) != len(names):
+            raise ValueError(
+                f"Expected `weights` with one entry for each of the {len(names)} losses, "
+                f"got {len(weights)}."
+            )
+        weights = dict(zip(names, weights, strict=True))
+    for name, weight in weights.items():
+        if name not in names:
+            raise ValueError(f"Expected `weights` of {', '.join(names)}, got {name!r}.")
+        check_at_least("weights", weight, 0)
+    return {name: float(weights.get(name, 1.0)) for name in names}
+
+
+def _check_ignored(intakes: Mapping[str, Intake]) -> None:
+    """Refuse a part that would count the pixels that one of ours leaves out."""
+    for first, intake in intakes.items():
+        ignored = intake.ignore_index
+        if not intake.is_ours or ignored is None:
+            continue
+        for name, other in intakes.items():
+            if other.ignore_index != ignored:
+                told = other.ignore_index if other.ignore_index is not None else "none"
+                raise ValueError(
+                    f"Expected one `ignore_index` in every part, got {ignored} in {first!r} and "
+                    f"{told} in {name!r} ({other.name}), which would count such pixels."
+                )

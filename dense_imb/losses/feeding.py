@@ -1,0 +1,371 @@
+"""What a loss of ours or of another library is fed, and label maps in the form that it wants.
+
+Decided by a loss's class, module and attributes; no other library is imported for it.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import warnings
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dense_imb.losses._checks import (
+    check_choice,
+    check_floating,
+    check_tensor,
+    values_are_readable,
+    widen_half,
+)
+from dense_imb.losses._target import without_channel
+from dense_imb.losses.catalogue import CATALOGUE
+
+# the name of each of our losses, and what it is fed
+CATALOGUED = {entry.name: entry.feeds_on for entry in CATALOGUE}
+# class indices (B, *spatial); the same as (B, 1, *spatial); one number for each class,
+# (B, C, *spatial); and 0 or 1 for a sigmoid of each channel, in the logits' shape
+TARGET_FORMS = ("indices", "channel", "one-hot", "binary")
+_OF_VALUES = ("MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss")  # torch's own
+_CALL_OPTIONS = ("mask", "pixel_weight", "class_count", "return_parts")
+
+
+class Intake(NamedTuple):
+    """How a loss is fed."""
+
+    name: str
+    feeds_on: str  # "logits", "values" or "features"
+    form: str  # one of TARGET_FORMS
+    takes: tuple[str, ...] = ()  # options at call time
+    is_ours: bool = False  # takes every form of our contract
+    is_sigmoid: bool = False  # one channel means a logit, not one class of a softmax
+    is_one_logit: bool = False  # more than one channel means nothing to it
+    takes_shares: bool = False  # a number for each class, as well as indices
+    takes_log_probability: bool = False
+    ignore_index: int | None = None
+    ignored_share: float = 0.0  # what its library has at ignored pixels of a one-hot target
+    wants: str | None = None  # what must be said when it is made; else it takes probabilities
+
+
+def feeds_on(loss: nn.Module) -> str:
+    """What a loss is fed: "logits", "values" or "features".
+
+    A loss of the caller's may say so in an attribute `feeds_on`; one that says nothing and is not
+    known is tried on a small label map.
+
+    Example:
+        >>> feeds_on(torch.nn.BCEWithLogitsLoss()), feeds_on(torch.nn.MSELoss())
+        ('logits', 'values')
+    """
+    declared = getattr(loss, "feeds_on", None)
+    if declared is not None:
+        return str(declared)
+    name = type(loss).__name__
+    if _is_ours(loss):
+        return CATALOGUED[name]
+    if name in _OF_VALUES:
+        return "values"
+    is_known = _package(loss) == "monai" or _known_form(loss) is not None
+    return "logits" if is_known or _accepts_labels(loss) else "values"
+
+
+def takes_logits(loss: nn.Module) -> bool:
+    """Whether a loss is fed logits; torch's regression losses and ours of values are not."""
+    return feeds_on(loss) == "logits"
+
+
+def target_form(loss: nn.Module) -> str:
+    """The form in which a loss wants its target, one of `TARGET_FORMS`.
+
+    A loss of the caller's may say so in an attribute `target_form`.
+
+    Example:
+        >>> target_form(torch.nn.CrossEntropyLoss()), target_form(torch.nn.BCEWithLogitsLoss())
+        ('indices', 'binary')
+    """
+    if _is_ours(loss):
+        return "indices"
+    if hasattr(loss, "feeds_on"):  # a loss of the caller's that says so
+        form = str(getattr(loss, "target_form", "indices"))
+        check_choice("target_form", form, TARGET_FORMS)
+        return form
+    return _known_form(loss) or "indices"
+
+
+def apply_loss(loss: nn.Module, logits: Tensor, label: Tensor, **call_options: Any) -> Any:
+    """The value of any loss, ours or another library's, of logits and a label map.
+
+    Labels outside the classes are refused on the CPU, and give NaN elsewhere, unless they are the
+    loss's own `ignore_index`. Where a softmax over two classes meets one logit z, it is fed [0, z];
+    where a loss of one logit meets two channels, z_1 - z_0: the same models, exactly.
+
+    Args:
+        loss: of logits; or of values, which is fed the logits as its prediction.
+        logits: (B, C, *spatial); C = 1 is binary.
+        label: class indices (B, *spatial) or (B, 1, *spatial), or one number for each class,
+            (B, C, *spatial).
+        call_options: `mask`, `pixel_weight`, `class_count`, `return_parts`; refused where the loss
+            has no such option.
+
+    Example:
+        >>> logits, label = torch.zeros(1, 1, 2, 2), torch.tensor([[[0, 1], [0, 0]]])
+        >>> apply_loss(torch.nn.BCEWithLogitsLoss(), logits, label)
+        tensor(0.6931)
+        >>> apply_loss(torch.nn.CrossEntropyLoss(), logits, label)
+        tensor(0.6931)
+    """
+    return feed(loss, intake_of(loss), logits, label, call_options)
+
+
+def intake_of(loss: nn.Module) -> Intake:
+    """How a loss is fed, found out once; refuses a loss that label maps can't be fed to."""
+    if not isinstance(loss, nn.Module):
+        raise TypeError(f"Expected a loss to be a torch.nn.Module, got {loss!r}.")
+    intake = look_at(loss)
+    if intake.feeds_on == "features":
+        raise ValueError(f"Expected a loss of logits or values, got {intake.name}, of features.")
+    if intake.wants is not None:
+        raise ValueError(
+            f"Expected {intake.wants}: as it is, {intake.name} takes logits for probabilities."
+        )
+    return intake
+
+
+def look_at(loss: nn.Module) -> Intake:
+    """The same without a refusal."""
+    name = type(loss).__name__
+    package = _package(loss)
+    form = target_form(loss)
+    ignore_index = getattr(_wrapped(loss) or loss, "ignore_index", None)
+    is_ours = _is_ours(loss)
+    return Intake(
+        name,
+        feeds_on(loss),
+        form,
+        takes=_options_of(loss),
+        is_ours=is_ours,
+        is_sigmoid=_is_sigmoid(loss),
+        is_one_logit=(
+            getattr(loss, "mode", "") == "binary"
+            or name == "LovaszHingeLoss"
+            or (form == "binary" and hasattr(loss, "feeds_on"))
+        ),
+        takes_shares=package == "torch" and name == "CrossEntropyLoss",
+        takes_log_probability=package == "torch" and name == "NLLLoss",
+        ignore_index=ignore_index if isinstance(ignore_index, int) else None,
+        ignored_share=0.0 if package == "monai" or ignore_index is None else float(ignore_index),
+        wants=None if is_ours else _missing_option(loss),
+    )
+
+
+def feed(
+    loss: nn.Module, intake: Intake, logits: Tensor, label: Tensor, options: Mapping[str, Any]
+) -> Any:
+    """The value of the loss; see `apply_loss`."""
+    given = {n: value for n, value in options.items() if value is not None and value is not False}
+    for name in given:
+        if name not in intake.takes:
+            raise TypeError(
+                f"Expected no `{name}` with {intake.name}, which has no such option, got one."
+            )
+    if intake.is_ours and intake.feeds_on == "logits":
+        return loss(logits, label, **given)
+    check_floating("logits", logits)
+    check_tensor("target", label)
+    if logits.dim() < 2 or logits.shape[1] == 0:
+        raise ValueError(
+            f"Expected `logits` of the shape (B, C, *spatial), got {tuple(logits.shape)}."
+        )
+    logits = widen_half(logits)  # other libraries' sums overflow
+    is_of_each_class = label.shape == logits.shape and logits.shape[1] > 1
+    if intake.feeds_on == "values" and label.is_floating_point():
+        if label.shape == logits.shape:
+            return loss(logits, label.to(logits.dtype), **given)
+        is_of_each_class = False
+    logits, label, is_of_each_class = _in_channels(intake, logits, label, is_of_each_class)
+    if is_of_each_class:
+        target, is_broken = _from_shares(intake, label.to(logits.dtype))
+    else:
+        target, is_broken = _from_label(intake, logits, label)
+    value = loss(logits, target, **given)
+    return value if is_broken is None else torch.where(is_broken, torch.nan, value)
+
+
+def _in_channels(
+    intake: Intake, logits: Tensor, label: Tensor, is_of_each_class: bool
+) -> tuple[Tensor, Tensor, bool]:
+    """The same model in as many channels as the loss knows what to do with."""
+    n_channels = logits.shape[1]
+    if intake.takes_log_probability and n_channels > 1:
+        return logits.log_softmax(1), label, is_of_each_class
+    if intake.is_one_logit and n_channels > 1:
+        if n_channels > 2:
+            raise ValueError(
+                f"Expected logits of one or two channels for {intake.name}, which is binary, "
+                f"got {n_channels}."
+            )
+        label = label[:, 1:] if is_of_each_class else label
+        return logits[:, 1:] - logits[:, :1], label, False
+    is_softmax = not (intake.is_sigmoid or intake.is_one_logit or intake.form == "binary")
+    if n_channels == 1 and is_softmax and intake.feeds_on == "logits":
+        logits = torch.cat([torch.zeros_like(logits), logits], 1)
+        if intake.takes_log_probability:
+            logits = logits.log_softmax(1)
+    return logits, label, is_of_each_class
+
+
+def _from_shares(intake: Intake, share: Tensor) -> tuple[Tensor, Tensor | None]:
+    """A target with one number for each class, as the loss wants it, and where it can't be."""
+    if intake.form in ("one-hot", "binary") or intake.takes_shares or intake.feeds_on == "values":
+        return share, None
+    highest, index = share.max(1)
+    is_hard = (highest == 1) & (share.sum(1) == 1)
+    broken: Tensor | None = ~is_hard.all()
+    if values_are_readable(is_hard):
+        if not bool(is_hard.all()):
+            raise ValueError(
+                f"Expected `target` to hold one class for each pixel, got probabilities, which "
+                f"{intake.name} does not take; use their argmax, or another loss."
+            )
+        broken = None
+    return (index.unsqueeze(1) if intake.form == "channel" else index), broken
+
+
+def _from_label(intake: Intake, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor | None]:
+    """A label map as the loss wants it, and whether it holds what is no class."""
+    n_channels = logits.shape[1]
+    n_classes = max(n_channels, 2)
+    label = without_channel("target", label, logits[:, 0], shown=logits)
+    form = "binary" if intake.is_sigmoid and n_channels == 1 else intake.form
+    if intake.feeds_on == "values":
+        form = "one-hot" if n_channels > 1 else "binary"
+    is_soft = label.is_floating_point() and n_classes == 2 and form in ("one-hot", "binary")
+    is_legal = (label >= 0) & (label <= n_classes - 1)
+    if label.is_floating_point() and not is_soft:
+        is_legal = is_legal & (label == label.round())
+    is_ignored = None if intake.ignore_index is None else label == intake.ignore_index
+    if is_ignored is not None:
+        is_legal = is_legal | is_ignored
+    broken: Tensor | None = ~is_legal.all()
+    if values_are_readable(is_legal):
+        if not bool(is_legal.all()):
+            raise ValueError(_of_no_class(intake, n_classes, label[~is_legal][0].item()))
+        broken = None
+    else:
+        label = torch.where(is_legal, label, 0)
+    if form == "indices":
+        return label.long(), broken
+    if form == "channel":
+        return label.long().unsqueeze(1), broken
+    if form == "binary" and n_channels == 1:
+        return label.to(logits.dtype).unsqueeze(1), broken
+    if is_soft:
+        share = torch.stack([1 - label, label], 1)
+    else:
+        number = torch.arange(n_classes, device=label.device)
+        share = label.unsqueeze(1) == number.view((1, -1) + (1,) * (label.dim() - 1))
+    share = share.to(logits.dtype)
+    if is_ignored is not None:
+        share = torch.where(is_ignored.unsqueeze(1), intake.ignored_share, share)
+    return share, broken
+
+
+def _of_no_class(intake: Intake, n_classes: int, found: float) -> str:
+    if intake.ignore_index is None:
+        told = f"{intake.name} has no `ignore_index`"
+    else:
+        told = f"the `ignore_index` of {intake.name} is {intake.ignore_index}"
+    return (
+        f"Expected labels from 0 to {n_classes - 1} for {intake.name}, got {found:g}: {told}, so "
+        "such pixels would count as a class; use a loss that can leave them out."
+    )
+
+
+def _package(loss: nn.Module) -> str:
+    return type(loss).__module__.split(".")[0]
+
+
+def _is_ours(loss: nn.Module) -> bool:
+    return _package(loss) == "dense_imb" and type(loss).__name__ in CATALOGUED
+
+
+def _known_form(loss: nn.Module) -> str | None:
+    """The form that a known library's loss wants; None of a loss that is not known."""
+    name, package = type(loss).__name__, _package(loss)
+    if package == "monai":
+        inner = _wrapped(loss)
+        if inner is not None:
+            form = target_form(inner)
+            return "channel" if form == "indices" else form
+        if _has(loss, "to_onehot_y"):
+            return "channel"
+        return "binary" if _is_sigmoid(loss) else "one-hot"
+    # segmentation-models-pytorch says `mode`
+    mode = getattr(loss, "mode", "")
+    if mode in ("binary", "multilabel") or "BCEWithLogits" in name:
+        return "binary"
+    if package == "kornia" and name == "BinaryFocalLossWithLogits":
+        return "binary"
+    is_torchs = package == "torch" and name in ("CrossEntropyLoss", "NLLLoss")
+    is_of_indices = mode == "multiclass" or name == "LovaszHingeLoss"
+    return "indices" if is_torchs or is_of_indices else None
+
+
+def _wrapped(loss: nn.Module) -> nn.Module | None:
+    """The loss inside one of MONAI's wrappers, of outputs at several depths say."""
+    inner = getattr(loss, "loss", None) if _package(loss) == "monai" else None
+    return inner if isinstance(inner, nn.Module) else None
+
+
+def _is_sigmoid(loss: nn.Module) -> bool:
+    """Whether a loss of MONAI takes a sigmoid of each channel; others' forms say so."""
+    if _package(loss) != "monai":
+        return False
+    if _has(loss, "sigmoid"):
+        return True
+    is_focal = any(hasattr(module, "use_softmax") for module in loss.modules())
+    return is_focal and not (_has(loss, "use_softmax") or _has(loss, "softmax"))
+
+
+def _missing_option(loss: nn.Module) -> str | None:
+    """What a loss that takes probabilities has to be told, if it does."""
+    if _package(loss) == "torch" and type(loss).__name__ == "BCELoss":
+        return "BCEWithLogitsLoss in place of BCELoss"
+    if getattr(loss, "from_logits", True) is False:
+        return f"from_logits=True of {type(loss).__name__}"
+    if _package(loss) != "monai" or not any(hasattr(m, "other_act") for m in loss.modules()):
+        return None
+    if any(_has(loss, name) for name in ("sigmoid", "softmax", "other_act")):
+        return None
+    return f"sigmoid=True or softmax=True of {type(loss).__name__}"
+
+
+def _has(loss: nn.Module, name: str) -> bool:
+    """Whether an option is on in a loss, or in one that it is made of."""
+    return any(bool(getattr(module, name, False)) for module in loss.modules())
+
+
+def _options_of(loss: nn.Module) -> tuple[str, ...]:
+    parameters = inspect.signature(type(loss).forward).parameters
+    if any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return _CALL_OPTIONS
+    return tuple(name for name in _CALL_OPTIONS if name in parameters)
+
+
+def _accepts_labels(loss: nn.Module) -> bool:
+    """Whether the loss takes logits and class indices.
+
+    A loss of values cannot broadcast the example's logits and labels against each other.
+    """
+    loss = copy.deepcopy(loss)  # a call may leave a trace
+    logits, label = torch.zeros(3, 2, 4, 5), torch.zeros(3, 4, 5, dtype=torch.long)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        try:
+            loss(logits, label)
+        except Exception:  # whatever a loss may answer
+            return False
+    return True
