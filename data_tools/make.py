@@ -2,6 +2,8 @@
 
     python data_tools/make.py tof --train 20000 --validation 2000 --test 2000 --pattern arc
     python data_tools/make.py tof --train 20000 --signal 30 --noise 200
+    python data_tools/make.py kinds --pattern arc ring line cross --frequency 60 25 10 5 \
+        --patterns-per-event 1 3 --signal 60 --noise 200     (four classes, two of them rare)
 
 Writes tof/train.h5, tof/validation.h5 and tof/test.h5, clean and filled, to be degraded while
 training; with --signal or --noise also degraded versions of the same events, train_noisy.h5 and
@@ -35,12 +37,25 @@ def make_parser() -> Parser:
         default=["arc"],
         help="arc, cross, line, v, parabola, ring, hemisphere, torch; several are drawn alike",
     )
+    parser.add_argument(
+        "--frequency",
+        type=float,
+        nargs="+",
+        default=[],
+        help="how often each of several patterns is drawn, in any unit: 60 25 10 5",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the random numbers")
     parser.add_argument("--width", type=int, default=88, help="of the frame, in pixels")
     parser.add_argument("--height", type=int, default=128, help="of the frame, in pixels")
     parser.add_argument("--time-steps", type=int, default=1000, help="times run from 1 to this")
     parser.add_argument("--photons", type=int, default=1500, help="of each pattern")
-    parser.add_argument("--patterns-per-event", type=int, default=1, help="in each event")
+    parser.add_argument(
+        "--patterns-per-event",
+        type=int,
+        nargs="+",
+        default=[1],
+        help="in each event: a number, or the ends of a range",
+    )
     parser.add_argument("--signal", type=int | None, help="signal hits of degraded events")
     parser.add_argument("--noise", type=int, default=0, help="noise hits of degraded events")
     parser.add_argument("--overwrite", action="store_true", help="make all files again")
@@ -50,20 +65,30 @@ def make_parser() -> Parser:
 def run(options: Namespace) -> None:
     from dense_imb._files import write_whole
     from dense_imb.data.simulated import write_simulated
-    from dense_imb.hits import PATTERNS, Degradation, Geometry, HitsFile
-    from dense_imb.losses._checks import check_at_least, check_choice
+    from dense_imb.hits import Degradation, Geometry, HitsFile, simulate
+    from dense_imb.losses._checks import check_at_least
 
     geometry = Geometry(options.width, options.height, options.time_steps)
     versions: dict[str, Degradation | None] = {"": None}
     if options.signal is not None or options.noise:
         versions["_noisy"] = Degradation(signal=options.signal, noise=options.noise)
-    for name in options.pattern:
-        check_choice("pattern", name, PATTERNS)
+    if len(options.patterns_per_event) > 2:
+        raise ValueError(
+            "Expected --patterns-per-event with a number, or the two ends of a range, got "
+            f"{' '.join(map(str, options.patterns_per_event))}."
+        )
+    low, high = options.patterns_per_event[0], options.patterns_per_event[-1]
+    frequency = options.frequency or None
+    # what can't be drawn is refused before anything is written
+    simulate(options.pattern, 0, 0, patterns_per_event=(low, high), frequency=frequency)
     for name in PARTS:
         check_at_least(name, options[name], 0)
     check_at_least("photons", options.photons, 1)
     folder = Path(options.folder)
     settings = {k: v for k, v in vars(options).items() if k not in ("folder", "overwrite")}
+    # as recipes were written before there were ranges and frequencies
+    settings["patterns_per_event"] = low if low == high else [low, high]
+    settings["frequency"] = frequency
     recipe = folder / "recipe.json"
     if recipe.exists() and not options.overwrite:
         old = json.loads(recipe.read_text())
@@ -101,7 +126,8 @@ def run(options: Namespace) -> None:
                 seed=options.seed,
                 geometry=geometry,
                 first_event=first_event,
-                patterns_per_event=options.patterns_per_event,
+                patterns_per_event=(low, high),
+                frequency=frequency,
                 n_photons=options.photons,
                 degradation=degradation,
                 on_shortage=lambda told: print(f"make.py: note: {told}", file=sys.stderr),

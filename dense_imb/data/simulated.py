@@ -22,7 +22,8 @@ def write_simulated(
     seed: int,
     geometry: Geometry | None = None,
     first_event: int = 0,
-    patterns_per_event: int = 1,
+    patterns_per_event: int | tuple[int, int] = 1,
+    frequency: Sequence[float] | None = None,
     n_photons: int = 1500,
     degradation: Degradation | None = None,
     overwrite: bool = False,
@@ -36,7 +37,8 @@ def write_simulated(
     Args:
         path: the hits file.
         n_events: events to make.
-        pattern, seed, geometry, first_event, patterns_per_event, n_photons: as of `simulate`.
+        pattern, seed, geometry, first_event, patterns_per_event, frequency, n_photons: as of
+            `simulate`.
         degradation: what happens to the clean events, nothing by default.
         overwrite: replace a file that exists.
         progress: show a bar.
@@ -58,6 +60,7 @@ def write_simulated(
                 geometry,
                 first_event=first,
                 patterns_per_event=patterns_per_event,
+                frequency=frequency,
                 n_photons=n_photons,
             )
             if degradation is not None:

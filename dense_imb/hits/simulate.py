@@ -177,6 +177,7 @@ def simulate(
     *,
     first_event: int = 0,
     patterns_per_event: int | tuple[int, int] = 1,
+    frequency: Sequence[float] | None = None,
     n_photons: int = 1500,
     blur_xy: float = 0.5,
     blur_t: float | None = None,
@@ -191,6 +192,7 @@ def simulate(
         geometry: the frame, 88 x 128 x 1000 by default.
         first_event: number of the first event.
         patterns_per_event: a number, or a range (both ends included).
+        frequency: how often each of several patterns is drawn, in any unit; all alike by default.
         n_photons: photons of each pattern.
         blur_xy: standard deviation of x and y in pixels.
         blur_t: standard deviation of t in time steps, 0.8 % of T by default.
@@ -198,6 +200,9 @@ def simulate(
         >>> events = simulate(["arc", "ring"], 3, seed=1, patterns_per_event=(1, 4))
         >>> len(events), sorted(set(events.label.tolist()))
         (3, [1, 2])
+        >>> rare = simulate(["arc", "ring"], 1000, seed=1, frequency=[95, 5], n_photons=1)
+        >>> int((rare.label == 2).sum())
+        45
     """
     names = [pattern] if isinstance(pattern, str) else list(pattern)
     for name in names:
@@ -213,6 +218,7 @@ def simulate(
             "Expected at least one `pattern` and `patterns_per_event` of at least 1, "
             f"got {pattern!r} and {patterns_per_event!r}."
         )
+    up_to = None if frequency is None else _share_up_to(frequency, names)
     check_at_least("n_events", n_events, 0)
     check_at_least("n_photons", n_photons, 1)
     blur_t = 0.008 * geometry.time_steps if blur_t is None else blur_t
@@ -233,7 +239,12 @@ def simulate(
         of_pattern = np.concatenate([*np.moveaxis(numbers, 2, 0)])[..., None]  # (12, size, 1)
         photon = draws.uniform(purpose + _PHOTON, n_photons).reshape(4, size, n_photons)
         normal = normal_quantile(draws.uniform(purpose + _BLUR, n_photons)[:3])
-        label = 1 + between(of_pattern[11, :, 0], 0, len(names) - 1)
+        number = of_pattern[11, :, 0]
+        label = 1 + (
+            between(number, 0, len(names) - 1)
+            if up_to is None
+            else np.searchsorted(up_to, number, side="right")
+        )
         place = np.empty((3, size, n_photons))
         for kind, name in enumerate(names):
             of_kind = label == 1 + kind
@@ -256,3 +267,15 @@ def simulate(
     types = {"x": np.uint16, "y": np.uint16, "t": np.uint16, "label": np.uint8}
     joined = {n: np.concatenate([*c, np.empty(0, types[n])]) for n, c in columns.items()}
     return Events(geometry, offset, joined["x"], joined["y"], joined["t"], joined["label"])
+
+
+def _share_up_to(frequency: Sequence[float], names: Sequence[str]) -> Floats:
+    """The share of the patterns before each border between two kinds."""
+    shares = np.asarray(frequency, np.float64)
+    is_fit = shares.shape == (len(names),) and bool(np.isfinite(shares).all())
+    if not (is_fit and shares.min() >= 0 and shares.sum() > 0):
+        raise ValueError(
+            f"Expected `frequency` with one number of at least 0 for each of {', '.join(names)}, "
+            f"and not only zeros, got {list(frequency)}."
+        )
+    return np.asarray(np.cumsum(shares)[:-1] / shares.sum())

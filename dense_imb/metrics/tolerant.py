@@ -123,7 +123,7 @@ class TolerantF1(StreamingCounts):
         # a margin around the image, so that no step from a pixel ends in the next row
         margin = torch.nn.functional.pad(
             score.masked_fill(~valid, -torch.inf), pad, value=-torch.inf
-        )
+        ).contiguous()
         true_pixel = torch.nn.functional.pad(is_true, pad).flatten().nonzero()[:, 0]
         flat, is_near = margin.flatten(), torch.zeros_like(margin, dtype=torch.bool).flatten()
         best = flat[true_pixel]

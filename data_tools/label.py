@@ -1,0 +1,80 @@
+"""How do hits become images with masks, for a segmentation into kinds of hits?
+
+    python data_tools/make.py kinds --pattern arc ring line cross --frequency 60 25 10 5 \\
+        --patterns-per-event 1 3 --signal 60 --noise 200 --train 2000
+    python data_tools/label.py train.h5 kinds/train_noisy.h5 --kinds arc ring line cross
+    python data_tools/label.py photons.h5 converted.h5 --noise-is-background
+
+Writes HDF5 with `image` (N, C, H, W), the channels that our networks take, and `mask` (N, H, W):
+0 empty, 1 noise, 2 and up the kinds of signal. A pixel has the class of the hit that it shows.
+Several hits files become one.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Literal
+
+from jsonargparse import Namespace
+
+from dense_imb.cli._parser import Parser
+from dense_imb.cli._script import run_script, script_parser
+
+
+def make_parser() -> Parser:
+    parser = script_parser(__doc__)
+    parser.add_argument("target", type=str, help="the file to write, .h5")
+    parser.add_argument("files", type=str, nargs="+", help="hits files with labels, in this order")
+    parser.add_argument(
+        "--kinds", type=str, nargs="+", default=[], help="names of the labels 1, 2 and so on"
+    )
+    parser.add_argument(
+        "--noise-is-background",
+        action="store_true",
+        help="class 0 is empty or noise, 1 and up are the kinds",
+    )
+    parser.add_argument(
+        "--channels",
+        type=Literal["gapped", "hit", "fourier"],
+        nargs="+",
+        default=["gapped", "hit", "fourier"],
+        help="of the image: time, 1 at a hit, sin and cos of the time (six)",
+    )
+    parser.add_argument(
+        "--rule",
+        type=Literal["largest", "smallest"],
+        default="largest",
+        help="the time of the hit that a shared pixel shows",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
+    return parser
+
+
+def run(options: Namespace) -> None:
+    from dense_imb.data.labelled_frames import write_labelled_frames
+    from dense_imb.hits import open_hits
+
+    with open_hits(options.files, in_memory=False) as hits:
+        made = write_labelled_frames(
+            hits,
+            options.target,
+            kinds=options.kinds or None,
+            noise_is_background=options.noise_is_background,
+            channels=options.channels,
+            rule=options.rule,
+            overwrite=options.overwrite,
+        )
+        print(f"{options.target}: {made.n_frames} frames; {made.n_hidden} of {hits.n_hits} hits "
+              f"are hidden by others, {made.n_hidden_signal} of them signal")  # fmt: skip
+    total = max(sum(made.pixels), 1)
+    for k, (name, pixels) in enumerate(zip(made.classes, made.pixels, strict=True)):
+        print(f"{k:4}  {name:16} {pixels:14,} pixels  {100 * pixels / total:8.4f} %")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run_script("label.py", make_parser(), run, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
