@@ -44,7 +44,7 @@ def range_loss(
 
     Args:
         features: (N, D), or embeddings of pixels, (B, D, *spatial); floating point.
-        label: (N,), or (B, *spatial) or (B, 1, *spatial), bool or integer.
+        label: (N,), or (B, *spatial) or (B, 1, *spatial), bool, integer or whole floats.
         k: how many of the largest distances of a class enter their harmonic mean.
         margin: squared distance from which two centres are far enough apart.
         intra_weight, inter_weight: weights of the two terms.
@@ -81,7 +81,7 @@ def _flat(
 ) -> tuple[Tensor, Tensor]:
     """The features that count, (n, D), and their labels."""
     check_floating("features", features)
-    check_integral("label", label)
+    check_tensor("label", label)
     if features.dim() < 2:
         raise ValueError(
             "Expected `features` of the shape (N, D) or (B, D, *spatial), "
@@ -96,7 +96,20 @@ def _flat(
     is_used = torch.ones_like(flat[0], dtype=torch.bool) if mask is None else flat[1]
     if ignore_index is not None:
         is_used = is_used & (flat[0] != ignore_index)
-    return features.movedim(1, -1).flatten(0, -2)[is_used], flat[0][is_used]
+    return features.movedim(1, -1).flatten(0, -2)[is_used], _whole(flat[0][is_used])
+
+
+def _whole(label: Tensor) -> Tensor:
+    """Labels of any type as integers: MONAI's are whole floats."""
+    if not label.is_floating_point():
+        check_integral("label", label)
+        return label
+    is_broken = (label != label.round()) | label.isinf()  # True for NaN
+    if bool(is_broken.any()):
+        raise ValueError(
+            f"Expected `label` to hold class indices, got {float(label[is_broken][0])}."
+        )
+    return label.long()
 
 
 def _without_channel(name: str, value: Tensor, pixels: tuple[int, ...]) -> Tensor:

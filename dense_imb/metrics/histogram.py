@@ -81,7 +81,7 @@ class ScoreHistogram(StreamingCounts):
                 f"Expected `is_signal` to be bool, got {is_signal.dtype}; pass label > 0."
             )
         is_signal = is_signal.to(values.device)
-        bins = torch.bucketize(values, self._edges.to(values.device), right=True)
+        bins = torch.bucketize(values.contiguous(), self._edges.to(values.device), right=True)
         counted = torch.bincount(
             (bins + self.n_bins * is_signal).reshape(-1), minlength=2 * self.n_bins
         )

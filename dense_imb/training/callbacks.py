@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import warnings
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from tqdm.auto import tqdm
@@ -14,17 +15,42 @@ from dense_imb.training.loop import Callback, Loop
 
 Action = Literal["warn", "stop", "roll-back"]
 ACTIONS = ("warn", "stop", "roll-back")
-_CHANCE = "ranks no better than chance"
-_DEAD = "gets no gradient from its loss"
-_BLANK = "is blank at its natural threshold"
-_LIT = "lights everything"
+Collapse = Literal["dead", "chance", "blank", "lit"]
+HOPELESS = ("dead", "chance")  # what to stop for; blank and lit may still rank well
 _BALANCE = "use a balanced loss (balance={}), the loss on lit pixels only, or a lower learning rate"
 _OTHER = "take a loss of one channel, CrossEntropyLoss of ours or torch.nn:BCEWithLogitsLoss, say"
-_THRESHOLD = "choose the threshold from validation data (the run does), or balance the loss"
+_THRESHOLD = "harmless where the threshold is chosen on validation data, as this run does; else balance the loss"
+_TOLD: dict[Collapse, tuple[str, str]] = {
+    "dead": ("gets no gradient from its loss", _OTHER),
+    "chance": ("ranks no better than chance", _BALANCE),
+    "blank": ("is blank at its natural threshold", _THRESHOLD),
+    "lit": ("lights everything", _BALANCE),
+}
 
 
 class CollapseWarning(UserWarning):
     """The network went blank."""
+
+
+def judged(
+    scores: Mapping[str, float], *, least_recall: float = 0.01, least_auc: float = 0.55
+) -> Collapse | None:
+    """Say how a network has collapsed, None where it has not; `CollapseAlarm` explains the kinds.
+
+    Example:
+        >>> judged({"auc": 0.9, "recall_at_half": 0.0, "lit_at_half": 0.0})
+        'blank'
+    """
+    pulls = [value for name, value in scores.items() if name.startswith("gradient_share_")]
+    if pulls and all(math.isnan(value) for value in pulls):
+        return "dead"
+    if not scores.get("auc", math.nan) >= least_auc:
+        return "chance"
+    if scores.get("recall_at_half", math.nan) < least_recall:
+        return "blank"
+    if scores.get("lit_at_half", math.nan) > 1 - least_recall:
+        return "lit"
+    return None
 
 
 class CollapseAlarm(Callback):
@@ -64,38 +90,27 @@ class CollapseAlarm(Callback):
 
     def on_validation(self, loop: Loop, scores: dict[str, float]) -> None:
         memory = loop.state.memory.setdefault("collapse", {"bad": 0, "told": ""})
-        kind, cure = self._judged(scores)
+        kind = judged(scores, least_recall=self.least_recall, least_auc=self.least_auc)
         memory["bad"] = memory["bad"] + 1 if kind else 0
-        if not kind:
+        if kind is None:
             memory["told"] = ""
+            return
         # the first validation is not judged: a network may begin like this
         if memory["bad"] < self.patience or not loop.state.history:
             return
+        what, cure = _TOLD[kind]
         values = ", ".join(f"{n} {scores[n]:.4f}" for n in ("recall_at_half", "auc") if n in scores)
-        if memory["told"] != kind and loop.is_main:
-            told = f"step {loop.state.step}: the network {kind} ({values}); {cure}."
+        if memory["told"] != what and loop.is_main:
+            told = f"step {loop.state.step}: the network {what} ({values}); {cure}."
             warnings.warn(told, CollapseWarning, stacklevel=2)
-        memory["told"] = kind
-        if kind not in (_CHANCE, _DEAD):
+        memory["told"] = what
+        if kind not in HOPELESS:
             return
         if self.action == "stop":
-            loop.state.stop = f"collapsed: the network {kind} ({values})"
+            loop.state.stop = f"collapsed: the network {what} ({values})"
         elif self.action == "roll-back" and loop.state.best_step >= 0:
             loop.state.roll_back = True
             memory["bad"] = 0
-
-    def _judged(self, scores: dict[str, float]) -> tuple[str, str]:
-        """What is wrong and what cures it; two empty strings where nothing is."""
-        pulls = [value for name, value in scores.items() if name.startswith("gradient_share_")]
-        if pulls and all(math.isnan(value) for value in pulls):
-            return _DEAD, _OTHER
-        if not scores.get("auc", math.nan) >= self.least_auc:
-            return _CHANCE, _BALANCE
-        if scores.get("recall_at_half", math.nan) < self.least_recall:
-            return _BLANK, _THRESHOLD
-        if scores.get("lit_at_half", math.nan) > 1 - self.least_recall:
-            return _LIT, _BALANCE
-        return "", ""
 
 
 class EarlyStopping(Callback):

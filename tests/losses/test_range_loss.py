@@ -72,6 +72,7 @@ def test_pixels_are_flattened():
     expected = range_loss(features.movedim(1, -1).reshape(-1, 8), label.flatten())
     torch.testing.assert_close(range_loss(features, label), expected)
     torch.testing.assert_close(range_loss(features, label.unsqueeze(1)), expected)
+    torch.testing.assert_close(range_loss(features, label.unsqueeze(1).float()), expected)  # MONAI
 
 
 def test_a_full_frame_stays_small():
@@ -162,7 +163,8 @@ def test_half_precision_is_computed_in_single():
     ("call", "sentence"),
     [
         (lambda f, y: range_loss(f, y[:3]), r"`label` of the shape \(20,\), got \(3,\)"),
-        (lambda f, y: range_loss(f, y.float()), "`label` to be bool or integer"),
+        (lambda f, y: range_loss(f, y + 0.5), "`label` to hold class indices, got 0.5"),
+        (lambda f, y: range_loss(f, y + 0j), "`label` to be bool or integer"),
         (lambda f, y: range_loss(f.long(), y), "`features` to be floating point"),
         (lambda f, y: range_loss(f[0], y), r"`features` of the shape \(N, D\)"),
         (lambda f, y: range_loss(f, y, k=0), "`k` to be a number of at least 1, got 0"),

@@ -1,0 +1,43 @@
+"""For MONAI's engines: event handlers, and our scores as MONAI metrics.
+
+    evaluator = SupervisedEvaluator(
+        ...,
+        key_val_metric={
+            "val_ap": IgniteMetricHandler(
+                PixelAveragePrecision(), output_transform=from_engine(["pred", "label"])
+            )
+        },
+        val_handlers=[CollapseHandler("stop", trainer=trainer), OperatingPointHandler(0.97)],
+    )
+
+Our losses need none of this: they go into any engine as `loss_function`. Handlers read the logits
+as the network gives them, before the engine's postprocessing. All of them count in streams of
+constant memory, exact over processes.
+"""
+
+try:
+    import ignite  # noqa: F401
+    import monai  # noqa: F401
+except ImportError as why:
+    raise ImportError(
+        f"dense_imb.integrations.monai needs MONAI and pytorch-ignite, and {why.name} is missing: "
+        'pip install "dense-imb[monai]".'
+    ) from why
+
+from dense_imb.integrations.monai.handlers import (
+    CollapseHandler,
+    GradientShareHandler,
+    OperatingPointHandler,
+    ProgressHandler,
+)
+from dense_imb.integrations.monai.metrics import PixelAveragePrecision, PixelDice, PixelIoU
+
+__all__ = [
+    "CollapseHandler",
+    "GradientShareHandler",
+    "OperatingPointHandler",
+    "PixelAveragePrecision",
+    "PixelDice",
+    "PixelIoU",
+    "ProgressHandler",
+]

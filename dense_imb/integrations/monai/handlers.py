@@ -1,0 +1,328 @@
+"""Event handlers in MONAI's style: `attach(engine)`, or a list of them when the engine is made."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import torch
+from ignite.engine import Engine, Events
+from monai.engines.utils import IterationEvents
+from monai.utils.enums import CommonKeys
+from torch import Tensor
+
+from dense_imb.losses import BiasCompensatedLoss
+from dense_imb.losses._checks import check_at_least, check_choice
+from dense_imb.losses._target import pixel_target
+from dense_imb.metrics import OperatingPoint, ScoreHistogram
+from dense_imb.training.callbacks import HOPELESS, Collapse, CollapseWarning, judged
+
+Action = Literal["warn", "stop"]
+Partition = Callable[[Tensor, Tensor], Tensor]
+
+_BALANCE = "use a balanced loss (balance=Balance()), or a lower learning rate"
+_TOLD: dict[Collapse, tuple[str, str]] = {
+    "dead": (
+        "gets no gradient from its loss",
+        "take a loss made for this number of channels: softmax over one channel is always 1",
+    ),
+    "chance": ("ranks the foreground no better than chance", _BALANCE),
+    "blank": (
+        "is blank at probability 1/2",
+        "choose the threshold on validation data (OperatingPointHandler), or balance the loss",
+    ),
+    "lit": ("calls every pixel foreground", _BALANCE),
+}
+
+
+def _raw(engine: Engine) -> tuple[Tensor, Tensor]:
+    """Logits and target of a batch, of several levels of supervision the finest one."""
+    output: Any = engine.state.output
+    logits, target = output[CommonKeys.PRED], output[CommonKeys.LABEL]
+    return logits[0] if isinstance(logits, (list, tuple)) else logits, target
+
+
+class _Ranking:
+    """The histogram of the foreground's logit over an evaluator's epoch."""
+
+    def __init__(self, foreground: int | None, ignore_index: int | None) -> None:
+        self.foreground, self.ignore_index = foreground, ignore_index
+        self.histogram = ScoreHistogram(scale="logit")
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to an evaluator."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._start)
+        # before postprocessing turns logits into masks
+        engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._count)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._end)
+
+    def _start(self) -> None:
+        self.histogram = ScoreHistogram(scale="logit")
+
+    def _count(self, engine: Engine) -> None:
+        logits, target = _raw(engine)
+        pixels = pixel_target(
+            logits.detach(), target, ignore_index=self.ignore_index, soft_for=type(self).__name__
+        )
+        z = pixels.logits.movedim(1, -1)  # (B, *spatial, C)
+        label = pixels.label
+        if pixels.valid is not None:
+            z, label = z[pixels.valid], label[pixels.valid]
+        if self.foreground is None:
+            score, is_signal = z[..., 1:].logsumexp(-1) - z[..., 0], label > 0
+        else:
+            k = self.foreground
+            others = torch.cat([z[..., :k], z[..., k + 1 :]], -1)
+            score, is_signal = z[..., k] - others.logsumexp(-1), label == k
+        self.histogram.update(score, is_signal)
+
+    def _end(self, engine: Engine) -> None:
+        raise NotImplementedError
+
+
+class CollapseHandler(_Ranking):
+    """Say at once when an evaluator's network goes blank, lights everything or ranks by chance.
+
+        blank     the share of the foreground with probability above 1/2 is below `least_recall`
+        lit       the share of all pixels with probability above 1/2 is above 1 - `least_recall`
+        chance    AUC of the foreground is below `least_auc`
+        dead      the loss has no gradient (where the trainer has a `GradientShareHandler`)
+
+    Writes `auc`, `recall_at_half` and `lit_at_half` into the evaluator's metrics. "stop" ends the
+    trainer on chance and on dead only: a blank network may still rank well. Logits beyond +-20 are
+    ties, as they are among float32 probabilities.
+
+    Args:
+        action: "warn" or "stop".
+        trainer: what to stop; `set_trainer` names one that is made later.
+        foreground: the class to look at; all but class 0 by default.
+        ignore_index: label of the pixels that are left out.
+        least_recall, least_auc: see above.
+        patience: evaluations in a row that must look so; the first one is not judged.
+    """
+
+    def __init__(
+        self,
+        action: Action = "warn",
+        *,
+        trainer: Engine | None = None,
+        foreground: int | None = None,
+        ignore_index: int | None = None,
+        least_recall: float = 0.01,
+        least_auc: float = 0.55,
+        patience: int = 2,
+    ) -> None:
+        check_choice("action", action, get_args(Action))
+        check_at_least("patience", patience, 1)
+        super().__init__(foreground, ignore_index)
+        self.action, self.trainer = action, trainer
+        self.least_recall, self.least_auc, self.patience = least_recall, least_auc, patience
+        self._n_seen = self._n_bad = 0
+        self._told: Collapse | None = None
+
+    def set_trainer(self, trainer: Engine) -> None:
+        """Name the trainer to stop, where it is made after its evaluator."""
+        self.trainer = trainer
+
+    def attach(self, engine: Engine) -> None:
+        super().attach(engine)
+        engine.add_event_handler(Events.STARTED, self._check)
+
+    def _check(self) -> None:
+        if self.action == "stop" and self.trainer is None:
+            raise ValueError(
+                'Expected a `trainer` to stop with action "stop", got none; '
+                "call set_trainer(trainer)."
+            )
+
+    def _end(self, engine: Engine) -> None:
+        scores = _at_half(self.histogram.reduce_over_processes())
+        engine.state.metrics.update(scores)
+        trained = {} if self.trainer is None else self.trainer.state.metrics
+        shares = [v for name, v in trained.items() if name.startswith(_SHARE)]
+        if shares and all(value != value for value in shares):
+            scores["gradient_share_signal"] = float("nan")
+        self._n_seen += 1
+        if self.histogram.n_signal == 0:  # no foreground says nothing about the network
+            return
+        kind = judged(scores, least_recall=self.least_recall, least_auc=self.least_auc)
+        self._n_bad = self._n_bad + 1 if kind else 0
+        if kind is None:
+            self._told = None
+            return
+        if self._n_bad < self.patience or self._n_seen == 1:
+            return
+        what, cure = _TOLD[kind]
+        values = ", ".join(f"{name} {scores[name]:.4f}" for name in ("recall_at_half", "auc"))
+        said = f"epoch {engine.state.epoch}: the network {what} ({values}); {cure}."
+        if self._told != kind:
+            warnings.warn(said, CollapseWarning, stacklevel=2)
+        self._told = kind
+        if self.action == "stop" and kind in HOPELESS and self.trainer is not None:
+            self.trainer.logger.error(f"Stopped at {said}")
+            self.trainer.terminate()
+
+
+def _at_half(histogram: ScoreHistogram) -> dict[str, float]:
+    """What the alarm looks at."""
+    n_all = histogram.n_signal + histogram.n_noise
+    half = histogram.at(0.0)
+    lit = half.retention * histogram.n_signal if histogram.n_signal else 0.0
+    lit += (1 - half.removal) * histogram.n_noise if histogram.n_noise else 0.0
+    return {
+        "auc": histogram.auc(),
+        "recall_at_half": half.retention,
+        "lit_at_half": lit / n_all if n_all else float("nan"),
+    }
+
+
+class OperatingPointHandler(_Ranking):
+    """Choose the threshold of the foreground on an evaluator's data.
+
+    Writes into the evaluator's metrics, NaN where it has no foreground: `threshold` (of the
+    probability) and `threshold_logit`, the `recall`, `precision` and `f1` of what scores at least
+    that, and `average_precision`.
+
+    Args:
+        retention: recall of the foreground to keep; None for the best F1.
+        foreground: the class to look at; all but class 0 by default.
+        ignore_index: label of the pixels that are left out.
+        prefix: of the names of the metrics.
+
+    After an evaluation `point` is the `OperatingPoint`, on the scale of the logit; `point.save`
+    keeps it.
+    """
+
+    def __init__(
+        self,
+        retention: float | None = 0.97,
+        *,
+        foreground: int | None = None,
+        ignore_index: int | None = None,
+        prefix: str = "",
+    ) -> None:
+        if retention is not None and not 0 < retention <= 1:
+            raise ValueError(f"Expected `retention` above 0 and up to 1, got {retention}.")
+        super().__init__(foreground, ignore_index)
+        self.retention, self.prefix = retention, prefix
+        self.point: OperatingPoint | None = None
+
+    def _end(self, engine: Engine) -> None:
+        histogram = self.histogram.reduce_over_processes()
+        self.point = None
+        found = dict.fromkeys(("threshold", "threshold_logit", "recall", "precision", "f1"))
+        if histogram.n_signal:
+            self.point = point = _point(histogram, self.retention)
+            kept_all = point.retention + point.purity
+            found = {
+                "threshold": float(torch.tensor(point.threshold, dtype=torch.float64).sigmoid()),
+                "threshold_logit": point.threshold,
+                "recall": point.retention,
+                "precision": point.purity,
+                "f1": 2 * point.retention * point.purity / kept_all if kept_all > 0 else 0.0,
+            }
+        found["average_precision"] = histogram.average_precision()
+        for name, value in found.items():
+            engine.state.metrics[self.prefix + name] = float("nan") if value is None else value
+
+
+def _point(histogram: ScoreHistogram, retention: float | None) -> OperatingPoint:
+    if retention is not None:
+        return histogram.operating_point(retention)
+    curve = histogram.curve()
+    f1 = 2 * curve.retention * curve.purity / (curve.retention + curve.purity)
+    return histogram.at(float(curve.threshold[f1.nan_to_num(0.0).argmax()]))
+
+
+_SHARE = "gradient_share_"
+
+
+class GradientShareHandler:
+    """How much of the loss's gradient each class of pixels gets, on a batch every so often.
+
+        share_c = sum over the pixels of class c of |d loss / d logits|  /  the same of all pixels
+
+    Writes `gradient_share_0`, `gradient_share_1`, ... into the trainer's metrics and its log. A
+    foreground share near 0 foretells a blank network; NaN says that the loss has no gradient.
+    The gradients that train stay as they are.
+
+    Args:
+        every: iterations from one look to the next; the first iteration is looked at.
+        ignore_index: label of the pixels that are left out.
+        class_of: which class a pixel is of, for losses of values: `Hits()`, `ValueBins(edges)`, or
+            a function (prediction, target) -> label. By default the target says it.
+    """
+
+    def __init__(
+        self,
+        every: int = 100,
+        *,
+        ignore_index: int | None = None,
+        class_of: Partition | None = None,
+    ) -> None:
+        check_at_least("every", every, 1)
+        self.every, self.ignore_index, self.class_of = every, ignore_index, class_of
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to a trainer."""
+        # no LOSS_COMPLETED(every=...): ignite knows that of its own events only
+        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        if engine.state.iteration != 1 and engine.state.iteration % self.every:
+            return
+        output: Any = engine.state.output
+        prediction, target = _raw(engine)
+        loss = output[CommonKeys.LOSS]
+        gradient = None
+        if loss.requires_grad and prediction.requires_grad:
+            (gradient,) = torch.autograd.grad(
+                loss, prediction, retain_graph=True, allow_unused=True
+            )
+        if gradient is None:
+            gradient = torch.zeros_like(prediction)
+        shares = self._shares(gradient, prediction.detach(), target)
+        engine.state.metrics.update({f"{_SHARE}{k}": s for k, s in enumerate(shares)})
+        said = ", ".join(f"{share:.4f}" for share in shares)
+        engine.logger.info(f"Iteration {engine.state.iteration}: gradient shares {said}")
+
+    def _shares(self, gradient: Tensor, prediction: Tensor, target: Tensor) -> list[float]:
+        if self.class_of is None:
+            pixels = pixel_target(prediction, target, ignore_index=self.ignore_index)
+            label, n_classes = pixels.slot, pixels.n_classes
+            size = gradient.abs().double().sum(1)
+        else:
+            label = self.class_of(prediction, target).long()
+            n_classes = int(getattr(self.class_of, "n_classes", int(label.max()) + 1))
+            size = gradient.abs().double()
+        # one more slot or two for what is left out
+        total = torch.zeros(n_classes + 2, dtype=torch.float64, device=size.device)
+        total.index_add_(0, label.reshape(-1), size.reshape(-1))
+        of_class = total[:n_classes].cpu()
+        return (of_class / of_class.sum()).tolist()  # 0 / 0: no gradient at all
+
+
+class ProgressHandler:
+    """Tell a `BiasCompensatedLoss` which share of the epochs is done, at the start of each.
+
+    Args:
+        loss: also one inside another Module, `DeepSupervisionLoss(loss)` say.
+    """
+
+    def __init__(self, loss: torch.nn.Module) -> None:
+        self.losses = [part for part in loss.modules() if isinstance(part, BiasCompensatedLoss)]
+        if not self.losses:
+            raise TypeError(
+                f"Expected `loss` with a BiasCompensatedLoss in it, got {type(loss).__name__}; "
+                "no other loss has a progress."
+            )
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to a trainer."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        n_epochs = max(engine.state.max_epochs or 1, 1)
+        for loss in self.losses:
+            loss.set_progress(min((engine.state.epoch - 1) / n_epochs, 1.0))

@@ -1,0 +1,147 @@
+"""Our scores as MONAI metrics, for `IgniteMetricHandler` or a loop of one's own."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from typing import Any
+
+import torch
+from monai.metrics.metric import CumulativeIterationMetric, IterationMetric
+from torch import Tensor
+
+from dense_imb.losses._checks import check_floating
+from dense_imb.metrics import SegmentationScores
+
+
+class _PooledMetric(CumulativeIterationMetric):
+    """A score of each class over all pixels of all images, and its mean over the classes."""
+
+    def __init__(
+        self,
+        n_classes: int = 2,
+        *,
+        include_background: bool = False,
+        ignore_index: int | None = None,
+        is_probability: bool = False,
+    ) -> None:
+        self.include_background = include_background
+        self.is_probability = is_probability
+        self._empty = SegmentationScores(n_classes, ignore_index=ignore_index)
+        super().__init__()
+
+    def reset(self) -> None:
+        """Forget all images."""
+        super().reset()  # type: ignore[no-untyped-call]
+        self.scores = copy.deepcopy(self._empty)
+        self._total: SegmentationScores | None = None  # over all processes
+        self._low, self._high, self._is_between = math.inf, -math.inf, False
+
+    def __call__(self, y_pred: Any, y: Any = None, **options: Any) -> Any:
+        """Count a batch, (B, C, *spatial), or a list of (C, *spatial)."""
+        # not Cumulative's: that would keep every image
+        return IterationMetric.__call__(self, y_pred, y, **options)
+
+    def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **options: Any) -> Tensor:
+        if y is None:
+            raise ValueError("Expected a target `y` to score `y_pred` against, got none.")
+        self.scores.update(self._logits(y_pred), y, mask=options.get("mask"))
+        self._total = None
+        return y_pred.new_empty((len(y_pred), 0))  # a pooled score has no part for each image
+
+    def _logits(self, y_pred: Tensor) -> Tensor:
+        check_floating("y_pred", y_pred)
+        low, high = (float(bound) for bound in torch.aminmax(y_pred))
+        if not self.is_probability:
+            self._low, self._high = min(self._low, low), max(self._high, high)
+            self._is_between |= bool(((y_pred > 0) & (y_pred < 1)).any())
+            return y_pred
+        if not (low >= 0 and high <= 1):
+            raise ValueError(
+                f"Expected `y_pred` between 0 and 1 with is_probability=True, got {low:g} to "
+                f"{high:g}; leave it out for logits."
+            )
+        # 0 and 1 become infinite, and rank last and first
+        wide = y_pred.double()
+        return torch.logit(wide) if y_pred.shape[1] == 1 else wide.log()
+
+    def aggregate(self) -> Tensor:
+        """Return the mean over the classes that have a score, over all processes."""
+        known = [value for value in self._counted() if not math.isnan(value)]
+        mean = math.fsum(known) / len(known) if known else math.nan
+        return torch.tensor(mean, dtype=torch.float64)
+
+    def get_buffer(self) -> Tensor:
+        """Return the score of each class that counts, (1, n): MONAI's metric details."""
+        return torch.tensor([self._counted()], dtype=torch.float64)
+
+    def _counted(self) -> tuple[float, ...]:
+        if self._total is None:
+            if self._is_between and self._low >= 0 and self._high <= 1:
+                warnings.warn(
+                    "Every number of `y_pred` lies between 0 and 1: if they are probabilities, "
+                    f"{type(self).__name__}(is_probability=True) is right; logits were expected.",
+                    stacklevel=3,
+                )
+            self._total = copy.deepcopy(self.scores).reduce_over_processes()
+        values = self._of_classes(self._total)
+        return values if self.include_background else values[1:]
+
+    def _of_classes(self, scores: SegmentationScores) -> tuple[float, ...]:
+        raise NotImplementedError
+
+
+class PixelAveragePrecision(_PooledMetric):
+    """Mean over the classes of the average precision over all pixels of all images.
+
+    Fed with logits as the losses are, (B, C, *spatial) with C = 1 for binary ones, or a list of
+    (C, *spatial), and class indices or one-hot. Counts instead of images are kept: constant memory.
+
+    Args:
+        n_classes: number of classes; 2 for logits with one channel.
+        include_background: whether class 0 enters the mean.
+        ignore_index: label of the pixels that are left out.
+        is_probability: for what comes out of a softmax or sigmoid.
+
+    Example:
+        >>> metric = PixelAveragePrecision()
+        >>> _ = metric(torch.tensor([[[2.0, 1.0, -1.0, -3.0]]]), torch.tensor([[[1, 0, 1, 0]]]))
+        >>> round(metric.aggregate().item(), 4)
+        0.8333
+    """
+
+    def _of_classes(self, scores: SegmentationScores) -> tuple[float, ...]:
+        return scores.average_precision()
+
+
+class PixelIoU(_PooledMetric):
+    """Mean over the classes of TP / (TP + FP + FN), summed over all images first.
+
+    See `PixelAveragePrecision` for the arguments.
+
+    Example:
+        >>> metric = PixelIoU()
+        >>> _ = metric(torch.tensor([[[2.0, 1.0, -1.0, -3.0]]]), torch.tensor([[[1, 0, 1, 0]]]))
+        >>> round(metric.aggregate().item(), 4)
+        0.3333
+    """
+
+    def _of_classes(self, scores: SegmentationScores) -> tuple[float, ...]:
+        return scores.iou()
+
+
+class PixelDice(_PooledMetric):
+    """Mean over the classes of 2 TP / (2 TP + FP + FN), summed over all images first.
+
+    See `PixelAveragePrecision` for the arguments.
+
+    Example:
+        >>> metric = PixelDice()
+        >>> _ = metric(torch.tensor([[[2.0, 1.0, -1.0, -3.0]]]), torch.tensor([[[1, 0, 1, 0]]]))
+        >>> metric.aggregate().item()
+        0.5
+    """
+
+    def _of_classes(self, scores: SegmentationScores) -> tuple[float, ...]:
+        return scores.dice()
