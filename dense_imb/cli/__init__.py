@@ -8,6 +8,7 @@ from types import ModuleType
 
 from dense_imb import __version__
 from dense_imb.cli import (
+    compare,
     curves,
     demo,
     denoise,
@@ -23,6 +24,7 @@ from dense_imb.cli._script import guarded
 
 # each has `make_parser`, `run` and one line of help, `SUMMARY`
 _COMMANDS: dict[str, ModuleType] = {
+    "compare": compare,
     "curves": curves,
     "demo": demo,
     "denoise": denoise,

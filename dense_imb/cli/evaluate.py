@@ -124,7 +124,7 @@ def run(options: Namespace) -> None:
         raise ValueError(
             "Expected `--noise` beside `--signal`, got none; it degrades clean events."
         )
-    scorers = [open_run(path).scorer() for path in runs]
+    scorers: list[Scorer] = [open_run(path).scorer() for path in runs]
     if not (scorers or options.baselines or options.baseline):
         raise ValueError("Expected a RUN beside `--no-baselines`, got none.")
     test = open_hits(files)

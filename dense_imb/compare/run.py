@@ -37,7 +37,9 @@ Row = dict[str, float]
 class _Field(Protocol):
     """What contestants are trained and measured on."""
 
-    scores: tuple[str, ...]  # the first one decides
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """Names; the first one decides."""
 
     def contestants(self) -> list[Contestant]:
         """Everybody who may compete."""

@@ -99,7 +99,7 @@ class ComparisonTable(ScoreTable):
     def text(self) -> str:
         """The table to read, and the advice."""
         first = self.scores[0]
-        header = ["", *(_header(name) for name in self.scores), "gain", "p", "CPU s"]
+        header = ["", *(header(name) for name in self.scores), "gain", "p", "CPU s"]
         table = [header]
         for row in self.rows:
             cells = [_with_spread(row, name) for name in self.scores]
@@ -108,7 +108,7 @@ class ComparisonTable(ScoreTable):
         n_seeds = int(min(float(row["n_seeds"]) for row in self.rows))
         legend = (
             f"{n_seeds} seed{'s' * (n_seeds > 1)}, {self.steps} steps each; +- is the standard "
-            f"deviation over seeds; gain in {_header(first)} over plain cross-entropy, p of a "
+            f"deviation over seeds; gain in {header(first)} over plain cross-entropy, p of a "
             "paired t-test."
         )
         if n_seeds > 1 and importlib.util.find_spec("scipy") is None:
@@ -121,7 +121,7 @@ class ComparisonTable(ScoreTable):
         best = self.rows[0]
         name = str(best["loss"])
         sentences = [
-            f"Take {name}, --loss {self.losses[name]!r}: the best {_header(first)} of "
+            f"Take {name}, --loss {self.losses[name]!r}: the best {header(first)} of "
             f"{len(self.rows)} losses, {_with_spread(best, first)}."
         ]
         if name != PLAIN and not math.isnan(float(best["gain"])):
@@ -173,7 +173,8 @@ def _chance(p: str | float) -> str:
     return "" if math.isnan(float(p)) else f" (p = {float(p):.2g})"
 
 
-def _header(name: str) -> str:
+def header(name: str) -> str:
+    """What people call a score."""
     if name.startswith("removal_at_"):
         return f"removed at {name.removeprefix('removal_at_')} %"
     return _HEADERS.get(name, name.replace("_", " "))

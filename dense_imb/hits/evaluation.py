@@ -17,9 +17,10 @@ from dense_imb.hits.frames import visible
 from dense_imb.hits.masking import Progress, count, score_events
 from dense_imb.hits.noise import Measured, Profile, Uniform
 from dense_imb.hits.reader import HitsFile, HitsFiles
-from dense_imb.hits.table import Evaluation, Row
+from dense_imb.hits.table import Evaluation
 from dense_imb.losses._checks import check_at_least
 from dense_imb.metrics import HitScores, OperatingPoint, ScoreHistogram
+from dense_imb.metrics.score_table import Row
 
 Change = Callable[[Events, NDArray[np.int64], int], Events]  # events, their numbers, the epoch
 Source = HitsFile | HitsFiles | Events | Iterable[Events]

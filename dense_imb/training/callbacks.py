@@ -19,7 +19,9 @@ Collapse = Literal["dead", "chance", "blank", "lit"]
 HOPELESS = ("dead", "chance")  # what to stop for; blank and lit may still rank well
 _BALANCE = "use a balanced loss (balance={}), the loss on lit pixels only, or a lower learning rate"
 _OTHER = "take a loss of one channel, CrossEntropyLoss of ours or torch.nn:BCEWithLogitsLoss, say"
-_THRESHOLD = "harmless where the threshold is chosen on validation data, as this run does; else balance the loss"
+_THRESHOLD = (
+    "harmless if a threshold is chosen on validation data, as a run does; or balance the loss"
+)
 _TOLD: dict[Collapse, tuple[str, str]] = {
     "dead": ("gets no gradient from its loss", _OTHER),
     "chance": ("ranks no better than chance", _BALANCE),

@@ -201,7 +201,7 @@ def _rows(
         columns["threshold"] = [float(t) for t in thresholds]
         columns["f1"] = [_f1(point.purity, point.retention) for point in points]
     foreground = range(1, len(pixels))
-    rows = [
+    rows: list[Row] = [
         {"scorer": name, "class": str(k), **{key: float(v[k]) for key, v in columns.items()}}
         for k in foreground
     ]

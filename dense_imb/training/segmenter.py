@@ -73,7 +73,7 @@ class ImageReading:
         Images larger than a patch are looked at through overlapping windows, MONAI's.
         """
         if all(side <= wanted for side, wanted in zip(shown.shape[2:], self.patch, strict=True)):
-            output = network(shown).float()
+            output: Tensor = network(shown).float()
         else:
             inferers = importlib.import_module("monai.inferers")
             output = inferers.sliding_window_inference(
@@ -178,7 +178,7 @@ class Segmenter:
         images, labels = [], []
         for sample in samples.tolist():
             place = sample % len(self.train)
-            image, label = draw_patch(
+            image, classes = draw_patch(
                 self.train.image(place),
                 self.train.label(place),
                 self.reading.patch,
@@ -187,7 +187,7 @@ class Segmenter:
                 flips=self.flips,
             )
             images.append(self.reading.shown(image))
-            labels.append(label)
+            labels.append(classes)
         shown, label = torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
         has_ignored = bool((label == IGNORED).any())
         shown = shown.to(device)

@@ -1,0 +1,145 @@
+"""`dense-imb compare`: which loss to take, measured on the user's own data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jsonargparse import Namespace
+
+from dense_imb.cli._parser import Parser, one_line_warnings
+from dense_imb.config import SAVED, DataConfig, ImagesConfig, ModelConfig, TrainConfig
+
+SUMMARY = "find out which loss to take, on your own data"
+
+
+def make_parser() -> Parser:
+    """Return the parser of the options."""
+    parser = Parser(
+        description="Train the same network with one loss after the other, alike in steps, seeds "
+        "and all else, measure each on data that none has seen, and say which loss to take and "
+        "why. The data are images with masks, or a hits file. A budget says how long it may take: "
+        "steps follow from it. Everything is kept in a folder, and a comparison that was stopped "
+        f"(SIGTERM, exit code {SAVED}, or Ctrl-C) goes on when the same command is given again.",
+        epilog="Examples: dense-imb compare images --masks masks --labels 0 255 --minutes 20    "
+        "dense-imb compare patterns.h5 --signal 30 --noise 200",
+    )
+    parser.add_argument(
+        "data",
+        type=str,
+        help="a folder of images, an HDF5 file with data sets image and mask, or a hits file",
+    )
+    parser.add_argument("--masks", type=str | None, help="the folder of the images' masks")
+    parser.add_argument("--out", type=str, default="comparison", help="the folder of the results")
+    parser.add_argument(
+        "--minutes", type=float, default=20.0, help="the budget; steps, seeds and losses follow"
+    )
+    parser.add_argument(
+        "--loss",
+        type=str,
+        action="append",
+        default=[],
+        metavar="LOSS",
+        help="a loss that competes, as of `dense-imb train --loss`, or NAME=LOSS, or one of the "
+        "names that the table has; may be repeated; all of them by default",
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="of each loss, at most")
+    parser.add_argument("--steps", type=int | None, help="of each run, whatever the budget")
+    parser.add_argument("--batch-size", type=int, default=16, help="images or events of a step")
+    parser.add_argument("--model", type=str, default="fast_unet", help="the network of all runs")
+    parser.add_argument(
+        "--widths", type=int, nargs="+", default=[], help="of fast_unet; narrow ones are quick"
+    )
+    parser.add_argument("--learning-rate", type=float, default=6e-3, help="at its peak")
+    parser.add_argument("--labels", type=int, nargs="+", default=[], help="mask values by class")
+    parser.add_argument("--ignore-index", type=int | None, help="mask value that is left out")
+    parser.add_argument("--patch", type=int, nargs="+", default=[], help="size of the crops")
+    parser.add_argument(
+        "--test-share", type=float, default=0.25, help="of the images, measured and never seen"
+    )
+    parser.add_argument(
+        "--tolerance", type=float, default=2.0, help="of images: pixels, of the tolerant F1"
+    )
+    parser.add_argument(
+        "--precision", type=float, default=0.5, help="of images: at which recall is told"
+    )
+    parser.add_argument("--signal", type=int | None, help="of hits: signal hits to keep")
+    parser.add_argument("--noise", type=int, default=0, help="of hits: noise hits to add")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    return parser
+
+
+def run(options: Namespace) -> None:
+    """Do what the options say."""
+    import sys
+
+    from dense_imb.compare import compare, contestants, parse_contestant
+    from dense_imb.compare.figure import save_figure
+    from dense_imb.training import Interrupted
+
+    config = _config(options)
+    known = contestants(of_hits=not config.trains_on_images, n_classes=3)
+    losses = [parse_contestant(text, known) for text in options.loss] or None
+    with one_line_warnings("compare"):
+        try:
+            table = compare(
+                config,
+                options.out,
+                losses=losses,
+                n_seeds=options.seeds,
+                minutes=options.minutes,
+                steps=options.steps,
+                tolerance=options.tolerance,
+                precision=options.precision,
+                is_quiet=options.quiet,
+            )
+        except Interrupted as stopped:
+            print(f"dense-imb compare: {stopped}; the same command goes on", file=sys.stderr)
+            sys.exit(stopped.exit_code)
+    path = Path(options.out) / "comparison.png"
+    save_figure(table, path)
+    print(f"\n{table.text()}\n\n{path}  the figure; comparison.csv and .json beside it")
+
+
+def _config(options: Namespace) -> TrainConfig:
+    """What all runs share."""
+    is_hits = options.masks is None and _is_hits_file(options.data)
+    of_images = ("labels", "ignore_index", "patch")
+    if is_hits:
+        for name in of_images:
+            if getattr(options, name):
+                told = name.replace("_", "-")
+                raise ValueError(f"Expected `--{told}` with images, got it with a hits file.")
+    elif options.signal is not None or options.noise:
+        raise ValueError("Expected `--signal` and `--noise` with a hits file, got images.")
+    model = ModelConfig(name=options.model)
+    if options.widths:
+        model.options = {"widths": list(options.widths)}
+    config = TrainConfig(model=model, batch_size=options.batch_size)
+    config.optimizer.learning_rate = options.learning_rate
+    if is_hits:
+        config.data = DataConfig(
+            train=options.data, signal=options.signal, noise=options.noise, validation_share=0.2
+        )
+    else:
+        config.images = ImagesConfig(
+            train=options.data,
+            masks=options.masks,
+            labels=list(options.labels) or None,
+            ignore_index=options.ignore_index,
+            patch=list(options.patch) or None,
+            test_share=options.test_share,
+        )
+    return config
+
+
+def _is_hits_file(path: str) -> bool:
+    """Whether a file holds hits, rather than images."""
+    import h5py
+
+    if not Path(path).is_file():
+        return False
+    try:
+        with h5py.File(path) as file:
+            return "hit" in file
+    except OSError as problem:
+        raise ValueError(f"Expected images or an HDF5 file in {path}, got: {problem}.") from None
