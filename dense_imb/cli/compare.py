@@ -43,6 +43,9 @@ def make_parser() -> Parser:
         "names that the table has; may be repeated; all of them by default",
     )
     parser.add_argument("--seeds", type=int, default=3, help="of each loss, at most")
+    parser.add_argument(
+        "--first-seeds", type=int | None, help="of the first six losses, if they shall have more"
+    )
     parser.add_argument("--steps", type=int | None, help="of each run, whatever the budget")
     parser.add_argument("--batch-size", type=int, default=16, help="images or events of a step")
     parser.add_argument("--model", type=str, default="fast_unet", help="the network of all runs")
@@ -86,6 +89,7 @@ def run(options: Namespace) -> None:
                 options.out,
                 losses=losses,
                 n_seeds=options.seeds,
+                first_seeds=options.first_seeds,
                 minutes=options.minutes,
                 steps=options.steps,
                 tolerance=options.tolerance,

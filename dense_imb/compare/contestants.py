@@ -49,8 +49,8 @@ _THEIRS = {
     "weighted cross-entropy": "CrossEntropyLoss(class_weight=$inverse)",
     "Tversky": _DICE.replace("DiceLoss(", "TverskyLoss(alpha=0.3, beta=0.7, "),
 }
-_FIRST = (PLAIN, "balanced cross-entropy", "Dice", "balanced softmax", "DiceCE",
-          "balanced hard mining")  # fmt: skip
+# those that matter most
+FIRST = (PLAIN, "balanced cross-entropy", "Dice", "balanced softmax", "DiceCE", "ACB-MSE")
 
 
 def contestants(*, of_hits: bool = False, n_classes: int = 2) -> list[Contestant]:
@@ -64,7 +64,7 @@ def contestants(*, of_hits: bool = False, n_classes: int = 2) -> list[Contestant
     known |= {name: Contestant(name, loss) for name, loss in _OURS.items()}
     if n_classes == 2:
         del known["balanced complement cross-entropy"]
-    order = [*_FIRST, *(name for name in known if name not in _FIRST)]
+    order = [*FIRST, *(name for name in known if name not in FIRST)]
     found = [known[name] for name in order]
     if of_hits:
         return found

@@ -36,9 +36,8 @@ def draw(table: ComparisonTable, figure: Figure) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_yticks(range(len(names)), names)
     panels[0].set_ylim(len(names) - 0.4, -0.6)
-    n_seeds = int(min(float(row["n_seeds"]) for row in table.rows))
     figure.supxlabel(
-        f"dots: single runs of {table.steps} steps, {n_seeds} seed{'s' * (n_seeds > 1)} each; "
+        f"dots: single runs of {table.steps} steps, {table.told_seeds()}; "
         "bars: means; dotted: plain cross-entropy",
         fontsize=9,
         color=_GREY,

@@ -26,13 +26,7 @@ class Plan(NamedTuple):
 
 
 def plan(
-    budget: float,
-    *,
-    step_seconds: float,
-    score_seconds: float,
-    n_losses: int,
-    n_seeds: int,
-    steps: int | None = None,
+    budget: float, *, step_seconds: float, score_seconds: float, n_losses: int, n_seeds: int
 ) -> Plan:
     """Fill the budget: with steps, where it is small with fewer seeds, and last with fewer losses.
 
@@ -40,7 +34,6 @@ def plan(
         budget: in seconds.
         step_seconds, score_seconds: that a step takes, and all validations and tests of a run.
         n_losses, n_seeds: wanted.
-        steps: wanted; None fills the budget.
 
     Example:
         >>> plan(3600, step_seconds=0.1, score_seconds=8, n_losses=10, n_seeds=3).steps
@@ -48,18 +41,22 @@ def plan(
         >>> plan(60, step_seconds=0.1, score_seconds=8, n_losses=10, n_seeds=3)[:3]
         (100, 1, 3)
     """
-    least = LEAST_STEPS if steps is None else steps
     for seeds in range(n_seeds, 0, -1):
         for losses in range(n_losses, n_losses - 1 if seeds > 1 else 1, -1):
-            of_run = budget / (seeds * losses) - score_seconds - _OVERHEAD
-            possible = int(of_run / step_seconds) if of_run > 0 else 0
-            if possible >= least:
-                chosen = min(possible, MOST_STEPS) if steps is None else steps
-                chosen = max(chosen // 50 * 50, least) if steps is None else chosen
-                return _plan(chosen, seeds, losses, step_seconds, score_seconds)
-    return _plan(least, 1, min(2, n_losses), step_seconds, score_seconds)
+            left = budget / (seeds * losses) - score_seconds - _OVERHEAD
+            steps = int(left / step_seconds) // 50 * 50 if left > 0 else 0
+            if steps >= LEAST_STEPS:
+                steps = min(steps, MOST_STEPS)
+                return Plan(
+                    steps, seeds, losses,
+                    seeds * losses * run_seconds(steps, step_seconds, score_seconds),
+                )  # fmt: skip
+    least = min(2, n_losses)
+    return Plan(
+        LEAST_STEPS, 1, least, least * run_seconds(LEAST_STEPS, step_seconds, score_seconds)
+    )
 
 
-def _plan(steps: int, seeds: int, losses: int, of_step: float, of_scores: float) -> Plan:
-    each = steps * of_step + of_scores + _OVERHEAD
-    return Plan(steps, seeds, losses, seeds * losses * each)
+def run_seconds(steps: int, step_seconds: float, score_seconds: float) -> float:
+    """What a run takes."""
+    return steps * step_seconds + score_seconds + _OVERHEAD

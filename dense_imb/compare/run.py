@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from dense_imb._files import write_whole
-from dense_imb.compare.contestants import Contestant, contestants
-from dense_imb.compare.plan import Plan, plan
+from dense_imb.compare.contestants import FIRST, Contestant, contestants
+from dense_imb.compare.plan import Plan, plan, run_seconds
 from dense_imb.compare.table import ComparisonTable
 from dense_imb.config import TrainConfig
 from dense_imb.data.labelled import LabelledImages
@@ -31,6 +31,7 @@ from dense_imb.training.tasks import build_denoiser, build_segmenter, open_test_
 N_VALIDATIONS = 4  # of a run; the best of them is measured
 _TIMED = 4  # steps that the speed is measured on
 _CLASS_WEIGHTS = "$inverse"
+_N_FIRST = len(FIRST)
 Row = dict[str, float]
 
 
@@ -60,6 +61,7 @@ def compare(
     *,
     losses: Sequence[Contestant] | None = None,
     n_seeds: int = 3,
+    first_seeds: int | None = None,
     minutes: float = 20.0,
     steps: int | None = None,
     tolerance: float = 2.0,
@@ -77,6 +79,7 @@ def compare(
         folder: for the runs, and the results.
         losses: that compete; all of `contestants` by default.
         n_seeds: of each; the same ones for all.
+        first_seeds: of the first six losses, if they shall have more.
         minutes: the budget of all runs, from which the number of steps follows.
         steps: of each run, in place of what follows from the budget.
         tolerance, precision: of the scores of images, see `evaluate_segmenters`.
@@ -104,9 +107,11 @@ def compare(
            if planned.n_losses < len(wanted) else "")
     )  # fmt: skip
     rows: list[dict[str, Any]] = []
-    total = planned.n_seeds * len(chosen)
-    for seed in range(planned.n_seeds):  # a first seed of all before the second of any
-        for one in chosen:
+    most = [max(planned.n_seeds, first_seeds or 0)] * _N_FIRST
+    seeds_of = dict(zip(chosen, [*most, *[planned.n_seeds] * len(chosen)], strict=False))
+    total = sum(seeds_of.values())
+    for seed in range(max(seeds_of.values())):  # a first seed of all before the second of any
+        for one in (one for one in chosen if seed < seeds_of[one]):
             row = _result(folder, config, where, one, seed, planned.steps, is_quiet)
             rows.append({"loss": one.name, "seed": seed, **row})
             say(
@@ -151,14 +156,17 @@ def _planned(
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"Expected a new or empty folder, got {folder}, with files.")
     step_seconds, score_seconds = where.speed()
-    found = plan(
-        60 * minutes if steps is None else float("inf"),
-        step_seconds=step_seconds,
-        score_seconds=score_seconds,
-        n_losses=len(losses),
-        n_seeds=n_seeds,
-        steps=steps,
-    )
+    if steps is None:
+        found = plan(
+            60 * minutes,
+            step_seconds=step_seconds,
+            score_seconds=score_seconds,
+            n_losses=len(losses),
+            n_seeds=n_seeds,
+        )
+    else:
+        seconds = n_seeds * len(losses) * run_seconds(steps, step_seconds, score_seconds)
+        found = Plan(steps, n_seeds, len(losses), seconds)
     folder.mkdir(parents=True, exist_ok=True)
     _write(path, {"asked": asked, "plan": found._asdict()})
     return found
@@ -232,9 +240,10 @@ class _Images:
         seconds = _timed_steps(task, self.config.batch_size, device)
         shown = torch.from_numpy(task.reading.shown(task.validation.image(0)))[None]
         with torch.no_grad():
-            start = time.perf_counter()
-            task.reading.logits(task.network.eval(), shown.to(device))
-            of_image = time.perf_counter() - start
+            for _ in range(2):  # the first time also imports what looks through windows
+                start = time.perf_counter()
+                task.reading.logits(task.network.eval(), shown.to(device))
+                of_image = time.perf_counter() - start
         # scoring takes about as long as a small network does
         n_images = N_VALIDATIONS * len(task.validation) + 2 * len(self.test)
         return seconds, 1.3 * of_image * n_images

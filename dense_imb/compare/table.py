@@ -99,21 +99,26 @@ class ComparisonTable(ScoreTable):
     def text(self) -> str:
         """The table to read, and the advice."""
         first = self.scores[0]
-        header = ["", *(header(name) for name in self.scores), "gain", "p", "CPU s"]
-        table = [header]
+        heads = ["", *(header(name) for name in self.scores), "gain", "p", "CPU s"]
+        table = [heads]
         for row in self.rows:
             cells = [_with_spread(row, name) for name in self.scores]
             cells += [_number(row["gain"], "+.3f"), _number(row["p"], ".3f")]
             table.append([str(row["loss"]), *cells, _number(row["cpu_seconds"], ".0f")])
         n_seeds = int(min(float(row["n_seeds"]) for row in self.rows))
         legend = (
-            f"{n_seeds} seed{'s' * (n_seeds > 1)}, {self.steps} steps each; +- is the standard "
+            f"{self.told_seeds()}, {self.steps} steps each; +- is the standard "
             f"deviation over seeds; gain in {header(first)} over plain cross-entropy, p of a "
             "paired t-test."
         )
         if n_seeds > 1 and importlib.util.find_spec("scipy") is None:
             legend += " For p: pip install scipy."
         return "\n".join([*aligned(table), legend, "", self.advice()])
+
+    def told_seeds(self) -> str:
+        """How many seeds there were, in words."""
+        found = sorted({int(float(row["n_seeds"])) for row in self.rows})
+        return f"{' or '.join(map(str, found))} seed{'s' * (found != [1])}"
 
     def advice(self) -> str:
         """Which loss to take, and why."""
