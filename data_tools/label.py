@@ -3,11 +3,12 @@
     python data_tools/make.py kinds --pattern arc ring line cross --frequency 60 25 10 5 \\
         --patterns-per-event 1 3 --signal 60 --noise 200 --train 2000
     python data_tools/label.py train.h5 kinds/train_noisy.h5 --kinds arc ring line cross
-    python data_tools/label.py photons.h5 converted.h5 --noise-is-background
+    python data_tools/label.py photons.h5 converted.h5 --noise-is-background --time-bins 50
 
 Writes HDF5 with `image` (N, C, H, W), the channels that our networks take, and `mask` (N, H, W):
-0 empty, 1 noise, 2 and up the kinds of signal. A pixel has the class of the hit that it shows.
-Several hits files become one.
+0 empty, 1 noise, 2 and up the kinds of signal. A pixel has the class of the hit that it shows;
+where most hits are hidden by others, --time-bins writes volumes, numbers of hits (N, 1, D, H, W),
+instead. Several hits files become one.
 """
 
 from __future__ import annotations
@@ -47,6 +48,9 @@ def make_parser() -> Parser:
         default="largest",
         help="the time of the hit that a shared pixel shows",
     )
+    parser.add_argument(
+        "--time-bins", type=int | None, help="write volumes with so many slices in time"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
     return parser
 
@@ -63,6 +67,7 @@ def run(options: Namespace) -> None:
             noise_is_background=options.noise_is_background,
             channels=options.channels,
             rule=options.rule,
+            time_bins=options.time_bins,
             overwrite=options.overwrite,
         )
         print(f"{options.target}: {made.n_frames} frames; {made.n_hidden} of {hits.n_hits} hits "

@@ -35,7 +35,8 @@ def make_parser() -> Parser:
         type=str,
         nargs="+",
         default=["arc"],
-        help="arc, cross, line, v, parabola, ring, hemisphere, torch; several are drawn alike",
+        help="arc, cross, line, v, parabola, ring, hemisphere, torch; several are drawn alike, or "
+        "by --frequency",
     )
     parser.add_argument(
         "--frequency",

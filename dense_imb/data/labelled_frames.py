@@ -1,4 +1,4 @@
-"""From labelled hits to images with a mask: frames for a segmentation into kinds of hits."""
+"""From labelled hits to images with a mask: frames or volumes for a segmentation by kind."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from dense_imb.data.dense import _check_space, create_frames
 from dense_imb.data.formats.frames import PathLike
 from dense_imb.data.formats.source import BATCH_BYTES
 from dense_imb.hits import Events, HitsFile, HitsFiles, encode, paint
-from dense_imb.hits.frames import CHANNELS, TURNS, Rule, visible
-from dense_imb.losses._checks import check_choice
+from dense_imb.hits.frames import CHANNELS, TURNS, Rule, pixel_index, visible
+from dense_imb.losses._checks import check_at_least, check_choice
 
 IMAGE, MASK = "image", "mask"  # names of the data sets
 _MOST_CLASSES = 255  # 0 .. 254: by custom, 255 marks pixels that count for nothing
@@ -53,7 +53,7 @@ def write_labelled_frames(
     noise_is_background: bool = False,
     channels: Sequence[str] = ("gapped", "hit", "fourier"),
     rule: Rule = "largest",
-    threshold: float = 0.5,
+    time_bins: int | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> LabelledFrames:
@@ -63,8 +63,11 @@ def write_labelled_frames(
         mask   (N, H, W) uint8: 0 empty, 1 noise, 2 and up the kinds of signal
                or, with `noise_is_background`: 0 empty or noise, 1 and up the kinds
 
-    A pixel has the class of the hit that it shows; a hit behind another one labels nothing. The
-    root attributes `classes` and `channels` are lists of names as JSON.
+    A pixel has the class of the hit that it shows; a hit behind another one labels nothing. Where
+    many hits share a pixel, `time_bins` writes volumes, in which none is hidden: (N, 1, D, H, W)
+    and (N, D, H, W), the number of hits in each cell and their largest label.
+
+    The root attributes `classes` and `channels` are lists of names as JSON.
 
     Args:
         hits: from `open_hits`, with labels: 0 noise, 1 and up the kinds.
@@ -72,11 +75,71 @@ def write_labelled_frames(
         kinds: names of the labels 1, 2 and so on; by default "signal", or "signal 1" and so on up
             to the largest label. No hit may have a label beyond them.
         noise_is_background: noise is nothing to find, like an empty pixel.
-        channels, rule, threshold: as of `encode`.
+        channels, rule: of frames, as of `encode`.
+        time_bins: D, slices of equal duration from 1 to the last time step.
         overwrite: replace a file that exists.
         progress: show a bar.
     """
     path = Path(path)
+    _check(hits, path, channels, time_bins)
+    refuse_existing(path, overwrite)
+    empty = ("empty or noise",) if noise_is_background else ("empty", "noise")
+    classes = (*empty, *(_numbered(hits) if kinds is None else kinds))
+    if len(set(classes)) != len(classes) or not len(empty) < len(classes) <= _MOST_CLASSES:
+        raise ValueError(
+            f"Expected 1 to {_MOST_CLASSES - len(empty)} `kinds` of different names, none of them "
+            f"{' or '.join(empty)}, got {', '.join(classes[len(empty) :][:10]) or 'none'}."
+        )
+    names = _names(channels) if time_bins is None else ["count"]
+    depth = () if time_bins is None else (time_bins,)
+    spatial = (*depth, hits.geometry.height, hits.geometry.width)
+    pixels = torch.zeros(len(classes), dtype=torch.int64)
+    n_hidden = n_hidden_signal = 0
+
+    def write(partial: Path) -> None:
+        nonlocal n_hidden, n_hidden_signal
+        size = max(1, BATCH_BYTES // (4 * len(names) * math.prod(spatial)))
+        with (
+            h5py.File(partial, "x", libver=("v110", "v110")) as file,
+            tqdm(total=len(hits), desc="write", unit="frame", disable=not progress, leave=False)
+            as bar,
+        ):  # fmt: skip
+            shape = (len(hits), len(names), *spatial)
+            image = create_frames(file, IMAGE, shape, np.float32, _LEVEL)
+            image.attrs["channel_axis"] = 1
+            mask = create_frames(file, MASK, (len(hits), *spatial), np.uint8, _LEVEL)
+            file.attrs["classes"] = np.bytes_(json.dumps(classes))
+            file.attrs["channels"] = np.bytes_(json.dumps(names))
+            start = 0
+            for events in hits.batches(size):
+                label = _labels(events, len(classes) - len(empty), start)
+                is_shown = torch.ones_like(label, dtype=torch.bool)
+                if time_bins is None:
+                    is_shown = visible(events, rule)
+                    value = encode(events, channels, rule=rule).contiguous()
+                    of_pixel = paint(events, (label + len(empty) - 1)[:, None], is_shown)[:, 0]
+                else:
+                    value, of_pixel = _volumes(events, label + len(empty) - 1, time_bins)
+                pixels.add_(torch.bincount(of_pixel.flatten(), minlength=len(classes)))
+                n_hidden += int((~is_shown).sum())
+                n_hidden_signal += int((label[~is_shown] > 0).sum())
+                # HDF5 can crash on a full disk: have room for a block that does not pack
+                _check_space(path, value.nbytes + of_pixel.numel() + (1 << 20))
+                rows = slice(start, start + len(events))
+                image[rows] = value.numpy()
+                mask[rows] = of_pixel.to(torch.uint8).numpy()
+                file.flush()
+                start += len(events)
+                bar.update(len(events))
+
+    write_whole(path, write)
+    counts = tuple(pixels.tolist())
+    return LabelledFrames(len(hits), classes, counts, n_hidden, n_hidden_signal)
+
+
+def _check(
+    hits: HitsFile | HitsFiles, path: Path, channels: Sequence[str], time_bins: int | None
+) -> None:
     if path.suffix not in (".h5", ".hdf5"):
         raise ValueError(f"Expected {path} to end in .h5 or .hdf5, got {path.suffix!r}.")
     if "/hit/label" not in hits.columns:
@@ -84,80 +147,44 @@ def write_labelled_frames(
             "Expected `hits` with labels, 0 noise and 1 and up signal, got none; convert them "
             "with theirs, or simulate some."
         )
-    refuse_existing(path, overwrite)
     for channel in channels:
         check_choice("channels", channel, CHANNELS)
-    n_kinds = _largest_label(hits) if kinds is None else len(kinds)
-    if kinds is None:
-        kinds = ["signal"] if n_kinds < 2 else [f"signal {k + 1}" for k in range(n_kinds)]
-    empty = ("empty or noise",) if noise_is_background else ("empty", "noise")
-    classes = (*empty, *kinds)
-    if len(set(classes)) != len(classes) or not 2 <= len(classes) <= _MOST_CLASSES:
-        raise ValueError(
-            f"Expected up to {_MOST_CLASSES - len(empty)} `kinds` of different names, and not "
-            f"{' or '.join(empty)}, got {len(kinds)}: {', '.join(kinds[:10])}."
-        )
-    n_channels = sum(CHANNELS[channel] for channel in channels)
-    shape = (len(hits), n_channels, hits.geometry.height, hits.geometry.width)
-    pixels = torch.zeros(len(classes), dtype=torch.int64)
-    n_hidden = n_hidden_signal = 0
-
-    def write(partial: Path) -> None:
-        nonlocal n_hidden, n_hidden_signal
-        size = max(1, BATCH_BYTES // (4 * math.prod(shape[1:])))
-        with (
-            h5py.File(partial, "x", libver=("v110", "v110")) as file,
-            tqdm(total=len(hits), desc="write", unit="frame", disable=not progress, leave=False)
-            as bar,
-        ):  # fmt: skip
-            image = create_frames(file, IMAGE, shape, np.float32, _LEVEL)
-            image.attrs["channel_axis"] = 1
-            mask = create_frames(file, MASK, (shape[0], *shape[2:]), np.uint8, _LEVEL)
-            file.attrs["classes"] = np.bytes_(json.dumps(classes))
-            file.attrs["channels"] = np.bytes_(json.dumps(_names(channels)))
-            start = 0
-            for events in hits.batches(size):
-                is_visible = visible(events, rule)
-                label = _label_frames(events, is_visible, len(empty) - 1, classes, start)
-                frame = encode(events, channels, rule=rule, threshold=threshold).contiguous()
-                pixels.add_(torch.bincount(label.flatten(), minlength=len(classes)))
-                n_hidden += int((~is_visible).sum())
-                n_hidden_signal += int((_label_of(events)[~is_visible] > 0).sum())
-                # HDF5 can crash on a full disk: have room for a block that does not pack
-                _check_space(path, frame.nbytes + label.numel() + (1 << 20))
-                rows = slice(start, start + len(events))
-                image[rows] = frame.numpy()
-                mask[rows] = label.to(torch.uint8).numpy()
-                file.flush()
-                start += len(events)
-                bar.update(len(events))
-
-    write_whole(path, write)
-    return LabelledFrames(len(hits), classes, tuple(pixels.tolist()), n_hidden, n_hidden_signal)
+    if time_bins is not None:
+        check_at_least("time_bins", time_bins, 1)
 
 
-def _label_of(events: Events) -> Tensor:
-    """(n_hits,) int64."""
-    return torch.as_tensor(np.asarray(events.label, np.int64))
-
-
-def _label_frames(
-    events: Events, is_visible: Tensor, shift: int, classes: Sequence[str], first: int
-) -> Tensor:
-    """(B, H, W) int64 class of each pixel: its visible hit's label, `shift` higher; 0 if empty."""
-    label = _label_of(events)
-    if events.n_hits and int(label.max()) + shift >= len(classes):
+def _labels(events: Events, n_kinds: int, first: int) -> Tensor:
+    """(n_hits,) int64 labels, none above the number of kinds."""
+    label = torch.as_tensor(np.asarray(events.label, np.int64))
+    if events.n_hits and int(label.max()) > n_kinds:
         hit = int(label.argmax())
         event = first + int(np.searchsorted(events.offset, hit, side="right")) - 1
         raise ValueError(
-            f"Expected labels up to {len(classes) - 1 - shift}, one for each of `kinds`, got "
-            f"{int(label[hit])} in event {event}; name that kind too."
+            f"Expected labels up to {n_kinds}, one for each of `kinds`, got {int(label[hit])} in "
+            f"event {event}; name that kind too."
         )
-    return paint(events, (label + shift)[:, None], is_visible)[:, 0]
+    return label
 
 
-def _largest_label(hits: HitsFile | HitsFiles) -> int:
-    return max((int(np.asarray(e.label).max(initial=0)) for e in hits.batches()), default=0)
+def _volumes(events: Events, label: Tensor, n_bins: int) -> tuple[Tensor, Tensor]:
+    """Hits in each cell (B, 1, D, H, W) float32, and the largest of their labels (B, D, H, W)."""
+    geometry = events.geometry
+    area = geometry.height * geometry.width
+    time = torch.as_tensor(np.asarray(events.t, np.float64))
+    bin_of = ((time - 1) * n_bins / geometry.time_steps).long()  # T itself is in the last
+    pixel = pixel_index(events)
+    cell = (pixel // area * n_bins + bin_of) * area + pixel % area
+    shape = (len(events), n_bins, geometry.height, geometry.width)
+    count = torch.bincount(cell, minlength=math.prod(shape)).to(torch.float32)
+    largest = torch.zeros(math.prod(shape), dtype=torch.int64)
+    largest.scatter_reduce_(0, cell, label, "amax")
+    return count.view(shape).unsqueeze(1), largest.view(shape)
+
+
+def _numbered(hits: HitsFile | HitsFiles) -> list[str]:
+    """A name for each label that there is."""
+    n = max((int(np.asarray(e.label).max(initial=0)) for e in hits.batches()), default=0)
+    return ["signal"] if n < 2 else [f"signal {k + 1}" for k in range(n)]
 
 
 def _names(channels: Sequence[str]) -> list[str]:

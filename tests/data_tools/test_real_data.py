@@ -50,7 +50,7 @@ def test_a_hit_is_signal_where_the_clean_frame_has_one(tmp_path):
     assert events.n_hits == (stack(noisy) > 0).sum()
 
 
-def test_the_photon_stream_keeps_its_columns_through_split_and_merge(tmp_path):
+def test_the_photon_stream_keeps_its_columns_through_split_and_merge(tmp_path, capsys):
     path = tmp_path / "fact.h5"
     places = ["--x", "photon/col", "--y", "photon/row", "--t", "photon/t", "--label",
               "photon/label", "--offset", "event/offset", "--keep", "photon/chid",
@@ -74,3 +74,13 @@ def test_the_photon_stream_keeps_its_columns_through_split_and_merge(tmp_path):
     back = HitsFile(tmp_path / "back.h5")
     verify(tmp_path / "back.h5")
     assert (len(back), back.n_hits) == (161, 694605)
+    # on frames the night sky hides nearly all of the shower, in volumes none of it
+    capsys.readouterr()
+    assert run("label", tmp_path / "frames.h5", path) == 0
+    assert "496284 of 694605 hits are hidden by others, 66053 of them signal" in (
+        capsys.readouterr().out
+    )
+    assert run("label", tmp_path / "volumes.h5", path, "--time-bins", 100) == 0
+    with h5py.File(tmp_path / "volumes.h5") as file:
+        assert file["image"][:].sum() == 694605
+        assert (file["mask"][:] == 2).sum() == 31544

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -32,7 +33,7 @@ def run(script: str, *arguments: object) -> int:
 
 
 def test_these_are_the_scripts():
-    assert SCRIPTS == ["check", "convert", "make", "merge", "repack", "split"]
+    assert SCRIPTS == ["check", "convert", "label", "make", "merge", "repack", "split"]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -63,6 +64,7 @@ def test_bad_options_are_one_line_and_exit_2(script, tmp_path, capsys):
         ("convert", ["none.npy", "x.h5"]),
         ("convert", ["none.h5", "x.npy"]),
         ("split", ["none.h5"]),
+        ("label", ["x.h5", "none.h5"]),
         ("merge", ["x.h5", "none.h5"]),
         ("repack", ["none.h5"]),
     ],
@@ -119,6 +121,46 @@ def test_make_resumes_and_parts_share_no_event(tmp_path, capsys):
     assert not np.array_equal(HitsFile(tmp_path / "test.h5")[:].x, events[2].x)
 
 
+def test_several_kinds_become_images_with_masks(tmp_path, capsys):
+    arguments = [tmp_path, "--train", 40, "--validation", 20, "--test", 0, "--photons", 100,
+                 "--signal", 10, "--noise", 20, "--pattern", "arc", "ring", "line", "--frequency",
+                 90, 10, 0, "--patterns-per-event", 1, 3]  # fmt: skip
+    assert run("make", *arguments) == 0
+    assert run("make", *arguments) == 0
+    assert capsys.readouterr().out.count("there already") == 4
+    assert run("make", *arguments[:-1], 2) == 2
+    assert "patterns_per_event = [1, 3], got [1, 2]" in capsys.readouterr().err
+    target, names = tmp_path / "frames.h5", ["--kinds", "arc", "ring", "line"]
+    parts = [tmp_path / "train_noisy.h5", tmp_path / "validation_noisy.h5"]
+    assert run("label", target, *parts, *names) == 0
+    printed = capsys.readouterr().out
+    assert f"{target}: 60 frames; " in printed
+    with h5py.File(target) as file:
+        count = np.bincount(file["mask"][:].ravel(), minlength=5)
+        assert file["image"].shape == (60, 8, 128, 88)
+    assert count[2] > count[3] > count[4] == 0
+    for k, name in enumerate(["empty", "noise", "arc", "ring", "line"]):
+        assert f"   {k}  {name:16} {count[k]:14,} pixels" in printed
+    assert run("label", target, *parts, *names) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    options = ["--time-bins", 10, "--noise-is-background", "--overwrite"]
+    assert run("label", target, *parts, *names, *options) == 0
+    with h5py.File(target) as file:
+        assert file["image"].shape == (60, 1, 10, 128, 88)
+        assert file["mask"][:].max() == 2
+
+
+def test_a_recipe_from_before_there_were_frequencies_goes_on(tmp_path, capsys):
+    arguments = [tmp_path, "--train", 2, "--validation", 1, "--test", 1, "--photons", 50]
+    assert run("make", *arguments) == 0
+    recipe = json.loads((tmp_path / "recipe.json").read_text())
+    assert recipe["patterns_per_event"] == 1
+    del recipe["frequency"]
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    assert run("make", *arguments) == 0
+    assert capsys.readouterr().out.count("there already") == 3
+
+
 def test_a_stopped_overwrite_leaves_no_file_of_the_old_settings(tmp_path, monkeypatch):
     arguments = [tmp_path, "--train", 2, "--validation", 1, "--test", 1, "--photons", 100]
     assert run("make", *arguments, "--seed", 1) == 0
@@ -134,7 +176,10 @@ def test_a_stopped_overwrite_leaves_no_file_of_the_old_settings(tmp_path, monkey
 
 
 def test_make_refuses_before_it_writes(tmp_path, capsys):
-    for wrong in (["--pattern", "crss"], ["--train", -1], ["--noise", -2], ["--width", 0]):
+    for wrong in (
+        ["--pattern", "crss"], ["--train", -1], ["--noise", -2], ["--width", 0],
+        ["--frequency", 1, 2], ["--patterns-per-event", 2, 1], ["--patterns-per-event", 1, 2, 3],
+    ):  # fmt: skip
         assert run("make", tmp_path / "new", *wrong) == 2
     assert not (tmp_path / "new").exists()
     assert "Did you mean 'cross'?" in capsys.readouterr().err

@@ -243,9 +243,25 @@ def test_several_patterns_and_kinds():
     assert len(simulate("arc", 0, 1)) == 0
 
 
+def test_patterns_are_drawn_as_often_as_said():
+    names, frequency = ["ring", "hemisphere", "v", "line"], np.array([60, 0, 30, 10])
+    events = simulate(names, 4000, 5, frequency=frequency, n_photons=20, blur_xy=0)
+    first = np.array([event.label[0] for event in events if event.n_hits])
+    share = np.bincount(first, minlength=5)[1:] / len(first)
+    np.testing.assert_allclose(share, frequency / 100, atol=4 * np.sqrt(0.25 / 4000))
+    assert share[1] == 0
+    # alike is what one gets without
+    alike = simulate(names, 50, 5, frequency=[0.5] * 4, n_photons=20)
+    np.testing.assert_array_equal(alike.t, simulate(names, 50, 5, n_photons=20).t)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        ({"pattern": ["arc", "v"], "frequency": [1]}, "each of arc, v, .* got \\[1\\]"),
+        ({"pattern": ["arc", "v"], "frequency": [2, -1]}, "`frequency`"),
+        ({"pattern": ["arc", "v"], "frequency": [0, 0]}, "`frequency`"),
+        ({"pattern": ["arc", "v"], "frequency": [1, float("nan")]}, "`frequency`"),
         ({"pattern": "arcs"}, "Did you mean 'arc'"),
         ({"pattern": []}, "at least one `pattern`"),
         ({"patterns_per_event": 0}, "`patterns_per_event`"),
