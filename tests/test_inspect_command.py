@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from dense_imb.cli import main
+from tests.data.labelled_files import hdf5, random_pairs
 from tests.hits.files import some_events, write
 
 
@@ -85,6 +86,18 @@ def test_folders_of_images(tmp_path, capsys):
     assert (tmp_path / "o" / "inspect.png").exists()
 
 
+def test_a_file_of_images_is_told_from_hits_by_its_content(tmp_path, capsys):
+    images, masks = random_pairs(shape=(5, 9, 7), n_classes=2)
+    path = hdf5(tmp_path / "a.h5", images, masks * 100)
+    options = ["--labels", "0", "100", "--ignore-index", "7", "--events", "2"]
+    assert run(path, *options, "--out", tmp_path / "o") == 0
+    printed = capsys.readouterr().out
+    assert "4 images, of which 2 were looked at" in printed
+    assert "sizes: 5 x 9 x 7 (2)" in printed
+    assert "masks of 0 and 100, in this order classes 0 to 1" in printed
+    assert (tmp_path / "o" / "inspect.png").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -97,10 +110,16 @@ def test_folders_of_images(tmp_path, capsys):
         (["{0}", "{0}", "--masks", "{0}"], "one folder of images, got 2"),
         (["{0}", "--masks", "{0}"], "Expected images"),
         (["{0}/a.txt"], "HDF5 can't open"),
+        (["{0}/a.h5", "--labels", "0", "1"], "`--labels` with `--masks`"),
+        (["{0}/b.h5", "{0}/a.h5"], "one file of images, got 2"),
+        (["{0}/b.h5", "--verify"], "`--verify` with hits files"),
+        (["{0}/b.h5", "--labels", "0", "2"], "b.h5 to hold the values 0 and 2 of `labels`, got 0"),
+        (["{0}/b.h5", "--labels", "0"], "each of at least two classes, got [0]"),
     ],
 )
 def test_bad_input_is_one_sentence(tmp_path, hits_file, capsys, arguments, sentence):
     (tmp_path / "a.txt").write_text("x")
+    hdf5(tmp_path / "b.h5", *random_pairs(n_classes=2))
     assert run(*(argument.format(tmp_path) for argument in arguments)) == 2
     printed = capsys.readouterr()
     assert printed.out == ""

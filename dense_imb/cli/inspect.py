@@ -17,18 +17,24 @@ SUMMARY = "learn how imbalanced data are, and which weights follow"
 def make_parser() -> Parser:
     """Return the parser of the options."""
     parser = Parser(
-        description="Look at hits files, or at a folder of images and one of their masks: class "
-        "imbalance, occlusion, hot pixels, what a blank prediction would score in each loss, and "
-        "which weights follow.",
+        description="Look at hits files, or at images and their masks, in two folders or in one "
+        "HDF5 file with data sets `image` and `mask`, in 2-D or 3-D: class imbalance, occlusion, "
+        "hot pixels, what a blank prediction would score in each loss, and which weights follow.",
         epilog="Example: dense-imb inspect tof.h5 --out look    "
-        "dense-imb inspect images --masks masks",
+        "dense-imb inspect images --masks masks --labels 0 255",
     )
     parser.add_argument(
-        "data", type=str, nargs="+", help='hits files, a quoted pattern "runs/*.h5", or a folder'
+        "data",
+        type=str,
+        nargs="+",
+        help='hits files, a quoted pattern "runs/*.h5", or images: a folder or an HDF5 file',
     )
     parser.add_argument("--masks", type=str | None, help="the folder of the images' masks")
     parser.add_argument(
         "--events", type=int | None, help="look at so many events or images, evenly spaced"
+    )
+    parser.add_argument(
+        "--labels", type=int, nargs="+", help="the mask values of class 0, class 1 and so on"
     )
     parser.add_argument(
         "--ignore-index", type=int | None, help="label of the mask pixels that are left out"
@@ -50,7 +56,8 @@ def run(options: Namespace) -> None:
     """Do what the options say."""
     from dense_imb.inspection import inspect_hits, inspect_images, save_figure, text_of
 
-    _check(options)
+    has_images = options.masks is not None or _is_labelled_file(options)
+    _check(options, has_images)
     out = None if options.out is None else Path(options.out)
     written = [] if out is None else [out / "inspect.json", out / "inspect.png"]
     for path in written:
@@ -58,11 +65,12 @@ def run(options: Namespace) -> None:
             raise ValueError(f"Expected no file {path}, got one; --overwrite replaces it.")
     if out is not None:
         folder_for_outputs(out)
-    if options.masks is not None:
+    if has_images:
         inspection = inspect_images(
             options.data[0],
             options.masks,
             n_images=options.events,
+            labels=options.labels,
             ignore_index=options.ignore_index,
         )
     else:
@@ -77,16 +85,25 @@ def run(options: Namespace) -> None:
     print(inspection.to_json() if options.format == "json" else text_of(inspection))
 
 
-def _check(options: Namespace) -> None:
+def _is_labelled_file(options: Namespace) -> bool:
+    from dense_imb.data.image_sources import is_labelled_file
+
+    return any(is_labelled_file(path) for path in options.data)
+
+
+def _check(options: Namespace, has_images: bool) -> None:
     """Refuse options that do not go together."""
     folders = [path for path in options.data if Path(path).is_dir()]
     if options.masks is None and folders:
         raise ValueError(
             f"Expected `--masks FOLDER` with the folder of images {folders[0]}, got none."
         )
-    if options.masks is not None and len(options.data) > 1:
-        raise ValueError(f"Expected one folder of images, got {len(options.data)}.")
-    if options.masks is not None and options.verify:
-        raise ValueError("Expected `--verify` with hits files, got it with folders of images.")
-    if options.masks is None and options.ignore_index is not None:
-        raise ValueError("Expected `--ignore-index` with `--masks`, got it with hits files.")
+    if has_images and len(options.data) > 1:
+        kind = "folder" if options.masks is not None else "file"
+        raise ValueError(f"Expected one {kind} of images, got {len(options.data)}.")
+    if has_images and options.verify:
+        raise ValueError("Expected `--verify` with hits files, got it with images.")
+    for name in ("labels", "ignore_index"):
+        if not has_images and getattr(options, name) is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(f"Expected `{option}` with `--masks`, got it with hits files.")

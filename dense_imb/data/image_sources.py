@@ -34,7 +34,7 @@ class ImageSource(Protocol):
 
     names: list[str]
     spatial_dims: int
-    where: tuple[str, str]  # images and masks, for people
+    where: str  # the images, for people
 
     def place(self, i: int) -> str:
         """What to call mask i in a sentence."""
@@ -60,7 +60,7 @@ class FolderSource:
     ) -> None:
         self.pairs = pair_images(images, masks, SUFFIXES + NIFTI)
         self.names = [stem_of(pair.image) for pair in self.pairs]
-        self.where = (str(images), str(masks))
+        self.where = str(images)
         first = self.pairs[0].mask
         self.spatial_dims = _checked(spatial_dims or dimensions_of(first), str(first))
 
@@ -121,7 +121,7 @@ class HDF5Source:
 
     def __init__(self, path: str | os.PathLike[str], spatial_dims: int | None = None) -> None:
         self.path = Path(path).absolute()
-        self.where = (f"{path}, data set `image`", "`mask`")
+        self.where = str(path)
         self._identity: tuple[int, ...] | None = None
         self._opened: tuple[int, Any, dict[str, Any]] | None = None
         image, mask = (self._datasets()[name] for name in ("image", "mask"))

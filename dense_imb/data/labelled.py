@@ -45,6 +45,20 @@ class LabelMap:
         self._class = np.array([classes[value] for value in sorted(classes)], np.uint8)
         self._of_byte = self._searched(np.arange(256))
 
+    @classmethod
+    def of(cls, labels: Sequence[int], ignore_index: int | None = None) -> LabelMap:
+        """The map of values that a user names, once they make sense."""
+        if not 2 <= len(labels) <= MOST_CLASSES or len(set(labels)) < len(labels):
+            raise ValueError(
+                f"Expected `labels` with the mask value of each of at least two classes, got "
+                f"{list(labels)}."
+            )
+        if ignore_index in labels:
+            raise ValueError(
+                f"Expected `ignore_index` outside `labels` {list(labels)}, got {ignore_index}."
+            )
+        return cls(labels, ignore_index, True)
+
     def _searched(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
         place = np.minimum(np.searchsorted(self._known, mask), len(self._known) - 1)
         return np.where(self._known[place] == mask, self._class[place], np.uint8(_UNKNOWN))
@@ -57,8 +71,8 @@ class LabelMap:
             found = [int(value) for value in np.unique(mask)]
             if self.is_given:
                 raise ValueError(
-                    f"Expected {place} to hold the values {_listed(self.values)} of `labels`, got "
-                    f"{_listed(found)}; add what lacks, or leave it out with ignore_index."
+                    f"Expected {place} to hold the values {listed(self.values)} of `labels`, got "
+                    f"{listed(found)}; add what lacks, or leave it out with ignore_index."
                 )
             raise _unmapped(place, found, self.ignore_index, f"0 to {len(self.values) - 1}")
         return label
@@ -159,7 +173,7 @@ class LabelledImages:
     def __repr__(self) -> str:
         return (
             f"LabelledImages({len(self)} images in {self.spatial_dims}-D, {self.n_channels} "
-            f"channels, {self.n_classes} classes, of {self._source.where[0]})"
+            f"channels, {self.n_classes} classes, of {self._source.where})"
         )
 
     def _pair(self, i: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
@@ -173,7 +187,7 @@ class LabelledImages:
         if self.n_channels not in (0, len(image)):
             raise ValueError(
                 f"Expected all images with the {self.n_channels} channels of {self.names[0]}, got "
-                f"{len(image)} in {self.names[i]} ({self._source.where[0]}); convert it, or move "
+                f"{len(image)} in {self.names[i]} ({self._source.where}); convert it, or move "
                 "it to a folder of its own."
             )
         label = self._map(mask, self._source.place(number))
@@ -291,35 +305,18 @@ def open_labelled(
         ...     data.image(0).shape, data.label(0).max().item(), data.n_classes
         ((3, 4, 5), 1, 2)
     """
-    _check_classes(labels, ignore_index, n_classes)
-    source = find_source(images, masks, spatial_dims)
-    if labels is None and n_classes is None:
-        n_classes = _count_classes(source, ignore_index, show_progress)
-    values = list(labels) if labels is not None else list(range(n_classes or 0))
-    label_map = LabelMap(values, ignore_index, labels is not None)
-    return LabelledImages(source, label_map, range(len(source.names)), _Decoded(budget))
-
-
-def _check_classes(
-    labels: Sequence[int] | None, ignore_index: int | None, n_classes: int | None
-) -> None:
     if n_classes is not None and not 2 <= n_classes <= MOST_CLASSES:
         raise ValueError(f"Expected `n_classes` from 2 to {MOST_CLASSES}, got {n_classes}.")
-    if labels is None:
-        return
-    if not 2 <= len(labels) <= MOST_CLASSES or len(set(labels)) < len(labels):
-        raise ValueError(
-            f"Expected `labels` with the mask value of each of at least two classes, got "
-            f"{list(labels)}."
-        )
-    if n_classes not in (None, len(labels)):
+    if labels is not None and n_classes not in (None, len(labels)):
         raise ValueError(
             f"Expected `labels` with a value for each of {n_classes} classes, got {list(labels)}."
         )
-    if ignore_index in labels:
-        raise ValueError(
-            f"Expected `ignore_index` outside `labels` {list(labels)}, got {ignore_index}."
-        )
+    label_map = None if labels is None else LabelMap.of(labels, ignore_index)
+    source = find_source(images, masks, spatial_dims)
+    if label_map is None:
+        n = n_classes or _count_classes(source, ignore_index, show_progress)
+        label_map = LabelMap(range(n), ignore_index, is_given=False)
+    return LabelledImages(source, label_map, range(len(source.names)), _Decoded(budget))
 
 
 def _count_classes(source: ImageSource, ignore_index: int | None, show_progress: bool) -> int:
@@ -361,10 +358,11 @@ def _unmapped(
             cure += ", or leave pixels out with ignore_index 255"
         elif 0 <= values[-1] < 50:
             cure += f", or that there are n_classes {values[-1] + 1}"
-    return ValueError(f"Expected {place} to hold labels {wanted}, got {_listed(values)}: {cure}.")
+    return ValueError(f"Expected {place} to hold labels {wanted}, got {listed(values)}: {cure}.")
 
 
-def _listed(values: Sequence[int]) -> str:
+def listed(values: Sequence[int]) -> str:
+    """Values for a sentence: each of a few, of many how many there are."""
     if len(values) > _LISTED:
         return f"{len(values)} values from {min(values)} to {max(values)}"
     head = ", ".join(map(str, values[:-1]))
@@ -373,6 +371,6 @@ def _listed(values: Sequence[int]) -> str:
 
 def _all_ignored(source: ImageSource, ignore_index: int | None) -> ValueError:
     return ValueError(
-        f"Expected labelled pixels in the masks of {source.where[0]}, got ignore_index "
+        f"Expected labelled pixels in the masks of {source.where}, got ignore_index "
         f"{ignore_index} everywhere; give another ignore_index."
     )

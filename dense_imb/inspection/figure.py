@@ -188,6 +188,7 @@ def _draw_images(numbers: Mapping[str, Any], pictures: Mapping[str, Any], figure
     axes = figure.add_subplot(2, 3, 3)
     axes.set_title("Foreground share of an image", loc="left")
     axes.hist(100 * share, bins=30, color=_SIGNAL[1])
+    axes.margins(y=0.2)  # room for the legend above the bars
     axes.axvline(100 * share.mean(), color="#000000", linestyle="--", label="mean")
     axes.set(xlabel="foreground (% of the pixels)", ylabel="images")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
@@ -202,6 +203,7 @@ def _draw_images(numbers: Mapping[str, Any], pictures: Mapping[str, Any], figure
         for one in (plain, labelled):
             one.imshow(image, cmap="gray")
             one.set(xticks=[], yticks=[])
+            one.spines[:].set_visible(False)
         labelled.imshow(_overlay(sample["mask"]), interpolation="nearest")
 
 

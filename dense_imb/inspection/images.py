@@ -1,4 +1,4 @@
-"""Inspect a folder of images and a folder of their masks."""
+"""Inspect images and the masks that label their pixels: folders, or one HDF5 file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib.util
 import math
 import os
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,84 +14,94 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from dense_imb.data.images import Pair, pair_images, read_image
+from dense_imb.data.image_sources import ImageSource, find_source, no_labels
+from dense_imb.data.labelled import IGNORED, LabelMap, listed, statistics_of
 from dense_imb.inspection.blank import rows_of_logits
 from dense_imb.inspection.report import Inspection
 from dense_imb.inspection.tally import QUANTILES, Tally
 from dense_imb.inspection.weights import Partition, proposals
 from dense_imb.losses._checks import check_at_least
 from dense_imb.metrics import ObjectScores
-from dense_imb.statistics import ClassStatistics
 
 _N_LABELS = 256
 _MANY_CLASSES = 50
+_FEW_CLASSES = 10
 _SAMPLES = 2
 
 
 def inspect_images(
     images: str | os.PathLike[str],
-    masks: str | os.PathLike[str],
+    masks: str | os.PathLike[str] | None = None,
     *,
     n_images: int | None = None,
+    labels: Sequence[int] | None = None,
     ignore_index: int | None = None,
+    spatial_dims: int | None = None,
     show_progress: bool = True,
 ) -> Inspection:
     """Learn how imbalanced the masks of images are, and what a blank mask would score.
 
-    Masks that hold 0 and 255 only are binary, their classes 0 and 1; other values are labels.
+    Masks that hold 0 and 255 only are binary, their classes 0 and 1; other values are labels,
+    unless `labels` says more.
 
     Args:
-        images, masks: folders; see `dense_imb.data.images.pair_images`.
+        images, masks: two folders, or one HDF5 file; see `dense_imb.data.labelled.open_labelled`.
         n_images: look at so many, evenly spaced by name; all by default.
-        ignore_index: label of the pixels that are left out.
+        labels: the mask values of class 0, class 1 and so on.
+        ignore_index: mask value of the pixels that are left out.
+        spatial_dims: 2 or 3; by default the dimensions of the first mask.
         show_progress: draw a bar.
     """
-    pairs = pair_images(images, masks)
-    n_pairs = len(pairs)
+    masks_of = _Masks(find_source(images, masks, spatial_dims), labels, ignore_index)
+    source = masks_of.source
+    n_found = len(source.names)
+    chosen = range(n_found)
     if n_images is not None:
         check_at_least("events", n_images, 1)
-        chosen = np.unique(np.linspace(0, n_pairs - 1, min(n_images, n_pairs)).round())
-        pairs = [pairs[int(i)] for i in chosen]
+        spaced = np.linspace(0, n_found - 1, min(n_images, n_found)).round()
+        chosen = np.unique(spaced).astype(int).tolist()
     can_count_objects = importlib.util.find_spec("scipy") is not None
-    counts = np.zeros((len(pairs), _N_LABELS), np.int64)  # 2 kB an image
+    counts = np.zeros((len(chosen), _N_LABELS), np.int64)  # 2 kB an image
     sizes: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
     objects = Tally()
-    bar = tqdm(pairs, desc="inspect", unit="image", disable=not show_progress)
-    for row, pair in enumerate(bar):
-        image, mask = read_image(pair.image), _read_mask(pair)
-        if mask.shape != image.shape[:2]:
-            raise ValueError(
-                f"Expected {pair.mask} of the size of {pair.image}, {image.shape[:2]}, got "
-                f"{mask.shape}."
-            )
-        sizes[f"{image.shape[1]} x {image.shape[0]}"] += 1
-        channels = image.shape[2] if image.ndim == 3 else 1
-        kinds[f"{channels} channel{'s' if channels > 1 else ''} of {image.dtype}"] += 1
+    bar = tqdm(chosen, desc="inspect", unit="image", disable=not show_progress)
+    for row, number in enumerate(bar):
+        mask = masks_of.read(number)
+        image = source.image(number, mask.shape)
+        # in two dimensions width comes first, as everywhere; volumes are named as they are stored
+        sizes[" x ".join(map(str, mask.shape[:: -1 if mask.ndim == 2 else 1]))] += 1
+        kinds[f"{len(image)} channel{'s' if len(image) > 1 else ''} of {image.dtype}"] += 1
         counts[row] = np.bincount(mask.ravel(), minlength=_N_LABELS)
         if can_count_objects:
-            is_object = torch.from_numpy((mask > 0) & (mask != _never(ignore_index)))[None]
+            is_object = torch.from_numpy((mask > 0) & (mask != masks_of.ignored))[None]
             found = ObjectScores()
             found.update(torch.zeros_like(is_object), is_object)
             objects.add(np.array([int(found.scores()["n_objects"])]))
-    is_binary = set(np.flatnonzero(counts.sum(0)).tolist()) <= {0, 255} and ignore_index != 255
-    if is_binary:
+    masks_of.is_binary = (
+        labels is None
+        and set(np.flatnonzero(counts.sum(0)).tolist()) <= {0, 255}
+        and ignore_index != 255
+    )
+    if masks_of.is_binary:
         counts = counts[:, [0, 255]]
-    elif ignore_index is not None and 0 <= ignore_index < _N_LABELS:
-        counts[:, ignore_index] = 0
-    counts = counts[:, : max(2, int(np.flatnonzero(counts.sum(0)).max(initial=0)) + 1)]
+    elif 0 <= masks_of.ignored < _N_LABELS:
+        counts[:, masks_of.ignored] = 0
+    last = int(np.flatnonzero(counts.sum(0)).max(initial=0)) if labels is None else len(labels) - 1
+    counts = counts[:, : max(2, last + 1)]
     share = _foreground(counts)
     partition = _partition(counts)
     objects_seen = bool(objects.arrays()[1].sum())
     numbers: dict[str, Any] = {
         "kind": "images",
         "images": str(images),
-        "masks": str(masks),
-        "files": n_pairs,
-        "inspected_images": len(pairs),
+        "masks": None if masks is None else str(masks),
+        "spatial_dims": source.spatial_dims,
+        "files": n_found,
+        "inspected_images": len(chosen),
         "sizes": dict(sizes.most_common()),
         "pixels": dict(kinds.most_common()),
-        "mask_values": "0 and 255, read as classes 0 and 1" if is_binary else "labels",
+        "mask_values": masks_of.values_in_words(),
         "ignore_index": ignore_index,
         "foreground_share": _quantiles(share),
         "images_without_foreground": int((share == 0).sum()),
@@ -113,30 +124,39 @@ def inspect_images(
     numbers["warnings"] = _warnings(numbers, partition)
     return Inspection(
         numbers,
-        {"foreground_share": share, "samples": _samples(pairs, share, is_binary, ignore_index)},
+        {"foreground_share": share, "samples": _samples(masks_of, list(chosen), share)},
     )
 
 
-def _read_mask(pair: Pair) -> NDArray[np.uint8]:
-    mask = read_image(pair.mask)
-    if mask.ndim == 3:
-        if (mask != mask[..., :1]).any():
-            raise ValueError(
-                f"Expected {pair.mask} to hold labels, one channel, got {mask.shape[2]} channels "
-                "that differ: colours are no labels; convert them."
-            )
-        mask = mask[..., 0]
-    if mask.size and not (mask.min() >= 0 and mask.max() < _N_LABELS and (mask % 1 == 0).all()):
-        raise ValueError(
-            f"Expected {pair.mask} to hold labels, whole numbers from 0 to {_N_LABELS - 1}, got "
-            f"{mask.dtype} from {mask.min()} to {mask.max()}; of an image of values make a mask, "
-            "image > 0 say."
-        )
-    return mask.astype(np.uint8)
+class _Masks:
+    """Masks whose pixels are numbers from 0 to 255, and what these mean."""
 
+    def __init__(
+        self, source: ImageSource, labels: Sequence[int] | None, ignore_index: int | None
+    ) -> None:
+        self.source, self.labels = source, labels
+        self._map = None if labels is None else LabelMap.of(labels, ignore_index)
+        self.ignored = -1 if ignore_index is None else ignore_index if labels is None else IGNORED
+        self.is_binary = False  # known once all are read
 
-def _never(ignore_index: int | None) -> int:
-    return -1 if ignore_index is None else ignore_index
+    def read(self, number: int) -> NDArray[np.uint8]:
+        mask, place = self.source.mask(number), self.source.place(number)
+        if self._map is not None:
+            return self._map(mask, place)
+        if not (mask.min() >= 0 and mask.max() < _N_LABELS):
+            raise no_labels(mask, place, f"whole numbers from 0 to {_N_LABELS - 1}")
+        return mask.astype(np.uint8)
+
+    def classes(self, number: int) -> NDArray[np.int64]:
+        """The class of each pixel, ignored ones as the background."""
+        mask = self.read(number).astype(np.int64)
+        mask[mask == self.ignored] = 0
+        return (mask > 0).astype(np.int64) if self.is_binary else mask
+
+    def values_in_words(self) -> str:
+        if self.labels is not None:
+            return f"{listed(self.labels)}, in this order classes 0 to {len(self.labels) - 1}"
+        return "0 and 255, read as classes 0 and 1" if self.is_binary else "labels"
 
 
 def _foreground(counts: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -146,11 +166,7 @@ def _foreground(counts: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def _partition(counts: NDArray[np.int64]) -> Partition:
-    is_present = counts > 0
-    of_images = (counts.sum(1, keepdims=True) * is_present).sum(0)
-    statistics = ClassStatistics.from_counts(
-        counts.sum(0).tolist(), is_present.sum(0).tolist(), of_images.tolist(), len(counts)
-    )
+    statistics = statistics_of(counts)
     names = [f"class {k}" for k in range(counts.shape[1])]
     return Partition(("background", *names[1:]), statistics)
 
@@ -162,19 +178,32 @@ def _quantiles(values: NDArray[np.float64]) -> dict[str, float]:
     return {"mean": float(values.mean()), **found}
 
 
-def _samples(
-    pairs: list[Pair], share: NDArray[np.float64], is_binary: bool, ignore_index: int | None
-) -> list[dict[str, Any]]:
-    """The images of median and of largest foreground share."""
+def _samples(masks: _Masks, chosen: list[int], share: NDArray[np.float64]) -> list[dict[str, Any]]:
+    """The images of median and of largest foreground share; of a volume one slice."""
     order = np.argsort(share, kind="stable")
     found = []
-    for i in dict.fromkeys([int(order[len(order) // 2]), int(order[-1])]):
-        mask = _read_mask(pairs[i]).astype(np.int64)
-        mask[mask == _never(ignore_index)] = 0
-        label = (mask > 0).astype(np.int64) if is_binary else mask
-        found.append({"name": pairs[i].image.name, "image": read_image(pairs[i].image),
-                      "mask": label})  # fmt: skip
+    for row in dict.fromkeys([int(order[len(order) // 2]), int(order[-1])]):
+        number = chosen[row]
+        label: NDArray[Any] = masks.classes(number)
+        image, name = masks.source.image(number, label.shape), masks.source.names[number]
+        if label.ndim == 3:
+            axis, k = _telling_slice(label)
+            name += f", slice {k + 1} of {label.shape[axis]}"
+            image, label = image.take(k, 1 + axis), label.take(k, axis)
+        found.append({"name": name, "image": np.moveaxis(image, 0, -1), "mask": label})
     return found[:_SAMPLES]
+
+
+def _telling_slice(label: NDArray[np.int64]) -> tuple[int, int]:
+    """The axis across which a volume has fewest slices, and the one with most foreground.
+
+    Of slices with as much, the one next to the middle.
+    """
+    axis = int(np.argmin(label.shape))
+    lit = (label > 0).sum(tuple(d for d in range(3) if d != axis))
+    best: list[int] = np.flatnonzero(lit == lit.max()).tolist()
+    middle = (label.shape[axis] - 1) / 2
+    return axis, min(best, key=lambda k: abs(k - middle))
 
 
 def _warnings(numbers: dict[str, Any], partition: Partition) -> list[str]:
@@ -192,8 +221,12 @@ def _warnings(numbers: dict[str, Any], partition: Partition) -> list[str]:
         )
     unseen = partition.unseen()
     if unseen and n_classes <= _MANY_CLASSES:
-        listed = ", ".join(unseen[:5]) + (", .." if len(unseen) > 5 else "")
-        found.append(f"no pixel of {listed}")
+        named = ", ".join(unseen[:5]) + (", .." if len(unseen) > 5 else "")
+        cure = ""
+        if numbers["mask_values"] == "labels" and 1 < n_classes <= _FEW_CLASSES:
+            present = " ".join(str(k) for k, count in enumerate(counts) if count)
+            cure = f"; if the values found are the classes: --labels {present}"
+        found.append(f"no pixel of {named}{cure}")
     if len(numbers["sizes"]) > 1:
         found.append(f"images of {len(numbers['sizes'])} sizes: crop or pad them for batches")
     without = numbers["images_without_foreground"]

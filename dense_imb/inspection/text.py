@@ -79,8 +79,9 @@ def _of_hits(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
 def _of_images(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
     looked = numbers["inspected_images"]
     part = "" if looked == numbers["files"] else f", of which {looked:,} were looked at"
+    masks = numbers["masks"]
     yield [
-        f"{numbers['images']} with masks in {numbers['masks']}",
+        f"{numbers['images']} with {f'masks in {masks}' if masks else 'its masks'}",
         f"  {numbers['files']:,} images{part}",
         f"  sizes: {_counted(numbers['sizes'])}",
         f"  images of {_counted(numbers['pixels'])}; masks of {numbers['mask_values']}",

@@ -10,6 +10,7 @@ from PIL import Image
 from dense_imb.hits import Geometry
 from dense_imb.inspection import inspect_hits, inspect_images, save_figure
 from dense_imb.inspection.figure import draw
+from tests.data.labelled_files import hdf5, random_pairs
 from tests.hits.files import some_events, write
 from tests.inspection.test_hits import events_of, random_events
 
@@ -85,6 +86,20 @@ def test_images_of_every_kind_have_a_figure(tmp_path, image):
     axes = drawn(inspection)
     overlay = axes["its mask"].images[1].get_array()
     assert (overlay[..., 3] > 0).sum() == 3
+    save_figure(inspection, tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("channels", [(), (4,)], ids=["one channel", "four channels"])
+def test_a_volume_has_a_figure_of_one_slice(tmp_path, channels):
+    images, masks = random_pairs(shape=(5, 9, 7), channels=channels, n_classes=1)
+    masks[:, 3, 2, 4:6] = 2
+    path = hdf5(tmp_path / "a.h5", images, masks)
+    inspection = inspect_images(path, n_images=1, show_progress=False)
+    axes = drawn(inspection)
+    overlay = axes["its mask"].images[1].get_array()
+    assert overlay.shape == (9, 7, 4)
+    assert (overlay[..., 3] > 0).sum() == 2
+    assert "000000, slice 4 of 5: median foreground share" in axes
     save_figure(inspection, tmp_path / "a.png")
 
 

@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from dense_imb.inspection import Inspection, inspect_images, text_of
+from tests.data.labelled_files import folders as data_folders
+from tests.data.labelled_files import hdf5, random_pairs
 
 
 @pytest.fixture
@@ -120,6 +122,59 @@ def test_bad_masks_are_refused_by_name(folders, tmp_path):
             look(where)
         for path in (tmp_path / "masks").iterdir():
             path.unlink()
+
+
+def test_values_named_are_classes_and_others_are_left_out_or_refused(folders):
+    mask = mask_of(200, 12)
+    mask[-1] = 100
+    mask[-2] = 7
+    where = folders(mask)
+    found = look(where, labels=[0, 200, 100], ignore_index=7)
+    classes = found.numbers["partitions"]["frame"]["classes"]
+    assert [one["pixels"] for one in classes.values()] == [84, 12, 12]
+    assert found.numbers["foreground_share"]["mean"] == pytest.approx(24 / 108)
+    assert "masks of 0, 200 and 100, in this order classes 0 to 2" in text_of(found)
+    assert "--labels 0 7 100 200" in text_of(look(where))
+    assert set(np.unique(found.pictures["samples"][0]["mask"])) == {0, 1, 2}
+    with pytest.raises(ValueError, match=r"masks/0\.png to hold the values 0 and 200 of `labels`"):
+        look(where, labels=[0, 200])
+
+
+def test_a_named_class_that_no_pixel_has_keeps_its_place(folders):
+    found = look(folders(mask_of(255, 12)), labels=[0, 255, 9]).numbers
+    assert found["partitions"]["frame"]["never_seen"] == ["class 2"]
+
+
+def test_volumes_of_every_kind_have_the_same_numbers(tmp_path):
+    pytest.importorskip("nibabel")
+    images, masks = random_pairs(shape=(5, 9, 7), n_classes=2, dtype=np.int16)
+    masks *= 255
+    seen = []
+    for kind in ("npy", "nii.gz", "h5"):
+        where = (hdf5(tmp_path / "a.h5", images, masks),) if kind == "h5" else (
+            data_folders(tmp_path / kind, images, masks, kind)
+        )  # fmt: skip
+        found = look(where)
+        assert found.numbers["sizes"] == {"5 x 9 x 7": 4}
+        assert found.numbers["spatial_dims"] == 3
+        assert "0 and 255, read as classes 0 and 1" in text_of(found)
+        seen.append([found.numbers[k] for k in ("pixels", "foreground_share", "partitions")])
+    assert seen[0] == seen[1] == seen[2]
+    assert seen[0][2]["frame"]["classes"]["class 1"]["pixels"] == (masks > 0).sum()
+
+
+def test_of_a_volume_the_slice_with_most_foreground_is_shown(tmp_path):
+    images = np.arange(5 * 9 * 7, dtype=np.uint16).reshape(1, 5, 9, 7)
+    masks = np.zeros((1, 5, 9, 7), np.uint8)
+    masks[0, 3, 2:4, 2] = 1
+    sample = look((hdf5(tmp_path / "a.h5", images, masks),)).pictures["samples"][0]
+    assert sample["name"] == "000000, slice 4 of 5"
+    np.testing.assert_array_equal(sample["image"][..., 0], images[0, 3])
+    np.testing.assert_array_equal(sample["mask"], masks[0, 3])
+    blank = look((hdf5(tmp_path / "b.h5", images, masks * 0),)).pictures["samples"][0]
+    assert blank["name"] == "000000, slice 3 of 5"  # the middle, where there is nothing to see
+    thin = look((hdf5(tmp_path / "c.h5", *(a.transpose(0, 2, 3, 1) for a in (images, masks))),))
+    np.testing.assert_array_equal(thin.pictures["samples"][0]["image"][..., 0], images[0, 3])
 
 
 def test_sizes_must_agree(folders):
