@@ -36,13 +36,15 @@ class MeanOptions(TypedDict, total=False):
     ignore_index: int | None
     balance: Balance | None
     reduction: str
+    validate: bool
 
 
 class PixelOptions(MeanOptions, CallOptions, total=False):
     """What every functional classification loss takes."""
 
 
-_DEFAULTS: dict[str, Any] = {"reduction": "mean", "return_parts": False}  # of the others None
+# of the others None
+_DEFAULTS: dict[str, Any] = {"reduction": "mean", "return_parts": False, "validate": False}
 
 
 def check_options(

@@ -98,6 +98,30 @@ def pixel_target(
     return PixelTarget(logits, label, slot, probability, valid, pixel_weight)
 
 
+def check_are_logits(logits: Tensor) -> None:
+    """Refuse what looks like probabilities, where looking is free.
+
+    All of it lies in [0, 1], and either sums to 1 over the channels or spreads over at least a
+    quarter of [0, 1] in at least 64 numbers. One constant number, a fresh network's, may be both.
+    """
+    check_floating("logits", logits)
+    if not values_are_readable(logits) or logits.numel() == 0:
+        return
+    low, high = (float(bound) for bound in torch.aminmax(logits.detach()))
+    if not (low >= 0 and high <= 1 and low < high):  # NaN is the loss's to show
+        return
+    sums_to_one = False
+    if logits.dim() > 1 and logits.shape[1] > 1:
+        sums_to_one = bool(((widen_half(logits.detach()).sum(1) - 1).abs() < SUM_TOLERANCE).all())
+    if sums_to_one or (high - low >= 0.25 and logits.numel() >= 64):
+        last = "softmax" if logits.dim() > 1 and logits.shape[1] > 1 else "sigmoid"
+        raise ValueError(
+            f"Expected `logits`, got {logits.numel()} numbers from {low:.3g} to {high:.3g}, which "
+            f"look like probabilities; leave the network's last {last} away, or pass "
+            "`validate=False`."
+        )
+
+
 def without_channel(
     name: str, value: Tensor, pixels: Tensor, shown: Tensor | None = None
 ) -> Tensor:
@@ -111,7 +135,27 @@ def without_channel(
     accepted = f"{(batch, *spatial)} or {(batch, 1, *spatial)}"
     if shown is not None:
         accepted = f"{(batch, *spatial)}, {(batch, 1, *spatial)} or {tuple(shown.shape)}"
-    raise ValueError(f"Expected `{name}` of the shape {accepted}, got {tuple(value.shape)}.")
+    raise ValueError(
+        f"Expected `{name}` of the shape {accepted}, got {tuple(value.shape)}"
+        f"{_cure_of_shape(name, value, pixels, shown)}."
+    )
+
+
+def _cure_of_shape(name: str, value: Tensor, pixels: Tensor, shown: Tensor | None) -> str:
+    """What to do about a channel dimension of the wrong size or in the wrong place."""
+    batch, *spatial = pixels.shape
+    if value.dim() != pixels.dim() + 1 or not spatial:
+        return ""
+    if shown is not None and tuple(value.shape) == (batch, *spatial, shown.shape[1]):
+        return f"; its channels are the last dimension: {name}.movedim(-1, 1)"
+    if tuple(value.shape) == (batch, *spatial, 1):
+        return f"; its channel is the last dimension: {name}.squeeze(-1)"
+    if shown is not None and (value.shape[0], *value.shape[2:]) == (batch, *spatial):
+        return (
+            f"; its {value.shape[1]} channels are neither one nor the {shown.shape[1]} classes of "
+            "the logits"
+        )
+    return ""
 
 
 def _of_indices(target: Tensor, n_classes: int, valid: Tensor | None) -> Tensor:

@@ -22,7 +22,7 @@ from dense_imb.losses._options import (
     check_options,
     shows_options,
 )
-from dense_imb.losses._target import PixelTarget, pixel_target
+from dense_imb.losses._target import PixelTarget, check_are_logits, pixel_target
 from dense_imb.losses.adjustment import Adjustment, adjusted, check_adjustment
 from dense_imb.losses.balance import (
     Balance,
@@ -68,6 +68,8 @@ def pixel_loss(
         reduction: "mean", "sum" or "none", as in torch; with a balance "mean", or "none" for the
             map of contributions whose sum is the loss.
         return_parts: return `Parts` (value, class_mean, class_count) in place of the value.
+        validate: refuse logits that look like probabilities. Eager on the CPU only: an accelerator
+            would have to be waited for. Labels and shapes are checked without it, too.
 
     Example:
         >>> logits = torch.tensor([[2.0, 0.0], [0.0, 0.0]])
@@ -137,7 +139,10 @@ def _mean_of_pixels(
     pixel_weight: Tensor | None = None,
     class_count: Tensor | Sequence[float] | None = None,
     return_parts: bool = False,
+    validate: bool = False,
 ) -> Any:
+    if validate:
+        check_are_logits(logits)
     check_mean(class_weight, balance, reduction)
     if class_count is not None and balance is None:
         raise ValueError("Expected a `balance` with `class_count`, got none.")
@@ -240,6 +245,7 @@ class ClassificationLoss(Loss):
     """A Module that stores the arguments of a mean over pixels."""
 
     shown: tuple[str, ...] = ("class_weight", "ignore_index", "balance", "reduction")
+    validate = False
 
     @shows_options(MeanOptions)
     def __init__(self, **options: Unpack[MeanOptions]) -> None:
@@ -254,6 +260,7 @@ class ClassificationLoss(Loss):
         )
         self.ignore_index = options.get("ignore_index")
         check_ignore_index(self.ignore_index)
+        self.validate = options.get("validate", False)
 
     def error(self, pixels: PixelTarget) -> Tensor:
         """The error of each pixel, (B, *spatial)."""
@@ -277,6 +284,7 @@ class ClassificationLoss(Loss):
             ignore_index=self.ignore_index,
             balance=self.balance,
             reduction=self.reduction,
+            validate=self.validate,
             **options,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import warnings
 
 import pytest
@@ -112,6 +113,12 @@ def test_with_another_librarys_loss_it_compiles_as_one_graph(n_channels):
     torch.testing.assert_close(compiled(logits, LABEL), loss(logits, LABEL))
     value = compiled(logits, LABEL)
     torch.testing.assert_close(sum(loss.parts.values()), value)
+
+
+def test_monais_tensors_are_tensors():
+    tensor = importlib.import_module("monai.data").MetaTensor
+    value = with_dice()(tensor(LOGITS), tensor(LABEL.float()))
+    torch.testing.assert_close(value.as_subclass(torch.Tensor), with_dice()(LOGITS, LABEL))
 
 
 def test_in_monais_deep_supervision():
