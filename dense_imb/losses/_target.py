@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dense_imb.losses._checks import (
+    bare,
     check_floating,
     check_label_range,
     check_tensor,
@@ -50,6 +51,8 @@ def pixel_target(
     soft_for: str | None = None,
 ) -> PixelTarget:
     """Apply the contract. `soft_for` names a loss that refuses soft targets."""
+    logits, target = bare(logits), bare(target)
+    mask, pixel_weight = bare(mask), bare(pixel_weight)
     check_floating("logits", logits)
     check_tensor("target", target)
     if logits.dim() < 2 or logits.shape[1] == 0:

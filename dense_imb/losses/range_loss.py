@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dense_imb.losses._checks import (
+    bare,
     check_at_least,
     check_choice,
     check_floating,
@@ -80,6 +81,7 @@ def _flat(
     features: Tensor, label: Tensor, mask: Tensor | None, ignore_index: int | None
 ) -> tuple[Tensor, Tensor]:
     """The features that count, (n, D), and their labels."""
+    features, label, mask = bare(features), bare(label), bare(mask)
     check_floating("features", features)
     check_tensor("label", label)
     if features.dim() < 2:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dense_imb.losses._checks import (
+    bare,
     check_choice,
     check_floating,
     check_ignore_index,
@@ -93,6 +94,8 @@ def balanced_regression_loss(
         >>> balanced_regression_loss(torch.ones(4), t, error="l1")
         tensor(1.)
     """
+    prediction, target, label = bare(prediction), bare(target), bare(label)
+    mask, pixel_weight = bare(mask), bare(pixel_weight)
     balance = Balance() if balance is None else balance
     find_label, n_classes = _resolve_partition(partition, balance, n_classes)
     measure = _resolve_error(error)
