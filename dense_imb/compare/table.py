@@ -72,7 +72,8 @@ class ComparisonTable(ScoreTable):
             for score in (*scores, "cpu_seconds"):
                 values = [float(run[score]) for run in of_loss]
                 row[score] = statistics.fmean(values)
-                row[f"{score}_sd"] = statistics.stdev(values) if len(values) > 1 else math.nan
+                is_known = len(values) > 1 and not any(math.isnan(value) for value in values)
+                row[f"{score}_sd"] = statistics.stdev(values) if is_known else math.nan
             rows.append(row)
         rows.sort(key=lambda row: -_or_least(float(row[first])))
         best = str(rows[0]["loss"])

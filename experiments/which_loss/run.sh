@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Which loss finds rare pixels best: on cracks, on air showers, and on four kinds of simulated
+# patterns? Every loss has the same network, steps and seeds, and the same split by image.
+#
+#   DENSE_IMB_DATA=DATA bash experiments/which_loss/run.sh runs/which_loss           # an hour of one core
+#   FULL=1 DENSE_IMB_DATA=DATA bash experiments/which_loss/run.sh runs/which_loss    # a day; a GPU helps
+#
+# A part that is done is not done again, and one that was stopped goes on. Names of parts, cracks,
+# showers or kinds, behind the folder run these only.
+set -euo pipefail
+out=${1:?"a folder for the results"}
+shift
+parts=${*:-cracks showers kinds}
+here=$(cd "$(dirname "$0")/../.." && pwd)
+data=${DENSE_IMB_DATA:?"the folder with crackforest and fact_photon_stream"}
+small="--seeds 3 --first-seeds 5 --batch-size 8 --quiet"
+full="--seeds 5 --steps 4000 --batch-size 16"
+mkdir -p "$out"
+
+compare() { # name, options of the small size, options of both
+    local name=$1 of_small=$2
+    shift 2
+    # shellcheck disable=SC2086
+    python -m dense_imb compare "$@" --out "$out/$name" ${FULL:+$full} $([ -n "${FULL:-}" ] || echo $small $of_small)
+}
+
+for part in $parts; do
+    case $part in
+        cracks)
+            compare cracks "--steps 400 --widths 8 16 32 64 --patch 96 96" \
+                "$data/crackforest/images" --masks "$data/crackforest/masks" --labels 0 255
+            ;;
+        showers)
+            compare showers "--steps 300 --widths 8 16 32" \
+                "$data/fact_photon_stream/images" --masks "$data/fact_photon_stream/masks" \
+                --labels 0 255
+            ;;
+        kinds)
+            size="--width 44 --height 64"
+            events=480
+            if [ -n "${FULL:-}" ]; then size="" events=4000; fi
+            # shellcheck disable=SC2086
+            python "$here/data_tools/make.py" "$out/kinds_data" --train $events --validation 0 \
+                --test 0 --pattern arc ring line cross --frequency 60 25 10 5 \
+                --patterns-per-event 1 3 --signal 60 --noise 100 $size
+            if [ ! -e "$out/kinds.h5" ]; then
+                python "$here/data_tools/label.py" "$out/kinds.h5" "$out/kinds_data/train_noisy.h5" \
+                    --kinds arc ring line cross --noise-is-background
+            fi
+            compare kinds "--steps 400 --widths 8 16 32 64" "$out/kinds.h5"
+            ;;
+        *)
+            echo "Expected cracks, showers or kinds, got $part." >&2
+            exit 2
+            ;;
+    esac
+done

@@ -1,0 +1,224 @@
+"""A comparison of losses: alike for all, resumable, and honest about chance."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+
+from dense_imb.cli import main
+from dense_imb.compare import ComparisonTable, Contestant, compare, contestants, parse_contestant
+from dense_imb.compare.contestants import FIRST, PLAIN
+from dense_imb.compare.figure import draw
+from dense_imb.compare.plan import LEAST_STEPS, MOST_STEPS, plan, run_seconds
+from dense_imb.config import TrainConfig
+from dense_imb.losses.parse import parse_loss
+from dense_imb.training.tasks import open_images, open_test_images
+from tests.training.pictures import tiny_images, write_folders
+from tests.training.runs import clean_events, tiny, write_events
+
+TWO = [Contestant(PLAIN, "CrossEntropyLoss", False), Contestant("ours", "HardMiningLoss")]
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    folders = write_folders(tmp_path_factory.mktemp("pictures"), n=12)
+    return tiny_images(folders, images={"test_share": 0.25})
+
+
+def quiet(config: TrainConfig, folder: Path, **options):
+    options = {"losses": TWO, "n_seeds": 2, "steps": 4, "say": lambda line: None, **options}
+    return compare(config, folder, is_quiet=True, **options)
+
+
+@pytest.fixture(scope="module")
+def compared(config, tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("compared") / "all"
+    return folder, quiet(config, folder)
+
+
+def test_every_loss_has_a_row_and_the_best_comes_first(compared):
+    _, table = compared
+    assert {row["loss"] for row in table.rows} == {PLAIN, "ours"}
+    first, second = (float(row["average_precision"]) for row in table.rows)
+    assert first >= second
+    for row in table.rows:
+        own = [run["average_precision"] for run in table.runs if run["loss"] == row["loss"]]
+        assert row["average_precision"] == pytest.approx(sum(own) / 2)
+        assert row["n_seeds"] == 2
+
+
+def test_what_is_done_is_not_done_again(compared, config):
+    folder, table = compared
+    stored = folder / "ours-1" / "result.json"
+    changed = json.loads(stored.read_text())
+    changed["average_precision"] = 0.125
+    stored.write_text(json.dumps(changed))
+    again = quiet(config, folder)
+    (row,) = (run for run in again.runs if run["loss"] == "ours" and run["seed"] == 1)
+    assert row["average_precision"] == 0.125
+    others = [run for run in again.runs if run is not row]
+    assert others == [r for r in table.runs if (r["loss"], r["seed"]) != ("ours", 1)]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"n_seeds": 3}, "n_seeds"), ({"losses": [*TWO, Contestant("x", "FocalLoss")]}, "losses")],
+    ids=str,
+)
+def test_another_comparison_in_the_folder_is_refused(compared, config, change, named):
+    with pytest.raises(ValueError, match=rf"go on with it, got another \({named} differ\)"):
+        quiet(config, compared[0], **change)
+
+
+def test_a_folder_of_something_else_is_refused(config, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="new or empty folder"):
+        quiet(config, tmp_path)
+
+
+def test_no_run_sees_a_test_image(config):
+    train, validation = open_images(config.images)
+    names = [set(part.names) for part in (train, validation, open_test_images(config.images))]
+    assert [len(part) for part in names] == [7, 2, 3]
+    assert len(set.union(*names)) == 12
+
+
+def test_the_six_that_matter_most_may_have_more_seeds(config, tmp_path):
+    table = quiet(config, tmp_path / "more", n_seeds=1, first_seeds=2, steps=2)
+    assert [row["n_seeds"] for row in table.rows] == [2.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("losses", "got"), [(TWO[:1], "got 1"), ([TWO[0], TWO[0]], "got cross-entropy twice")]
+)
+def test_one_loss_is_no_comparison(config, tmp_path, losses, got):
+    with pytest.raises(ValueError, match=got):
+        quiet(config, tmp_path / "x", losses=losses)
+
+
+def runs_of(**values: list[float]) -> list[dict]:
+    return [
+        {"loss": name, "seed": seed, "ap": value, "cpu_seconds": 1.0}
+        for name, of_loss in values.items()
+        for seed, value in enumerate(of_loss)
+    ]
+
+
+def table_of(**values: list[float]) -> ComparisonTable:
+    losses = [Contestant(name, f"{name}()") for name in values]
+    return ComparisonTable.of_runs(runs_of(**values), ["ap"], losses, 10)
+
+
+def test_the_test_is_paired_by_seed():
+    stats = pytest.importorskip("scipy.stats")
+    a, b = [0.5, 0.6, 0.9], [0.3, 0.45, 0.72]
+    table = ComparisonTable.of_runs(
+        [{**run, "loss": PLAIN} if run["loss"] == "b" else run for run in runs_of(a=a, b=b)],
+        ["ap"],
+        [Contestant("a", ""), Contestant(PLAIN, "")],
+        10,
+    )
+    row = table.rows[0]
+    assert row["gain"] == pytest.approx(sum(a) / 3 - sum(b) / 3)
+    assert row["p"] == pytest.approx(stats.ttest_rel(a, b).pvalue)
+
+
+def test_the_advice_says_what_may_be_chance():
+    pytest.importorskip("scipy")
+    advice = table_of(a=[0.8, 0.82, 0.79], b=[0.79, 0.83, 0.78], c=[0.2, 0.21, 0.22]).advice()
+    assert "Take a" in advice
+    assert "over b may be chance" in advice
+
+
+def test_one_seed_proves_nothing():
+    table = table_of(a=[0.8], b=[0.2])
+    assert math.isnan(float(table.rows[0]["p_best"]))
+    assert "over b may be chance" in table.advice()
+
+
+def test_a_loss_that_became_nan_comes_last():
+    table = table_of(a=[math.nan, 0.9], b=[0.2, 0.2])
+    assert [row["loss"] for row in table.rows] == ["b", "a"]
+    assert json.loads(table.json())["rows"][1]["ap"] is None
+
+
+@pytest.mark.parametrize("n_losses", [2, 14])
+@pytest.mark.parametrize("budget", [10.0, 300.0, 3600.0, 1e6])
+def test_a_plan_keeps_to_the_budget(budget, n_losses):
+    found = plan(budget, step_seconds=0.05, score_seconds=5, n_losses=n_losses, n_seeds=3)
+    each = run_seconds(found.steps, 0.05, 5)
+    assert found.seconds == pytest.approx(each * found.n_seeds * found.n_losses)
+    assert LEAST_STEPS <= found.steps <= MOST_STEPS
+    least = 2 * run_seconds(LEAST_STEPS, 0.05, 5)
+    assert found.seconds <= max(budget, least)
+
+
+def test_contestants_are_losses_that_exist():
+    for one in contestants(n_classes=3):
+        parse_loss(one.loss.replace("$inverse", "(0.5, 1.5)"), class_counts=(9, 1))
+    known = contestants(n_classes=3)
+    assert [one.name for one in known[: len(FIRST)]] == list(FIRST)
+    assert len({one.folder for one in known}) == len(known)
+    assert "complement" not in " ".join(one.name for one in contestants(n_classes=2))
+
+
+def test_who_competes_can_be_typed():
+    known = contestants()
+    assert parse_contestant("balanced Softmax", known).loss == "BalancedSoftmaxLoss"
+    assert parse_contestant("FocalLoss(gamma=1.0)", known).name == "FocalLoss(gamma=1.0)"
+    assert parse_contestant("mine = FocalLoss(gamma=1.0)", known)[:2] == (
+        "mine", "FocalLoss(gamma=1.0)",
+    )  # fmt: skip
+
+
+def test_the_figure_has_a_row_for_each_loss(compared):
+    figure = Figure()
+    draw(compared[1], figure)
+    labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert labels == [row["loss"] for row in compared[1].rows]
+
+
+def test_hits_compete_by_the_noise_removed(tmp_path):
+    path = write_events(tmp_path / "clean.h5", clean_events(40))
+    config = tiny(path, data={"validation_share": 0.4})
+    losses = [*TWO, Contestant("weighted", "CrossEntropyLoss(class_weight=$inverse)"),
+              Contestant("softmax", "BalancedSoftmaxLoss")]  # fmt: skip
+    table = quiet(config, tmp_path / "out", losses=losses, n_seeds=1)
+    assert table.scores[0] == "removal_at_97"
+    assert len(table.rows) == 4
+
+
+@pytest.mark.slow
+def test_the_command(config, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = [config.images.train, "--masks", config.images.masks, "--out", str(out),
+                 "--steps", "3", "--seeds", "1", "--widths", "4", "8", "--quiet",
+                 "--loss", "cross-entropy", "--loss", "Dice"]  # fmt: skip
+    assert main(["compare", *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert "Take " in printed
+    assert (out / "comparison.png").stat().st_size > 10_000
+    assert {"comparison.json", "comparison.csv"} <= {path.name for path in out.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["{hits}", "--labels", "0", "255"], "`--labels` with images, got it with a hits file"),
+        (["{folder}", "--noise", "3"], "with a hits file, got images"),
+        (["{hits}", "--minutes", "0", "--noise", "5"], "Expected `minutes` above 0"),
+        (["{folder}/none.h5"], "none.h5"),
+    ],
+    ids=str,
+)
+def test_bad_options_are_one_sentence(tmp_path, capsys, arguments, sentence):
+    hits = write_events(tmp_path / "clean.h5", clean_events(40))
+    arguments = [a.format(hits=hits, folder=tmp_path) for a in arguments]
+    assert main(["compare", *arguments, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.count("\n") == 1
