@@ -21,7 +21,8 @@ class CompoundLoss(Loss):
         loss = sum over parts j of  w_j loss_j(z, y)
 
     A region loss (Dice, Tversky) beside one of ours, say. Each part is fed the label map in the
-    form that its library wants, see `dense_imb.losses.feeding.apply_loss`. `parts` holds the value
+    form that its library wants, see `dense_imb.losses.feeding.apply_loss`; a loss of values, ACB-MSE
+    say, beside one of logits compares the probabilities with 0 and 1. `parts` holds the value
     of each part in the last call, before its weight and without gradient, to be logged.
 
     At call time: `mask`, `pixel_weight`, `class_count`, `return_parts`; refused where one of the
@@ -54,7 +55,7 @@ class CompoundLoss(Loss):
         self._intakes = {name: intake_of(loss) for name, loss in named.items()}
         _check_ignored(self._intakes)
         kinds = {intake.feeds_on for intake in self._intakes.values()}
-        # of logits and values together: the labels are the values
+        # beside a loss of logits, one of values is fed their probabilities
         self.feeds_on = "values" if kinds == {"values"} else "logits"
         self.losses = nn.ModuleDict()
         for name, loss in named.items():
@@ -87,7 +88,10 @@ class CompoundLoss(Loss):
     ) -> Any:
         if self.feeds_on == "values":
             return loss(logits, target, **options)
-        return feed(loss, self._intakes[name], logits, target, options)
+        intake = self._intakes[name]
+        if intake.feeds_on == "values":
+            logits = logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
+        return feed(loss, intake, logits, target, options)
 
     def _total(self, values: Mapping[str, Tensor]) -> Tensor:
         self.parts = {name: value.detach() for name, value in values.items()}

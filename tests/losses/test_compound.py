@@ -66,11 +66,15 @@ def test_losses_of_values_are_fed_the_target_as_it_is():
     torch.testing.assert_close(loss(LOGITS, target), expected)
 
 
-def test_logits_and_values_together_are_of_labels():
+def test_a_loss_of_values_beside_one_of_logits_compares_probabilities():
     loss = CompoundLoss(CrossEntropyLoss(), ACBMSELoss())
-    expected = CrossEntropyLoss()(LOGITS, LABEL) + ACBMSELoss()(LOGITS, LABEL.float())
+    expected = CrossEntropyLoss()(LOGITS, LABEL) + ACBMSELoss()(LOGITS.sigmoid(), LABEL.float())
     assert loss.feeds_on == "logits"
     torch.testing.assert_close(loss(LOGITS, LABEL), expected)
+    three = torch.randn(2, 3, 8, 9, generator=RNG)
+    one_hot = nn.functional.one_hot(LABEL.squeeze(1), 3).movedim(-1, 1).float()
+    expected = CrossEntropyLoss()(three, LABEL) + ACBMSELoss()(three.softmax(1), one_hot)
+    torch.testing.assert_close(loss(three, LABEL), expected)
 
 
 def test_sums_may_hold_sums():
