@@ -6,13 +6,13 @@
 #   FULL=1 DENSE_IMB_DATA=DATA bash experiments/which_loss/run.sh runs/which_loss    # a day; a GPU helps
 #
 # A part that is done is not done again, and one that was stopped goes on. Names of parts, cracks,
-# showers or kinds, behind the folder run these only.
+# showers or kinds, behind the folder run these only; OPTIONS holds further ones of `dense-imb compare`.
 set -euo pipefail
 out=${1:?"a folder for the results"}
 shift
 parts=${*:-cracks showers kinds}
 here=$(cd "$(dirname "$0")/../.." && pwd)
-data=${DENSE_IMB_DATA:?"the folder with crackforest and fact_photon_stream"}
+data=${DENSE_IMB_DATA:-no folder in DENSE_IMB_DATA}
 small="--seeds 3 --first-seeds 5 --batch-size 8 --quiet"
 full="--seeds 5 --steps 4000 --batch-size 16"
 mkdir -p "$out"
@@ -21,7 +21,8 @@ compare() { # name, options of the small size, options of both
     local name=$1 of_small=$2
     shift 2
     # shellcheck disable=SC2086
-    python -m dense_imb compare "$@" --out "$out/$name" ${FULL:+$full} $([ -n "${FULL:-}" ] || echo $small $of_small)
+    python -m dense_imb compare "$@" --out "$out/$name" \
+        $([ -n "${FULL:-}" ] && echo "$full" || echo "$small $of_small") ${OPTIONS:-}
 }
 
 for part in $parts; do
