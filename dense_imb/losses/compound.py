@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
+import torch
 from torch import Tensor, nn
 
 from dense_imb.losses._checks import check_at_least
@@ -94,7 +95,8 @@ class CompoundLoss(Loss):
         return feed(loss, intake, logits, target, options)
 
     def _total(self, values: Mapping[str, Tensor]) -> Tensor:
-        self.parts = {name: value.detach() for name, value in values.items()}
+        if not torch.compiler.is_exporting():  # an exported graph has nowhere to keep them
+            self.parts = {name: value.detach() for name, value in values.items()}
         shapes = {name: tuple(value.shape) for name, value in values.items()}
         if len(set(shapes.values())) > 1:
             raise ValueError(
