@@ -36,6 +36,9 @@ MAKE: dict[str, Callable[[], nn.Module]] = {
     "BiasCompensatedLoss": lambda: losses.BiasCompensatedLoss(COUNTS),
     "LDAMLoss": lambda: losses.LDAMLoss(COUNTS, **BALANCED),
     "PixelLoss": lambda: losses.PixelLoss(losses.Focal(2.0), losses.LogPrior(COUNTS)),
+    "CompoundLoss": lambda: losses.CompoundLoss(
+        losses.HardMiningLoss(**BALANCED), losses.CrossEntropyLoss(**BALANCED)
+    ),
     "RangeLoss": lambda: losses.RangeLoss(intra_weight=0.01, margin=4.0),
 }
 

@@ -53,7 +53,7 @@ def channels_of(name: str, one_hot: bool) -> int:
 
 
 def test_no_loss_is_forgotten():
-    assert set(MAKE) == set(KINDS)
+    assert set(KINDS) <= set(MAKE)
 
 
 @every_loss

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
@@ -189,9 +191,10 @@ class OperatingPointHandler(_Ranking):
         foreground: the class to look at; all but class 0 by default.
         ignore_index: label of the pixels that are left out.
         prefix: of the names of the metrics.
+        path: a JSON file for the point, written where the evaluator's key metric is the best so
+            far: the point of the weights that MONAI's `CheckpointSaver` keeps.
 
-    After an evaluation `point` is the `OperatingPoint`, on the scale of the logit; `point.save`
-    keeps it.
+    After an evaluation `point` is the `OperatingPoint`, on the scale of the logit.
     """
 
     def __init__(
@@ -201,11 +204,12 @@ class OperatingPointHandler(_Ranking):
         foreground: int | None = None,
         ignore_index: int | None = None,
         prefix: str = "",
+        path: str | os.PathLike[str] | None = None,
     ) -> None:
         if retention is not None and not 0 < retention <= 1:
             raise ValueError(f"Expected `retention` above 0 and up to 1, got {retention}.")
         super().__init__(foreground, ignore_index)
-        self.retention, self.prefix = retention, prefix
+        self.retention, self.prefix, self.path = retention, prefix, path
         self.point: OperatingPoint | None = None
 
     def _end(self, engine: Engine) -> None:
@@ -225,6 +229,16 @@ class OperatingPointHandler(_Ranking):
         found["average_precision"] = histogram.average_precision()
         for name, value in found.items():
             engine.state.metrics[self.prefix + name] = float("nan") if value is None else value
+        if self.path is not None and self.point is not None and _is_best(engine):
+            Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+            self.point.save(self.path)
+
+
+def _is_best(engine: Any) -> bool:
+    """Whether this process is to keep what belongs to this epoch's weights."""
+    state = engine.state
+    is_best = state.key_metric_name is None or state.best_metric_epoch == state.epoch
+    return bool(is_best and state.rank == 0)
 
 
 def _point(histogram: ScoreHistogram, retention: float | None) -> OperatingPoint:
