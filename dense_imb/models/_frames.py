@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -15,7 +16,8 @@ def padded_size(frame: Sequence[int], multiple: int) -> tuple[int, ...]:
         >>> padded_size((128, 88), 16)
         (128, 96)
     """
-    return tuple(-(-size // multiple) * multiple for size in frame)
+    # no quotient of negative numbers: ONNX rounds those the other way
+    return tuple((size + multiple - 1) // multiple * multiple for size in frame)
 
 
 def pad_frames(frames: Tensor, size: Sequence[int]) -> Tensor:
@@ -27,7 +29,8 @@ def pad_frames(frames: Tensor, size: Sequence[int]) -> Tensor:
     """
     spatial = frames.shape[2:]
     missing = [wanted - given for wanted, given in zip(size, spatial, strict=True)]
-    if not any(missing):
+    # an exported graph takes frames of any size: whether one is whole is not known then
+    if not torch.compiler.is_exporting() and not any(missing):
         return frames
     ends: list[int] = []
     for amount in reversed(missing):  # F.pad begins with the last axis
@@ -38,6 +41,9 @@ def pad_frames(frames: Tensor, size: Sequence[int]) -> Tensor:
 def crop_frames(frames: Tensor, size: Sequence[int]) -> Tensor:
     """The first pixels of each axis: what `pad_frames` was given."""
     for axis, wanted in enumerate(size, start=2):
-        if frames.shape[axis] != wanted:
+        if torch.compiler.is_exporting():  # a view's layout would depend on the size
+            kept = torch.arange(wanted, device=frames.device)
+            frames = frames.index_select(axis, kept)
+        elif frames.shape[axis] != wanted:
             frames = frames.narrow(axis, 0, wanted)
     return frames

@@ -1,0 +1,59 @@
+"""`dense-imb export`: a run as ONNX or torch.export, with its model card."""
+
+from __future__ import annotations
+
+from jsonargparse import Namespace
+
+from dense_imb.cli._parser import Parser
+
+SUMMARY = "write a run's network as ONNX or torch.export, with a model card"
+
+
+def make_parser() -> Parser:
+    """Return the parser of the options."""
+    parser = Parser(
+        description="Write the best network of a run as a file that needs no dense_imb: ONNX "
+        "(.onnx) or torch.export (.pt2). It takes pixels as they are in image files, or frames of "
+        "hit times, and gives probabilities. The file is compared with PyTorch on frames of the "
+        "run's validation data before it gets its name; a model card (FILE.md, and FILE.json for "
+        "machines) is written beside it.",
+        epilog="Example: dense-imb export runs/arc arc.onnx --benchmark",
+    )
+    parser.add_argument("run", type=str, metavar="RUN", help="the folder of a run")
+    parser.add_argument("out", type=str, metavar="FILE", help="model.onnx or model.pt2")
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=1e-3,
+        help="largest difference between PyTorch and the file that is accepted",
+    )
+    parser.add_argument(
+        "--benchmark",
+        action="store_true",
+        help="measure PyTorch against ONNX Runtime on this machine, at batches of 1 and of 16",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    return parser
+
+
+def run(options: Namespace) -> None:
+    """Do what the options say."""
+    if options.benchmark and not options.out.endswith(".onnx"):
+        raise ValueError(
+            f"Expected a file name that ends in .onnx with --benchmark, got {options.out!r}."
+        )
+    from dense_imb.export import export_run, throughput
+
+    exported = export_run(
+        options.run, options.out, tolerance=options.tolerance, overwrite=options.overwrite
+    )
+    check, given = exported.facts["check"], exported.facts["input"]
+    print(f"{exported.path}: takes {given['name']} ({', '.join(map(str, given['shape']))})")
+    print(
+        f"differs from PyTorch by at most {check['max_difference']:.2g}, on {check['n_frames']} "
+        f"frames ({check['on']})"
+    )
+    print(f"{exported.card}: its model card")
+    if options.benchmark:
+        for row in throughput(options.run, exported.path):
+            print(row)

@@ -1,0 +1,97 @@
+"""How fast a run's network is in PyTorch and in ONNX Runtime, side by side on this machine."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from dense_imb.export.network import exportable
+from dense_imb.export.write import onnx_session
+from dense_imb.training import Run, open_run
+
+BATCHES = (1, 16)
+_LEAST, _MOST = 5, 200  # repetitions
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Frames a second at a batch size.
+
+    Args:
+        batch: frames at once.
+        pytorch, onnx: frames a second, the median of `n_repetitions`.
+        threads: of both.
+        frame: their size.
+        n_repetitions: each of PyTorch and of ONNX Runtime, in turns.
+    """
+
+    batch: int
+    pytorch: float
+    onnx: float
+    threads: int
+    frame: tuple[int, ...]
+    n_repetitions: int
+
+    @property
+    def ratio(self) -> float:
+        """How many times as fast ONNX Runtime is."""
+        return self.onnx / self.pytorch
+
+    def __str__(self) -> str:
+        return (
+            f"batch {self.batch}: PyTorch {self.pytorch:.4g} frames/s, ONNX Runtime "
+            f"{self.onnx:.4g} frames/s, ratio {self.ratio:.2f} ({self.threads} threads, "
+            f"{' x '.join(map(str, self.frame))} pixels, median of {self.n_repetitions})"
+        )
+
+
+@torch.no_grad()
+def throughput(
+    run: Run | str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    *,
+    batches: tuple[int, ...] = BATCHES,
+    seconds: float = 10.0,
+) -> list[Throughput]:
+    """PyTorch against ONNX Runtime, in turns, so that a busy machine is as busy for both.
+
+    Args:
+        run: opened, or its folder.
+        path: of its .onnx file.
+        batches: frames at once.
+        seconds: to spend on each batch size.
+    """
+    what = exportable(run if isinstance(run, Run) else open_run(run))
+    threads = torch.get_num_threads()
+    session = onnx_session(Path(path), threads)
+    found = []
+    for batch in batches:
+        given = torch.cat([what.samples[k % len(what.samples)] for k in range(batch)])
+        feed = {what.input: given.numpy()}
+        sides: list[Callable[[], object]] = [
+            lambda given=given: what.answers(given),  # type: ignore[misc]
+            lambda feed=feed: session.run(None, feed),  # type: ignore[misc]
+        ]
+        times = _in_turns(sides, seconds)
+        pytorch, onnx = (batch / statistics.median(one) for one in times)
+        found.append(Throughput(batch, pytorch, onnx, threads, what.frame, len(times[0])))
+    return found
+
+
+def _in_turns(sides: list[Callable[[], object]], seconds: float) -> list[list[float]]:
+    for side in sides:  # memory is found, kernels are chosen
+        side()
+    times: list[list[float]] = [[] for _ in sides]
+    end = time.perf_counter() + seconds
+    while len(times[0]) < _LEAST or (time.perf_counter() < end and len(times[0]) < _MOST):
+        for side, own in zip(sides, times, strict=True):
+            start = time.perf_counter()
+            side()
+            own.append(time.perf_counter() - start)
+    return times

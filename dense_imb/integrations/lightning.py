@@ -1,0 +1,173 @@
+"""For Lightning's Trainer: a network with one of our losses, or a whole task of ours.
+
+    module = LightningSegmenter(network, BalancedSoftmaxLoss(class_counts), n_classes=3)
+    Trainer(max_epochs=20).fit(module, train_loader, validation_loader)
+
+Our own loop (`dense_imb.training`) does more: Lightning takes seconds to import, and a run that it
+resumes is not the run that was never stopped, to the bit. Take this where the rest of a project is
+Lightning's.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from dense_imb.losses._checks import check_at_least
+from dense_imb.losses.feeding import feed, intake_of
+from dense_imb.metrics import SegmentationScores
+from dense_imb.training.segmenter import validation_scores
+from dense_imb.training.task import Task
+
+try:
+    _lightning: Any = importlib.import_module("lightning.pytorch")
+except ImportError as why:
+    raise ImportError(
+        "dense_imb.integrations.lightning needs Lightning, which can't be imported "
+        f'({str(why).splitlines()[0]}): pip install "dense-imb[lightning]".'
+    ) from why
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+
+def _adamw(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, 1e-3, weight_decay=0.01)
+
+
+class LightningSegmenter(_lightning.LightningModule):  # type: ignore[misc]
+    """A network and any loss of label maps, ours or another library's.
+
+    Batches are (image, label), or dictionaries with "image" and "label" as MONAI's are; labels are
+    class indices (B, *spatial) or (B, 1, *spatial). It logs `train_loss`, and after each validation
+    our scores over all of its images: `val_average_precision`, `val_dice`, `val_iou` and more.
+
+    Args:
+        network: takes (B, channels, *spatial), gives logits (B, C, *spatial), C = 1 if binary.
+        loss: any that `dense_imb.losses.feeding.apply_loss` feeds.
+        n_classes: 2 for one channel of logits.
+        ignore_index: label of the pixels that no score counts; the loss has its own option.
+        optimizer: made of the parameters; AdamW with a rate of 0.001 by default.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: nn.Module,
+        *,
+        n_classes: int = 2,
+        ignore_index: int | None = None,
+        optimizer: MakeOptimizer = _adamw,
+    ) -> None:
+        super().__init__()
+        self.network, self.loss, self._intake = network, loss, intake_of(loss)
+        self._no_scores = lambda: SegmentationScores(n_classes, ignore_index=ignore_index)
+        self._scores, self._optimizer = self._no_scores(), optimizer
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.network(image)  # type: ignore[no-any-return]
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """The loss of a batch."""
+        image, label = _image_and_label(batch)
+        # losses sum over more pixels than bf16 can count
+        cost: Tensor = feed(self.loss, self._intake, self.network(image).float(), label, {})
+        self.log("train_loss", cost.detach(), batch_size=len(image))
+        return cost
+
+    def on_validation_epoch_start(self) -> None:
+        self._scores = self._no_scores()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Counts a batch."""
+        image, label = _image_and_label(batch)
+        self._scores.update(self.network(image).float(), label)
+
+    def on_validation_epoch_end(self) -> None:
+        _log_scores(self, validation_scores(self._scores.reduce_over_processes()))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The optimizer."""
+        return self._optimizer(self.parameters())
+
+
+class LightningTask(_lightning.LightningModule):  # type: ignore[misc]
+    """A task of ours, `Denoiser` or `Segmenter`, with its data; `Trainer.fit` needs no loaders.
+
+    Each process draws its own share of an epoch, and validates its share of the events or images.
+
+    Args:
+        task: see `dense_imb.training.task.Task`.
+        batch_size: of a step, for each process.
+        optimizer: made of the parameters; AdamW with a rate of 0.001 by default.
+    """
+
+    def __init__(
+        self, task: Task, *, batch_size: int = 16, optimizer: MakeOptimizer = _adamw
+    ) -> None:
+        super().__init__()
+        check_at_least("batch_size", batch_size, 1)
+        self.network, self.loss = task.network, task.loss  # where Lightning finds their state
+        self._task, self._batch_size, self._optimizer = task, batch_size, optimizer
+
+    def forward(self, shown: Tensor) -> Tensor:
+        return self.network(shown)  # type: ignore[no-any-return]
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """The numbers of the samples; a step makes frames or crops of them."""
+        numbers: Any = range(self._task.n_samples)
+        return DataLoader(numbers, self._batch_size, shuffle=True, collate_fn=np.array)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """One step: a task validates its whole set."""
+        one: Any = range(1)
+        return DataLoader(one)
+
+    def training_step(self, numbers: Any, batch_idx: int) -> Tensor:
+        """The loss of the samples of these numbers."""
+        batch = self._task.batch(numbers, self.current_epoch, self.device)
+        cost = self._task.cost(self.network, batch)
+        self.log("train_loss", cost.detach(), batch_size=len(numbers))
+        return cost
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Nothing: see `on_validation_epoch_end`."""
+
+    def on_validation_epoch_end(self) -> None:
+        scores = self._task.validate(self.network, self.device, self.global_rank, self._world())
+        _log_scores(self, scores)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The optimizer."""
+        return self._optimizer(self.parameters())
+
+    def _world(self) -> int:
+        return int(self.trainer.world_size)
+
+
+def _log_scores(module: Any, scores: Mapping[str, float]) -> None:
+    """All that were measured, the same on each process."""
+    known = {f"val_{name}": value for name, value in scores.items() if not math.isnan(value)}
+    module.log_dict(known, prog_bar=False)
+
+
+def _image_and_label(batch: Any) -> tuple[Tensor, Tensor]:
+    if isinstance(batch, Mapping):
+        missing = [name for name in ("image", "label") if name not in batch]
+        if missing:
+            raise ValueError(
+                f"Expected batches with `image` and `label`, got {', '.join(map(str, batch))}."
+            )
+        return batch["image"], batch["label"]
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        raise TypeError(
+            "Expected batches (image, label), or with `image` and `label` by name, got "
+            f"{type(batch).__name__}."
+        )
+    return batch[0], batch[1]
