@@ -22,9 +22,9 @@ class CompoundLoss(Loss):
         loss = sum over parts j of  w_j loss_j(z, y)
 
     A region loss (Dice, Tversky) beside one of ours, say. Each part is fed the label map in the
-    form that its library wants, see `dense_imb.losses.feeding.apply_loss`; a loss of values, ACB-MSE
-    say, beside one of logits compares the probabilities with 0 and 1. `parts` holds the value
-    of each part in the last call, before its weight and without gradient, to be logged.
+    form that its library wants, see `dense_imb.losses.feeding.apply_loss`; a loss of values,
+    ACB-MSE say, beside one of logits compares the probabilities with 0 and 1. `parts` holds the
+    value of each part in the last call, before its weight and without gradient, to be logged.
 
     At call time: `mask`, `pixel_weight`, `class_count`, `return_parts`; refused where one of the
     parts has no such option.
