@@ -53,11 +53,7 @@ class Evaluation(ScoreTable):
 
     def __getitem__(self, scorer: str) -> Row:
         """The first row of a scorer, by name."""
-        for row in self.rows:
-            if row["scorer"] == scorer:
-                return row
-        known = ", ".join(dict.fromkeys(repr(row["scorer"]) for row in self.rows))
-        raise KeyError(f"Expected one of {known}, got {scorer!r}.")
+        return self._row_of(scorer)
 
     def as_json(self) -> dict[str, Any]:
         """Strict JSON: NaN becomes null."""

@@ -25,6 +25,15 @@ class ScoreTable:
         """Strict JSON."""
         raise NotImplementedError
 
+    def _row_of(self, scorer: str, **also: str) -> Row:
+        """The first row of a scorer, by name; of those that hold something else, too."""
+        wanted = {"scorer": scorer, **also}
+        for row in self.rows:
+            if all(row[name] == value for name, value in wanted.items()):
+                return row
+        known = ", ".join(dict.fromkeys(repr(row["scorer"]) for row in self.rows))
+        raise KeyError(f"Expected one of {known}, got {scorer!r}.")
+
     def json(self) -> str:
         return json.dumps(self.as_json(), indent=1, allow_nan=False)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from dense_imb.losses._checks import check_at_least, check_choice
 from dense_imb.losses.feeding import feed, intake_of
 from dense_imb.metrics import ScoreHistogram
 from dense_imb.metrics.hits import RETENTIONS
+from dense_imb.training.gradients import gradient_shares
 
 Target = Literal["signal", "pattern"]
 Pixels = Literal["lit", "frame"]
@@ -214,23 +214,15 @@ class Denoiser:
 
     def gradient_shares(self, network: nn.Module, batch: HitBatch) -> dict[str, float]:
         """Which pixels the loss pulls at: signal, noise and empty ones."""
-        with torch.no_grad():
-            output = network(batch.shown).float()
-        output.requires_grad_(True)
-        before = {name: value.clone() for name, value in self.loss.state_dict().items()}
-        with torch.enable_grad():
-            (gradient,) = torch.autograd.grad(self._cost(output, batch), output)
-        self.loss.load_state_dict(before)  # looking on is no training step
         is_lit = torch.zeros_like(batch.is_signal).flatten()
         is_lit[batch.lit] = 1
-        is_lit, is_signal = is_lit.reshape(batch.is_signal.shape) > 0, batch.is_signal > 0
+        is_lit, is_signal = (
+            pixels.reshape(batch.is_signal.shape)[:, 0] > 0 for pixels in (is_lit, batch.is_signal)
+        )
         kinds = {"signal": is_signal, "noise": is_lit & ~is_signal, "empty": ~(is_lit | is_signal)}
-        size = gradient.abs().sum(1, keepdim=True).double()
-        total = float(size.sum())
-        return {
-            f"gradient_share_{name}": float(size[chosen].sum()) / total if total else math.nan
-            for name, chosen in kinds.items()
-        }
+        return gradient_shares(
+            network, batch.shown, self.loss, lambda output: self._cost(output, batch), kinds
+        )
 
     def _retentions(self) -> list[float]:
         return sorted({*RETENTIONS, self.retention})

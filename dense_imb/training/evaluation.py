@@ -84,11 +84,7 @@ class SegmentationTable(ScoreTable):
 
     def __getitem__(self, scorer: str) -> Row:
         """The mean row of a scorer."""
-        for row in self.rows:
-            if row["scorer"] == scorer and row["class"] == MEAN:
-                return row
-        known = ", ".join(dict.fromkeys(repr(row["scorer"]) for row in self.rows))
-        raise KeyError(f"Expected one of {known}, got {scorer!r}.")
+        return self._row_of(scorer, **{"class": MEAN})
 
     def as_json(self) -> dict[str, Any]:
         """Strict JSON: NaN becomes null."""

@@ -20,6 +20,7 @@ from dense_imb.data.patches import draw_patch, patch_rng
 from dense_imb.losses._checks import check_at_least
 from dense_imb.losses.feeding import feed, intake_of, takes_logits
 from dense_imb.metrics import SegmentationScores
+from dense_imb.training.gradients import gradient_shares
 
 _OVERLAP = 0.25  # of neighbouring windows, MONAI's own default
 _AT_ONCE = 4  # windows; more falls out of the caches of a CPU
@@ -231,21 +232,10 @@ class Segmenter:
 
     def gradient_shares(self, network: nn.Module, batch: PatchBatch) -> dict[str, float]:
         """Which classes the loss pulls at."""
-        with torch.no_grad():
-            output = network(batch.shown).float()
-        output.requires_grad_(True)
-        before = {name: value.clone() for name, value in self.loss.state_dict().items()}
-        with torch.enable_grad():
-            (gradient,) = torch.autograd.grad(self._cost(output, batch), output)
-        self.loss.load_state_dict(before)  # looking on is no training step
-        size = gradient.abs().sum(1).double()
-        total = float(size.sum())
-        return {
-            f"gradient_share_class_{k}": float(size[batch.label == k].sum()) / total
-            if total
-            else math.nan
-            for k in range(self.reading.n_classes)
-        }
+        kinds = {f"class_{k}": batch.label == k for k in range(self.reading.n_classes)}
+        return gradient_shares(
+            network, batch.shown, self.loss, lambda output: self._cost(output, batch), kinds
+        )
 
     def _no_scores(self) -> SegmentationScores:
         return SegmentationScores(self.reading.n_classes, ignore_index=IGNORED)

@@ -55,7 +55,7 @@ def scripted(task: Scripted, folder: Path | None, *callbacks: Callback, **settin
     [
         (CHANCE, "no better than chance .*balanced loss"),
         (NOTHING, "no better than chance"),
-        (BLANK, "is blank .*threshold from validation data"),
+        (BLANK, "is blank .*threshold is chosen on validation data"),
         (LIT, "lights everything .*balanced loss"),
     ],
 )
