@@ -15,6 +15,7 @@ import torch
 from dense_imb.cli import main
 from dense_imb.training import open_run
 from tests.test_train_command import ENVIRONMENT, arguments, ended, start, wait_for_step
+from tests.training.pictures import write_folders
 from tests.training.runs import Line, assert_same_runs, clean_events, loop_of, write_events
 
 pytestmark = pytest.mark.slow
@@ -117,3 +118,20 @@ def test_loops_of_two_processes(tmp_path):
     assert two.pop("loss") == pytest.approx(loop.state.history[-1]["loss"], rel=1e-6)
     for name, value in task.network.state_dict().items():
         torch.testing.assert_close(two[name], value, rtol=0, atol=1e-6)
+
+
+def test_two_processes_segment_as_one_with_a_global_loss(tmp_path):
+    images, masks = write_folders(tmp_path, n=9)
+    typed = [
+        "train", "--images.train", images, "--images.masks", masks, "--images.patch", "[32, 32]",
+        "--model.options", '{"widths": [4, 8]}', "--steps", "8", "--validate_every", "4",
+        "--batch_size", "4", "--loss", "CrossEntropyLoss(balance={'scope': 'global'})",
+        "--quiet", "--report", "false",
+    ]  # fmt: skip
+    for name, n in (("one", 1), ("two", 2)):
+        folder = str(tmp_path / name)
+        code, told = ended(start([*typed, "--out", folder, "--devices", str(n)]))
+        assert code == 0, told
+    first, second = (open_run(tmp_path / name).history() for name in ("one", "two"))
+    for score in ("loss", "average_precision", "iou", "lit_at_half"):
+        assert second[0][score] == pytest.approx(first[0][score], abs=2e-3), score
