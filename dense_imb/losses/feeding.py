@@ -63,10 +63,10 @@ def feeds_on(loss: nn.Module) -> str:
     declared = getattr(loss, "feeds_on", None)
     if declared is not None:
         return str(declared)
-    name = type(loss).__name__
-    if _is_ours(loss):
-        return CATALOGUED[name]
-    if name in _OF_VALUES:
+    ours = _our_name(loss)
+    if ours is not None:
+        return CATALOGUED[ours]
+    if type(loss).__name__ in _OF_VALUES:
         return "values"
     is_known = _package(loss) == "monai" or _known_form(loss) is not None
     return "logits" if is_known or _accepts_labels(loss) else "values"
@@ -86,7 +86,7 @@ def target_form(loss: nn.Module) -> str:
         >>> target_form(torch.nn.CrossEntropyLoss()), target_form(torch.nn.BCEWithLogitsLoss())
         ('indices', 'binary')
     """
-    if _is_ours(loss):
+    if _our_name(loss) is not None:
         return "indices"
     if hasattr(loss, "feeds_on"):  # a loss of the caller's that says so
         form = str(getattr(loss, "target_form", "indices"))
@@ -140,7 +140,7 @@ def look_at(loss: nn.Module) -> Intake:
     package = _package(loss)
     form = target_form(loss)
     ignore_index = getattr(_wrapped(loss) or loss, "ignore_index", None)
-    is_ours = _is_ours(loss)
+    is_ours = _our_name(loss) is not None
     return Intake(
         name,
         feeds_on(loss),
@@ -288,8 +288,14 @@ def _package(loss: nn.Module) -> str:
     return type(loss).__module__.split(".")[0]
 
 
-def _is_ours(loss: nn.Module) -> bool:
-    return _package(loss) == "dense_imb" and type(loss).__name__ in CATALOGUED
+def _our_name(loss: nn.Module) -> str | None:
+    """Which of our losses it is, or is made from; one that says its `target_form` is its own."""
+    if hasattr(loss, "target_form"):
+        return None
+    for base in type(loss).__mro__:
+        if base.__module__.startswith("dense_imb.") and base.__name__ in CATALOGUED:
+            return base.__name__
+    return None
 
 
 def _known_form(loss: nn.Module) -> str | None:

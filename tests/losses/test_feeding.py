@@ -255,6 +255,18 @@ def test_monais_wrappers_are_fed_what_is_inside_them():
     )
 
 
+def test_a_users_loss_made_from_ours_is_fed_as_ours():
+    class Mine(FocalLoss):
+        pass
+
+    soft = torch.rand(2, 6, 7, generator=RNG)  # of one logit: our contract has it, indices don't
+    assert feeds_on(Mine()) == "logits"
+    torch.testing.assert_close(
+        apply_loss(Mine(), LOGITS[1], soft, mask=soft > 0.5),
+        FocalLoss()(LOGITS[1], soft, mask=soft > 0.5),
+    )
+
+
 def test_wrong_shapes_are_refused_by_name():
     for loss in (nn.BCEWithLogitsLoss(), nn.CrossEntropyLoss(), FocalLoss()):
         with pytest.raises(ValueError, match="Expected `target` of the shape .*got \\(2, 3, 6, 7"):
