@@ -37,7 +37,7 @@ from dense_imb.losses import (
     Hits,
     cross_entropy_loss,
 )
-from dense_imb.metrics import ScoreHistogram, SegmentationScores
+from dense_imb.metrics import OperatingPoint, ScoreHistogram, SegmentationScores
 from dense_imb.training import CollapseWarning
 from tests.integrations.engines import (
     PRED_LABEL,
@@ -201,6 +201,23 @@ def test_best_f1_is_the_best_of_all_thresholds():
     every = 2 * curve.retention * curve.purity / (curve.retention + curve.purity)
     assert metrics["f1"] == pytest.approx(float(every[~every.isnan()].max()), rel=1e-12)
     assert 0.5 < metrics["f1"] < 1.0
+
+
+def test_the_point_on_disk_is_that_of_the_best_weights(tmp_path):
+    """The second evaluation is worse than the first, the third better."""
+    network, path = Fixed(0.5), tmp_path / "models" / "point.json"
+    handler = OperatingPointHandler(0.9, path=path)
+    metric = IgniteMetricHandler(PixelDice(), output_transform=PRED_LABEL)
+    evaluator = evaluator_of(
+        network, loader(), key_val_metric={"dice": metric}, val_handlers=[handler]
+    )
+    points = []
+    for epoch, bias in ((1, -0.5), (2, -9.0), (3, -0.25)):
+        network.bias.data.fill_(bias)
+        evaluator.run(epoch)
+        points.append(handler.point)
+        assert OperatingPoint.load(path) == (points[2] if epoch == 3 else points[0])
+    assert len({point.threshold for point in points}) == 3
 
 
 def test_one_class_against_the_rest():
