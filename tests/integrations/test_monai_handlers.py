@@ -92,6 +92,18 @@ def test_a_collapse_is_told_once_with_its_cure(network, told):
     assert len(caught) == 1
 
 
+def test_patience_counts_evaluations_in_a_row():
+    with pytest.warns(CollapseWarning, match="epoch 3: the network is blank"):
+        watched(BLANK, CollapseHandler(patience=3), n=3)
+    now_and_then = copy.deepcopy(BLANK)
+    evaluator = evaluator_of(now_and_then, loader(), val_handlers=[CollapseHandler(patience=2)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for epoch in range(1, 6):
+            now_and_then.bias.data.fill_(-4.0 if epoch % 2 else -25.0)
+            evaluator.run(epoch)
+
+
 def test_a_healthy_network_is_left_alone():
     handler = CollapseHandler("stop", trainer=trainer_of(tiny(), CrossEntropyLoss(), loader()))
     with warnings.catch_warnings():
