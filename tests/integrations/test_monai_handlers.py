@@ -37,7 +37,7 @@ from dense_imb.losses import (
     Hits,
     cross_entropy_loss,
 )
-from dense_imb.metrics import ScoreHistogram, SegmentationScores
+from dense_imb.metrics import OperatingPoint, ScoreHistogram, SegmentationScores
 from dense_imb.training import CollapseWarning
 from tests.integrations.engines import (
     PRED_LABEL,
@@ -90,6 +90,18 @@ def test_a_collapse_is_told_once_with_its_cure(network, told):
     with pytest.warns(CollapseWarning, match=told) as caught:
         watched(network, CollapseHandler(), n=4)
     assert len(caught) == 1
+
+
+def test_patience_counts_evaluations_in_a_row():
+    with pytest.warns(CollapseWarning, match="epoch 3: the network is blank"):
+        watched(BLANK, CollapseHandler(patience=3), n=3)
+    now_and_then = copy.deepcopy(BLANK)
+    evaluator = evaluator_of(now_and_then, loader(), val_handlers=[CollapseHandler(patience=2)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for epoch in range(1, 6):
+            now_and_then.bias.data.fill_(-4.0 if epoch % 2 else -25.0)
+            evaluator.run(epoch)
 
 
 def test_a_healthy_network_is_left_alone():
@@ -201,6 +213,23 @@ def test_best_f1_is_the_best_of_all_thresholds():
     every = 2 * curve.retention * curve.purity / (curve.retention + curve.purity)
     assert metrics["f1"] == pytest.approx(float(every[~every.isnan()].max()), rel=1e-12)
     assert 0.5 < metrics["f1"] < 1.0
+
+
+def test_the_point_on_disk_is_that_of_the_best_weights(tmp_path):
+    """The second evaluation is worse than the first, the third better."""
+    network, path = Fixed(0.5), tmp_path / "models" / "point.json"
+    handler = OperatingPointHandler(0.9, path=path)
+    metric = IgniteMetricHandler(PixelDice(), output_transform=PRED_LABEL)
+    evaluator = evaluator_of(
+        network, loader(), key_val_metric={"dice": metric}, val_handlers=[handler]
+    )
+    points = []
+    for epoch, bias in ((1, -0.5), (2, -9.0), (3, -0.25)):
+        network.bias.data.fill_(bias)
+        evaluator.run(epoch)
+        points.append(handler.point)
+        assert OperatingPoint.load(path) == (points[2] if epoch == 3 else points[0])
+    assert len({point.threshold for point in points}) == 3
 
 
 def test_one_class_against_the_rest():
