@@ -18,6 +18,7 @@ from dense_imb.data.images import (
     SUFFIXES,
     dimensions_of,
     is_nifti,
+    orientation_of,
     pair_images,
     read_image,
     stem_of,
@@ -90,14 +91,11 @@ class FolderSource:
         """Voxels of one size can be mirrored; then every label is elsewhere."""
         if not all(is_nifti(path) for path in self.pairs[i]):
             return
-        import nibabel
-
-        tools: Any = nibabel  # its types are incomplete
-        image, mask = ("".join(tools.aff2axcodes(tools.load(p).affine)) for p in self.pairs[i])
+        image, mask = (orientation_of(path) for path in self.pairs[i])
         if image != mask:
             raise ValueError(
-                f"Expected {self.pairs[i].mask} with the axes of its image, {image}, got {mask}; "
-                "bring one to the other with nibabel's as_closest_canonical."
+                f"Expected {self.pairs[i].mask} with the axes of {self.pairs[i].image}, {image}, "
+                f"got {mask}; bring one to the other with nibabel's as_closest_canonical."
             )
 
     def digest(self, numbers: Iterable[int]) -> str:

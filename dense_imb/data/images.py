@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,6 +75,20 @@ def pair_images(
     return [Pair(path, by_name[stem_of(path)]) for path in found]
 
 
+@contextmanager
+def _told(source: Path) -> Iterator[None]:
+    """Decoders meet damaged files with exceptions of many kinds: make them one sentence."""
+    try:
+        yield
+    except (ImportError, MemoryError):
+        raise
+    except Exception as problem:
+        if isinstance(problem, OSError) and problem.errno is not None:
+            raise  # a missing file, one that may not be read, a failing disk
+        reason = " ".join(str(problem).split()).rstrip(".") or type(problem).__name__
+        raise ValueError(f"Expected an image in {source}, got {reason}.") from problem
+
+
 def read_image(path: str | os.PathLike[str], *, is_volume: bool = False) -> NDArray[Any]:
     """Pixels (H, W) or (H, W, channels) in the file's own type; nothing is rescaled.
 
@@ -83,18 +99,14 @@ def read_image(path: str | os.PathLike[str], *, is_volume: bool = False) -> NDAr
         is_volume: read (D, H, W) or (D, H, W, channels): the pages of a TIFF, a .npy array, or
             NIfTI, its axes as stored.
     """
-    from PIL import UnidentifiedImageError
-
     source = Path(path)
-    try:
+    with _told(source):
         if source.suffix.lower() == ".npy":
             pixels = np.load(source, mmap_mode="r", allow_pickle=False)
         elif is_nifti(source):
             pixels = _read_nifti(source)
         else:
             pixels = _read_pages(source, is_volume)
-    except (UnidentifiedImageError, ValueError, EOFError, SyntaxError) as problem:
-        raise ValueError(f"Expected an image in {source}, got {problem}.") from problem
     n_dims = 3 if is_volume else 2
     if pixels.ndim not in (n_dims, n_dims + 1) or pixels.dtype.kind not in "buif":
         axes = "D, H, W" if is_volume else "H, W"
@@ -134,17 +146,15 @@ def _read_pages(source: Path, is_volume: bool) -> NDArray[Any]:
 
 def dimensions_of(path: Path) -> int:
     """Spatial dimensions of a file of labels, which have no channels: 2 or 3."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
-    try:
+    with _told(path):
         if path.suffix.lower() == ".npy":
             return int(np.load(path, mmap_mode="r", allow_pickle=False).ndim)
         if is_nifti(path):
             return 2 if _nifti_shape(path)[2:] in ((), (1,)) else 3
         with Image.open(path) as image:
             return 3 if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1 else 2
-    except (UnidentifiedImageError, ValueError, EOFError, SyntaxError) as problem:
-        raise ValueError(f"Expected an image in {path}, got {problem}.") from problem
 
 
 def _nifti_shape(path: Path) -> tuple[int, ...]:
@@ -156,23 +166,28 @@ def _nifti_shape(path: Path) -> tuple[int, ...]:
             f"Expected nibabel for {path}, which is NIfTI, got none; install it with "
             "`pip install 'dense-imb[nifti]'`."
         ) from problem
-    try:
-        header: Any = nibabel.load(path)
-        shape = tuple(int(n) for n in header.shape)
-    except (OSError, nibabel.filebasedimages.ImageFileError) as problem:
-        raise ValueError(" ".join(str(problem).split()).rstrip(".")) from problem
+    header: Any = nibabel.load(path)
+    shape = tuple(int(n) for n in header.shape)
     if math.prod(shape) > LARGEST:
         raise ValueError(f"it declares {' x '.join(map(str, shape))} voxels")
     return shape
+
+
+def orientation_of(path: Path) -> str:
+    """Where the axes of a NIfTI file lead: "RAS" to the right, to the front and up."""
+    with _told(path):
+        _nifti_shape(path)
+        import nibabel
+
+        tools: Any = nibabel  # its types are incomplete
+        return "".join(axis or "?" for axis in tools.aff2axcodes(tools.load(path).affine))
 
 
 def _read_nifti(path: Path) -> NDArray[Any]:
     _nifti_shape(path)
     from monai.transforms.io.array import LoadImage
 
-    try:
-        read = LoadImage(reader="NibabelReader", image_only=True, dtype=None)(path)
-    except (OSError, RuntimeError) as problem:
-        raise ValueError(" ".join(str(problem).split()).rstrip(".")) from problem
-    pixels: NDArray[Any] = np.asarray(read)
+    pixels: NDArray[Any] = np.asarray(
+        LoadImage(reader="NibabelReader", image_only=True, dtype=None)(path)
+    )
     return pixels

@@ -185,20 +185,23 @@ def _label_sum(data, i):
 
 
 @pytest.mark.parametrize("kind", ["folders", "hdf5"])
-@pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_other_processes_read_the_same(tmp_path, kind, start):
-    images, masks = random_pairs()
+def test_other_processes_read_the_same(tmp_path, monkeypatch, kind):
+    images, masks = random_pairs(shape=(100, 100))
     where = folders(tmp_path, images, masks) if kind == "folders" else (
         hdf5(tmp_path / "a.h5", images, masks),
     )  # fmt: skip
-    data = open_labelled(*where)
-    data.tally(show_progress=False)
-    small = pickle.dumps(data)
+    data = open_labelled(*where, budget=0)
+    kept = open_labelled(*where)
+    kept.tally(show_progress=False)
+    small = pickle.dumps(kept)
     assert len(small) < 10_000
     np.testing.assert_array_equal(pickle.loads(small).image(3), data.image(3))
-    if start == "spawn":
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            assert pool.submit(_label_sum, data, 2).result() == masks[2].sum()
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        assert pool.submit(_label_sum, data, 2).result() == masks[2].sum()
+    opened = getattr(data._source, "_opened", None)
+    monkeypatch.setattr(os, "getpid", lambda: -1)  # as after a fork: HDF5 handles are not shared
+    assert _label_sum(data, 1) == masks[1].sum()
+    assert opened is None or data._source._opened[1] is not opened[1]
 
 
 def test_the_fingerprint_follows_the_content_and_not_the_place(tmp_path):
@@ -235,6 +238,7 @@ LIT = np.arange(20, dtype=np.uint8).reshape(4, 5) % 2
         (LIT, {"labels": [0, 1], "ignore_index": 1}, r"`ignore_index` outside `labels`"),
         (LIT, {"n_classes": 1}, "`n_classes` from 2 to 254, got 1"),
         (BLANK, {"ignore_index": 0}, "labelled pixels .* ignore_index 0 everywhere"),
+        (BLANK, {"ignore_index": 0, "n_classes": 2}, "ignore_index 0 everywhere"),
         (LIT, {"spatial_dims": 4}, "`spatial_dims` of 2 or 3, got 4"),
     ],
 )  # fmt: skip
@@ -318,12 +322,40 @@ def test_damaged_and_mirrored_nifti_is_named(tmp_path):
     images, masks = folders(tmp_path, [np.zeros((3, 4, 5))], [np.zeros((3, 4, 5))], "nii.gz")
     mirrored = nibabel.Nifti1Image(np.zeros((3, 4, 5)), np.diag([-1, 1, 1, 1]))
     nibabel.save(mirrored, masks / "0.nii.gz")
-    with pytest.raises(ValueError, match=r"masks/0\.nii\.gz with the axes of its image, RAS, got"):
+    with pytest.raises(
+        ValueError, match=r"masks/0\.nii\.gz with the axes of .*images.*, RAS, got LAS"
+    ):
         open_labelled(images, masks)
     (images / "0.nii.gz").write_bytes(b"nothing")
     (masks / "0.nii.gz").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"Expected an image in .*0\.nii\.gz, got"):
         open_labelled(images, masks)
+
+
+@pytest.mark.parametrize("kind", ["png", "tif", "npy", "nii.gz", "nii", "h5"])
+def test_damaged_files_have_one_sentence_with_their_name(tmp_path, kind):
+    """Decoders raise exceptions of twenty kinds."""
+    if "nii" in kind:
+        pytest.importorskip("nibabel")
+    shape = (9, 7) if kind == "png" else (5, 9, 7)
+    images, masks = random_pairs(n=1, shape=shape)
+    where = (hdf5(tmp_path / "a.h5", images, masks),) if kind == "h5" else (
+        folders(tmp_path, images, masks, kind)
+    )  # fmt: skip
+    path = where[0] if kind == "h5" else where[0] / f"0.{kind}"
+    content, rng = path.read_bytes(), np.random.default_rng(0)
+    sentences = []
+    for k in range(24):
+        damaged = bytearray(content[: len(content) * (k % 6 + 1) // 7] if k % 2 else content)
+        for place in rng.integers(0, min(len(damaged), 400), 3):
+            damaged[place] = rng.integers(256)
+        path.write_bytes(damaged)
+        try:
+            open_labelled(*where).tally(show_progress=False)
+        except ValueError as problem:
+            sentences.append(str(problem))
+    assert sentences
+    assert all(str(path) in sentence and "\n" not in sentence for sentence in sentences)
 
 
 def test_without_nibabel_the_cure_is_named(tmp_path, monkeypatch):

@@ -146,6 +146,10 @@ def test_places_given_change_nothing_but_the_time():
     label[3:9, 4:40], label[20, 20] = 2, IGNORED
     pixels = class_pixels(label)
     assert {k: len(places) for k, places in pixels.items()} == {1: 1, 2: 216}
+    assert {k: len(places) for k, places in class_pixels(np.minimum(label, 2)).items()} == {
+        1: 1, 2: 217
+    }  # fmt: skip
+    assert class_pixels(np.array([[0, 2, IGNORED]], np.uint8))[2].tolist() == [1]
     for k in range(50):
         one = draw_patch(image, label, 8, patch_rng(0, 0, k))
         other = draw_patch(image, label, 8, patch_rng(0, 0, k), pixels=pixels)
