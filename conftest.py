@@ -1,5 +1,7 @@
 """What the worked examples in the docstrings may use without importing it."""
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 
@@ -7,6 +9,9 @@ import dense_imb.curves
 import dense_imb.losses
 import dense_imb.metrics
 from dense_imb.statistics import ClassStatistics
+
+# imports Lightning, which is no part of the tests' packages
+collect_ignore = [] if find_spec("lightning") else ["dense_imb/integrations/lightning.py"]
 
 
 @pytest.fixture(autouse=True)
