@@ -1,6 +1,6 @@
 """What the worked examples in the docstrings may use without importing it."""
 
-import importlib.util
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -10,9 +10,12 @@ import dense_imb.losses
 import dense_imb.metrics
 from dense_imb.statistics import ClassStatistics
 
-# the one room that another library's absence keeps from being imported: its tests say so and skip
-if importlib.util.find_spec("ignite") is None:
-    collect_ignore_glob = ["dense_imb/integrations/monai/*"]
+# rooms that another library's absence keeps from being imported: their tests say so and skip
+_NEED = {
+    "ignite": "dense_imb/integrations/monai/*",
+    "lightning": "dense_imb/integrations/lightning.py",
+}
+collect_ignore_glob = [path for package, path in _NEED.items() if find_spec(package) is None]
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import PurePath
 from typing import Any
 
 from dense_imb import __version__
@@ -39,7 +40,7 @@ def facts_of(run: Run, what: Exportable, file: str, *, any_size: bool) -> dict[s
     setup = content["setup"]
     on_images = config.trains_on_images
     data = config.images if on_images else config.data
-    names = {"train": data.train, "validation": data.validation}
+    names = {"train": _names(data.train), "validation": _names(data.validation)}
     return {
         "format": _FORMAT,
         "version": _VERSION,
@@ -57,6 +58,7 @@ def facts_of(run: Run, what: Exportable, file: str, *, any_size: bool) -> dict[s
         "trained_on_size": list(what.frame),
         "training": {
             **{name: files for name, files in names.items() if files},
+            "sizes": what.sizes,
             "data": setup.get("data"),
             "validation_data": setup.get("validation data"),
             **({} if on_images else {"degradation": setup.get("degradation")}),
@@ -76,6 +78,12 @@ def facts_of(run: Run, what: Exportable, file: str, *, any_size: bool) -> dict[s
         "versions": _versions(),
         "limitations": _limitations(what, any_size),
     }
+
+
+def _names(paths: str | Sequence[str] | None) -> list[str]:
+    """The last two parts of each path: a card travels, and the rest is nobody's business."""
+    found = [paths] if isinstance(paths, str) else paths or []
+    return ["/".join(PurePath(path).parts[-2:]).lstrip("/") for path in found]
 
 
 def _input(what: Exportable, any_size: bool) -> dict[str, Any]:
@@ -265,11 +273,11 @@ def example(facts: dict[str, Any]) -> str:
         lines[-1] += "  # your pixels"
         lines.append(f"probability = {answer}")
         threshold = _of_class_1(point)
-        lines.append(f"is_class_1 = probability[:, 1] >= {threshold:.6g}")
+        lines.append(f"is_class_1 = probability[:, 1] >= {threshold:.9g}")
         return "\n".join(lines)
     lines.append(f"{name}[0, 0, [5, 7], [3, 4]] = [120.0, 90.0]  # your hits: y, x, time")
     threshold = 0.5 if point is None else float(point["threshold"])
-    lines.append(f"is_kept = {answer}[0, 0, [5, 7], [3, 4]] >= {threshold:.6g}")
+    lines.append(f"is_kept = {answer}[0, 0, [5, 7], [3, 4]] >= {threshold:.9g}")
     return "\n".join(lines)
 
 
@@ -285,13 +293,13 @@ def _threshold(facts: dict[str, Any]) -> str:
         )
     if facts["kind"] == "denoiser":
         return (
-            f"Keep a hit where its score is at least **{float(point['threshold']):.6g}**. On the "
+            f"Keep a hit where its score is at least **{float(point['threshold']):.9g}**. On the "
             f"validation events that kept {_percent(point['retention'])} of the signal (wanted: "
             f"{_percent(point['chosen_at_retention'])}) and removed {_percent(point['removal'])} "
             f"of the noise ({point['n_signal']:,} signal hits, {point['n_noise']:,} of noise)."
         )
     rows = [
-        (k, f"{one['threshold']:.6g}", "-" if one["f1"] is None else f"{one['f1']:.3f}")
+        (k, f"{one['threshold']:.9g}", "-" if one["f1"] is None else f"{one['f1']:.3f}")
         for k, one in point["classes"].items()
     ]
     return "Of each class's probability, for its best F1 on the validation images.\n\n" + _table(
@@ -324,7 +332,9 @@ def _numbers(values: Sequence[float]) -> str:
 
 
 def _one_line(value: Any) -> str:
-    return (value if isinstance(value, str) else json.dumps(value)).replace("|", "\\|")
+    if isinstance(value, list):
+        value = ", ".join(map(str, value))
+    return str(value).replace("|", "\\|")
 
 
 def _bullets(lines: Iterable[str]) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dense_imb.data.virtual import VALIDATION_EPOCH
@@ -33,6 +35,9 @@ class SegmentingNetwork(nn.Module):
         network: of a run on images.
         reading: of the run.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, network: nn.Module, reading: ImageReading) -> None:
         super().__init__()
@@ -102,6 +107,7 @@ class Exportable:
         fits_any_size: worth trying; frames of hits have one size.
         samples: (1, C, *frame) each, to compare on.
         source: of the samples.
+        sizes: of the training data, in words; None where they are gone.
         reading: of the run.
         geometry: of a run on hits.
     """
@@ -114,6 +120,7 @@ class Exportable:
     fits_any_size: bool
     samples: tuple[Tensor, ...]
     source: str
+    sizes: str | None
     reading: Reading | ImageReading
     geometry: Geometry | None = None
 
@@ -143,9 +150,9 @@ def _of_images(run: Run) -> Exportable:
     segmenter = run.segmenter(device="cpu")
     reading = segmenter.reading
     try:
-        images = open_images(run.config.images)[1]
+        train, images = open_images(run.config.images)
         pixels = [images.image(i) for i in range(min(len(images), _SAMPLES))]
-        source = _VALIDATION
+        source, sizes = _VALIDATION, f"{len(train)} images, {len(images)} to validate"
     except (ValueError, OSError):
         rng = np.random.default_rng(0)
         normal = [rng.normal(size=(reading.in_channels, *reading.patch)) for _ in range(_SAMPLES)]
@@ -153,7 +160,7 @@ def _of_images(run: Run) -> Exportable:
         pixels = [
             np.reshape(reading.mean, shape) + x * np.reshape(reading.std, shape) for x in normal
         ]
-        source = _RANDOM
+        source, sizes = _RANDOM, None
     crops = [_cropped(x.astype(np.float32), reading.patch) for x in pixels]
     return Exportable(
         SegmentingNetwork(segmenter.network, reading).eval(),
@@ -164,11 +171,12 @@ def _of_images(run: Run) -> Exportable:
         True,
         tuple(torch.from_numpy(crop)[None] for crop in crops),
         source,
+        sizes,
         reading,
     )
 
 
-def _cropped(image: np.ndarray, size: Sequence[int]) -> np.ndarray:  # type: ignore[type-arg]
+def _cropped(image: NDArray[Any], size: Sequence[int]) -> NDArray[Any]:
     """The middle of an image (C, *spatial), its edges repeated where it is too small."""
     missing = [max(s - n, 0) for s, n in zip(size, image.shape[1:], strict=True)]
     image = np.pad(image, [(0, 0), *((0, more) for more in missing)], mode="edge")
@@ -196,6 +204,7 @@ def _of_hits(run: Run) -> Exportable:
         False,
         tuple(frame[None].contiguous() for frame in frames),
         source,
+        None,  # their fingerprint tells
         scorer.reading,
         geometry,
     )

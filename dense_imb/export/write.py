@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import io
 import json
@@ -123,8 +124,10 @@ def traced(what: Exportable, *, any_size: bool) -> torch.export.ExportedProgram:
         sides = [max(side, _TRACED) + 2 * k + 1 - side % 2 for k, side in enumerate(sides)]
         dims |= {2 + k: dynamic for k in range(len(sides))}
     example = torch.zeros(2, what.channels, *sides)
+    # torch.export stores weights that lie channels last as if they were parts of others
+    network = copy.deepcopy(what.network).to(memory_format=torch.contiguous_format)
     with torch.no_grad():
-        return torch.export.export(what.network, (example,), dynamic_shapes=(dims,))
+        return torch.export.export(network, (example,), dynamic_shapes=(dims,))
 
 
 def _write(

@@ -67,7 +67,7 @@ class LightningSegmenter(_lightning.LightningModule):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self.network, self.loss, self._intake = network, loss, intake_of(loss)
-        self._no_scores = lambda: SegmentationScores(n_classes, ignore_index=ignore_index)
+        self._n_classes, self._ignore_index = n_classes, ignore_index
         self._scores, self._optimizer = self._no_scores(), optimizer
 
     def forward(self, image: Tensor) -> Tensor:
@@ -95,6 +95,9 @@ class LightningSegmenter(_lightning.LightningModule):  # type: ignore[misc]
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The optimizer."""
         return self._optimizer(self.parameters())
+
+    def _no_scores(self) -> SegmentationScores:
+        return SegmentationScores(self._n_classes, ignore_index=self._ignore_index)
 
 
 class LightningTask(_lightning.LightningModule):  # type: ignore[misc]

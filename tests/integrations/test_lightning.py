@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from dense_imb.losses import CrossEntropyLoss, HardMiningLoss
+from dense_imb.losses import Balance, CrossEntropyLoss, HardMiningLoss
 from dense_imb.models import FastUNet
 from dense_imb.training.tasks import build_task
 from tests.training.pictures import lines, tiny_images, write_folders
@@ -60,7 +60,7 @@ def test_a_network_and_our_loss_learn(tmp_path, as_dictionaries):
     network = small()
     module = LightningSegmenter(
         network,
-        HardMiningLoss(balance={}),
+        HardMiningLoss(balance=Balance()),
         optimizer=lambda parameters: torch.optim.AdamW(parameters, 0.02),
     )
     data, run = loader(as_dictionaries=as_dictionaries), trainer(tmp_path, max_steps=40)

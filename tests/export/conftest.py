@@ -1,0 +1,82 @@
+"""Runs of tiny networks, each trained and exported once."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from dense_imb.config import TrainConfig
+from dense_imb.export import Exported, export_run
+from dense_imb.training import CollapseWarning, Run, open_run, train
+from tests.training.pictures import tiny_images, write_folders
+from tests.training.runs import clean_events, tiny, write_events
+
+pytest.importorskip("onnxruntime", reason="ONNX is an extra: pip install 'dense-imb[export]'")
+
+
+class Case(NamedTuple):
+    """A run and the file that it became."""
+
+    run: Run
+    exported: Exported
+
+
+def _hits(folder: Path, **changes: object) -> TrainConfig:
+    return tiny(write_events(folder / "clean.h5", clean_events(40)), **changes)
+
+
+def _volumes(folder: Path) -> TrainConfig:
+    folders = write_folders(folder, 6, (20, 24, 28), 3, values=(0, 7, 9))
+    unet = {"channels": [4, 8], "strides": [2], "num_res_units": 1}
+    return tiny_images(
+        folders,
+        images={"patch": [16, 16, 16], "labels": [0, 7, 9]},
+        model={"name": "monai:UNet", "options": unet},
+    )
+
+
+CASES: dict[str, tuple[str, Callable[[Path], TrainConfig]]] = {
+    "scores.onnx": ("denoiser", _hits),
+    "both.pt2": ("denoiser", lambda f: _hits(f, model={"output": "both", "channels": ["hit"]})),
+    "values.pt2": (
+        "denoiser",
+        lambda f: _hits(
+            f, model={"output": "value"}, loss="ACBMSELoss", target="pattern", pixels="frame"
+        ),
+    ),
+    "binary.onnx": (
+        "segmenter",
+        lambda f: tiny_images(write_folders(f, values=(0, 255)), images={"labels": [0, 255]}),
+    ),
+    "volumes.pt2": ("segmenter", _volumes),
+    "fixed.onnx": (
+        "segmenter",
+        lambda f: tiny_images(
+            write_folders(f),
+            model={"name": "autoencoder", "options": {"latent": 4, "width": 4, "hidden": 8}},
+            loss="ACBMSELoss",  # of values
+        ),
+    ),
+}
+
+
+@pytest.fixture(scope="session")
+def case_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Case]:
+    """A case by its file's name."""
+    made: dict[str, Case] = {}
+
+    def make(name: str) -> Case:
+        if name not in made:
+            folder = tmp_path_factory.mktemp(name.replace(".", "_"))
+            with warnings.catch_warnings():  # ten steps teach little
+                warnings.simplefilter("ignore", CollapseWarning)
+                train(CASES[name][1](folder), folder / "run", is_quiet=True)
+            run = open_run(folder / "run")
+            made[name] = Case(run, export_run(run, folder / name))
+        return made[name]
+
+    return make
