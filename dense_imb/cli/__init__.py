@@ -16,6 +16,7 @@ from dense_imb.cli import (
     inspect,
     losses,
     report,
+    segment,
     simulate,
     train,
 )
@@ -32,6 +33,7 @@ _COMMANDS: dict[str, ModuleType] = {
     "inspect": inspect,
     "losses": losses,
     "report": report,
+    "segment": segment,
     "simulate": simulate,
     "train": train,
 }
