@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from dense_imb.data.image_sources import HDF5Images, channels_first
@@ -67,7 +66,7 @@ def open_unlabelled(
         spatial_dims: 2 or 3.
 
     Example:
-        >>> import tempfile
+        >>> import tempfile, numpy as np
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     np.save(f"{folder}/a.npy", np.zeros((4, 5, 3), np.uint8))
         ...     data = open_unlabelled(folder, n_channels=3, spatial_dims=2)

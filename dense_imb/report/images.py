@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,10 +16,10 @@ from dense_imb.report.segmented import Measured, measure_images
 from dense_imb.report.text import ERRORS, SCORES, TRAINING, number, percent
 from dense_imb.training.evaluation import MEAN, Blank, SegmentationTable, chosen_thresholds
 from dense_imb.training.segmenter import ImageReading
+from dense_imb.training.segmenting import as_probability
 from dense_imb.training.tasks import open_test_images, open_validation_images
 
 _SAMPLES = "Images and what became of them"
-_MOST_NAMED = 10  # in a caption
 
 
 @dataclass
@@ -180,7 +179,7 @@ class OfImages(Found):
     def _said_thresholds(self) -> str:
         assert self.measured is not None
         names, thresholds = self._names(), self.measured.thresholds[1:]
-        said_of = [f"{_probability(t):.3g}" for t in thresholds]
+        said_of = [f"{as_probability(t):.3g}" for t in thresholds]
         if len(names) == 1:
             return f"a probability of {said_of[0]}"
         listed = ", ".join(f"{n}: {t}" for n, t in zip(names, said_of, strict=True))
@@ -235,7 +234,7 @@ class OfImages(Found):
                 f"left out; the outermost bars on the right hold all beyond.{left_out}",
             ),
         ]
-        threshold = _probability(measured.thresholds[1]) if len(names) == 1 else None
+        threshold = as_probability(measured.thresholds[1]) if len(names) == 1 else None
         for k, sample in enumerate(measured.samples):
             row = sample.row
             where = f"{sample.name}, {sample.part}" if sample.part else sample.name
@@ -317,9 +316,3 @@ class OfImages(Found):
             f"dense-imb report {folder}{test} --events {self.n_events}",
         ]
         return "\n".join(lines)
-
-
-def _probability(logit: float) -> float:
-    if logit <= -700 or math.isinf(logit):
-        return 0.0 if logit < 0 else 1.0
-    return 1 / (1 + math.exp(-logit))

@@ -114,13 +114,11 @@ def segment_images(
         "version": _VERSION,
         "run": str(run.folder),
         "weights": _digest(segmenter.network),
-        "threshold_logit": cut,
+        "threshold_logit": cut if cut is None or math.isfinite(cut) else str(cut),
         "values": values.tolist(),
     }
     wanted = [_outputs(source, i, folder, values, probability) for i in range(len(source))]
     _check_folder(folder, record, wanted, overwrite)
-    folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
     n_done = 0
     bar = tqdm(wanted, "segment", unit="image", disable=not show_progress)
     for i, paths in enumerate(bar):
@@ -128,7 +126,12 @@ def segment_images(
             continue
         logits = segmenter.logits(source.image(i))
         mask = values[decided(logits, cut or 0.0)]
-        # the mask comes last: where it is, all is
+        if n_done == 0:  # not before the network has shown that it takes such images
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in (path for paths_of_one in wanted for path in paths_of_one):
+                if overwrite:  # or a stopped call would go on among masks of another kind
+                    path.unlink(missing_ok=True)
+            _write(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
         if probability:
             shown = logits[0, 0].sigmoid() if logits.shape[1] == 1 else logits[0].softmax(0)
             write_whole(paths[-1], partial(_save_array, shown.float().numpy()))
@@ -139,8 +142,18 @@ def segment_images(
         else:
             write_whole(paths[0], partial(_save_array, mask))
         n_done += 1
-    shown_cut = None if cut is None else 1 / (1 + math.exp(-max(cut, -700.0)))
-    return Segmented(folder, n_done, len(source) - n_done, shown_cut)
+    chosen = None if cut is None else as_probability(cut)
+    return Segmented(folder, n_done, len(source) - n_done, chosen)
+
+
+def as_probability(logit: float) -> float:
+    """What a threshold means to people; 0 keeps all, 1 nothing.
+
+    Example:
+        >>> as_probability(0.0), as_probability(-math.inf), as_probability(math.inf)
+        (0.5, 0.0, 1.0)
+    """
+    return 1 / (1 + math.exp(-logit)) if logit > -700 else 0.0
 
 
 def _threshold(run: Run, n_classes: int, threshold: float | None) -> float | None:
