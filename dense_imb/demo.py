@@ -79,7 +79,7 @@ def demo(
     report = write_report(
         run.folder, test=[str(raw)], n_events=test_events, show_progress=not is_quiet
     )
-    assert report.evaluation is not None  # the run is trained, and its data are here
+    assert isinstance(report.evaluation, Evaluation)  # the run is trained, and its data are here
     report.evaluation.save(folder / "evaluation.json")
     say(
         f"{report.evaluation.text()}\n\n{report.headline}\n\n"

@@ -8,8 +8,7 @@ import warnings
 import pytest
 
 from dense_imb.cli import main
-from dense_imb.report.found import Found
-from dense_imb.report.text import commands
+from dense_imb.report.hits import OfHits
 from dense_imb.training import open_run
 from tests.report.conftest import files, run_folder, trained  # noqa: F401
 
@@ -53,7 +52,10 @@ def test_the_commands_of_the_page_work(
     monkeypatch.chdir(tmp_path)
     test = files / ("clean.h5" if is_clean else "noisy.h5")
     (tmp_path / "raw.h5").write_bytes((files / "noisy.h5").read_bytes())
-    text = commands(Found(open_run(run_folder), (str(test),), 0.9, 20, "tiny", adds_noise=is_clean))
+    found = OfHits(
+        open_run(run_folder), (str(test),), 20, "tiny", retention=0.9, adds_noise=is_clean
+    )
+    text = found.commands()
     lines = [shlex.split(line)[1:] for line in text.splitlines() if line.startswith("dense-imb")]
     assert [words[0] for words in lines] == ["train", "evaluate", "denoise", "report"]
     with warnings.catch_warnings():

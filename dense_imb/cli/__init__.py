@@ -17,6 +17,7 @@ from dense_imb.cli import (
     inspect,
     losses,
     report,
+    segment,
     simulate,
     train,
 )
@@ -34,6 +35,7 @@ _COMMANDS: dict[str, ModuleType] = {
     "inspect": inspect,
     "losses": losses,
     "report": report,
+    "segment": segment,
     "simulate": simulate,
     "train": train,
 }

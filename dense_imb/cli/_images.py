@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import Namespace
 
 if TYPE_CHECKING:  # --help must not wait for torch
+    from dense_imb.training import Run
     from dense_imb.training.evaluation import SegmentationTable
 
 _OF_HITS = ("validation", "noise", "signal", "baseline", "events")
@@ -36,18 +37,20 @@ def evaluate_images(options: Namespace, outputs: list[Path]) -> SegmentationTabl
         chosen_thresholds,
         evaluate_segmenters,
     )
+    from dense_imb.training.tasks import open_test_images
 
     for name in _OF_HITS:
         if getattr(options, name):
             raise ValueError(f"Expected `--{name}` with hits files, got it with images.")
     folders = [path for path in options.paths if (Path(path) / "config.yaml").is_file()]
     others = [path for path in options.paths if path not in folders]
-    if not folders or len(others) != 1:
+    runs = [open_run(folder) for folder in folders]
+    if not runs or len(others) > 1 or not (others or _hold_out_the_same(runs)):
         raise ValueError(
             "Expected RUN ... IMAGES, folders of runs and one of images (with --masks) or one "
-            f"HDF5 file, got {' '.join(options.paths)}."
+            "HDF5 file, or RUN ... alone where all hold out the same images (test_share), got "
+            f"{' '.join(options.paths)}."
         )
-    runs = [open_run(folder) for folder in folders]
     trained = [run.segmenter() for run in runs]
     first = runs[0].config.images
     n_classes = {one.reading.n_classes for one in trained}
@@ -56,12 +59,16 @@ def evaluate_images(options: Namespace, outputs: list[Path]) -> SegmentationTabl
             f"Expected runs with the same classes, got {sorted(n_classes)} classes; evaluate them "
             "one by one."
         )
-    images = open_labelled(
-        others[0],
-        options.masks,
-        labels=first.labels,
-        ignore_index=first.ignore_index,
-        n_classes=n_classes.pop(),
+    images = (
+        open_labelled(
+            others[0],
+            options.masks,
+            labels=first.labels,
+            ignore_index=first.ignore_index,
+            n_classes=n_classes.pop(),
+        )
+        if others
+        else open_test_images(first)
     )
     segmenters: list[Segments] = list(trained)
     thresholds = [chosen_thresholds(run.class_scores()) for run in runs]
@@ -79,3 +86,9 @@ def evaluate_images(options: Namespace, outputs: list[Path]) -> SegmentationTabl
             precision=options.precision,
             progress=bar.update,
         )
+
+
+def _hold_out_the_same(runs: list[Run]) -> bool:
+    """Whether no run has seen the test images of the first; there are some."""
+    held_out = {(one.train, one.masks, one.test_share) for one in (r.config.images for r in runs)}
+    return len(held_out) == 1 and runs[0].config.images.test_share > 0

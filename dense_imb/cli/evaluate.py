@@ -35,7 +35,7 @@ def make_parser() -> Parser:
         metavar="PATH",
         help="RUN ... FILE: folders of runs, and a labelled hits file; several files, or a quoted "
         "pattern, are one data set. Or RUN ... IMAGES: a folder of images, or an HDF5 file with "
-        "data sets image and mask",
+        "data sets image and mask; none where the runs held out a test_share",
     )
     parser.add_argument("--masks", type=str | None, help="the folder of the images' masks")
     parser.add_argument(

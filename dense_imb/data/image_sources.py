@@ -109,20 +109,87 @@ class FolderSource:
         return found.hexdigest()
 
 
-class HDF5Source:
+class HDF5Images:
+    """One file with a data set `image`, opened by each process for itself.
+
+    Args:
+        path: of the file; a pickle takes no handle along.
+        needs: the data sets that it has to have.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], needs: tuple[str, ...] = ("image",)) -> None:
+        self.path = Path(path).absolute()
+        self.needs = needs
+        self._identity: tuple[int, ...] | None = None
+        self._opened: tuple[int, Any, dict[str, Any]] | None = None
+        for name in needs:
+            dataset = self._datasets()[name]
+            if dataset.dtype.kind not in "buif" or math.prod(dataset.shape[1:]) > LARGEST:
+                raise ValueError(
+                    f"Expected `{name}` of {path} to hold numbers, up to {LARGEST:,} an image, "
+                    f"got {dataset.dtype} of {dataset.shape}."
+                )
+        image = self._datasets()["image"]
+        attributes = attributes_of(image, self.path, ("channel_axis",))
+        axis = int(attributes["channel_axis"]) if attributes else None
+        if axis not in (None, 1, -1, image.ndim - 1):
+            raise ValueError(
+                f"Expected attribute `channel_axis` of `image` of {path} to be 1 or -1, got {axis}."
+            )
+        self.channel_axis = None if axis is None else 0 if axis == 1 else -1  # of one image
+        n_images = image.shape[0] if image.ndim else 0
+        self.names = [f"{i:0{max(6, len(str(n_images)))}}" for i in range(n_images)]
+
+    def _datasets(self) -> dict[str, Any]:
+        """The data sets, in this process; their structure is checked on each opening."""
+        if self._opened is not None and self._opened[0] == os.getpid():
+            return self._opened[2]
+        identity = identity_of(self.path)
+        if self._identity not in (None, identity):
+            raise ValueError(
+                f"Expected {self.path} as it was when first opened, got another file or other "
+                "content; open it again."
+            )
+        file = open_file(self.path, None, " and ".join(f"{name}s" for name in self.needs))
+        try:
+            datasets = safe_datasets(file, self.path)
+            if not {*self.needs} <= set(datasets):
+                wanted = " and ".join(f"`{name}`" for name in self.needs)
+                raise ValueError(
+                    f"Expected data sets {wanted} in {self.path}, got "
+                    f"{', '.join(sorted(datasets)[:5]) or 'none'}; rename or convert them."
+                )
+        except BaseException:
+            file.close()
+            raise
+        self._opened, self._identity = (os.getpid(), file, datasets), identity
+        return datasets
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_opened": None}
+
+    def read(self, name: str, i: int) -> NDArray[Any]:
+        """Entry i of a data set, as stored."""
+        with told(self.path, name):
+            pixels: NDArray[Any] = self._datasets()[name][i]
+        return pixels
+
+    def image_place(self, i: int) -> str:
+        """What to call image i in a sentence."""
+        return f"image {i} of {self.path}"
+
+
+class HDF5Source(HDF5Images):
     """One file with data sets `image` (N, H, W[, C]) or (N, C, H, W), and `mask` (N, H, W).
 
     Volumes have one dimension more. The mask's shape tells where the channels are; where both
     places fit, the last one is taken unless the attribute `channel_axis` of `image` is 1.
-    Each process opens the file for itself; a pickle takes no handle along.
     """
 
     def __init__(self, path: str | os.PathLike[str], spatial_dims: int | None = None) -> None:
-        self.path = Path(path).absolute()
+        super().__init__(path, ("image", "mask"))
         self.where = str(path)
-        self._identity: tuple[int, ...] | None = None
-        self._opened: tuple[int, Any, dict[str, Any]] | None = None
-        image, mask = (self._datasets()[name] for name in ("image", "mask"))
+        image, mask = (self._datasets()[name] for name in self.needs)
         # a sequence of frames of no pixels or of none is no data
         if image.shape[:1] != mask.shape[:1] or 0 in image.shape + mask.shape or mask.ndim < 3:
             raise ValueError(
@@ -135,63 +202,18 @@ class HDF5Source:
                 f"Expected `mask` of {path} with {spatial_dims} spatial dimensions, got "
                 f"{mask.shape}; a mask has no channels."
             )
-        for name, dataset in (("image", image), ("mask", mask)):
-            if dataset.dtype.kind not in "buif" or math.prod(dataset.shape[1:]) > LARGEST:
-                raise ValueError(
-                    f"Expected `{name}` of {path} to hold numbers, up to {LARGEST:,} an image, "
-                    f"got {dataset.dtype} of {dataset.shape}."
-                )
-        attributes = attributes_of(image, self.path, ("channel_axis",))
-        self._axis = int(attributes["channel_axis"]) if attributes else None
-        if self._axis not in (None, 1, -1, image.ndim - 1):
-            raise ValueError(
-                f"Expected attribute `channel_axis` of `image` of {path} to be 1 or -1, got "
-                f"{self._axis}."
-            )
-        self.names = [f"{i:0{max(6, len(str(len(mask))))}}" for i in range(len(mask))]
-
-    def _datasets(self) -> dict[str, Any]:
-        """The data sets, in this process; their structure is checked on each opening."""
-        if self._opened is not None and self._opened[0] == os.getpid():
-            return self._opened[2]
-        identity = identity_of(self.path)
-        if self._identity not in (None, identity):
-            raise ValueError(
-                f"Expected {self.path} as it was when first opened, got another file or other "
-                "content; open it again."
-            )
-        file = open_file(self.path, None, "images and masks")
-        try:
-            datasets = safe_datasets(file, self.path)
-            if not {"image", "mask"} <= set(datasets):
-                raise ValueError(
-                    f"Expected data sets `image` and `mask` in {self.path}, got "
-                    f"{', '.join(sorted(datasets)[:5]) or 'none'}; rename or convert them."
-                )
-        except BaseException:
-            file.close()
-            raise
-        self._opened, self._identity = (os.getpid(), file, datasets), identity
-        return datasets
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_opened": None}
-
-    def _read(self, name: str, i: int) -> NDArray[Any]:
-        with told(self.path, name):
-            pixels: NDArray[Any] = self._datasets()[name][i]
-        return pixels
 
     def place(self, i: int) -> str:
         return f"mask {i} of {self.path}"
 
     def image(self, i: int, spatial: tuple[int, ...]) -> NDArray[Any]:
-        axis = None if self._axis is None else 0 if self._axis == 1 else -1
-        place = f"image {i} of {self.path}"
-        return channels_first(self._read("image", i), spatial, axis, place, self.place(i))
+        pixels = self.read("image", i)
+        return channels_first(
+            pixels, spatial, self.channel_axis, self.image_place(i), self.place(i)
+        )
 
     def mask(self, i: int) -> NDArray[Any]:
-        return whole(self._read("mask", i), self.place(i))
+        return whole(self.read("mask", i), self.place(i))
 
     def digest(self, numbers: Iterable[int]) -> str:
         found = hashlib.blake2b(",".join(map(str, numbers)).encode(), digest_size=16)

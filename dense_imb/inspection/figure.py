@@ -199,15 +199,15 @@ def _draw_images(numbers: Mapping[str, Any], pictures: Mapping[str, Any], figure
         which = ("median foreground share", "largest foreground share")[k]
         plain.set_title(f"{sample['name']}: {which}", loc="left")
         labelled.set_title("its mask", loc="left")
-        image = _displayed(sample["image"])
+        image = displayed(sample["image"])
         for one in (plain, labelled):
             one.imshow(image, cmap="gray")
             one.set(xticks=[], yticks=[])
             one.spines[:].set_visible(False)
-        labelled.imshow(_overlay(sample["mask"]), interpolation="nearest")
+        labelled.imshow(overlay(sample["mask"]), interpolation="nearest")
 
 
-def _displayed(image: NDArray[Any]) -> NDArray[Any]:
+def displayed(image: NDArray[Any]) -> NDArray[Any]:
     """Grey or RGB from 0 to 1; deep sensors are stretched to their 99.5 % quantile."""
     image = image[..., :3] if image.ndim == 3 and image.shape[2] >= 3 else image
     image = image[..., 0] if image.ndim == 3 and image.shape[2] < 3 else image
@@ -220,7 +220,7 @@ def _displayed(image: NDArray[Any]) -> NDArray[Any]:
     return np.clip((values - low) / max(top - low, 1e-12), 0, 1)
 
 
-def _overlay(mask: NDArray[np.int64]) -> NDArray[np.float64]:
+def overlay(mask: NDArray[np.int64]) -> NDArray[np.float64]:
     """Colours (H, W, 4) of the classes above 0, transparent elsewhere."""
     from matplotlib.colors import to_rgba
 

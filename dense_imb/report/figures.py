@@ -1,26 +1,40 @@
-"""The figures of a report; each draws numbers on a figure of its own."""
+"""The figures of a report of hits; each draws numbers on a figure of its own."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dense_imb.metrics import HitScores, ScoreHistogram
+from dense_imb.report.drawing import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PINK,
+    RED,
+    SKY,
+    Panel,
+    Rows,
+    bin_counts,
+    column,
+    draw_panels,
+    from_zero,
+    logit,
+    of_losses,
+    of_shares,
+    probability_ticks,
+)
 from dense_imb.report.measure import VERDICTS, Measured, Sample, by_number_of_hits, shares
 
 if TYPE_CHECKING:  # the package must not wait for matplotlib
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours; lines differ in their dashes, and hits in their marks, too
-_BLUE, _RED, _GREEN, _PINK, _SKY, _ORANGE = (
-    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00",
-)  # fmt: skip
-_BASELINES = ("#000000", _RED, _GREEN, _PINK, _ORANGE, _SKY)
+_BASELINES = ("#000000", RED, GREEN, PINK, ORANGE, SKY)
 _DASHES: tuple[Any, ...] = (
     ":",
     "--",
@@ -30,19 +44,9 @@ _DASHES: tuple[Any, ...] = (
     (0, (9, 3)),
 )
 # of `VERDICTS`: colour, mark, size, whether filled
-_MARKS = ((_BLUE, "o", 22, True), (_RED, "^", 34, False), ("#8A8A8A", "x", 9, True),
+_MARKS = ((BLUE, "o", 22, True), (RED, "^", 34, False), ("#8A8A8A", "x", 9, True),
           ("#000000", "s", 26, False))  # fmt: skip
-RC: dict[Any, Any] = {
-    "font.size": 10.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 10.5,
-    "legend.frameon": False,
-    "legend.fontsize": 9.0,
-}
 _ZOOM = 0.9  # retention from which on the second panel shows
-Rows = Sequence[Mapping[str, float]]
 
 
 def steps_of(histogram: ScoreHistogram) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -81,7 +85,7 @@ def draw_removal(measured: Measured, network: str, figure: Figure) -> None:
             drawn[name] = retention, kept, [name]
     number = 0
     for name, (retention, kept, names) in drawn.items():
-        style: dict[str, Any] = {"color": _BLUE, "linewidth": 2.6, "zorder": 3}
+        style: dict[str, Any] = {"color": BLUE, "linewidth": 2.6, "zorder": 3}
         if name != network:
             style = {"color": _BASELINES[number % 6], "linestyle": _DASHES[number % 6]}
             number += 1
@@ -91,7 +95,7 @@ def draw_removal(measured: Measured, network: str, figure: Figure) -> None:
         zoom.plot(100 * retention, shown, drawstyle="steps-pre", label=", ".join(names), **style)
     row = measured.evaluation[network]
     at, kept_noise = float(row["retention"]), 1 - float(row["removal"])
-    dot: dict[str, Any] = {"color": _BLUE, "marker": "o", "markersize": 9, "zorder": 4}
+    dot: dict[str, Any] = {"color": BLUE, "marker": "o", "markersize": 9, "zorder": 4}
     dot |= {"markeredgecolor": "#FFFFFF", "linestyle": "none"}
     whole.plot([100 * at], [100 * (1 - kept_noise)], **dot)
     if kept_noise > 0:
@@ -108,61 +112,40 @@ def draw_removal(measured: Measured, network: str, figure: Figure) -> None:
 
 def draw_training(history: Rows, figure: Figure) -> None:
     """What each validation found, against the step."""
-    panels = figure.subplots(3, 2, sharex=True).ravel()
-    step = _column(history, "step")
     removals = sorted(
         {name for row in history for name in row if name.startswith("removal_at_")},
         key=lambda name: float(name.removeprefix("removal_at_")),
     )
-    shares_of = [f"gradient_share_{kind}" for kind in ("signal", "noise", "empty")]
-    contents: list[tuple[str, dict[str, NDArray[np.float64]]]] = [
-        ("Loss, mean since the last validation", {"loss": _column(history, "loss")}),
-        (
+    kept = {f"{n.removeprefix('removal_at_')} %": 1 - column(history, n) for n in removals}
+    contents = [
+        Panel("Loss, mean since the last validation", {"loss": column(history, "loss")}, of_losses),
+        Panel(
             "Noise removed (%) at a retention",
-            {f"{n.removeprefix('removal_at_')} %": 1 - _column(history, n) for n in removals},
+            {name: np.where(values > 0, values, np.nan) for name, values in kept.items()},
+            _of_removals,
         ),
-        ("AUC", {"AUC": _column(history, "auc")}),
-        ("Learning rate", {"learning rate": _column(history, "learning_rate")}),
-        (
+        Panel("AUC", {"AUC": column(history, "auc")}),
+        Panel("Learning rate", {"learning rate": column(history, "learning_rate")}, from_zero),
+        Panel(
             "Share of the loss's gradient",
-            {n.rpartition("_")[2]: _column(history, n) for n in shares_of},
+            {n: column(history, f"gradient_share_{n}") for n in ("signal", "noise", "empty")},
+            of_shares,
         ),
-        (
+        Panel(
             "At the threshold 1/2: is it blank?",
             {
-                "signal kept": _column(history, "recall_at_half"),
-                "hits kept": _column(history, "lit_at_half"),
+                "signal kept": column(history, "recall_at_half"),
+                "hits kept": column(history, "lit_at_half"),
             },
+            of_shares,
         ),
     ]
-    for axes, (title, curves) in zip(panels, contents, strict=True):
-        axes.set_title(title)
-        is_removal = title.startswith("Noise removed")
-        for k, (name, values) in enumerate(curves.items()):
-            shown = np.where(values > 0, values, np.nan) if is_removal else values
-            axes.plot(
-                step, shown, color=(_BLUE, _RED, "#000000", _GREEN, _PINK)[k % 5], label=name,
-                linestyle=("-", "--", "-.", ":")[k % 4], marker="osv^D"[k % 5], markersize=3.5,
-            )  # fmt: skip
-        if len(curves) > 1:
-            axes.legend(ncols=2 if len(curves) > 3 else 1)
-        if is_removal:
-            found = [v[np.isfinite(v) & (v > 0)] for v in curves.values()]
-            least = min((float(v.min()) for v in found if len(v)), default=0.5)
-            _removal_axis(axes, least=max(least * 0.6, 1e-6), label="")
-        elif title.startswith("Learning"):
-            axes.set_ylim(bottom=0)
-        elif title.startswith(("Share", "At the")):
-            axes.set_ylim(-0.03, 1.03)
-        elif title.startswith("Loss"):
-            seen = next(iter(curves.values()))
-            seen = seen[np.isfinite(seen)]
-            if len(seen) and seen.min() > 0 and seen.max() / seen.min() > 20:
-                axes.set_yscale("log")
-        if not any(np.isfinite(values).any() for values in curves.values()):
-            _say(axes, "not recorded")
-    for axes in panels[-2:]:
-        axes.set_xlabel("step")
+    draw_panels(column(history, "step"), contents, figure)
+
+
+def _of_removals(axes: Axes, curves: Sequence[NDArray[np.float64]]) -> None:
+    least = min((float(np.nanmin(v)) for v in curves if np.isfinite(v).any()), default=0.5)
+    _removal_axis(axes, least=max(least * 0.6, 1e-6), label="")
 
 
 def draw_scores(scores: HitScores, figure: Figure) -> None:
@@ -171,31 +154,14 @@ def draw_scores(scores: HitScores, figure: Figure) -> None:
     edges, signal, noise = score_bins(scores.histogram)
     style: dict[str, Any] = {"linewidth": 1.8}
     axes.stairs(noise, edges, color="#000000", linestyle="--", label="noise", **style)
-    axes.stairs(signal, edges, color=_BLUE, label="signal", fill=True, alpha=0.25, linewidth=0)
-    axes.stairs(signal, edges, color=_BLUE, **style)
-    at = _logit(scores.operating_point.threshold)
+    axes.stairs(signal, edges, color=BLUE, label="signal", fill=True, alpha=0.25, linewidth=0)
+    axes.stairs(signal, edges, color=BLUE, **style)
+    at = logit(scores.operating_point.threshold)
     if edges[0] <= at <= edges[-1]:
-        axes.axvline(at, color=_RED, linewidth=1.6, label="threshold: kept to its right")
+        axes.axvline(at, color=RED, linewidth=1.6, label="threshold: kept to its right")
     axes.set(yscale="log", ylim=(0.7, 3 * max(float(max(signal.max(), noise.max())), 1.0)))
     axes.set(xlabel="score", ylabel="hits", xlim=(edges[0], edges[-1]))
-    ticks = [
-        1e-8,
-        1e-7,
-        1e-6,
-        1e-5,
-        1e-4,
-        1e-3,
-        0.01,
-        0.1,
-        0.5,
-        0.9,
-        0.99,
-        0.999,
-        1 - 1e-4,
-        1 - 1e-6,
-    ]
-    shown = [p for p in ticks if edges[0] <= _logit(p) <= edges[-1]]
-    axes.set_xticks([_logit(p) for p in shown], [f"{p:.7g}" for p in shown])
+    axes.set_xticks(*probability_ticks(edges[0], edges[-1]))
     figure.legend(loc="outside upper center", ncols=3)
 
 
@@ -203,15 +169,7 @@ def score_bins(
     histogram: ScoreHistogram,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Edges in the logit of the score, and signal and noise between them."""
-    curve = histogram.curve()
-    edges = np.array([_logit(p) for p in curve.threshold.tolist()])
-    counts = [
-        np.zeros(len(edges) - 1) if n == 0 else np.round(-np.diff(kept.numpy()) * n)
-        for kept, n in (
-            (curve.retention, histogram.n_signal),
-            (1 - curve.removal, histogram.n_noise),
-        )
-    ]
+    edges, *counts = bin_counts(histogram)
     lit = np.flatnonzero(counts[0] + counts[1])
     first, last = (int(lit[0]), int(lit[-1]) + 1) if len(lit) else (0, len(edges) - 1)
     together = max(math.ceil((last - first) / 80), 1)
@@ -233,13 +191,13 @@ def draw_sample(sample: Sample, figure: Figure) -> None:
         (~is_signal, "noise", _MARKS[2]),
     ]
     after = [(verdict == k, VERDICTS[k], _MARKS[k]) for k in (2, 0, 3, 1)]
-    hidden = (verdict < 0, "hidden, not judged", (_SKY, "+", 26, True))
+    hidden = (verdict < 0, "hidden, not judged", (SKY, "+", 26, True))
     grid = figure.add_gridspec(2, 2, height_ratios=(1.35, 1))
-    for column, (title, parts) in enumerate(
+    for place, (title, parts) in enumerate(
         (("Before: the truth", truth), ("After: the verdicts", [*after, hidden]))
     ):
-        flat: Any = figure.add_subplot(grid[0, column])
-        deep: Any = figure.add_subplot(grid[1, column], projection="3d")
+        flat: Any = figure.add_subplot(grid[0, place])
+        deep: Any = figure.add_subplot(grid[1, place], projection="3d")
         flat.set_title(title)
         for chosen, name, (colour, mark, size, is_filled) in parts:
             x, y, t = (np.asarray(axis)[chosen] for axis in (events.x, events.y, events.t))
@@ -283,7 +241,7 @@ def draw_events(measured: Measured, network: str, figure: Figure) -> None:
     )
     for name, words, colour, style in (
         ("removal", "noise removed", "#000000", "--"),
-        ("retention", "signal kept", _BLUE, "-"),
+        ("retention", "signal kept", BLUE, "-"),
     ):
         values = 100 * np.sort(shares(events, name))
         if len(values):
@@ -303,7 +261,7 @@ def draw_events(measured: Measured, network: str, figure: Figure) -> None:
     crowded.set(title="Events with more hits", xlabel="hits per event", ylabel="share (%)")
     for name, words, colour, style, mark in (
         ("removal", "noise removed", "#000000", "--", "s"),
-        ("retention", "signal kept", _BLUE, "-", "o"),
+        ("retention", "signal kept", BLUE, "-", "o"),
     ):
         crowded.plot(
             hits, [100 * group[name] for group in groups], color=colour, linestyle=style,
@@ -315,23 +273,6 @@ def draw_events(measured: Measured, network: str, figure: Figure) -> None:
             0.5, 0.5, "all events have like numbers of hits", ha="center", va="center",
             transform=crowded.transAxes,
         )  # fmt: skip
-
-
-def picture(draw: Callable[[Figure], None], size: tuple[float, float]) -> bytes:
-    """What `draw` draws, as PNG."""
-    import io
-
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with rc_context(RC):
-        figure = Figure(figsize=size, layout="constrained")
-        FigureCanvasAgg(figure)
-        draw(figure)
-        file = io.BytesIO()
-        figure.savefig(file, format="png", dpi=120)
-    return file.getvalue()
 
 
 def _removal_axis(axes: Axes, least: float, label: str = "noise removed (%)") -> None:
@@ -346,18 +287,3 @@ def _removal_axis(axes: Axes, least: float, label: str = "noise removed (%)") ->
     axes.yaxis.set_major_formatter(FuncFormatter(lambda kept, _: f"{100 * (1 - kept):.8g}"))
     axes.grid(axis="y", color="#E4E4E4", linewidth=0.7)
     axes.set_axisbelow(True)
-
-
-def _column(rows: Rows, name: str) -> NDArray[np.float64]:
-    return np.array([row.get(name, math.nan) for row in rows], np.float64)
-
-
-def _logit(probability: float) -> float:
-    """Ends of the histogram's outermost bins, half a unit beyond all others."""
-    if probability <= 0:
-        return -20.5
-    return math.log(probability / (1 - probability)) if probability < 1 else 20.5
-
-
-def _say(axes: Axes, sentence: str) -> None:
-    axes.text(0.5, 0.5, sentence, ha="center", va="center", transform=axes.transAxes)

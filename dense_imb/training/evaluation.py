@@ -128,6 +128,7 @@ def evaluate_segmenters(
     tolerance: float = 2.0,
     precision: float = 0.5,
     progress: Callable[[int], object] | None = None,
+    watch: Callable[[str, SegmentationScores, int, Tensor], object] | None = None,
 ) -> SegmentationTable:
     """Score segmenters on labelled images.
 
@@ -138,6 +139,7 @@ def evaluate_segmenters(
         tolerance: in pixels, of the tolerant F1.
         precision: at which recall is told.
         progress: told the number of images done.
+        watch: told the scorer, its scores up to here, the number of an image and its logits.
     """
     rows: list[Row] = []
     for place, segmenter in enumerate(segmenters):
@@ -150,6 +152,8 @@ def evaluate_segmenters(
             for k in range(1, images.n_classes):
                 is_labelled = of_pixels != IGNORED
                 near[k].update(logit_of_class(logits, k), of_pixels == k, mask=is_labelled)
+            if watch is not None:
+                watch(segmenter.name, scores, i, logits)
             if progress is not None:
                 progress(1)
         chosen = None if thresholds is None else thresholds[place]

@@ -113,14 +113,17 @@ def open_images(images: ImagesConfig) -> tuple[LabelledImages, LabelledImages]:
     if images.validation is None:
         kept, held_out = split_by_image(len(found), images.validation_share, _SPLIT)
         return found.subset(kept), found.subset(held_out)
-    validation = open_labelled(
-        images.validation,
-        images.validation_masks,
-        n_classes=found.n_classes,
-        labels=images.labels,
-        ignore_index=images.ignore_index,
-    )
-    return found, validation
+    return found, _open(images, images.validation, images.validation_masks, found.n_classes)
+
+
+def open_validation_images(images: ImagesConfig, n_classes: int) -> LabelledImages:
+    """The images to validate on, of a run whose classes are known.
+
+    Where they are files of their own, those to train on are not needed, and may be gone.
+    """
+    if images.validation is None:
+        return open_images(images)[1]
+    return _open(images, images.validation, images.validation_masks, n_classes)
 
 
 def open_test_images(images: ImagesConfig) -> LabelledImages:
@@ -133,17 +136,23 @@ def open_test_images(images: ImagesConfig) -> LabelledImages:
 
 def _train_and_test(images: ImagesConfig) -> tuple[LabelledImages, LabelledImages | None]:
     assert images.train is not None
-    found = open_labelled(
-        images.train,
-        images.masks,
-        n_classes=images.n_classes,
-        labels=images.labels,
-        ignore_index=images.ignore_index,
-    )
+    found = _open(images, images.train, images.masks, images.n_classes)
     if images.test_share == 0:
         return found, None
     kept, held_out = split_by_image(len(found), images.test_share, _SPLIT)
     return found.subset(kept), found.subset(held_out)
+
+
+def _open(
+    images: ImagesConfig, folder: str, masks: str | None, n_classes: int | None
+) -> LabelledImages:
+    return open_labelled(
+        folder,
+        masks,
+        n_classes=n_classes,
+        labels=images.labels,
+        ignore_index=images.ignore_index,
+    )
 
 
 def _patch(wanted: Sequence[int] | None, spatial_dims: int, tally: LabelTally) -> tuple[int, ...]:

@@ -1,0 +1,327 @@
+"""The figures of a report of images; each draws numbers on a figure of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dense_imb.data.labelled import IGNORED
+from dense_imb.inspection.figure import displayed, overlay
+from dense_imb.metrics import ScoreHistogram
+from dense_imb.report.drawing import (
+    BLUE,
+    PINK,
+    RED,
+    Panel,
+    Rows,
+    Values,
+    bin_counts,
+    column,
+    draw_panels,
+    from_zero,
+    line_style,
+    of_losses,
+    of_shares,
+    probability_ticks,
+    say,
+)
+from dense_imb.report.segmented import VERDICTS, Measured, Picture
+
+if TYPE_CHECKING:  # the package must not wait for matplotlib
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST_CLASSES = 8  # with a curve of their own
+# of `VERDICTS`; the image beneath is pale
+_COLOURS = (None, BLUE, RED, "#000000", PINK, "#8A8A8A")
+_FEW = 100  # pixels of a bin, below which its share is luck
+
+
+def precision_recall(histogram: ScoreHistogram) -> tuple[Values, Values]:
+    """Recall, rising, and precision at every threshold that calls a pixel."""
+    curve = histogram.curve()
+    is_known = curve.purity.isfinite() & curve.retention.isfinite()
+    points = np.stack([curve.retention[is_known].numpy(), curve.purity[is_known].numpy()])
+    recall, precision = points[:, ::-1]
+    return recall, precision
+
+
+def reliability(histogram: ScoreHistogram) -> dict[str, Values]:
+    """Bins one unit of the logit wide: mean probability, share of the class, and pixels.
+
+    Example:
+        >>> import torch
+        >>> histogram = ScoreHistogram(scale="logit")
+        >>> is_class = torch.tensor([True, False, False, False])
+        >>> histogram.update(torch.full((4,), -1.1), is_class)
+        >>> bins = reliability(histogram)
+        >>> bins["probability"].round(2).tolist(), bins["share"].tolist()
+        ([0.25], [0.25])
+    """
+    edges, signal, noise = bin_counts(histogram)
+    middle = (edges[:-1] + edges[1:]) / 2
+    place = np.floor(middle + 0.5).astype(np.int64)
+    place -= place.min()
+    pixels, of_class, probability = (
+        np.bincount(place, weights)
+        for weights in (signal + noise, signal, (signal + noise) / (1 + np.exp(-middle)))
+    )
+    some = pixels > 0
+    return {
+        "probability": probability[some] / pixels[some],
+        "share": of_class[some] / pixels[some],
+        "pixels": pixels[some].astype(np.float64),
+    }
+
+
+def draw_precision_recall(measured: Measured, names: Sequence[str], figure: Figure) -> None:
+    """Precision against recall of each class, its operating point, and its share."""
+    axes = figure.add_subplot()
+    average = measured.scores.average_precision()
+    for k, name in enumerate(names[:MOST_CLASSES], 1):
+        histogram = measured.scores.histograms[k]
+        style = line_style(k - 1)
+        mark = {"color": style["color"], "marker": style.pop("marker"), "markersize": 9}
+        recall, precision = precision_recall(histogram)
+        if histogram.n_signal == 0:
+            axes.plot([], [], label=f"{name}: not in these images", **style)
+            continue
+        axes.plot(recall, precision, label=f"{name}, AP {average[k]:.3f}", linewidth=2, **style)
+        point = histogram.at(measured.thresholds[k])
+        if point.purity == point.purity:
+            axes.plot(
+                [point.retention], [point.purity], markeredgecolor="#FFFFFF", linestyle="none",
+                zorder=4, **mark,
+            )  # fmt: skip
+        share = histogram.n_signal / (histogram.n_signal + histogram.n_noise)
+        axes.axhline(share, color=style["color"], linestyle=(0, (1, 2)), linewidth=1.2)
+    axes.plot(
+        [], [], color="#555555", marker="o", linestyle="none", markersize=8,
+        label="at the chosen threshold",
+    )  # fmt: skip
+    axes.plot([], [], color="#555555", linestyle=(0, (1, 2)), label="blank answer")
+    axes.set(xlim=(0, 1.01), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
+    axes.grid(color="#E4E4E4", linewidth=0.7)
+    axes.set_axisbelow(True)
+    figure.legend(loc="outside lower center", ncols=3)
+
+
+def draw_calibration(measured: Measured, names: Sequence[str], figure: Figure) -> None:
+    """Share of a class against its probability, on logit scales, and how often each is said."""
+    curves, counts = figure.subplots(1, 2)
+    shown = names[:MOST_CLASSES]
+    histograms = measured.scores.histograms[1 : len(shown) + 1]
+    of_class = [reliability(histogram) for histogram in histograms]
+    low, high = _logit_range(of_class)
+    curves.plot([low, high], [low, high], color="#777777", linewidth=0.9, label="calibrated")
+    for k, (name, bins) in enumerate(zip(shown, of_class, strict=True)):
+        is_sure = bins["pixels"] >= _FEW
+        x, y = (_logits(bins[key][is_sure]) for key in ("probability", "share"))
+        inside, beyond = np.isfinite(y), ~np.isfinite(y) & (x >= low) & (x <= high)
+        style = line_style(k)
+        curves.plot(x[inside], y[inside], label=name, markersize=5, linewidth=1.6, **style)
+        # bins with none of the class, or nothing else, lie beyond any logit
+        edge = np.where(y > 0, high, low)
+        curves.plot(
+            x[beyond], edge[beyond], color=style["color"], marker=style["marker"],
+            markersize=5, markerfacecolor="#FFFFFF", linestyle="none", clip_on=False,
+        )  # fmt: skip
+    ticks = probability_ticks(low, high)
+    for axis in (curves.xaxis, curves.yaxis):
+        axis.set_ticks(*ticks)
+    curves.tick_params(axis="x", rotation=45)
+    curves.set(xlim=(low, high), ylim=(low, high), aspect="equal", title="Is it calibrated?")
+    curves.set(xlabel="probability that the network says", ylabel="share of the class there")
+    curves.grid(color="#E4E4E4", linewidth=0.7)
+    curves.set_axisbelow(True)
+    _draw_counts(counts, shown, histograms, low, high)
+    figure.legend(loc="outside lower center", ncols=4)
+
+
+def _draw_counts(
+    axes: Axes, names: Sequence[str], histograms: Sequence[ScoreHistogram], low: float, high: float
+) -> None:
+    """How many pixels have which probability, in quarters of a unit of the logit."""
+    edges, *_ = bin_counts(histograms[0])
+    wide = np.linspace(low, high, round(4 * (high - low)) + 1)
+    middle = np.clip((edges[:-1] + edges[1:]) / 2, low + 1e-9, high - 1e-9)
+    top = 1.0
+    is_binary = len(histograms) == 1
+    for k, (name, histogram) in enumerate(zip(names, histograms, strict=True)):
+        _, signal, noise = bin_counts(histogram)
+        kinds = [(signal if is_binary else signal + noise, "" if is_binary else name)]
+        kinds += [(noise, "background")] if is_binary else []
+        for j, (values, name_of_kind) in enumerate(kinds):
+            height, _ = np.histogram(middle, wide, weights=values)
+            top = max(top, float(height.max()))
+            style = line_style(k) if j == 0 else {"color": "#000000", "linestyle": "--"}
+            style.pop("marker", None)
+            if j == 0 and is_binary:
+                axes.stairs(height, wide, color=style["color"], fill=True, alpha=0.25, linewidth=0)
+            # classes have their line in the legend already
+            label = name_of_kind if j == 1 else "_"
+            axes.stairs(height, wide, linewidth=1.6, label=label, **style)
+    title = "How often it says so" + (", by truth" if is_binary else "")
+    axes.set(title=title, yscale="log", ylim=(0.7, 3 * top), ylabel="pixels")
+    axes.set(xlabel="probability that the network says", xlim=(low, high))
+    axes.set_xticks(*probability_ticks(low, high))
+    axes.tick_params(axis="x", rotation=45)
+
+
+def _logits(probability: Values) -> Values:
+    with np.errstate(divide="ignore"):
+        found: Values = np.log(probability) - np.log1p(-probability)
+    return found
+
+
+def _logit_range(of_class: Sequence[dict[str, Values]]) -> tuple[float, float]:
+    """What all bins with enough pixels lie in, 1 % to 99 % at least and 13.8 (1e-6) at most."""
+    seen = [
+        _logits(bins[key][bins["pixels"] >= _FEW])
+        for bins in of_class
+        for key in ("probability", "share")
+    ]
+    values = np.concatenate([*seen, [-4.6, 4.6]])
+    values = values[np.isfinite(values)]
+    return max(float(values.min()) - 0.3, -13.9), min(float(values.max()) + 0.3, 13.9)
+
+
+def draw_image_training(history: Rows, names: Sequence[str], figure: Figure) -> None:
+    """What each validation found, against the step."""
+    of_all = {"average precision": column(history, "average_precision")}
+    if len(names) > 1:
+        of_all = {"mean": of_all["average precision"]}
+        for k, name in enumerate(names[:MOST_CLASSES], 1):
+            of_all[name] = column(history, f"average_precision_{k}")
+    pulls = {"background": column(history, "gradient_share_class_0")}
+    for k, name in enumerate(names[:MOST_CLASSES], 1):
+        pulls[name] = column(history, f"gradient_share_class_{k}")
+    contents = [
+        Panel("Loss, mean since the last validation", {"loss": column(history, "loss")}, of_losses),
+        Panel("Average precision", of_all, _of_scores),
+        Panel(
+            "Overlap at the network's own choice",
+            {"Dice": column(history, "dice"), "IoU": column(history, "iou")},
+            _of_scores,
+        ),
+        Panel("Share of the loss's gradient", pulls, of_shares),
+        Panel(
+            "At the network's own choice: is it blank?",
+            {
+                "foreground found": column(history, "recall_at_half"),
+                "pixels called foreground": column(history, "lit_at_half"),
+            },
+            of_shares,
+        ),
+        Panel("Learning rate", {"learning rate": column(history, "learning_rate")}, from_zero),
+    ]
+    draw_panels(column(history, "step"), contents, figure)
+
+
+def _of_scores(axes: Axes, curves: Sequence[Values]) -> None:
+    axes.set_ylim(-0.02, 1.02)
+
+
+def draw_images(measured: Measured, figure: Figure) -> None:
+    """How single images fare, and whether those with little foreground fare worse."""
+    from matplotlib.ticker import MaxNLocator
+
+    spread, against = figure.subplots(1, 2)
+    f1, share = (column(measured.images, name) for name in ("f1", "share"))
+    known = f1[np.isfinite(f1)]
+    spread.hist(known, bins=np.linspace(0, 1, 21).tolist(), color=BLUE, alpha=0.8)
+    if len(known):
+        middle = float(np.median(known))
+        spread.axvline(middle, color="#000000", linestyle="--", label=f"median {middle:.2f}")
+        figure.legend(loc="outside lower center")
+    spread.set(title="Single images", xlabel="F1 of an image", ylabel="images", xlim=(0, 1))
+    spread.yaxis.set_major_locator(MaxNLocator(integer=True))
+    has_some = np.isfinite(f1) & (share > 0)
+    against.scatter(100 * share[has_some], f1[has_some], s=22, color=BLUE, alpha=0.7, clip_on=False)
+    against.set(title="Against the share of foreground", ylim=(0, 1.02), ylabel="F1 of an image")
+    if has_some.any():
+        against.set_xscale("log")
+    else:
+        say(against, "no image has foreground")
+    against.set_xlabel("foreground (% of the pixels)")
+    _plain_ticks(against, 100 * share[has_some])
+
+
+def _plain_ticks(axes: Axes, values: Values) -> None:
+    """Numbers that people read, 0.5 say, on a logarithmic x axis."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    if not len(values):
+        return
+    low, high = float(values.min()) / 1.3, float(values.max()) * 1.3
+    steps = (1, 2, 5) if high / low < 300 else (1,)
+    ticks = [m * 10.0**d for d in range(-6, 3) for m in steps]
+    axes.set_xlim(low, high)
+    axes.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def sample_layout(shape: tuple[int, ...]) -> tuple[int, int, tuple[float, float]]:
+    """Rows and columns of the four panels of a picture (H, W), and the figure's size."""
+    ratio = shape[1] / shape[0]
+    n_rows, n_columns = (4, 1) if ratio > 2.5 else (1, 4) if ratio < 0.4 else (2, 2)
+    width = 9.5
+    of_panel = width / n_columns
+    height = n_rows * (of_panel / ratio + 0.35) + 0.6
+    return n_rows, n_columns, (width, float(np.clip(height, 3, 12)))
+
+
+def draw_picture(picture: Picture, threshold: float | None, figure: Figure) -> None:
+    """The image, the truth, the probability and the errors.
+
+    Args:
+        picture: of a sample.
+        threshold: a probability, marked on its scale; None of more than two classes.
+        figure: empty.
+    """
+    from matplotlib.patches import Patch
+
+    n_rows, n_columns, _ = sample_layout(picture.truth.shape)
+    plain, truth, chance, errors = figure.subplots(n_rows, n_columns).ravel()
+    grey = displayed(picture.image)
+    is_ignored = picture.truth == IGNORED
+    for axes, title in ((plain, "Image"), (truth, "Truth"), (chance, "Probability of foreground"),
+                        (errors, "Errors")):  # fmt: skip
+        axes.set_title(title)
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+    for axes in (plain, truth):
+        axes.imshow(grey, cmap="gray", vmin=0, vmax=1)
+    truth.imshow(
+        overlay(np.where(is_ignored, 0, picture.truth).astype(np.int64)), interpolation="nearest"
+    )
+    drawn = chance.imshow(picture.probability, cmap="viridis", vmin=0, vmax=1)
+    bar = figure.colorbar(drawn, cax=chance.inset_axes((1.03, 0, 0.025, 1)))
+    if threshold is not None:
+        bar.ax.plot([-0.5], [threshold], color=RED, marker=">", markersize=8, clip_on=False)
+    errors.imshow(_pale(grey), vmin=0, vmax=1)
+    errors.imshow(_of_verdicts(picture.verdict), interpolation="nearest")
+    handles = []
+    for k, name in enumerate(VERDICTS[1:], 1):
+        n = int((picture.verdict == k).sum())
+        if n or k < 4:
+            handles.append(Patch(color=_COLOURS[k], label=f"{name}: {n:,}"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+
+
+def _pale(grey: NDArray[Any]) -> NDArray[Any]:
+    """(H, W, 3) so light that black stands out."""
+    flat = grey if grey.ndim == 2 else grey.mean(-1)
+    return np.repeat((0.6 + 0.4 * flat)[..., None], 3, -1)
+
+
+def _of_verdicts(verdict: NDArray[np.int64]) -> NDArray[np.float64]:
+    from matplotlib.colors import to_rgba
+
+    colours = np.array([(0, 0, 0, 0) if c is None else to_rgba(c) for c in _COLOURS])
+    found: NDArray[np.float64] = colours[verdict]
+    return found

@@ -1,0 +1,219 @@
+"""What a report measures of images: the network beside a blank answer, and where it errs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dense_imb.data.labelled import IGNORED, LabelledImages
+from dense_imb.hits.masking import Progress
+from dense_imb.metrics import ScoreHistogram, SegmentationScores
+from dense_imb.training.evaluation import (
+    Blank,
+    SegmentationTable,
+    evaluate_segmenters,
+    logit_of_class,
+)
+from dense_imb.training.segmenter import TrainedSegmenter
+from dense_imb.training.segmenting import decided
+
+VERDICTS = ("background", "found", "false alarm", "missed", "wrong class", "ignored")
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image, or the slice of a volume with most foreground, and what became of it.
+
+    Args:
+        title: why this one.
+        name: of the image.
+        part: which slice, in words; empty of an image.
+        row: its scores, of `Measured.images`.
+        image: (H, W, C) in the file's own type.
+        truth: (H, W) classes, IGNORED where there is none.
+        probability: (H, W) of any class but the first.
+        verdict: (H, W) place in `VERDICTS`.
+    """
+
+    title: str
+    name: str
+    part: str
+    row: Row
+    image: NDArray[Any]
+    truth: NDArray[np.uint8]
+    probability: NDArray[np.float32]
+    verdict: NDArray[np.int64]
+
+
+@dataclass
+class Measured:
+    """What was found.
+
+    Args:
+        table: of the network and a blank answer.
+        scores: of the network.
+        thresholds: the logit of each class that its validation chose.
+        images: a row of scores for each image.
+        samples: a typical image, the worst and the best.
+    """
+
+    table: SegmentationTable
+    scores: SegmentationScores
+    thresholds: tuple[float, ...]
+    images: list[Row] = field(default_factory=list)
+    samples: list[Picture] = field(default_factory=list)
+
+
+def measure_images(
+    network: TrainedSegmenter,
+    images: LabelledImages,
+    thresholds: tuple[float, ...],
+    progress: Callable[[int], Progress],
+) -> Measured:
+    """The table, and all that figures need; the images of the samples are looked at twice."""
+    blank = Blank(images.n_classes)
+    if network.name == blank.name:
+        network.name += " (run)"
+    rows: list[Row] = []
+    seen: list[SegmentationScores] = []
+
+    def watch(name: str, scores: SegmentationScores, i: int, logits: Tensor) -> None:
+        if name == network.name:
+            seen[:] = [scores]
+            label = images.label(i)
+            rows.append({"image": images.names[i], **image_scores(logits, label, thresholds)})
+
+    table = evaluate_segmenters(
+        [network, blank],
+        images,
+        thresholds=[thresholds, (0.0,) * images.n_classes],
+        progress=progress(2 * len(images)),
+        watch=watch,
+    )
+    samples = [
+        _picture(network, images, i, thresholds, title, rows[i])
+        for i, title in chosen_images(rows).items()
+    ]
+    return Measured(table, seen[0], thresholds, rows, samples)
+
+
+def image_scores(logits: Tensor, label: NDArray[np.uint8], thresholds: tuple[float, ...]) -> Row:
+    """Scores of one image, means over the foreground classes; NaN where there is nothing.
+
+        f1, precision, recall  of the class that each pixel is called
+        average_precision      of the ranking of its pixels
+        share                  of the foreground in the labelled pixels
+
+    Example:
+        >>> logits = torch.tensor([[[2.0, 1.0, -1.0, -3.0]]])
+        >>> row = image_scores(logits, np.array([1, 0, 0, 1], np.uint8), (0.0, 0.0))
+        >>> row["f1"], row["share"], row["false_alarms"]
+        (0.5, 0.5, 1)
+    """
+    called, is_labelled = decided(logits, thresholds[1]), label != IGNORED
+    scores: dict[str, list[float]] = {
+        name: [] for name in ("f1", "precision", "recall", "average_precision")
+    }
+    for k in range(1, len(thresholds)):
+        is_called, is_true = (called == k) & is_labelled, label == k
+        found = int((is_called & is_true).sum())
+        n_called, n_true = int(is_called.sum()), int(is_true.sum())
+        for name, part, whole in (
+            ("f1", 2 * found, n_called + n_true),
+            ("precision", found, n_called),
+            ("recall", found, n_true),
+        ):
+            scores[name].append(part / whole if whole else math.nan)
+        histogram = ScoreHistogram(scale="logit")
+        seen = torch.from_numpy(is_labelled)
+        histogram.update(logit_of_class(logits, k)[0][seen], torch.from_numpy(is_true)[seen])
+        scores["average_precision"].append(histogram.average_precision())
+    verdict = verdicts(called, label)
+    n_labelled = int(is_labelled.sum())
+    n_true = int((is_labelled & (label > 0)).sum())
+    return {
+        **{name: _mean(values) for name, values in scores.items()},
+        "share": n_true / n_labelled if n_labelled else math.nan,
+        "found": int((verdict == 1).sum()),
+        "false_alarms": int((verdict == 2).sum()),
+        "missed": int((verdict == 3).sum()),
+        "wrong_class": int((verdict == 4).sum()),
+    }
+
+
+def verdicts(called: NDArray[np.uint8], label: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """The place of each pixel in `VERDICTS`.
+
+    Example:
+        >>> verdicts(np.array([0, 1, 1, 0, 2, 1]), np.array([0, 1, 0, 1, 1, 255])).tolist()
+        [0, 1, 2, 3, 4, 5]
+    """
+    is_called, is_true = called > 0, label > 0
+    found = np.where(
+        is_true, np.where(called == label, 1, np.where(is_called, 4, 3)), 2 * is_called
+    )
+    judged: NDArray[np.int64] = np.where(label == IGNORED, 5, found).astype(np.int64)
+    return judged
+
+
+def chosen_images(rows: list[Row]) -> dict[int, str]:
+    """Which images a report shows, and why: the middle one by F1, the worst and the best."""
+    # of many with an F1 of 0 the one with most wrong pixels is the worst
+    order = sorted(
+        (row["f1"], -row["false_alarms"] - row["missed"], i)
+        for i, row in enumerate(rows)
+        if not math.isnan(row["f1"])
+    )
+    places = [i for *_, i in order]
+    if not places:
+        return {}
+    chosen = {places[len(places) // 2]: "A typical image"}
+    for i, title in ((places[0], "The worst image"), (places[-1], "The best image")):
+        chosen.setdefault(i, title)
+    return chosen
+
+
+def _picture(
+    network: TrainedSegmenter,
+    images: LabelledImages,
+    i: int,
+    thresholds: tuple[float, ...],
+    title: str,
+    row: Row,
+) -> Picture:
+    image, label = images.image(i), images.label(i)
+    logits = network.logits(image)
+    probability = logits[0, 0].sigmoid() if logits.shape[1] == 1 else 1 - logits[0].softmax(0)[0]
+    planes: list[NDArray[Any]] = [
+        np.moveaxis(image, 0, -1),
+        label,
+        probability.numpy(),
+        verdicts(decided(logits, thresholds[1]), label),
+    ]
+    part = ""
+    if label.ndim == 3:
+        axis, place = fullest_slice(label)
+        planes = [plane.take(place, axis) for plane in planes]
+        part = f"slice {place + 1} of {label.shape[axis]} along axis {axis + 1}"
+    return Picture(title, images.names[i], part, row, *planes)
+
+
+def fullest_slice(label: NDArray[np.uint8]) -> tuple[int, int]:
+    """The shortest axis of a volume, and the place on it with most foreground."""
+    axis = int(np.argmin(label.shape))
+    is_foreground = (label > 0) & (label != IGNORED)
+    others = tuple(k for k in range(3) if k != axis)
+    return axis, int(is_foreground.sum(others).argmax())
+
+
+def _mean(values: list[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return math.fsum(known) / len(known) if known else math.nan

@@ -1,0 +1,243 @@
+"""The masks of a folder of images, by a trained network.
+
+run = open_run("runs/cracks")
+segment_images(run, "images", "segmented")
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from dense_imb._files import write_whole
+from dense_imb.data.images import is_nifti
+from dense_imb.data.unlabelled import UnlabelledImages, nifti_like, open_unlabelled
+from dense_imb.training.evaluation import chosen_thresholds
+from dense_imb.training.run import Run
+
+RECORD = "segmented.json"  # of how the masks of a folder were made
+_FORMAT, _VERSION = "dense-imb-segmented", 1
+_Path = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """What `segment_images` did.
+
+    Args:
+        folder: of the masks.
+        n_done: images segmented now.
+        n_there: images whose files were there already.
+        threshold: a probability; None of more than two classes.
+    """
+
+    folder: Path
+    n_done: int
+    n_there: int
+    threshold: float | None
+
+
+def decided(logits: Tensor, threshold: float = 0.0) -> NDArray[np.uint8]:
+    """(*spatial) the class of each pixel of one image.
+
+    Args:
+        logits: (1, 1 or C, *spatial), as of `TrainedSegmenter.logits`.
+        threshold: of two classes: the least logit of the second one. Of more the likeliest
+            class is taken.
+
+    Example:
+        >>> decided(torch.tensor([[[-1.0, 0.5, 2.0]]]), threshold=0.5).tolist()
+        [0, 1, 1]
+    """
+    if logits.shape[1] == 1:
+        found: NDArray[np.uint8] = (logits[0, 0].double() >= threshold).numpy().astype(np.uint8)
+        return found
+    likeliest: NDArray[np.uint8] = logits[0].argmax(0).numpy().astype(np.uint8)
+    return likeliest
+
+
+def segment_images(
+    run: Run,
+    images: _Path,
+    out: _Path,
+    *,
+    threshold: float | None = None,
+    probability: bool = False,
+    overwrite: bool = False,
+    device: str | torch.device | None = None,
+    show_progress: bool = True,
+) -> Segmented:
+    """Write the mask that a run's network gives each image.
+
+    A mask holds the values that the run was trained with: PNG in 2-D, .npy in 3-D, .nii.gz of
+    NIfTI, in the same place in space. Each file is written whole; finished ones are passed over,
+    so that a stopped call goes on when it is repeated.
+
+    Args:
+        run: that was trained on images.
+        images: a folder of images, one image, or an HDF5 file with the data set `image`.
+        out: a folder for the masks; `segmented.json` there says how they were made.
+        threshold: of two classes: the probability from which on a pixel is of the second one. By
+            default that of the best F1 on the run's validation images.
+        probability: also write NAME_probability.npy in float32: (*spatial) of the second of two
+            classes, (C, *spatial) of more.
+        overwrite: replace what `out` holds of these names.
+        device: a GPU where there is one.
+        show_progress: a bar on stderr.
+    """
+    segmenter = run.segmenter(device=device)
+    reading = segmenter.reading
+    cut = _threshold(run, reading.n_classes, threshold)
+    source = open_unlabelled(
+        images, n_channels=reading.in_channels, spatial_dims=len(reading.patch)
+    )
+    values = _values(reading.labels, reading.n_classes)
+    folder = Path(out)
+    place = Path(images)
+    if folder.resolve() == (place if place.is_dir() else place.parent).resolve():
+        raise ValueError(f"Expected another folder for masks than that of the images, got {out}.")
+    record: dict[str, Any] = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "run": str(run.folder),
+        "weights": _digest(segmenter.network),
+        "threshold_logit": cut if cut is None or math.isfinite(cut) else str(cut),
+        "values": values.tolist(),
+    }
+    wanted = [_outputs(source, i, folder, values, probability) for i in range(len(source))]
+    _check_folder(folder, record, wanted, overwrite)
+    n_done = 0
+    bar = tqdm(wanted, "segment", unit="image", disable=not show_progress)
+    for i, paths in enumerate(bar):
+        if not overwrite and all(path.exists() for path in paths):
+            continue
+        logits = segmenter.logits(source.image(i))
+        mask = values[decided(logits, cut or 0.0)]
+        if n_done == 0:  # not before the network has shown that it takes such images
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in (path for paths_of_one in wanted for path in paths_of_one):
+                if overwrite:  # or a stopped call would go on among masks of another kind
+                    path.unlink(missing_ok=True)
+            _write(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
+        if probability:
+            shown = logits[0, 0].sigmoid() if logits.shape[1] == 1 else logits[0].softmax(0)
+            write_whole(paths[-1], partial(_save_array, shown.float().numpy()))
+        if is_nifti(paths[0]):
+            _write(paths[0], nifti_like(mask, source.paths[i]))
+        elif paths[0].suffix == ".png":
+            write_whole(paths[0], partial(_save_png, mask))
+        else:
+            write_whole(paths[0], partial(_save_array, mask))
+        n_done += 1
+    chosen = None if cut is None else as_probability(cut)
+    return Segmented(folder, n_done, len(source) - n_done, chosen)
+
+
+def as_probability(logit: float) -> float:
+    """What a threshold means to people; 0 keeps all, 1 nothing.
+
+    Example:
+        >>> as_probability(0.0), as_probability(-math.inf), as_probability(math.inf)
+        (0.5, 0.0, 1.0)
+    """
+    return 1 / (1 + math.exp(-logit)) if logit > -700 else 0.0
+
+
+def _threshold(run: Run, n_classes: int, threshold: float | None) -> float | None:
+    """The logit to cut two classes at."""
+    if n_classes > 2:
+        if threshold is not None:
+            raise ValueError(
+                f"Expected no `threshold` with {n_classes} classes, of which the likeliest is "
+                f"taken, got {threshold}."
+            )
+        return None
+    if threshold is None:
+        return chosen_thresholds(run.class_scores())[1]
+    if not 0 < threshold < 1:
+        raise ValueError(f"Expected `threshold` between 0 and 1, a probability, got {threshold}.")
+    return math.log(threshold / (1 - threshold))
+
+
+def _values(labels: tuple[int, ...] | None, n_classes: int) -> NDArray[Any]:
+    """The mask value of each class, in the narrowest type."""
+    values = np.array(range(n_classes) if labels is None else labels)
+    low, high = int(values.min()), int(values.max())
+    kind = np.result_type(np.min_scalar_type(low), np.min_scalar_type(high))
+    return values.astype(kind)
+
+
+def _outputs(
+    source: UnlabelledImages, i: int, folder: Path, values: NDArray[Any], probability: bool
+) -> tuple[Path, ...]:
+    """The mask of an image, and its probability."""
+    suffix = ".npy"
+    if source.paths and is_nifti(source.paths[i]):
+        suffix = ".nii.gz"
+    elif source.spatial_dims == 2 and values.dtype in (np.uint8, np.uint16):  # all that PNG has
+        suffix = ".png"
+    name = source.names[i]
+    further = (folder / f"{name}_probability.npy",) if probability else ()
+    return (folder / f"{name}{suffix}", *further)
+
+
+def _check_folder(
+    folder: Path, record: dict[str, Any], wanted: list[tuple[Path, ...]], overwrite: bool
+) -> None:
+    """Masks that were made in another way, or by somebody else, are kept unless told."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"Expected a folder for masks, got the file {folder}.")
+    existing = next((path for paths in wanted for path in paths if path.exists()), None)
+    if overwrite or existing is None:
+        return
+    cure = "choose another folder or overwrite them (overwrite=True, --overwrite)"
+    try:
+        stored = dict(json.loads((folder / RECORD).read_text()))
+    except (OSError, ValueError, TypeError):
+        raise FileExistsError(
+            f"Expected no file at {existing}, got one without a record of ours, {RECORD}; {cure}."
+        ) from None
+    # the same weights in another place are the same
+    differing = [name for name in record if name != "run" and stored.get(name) != record[name]]
+    if differing:
+        raise FileExistsError(
+            f"Expected masks in {folder} that were made in this way, got others "
+            f"({', '.join(differing)} differ{'s' * (len(differing) == 1)}); {cure}."
+        )
+
+
+def _digest(network: nn.Module) -> str:
+    found = hashlib.blake2b(digest_size=16)
+    for name, value in network.state_dict().items():
+        found.update(name.encode())
+        found.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def _write(path: Path, content: bytes) -> None:
+    write: Callable[[Path], object] = lambda to: to.write_bytes(content)  # noqa: E731
+    write_whole(path, write)
+
+
+def _save_array(array: NDArray[Any], to: Path) -> None:
+    with to.open("wb") as file:  # by its name numpy would add a suffix
+        np.save(file, array)
+
+
+def _save_png(mask: NDArray[Any], to: Path) -> None:
+    from PIL import Image
+
+    Image.fromarray(mask).save(to, format="PNG")
