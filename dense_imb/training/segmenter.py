@@ -84,6 +84,7 @@ class ImageReading:
                 lambda windows: network(windows).float(),
                 overlap=_OVERLAP,
                 mode="gaussian",
+                padding_mode="replicate",  # as crops are padded
             )
         return output if self.is_logit else 8 * output - 4  # as if 1/2 were the middle
 
@@ -186,6 +187,7 @@ class Segmenter:
                 patch_rng(self.seed, epoch, sample),
                 foreground=self.foreground,
                 flips=self.flips,
+                pixels=self.train.pixels(place),
             )
             images.append(self.reading.shown(image))
             labels.append(classes)
