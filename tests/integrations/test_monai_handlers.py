@@ -241,6 +241,10 @@ def test_one_class_against_the_rest():
     batches = [{"image": image, "label": 2 * label} for image, label in _pairs()]
     evaluator_of(Three(), batches, val_handlers=[of_two]).run()
     assert of_two.histogram.n_signal == sum(int((label > 0).sum()) for _, label in _pairs())
+    scores = SegmentationScores(3)
+    for batch in batches:
+        scores.update(Three()(batch["image"]), batch["label"])
+    assert of_two.point == scores.histograms[2].operating_point(0.9)
     of_one = OperatingPointHandler(0.9, foreground=1)
     evaluator_of(Three(), batches, val_handlers=[of_one]).run()
     assert of_one.point is None
@@ -381,6 +385,14 @@ def test_probabilities_where_logits_belong_are_told():
         metric.aggregate()
     with pytest.raises(ValueError, match="between 0 and 1 with is_probability=True, got -3 to 3"):
         PixelIoU(is_probability=True)(torch.tensor([[-3.0, 3.0]]), torch.ones(1))
+
+
+def test_a_metric_goes_on_after_a_look_at_it():
+    metric = PixelDice()
+    metric(torch.tensor([[-1.0, 1.0]]), torch.tensor([1]))
+    assert metric.aggregate().item() == 1.0
+    metric(torch.tensor([[-1.0, 1.0]]), torch.tensor([0]))
+    assert metric.aggregate().item() == pytest.approx(2 / 3)
 
 
 def test_a_metric_keeps_counts_and_no_image():
