@@ -64,6 +64,8 @@ def test_losses_of_values_are_fed_the_target_as_it_is():
     expected = ACBMSELoss()(LOGITS, target) + nn.L1Loss()(LOGITS, target)
     assert loss.feeds_on == "values"
     torch.testing.assert_close(loss(LOGITS, target), expected)
+    whole = target.round()  # times in steps, not labels
+    torch.testing.assert_close(loss(LOGITS, whole.to(torch.uint8)), loss(LOGITS, whole))
 
 
 def test_a_loss_of_values_beside_one_of_logits_compares_probabilities():

@@ -134,6 +134,14 @@ def test_probabilities_reach_those_who_take_them():
         apply_loss(nn.NLLLoss(), LOGITS[1], foreground)
 
 
+@pytest.mark.filterwarnings("ignore:single channel prediction")
+def test_a_sigmoid_of_one_channel_takes_the_foregrounds_probability():
+    dice = loss_of(f"{MONAI}:DiceLoss(sigmoid=True, to_onehot_y=True)")
+    soft = torch.rand(2, 6, 7, generator=RNG)
+    expected = dice(LOGITS[1], soft.unsqueeze(1))
+    torch.testing.assert_close(apply_loss(dice, LOGITS[1], soft), expected)
+
+
 UNAWARE = [
     ("torch.nn:BCEWithLogitsLoss", 1),
     ("torch.nn:BCEWithLogitsLoss", 4),
