@@ -81,7 +81,12 @@ def facts_of(run: Run, what: Exportable, file: str, *, any_size: bool) -> dict[s
 
 
 def _names(paths: str | Sequence[str] | None) -> list[str]:
-    """The last two parts of each path: a card travels, and the rest is nobody's business."""
+    """The last two parts of each path: a card travels, and the rest is nobody's business.
+
+    Example:
+        >>> _names("/home/jo/cracks/images"), _names(["a.h5", "/data/b.h5"])
+        (['cracks/images'], ['a.h5', 'data/b.h5'])
+    """
     found = [paths] if isinstance(paths, str) else paths or []
     return ["/".join(PurePath(path).parts[-2:]).lstrip("/") for path in found]
 

@@ -107,7 +107,7 @@ class Exportable:
         fits_any_size: worth trying; frames of hits have one size.
         samples: (1, C, *frame) each, to compare on.
         source: of the samples.
-        sizes: of the training data, in words; None where they are gone.
+        sizes: of the training data, in words; None of hits, and where they are gone.
         reading: of the run.
         geometry: of a run on hits.
     """
