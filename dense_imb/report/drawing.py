@@ -91,10 +91,16 @@ def draw_panels(step: Values, contents: Sequence[Panel], figure: Figure) -> None
         axes.set_title(content.title)
         for k, (name, values) in enumerate(content.curves.items()):
             axes.plot(step, values, label=name, markersize=3.5, **line_style(k))
-        if len(content.curves) > 1:
-            axes.legend(ncols=2 if len(content.curves) > 3 else 1)
         if content.scale is not None:
             content.scale(axes, [*content.curves.values()])
+        n_curves = len(content.curves)
+        if content.scale is of_shares and n_curves > 1:  # which may lie anywhere below 1
+            n_columns = 3 if n_curves > 4 else 2
+            axes.set_ylim(top=1.03 + 0.13 * math.ceil(n_curves / n_columns))
+            axes.set_yticks(np.linspace(0, 1, 6))
+            axes.legend(ncols=n_columns, loc="upper center", borderaxespad=0)
+        elif n_curves > 1:
+            axes.legend(ncols=2 if n_curves > 3 else 1)
         if not any(np.isfinite(values).any() for values in content.curves.values()):
             say(axes, "not recorded")
     for axes in panels[-2:]:

@@ -201,11 +201,11 @@ def draw_image_training(history: Rows, names: Sequence[str], figure: Figure) -> 
         pulls[name] = column(history, f"gradient_share_class_{k}")
     contents = [
         Panel("Loss, mean since the last validation", {"loss": column(history, "loss")}, of_losses),
-        Panel("Average precision", of_all, _of_scores),
+        Panel("Average precision", of_all, of_shares),
         Panel(
             "Overlap at the network's own choice",
             {"Dice": column(history, "dice"), "IoU": column(history, "iou")},
-            _of_scores,
+            of_shares,
         ),
         Panel("Share of the loss's gradient", pulls, of_shares),
         Panel(
@@ -219,10 +219,6 @@ def draw_image_training(history: Rows, names: Sequence[str], figure: Figure) -> 
         Panel("Learning rate", {"learning rate": column(history, "learning_rate")}, from_zero),
     ]
     draw_panels(column(history, "step"), contents, figure)
-
-
-def _of_scores(axes: Axes, curves: Sequence[Values]) -> None:
-    axes.set_ylim(-0.02, 1.02)
 
 
 def draw_images(measured: Measured, figure: Figure) -> None:
@@ -270,8 +266,8 @@ def sample_layout(shape: tuple[int, ...]) -> tuple[int, int, tuple[float, float]
     ratio = shape[1] / shape[0]
     n_rows, n_columns = (4, 1) if ratio > 2.5 else (1, 4) if ratio < 0.4 else (2, 2)
     width = 9.5
-    of_panel = width / n_columns
-    height = n_rows * (of_panel / ratio + 0.35) + 0.6
+    of_panel = (width - 0.6) / n_columns  # beside a scale
+    height = n_rows * (of_panel / ratio + 0.3) + 0.5
     return n_rows, n_columns, (width, float(np.clip(height, 3, 12)))
 
 

@@ -189,11 +189,8 @@ class OfImages(Found):
         drawn = [] if self.measured is None else self._of_scores(self.measured)
         if self.history:
             n_classes = sum(name.startswith("gradient_share_class_") for name in self.history[-1])
-            names = (
-                self._names()
-                if self.measured is not None
-                else [f"class {k}" for k in range(1, max(n_classes, 2))]
-            )
+            names = [f"class {k}" for k in range(1, n_classes)]
+            names = names if len(names) > 1 else ["foreground"]
             drawn.append(
                 Drawing(
                     "training",

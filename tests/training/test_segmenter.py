@@ -13,10 +13,15 @@ from PIL import Image
 from dense_imb.cli import main
 from dense_imb.data.labelled import IGNORED, open_labelled
 from dense_imb.training import Interrupted, open_run, train
-from dense_imb.training.evaluation import Blank, evaluate_segmenters, logit_of_class
+from dense_imb.training.evaluation import (
+    Blank,
+    chosen_thresholds,
+    evaluate_segmenters,
+    logit_of_class,
+)
 from dense_imb.training.records import RunFiles
 from dense_imb.training.segmenter import ImageReading
-from dense_imb.training.tasks import build_segmenter
+from dense_imb.training.tasks import build_segmenter, open_test_images
 from tests.training.pictures import tiny_images, write_folders
 from tests.training.runs import assert_same_content
 from tests.training.test_loop import Signal
@@ -161,6 +166,27 @@ def test_evaluate_prints_a_table(trained, folders, tmp_path, capsys):
     assert "8 images" in printed
     rows = json.loads((out / "evaluation.json").read_text())["rows"]
     assert [row["scorer"] for row in rows] == ["lines", "lines", "blank", "blank"]
+
+
+def test_evaluate_alone_takes_the_images_that_no_run_saw(trained, folders, tmp_path, capsys):
+    images = {"test_share": 0.25}
+    runs = [
+        quiet(tiny_images(folders, images=images, steps=4, seed=seed), tmp_path / f"held_{seed}")
+        for seed in (0, 1)
+    ]
+    names = [str(run.folder) for run in runs]
+    assert main(["evaluate", *names, "--format", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    test = open_test_images(runs[0].config.images)
+    thresholds = [chosen_thresholds(run.class_scores()) for run in runs]
+    wanted = evaluate_segmenters(
+        [run.segmenter() for run in runs], test, thresholds=thresholds
+    ).finite_rows()
+    assert rows[:4] == wanted
+    # the other run was trained on those images
+    for wrong in ([str(trained.folder)], [*names, str(trained.folder)]):
+        assert main(["evaluate", *wrong]) == 2
+        assert "hold out the same images" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
