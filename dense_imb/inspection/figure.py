@@ -209,8 +209,8 @@ def _draw_images(numbers: Mapping[str, Any], pictures: Mapping[str, Any], figure
 
 def displayed(image: NDArray[Any]) -> NDArray[Any]:
     """Grey or RGB from 0 to 1; deep sensors are stretched to their 99.5 % quantile."""
-    image = image[..., :3] if image.ndim == 3 and image.shape[2] >= 3 else image
-    image = image[..., 0] if image.ndim == 3 and image.shape[2] < 3 else image
+    if image.ndim == 3:  # more than four channels are no colours: the first one stands for them
+        image = image[..., :3] if image.shape[2] in (3, 4) else image[..., 0]
     values = image.astype(np.float64)
     if image.dtype == np.uint8 and image.max(initial=0) > 64:
         return values / 255
