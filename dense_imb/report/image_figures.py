@@ -295,6 +295,11 @@ def draw_picture(picture: Picture, threshold: float | None, figure: Figure) -> N
     truth.imshow(
         overlay(np.where(is_ignored, 0, picture.truth).astype(np.int64)), interpolation="nearest"
     )
+    present = np.unique(picture.truth[~is_ignored & (picture.truth > 0)]).tolist()
+    if max(present, default=1) > 1:
+        colours = overlay(np.array([present]))[0]
+        named = [Patch(color=c, label=f"class {k}") for c, k in zip(colours, present, strict=True)]
+        truth.legend(handles=named, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=5)
     drawn = chance.imshow(picture.probability, cmap="viridis", vmin=0, vmax=1)
     bar = figure.colorbar(drawn, cax=chance.inset_axes((1.03, 0, 0.025, 1)))
     if threshold is not None:

@@ -257,9 +257,12 @@ class OfImages(Found):
                 lambda to: image_figures.draw_images(measured, to),
                 (9.5, 4),
                 "Histogram of the F1 of single images, and F1 against the share of foreground.",
-                "F1 of single images at the chosen threshold"
-                + (", means over their classes" if len(names) > 1 else "")
-                + "; an image each."
+                "F1 of single images"
+                + (
+                    ", means over their classes, each pixel of its likeliest."
+                    if len(names) > 1
+                    else " at the chosen threshold."
+                )
                 + (
                     f" {without} images have no foreground; {clean} of them have no false alarm "
                     "and are left out, the others count 0 on the left."
@@ -302,11 +305,12 @@ class OfImages(Found):
         masks = "" if self.test and self.masks is None else shlex.quote(self.masks or "masks")
         given = f"{images}{masks and ' --masks ' + masks}"
         test = f" --test {given}" if self.test else ""
+        held_out = not self.test and run.config.images.test_share > 0
         lines = [
             "# the same network again, in a new folder",
             f"dense-imb train --config {shlex.quote(str(run.folder / 'config.yaml'))} --out again",
             "# scores beside a blank answer",
-            f"dense-imb evaluate {folder} {given}",
+            f"dense-imb evaluate {folder}{'' if held_out else ' ' + given}",
             "# a mask for each image of a folder of yours",
             f"dense-imb segment {folder} {images} segmented",
             "# this page",
