@@ -7,6 +7,7 @@ from dense_imb.training.callbacks import (
     CollapseWarning,
     EarlyStopping,
     GradientShares,
+    LossParts,
     ProgressBar,
 )
 from dense_imb.training.checkpoint import (
@@ -43,6 +44,7 @@ __all__ = [
     "Interrupted",
     "Loop",
     "LoopSettings",
+    "LossParts",
     "ModelConfig",
     "OptimizerConfig",
     "ProgressBar",

@@ -72,6 +72,14 @@ def test_every_kind_of_loss_trains(folders, tmp_path, change):
     assert 0 < run.history()[-1]["average_precision"] <= 1
 
 
+def test_the_parts_of_a_sum_are_logged(folders, tmp_path):
+    loss = "CrossEntropyLoss + 0.5 * monai.losses:DiceLoss(sigmoid=True)"
+    run = quiet(tiny_images(folders, loss=loss), tmp_path / "run")
+    for row in run.history():
+        assert row["loss_CrossEntropyLoss"] > 0
+        assert 0 < row["loss_DiceLoss"] < 1.01
+
+
 def test_several_classes(tmp_path):
     folders = write_folders(tmp_path, n_classes=4)
     run = quiet(tiny_images(folders, loss="BalancedSoftmaxLoss(balance={})"), tmp_path / "run")
