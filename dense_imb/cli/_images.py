@@ -70,6 +70,15 @@ def evaluate_images(options: Namespace, outputs: list[Path]) -> SegmentationTabl
         if others
         else open_test_images(first)
     )
+    for one in trained:
+        reading = one.reading
+        wanted = f"{reading.in_channels} channels in {len(reading.patch)}-D"
+        got = f"{images.n_channels} channels in {images.spatial_dims}-D"
+        if wanted != got:
+            raise ValueError(
+                f"Expected images of {wanted}, as {one.name} was trained on, got {got} in "
+                f"{others[0] if others else 'the test images'}."
+            )
     segmenters: list[Segments] = list(trained)
     thresholds = [chosen_thresholds(run.class_scores()) for run in runs]
     if options.baselines:

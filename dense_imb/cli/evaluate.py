@@ -118,6 +118,12 @@ def run(options: Namespace) -> None:
                 f"Expected RUN ... FILE, got the folder {path}, which is no run; name its hits "
                 f'files: "{Path(path)}/*.h5".'
             )
+    for path in runs:
+        if not (Path(path) / "config.yaml").exists():
+            raise ValueError(
+                f"Expected folders of runs before the files, got {path}, which is none; images "
+                f"come behind their run: evaluate RUN {path} --masks MASKS."
+            )
     if not files:
         raise ValueError(f"Expected a hits file behind the runs, got only {', '.join(runs)}.")
     if options.signal is not None and not options.noise:

@@ -154,8 +154,10 @@ class GradientShares(Callback):
         task: Any = loop.task
         if not hasattr(task, "gradient_shares"):
             return
-        # always the same events, as this epoch shows them
+        # always the same samples, as this epoch shows them
         samples = loop.samples_of(0)
+        if hasattr(task, "probe"):
+            samples = task.probe(len(samples))
         batch = task.batch(samples, loop.epoch_of(loop.state.step), loop.accelerator.device)
         bare = loop.accelerator.unwrap_model(loop.network)
         scores.update(task.gradient_shares(bare, batch))

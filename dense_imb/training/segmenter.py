@@ -127,6 +127,7 @@ class Segmenter:
         foreground, flips: see `dense_imb.data.patches.draw_patch`.
         seed: of the crops.
         class_counts: pixels of each class in the training images, for who asks.
+        class_content: (n_images, n_classes) the same of each image.
     """
 
     monitor = "average_precision"
@@ -144,6 +145,7 @@ class Segmenter:
         flips: bool = True,
         seed: int = 0,
         class_counts: Sequence[int] = (),
+        class_content: NDArray[np.int64] | None = None,
     ) -> None:
         check_at_least("patches", patches, 1)
         if not 0 <= foreground <= 1:
@@ -159,7 +161,7 @@ class Segmenter:
         self.train, self.validation, self.reading = train, validation, reading
         self.patches, self.foreground, self.flips, self.seed = patches, foreground, flips, seed
         self.n_samples = len(train) * patches
-        self.class_counts = tuple(class_counts)
+        self.class_counts, self._content = tuple(class_counts), class_content
         self.scores = self._no_scores()  # of the last validation
 
     def describe(self) -> Mapping[str, str]:
@@ -231,6 +233,15 @@ class Segmenter:
     def save_scores(self, path: Path) -> None:
         """The counts of the last validation, thresholds are chosen from."""
         self.scores.save(path)
+
+    def probe(self, n: int) -> NDArray[np.int64]:
+        """Samples to look at the gradient with: images that hold each class, the rarest first."""
+        if self._content is None:
+            return np.arange(min(n, self.n_samples))
+        order = np.argsort(self._content[:, 1:].sum(0), kind="stable") + 1
+        # of each class the images with most of it, one of each class after the other
+        ranked = np.argsort(-self._content[:, order], axis=0, kind="stable").ravel()
+        return ranked[np.sort(np.unique(ranked, return_index=True)[1])][:n]
 
     def gradient_shares(self, network: nn.Module, batch: PatchBatch) -> dict[str, float]:
         """Which classes the loss pulls at."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dense_imb.config import ImagesConfig, TrainConfig
 from dense_imb.data.combine import split_by_image
-from dense_imb.data.labelled import LabelledImages, LabelTally, open_labelled
+from dense_imb.data.labelled import IGNORED, LabelledImages, LabelTally, open_labelled
 from dense_imb.data.virtual import VirtualEvents
 from dense_imb.hits import open_hits
 from dense_imb.training.build import (
@@ -84,6 +85,14 @@ def build_segmenter(config: TrainConfig) -> Segmenter:
     """The network, the loss and the images of a config."""
     train, validation = open_images(config.images)
     tally = train.tally(show_progress=False)
+    has_any = any(_has_foreground(validation.label(i)) for i in range(len(validation)))
+    for what, is_there in (("train", sum(tally.class_counts[1:]) > 0), ("validate", has_any)):
+        if not is_there:
+            raise ValueError(
+                f"Expected images to {what} on with a pixel of another class than 0, got none in "
+                f"{config.images.validation_masks or config.images.masks or config.images.train}; "
+                "check which mask value is which class (--images.labels), or use more images."
+            )
     loss = build_loss(config.loss, class_counts=tally.class_counts)
     reading = ImageReading(
         n_classes=train.n_classes,
@@ -104,6 +113,7 @@ def build_segmenter(config: TrainConfig) -> Segmenter:
         flips=config.images.flips,
         seed=config.seed,
         class_counts=tally.class_counts,
+        class_content=tally.class_content,
     )
 
 
@@ -153,6 +163,10 @@ def _open(
         labels=images.labels,
         ignore_index=images.ignore_index,
     )
+
+
+def _has_foreground(label: NDArray[np.uint8]) -> bool:
+    return bool(((label > 0) & (label != IGNORED)).any())
 
 
 def _patch(wanted: Sequence[int] | None, spatial_dims: int, tally: LabelTally) -> tuple[int, ...]:
