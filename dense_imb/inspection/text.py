@@ -256,8 +256,8 @@ def _losses_to_begin_with(numbers: Mapping[str, Any], is_hits: bool) -> list[str
     """What measured best on data like these; experiments/README.md has the tables."""
     if is_hits:
         return [
-            "begin with BalancedSoftmaxLoss on the lit pixels, all that `dense-imb train` shows it, "
-            "which removed most noise of 11 losses; for values with ACBMSELoss()",
+            "begin with BalancedSoftmaxLoss on the lit pixels, all that `dense-imb train` shows "
+            "it: it removed most noise of 11 losses; for values with ACBMSELoss()",
             "your own data may say otherwise: dense-imb compare FILE --signal 30 --noise 200",
         ]
     n_classes = sum(one["pixels"] > 0 for one in numbers["partitions"]["frame"]["classes"].values())
