@@ -62,6 +62,7 @@ class ImagesConfig:
         labels: which value of a mask is which class, [0, 255] say; by default values are classes.
         ignore_index: value of the mask pixels that are left out.
         n_classes: by default the largest label and one more.
+        names: of the classes, the background first; by default those in the HDF5 file.
         patch: size of the crops to train on, [128, 128] say; by default at most 128 a side, 64 in
             3-D.
         patches: crops of each image in an epoch.
@@ -79,6 +80,7 @@ class ImagesConfig:
     labels: list[int] | None = None
     ignore_index: int | None = None
     n_classes: int | None = None
+    names: list[str] | None = None
     patch: list[int] | None = None
     patches: int = 4
     foreground: float = 0.5

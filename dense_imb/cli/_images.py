@@ -66,6 +66,7 @@ def evaluate_images(options: Namespace, outputs: list[Path]) -> SegmentationTabl
             labels=first.labels,
             ignore_index=first.ignore_index,
             n_classes=n_classes.pop(),
+            names=trained[0].reading.names,
         )
         if others
         else open_test_images(first)

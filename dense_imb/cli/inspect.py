@@ -37,6 +37,9 @@ def make_parser() -> Parser:
         "--labels", type=int, nargs="+", help="the mask values of class 0, class 1 and so on"
     )
     parser.add_argument(
+        "--names", type=str, nargs="+", help="of class 0, class 1 and so on of the masks"
+    )
+    parser.add_argument(
         "--ignore-index", type=int | None, help="label of the mask pixels that are left out"
     )
     parser.add_argument(
@@ -72,6 +75,7 @@ def run(options: Namespace) -> None:
             n_images=options.events,
             labels=options.labels,
             ignore_index=options.ignore_index,
+            names=options.names,
         )
     else:
         inspection = inspect_hits(
@@ -103,7 +107,7 @@ def _check(options: Namespace, has_images: bool) -> None:
         raise ValueError(f"Expected one {kind} of images, got {len(options.data)}.")
     if has_images and options.verify:
         raise ValueError("Expected `--verify` with hits files, got it with images.")
-    for name in ("labels", "ignore_index"):
+    for name in ("labels", "names", "ignore_index"):
         if not has_images and getattr(options, name) is not None:
             option = f"--{name.replace('_', '-')}"
             raise ValueError(f"Expected `{option}` with `--masks`, got it with hits files.")

@@ -177,6 +177,17 @@ def probability_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
     return [logit(p) for p in shown], [f"{p:.7g}" for p in shown]
 
 
+def shown_name(name: str) -> str:
+    """A name of the data's as a label: no formula, and not hidden.
+
+    Example:
+        >>> shown_name("5 $"), shown_name("_arc")
+        ('5 \\\\$', ' _arc')
+    """
+    plain = name.replace("$", r"\$")
+    return f" {plain}" if plain.startswith("_") else plain
+
+
 def say(axes: Axes, sentence: str) -> None:
     """A sentence in place of curves."""
     axes.text(0.5, 0.5, sentence, ha="center", va="center", transform=axes.transAxes)

@@ -27,6 +27,7 @@ from dense_imb.report.drawing import (
     of_shares,
     probability_ticks,
     say,
+    shown_name,
 )
 from dense_imb.report.segmented import VERDICTS, Measured, Picture
 
@@ -81,6 +82,7 @@ def draw_precision_recall(measured: Measured, names: Sequence[str], figure: Figu
     """Precision against recall of each class, its operating point, and its share."""
     axes = figure.add_subplot()
     average = measured.scores.average_precision()
+    names = [shown_name(name) for name in names]
     for k, name in enumerate(names[:MOST_CLASSES], 1):
         histogram = measured.scores.histograms[k]
         style = line_style(k - 1)
@@ -112,7 +114,7 @@ def draw_precision_recall(measured: Measured, names: Sequence[str], figure: Figu
 def draw_calibration(measured: Measured, names: Sequence[str], figure: Figure) -> None:
     """Share of a class against its probability, on logit scales, and how often each is said."""
     curves, counts = figure.subplots(1, 2)
-    shown = names[:MOST_CLASSES]
+    shown = [shown_name(name) for name in names[:MOST_CLASSES]]
     histograms = measured.scores.histograms[1 : len(shown) + 1]
     of_class = [reliability(histogram) for histogram in histograms]
     low, high = _logit_range(of_class)
@@ -191,6 +193,7 @@ def _logit_range(of_class: Sequence[dict[str, Values]]) -> tuple[float, float]:
 
 def draw_image_training(history: Rows, names: Sequence[str], figure: Figure) -> None:
     """What each validation found, against the step."""
+    names = [shown_name(name) for name in names]
     of_all = {"average precision": column(history, "average_precision")}
     if len(names) > 1:
         of_all = {"mean": of_all["average precision"]}
@@ -271,11 +274,14 @@ def sample_layout(shape: tuple[int, ...]) -> tuple[int, int, tuple[float, float]
     return n_rows, n_columns, (width, float(np.clip(height, 3, 12)))
 
 
-def draw_picture(picture: Picture, threshold: float | None, figure: Figure) -> None:
+def draw_picture(
+    picture: Picture, names: Sequence[str], threshold: float | None, figure: Figure
+) -> None:
     """The image, the truth, the probability and the errors.
 
     Args:
         picture: of a sample.
+        names: of the foreground classes.
         threshold: a probability, marked on its scale; None of more than two classes.
         figure: empty.
     """
@@ -296,10 +302,13 @@ def draw_picture(picture: Picture, threshold: float | None, figure: Figure) -> N
         overlay(np.where(is_ignored, 0, picture.truth).astype(np.int64)), interpolation="nearest"
     )
     present = np.unique(picture.truth[~is_ignored & (picture.truth > 0)]).tolist()
-    if max(present, default=1) > 1:
+    if present:
         colours = overlay(np.array([present]))[0]
-        named = [Patch(color=c, label=f"class {k}") for c, k in zip(colours, present, strict=True)]
-        truth.legend(handles=named, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=5)
+        named = [
+            Patch(color=colour, label=shown_name(names[k - 1]))
+            for colour, k in zip(colours, present, strict=True)
+        ]
+        truth.legend(handles=named, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3)
     drawn = chance.imshow(picture.probability, cmap="viridis", vmin=0, vmax=1)
     bar = figure.colorbar(drawn, cax=chance.inset_axes((1.03, 0, 0.025, 1)))
     if threshold is not None:

@@ -62,6 +62,7 @@ class SegmentationTable(ScoreTable):
     """Scores of segmenters, a row for each and each of its classes; NaN where there was nothing.
 
         scorer, class          "mean" is over the foreground classes
+        class_name             what the data call it
         share                  of the class in all labelled pixels
         average_precision      of the ranking of pixels, whatever the threshold
         best_f1                F1 (Dice) at the best threshold of these very images
@@ -107,7 +108,8 @@ class SegmentationTable(ScoreTable):
         rows = [row for row in self.rows if not is_binary or row["class"] == MEAN]
         table = [["", *([] if is_binary else ["class"]), *(h for h, _ in self.headers())]]
         for row in rows:
-            cells = [str(row["scorer"]), *([] if is_binary else [str(row["class"])])]
+            name = str(row.get("class_name", row["class"]))
+            cells = [str(row["scorer"]), *([] if is_binary else [name])]
             table.append([*cells, *(_cell(row[name]) for _, name in self.headers())])
         first = self.rows[0]
         share = 100 * float(first["share"])
@@ -157,7 +159,7 @@ def evaluate_segmenters(
             if progress is not None:
                 progress(1)
         chosen = None if thresholds is None else thresholds[place]
-        rows += _rows(segmenter.name, scores, near, chosen, precision, len(images))
+        rows += _rows(segmenter.name, images, scores, near, chosen, precision)
     return SegmentationTable(tuple(rows), tolerance, precision)
 
 
@@ -176,11 +178,11 @@ def chosen_thresholds(scores: SegmentationScores) -> tuple[float, ...]:
 
 def _rows(
     name: str,
+    images: LabelledImages,
     scores: SegmentationScores,
     near: Sequence[TolerantF1],
     thresholds: Sequence[float] | None,
     precision: float,
-    n_images: int,
 ) -> list[Row]:
     pixels = [histogram.n_signal for histogram in scores.histograms]
     columns: dict[str, Sequence[float]] = {
@@ -202,13 +204,18 @@ def _rows(
         columns["f1"] = [_f1(point.purity, point.retention) for point in points]
     foreground = range(1, len(pixels))
     rows: list[Row] = [
-        {"scorer": name, "class": str(k), **{key: float(v[k]) for key, v in columns.items()}}
+        {
+            "scorer": name,
+            "class": str(k),
+            "class_name": images.class_names[k],
+            **{key: float(v[k]) for key, v in columns.items()},
+        }
         for k in foreground
     ]
     mean = {key: _mean([values[k] for k in foreground]) for key, values in columns.items()}
     mean["share"] = math.fsum(columns["share"][k] for k in foreground)
-    found: list[Row] = [{"scorer": name, "class": MEAN, **mean}, *rows]
-    return [{**row, "n_images": float(n_images)} for row in found]
+    found: list[Row] = [{"scorer": name, "class": MEAN, "class_name": MEAN, **mean}, *rows]
+    return [{**row, "n_images": float(len(images))} for row in found]
 
 
 def _f1(precision: float, recall: float) -> float:

@@ -92,6 +92,7 @@ def build_segmenter(config: TrainConfig) -> Segmenter:
         patch=_patch(config.images.patch, train.spatial_dims, tally),
         is_logit=not takes_values(loss),
         labels=None if config.images.labels is None else tuple(config.images.labels),
+        names=train.class_names if train.has_class_names else None,
     )
     return Segmenter(
         build_network(config, of_images(reading)),
@@ -152,6 +153,7 @@ def _open(
         n_classes=n_classes,
         labels=images.labels,
         ignore_index=images.ignore_index,
+        names=images.names,
     )
 
 

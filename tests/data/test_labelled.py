@@ -415,3 +415,53 @@ def test_particles_of_the_real_data():
     where = Path(ROOT) / "cern_school_timepix"
     data = open_labelled(where / "images", where / "masks")
     assert (data.n_classes, data.n_channels, data.image(0).dtype) == (3, 1, np.uint16)
+
+
+def named_file(path, names, *, n_classes=3):
+    hdf5(path, *random_pairs(n_classes=n_classes))
+    with h5py.File(path, "r+") as file:
+        file.attrs["classes"] = np.bytes_(names)
+    return path
+
+
+def test_class_names_of_an_hdf5_file_are_read(tmp_path):
+    path = named_file(tmp_path / "a.h5", '["empty", "arc", "ring"]')
+    data = open_labelled(path)
+    assert data.class_names == ("empty", "arc", "ring")
+    assert data.has_class_names
+    assert data.subset([1, 2]).class_names == data.class_names
+    assert pickle.loads(pickle.dumps(data)).class_names == data.class_names
+
+
+def test_class_names_follow_the_labels(tmp_path):
+    path = named_file(tmp_path / "a.h5", '["empty", "arc", "ring"]')
+    assert open_labelled(path, labels=[0, 2, 1]).class_names == ("empty", "ring", "arc")
+    given = open_labelled(path, labels=[0, 2, 1], names=["nothing", "r", "a"])
+    assert given.class_names == ("nothing", "r", "a")
+
+
+@pytest.mark.parametrize(
+    "names",
+    ["no JSON", "3", '["a", "b"]', '["a", "a", "b"]', '["a", 1, "b"]', '["a", "b\\n", "c"]',
+     '{"0": "a"}', "[" * 100_000],
+)  # fmt: skip
+def test_what_is_no_list_of_class_names_is_passed_over(tmp_path, names):
+    data = open_labelled(named_file(tmp_path / "a.h5", names[:60_000]))
+    assert data.class_names == ("background", "class 1", "class 2")
+    assert not data.has_class_names
+
+
+def test_class_names_can_be_given_for_folders(tmp_path):
+    both = folders(tmp_path, *random_pairs())
+    assert open_labelled(*both, names=["sky", "wall", "crack"]).class_names[2] == "crack"
+    assert open_labelled(*both, names=["a", "b", "c", "d"]).n_classes == 4
+
+
+@pytest.mark.parametrize(
+    ("names", "options"),
+    [(["a"], {}), (["a", "a"], {}), (["a", " "], {}), (["a", "b"], {"n_classes": 3}),
+     (["a", "b"], {"labels": [0, 1, 2]})],
+)  # fmt: skip
+def test_class_names_that_do_not_fit_are_refused(tmp_path, names, options):
+    with pytest.raises(ValueError, match="Expected `names` with a"):
+        open_labelled(*folders(tmp_path, *random_pairs()), names=names, **options)
