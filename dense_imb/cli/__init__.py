@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 
 from dense_imb import __version__
@@ -53,13 +53,20 @@ def _build_parser() -> Parser:
     return parser
 
 
+def _with_lists(typed: Sequence[str]) -> list[str]:
+    """The words typed; a command may write some of them as lists for its parser."""
+    command = _COMMANDS.get(typed[0]) if typed else None
+    as_lists: Callable[[Sequence[str]], list[str]] | None = getattr(command, "as_lists", None)
+    return [*typed] if as_lists is None else as_lists(typed)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 on success, 2 on bad input."""
     Parser.commands = {name: command.make_parser for name, command in _COMMANDS.items()}
     Parser.typed = sys.argv[1:] if arguments is None else list(arguments)
     parser = _build_parser()
     try:
-        options = parser.parse_args(list(Parser.typed))
+        options = parser.parse_args(_with_lists(Parser.typed))
     except ImportError as problem:
         parser.error(f"Expected nothing to import in a config, got: {problem}")
     command = _COMMANDS[options.command]

@@ -19,6 +19,8 @@ set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=["dense_i
 # what jsonargparse calls the types of our options
 _KINDS = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false"}
 
+_EXAMPLES = {"patch": "128, 128", "names": "background, crack"}  # of lists
+
 
 class Parser(ArgumentParser):
     """An ArgumentParser that says in one line what was wanted, what came, and the cure."""
@@ -54,6 +56,8 @@ class Parser(ArgumentParser):
             wanted = " or ".join(one for one in dict.fromkeys(kinds) if one != "NoneType")
             key = wrong[1].split(".")[-1]
             sentence = f"Expected `{key}` to be {wanted}, got {wrong[2]}."
+            if "list" in wanted:
+                sentence += f" Write --{wrong[1]} '[{_EXAMPLES.get(key, '0, 255')}]'."
         elif invalid := re.search(r"invalid choice: (\S+)", sentence):
             near = difflib.get_close_matches(invalid[1].strip("'"), self.commands, n=1)
             sentence = f"Expected a command, {', '.join(self.commands)}, got {invalid[1]}."

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -17,6 +19,12 @@ from jsonargparse import Namespace
 from dense_imb.cli._parser import Parser, one_line_warnings
 from dense_imb.config import SAVED, TrainConfig
 
+# options that take lists, of what
+_LISTS = {
+    "--data.train": str, "--data.validation": str, "--data.signal": int, "--data.noise": int,
+    "--data.profiles": str, "--images.labels": int, "--images.patch": int, "--images.names": str,
+    "--model.channels": str, "--trackers": str,
+}  # fmt: skip
 SUMMARY = "train a network on hits, or on images with masks"
 
 
@@ -52,6 +60,33 @@ def make_parser() -> Parser:
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_class_arguments(TrainConfig)
     return parser
+
+
+def as_lists(typed: Sequence[str]) -> list[str]:
+    """The words typed, where several behind an option of a list became one.
+
+    Example:
+        >>> as_lists(["train", "--images.labels", "0", "255", "--images.patch=96,96"])
+        ['train', '--images.labels', '[0, 255]', '--images.patch', '[96, 96]']
+    """
+    found: list[str] = []
+    words = [*typed]
+    while words:
+        option, is_joined, value = words.pop(0).partition("=")
+        if option not in _LISTS:
+            found.append(option + is_joined + value)
+            continue
+        behind = [value] if is_joined else []
+        while not is_joined and words and not words[0].startswith("--"):
+            behind.append(words.pop(0))
+        text = " ".join(behind)
+        numbers = re.split(r"[\s,]+", text)
+        if len(numbers) > 1 and all(re.fullmatch(r"-?\d+", one) for one in numbers):
+            behind = [f"[{', '.join(numbers)}]"]
+        elif len(behind) > 1 and _LISTS[option] is str:
+            behind = [json.dumps(behind)]
+        found += [option, *behind]
+    return found
 
 
 def run(options: Namespace) -> None:

@@ -238,7 +238,10 @@ def find_source(
     if masks is not None:
         return FolderSource(images, masks, spatial_dims)
     if Path(images).is_dir():
-        raise ValueError(f"Expected `masks`, the folder of the masks of {images}, got none.")
+        raise ValueError(
+            f"Expected `masks`, the folder of the masks of {images} (masks=FOLDER, "
+            "--masks FOLDER), got none."
+        )
     return HDF5Source(images, spatial_dims)
 
 

@@ -411,14 +411,20 @@ def _unmapped(
         cure = "are these images? JPEG and smoothing blur labels: save masks as PNG"
     else:
         named = values if len(values) > 1 else [0, *values]
-        cure = f"say which value is which class with labels {named}"
+        options = f"(labels={named}, --labels {' '.join(map(str, named))})"
+        cure = f"say which value is which class {options}"
         if values[0] < 0 and ignore_index is None:
-            cure += f", or leave pixels out with ignore_index {values[0]}"
+            cure += f", or leave pixels out {_ignoring(values[0])}"
         elif values[-1] == IGNORED and len(values) > 2 and ignore_index is None:
-            cure += ", or leave pixels out with ignore_index 255"
+            cure += f", or leave pixels out {_ignoring(255)}"
         elif 0 <= values[-1] < 50:
-            cure += f", or that there are n_classes {values[-1] + 1}"
+            n = values[-1] + 1
+            cure += f", or that there are {n} classes (n_classes={n}, --n-classes {n})"
     return ValueError(f"Expected {place} to hold labels {wanted}, got {listed(values)}: {cure}.")
+
+
+def _ignoring(value: int) -> str:
+    return f"(ignore_index={value}, --ignore-index {value})"
 
 
 def listed(values: Sequence[int]) -> str:

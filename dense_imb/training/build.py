@@ -96,6 +96,13 @@ def _check_images(config: TrainConfig) -> None:
             "is of hits."
         )
     check_names(config.images.names)
+    images = config.images
+    held_out = images.validation
+    if held_out and images.validation_masks is None and Path(held_out).is_dir():
+        raise ValueError(
+            f"Expected `validation_masks`, the folder of the masks of {held_out} "
+            "(--images.validation_masks FOLDER), got none."
+        )
     check_at_least("patches", config.images.patches, 1)
     for side in config.images.patch or []:
         check_at_least("patch", side, 1)
