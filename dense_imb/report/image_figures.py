@@ -13,7 +13,6 @@ from dense_imb.inspection.figure import displayed, overlay
 from dense_imb.metrics import ScoreHistogram
 from dense_imb.report.drawing import (
     BLUE,
-    PINK,
     RED,
     Panel,
     Rows,
@@ -24,6 +23,7 @@ from dense_imb.report.drawing import (
     from_zero,
     line_style,
     of_losses,
+    of_scores,
     of_shares,
     probability_ticks,
     say,
@@ -36,8 +36,9 @@ if TYPE_CHECKING:  # the package must not wait for matplotlib
     from matplotlib.figure import Figure
 
 MOST_CLASSES = 8  # with a curve of their own
-# of `VERDICTS`; the image beneath is pale
-_COLOURS = (None, BLUE, RED, "#000000", PINK, "#8A8A8A")
+# of `VERDICTS`, none of them the colour of a class in the truth; the image beneath is pale
+_COLOURS = (None, "#7E57C2", "#B0122B", "#000000", "#5FA60C", "#8A8A8A")
+_PALEST = 0.8  # of black in that image
 _FEW = 100  # pixels of a bin, below which its share is luck
 
 
@@ -204,11 +205,11 @@ def draw_image_training(history: Rows, names: Sequence[str], figure: Figure) -> 
         pulls[name] = column(history, f"gradient_share_class_{k}")
     contents = [
         Panel("Loss, mean since the last validation", {"loss": column(history, "loss")}, of_losses),
-        Panel("Average precision", of_all, of_shares),
+        Panel("Average precision", of_all, of_scores),
         Panel(
             "Overlap at the network's own choice",
             {"Dice": column(history, "dice"), "IoU": column(history, "iou")},
-            of_shares,
+            of_scores,
         ),
         Panel("Share of the loss's gradient", pulls, of_shares),
         Panel(
@@ -315,7 +316,8 @@ def draw_picture(
         bar.ax.plot([-0.5], [threshold], color=RED, marker=">", markersize=8, clip_on=False)
     errors.imshow(_pale(grey), vmin=0, vmax=1)
     errors.imshow(_of_verdicts(picture.verdict), interpolation="nearest")
-    handles = []
+    n = int((picture.verdict == 0).sum())
+    handles = [Patch(facecolor="#DDDDDD", edgecolor="#8A8A8A", label=f"background (pale): {n:,}")]
     for k, name in enumerate(VERDICTS[1:], 1):
         n = int((picture.verdict == k).sum())
         if n or k < 4:
@@ -326,7 +328,7 @@ def draw_picture(
 def _pale(grey: NDArray[Any]) -> NDArray[Any]:
     """(H, W, 3) so light that black stands out."""
     flat = grey if grey.ndim == 2 else grey.mean(-1)
-    return np.repeat((0.6 + 0.4 * flat)[..., None], 3, -1)
+    return np.repeat((_PALEST + (1 - _PALEST) * flat)[..., None], 3, -1)
 
 
 def _of_verdicts(verdict: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -227,10 +227,10 @@ LIT = np.arange(20, dtype=np.uint8).reshape(4, 5) % 2
 @pytest.mark.parametrize(
     ("mask", "options", "sentence"),
     [
-        (LIT * 255, {}, r"masks/0\.png to hold .* got 0 and 255: say which .* labels=\[0, 255\]"),
+        (LIT * 255, {}, r"masks/0\.png to hold .* got 0 and 255: say which .*labels=\[0, 255\]"),
         (LIT * 255, {"n_classes": 2}, r"masks/0\.png .*labels 0 to 1, got 0 and 255: say"),
-        (LIT * 3, {}, r"got 0 and 3: .* labels=\[0, 3\], .*or that there are 4 classes"),
-        (LIT + BLANK + 1, {}, r"got 1 and 2: .* labels=\[1, 2\]"),
+        (LIT * 3, {}, r"got 0 and 3: .*labels=\[0, 3\], .*or that there are 4 classes"),
+        (LIT + BLANK + 1, {}, r"got 1 and 2: .*labels=\[1, 2\]"),
         (LIT * 9, {"labels": [0, 1]}, r"values 0 and 1 of `labels`, got 0 and 9; add"),
         (np.arange(20).reshape(4, 5) * 12, {}, r"20 values from 0 to 228: are these images\?"),
         (LIT * 255 + BLANK, {"labels": [0, 0]}, "`labels` with the mask value of each"),
@@ -404,7 +404,7 @@ def test_dangerous_and_foreign_hdf5_is_refused(tmp_path):
 @real
 def test_cracks_of_the_real_data(tmp_path):
     cracks = Path(ROOT) / "crackforest"
-    with pytest.raises(ValueError, match=r"001\.png .*got 0 and 255: .* labels=\[0, 255\]"):
+    with pytest.raises(ValueError, match=r"001\.png .*got 0 and 255: .*labels=\[0, 255\]"):
         open_labelled(cracks / "images", cracks / "masks")
     data = open_labelled(cracks / "images", cracks / "masks", labels=[0, 255])
     tally = data.subset(range(20)).tally(show_progress=False)
