@@ -40,12 +40,20 @@ _COMMANDS: dict[str, ModuleType] = {
     "train": train,
 }
 
+_FIRST = """Begin with
+  dense-imb demo
+The three jobs: look at data, train a network, use it (--help of a command says more):
+  dense-imb inspect images --masks masks
+  dense-imb train --out run --images.train images --images.masks masks
+  dense-imb segment run images segmented"""
+
 
 def _build_parser() -> Parser:
     parser = Parser(
         prog="dense-imb",
         description="Segmentation and autoencoders when almost every pixel is of the wrong class.",
         version=__version__,
+        epilog=_FIRST,
     )
     commands = parser.add_subcommands(required=True, dest="command")
     for name, command in _COMMANDS.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import shlex
@@ -10,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from jsonargparse import DefaultHelpFormatter, Namespace
+from jsonargparse import Namespace
 
 from dense_imb.cli._parser import Parser
 
@@ -70,13 +69,9 @@ def folder_for_outputs(folder: Path) -> None:
         raise ValueError(f"Expected a folder to write to, got {folder}, which is read-only.")
 
 
-class _AsWritten(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Help whose description keeps its lines."""
-
-
 def script_parser(docstring: str | None) -> Parser:
     """The parser of a script, whose docstring asks the question and shows the usage."""
-    return Parser(description=docstring, formatter_class=_AsWritten)
+    return Parser(description=docstring)
 
 
 def run_script(

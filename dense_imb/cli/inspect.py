@@ -20,8 +20,8 @@ def make_parser() -> Parser:
         description="Look at hits files, or at images and their masks, in two folders or in one "
         "HDF5 file with data sets `image` and `mask`, in 2-D or 3-D: class imbalance, occlusion, "
         "hot pixels, what a blank prediction would score in each loss, and which weights follow.",
-        epilog="Example: dense-imb inspect tof.h5 --out look    "
-        "dense-imb inspect images --masks masks --labels 0 255",
+        epilog="Examples:\n  dense-imb inspect tof.h5 --out look\n"
+        "  dense-imb inspect images --masks masks --labels 0 255",
     )
     parser.add_argument(
         "data",
@@ -52,6 +52,7 @@ def make_parser() -> Parser:
         "--out", type=str | None, help="a folder for inspect.json and the figure inspect.png"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser
 
 
@@ -76,10 +77,14 @@ def run(options: Namespace) -> None:
             labels=options.labels,
             ignore_index=options.ignore_index,
             names=options.names,
+            show_progress=not options.quiet,
         )
     else:
         inspection = inspect_hits(
-            options.data, n_events=options.events, check_content=options.verify
+            options.data,
+            n_events=options.events,
+            check_content=options.verify,
+            show_progress=not options.quiet,
         )
     if written:
         inspection.save_json(written[0])

@@ -37,8 +37,8 @@ def make_parser() -> Parser:
         "about the run is kept in a folder. SIGTERM ends it after the step, saved, with exit "
         f"code {SAVED}; --resume goes on, and starts afresh in an empty folder, so that one job "
         "script can be queued again and again.",
-        epilog="Examples: dense-imb train --out runs/arc --data.train arc.h5 --data.signal 30 "
-        "--data.noise 200 --steps 2000    dense-imb train --out runs/cracks --images.train images "
+        epilog="Examples:\n  dense-imb train --out runs/arc --data.train arc.h5 --data.signal 30 "
+        "--data.noise 200 --steps 2000\n  dense-imb train --out runs/cracks --images.train images "
         "--images.masks masks --images.labels '[0, 255]'",
     )
     parser.add_argument("--config", action="config", help="a YAML file; options override it")
@@ -55,7 +55,11 @@ def make_parser() -> Parser:
         "--devices", type=int, default=1, help="processes on this machine, one for each GPU"
     )
     parser.add_argument(
-        "--report", type=bool, default=True, help="write RUN/report.html at the end, some 20 s"
+        "--report",
+        type=bool,
+        default=True,
+        help="write RUN/report.html at the end, some 20 s; no part of the config: say it again "
+        "with --resume",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_class_arguments(TrainConfig)

@@ -106,7 +106,7 @@ class OfImages(Found):
         self.where = "test images" if config.test_share else "validation images"
         try:
             if config.test_share:
-                return open_test_images(config)
+                return open_test_images(config, reading.n_classes)
             return open_validation_images(config, reading.n_classes)
         except (ValueError, OSError, ImportError) as problem:
             self.notes.append(
