@@ -10,6 +10,7 @@ from dense_imb.inspection.blank import CONFIDENCE
 from dense_imb.inspection.hits import GAP
 from dense_imb.inspection.report import Inspection
 
+FEW_CLASSES = 10  # so many values are listed as perhaps classes
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _QUANTILES = {"min": "min", "q05": "5 %", "median": "median", "q95": "95 %", "max": "max"}
 _PARTITIONS = {
@@ -209,7 +210,13 @@ def _closing(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
             for method, line in partition["python"].items():
                 lines.append(f"    {method:26} {_shortened(line)}")
     if len(lines) == 1:
-        lines.append("  none: only one class was seen")
+        present = numbers.get("present") or ()
+        why = "only one class was seen"
+        if 1 < len(present) <= FEW_CLASSES:
+            why = f"say first which value is which class: --labels {' '.join(map(str, present))}"
+        elif len(present) > 1:
+            why = f"say first which of the {len(present)} values are classes (--labels)"
+        lines.append(f"  none: {why}")
     yield lines
 
 
@@ -225,6 +232,11 @@ def advice(numbers: Mapping[str, Any]) -> list[str]:
     imbalance = numbers["partitions"]["frame"]["imbalance"]
     is_hits = numbers["kind"] == "hits"
     lines = []
+    if numbers.get("labels"):
+        line = f"to train on these: --images.labels '{numbers['labels']}'"
+        if numbers["ignore_index"] is not None:
+            line += f" --images.ignore_index {numbers['ignore_index']}"
+        lines.append(line)
     if math.isnan(imbalance):
         lines.append("one class only: nothing to balance; training needs a second one")
     elif imbalance > 10:

@@ -63,6 +63,7 @@ class SegmentationTable(ScoreTable):
     """Scores of segmenters, a row for each and each of its classes; NaN where there was nothing.
 
         scorer, class          "mean" is over the foreground classes
+        class_name             what the data call it
         share                  of the class in all labelled pixels
         average_precision      of the ranking of pixels, whatever the threshold
         threshold              a logit, chosen on the run's own validation images
@@ -110,7 +111,8 @@ class SegmentationTable(ScoreTable):
         rows = [row for row in self.rows if not is_binary or row["class"] == MEAN]
         table = [["", *([] if is_binary else ["class"]), *(h for h, _ in self.headers())]]
         for row in rows:
-            cells = [str(row["scorer"]), *([] if is_binary else [str(row["class"])])]
+            name = str(row.get("class_name", row["class"]))
+            cells = [str(row["scorer"]), *([] if is_binary else [name])]
             table.append([*cells, *(_cell(row[name]) for _, name in self.headers())])
         first = self.rows[0]
         share = 100 * float(first["share"])
@@ -161,7 +163,7 @@ def evaluate_segmenters(
             if progress is not None:
                 progress(1)
         chosen = None if thresholds is None else thresholds[place]
-        rows += _rows(segmenter.name, scores, near, chosen, precision, len(images))
+        rows += _rows(segmenter.name, images, scores, near, chosen, precision)
     return SegmentationTable(tuple(rows), tolerance, precision)
 
 
@@ -180,11 +182,11 @@ def chosen_thresholds(scores: SegmentationScores) -> tuple[float, ...]:
 
 def _rows(
     name: str,
+    images: LabelledImages,
     scores: SegmentationScores,
     near: Sequence[TolerantF1],
     thresholds: Sequence[float] | None,
     precision: float,
-    n_images: int,
 ) -> list[Row]:
     pixels = [histogram.n_signal for histogram in scores.histograms]
     columns: dict[str, Sequence[float]] = {
@@ -213,13 +215,18 @@ def _rows(
         }
     foreground = range(1, len(pixels))
     rows: list[Row] = [
-        {"scorer": name, "class": str(k), **{key: float(v[k]) for key, v in columns.items()}}
+        {
+            "scorer": name,
+            "class": str(k),
+            "class_name": images.class_names[k],
+            **{key: float(v[k]) for key, v in columns.items()},
+        }
         for k in foreground
     ]
     mean = {key: _mean([values[k] for k in foreground]) for key, values in columns.items()}
     mean["share"] = math.fsum(columns["share"][k] for k in foreground)
-    found: list[Row] = [{"scorer": name, "class": MEAN, **mean}, *rows]
-    return [{**row, "n_images": float(n_images)} for row in found]
+    found: list[Row] = [{"scorer": name, "class": MEAN, "class_name": MEAN, **mean}, *rows]
+    return [{**row, "n_images": float(len(images))} for row in found]
 
 
 def _f1(precision: float, recall: float) -> float:

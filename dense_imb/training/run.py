@@ -195,7 +195,7 @@ class Run:
                 "on hits."
             )
         content = self.checkpoint(which)
-        reading = ImageReading.from_text(content["setup"]["images"])
+        reading = ImageReading.of_setup(content["setup"])
         network = self._network(content, of_images(reading))
         return TrainedSegmenter(self.name, network, reading, _device(device))
 

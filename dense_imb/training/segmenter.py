@@ -6,7 +6,7 @@ import importlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from dense_imb.losses._checks import check_at_least
 from dense_imb.losses.feeding import feed, intake_of, takes_logits
 from dense_imb.metrics import SegmentationScores
 from dense_imb.training.gradients import gradient_shares
+from dense_imb.training.task import CLASS_NAMES
 
 _OVERLAP = 0.25  # of neighbouring windows, MONAI's own default
 _AT_ONCE = 4  # windows; more falls out of the caches of a CPU
@@ -36,6 +37,7 @@ class ImageReading:
         patch: size of the crops that it was trained on, and of the windows that it looks through.
         is_logit: the output holds logits; else 0 means "not this class" and 1 "this class".
         labels: the value in a mask of each class.
+        names: of the classes, where they are known.
     """
 
     n_classes: int
@@ -44,6 +46,7 @@ class ImageReading:
     patch: tuple[int, ...]
     is_logit: bool = True
     labels: tuple[int, ...] | None = None
+    names: tuple[str, ...] | None = None
 
     @property
     def in_channels(self) -> int:
@@ -90,7 +93,10 @@ class ImageReading:
 
     def as_text(self) -> str:
         """For a checkpoint, which holds texts."""
-        return json.dumps(asdict(self))
+        stored = asdict(self)
+        if self.names is None:
+            del stored["names"]  # as checkpoints without them have it
+        return json.dumps(stored)
 
     @classmethod
     def from_text(cls, text: str) -> ImageReading:
@@ -98,6 +104,12 @@ class ImageReading:
         stored = json.loads(text)
         lists = {name: tuple(v) for name, v in stored.items() if isinstance(v, list)}
         return cls(**{**stored, **lists})
+
+    @classmethod
+    def of_setup(cls, setup: Mapping[str, str]) -> ImageReading:
+        """Of the setup in a checkpoint, which may be older than names of classes."""
+        names = json.loads(setup.get(CLASS_NAMES, "null"))
+        return replace(cls.from_text(setup["images"]), names=None if names is None else (*names,))
 
 
 @dataclass(frozen=True)
@@ -170,7 +182,8 @@ class Segmenter:
         return {
             "network": f"{type(self.network).__name__}, {n_parameters} parameters",
             "loss": " ".join(repr(self.loss).split()),
-            "images": self.reading.as_text(),
+            "images": replace(self.reading, names=None).as_text(),
+            CLASS_NAMES: json.dumps(self.reading.names),
             "crops": f"{self.patches} an image, foreground {self.foreground:g}, "
             f"flips {self.flips}, seed {self.seed}",
             "data": self.train.fingerprint(),

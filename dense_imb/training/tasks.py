@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,6 +102,7 @@ def build_segmenter(config: TrainConfig) -> Segmenter:
         patch=_patch(config.images.patch, train.spatial_dims, tally),
         is_logit=not takes_values(loss),
         labels=None if config.images.labels is None else tuple(config.images.labels),
+        names=train.class_names if train.has_class_names else None,
     )
     return Segmenter(
         build_network(config, of_images(reading)),
@@ -131,14 +133,15 @@ def open_validation_images(images: ImagesConfig, n_classes: int) -> LabelledImag
 
     Where they are files of their own, those to train on are not needed, and may be gone.
     """
+    images = replace(images, n_classes=n_classes)  # who knows has no need to count them again
     if images.validation is None:
         return open_images(images)[1]
     return _open(images, images.validation, images.validation_masks, n_classes)
 
 
-def open_test_images(images: ImagesConfig) -> LabelledImages:
+def open_test_images(images: ImagesConfig, n_classes: int | None = None) -> LabelledImages:
     """The images of `test_share`, which no run of the config has seen."""
-    _, test = _train_and_test(images)
+    _, test = _train_and_test(replace(images, n_classes=n_classes or images.n_classes))
     if test is None:
         raise ValueError("Expected `test_share` above 0 to have images for tests, got 0.")
     return test
@@ -162,6 +165,7 @@ def _open(
         n_classes=n_classes,
         labels=images.labels,
         ignore_index=images.ignore_index,
+        names=images.names,
     )
 
 
