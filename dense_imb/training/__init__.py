@@ -15,6 +15,7 @@ from dense_imb.training.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from dense_imb.training.classifier import ClassBatch, Classifier, ClassReading, TrainedClassifier
 from dense_imb.training.denoiser import Denoiser, HitBatch, Reading
 from dense_imb.training.fit import check_folder, train
 from dense_imb.training.launch import is_launched, launch
@@ -33,6 +34,9 @@ __all__ = [
     "Callback",
     "CheckpointError",
     "CheckpointWarning",
+    "ClassBatch",
+    "ClassReading",
+    "Classifier",
     "CollapseAlarm",
     "CollapseWarning",
     "DataConfig",
@@ -51,6 +55,7 @@ __all__ = [
     "State",
     "Task",
     "TrainConfig",
+    "TrainedClassifier",
     "TrainedDenoiser",
     "TrainingError",
     "check_config",

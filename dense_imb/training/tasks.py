@@ -19,6 +19,8 @@ from dense_imb.training.build import (
     of_hits,
     of_images,
 )
+from dense_imb.training.classes import build_classifier
+from dense_imb.training.classifier import Classifier
 from dense_imb.training.denoiser import Denoiser, Pixels, is_signal, is_visible
 from dense_imb.training.segmenter import ImageReading, Segmenter, takes_values
 
@@ -27,8 +29,10 @@ _COUNTED = 256  # events
 _PATCH = {2: 128, 3: 64}  # largest side of a crop, unless the config says another
 
 
-def build_task(config: TrainConfig) -> Denoiser | Segmenter:
+def build_task(config: TrainConfig) -> Denoiser | Segmenter | Classifier:
     """The network, the losses and the data of a config."""
+    if config.trains_on_classes:
+        return build_classifier(config)
     return build_segmenter(config) if config.trains_on_images else build_denoiser(config)
 
 
