@@ -73,5 +73,4 @@ def _test_images(
         return open_cifar_test(config, others[0] if others else None)
     if not others:
         raise ValueError(f"Expected a CSV file to test {run.folder} on, behind the runs, got none.")
-    beside = str(Path(others[0]).parent)
-    return open_test_table(config, others[0], folder or beside, reading.class_names)
+    return open_test_table(config, others[0], folder or config.table.images, reading.class_names)

@@ -43,7 +43,9 @@ def make_parser() -> Parser:
     )
     parser.add_argument("--masks", type=str | None, help="the folder of the images' masks")
     parser.add_argument(
-        "--images", type=str | None, help="of a CSV file: the folder of its images, if another"
+        "--images",
+        type=str | None,
+        help="of a CSV file: the folder of its images; by default that of the first run's",
     )
     parser.add_argument(
         "--tolerance",

@@ -226,7 +226,8 @@ def split_by_class(
     if not held.any():
         raise ValueError(
             f"Expected a class with two images or more to hold one out, got {len(label)} images "
-            f"of {len(np.unique(label))} classes."
+            f"of {len(np.unique(label))} classes"
+            + (f" in {len(stratum)} groups." if groups is not None else ".")
         )
     return np.flatnonzero(~held).tolist(), np.flatnonzero(held).tolist()
 

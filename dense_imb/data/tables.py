@@ -194,7 +194,8 @@ def _paths(read: Table, names: Sequence[str], folder: Path) -> list[Path]:
     missing = [(row, names[row - 2]) for row, path in enumerate(paths, 2) if path is None]
     if missing:
         raise ValueError(
-            f"Expected the files of {read.path} in {folder}, got none for {_listed(missing)}."
+            f"Expected the files of {read.path} in {folder}, got none for {_listed(missing)}; "
+            "say which folder they are in, or drop these rows."
         )
     found = [path for path in paths if path is not None]
     first: dict[Path, int] = {}

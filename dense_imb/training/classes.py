@@ -6,6 +6,7 @@ from dense_imb.config import TrainConfig
 from dense_imb.data.cifar import open_cifar
 from dense_imb.data.classified import ClassifiedImages, split_by_class
 from dense_imb.data.tables import FilePictures, open_table, read_table
+from dense_imb.losses.adjustment import Margin
 from dense_imb.training.build import build_loss, build_network, of_classes
 from dense_imb.training.classifier import Classifier, ClassReading
 
@@ -17,6 +18,8 @@ def build_classifier(config: TrainConfig) -> Classifier:
     train, validation = open_classified(config)
     train.check_every_class("training")
     used = config.cifar if config.table.train is None else config.table
+    loss = build_loss(config.loss, class_counts=train.class_counts)
+    adjustment = getattr(loss, "adjustment", None)
     mean, std = train.moments()
     reading = ClassReading(
         class_names=train.class_names,
@@ -26,10 +29,11 @@ def build_classifier(config: TrainConfig) -> Classifier:
         size=train.size,
         many=used.many,
         few=used.few,
+        scale=adjustment.scale if isinstance(adjustment, Margin) else 1.0,
     )
     return Classifier(
         build_network(config, of_classes(reading)),
-        build_loss(config.loss, class_counts=train.class_counts),
+        loss,
         train,
         validation,
         reading=reading,

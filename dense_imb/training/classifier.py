@@ -32,6 +32,7 @@ class ClassReading:
         mean, std: of each channel, over the pixels of the training images.
         size: height and width of the images.
         many, few: training images of head and tail classes, see `class_groups`.
+        scale: of the network's output to logits: LDAM's, whose network gives cosines.
     """
 
     class_names: tuple[str, ...]
@@ -41,6 +42,7 @@ class ClassReading:
     size: tuple[int, int]
     many: float = MANY
     few: float = FEW
+    scale: float = 1.0
 
     @property
     def n_classes(self) -> int:
@@ -59,6 +61,11 @@ class ClassReading:
         )
         pixels = torch.from_numpy(images).to(device)  # bytes: a quarter of the way
         return ((pixels.float() - mean) / std).to(memory_format=torch.channels_last)
+
+    def logits(self, network: nn.Module, images: NDArray[np.uint8], device: torch.device) -> Tensor:
+        """(B, n_classes) on the CPU, of images (B, 3, height, width)."""
+        output: Tensor = network(self.shown(images, device))
+        return self.scale * output.float().cpu()
 
     def no_scores(self) -> ClassificationScores:
         """Scores that have seen nothing, with the head and the tail of the training images."""
@@ -183,9 +190,9 @@ class Classifier:
         starts = range(0, len(self.validation), self.batch_size)
         for start in starts[process::n_processes]:
             places = range(start, min(start + self.batch_size, len(self.validation)))
-            shown = self.reading.shown(self.validation.images(places), device)
+            logits = self.reading.logits(network, self.validation.images(places), device)
             label = torch.from_numpy(self.validation.labels[places.start : places.stop])
-            scores.update(network(shown).float().cpu(), label)
+            scores.update(logits, label)
         self.scores = scores.reduce_over_processes()
         return self.scores.scores()
 
@@ -234,8 +241,7 @@ class TrainedClassifier:
     @torch.no_grad()
     def logits(self, images: NDArray[np.uint8]) -> Tensor:
         """(B, n_classes) of images (B, 3, height, width)."""
-        output: Tensor = self.network(self.reading.shown(images, self.device))
-        return output.float().cpu()
+        return self.reading.logits(self.network, images, self.device)
 
     def probability(self, images: NDArray[np.uint8]) -> Tensor:
         """(B, n_classes)."""

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -177,7 +178,11 @@ class Run:
         return Geometry(width, height, time_steps)
 
     def _network(self, content: dict[str, Any], frames: dict[str, Any]) -> nn.Module:
-        network = build_network(self.config, frames)
+        config, options = self.config, self.config.model.options
+        if options.get("pretrained"):  # timm's: they would be downloaded, to be replaced at once
+            untrained = replace(config.model, options={**options, "pretrained": False})
+            config = replace(config, model=untrained)
+        network = build_network(config, frames)
         try:
             network.load_state_dict(content["network"])
         except RuntimeError as problem:
