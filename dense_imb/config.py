@@ -120,8 +120,8 @@ class TableConfig:
     size: list[int] | None = None
     padding: int | None = None
     flips: Literal["none", "horizontal", "both"] = "horizontal"
-    many: float = 100
-    few: float = 20
+    many: float = 100.0
+    few: float = 20.0
 
 
 @dataclass
@@ -148,8 +148,8 @@ class CifarConfig:
     validation_share: float = 0.0
     padding: int = 4
     flips: Literal["none", "horizontal", "both"] = "horizontal"
-    many: float = 100
-    few: float = 20
+    many: float = 100.0
+    few: float = 20.0
 
 
 @dataclass

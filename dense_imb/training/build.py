@@ -77,7 +77,8 @@ def check_config(config: TrainConfig) -> None:
             check_at_least(name, getattr(config, name), 1)
     if config.data.validation_events is not None:
         check_at_least("validation_events", config.data.validation_events, 1)
-    for share in (config.data.validation_share, config.images.validation_share):
+    shares = (one.validation_share for one in (config.data, config.images, config.table))
+    for share in shares:
         if not 0 < share < 1:
             raise ValueError(f"Expected `validation_share` between 0 and 1, got {share}.")
     if not 0 < config.retention <= 1:

@@ -27,8 +27,8 @@ def build_classifier(config: TrainConfig) -> Classifier:
         mean=mean,
         std=tuple(deviation or 1.0 for deviation in std),
         size=train.size,
-        many=used.many,
-        few=used.few,
+        many=float(used.many),  # a YAML file may hold 100 where the default is 100.0
+        few=float(used.few),
         scale=adjustment.scale if isinstance(adjustment, Margin) else 1.0,
     )
     return Classifier(
