@@ -13,10 +13,8 @@ from dense_imb.losses._checks import check_at_least, check_n_entries
 from dense_imb.metrics._counts import StreamingCounts, share
 from dense_imb.metrics.segmentation import SegmentationScores
 
-MANY, FEW = (
-    100.0,
-    20.0,
-)  # training images: more are a head class, fewer a tail class (Liu et al., 2019)
+# a class of more training images is of the head, one of fewer of the tail (Liu et al., 2019)
+MANY, FEW = 100.0, 20.0
 GROUPS = ("head", "middle", "tail")
 
 
