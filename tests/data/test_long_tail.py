@@ -32,6 +32,11 @@ def test_a_ratio_and_its_inverse_mean_the_same(n_classes, ratio, profile):
     assert list(counts) == sorted(counts, reverse=True)
 
 
+def test_whole_numbers_do_not_fall_short_of_themselves():
+    # 49 * (1 / 49) is 0.9999999999999999 in floating point
+    assert long_tail_counts(2, 49, 49) == long_tail_counts(2, 49, 1 / 49) == (49, 1)
+
+
 def test_a_longer_tail_is_a_part_of_a_shorter_one():
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(5), 40))
     kept = [set(long_tail(labels, long_tail_counts(5, 40, r)).tolist()) for r in (2, 10, 20)]
