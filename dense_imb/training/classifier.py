@@ -161,17 +161,31 @@ class Classifier:
         }
 
     def batch(self, samples: NDArray[np.int64], epoch: int, device: torch.device) -> ClassBatch:
-        """The images, as the epoch shows them."""
+        """The images, as the epoch shows them; sample s is image s % n_images."""
+        shown, label = self._views(samples, samples % len(self.train), epoch, device)
+        return ClassBatch(shown, label)
+
+    def _views(
+        self,
+        samples: NDArray[np.int64],
+        places: NDArray[np.int64],
+        epoch: int,
+        device: torch.device,
+    ) -> tuple[Tensor, Tensor]:
+        """What the network is shown of the images at some places, and their labels.
+
+        The sample says how an image varies: two samples of one image look different.
+        """
         views = vary(
-            self.train.images(samples.tolist()),
+            self.train.images(places.tolist()),
             samples,
             seed=self.seed,
             epoch=epoch,
             padding=self.padding,
             flips=self.flips,
         )
-        label = torch.from_numpy(self.train.labels[samples]).to(device)
-        return ClassBatch(self.reading.shown(views, device), label)
+        label = torch.from_numpy(self.train.labels[places]).to(device)
+        return self.reading.shown(views, device), label
 
     def cost(self, network: nn.Module, batch: ClassBatch) -> Tensor:
         """The loss of a batch."""
