@@ -15,6 +15,8 @@ from jsonargparse import ArgumentError, ArgumentParser
 from torch import nn
 
 from dense_imb.config import DataConfig, TrainConfig
+from dense_imb.data.mixing import Mixer, Mixing
+from dense_imb.data.samplers import ClassSampling
 from dense_imb.hits import Blob, Burst, Degradation, HotLines, HotPixels, Measured, Uniform
 from dense_imb.hits.events import Geometry
 from dense_imb.hits.frames import CHANNELS
@@ -67,6 +69,8 @@ def check_config(config: TrainConfig) -> None:
     for share in (config.data.validation_share, config.images.validation_share):
         if not 0 < share < 1:
             raise ValueError(f"Expected `validation_share` between 0 and 1, got {share}.")
+    build_mixing(config)
+    build_sampling(config, [0, 1], n_samples=2)
     if not 0 < config.retention <= 1:
         raise ValueError(f"Expected `retention` above 0 and up to 1, got {config.retention}.")
     if config.trains_on_images:
@@ -80,12 +84,19 @@ def check_config(config: TrainConfig) -> None:
         )
     if config.model.output == "both":
         build_loss(config.value_loss)
+    if config.mixing.hits == "union" and config.target == "pattern":
+        raise ValueError(
+            "Expected the target signal with a union of hits, got pattern: hits that thinning "
+            "leaves out can't be asked for; --mixing.hits linear mixes the frames."
+        )
 
 
 def _check_images(config: TrainConfig) -> None:
     """Refuse what a segmenter can't be trained with, options of hits among it."""
     build_loss(config.loss, _ANY)
     plain = TrainConfig()
+    if config.mixing.hits != "linear":
+        raise ValueError("Expected no `mixing.hits` with images to train on: it is of hits.")
     for name in ("data", "value_loss", "target", "pixels", "retention"):
         if getattr(config, name) != getattr(plain, name):
             raise ValueError(f"Expected no `{name}` with images to train on: it is of hits.")
@@ -103,6 +114,41 @@ def _check_images(config: TrainConfig) -> None:
         )
     if not 0 <= config.images.foreground <= 1:
         raise ValueError(f"Expected `foreground` between 0 and 1, got {config.images.foreground}.")
+
+
+def build_sampling(config: TrainConfig, content: Any, n_samples: int) -> ClassSampling | None:
+    """How often each image or event is shown; None shows each once, and needs no `content`.
+
+    Args:
+        config: of the run.
+        content: see `ClassSampling.of`.
+        n_samples: of an epoch.
+    """
+    wanted = config.sampling
+    if wanted.epochs is not None:
+        check_at_least("sampling.epochs", wanted.epochs, 1)
+    if wanted.kind == "instance":
+        return None
+    steps = n_samples // min(config.batch_size, n_samples)  # of an epoch
+    n_epochs = wanted.epochs or -(-config.steps // steps)
+    return ClassSampling.of(content, wanted.kind, power=wanted.power, n_epochs=n_epochs)
+
+
+def build_mixing(config: TrainConfig) -> Mixing:
+    """What is mixed with what."""
+    wanted = config.mixing
+    return Mixing(wanted.kind, wanted.alpha, wanted.tau, wanted.hits)
+
+
+def build_mixer(config: TrainConfig, content: Any) -> Mixer | None:
+    """What decides about batches; None mixes nothing. For `content` see `ClassSampling.of`."""
+    mixing = build_mixing(config)
+    return None if mixing.kind == "none" else Mixer(mixing, config.seed, content)
+
+
+def needs_content(config: TrainConfig) -> bool:
+    """Whether it matters to a config which classes each image or event holds."""
+    return config.sampling.kind != "instance" or build_mixing(config).needs_classes
 
 
 def build_degradation(data: DataConfig) -> Degradation | None:
@@ -157,7 +203,7 @@ def config_from(stored: Any) -> TrainConfig:
     """A config out of what a YAML file holds; every unknown name and wrong type is refused."""
     if not isinstance(stored, dict):
         raise ValueError(f"Expected a config with names and values, got {type(stored).__name__}.")
-    for name in ("data", "images", "model", "optimizer"):
+    for name in ("data", "images", "sampling", "mixing", "model", "optimizer"):
         if not isinstance(stored.get(name, {}), dict):
             raise ValueError(f"Expected names and values in `{name}`, got {stored[name]!r}.")
     parser = ArgumentParser(exit_on_error=False)
