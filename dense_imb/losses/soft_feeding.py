@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -45,23 +45,29 @@ def check_takes_soft(loss: nn.Module, n_channels: int, spatial_dims: int = 2) ->
         spatial_dims: of the logits, 0 for whole images.
     """
     intake = intake_of(loss)
-    shape = (2, n_channels, *(_SIDE,) * spatial_dims)
     rng = torch.Generator().manual_seed(0)
-    logits = torch.randn(shape, generator=rng)
-    probability = torch.rand(shape, generator=rng)
-    if n_channels > 1:
-        probability = probability.softmax(1)
-    tried = copy.deepcopy(loss).cpu()  # a call may leave a trace
-    why = ""
+    logits = torch.randn((2, n_channels, *(_SIDE,) * spatial_dims), generator=rng)
+    share = torch.rand(logits.shape, generator=rng)
+    probability = share.softmax(1) if n_channels > 1 else share
+    label = probability.argmax(1) if n_channels > 1 else (share[:, 0] > 0.5).long()
+    problem = _problem(loss, lambda tried: feed_soft(tried, intake, logits, probability, {}))
+    if problem is None or _problem(loss, lambda tried: feed(tried, intake, logits, label, {})):
+        return  # what is wrong with labels, too, is no matter of mixing
+    why = "wants one class for each pixel"
+    if "soft" not in problem and "probabilities" not in problem:
+        why = f"says: {problem.splitlines()[0].rstrip('.')}"
+    raise ValueError(
+        f"Expected a loss that takes the soft targets of `mixing`, got {intake.name}, which "
+        f"{why}; CrossEntropyLoss, FocalLoss and HardMiningLoss take them, with any balance."
+    )
+
+
+def _problem(loss: nn.Module, call: Callable[[nn.Module], Any]) -> str | None:
+    """What a loss says against a call, in a copy: a call may leave a trace."""
+    tried = copy.deepcopy(loss).cpu()
     try:
         with torch.no_grad():
-            feed_soft(tried, intake, logits, probability, {})
+            call(tried)
     except (ValueError, TypeError, RuntimeError) as problem:
-        why = "wants one class for each pixel"
-        if "soft" not in str(problem) and "probabilities" not in str(problem):
-            why = f"says: {str(problem).splitlines()[0].rstrip('.')}"
-    if why:
-        raise ValueError(
-            f"Expected a loss that takes the soft targets of `mixing`, got {intake.name}, which "
-            f"{why}; CrossEntropyLoss, FocalLoss and HardMiningLoss take them, with any balance."
-        )
+        return str(problem)
+    return None
