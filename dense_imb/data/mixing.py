@@ -274,7 +274,7 @@ def union(
     pairs = np.stack([np.arange(n), n + np.arange(n)], 1).ravel()
     offset, order = gathered(both.offset, pairs)
     columns = {name: column[order] for name, column in both.hit_columns().items()}
-    joined = replace(both, event={}).with_hits(offset[::2], columns)
+    joined = replace(both, event={}).with_hits(offset[::2].copy(), columns)
     return replace(joined, event=first.event)
 
 
