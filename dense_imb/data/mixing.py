@@ -239,9 +239,9 @@ def mix_labels(
     of_first = _of_batch(share, first.unsqueeze(1).float())
     shape = (first.shape[0], n_channels, *first.shape[1:])
     target = torch.zeros(shape, device=first.device)
-    for label, part in ((first, of_first), (second, 1 - of_first)):
-        index = label.long().unsqueeze(1)
-        target.scatter_add_(1, index, part.expand(index.shape))
+    one, other = first.long().unsqueeze(1), second.long().unsqueeze(1)
+    target.scatter_(1, one, of_first.expand(one.shape))
+    target.scatter_add_(1, other, (1 - of_first).expand(other.shape))
     return target, is_known
 
 

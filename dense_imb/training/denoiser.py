@@ -190,35 +190,26 @@ class Denoiser:
         if self.mixer is None:
             return self._batch(clean, noisy, device)
         plan = self.mixer.plan(samples, epoch, self._is_present(samples))
+        partner = plan.partner.tolist()
+        other_clean, other = clean, noisy
         if self.mixer.draws_images:
             # the same event may be the partner of several: its noise follows the sample's number
             other_clean = self.train.clean(plan.partner)
             other = self.train.degraded(samples, epoch + _PARTNERS, other_clean)
-        else:
-            partner = plan.partner.tolist()
-            other_clean, other = clean.take(partner), noisy.take(partner)
+            partner = list(range(len(partner)))
         if self.mixer.mixing.hits == "union":
             both = union(
                 noisy.numpy(),
-                other.numpy(),
+                other.numpy().take(partner),
                 plan.share,
                 seed=self.mixer.seed,
                 epoch=epoch,
                 samples=samples,
             )
             return self._batch(clean, both, device)
-        first, second = (
-            self._batch(*pair, device) for pair in ((clean, noisy), (other_clean, other))
-        )
-        share = torch.from_numpy(plan.share).float().to(device)
-        shown, is_signal, value = (
-            mix(getattr(first, name), getattr(second, name), share)
-            for name in ("shown", "is_signal", "value")
-        )
-        is_lit = torch.zeros(is_signal.numel(), dtype=torch.bool, device=device)
-        is_lit[torch.cat([first.lit, second.lit])] = True
-        lit = is_lit.nonzero()[:, 0]
-        return HitBatch(shown, lit, is_signal, value, is_soft=True)
+        first = self._batch(clean, noisy, device)
+        second = self._batch(other_clean, other, device) if self.mixer.draws_images else first
+        return _mixed(first, second, partner, torch.from_numpy(plan.share).float().to(device))
 
     def _is_present(self, samples: NDArray[np.int64]) -> NDArray[np.bool_] | None:
         """(B, n_classes) which classes each event holds, where the mixer asks for it."""
@@ -317,6 +308,19 @@ class Denoiser:
             flat[0].reshape(shape),
             flat[1].reshape(shape),
         )
+
+
+def _mixed(first: HitBatch, second: HitBatch, partner: Sequence[int], share: Tensor) -> HitBatch:
+    """Frames of the first with those of their partners in the second."""
+    order = torch.tensor(partner, device=share.device)
+    shown, is_signal, value = (
+        mix(getattr(first, name), getattr(second, name)[order], share)
+        for name in ("shown", "is_signal", "value")
+    )
+    is_lit = torch.zeros(2, is_signal.numel(), dtype=torch.bool, device=share.device)
+    is_lit[0, first.lit], is_lit[1, second.lit] = True, True
+    either = is_lit[0] | is_lit[1].reshape(len(order), -1)[order].flatten()
+    return HitBatch(shown, either.nonzero()[:, 0], is_signal, value, is_soft=True)
 
 
 def _check_events(name: str, events: VirtualEvents) -> None:

@@ -203,43 +203,40 @@ class Segmenter:
 
     def batch(self, samples: NDArray[np.int64], epoch: int, device: torch.device) -> PatchBatch:
         """The crops of the epoch, mixed where there is a mixer."""
-        batch = self._crops(samples, samples % len(self.train), epoch, device)
-        return batch if self.mixer is None else self._mixed(batch, samples, epoch)
-
-    def _mixed(self, batch: PatchBatch, samples: NDArray[np.int64], epoch: int) -> PatchBatch:
-        assert self.mixer is not None
-        plan = self.mixer.plan(samples, epoch, self._is_present(batch.label))
+        shown, label, has_ignored = self._crops(samples, samples % len(self.train), epoch)
+        if self.mixer is None:
+            return PatchBatch(shown.to(device), label.to(device).long(), has_ignored)
+        plan = self.mixer.plan(samples, epoch, self._is_present(label))
+        shown, label = shown.to(device), label.to(device)
         if self.mixer.draws_images:
-            device = batch.shown.device
-            other = self._crops(samples + _PARTNERS, plan.partner, epoch, device)
-            shown, label = other.shown, other.label
+            other, other_label, is_ignoring = self._crops(samples + _PARTNERS, plan.partner, epoch)
+            other, other_label = other.to(device), other_label.to(device)
+            has_ignored |= is_ignoring
         else:
-            partner = torch.from_numpy(plan.partner).to(batch.label.device)
-            shown, label = batch.shown[partner], batch.label[partner]
-        share = torch.from_numpy(plan.share).float().to(batch.shown.device)
+            partner = torch.from_numpy(plan.partner).to(device)
+            other, other_label = shown[partner], label[partner]
+        share = torch.from_numpy(plan.share).float().to(device)
+        ignore_index = IGNORED if has_ignored else None
         probability, is_known = mix_labels(
-            batch.label, label, share, self.reading.out_channels, IGNORED
+            label, other_label, share, self.reading.out_channels, ignore_index
         )
         is_first = (share >= 0.5).reshape(-1, *(1,) * (label.dim() - 1))
-        larger = torch.where(is_first, batch.label, label).masked_fill(~is_known, IGNORED)
-        has_ignored = batch.has_ignored or bool((~is_known).any())
-        return PatchBatch(mix(batch.shown, shown, share), larger, has_ignored, probability)
+        larger = torch.where(is_first, label, other_label)
+        if has_ignored:
+            larger = larger.masked_fill(~is_known, IGNORED)
+        return PatchBatch(mix(shown, other, share), larger.long(), has_ignored, probability)
 
     def _is_present(self, label: Tensor) -> NDArray[np.bool_] | None:
         """(B, n_classes) which classes each crop holds, where the mixer asks for it."""
         if self.mixer is None or self.mixer.mixing.kind != "unimix":
             return None
         flat = label.flatten(1)
-        found = [(flat == k).any(1) for k in range(self.reading.n_classes)]
-        return np.asarray(torch.stack(found, 1).cpu())
+        return np.stack([(flat == k).any(1) for k in range(self.reading.n_classes)], 1)
 
     def _crops(
-        self,
-        samples: NDArray[np.int64],
-        places: NDArray[np.int64],
-        epoch: int,
-        device: torch.device,
-    ) -> PatchBatch:
+        self, samples: NDArray[np.int64], places: NDArray[np.int64], epoch: int
+    ) -> tuple[Tensor, Tensor, bool]:
+        """(B, C, *spatial), (B, *spatial) uint8, and whether any pixel is ignored."""
         images, labels = [], []
         for sample, place in zip(samples.tolist(), places.tolist(), strict=True):
             image, classes = draw_patch(
@@ -254,11 +251,9 @@ class Segmenter:
             images.append(self.reading.shown(image))
             labels.append(classes)
         shown, label = torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
-        has_ignored = bool((label == IGNORED).any())
-        shown = shown.to(device)
         if shown.dim() == 4:
             shown = shown.to(memory_format=torch.channels_last)
-        return PatchBatch(shown, label.to(device).long(), has_ignored)
+        return shown, label, bool((label == IGNORED).any())
 
     def cost(self, network: nn.Module, batch: PatchBatch) -> Tensor:
         """The loss of a batch."""

@@ -7,7 +7,7 @@ A step makes a batch, runs the network forward and backward, and moves the weigh
 does. The mixings take turns in a shuffled order, each with a network of its own from the same
 weights, on images and hits that are generated. "x" is the median of a step over that without
 mixing, "batch ms" the part in which the batch is made: on a GPU another thread does it ahead of
-time. On a machine that does other work believe "x min", and put OMP_NUM_THREADS=1 before the
+time. On a machine that does other work believe "x cpu", and put OMP_NUM_THREADS=1 before the
 command.
 """
 
@@ -61,7 +61,9 @@ def write_hits(folder: Path) -> DataConfig:
     return DataConfig(train=str(folder / "hits.h5"), signal=30, noise=NOISE)
 
 
-def training_step(config: TrainConfig, batch_seconds: list[float]) -> Callable[..., Tensor]:
+def training_step(
+    config: TrainConfig, batch_seconds: list[float], cpu_seconds: list[float]
+) -> Callable[..., Tensor]:
     check_config(config)
     task = build_task(config)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -72,7 +74,7 @@ def training_step(config: TrainConfig, batch_seconds: list[float]) -> Callable[.
 
     def step(*_: Any) -> Tensor:
         nonlocal number
-        start = time.perf_counter()
+        start, begun = time.perf_counter(), time.process_time()
         first = number % (task.n_samples // config.batch_size) * config.batch_size
         samples = np.arange(first, first + config.batch_size)
         batch = task.batch(samples, number, device)  # another epoch each time: nothing repeats
@@ -82,26 +84,30 @@ def training_step(config: TrainConfig, batch_seconds: list[float]) -> Callable[.
         cost = task.cost(network, batch)
         cost.backward()
         optimizer.step()
+        cpu_seconds.append(time.process_time() - begun)
         return cost.detach()  # the clock's own backward has nothing left to do
 
     return step
 
 
 def compare(configs: dict[str, TrainConfig], rounds: int, warmup: int) -> list[tuple[Any, ...]]:
-    runners, seconds = [], {name: [] for name in configs}
+    runners: list[Runner] = []
+    seconds: dict[str, list[float]] = {name: [] for name in configs}
+    cpu: dict[str, list[float]] = {name: [] for name in configs}
     nothing = torch.zeros(1, device="cuda" if torch.cuda.is_available() else "cpu")
     for name, config in configs.items():
-        step = training_step(config, seconds[name])
+        step = training_step(config, seconds[name], cpu[name])
         contestant = Contestant(name, "ours", lambda step=step: step)
         runners.append(Runner(contestant, step, nothing, nothing))
     time_interleaved(runners, rounds, warmup, lambda: None)
     floor = runners[0].seconds
+    cpu_floor = statistics.median(cpu[runners[0].contestant.name][warmup:])
     return [
         (
             runner.contestant.name,
             1000 * statistics.median(runner.seconds),
             statistics.median(runner.seconds) / statistics.median(floor),
-            min(runner.seconds) / min(floor),
+            statistics.median(cpu[runner.contestant.name][warmup:]) / cpu_floor,
             1000 * statistics.median(seconds[runner.contestant.name][warmup:]),
         )
         for runner in runners
@@ -141,9 +147,9 @@ def main() -> None:
         for title, configs in contests.items():
             rows = compare(configs, options.rounds, options.warmup)
             print(f"{title}, batch of {options.batch}, {options.rounds} rounds")
-            print(f"{'':24}{'step ms':>9}{'x':>7}{'x min':>7}{'batch ms':>10}")
-            for name, step, x, x_min, batch in rows:
-                print(f"{name:24}{step:9.1f}{x:7.2f}{x_min:7.2f}{batch:10.1f}")
+            print(f"{'':24}{'step ms':>9}{'x':>7}{'x cpu':>7}{'batch ms':>10}")
+            for name, step, x, x_cpu, batch in rows:
+                print(f"{name:24}{step:9.1f}{x:7.2f}{x_cpu:7.2f}{batch:10.1f}")
 
 
 if __name__ == "__main__":
