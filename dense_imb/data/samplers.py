@@ -192,6 +192,11 @@ class ClassSampling:
         """(n_classes,) images that hold each class."""
         return np.asarray(self.is_present.sum(0), np.int64)
 
+    @property
+    def is_alike(self) -> bool:
+        """Whether all images hold the same classes, and no draw by class favours any."""
+        return bool((self.is_present == self.is_present[:1]).all())
+
     def probabilities(self, epoch: int = 0) -> NDArray[np.float64]:
         """(n_images,) how likely each image is in each draw of an epoch; their sum is 1."""
         uniform = np.full(self.n_images, 1 / self.n_images)

@@ -117,7 +117,7 @@ class VirtualEvents:
         return has_signal and keeps_signal, has_noise
 
     def class_content(self) -> NDArray[np.int64]:
-        """(n_events, n_labels) hits of each label of the signal, 1 first, in each clean event."""
+        """(n_events, n_classes) hits of each label of the signal in each clean event."""
         if "/hit/label" not in self.source.columns:
             raise ValueError(
                 "Expected hits with labels to tell the classes of events apart, got none; leave "
@@ -135,7 +135,8 @@ class VirtualEvents:
         content = np.concatenate(
             [np.pad(part, ((0, 0), (0, widest - part.shape[1]))) for part in parts]
         )
-        if (content.sum(0) > 0).sum() < 2:
+        content = content[:, content.any(0)]  # a label that no event holds is no class
+        if content.shape[1] < 2:
             raise ValueError(
                 "Expected events of at least two classes, label 1, 2 and so on of their hits, got "
                 "one; leave `sampling` at instance, and `mixing` at none or mixup."

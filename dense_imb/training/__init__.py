@@ -8,7 +8,7 @@ from dense_imb.config import (
     SamplingConfig,
     TrainConfig,
 )
-from dense_imb.training.build import check_config
+from dense_imb.training.build import SamplingWarning, check_config
 from dense_imb.training.callbacks import (
     CollapseAlarm,
     CollapseWarning,
@@ -58,6 +58,7 @@ __all__ = [
     "Reading",
     "Run",
     "SamplingConfig",
+    "SamplingWarning",
     "State",
     "Task",
     "TrainConfig",

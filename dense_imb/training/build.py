@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -42,6 +43,10 @@ PROFILES: dict[str, type[Profile]] = {
 }
 
 
+class SamplingWarning(UserWarning):
+    """Sampling by class changes nothing."""
+
+
 def check_config(config: TrainConfig) -> None:
     """Refuse what can't be trained, before anything is read or written."""
     if not config.data.train and not config.trains_on_images:
@@ -70,7 +75,9 @@ def check_config(config: TrainConfig) -> None:
         if not 0 < share < 1:
             raise ValueError(f"Expected `validation_share` between 0 and 1, got {share}.")
     build_mixing(config)
-    build_sampling(config, [0, 1], n_samples=2)
+    if config.sampling.epochs is not None:
+        check_at_least("sampling.epochs", config.sampling.epochs, 1)
+    ClassSampling.of([0, 1], config.sampling.kind, power=config.sampling.power)
     if not 0 < config.retention <= 1:
         raise ValueError(f"Expected `retention` above 0 and up to 1, got {config.retention}.")
     if config.trains_on_images:
@@ -125,13 +132,19 @@ def build_sampling(config: TrainConfig, content: Any, n_samples: int) -> ClassSa
         n_samples: of an epoch.
     """
     wanted = config.sampling
-    if wanted.epochs is not None:
-        check_at_least("sampling.epochs", wanted.epochs, 1)
     if wanted.kind == "instance":
         return None
     steps = n_samples // min(config.batch_size, n_samples)  # of an epoch
     n_epochs = wanted.epochs or -(-config.steps // steps)
-    return ClassSampling.of(content, wanted.kind, power=wanted.power, n_epochs=n_epochs)
+    sampling = ClassSampling.of(content, wanted.kind, power=wanted.power, n_epochs=n_epochs)
+    if sampling.is_alike:
+        warnings.warn(
+            f"each of the {sampling.n_images} images holds the same classes, so that the sampling "
+            f"{wanted.kind} draws all of them alike",
+            SamplingWarning,
+            stacklevel=2,
+        )
+    return sampling
 
 
 def build_mixing(config: TrainConfig) -> Mixing:

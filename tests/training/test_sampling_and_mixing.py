@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from dense_imb.config import MixingConfig, SamplingConfig
 from dense_imb.data.labelled import IGNORED
@@ -17,7 +18,7 @@ from dense_imb.hits import Events
 from dense_imb.hits.events import concatenate
 from dense_imb.losses.catalogue import CATALOGUE
 from dense_imb.losses.soft_feeding import check_takes_soft
-from dense_imb.training import Interrupted, TrainConfig, train
+from dense_imb.training import Interrupted, SamplingWarning, TrainConfig, train
 from dense_imb.training.records import RunFiles
 from dense_imb.training.tasks import build_denoiser, build_segmenter
 from tests.training.pictures import tiny_images, write_folders
@@ -28,9 +29,20 @@ pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.training.CollapseWarn
 CPU = torch.device("cpu")
 
 
+def without_rare_class(folders: tuple[str, str], *numbers: int) -> tuple[str, str]:
+    """The folders, the last class of these images gone."""
+    for number in numbers:
+        path = Path(folders[1]) / f"{number:03d}.png"
+        mask = np.array(Image.open(path))
+        mask[mask == mask.max()] = 0
+        Image.fromarray(mask).save(path)
+    return folders
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    return write_folders(tmp_path_factory.mktemp("pictures"), n_classes=3)
+    folders = write_folders(tmp_path_factory.mktemp("pictures"), n_classes=3)
+    return without_rare_class(folders, 0, 1, 2, 3)
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +258,7 @@ LOSSES += [
 def test_every_loss_trains_with_mixing_or_says_why_not(tmp_path, loss, n_classes):
     if "BCE" in loss and n_classes > 2:
         pytest.skip("of two classes")
-    folders = write_folders(tmp_path, n=5, n_classes=n_classes)
+    folders = without_rare_class(write_folders(tmp_path, n=6, n_classes=n_classes), 0, 1, 2)
     config = images(folders, "balanced-mixup", "sqrt", loss=loss, steps=3)
     if any(name in loss for name in REFUSE):
         told = "Expected a loss that takes the soft targets of `mixing`, got"
@@ -326,6 +338,13 @@ def test_a_class_that_no_image_holds_is_refused(tmp_path):
             quiet(config, tmp_path / "run")
 
 
+def test_images_that_hold_the_same_classes_are_told(tmp_path):
+    folders = write_folders(tmp_path)
+    with pytest.warns(SamplingWarning, match="each of the 6 images holds the same classes"):
+        run = quiet(images(folders, by="class", steps=2), tmp_path / "run")
+    assert run.metrics()["is_finished"]
+
+
 def test_hits_of_one_class_or_none_are_refused(tmp_path):
     one = write_events(tmp_path / "one.h5", clean_events(20))
     with pytest.raises(ValueError, match="events of at least two classes"):
@@ -342,3 +361,11 @@ def test_a_union_can_not_ask_for_the_pattern(path, tmp_path):
     config = events(path, "mixup", mixing={"hits": "union"}, target="pattern")
     with pytest.raises(ValueError, match="target signal with a union of hits"):
         quiet(config, tmp_path / "run")
+
+
+def test_lightning_refuses_a_task_that_orders_its_samples(folders):
+    pytest.importorskip("lightning")
+    from dense_imb.integrations.lightning import LightningTask
+
+    with pytest.raises(ValueError, match="Expected a task without `sampling` for Lightning"):
+        LightningTask(build_segmenter(images(folders, by="class")))
