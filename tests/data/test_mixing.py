@@ -152,6 +152,13 @@ def test_a_union_keeps_each_hit_with_its_share(share):
     )
 
 
+def test_the_two_events_of_a_union_are_thinned_apart():
+    found = union(event(2000, 1), event(2000, 2), [0.5], seed=1, epoch=2, samples=[7])
+    place = np.asarray(found.x) + 50 * np.asarray(found.y)
+    n_both = len(np.intersect1d(place[found.label == 1], place[found.label == 2]))
+    assert 430 < n_both < 570
+
+
 def test_a_union_is_a_pure_function_of_its_sample():
     assert np.array_equal(both(0.5).x, both(0.5).x)
     assert not np.array_equal(both(0.5).x, both(0.5, (8,)).x)

@@ -173,6 +173,40 @@ def test_images_are_mixed_as_their_targets(folders):
         assert found.max() < image.max() + 0.1
 
 
+def test_an_image_that_is_its_own_partner_is_cropped_anew(folders):
+    task = build_segmenter(images(folders, "balanced-mixup", mixing={"alpha": 1e9}))
+    samples = np.arange(task.n_samples)
+    plan = task.mixer.plan(samples, 0)
+    own = samples[plan.partner == samples % len(task.train)]
+    plain = build_segmenter(images(folders)).batch(own, 0, CPU)
+    assert len(own) > 0
+    for mixed, crop in zip(task.batch(own, 0, CPU).shown, plain.shown, strict=True):
+        assert not torch.allclose(mixed, crop)  # all of it is the partner's
+
+
+def test_a_checkpoint_knows_what_was_sampled_and_mixed(folders, path):
+    for build, make, data in (
+        (build_segmenter, images, folders),
+        (build_denoiser, events, path),
+    ):
+        plain = build(make(data)).describe()
+        told = build(make(data, "balanced-mixup", "sqrt")).describe()
+        assert not {"sampling", "mixing"} & plain.keys()
+        assert told["sampling"].startswith("sqrt, (")
+        assert "kind='balanced-mixup', alpha=0.2" in told["mixing"]
+
+
+def test_two_samples_with_the_same_partner_see_it_with_other_noise(path):
+    mixing = {"alpha": 1e9, "hits": "union"}
+    task = build_denoiser(events(path, "balanced-mixup", mixing=mixing))
+    samples = np.arange(task.n_samples)
+    partner = task.mixer.plan(samples, 0).partner
+    twice = samples[partner == np.bincount(partner).argmax()]
+    batch = task.batch(twice, 0, CPU)
+    assert len(twice) > 1
+    assert not torch.equal(batch.shown[0], batch.shown[1])
+
+
 def test_a_share_of_one_is_no_mixing(folders):
     """With a large alpha, Beta(alpha, 1) is 1: the partner's; the target is hard again."""
     task = build_segmenter(images(folders, "balanced-mixup", mixing={"alpha": 1e9}))
