@@ -192,6 +192,44 @@ class OptimizerConfig:
 
 
 @dataclass
+class SamplingConfig:
+    """How often images, or events of hits, are shown, by the classes that they hold.
+
+    Args:
+        kind: instance shows each once an epoch; class, sqrt and power draw an image of class k,
+            of n_k images, with a weight n_k^-1, n_k^-0.5 and n_k^-power; progressive goes from
+            instance to class; mean is class, reverse n_k^-2.
+        power: of power; the cube root of the literature is 0.125 in its code.
+        epochs: after which progressive has arrived at class; by default those of the run.
+    """
+
+    kind: Literal["instance", "class", "sqrt", "power", "progressive", "mean", "reverse"] = (
+        "instance"
+    )
+    power: float = 0.125
+    epochs: int | None = None
+
+
+@dataclass
+class MixingConfig:
+    """Mixing of each sample with another one, and of their targets; the loss must take both.
+
+    Args:
+        kind: none, mixup (with another one of the batch), balanced-mixup (with one drawn by
+            class) or unimix (with one of the batch, in a share by the sizes of their classes).
+        alpha: of the Beta distribution of the shares, above 0; the smaller, the purer.
+        tau: of unimix: partners are drawn with a weight n_k^tau.
+        hits: events are mixed as frames (linear), or as the union of thinned hits (union), which
+            stay sharp, as do the targets.
+    """
+
+    kind: Literal["none", "mixup", "balanced-mixup", "unimix"] = "none"
+    alpha: float = 0.2
+    tau: float = -1.0
+    hits: Literal["linear", "union"] = "linear"
+
+
+@dataclass
 class TrainConfig:
     """A whole run.
 
@@ -200,6 +238,8 @@ class TrainConfig:
         images: which images, in place of hits: a segmenter is trained.
         table: which images with a label each, in place of hits: a classifier is trained.
         cifar: the same of CIFAR, long-tailed.
+        sampling: which images or events are shown how often.
+        mixing: of samples and targets.
         model: the network, what it is shown and what it gives.
         loss: a name of `dense-imb losses` with options, "HardMiningLoss(gamma=0.5, balance={})",
             a code like hmld10000000g05a75, or package.module:Class.
@@ -225,6 +265,8 @@ class TrainConfig:
     images: ImagesConfig = field(default_factory=ImagesConfig)
     table: TableConfig = field(default_factory=TableConfig)
     cifar: CifarConfig = field(default_factory=CifarConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    mixing: MixingConfig = field(default_factory=MixingConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: str = "CrossEntropyLoss"
     value_loss: str = "ACBMSELoss"

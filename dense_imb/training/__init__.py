@@ -1,7 +1,14 @@
 """What trains: one loop that knows no task, the tasks, and the folder of a run."""
 
-from dense_imb.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig
-from dense_imb.training.build import check_config
+from dense_imb.config import (
+    DataConfig,
+    MixingConfig,
+    ModelConfig,
+    OptimizerConfig,
+    SamplingConfig,
+    TrainConfig,
+)
+from dense_imb.training.build import SamplingWarning, check_config
 from dense_imb.training.callbacks import (
     CollapseAlarm,
     CollapseWarning,
@@ -28,7 +35,7 @@ from dense_imb.training.loop import (
 )
 from dense_imb.training.run import Run, TrainedDenoiser, open_run
 from dense_imb.training.signals import Interrupted
-from dense_imb.training.task import Task
+from dense_imb.training.task import OrderedTask, Task
 
 __all__ = [
     "Callback",
@@ -47,11 +54,15 @@ __all__ = [
     "Interrupted",
     "Loop",
     "LoopSettings",
+    "MixingConfig",
     "ModelConfig",
     "OptimizerConfig",
+    "OrderedTask",
     "ProgressBar",
     "Reading",
     "Run",
+    "SamplingConfig",
+    "SamplingWarning",
     "State",
     "Task",
     "TrainConfig",

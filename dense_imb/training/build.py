@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from torch import nn
 
 from dense_imb.config import DataConfig, TrainConfig
 from dense_imb.data.long_tail import long_tail_counts
+from dense_imb.data.mixing import Mixer, Mixing
+from dense_imb.data.samplers import ClassSampling
 from dense_imb.hits import Blob, Burst, Degradation, HotLines, HotPixels, Measured, Uniform
 from dense_imb.hits.events import Geometry
 from dense_imb.hits.frames import CHANNELS
@@ -42,6 +45,10 @@ PROFILES: dict[str, type[Profile]] = {
     "hot_pixels": HotPixels,
     "hot_lines": HotLines,
 }
+
+
+class SamplingWarning(UserWarning):
+    """Sampling by class changes nothing."""
 
 
 def check_config(config: TrainConfig) -> None:
@@ -81,6 +88,10 @@ def check_config(config: TrainConfig) -> None:
     for share in shares:
         if not 0 < share < 1:
             raise ValueError(f"Expected `validation_share` between 0 and 1, got {share}.")
+    build_mixing(config)
+    if config.sampling.epochs is not None:
+        check_at_least("sampling.epochs", config.sampling.epochs, 1)
+    ClassSampling.of([0, 1], config.sampling.kind, power=config.sampling.power)
     if not 0 < config.retention <= 1:
         raise ValueError(f"Expected `retention` above 0 and up to 1, got {config.retention}.")
     if config.trains_on_images:
@@ -97,6 +108,11 @@ def check_config(config: TrainConfig) -> None:
         )
     if config.model.output == "both":
         build_loss(config.value_loss)
+    if config.mixing.hits == "union" and config.target == "pattern":
+        raise ValueError(
+            "Expected the target signal with a union of hits, got pattern: hits that thinning "
+            "leaves out can't be asked for; --mixing.hits linear mixes the frames."
+        )
 
 
 def _check_images(config: TrainConfig) -> None:
@@ -152,6 +168,8 @@ def check_classes(config: TrainConfig) -> None:
 
 def _refuse_options_of_hits(config: TrainConfig) -> None:
     plain = TrainConfig()
+    if config.mixing.hits != "linear":
+        raise ValueError("Expected no `mixing.hits` with images to train on: it is of hits.")
     for name in ("data", "value_loss", "target", "pixels", "retention"):
         if getattr(config, name) != getattr(plain, name):
             raise ValueError(f"Expected no `{name}` with images to train on: it is of hits.")
@@ -160,6 +178,47 @@ def _refuse_options_of_hits(config: TrainConfig) -> None:
             f"Expected no `model.output` with images to train on, got {config.model.output}: it "
             "is of hits."
         )
+
+
+def build_sampling(config: TrainConfig, content: Any, n_samples: int) -> ClassSampling | None:
+    """How often each image or event is shown; None shows each once, and needs no `content`.
+
+    Args:
+        config: of the run.
+        content: see `ClassSampling.of`.
+        n_samples: of an epoch.
+    """
+    wanted = config.sampling
+    if wanted.kind == "instance":
+        return None
+    steps = n_samples // min(config.batch_size, n_samples)  # of an epoch
+    n_epochs = wanted.epochs or -(-config.steps // steps)
+    sampling = ClassSampling.of(content, wanted.kind, power=wanted.power, n_epochs=n_epochs)
+    if sampling.is_alike:
+        warnings.warn(
+            f"each of the {sampling.n_images} images holds the same classes, so that the sampling "
+            f"{wanted.kind} draws all of them alike",
+            SamplingWarning,
+            stacklevel=2,
+        )
+    return sampling
+
+
+def build_mixing(config: TrainConfig) -> Mixing:
+    """What is mixed with what."""
+    wanted = config.mixing
+    return Mixing(wanted.kind, wanted.alpha, wanted.tau, wanted.hits)
+
+
+def build_mixer(config: TrainConfig, content: Any) -> Mixer | None:
+    """What decides about batches; None mixes nothing. For `content` see `ClassSampling.of`."""
+    mixing = build_mixing(config)
+    return None if mixing.kind == "none" else Mixer(mixing, config.seed, content)
+
+
+def needs_content(config: TrainConfig) -> bool:
+    """Whether it matters to a config which classes each image or event holds."""
+    return config.sampling.kind != "instance" or build_mixing(config).needs_classes
 
 
 def build_degradation(data: DataConfig) -> Degradation | None:
@@ -214,7 +273,7 @@ def config_from(stored: Any) -> TrainConfig:
     """A config out of what a YAML file holds; every unknown name and wrong type is refused."""
     if not isinstance(stored, dict):
         raise ValueError(f"Expected a config with names and values, got {type(stored).__name__}.")
-    for name in ("data", "images", "table", "cifar", "model", "optimizer"):
+    for name in ("data", "images", "table", "cifar", "sampling", "mixing", "model", "optimizer"):
         if not isinstance(stored.get(name, {}), dict):
             raise ValueError(f"Expected names and values in `{name}`, got {stored[name]!r}.")
     parser = ArgumentParser(exit_on_error=False)

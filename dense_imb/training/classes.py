@@ -7,7 +7,13 @@ from dense_imb.data.cifar import open_cifar
 from dense_imb.data.classified import ClassifiedImages, split_by_class
 from dense_imb.data.tables import FilePictures, open_table, read_table
 from dense_imb.losses.adjustment import Margin
-from dense_imb.training.build import build_loss, build_network, of_classes
+from dense_imb.training.build import (
+    build_loss,
+    build_mixer,
+    build_network,
+    build_sampling,
+    of_classes,
+)
 from dense_imb.training.classifier import Classifier, ClassReading
 
 _SPLIT = 0  # seed of the splits and of the long tails: runs of any seed see the same images
@@ -40,6 +46,8 @@ def build_classifier(config: TrainConfig) -> Classifier:
         padding=min(train.size) // 8 if used.padding is None else used.padding,
         flips=used.flips,
         seed=config.seed,
+        sampling=build_sampling(config, train.labels, len(train)),
+        mixer=build_mixer(config, train.labels),
     )
 
 

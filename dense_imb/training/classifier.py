@@ -13,12 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dense_imb.data.classified import FLIPS, ClassifiedImages, vary
+from dense_imb.data.mixing import Mixer, mix, mix_labels, samples_told
+from dense_imb.data.samplers import ClassSampling, epoch_order
 from dense_imb.losses._checks import check_at_least, check_choice
 from dense_imb.losses.feeding import feed, intake_of, takes_logits
+from dense_imb.losses.soft_feeding import check_takes_soft, feed_soft
 from dense_imb.metrics import ClassificationScores, class_groups
 from dense_imb.metrics.classification import FEW, MANY
 from dense_imb.training.gradients import gradient_shares
 
+_PARTNERS = 1 << 31  # samples from here on are views that others are mixed with
 _LISTED = 20  # classes; of more, head, middle and tail are told
 
 
@@ -91,11 +95,13 @@ class ClassBatch:
 
     Args:
         shown: (B, 3, height, width) the input.
-        label: (B,) classes, or (B, n_classes) shares of them where images were mixed.
+        label: (B,) classes; of mixed images that of the larger share.
+        probability: (B, n_classes) of mixed images.
     """
 
     shown: Tensor
     label: Tensor
+    probability: Tensor | None = None
 
 
 class Classifier:
@@ -109,6 +115,8 @@ class Classifier:
         padding, flips: see `dense_imb.data.classified.vary`.
         seed: of the views.
         batch_size: images validated together.
+        sampling: which images an epoch shows; None shows each once.
+        mixer: mixes images, and their labels to probabilities.
     """
 
     monitor = "balanced_accuracy"
@@ -125,6 +133,8 @@ class Classifier:
         flips: str = "horizontal",
         seed: int = 0,
         batch_size: int = 128,
+        sampling: ClassSampling | None = None,
+        mixer: Mixer | None = None,
     ) -> None:
         check_at_least("padding", padding, 0)
         check_choice("flips", flips, FLIPS)
@@ -145,6 +155,14 @@ class Classifier:
         self.padding, self.flips, self.seed = padding, flips, seed
         self.batch_size = batch_size
         self.n_samples = len(train)
+        self.sampling, self.mixer = sampling, mixer
+        if sampling is not None and sampling.n_images != len(train):
+            raise ValueError(
+                f"Expected `sampling` of the {len(train)} training images, got one of "
+                f"{sampling.n_images}."
+            )
+        if mixer is not None:
+            check_takes_soft(loss, reading.n_classes, 0)
         self.class_counts = train.class_counts
         self.scores = reading.no_scores()  # of the last validation
 
@@ -158,12 +176,32 @@ class Classifier:
             "views": f"padding {self.padding}, flips {self.flips}, seed {self.seed}",
             "data": self.train.fingerprint(),
             "validation data": self.validation.fingerprint(),
+            **samples_told(self.sampling, self.mixer),
         }
+
+    def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
+        """The samples of an epoch; sample s is image s % n_images."""
+        if self.sampling is None:
+            return epoch_order(self.n_samples, seed, epoch)
+        return self.sampling.order(seed, epoch, self.n_samples)
 
     def batch(self, samples: NDArray[np.int64], epoch: int, device: torch.device) -> ClassBatch:
         """The images, as the epoch shows them; sample s is image s % n_images."""
         shown, label = self._views(samples, samples % len(self.train), epoch, device)
-        return ClassBatch(shown, label)
+        if self.mixer is None:
+            return ClassBatch(shown, label)
+        n_classes = self.reading.n_classes
+        is_present = self.train.labels[samples % len(self.train), None] == np.arange(n_classes)
+        plan = self.mixer.plan(samples, epoch, is_present)
+        if self.mixer.draws_images:
+            other, other_label = self._views(samples + _PARTNERS, plan.partner, epoch, device)
+        else:
+            partner = torch.from_numpy(plan.partner).to(device)
+            other, other_label = shown[partner], label[partner]
+        share = torch.from_numpy(plan.share).float().to(device)
+        probability, _ = mix_labels(label, other_label, share, n_classes)
+        larger = torch.where(share >= 0.5, label, other_label)
+        return ClassBatch(mix(shown, other, share), larger, probability)
 
     def _views(
         self,
@@ -192,6 +230,9 @@ class Classifier:
         return self._cost(network(batch.shown).float(), batch)
 
     def _cost(self, output: Tensor, batch: ClassBatch) -> Tensor:
+        if batch.probability is not None:
+            mixed: Tensor = feed_soft(self.loss, self._intake, output, batch.probability, {})
+            return mixed
         cost: Tensor = feed(self.loss, self._intake, output, batch.label, {})
         return cost
 
@@ -216,7 +257,7 @@ class Classifier:
 
     def gradient_shares(self, network: nn.Module, batch: ClassBatch) -> dict[str, float]:
         """Which classes the loss pulls at; of many classes, the head, the middle and the tail."""
-        label = batch.label if batch.label.dim() == 1 else batch.label.argmax(1)
+        label = batch.label
         if self.reading.n_classes <= _LISTED:
             kinds = {f"class_{k}": label == k for k in range(self.reading.n_classes)}
         else:

@@ -14,8 +14,11 @@ from dense_imb.hits import open_hits
 from dense_imb.training.build import (
     build_degradation,
     build_loss,
+    build_mixer,
     build_network,
     build_reading,
+    build_sampling,
+    needs_content,
     of_hits,
     of_images,
 )
@@ -59,6 +62,7 @@ def build_denoiser(config: TrainConfig) -> Denoiser:
         )
     class_counts = count_pixels(train_events, config.pixels)
     loss = build_loss(config.loss, class_counts=class_counts)
+    content = train_events.class_content() if needs_content(config) else None
     return Denoiser(
         build_network(config, of_hits(config, source.geometry)),
         loss,
@@ -71,6 +75,8 @@ def build_denoiser(config: TrainConfig) -> Denoiser:
         retention=config.retention,
         batch_size=config.batch_size,
         class_counts=class_counts,
+        sampling=build_sampling(config, content, len(train_events)),
+        mixer=build_mixer(config, content),
     )
 
 
@@ -108,6 +114,8 @@ def build_segmenter(config: TrainConfig) -> Segmenter:
         flips=config.images.flips,
         seed=config.seed,
         class_counts=tally.class_counts,
+        sampling=build_sampling(config, tally, len(train) * config.images.patches),
+        mixer=build_mixer(config, tally),
     )
 
 

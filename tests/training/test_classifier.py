@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from dense_imb.cli import main
-from dense_imb.config import DataConfig
+from dense_imb.config import DataConfig, MixingConfig, SamplingConfig
 from dense_imb.data.cifar import open_cifar
 from dense_imb.training import CollapseAlarm, CollapseWarning, Interrupted, open_run, train
 from dense_imb.training.callbacks import judged
@@ -149,9 +149,36 @@ def test_mixed_labels_have_a_cost_between(folder):
     batch = task.batch(np.arange(6), 0, torch.device("cpu"))
     one_hot = torch.nn.functional.one_hot(batch.label, 3).float()
     hard = task.cost(task.network, batch)
-    torch.testing.assert_close(task.cost(task.network, ClassBatch(batch.shown, one_hot)), hard)
-    shares = task.gradient_shares(task.network, ClassBatch(batch.shown, one_hot))
+    torch.testing.assert_close(
+        task.cost(task.network, ClassBatch(batch.shown, batch.label, one_hot)), hard
+    )
+    shares = task.gradient_shares(task.network, ClassBatch(batch.shown, batch.label, one_hot))
     assert sum(shares.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("kind", ["mixup", "balanced-mixup", "unimix"])
+def test_every_mixing_and_sampling_trains_and_resumes_to_the_bit(
+    folder, tmp_path, monkeypatch, kind
+):
+    config = replace(
+        of_table(folder), sampling=SamplingConfig("class"), mixing=MixingConfig(kind=kind)
+    )
+    whole = quiet(config, tmp_path / "whole")
+    signal_at = Signal(7)
+    monkeypatch.setattr(RunFiles, "on_step", lambda self, loop: signal_at.on_step(loop))
+    with pytest.raises(Interrupted):
+        quiet(config, tmp_path / "again")
+    monkeypatch.undo()
+    quiet(config, tmp_path / "again", resume=True)
+    assert_same_runs(tmp_path / "again", whole.folder)
+
+
+def test_sampling_by_class_shows_the_tail_as_often_as_the_head(folder):
+    config = replace(of_table(folder), sampling=SamplingConfig("class"))
+    task = build_classifier(config)
+    orders = [task.order(0, epoch) for epoch in range(40)]
+    shown = np.bincount(task.train.labels[np.concatenate(orders) % task.n_samples])
+    assert shown / shown.sum() == pytest.approx([1 / 3] * 3, abs=0.05)
 
 
 def test_many_classes_tell_the_gradient_of_head_middle_and_tail(tmp_path):
