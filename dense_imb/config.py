@@ -89,12 +89,79 @@ class ImagesConfig:
 
 
 @dataclass
+class TableConfig:
+    """Image files with a label each in a CSV file, in place of hits: they train a classifier.
+
+    Args:
+        train: the CSV file, whose first line names the columns.
+        images: the folder that its file names are of; by default that of the CSV file.
+        validation: the same; without any a share of each class of `train` is held out.
+        validation_images: the same; by default that of `images`.
+        validation_share: of each class of `train`, where no other CSV file is given; the same
+            images whatever the seed.
+        name_column: of the file names, with or without suffix; the first one by default.
+        label_column: of the labels; the second one by default.
+        group_column: images of one value there, of one patient say, are held out together.
+        classes: the names of the classes, in an order; by default labels are 0, 1, 2 and so on.
+        size: height and width that images are resized to; none where all have one size.
+        padding: largest shift of an image in training, in pixels; an eighth of its shorter side
+            by default.
+        flips: mirror half of the images in training.
+        many: a class with more training images is of the head.
+        few: a class with fewer training images is of the tail.
+    """
+
+    train: str | None = None
+    images: str | None = None
+    validation: str | None = None
+    validation_images: str | None = None
+    validation_share: float = 0.2
+    name_column: str | None = None
+    label_column: str | None = None
+    group_column: str | None = None
+    classes: list[str] | None = None
+    size: list[int] | None = None
+    padding: int | None = None
+    flips: Literal["none", "horizontal", "both"] = "horizontal"
+    many: float = 100.0
+    few: float = 20.0
+
+
+@dataclass
+class CifarConfig:
+    """CIFAR-10 or CIFAR-100, long-tailed, in place of hits: they train a classifier.
+
+    Args:
+        path: cifar-10-python.tar.gz, cifar-100-python.tar.gz, the binary ones, or the folder that
+            one was unpacked in.
+        imb_ratio: images of the largest class over those of the smallest; 100 and 0.01 mean the
+            same, 1 is the balanced data set.
+        profile: of the classes between: exponential, or step with half of the classes small.
+        validation_share: of each class of the training images; with 0 the test images are
+            validated on, as published tables do.
+        padding: largest shift of an image in training, in pixels.
+        flips: mirror half of the images in training.
+        many: a class with more training images is of the head.
+        few: a class with fewer training images is of the tail.
+    """
+
+    path: str | None = None
+    imb_ratio: float = 1.0
+    profile: Literal["exponential", "step"] = "exponential"
+    validation_share: float = 0.0
+    padding: int = 4
+    flips: Literal["none", "horizontal", "both"] = "horizontal"
+    many: float = 100.0
+    few: float = 20.0
+
+
+@dataclass
 class ModelConfig:
     """The network.
 
     Args:
         name: network to train: fast_unet, autoencoder, smp:Unet/resnet18, monai:UNet and their
-            like.
+            like; of whole images resnet32, or timm:resnet18 and its like.
         options: options of the network, by name.
         channels: what the network is shown of each hit: gapped, hit, fourier.
         threshold: r of the gapped values r + (1 - r) t / T of hits.
@@ -128,12 +195,54 @@ class OptimizerConfig:
 
 
 @dataclass
+class SamplingConfig:
+    """How often images, or events of hits, are shown, by the classes that they hold.
+
+    Args:
+        kind: instance shows each once an epoch; class, sqrt and power draw an image of class k,
+            of n_k images, with a weight n_k^-1, n_k^-0.5 and n_k^-power; progressive goes from
+            instance to class; mean is class, reverse n_k^-2.
+        power: of power; the cube root of the literature is 0.125 in its code.
+        epochs: after which progressive has arrived at class; by default those of the run.
+    """
+
+    kind: Literal["instance", "class", "sqrt", "power", "progressive", "mean", "reverse"] = (
+        "instance"
+    )
+    power: float = 0.125
+    epochs: int | None = None
+
+
+@dataclass
+class MixingConfig:
+    """Mixing of each sample with another one, and of their targets; the loss must take both.
+
+    Args:
+        kind: none, mixup (with another one of the batch), balanced-mixup (with one drawn by
+            class) or unimix (with one of the batch, in a share by the sizes of their classes).
+        alpha: of the Beta distribution of the shares, above 0; the smaller, the purer.
+        tau: of unimix: partners are drawn with a weight n_k^tau.
+        hits: events are mixed as frames (linear), or as the union of thinned hits (union), which
+            stay sharp, as do the targets.
+    """
+
+    kind: Literal["none", "mixup", "balanced-mixup", "unimix"] = "none"
+    alpha: float = 0.2
+    tau: float = -1.0
+    hits: Literal["linear", "union"] = "linear"
+
+
+@dataclass
 class TrainConfig:
     """A whole run.
 
     Args:
         data: which hits, and what happens to them: a denoiser is trained.
         images: which images, in place of hits: a segmenter is trained.
+        table: which images with a label each, in place of hits: a classifier is trained.
+        cifar: the same of CIFAR, long-tailed.
+        sampling: which images or events are shown how often.
+        mixing: of samples and targets.
         model: the network, what it is shown and what it gives.
         loss: loss to train with: a name of `dense-imb losses` with options,
             "HardMiningLoss(gamma=0.5, balance={})", a code like hmld10000000g05a75,
@@ -159,6 +268,10 @@ class TrainConfig:
 
     data: DataConfig = field(default_factory=DataConfig)
     images: ImagesConfig = field(default_factory=ImagesConfig)
+    table: TableConfig = field(default_factory=TableConfig)
+    cifar: CifarConfig = field(default_factory=CifarConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    mixing: MixingConfig = field(default_factory=MixingConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: str = "CrossEntropyLoss"
     value_loss: str = "ACBMSELoss"
@@ -179,5 +292,10 @@ class TrainConfig:
 
     @property
     def trains_on_images(self) -> bool:
-        """Whether it is a segmenter that is trained, else a denoiser."""
+        """Whether it is a segmenter that is trained, else a denoiser or a classifier."""
         return self.images.train is not None
+
+    @property
+    def trains_on_classes(self) -> bool:
+        """Whether it is a classifier that is trained."""
+        return self.table.train is not None or self.cifar.path is not None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import Namespace
 
+from dense_imb.cli._classes import evaluate_classes, is_of_classes
 from dense_imb.cli._images import evaluate_images, is_of_images
 from dense_imb.cli._parser import Parser
 from dense_imb.cli._script import folder_for_outputs
@@ -24,10 +25,12 @@ def make_parser() -> Parser:
     parser = Parser(
         description="Measure trained models beside the classical baselines: each one's threshold "
         "is chosen on some events for a share of the signal to keep, and its scores are those of "
-        "other events. Runs that were trained on images are measured on images with --masks.",
+        "other events. Runs that were trained on images are measured on images with --masks, or "
+        "on a CSV file with labels.",
         epilog="Examples:\n"
         "  dense-imb evaluate runs/unet clean.h5 --noise 100 200 500 --out table\n"
-        "  dense-imb evaluate runs/cracks images --masks masks",
+        "  dense-imb evaluate runs/cracks images --masks masks\n"
+        "  dense-imb evaluate runs/isic test.csv --images images",
     )
     parser.add_argument(
         "paths",
@@ -36,9 +39,15 @@ def make_parser() -> Parser:
         metavar="PATH",
         help="RUN ... FILE: folders of runs, and a labelled hits file; several files, or a quoted "
         "pattern, are one data set. Or RUN ... IMAGES: a folder of images, or an HDF5 file with "
-        "data sets image and mask; none where the runs held out a test_share",
+        "data sets image and mask; none where the runs held out a test_share. Or RUN ... TEST.csv "
+        "of classifiers, none for CIFAR's own test images",
     )
     parser.add_argument("--masks", type=str | None, help="the folder of the images' masks")
+    parser.add_argument(
+        "--images",
+        type=str | None,
+        help="of a CSV file: the folder of its images; by default that of the first run's",
+    )
     parser.add_argument(
         "--tolerance",
         type=float,
@@ -106,6 +115,12 @@ def run(options: Namespace) -> None:
     from dense_imb.training import open_run
 
     outputs = _outputs(options)
+    if is_of_classes(options.paths):
+        found_classes = evaluate_classes(options, outputs)
+        for path in outputs:
+            found_classes.save(path)
+        print(found_classes.json() if options.format == "json" else found_classes.text())
+        return
     if is_of_images(options.paths, options.masks):
         table = evaluate_images(options, outputs)
         for path in outputs:

@@ -1,4 +1,4 @@
-"""`dense-imb train`: a denoiser or a segmenter, in a folder that holds all about it."""
+"""`dense-imb train`: a denoiser, segmenter or classifier, in a folder that holds all about it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from dense_imb.config import SAVED, TrainConfig
 _LISTS = {
     "--data.train": str, "--data.validation": str, "--data.signal": int, "--data.noise": int,
     "--data.profiles": str, "--images.labels": int, "--images.patch": int, "--images.names": str,
-    "--model.channels": str, "--trackers": str,
+    "--table.classes": str, "--table.size": int, "--model.channels": str, "--trackers": str,
 }  # fmt: skip
-SUMMARY = "train a network on hits, or on images with masks"
+SUMMARY = "train a network on hits, or on images with masks or labels"
 
 
 def make_parser() -> Parser:
@@ -33,13 +33,16 @@ def make_parser() -> Parser:
     parser = Parser(
         description="Train a network that tells the hits of a pattern from noise: clean events "
         "are degraded anew each epoch, --data.signal hits are kept, --data.noise are added. Or one "
-        "that tells the classes of the pixels of images: --images.train and --images.masks. All "
+        "that tells the classes of the pixels of images: --images.train and --images.masks. Or the "
+        "class of whole images: --table.train or --cifar.path. All "
         "about the run is kept in a folder. SIGTERM ends it after the step, saved, with exit "
         f"code {SAVED}; --resume goes on, and starts afresh in an empty folder, so that one job "
         "script can be queued again and again.",
         epilog="Examples:\n  dense-imb train --out runs/arc --data.train arc.h5 --data.signal 30 "
         "--data.noise 200 --steps 2000\n  dense-imb train --out runs/cracks --images.train images "
-        "--images.masks masks --images.labels '[0, 255]'",
+        "--images.masks masks --images.labels '[0, 255]'\n  dense-imb train --out runs/tail "
+        "--cifar.path cifar-10-python.tar.gz --cifar.imb_ratio 100 --model.name resnet32 "
+        "--loss hmld10000000g05a75",
     )
     parser.add_argument("--config", action="config", help="a YAML file; options override it")
     parser.add_argument("--out", type=str, required=True, help="the folder of the run")
@@ -58,8 +61,11 @@ def make_parser() -> Parser:
         "--report",
         type=bool,
         default=True,
-        help="write RUN/report.html at the end, some 20 s; no part of the config: say it again "
-        "with --resume",
+        help="write RUN/report.html at the end, some 20 s (of whole images there is none yet); no "
+        "part of the config: say it again with --resume",
+    )
+    parser.add_argument(
+        "--imb-ratio", type=float | None, help="short for --cifar.imb_ratio: 100, or 0.01"
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_class_arguments(TrainConfig)
@@ -129,7 +135,7 @@ def run(options: Namespace) -> None:
         if was_finished:
             print(f"{folder}: this run was finished before, nothing was left to do")
         print(trained.summary())
-        if options.report and not was_finished:
+        if options.report and not (was_finished or config.trains_on_classes):
             from dense_imb.report import write_report
 
             report = write_report(folder, show_progress=not options.quiet)
@@ -163,7 +169,10 @@ def _is_finished(folder: Path) -> bool:
 def _config(options: Namespace) -> TrainConfig:
     parser = make_parser()
     built = parser.instantiate(options)
-    return TrainConfig(**{one.name: built[one.name] for one in fields(TrainConfig)})
+    config = TrainConfig(**{one.name: built[one.name] for one in fields(TrainConfig)})
+    if options.imb_ratio is not None:
+        config.cifar.imb_ratio = options.imb_ratio
+    return config
 
 
 def _main(arguments: Sequence[str]) -> int:

@@ -90,6 +90,11 @@ def compare(
     check_at_least("n_seeds", n_seeds, 1)
     if not minutes > 0:
         raise ValueError(f"Expected `minutes` above 0, got {minutes}.")
+    if config.trains_on_classes:
+        raise ValueError(
+            "Expected a config of hits or of images with masks to compare losses on, got one of "
+            "whole images; train a run for each loss, and evaluate them together."
+        )
     folder = Path(folder)
     where: _Field = (
         _Images(config, tolerance, precision) if config.trains_on_images else _Hits(config)

@@ -20,6 +20,8 @@ from dense_imb.hits import (
 )
 
 VALIDATION_EPOCH = 2**31 - 1  # no training gets there
+_MOST = 2**32  # events that random numbers tell apart
+_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,11 @@ class VirtualEvents:
         return self.source.geometry
 
     def clean(self, numbers: NDArray[np.int64]) -> Events:
-        """Events as they are in the source, by their numbers in this set."""
-        return self.source[np.asarray(numbers) + self.first]
+        """Events as they are in the source, by their numbers in this set.
+
+        From len(self) on the numbers begin anew: the same events, degraded by other numbers.
+        """
+        return self.source[np.asarray(numbers) % len(self) + self.first]
 
     def degraded(
         self, numbers: NDArray[np.int64], epoch: int, clean: Events | None = None
@@ -66,7 +71,8 @@ class VirtualEvents:
         events = self.clean(numbers) if clean is None else clean
         if self.degradation is None:
             return events
-        index = np.asarray(numbers) + self.first
+        times, number = np.divmod(np.asarray(numbers), len(self))
+        index = (number + self.first + times * len(self.source)) % _MOST
         return degrade(events, self.degradation, seed=self.seed, epoch=epoch, event_index=index)
 
     def fingerprint(self) -> str:
@@ -98,8 +104,8 @@ class VirtualEvents:
         keeps_signal = self.degradation is None or self.degradation.signal not in (0, (0, 0))
         has_signal, has_noise = False, adds_noise
         is_labelled = "/hit/label" in self.source.columns
-        for start in range(0, len(self), 4096):
-            events = self.clean(np.arange(start, min(start + 4096, len(self))))
+        for start in range(0, len(self), _AT_ONCE):
+            events = self.clean(np.arange(start, min(start + _AT_ONCE, len(self))))
             if is_labelled and events.label is not None:
                 is_signal = events.label > 0
                 has_signal |= bool(is_signal.any())
@@ -109,6 +115,33 @@ class VirtualEvents:
             if has_signal and has_noise:
                 break
         return has_signal and keeps_signal, has_noise
+
+    def class_content(self) -> NDArray[np.int64]:
+        """(n_events, n_classes) hits of each label of the signal in each clean event."""
+        if "/hit/label" not in self.source.columns:
+            raise ValueError(
+                "Expected hits with labels to tell the classes of events apart, got none; leave "
+                "`sampling` at instance, and `mixing` at none or mixup."
+            )
+        parts: list[NDArray[np.int64]] = []
+        for start in range(0, len(self), _AT_ONCE):
+            events = self.clean(np.arange(start, min(start + _AT_ONCE, len(self)))).numpy()
+            label = np.asarray(events.label, np.int64)
+            n_labels = max(int(label.max(initial=0)), 1) + 1
+            place = events.event_index() * n_labels + label
+            count = np.bincount(place, minlength=len(events) * n_labels)
+            parts.append(count.reshape(len(events), n_labels)[:, 1:])
+        widest = max(part.shape[1] for part in parts)
+        content = np.concatenate(
+            [np.pad(part, ((0, 0), (0, widest - part.shape[1]))) for part in parts]
+        )
+        content = content[:, content.any(0)]  # a label that no event holds is no class
+        if content.shape[1] < 2:
+            raise ValueError(
+                "Expected events of at least two classes, label 1, 2 and so on of their hits, got "
+                "one; leave `sampling` at instance, and `mixing` at none or mixup."
+            )
+        return content
 
 
 def _digest(events: Events) -> str:

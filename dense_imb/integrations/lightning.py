@@ -116,6 +116,11 @@ class LightningTask(_lightning.LightningModule):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         check_at_least("batch_size", batch_size, 1)
+        if getattr(task, "sampling", None) is not None:
+            raise ValueError(
+                "Expected a task without `sampling` for Lightning, which orders samples itself, "
+                "got one; train it with dense_imb.training.Loop."
+            )
         self.network, self.loss = task.network, task.loss  # where Lightning finds their state
         self._task, self._batch_size, self._optimizer = task, batch_size, optimizer
 

@@ -5,6 +5,7 @@ Each takes batches with `update`, parts with `merge`, the other processes with o
 of noise where there was none say, is NaN, never 0 or 1.
 """
 
+from dense_imb.metrics.classification import ClassificationScores, class_groups
 from dense_imb.metrics.histogram import Curve, ScoreHistogram
 from dense_imb.metrics.hits import HitScores
 from dense_imb.metrics.image_quality import ImageQuality
@@ -13,6 +14,7 @@ from dense_imb.metrics.segmentation import ObjectScores, SegmentationScores
 from dense_imb.metrics.tolerant import TolerantCurve, TolerantF1, TolerantPoint
 
 __all__ = [
+    "ClassificationScores",
     "Curve",
     "HitScores",
     "ImageQuality",
@@ -23,4 +25,5 @@ __all__ = [
     "TolerantCurve",
     "TolerantF1",
     "TolerantPoint",
+    "class_groups",
 ]

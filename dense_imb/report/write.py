@@ -137,6 +137,11 @@ def _found(
         return OfImages(run, test, n_events, run.name, masks=masks)
     if masks is not None:
         raise ValueError(f"Expected no `masks` with a run on hits, got {masks}.")
+    if run.config.trains_on_classes:
+        raise ValueError(
+            f"Expected a run on hits or on images with masks to report on, got {run.folder}, a "
+            "classifier of whole images; dense-imb evaluate RUN TEST.csv measures it."
+        )
     retention = run.config.retention if retention is None else retention
     if not 0 < retention <= 1:
         raise ValueError(f"Expected `retention` above 0 and up to 1, got {retention}.")

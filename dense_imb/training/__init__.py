@@ -1,7 +1,14 @@
 """What trains: one loop that knows no task, the tasks, and the folder of a run."""
 
-from dense_imb.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig
-from dense_imb.training.build import check_config
+from dense_imb.config import (
+    DataConfig,
+    MixingConfig,
+    ModelConfig,
+    OptimizerConfig,
+    SamplingConfig,
+    TrainConfig,
+)
+from dense_imb.training.build import SamplingWarning, check_config
 from dense_imb.training.callbacks import (
     CollapseAlarm,
     CollapseWarning,
@@ -16,6 +23,7 @@ from dense_imb.training.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from dense_imb.training.classifier import ClassBatch, Classifier, ClassReading, TrainedClassifier
 from dense_imb.training.denoiser import Denoiser, HitBatch, Reading
 from dense_imb.training.fit import check_folder, train
 from dense_imb.training.launch import is_launched, launch
@@ -28,12 +36,15 @@ from dense_imb.training.loop import (
 )
 from dense_imb.training.run import Run, TrainedDenoiser, open_run
 from dense_imb.training.signals import Interrupted
-from dense_imb.training.task import Task
+from dense_imb.training.task import OrderedTask, Task
 
 __all__ = [
     "Callback",
     "CheckpointError",
     "CheckpointWarning",
+    "ClassBatch",
+    "ClassReading",
+    "Classifier",
     "CollapseAlarm",
     "CollapseWarning",
     "DataConfig",
@@ -45,14 +56,19 @@ __all__ = [
     "Loop",
     "LoopSettings",
     "LossParts",
+    "MixingConfig",
     "ModelConfig",
     "OptimizerConfig",
+    "OrderedTask",
     "ProgressBar",
     "Reading",
     "Run",
+    "SamplingConfig",
+    "SamplingWarning",
     "State",
     "Task",
     "TrainConfig",
+    "TrainedClassifier",
     "TrainedDenoiser",
     "TrainingError",
     "check_config",

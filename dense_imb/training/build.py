@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -16,16 +17,22 @@ from torch import nn
 
 from dense_imb.config import DataConfig, TrainConfig
 from dense_imb.data.labelled import check_names
+from dense_imb.data.long_tail import long_tail_counts
+from dense_imb.data.mixing import Mixer, Mixing
+from dense_imb.data.samplers import ClassSampling
 from dense_imb.hits import Blob, Burst, Degradation, HotLines, HotPixels, Measured, Uniform
 from dense_imb.hits.events import Geometry
 from dense_imb.hits.frames import CHANNELS
 from dense_imb.hits.noise import Profile
 from dense_imb.hits.reader import open_hits
 from dense_imb.losses._checks import check_at_least, check_choice
+from dense_imb.losses.adjustment import Margin
 from dense_imb.losses.codes import loss_from_code
 from dense_imb.losses.feeding import feeds_on, takes_logits
 from dense_imb.losses.parse import parse_call, parse_loss
-from dense_imb.models import build_model
+from dense_imb.metrics import class_groups
+from dense_imb.models import CLASSIFIERS, build_classifier_network, build_model
+from dense_imb.training.classifier import ClassReading
 from dense_imb.training.denoiser import N_CHANNELS, Reading
 from dense_imb.training.segmenter import ImageReading
 
@@ -41,16 +48,29 @@ PROFILES: dict[str, type[Profile]] = {
 }
 
 
+class SamplingWarning(UserWarning):
+    """Sampling by class changes nothing."""
+
+
 def check_config(config: TrainConfig) -> None:
     """Refuse what can't be trained, before anything is read or written."""
-    if not config.data.train and not config.trains_on_images:
+    kinds = {
+        "hits (--data.train)": bool(config.data.train),
+        "images (--images.train)": config.trains_on_images,
+        "a table (--table.train)": config.table.train is not None,
+        "CIFAR (--cifar.path)": config.cifar.path is not None,
+    }
+    if not any(kinds.values()):
         raise ValueError(
             "Expected hits files to train on (--data.train FILE), or images with masks "
-            "(--images.train FOLDER --images.masks FOLDER), got none."
+            "(--images.train FOLDER --images.masks FOLDER), or with labels (--table.train CSV, "
+            "--cifar.path ARCHIVE), got none."
         )
-    if config.data.train and config.trains_on_images:
+    if sum(kinds.values()) > 1:
+        got = [name for name, is_there in kinds.items() if is_there]
         raise ValueError(
-            "Expected hits (--data.train) or images (--images.train) to train on, got both."
+            f"Expected one of {', '.join(kinds)} to train on, got "
+            f"{'both' if len(got) == 2 else 'several'}: {', '.join(got)}."
         )
     for name in ("steps", "batch_size"):
         check_at_least(name, getattr(config, name), 1)
@@ -65,13 +85,21 @@ def check_config(config: TrainConfig) -> None:
             check_at_least(name, getattr(config, name), 1)
     if config.data.validation_events is not None:
         check_at_least("validation_events", config.data.validation_events, 1)
-    for share in (config.data.validation_share, config.images.validation_share):
+    shares = (one.validation_share for one in (config.data, config.images, config.table))
+    for share in shares:
         if not 0 < share < 1:
             raise ValueError(f"Expected `validation_share` between 0 and 1, got {share}.")
+    build_mixing(config)
+    if config.sampling.epochs is not None:
+        check_at_least("sampling.epochs", config.sampling.epochs, 1)
+    ClassSampling.of([0, 1], config.sampling.kind, power=config.sampling.power)
     if not 0 < config.retention <= 1:
         raise ValueError(f"Expected `retention` above 0 and up to 1, got {config.retention}.")
     if config.trains_on_images:
         _check_images(config)
+        return
+    if config.trains_on_classes:
+        check_classes(config)
         return
     build_reading(config)
     if config.model.output == "value" and takes_logits(build_loss(config.loss, _ANY)):
@@ -81,20 +109,17 @@ def check_config(config: TrainConfig) -> None:
         )
     if config.model.output == "both":
         build_loss(config.value_loss)
+    if config.mixing.hits == "union" and config.target == "pattern":
+        raise ValueError(
+            "Expected the target signal with a union of hits, got pattern: hits that thinning "
+            "leaves out can't be asked for; --mixing.hits linear mixes the frames."
+        )
 
 
 def _check_images(config: TrainConfig) -> None:
     """Refuse what a segmenter can't be trained with, options of hits among it."""
     build_loss(config.loss, _ANY)
-    plain = TrainConfig()
-    for name in ("data", "value_loss", "target", "pixels", "retention"):
-        if getattr(config, name) != getattr(plain, name):
-            raise ValueError(f"Expected no `{name}` with images to train on: it is of hits.")
-    if config.model.output != "score":
-        raise ValueError(
-            f"Expected no `model.output` with images to train on, got {config.model.output}: it "
-            "is of hits."
-        )
+    _refuse_options_of_hits(config)
     check_names(config.images.names)
     images = config.images
     held_out = images.validation
@@ -112,6 +137,97 @@ def _check_images(config: TrainConfig) -> None:
         )
     if not 0 <= config.images.foreground <= 1:
         raise ValueError(f"Expected `foreground` between 0 and 1, got {config.images.foreground}.")
+
+
+def check_classes(config: TrainConfig) -> None:
+    """Refuse what a classifier can't be trained with, options of hits among it."""
+    loss = build_loss(config.loss, _ANY)
+    _refuse_options_of_hits(config)
+    if not takes_logits(loss):
+        raise ValueError(
+            f"Expected a loss of logits to classify with, got {config.loss}, which is fed values; "
+            "--loss CrossEntropyLoss for one."
+        )
+    options = config.model.options
+    if not config.model.name.startswith((*CLASSIFIERS[:1], "timm:")):
+        raise ValueError(
+            f"Expected a network of whole images ({', '.join(CLASSIFIERS)}; --model.name "
+            f"resnet32), got {config.model.name}."
+        )
+    wants_cosines = isinstance(getattr(loss, "adjustment", None), Margin)
+    if wants_cosines and options.get("head") != "cosine":
+        raise ValueError(
+            f"Expected a cosine head with {config.loss}, whose margins are of cosines, got "
+            f'{options.get("head", "linear")}; --model.options \'{{"head": "cosine"}}\'.'
+        )
+    if not 0 <= config.cifar.validation_share < 1:
+        raise ValueError(
+            "Expected `cifar.validation_share` from 0 to below 1, got "
+            f"{config.cifar.validation_share}."
+        )
+    used = config.table if config.table.train is not None else config.cifar
+    if used.padding is not None:
+        check_at_least("padding", used.padding, 0)
+    class_groups((), used.many, used.few)
+    for side in config.table.size or []:
+        check_at_least("size", side, 1)
+    if config.cifar.path is not None:  # a ratio that CIFAR has no images for is refused later
+        long_tail_counts(2, 10**9, config.cifar.imb_ratio)
+
+
+def _refuse_options_of_hits(config: TrainConfig) -> None:
+    plain = TrainConfig()
+    if config.mixing.hits != "linear":
+        raise ValueError("Expected no `mixing.hits` with images to train on: it is of hits.")
+    for name in ("data", "value_loss", "target", "pixels", "retention"):
+        if getattr(config, name) != getattr(plain, name):
+            raise ValueError(f"Expected no `{name}` with images to train on: it is of hits.")
+    if config.model.output != "score":
+        raise ValueError(
+            f"Expected no `model.output` with images to train on, got {config.model.output}: it "
+            "is of hits."
+        )
+
+
+def build_sampling(config: TrainConfig, content: Any, n_samples: int) -> ClassSampling | None:
+    """How often each image or event is shown; None shows each once, and needs no `content`.
+
+    Args:
+        config: of the run.
+        content: see `ClassSampling.of`.
+        n_samples: of an epoch.
+    """
+    wanted = config.sampling
+    if wanted.kind == "instance":
+        return None
+    steps = n_samples // min(config.batch_size, n_samples)  # of an epoch
+    n_epochs = wanted.epochs or -(-config.steps // steps)
+    sampling = ClassSampling.of(content, wanted.kind, power=wanted.power, n_epochs=n_epochs)
+    if sampling.is_alike:
+        warnings.warn(
+            f"each of the {sampling.n_images} images holds the same classes, so that the sampling "
+            f"{wanted.kind} draws all of them alike",
+            SamplingWarning,
+            stacklevel=2,
+        )
+    return sampling
+
+
+def build_mixing(config: TrainConfig) -> Mixing:
+    """What is mixed with what."""
+    wanted = config.mixing
+    return Mixing(wanted.kind, wanted.alpha, wanted.tau, wanted.hits)
+
+
+def build_mixer(config: TrainConfig, content: Any) -> Mixer | None:
+    """What decides about batches; None mixes nothing. For `content` see `ClassSampling.of`."""
+    mixing = build_mixing(config)
+    return None if mixing.kind == "none" else Mixer(mixing, config.seed, content)
+
+
+def needs_content(config: TrainConfig) -> bool:
+    """Whether it matters to a config which classes each image or event holds."""
+    return config.sampling.kind != "instance" or build_mixing(config).needs_classes
 
 
 def build_degradation(data: DataConfig) -> Degradation | None:
@@ -138,7 +254,7 @@ def build_loss(text: str, class_counts: Any = None) -> nn.Module:
     name = text.strip().partition("(")[0]
     is_code = (name.isidentifier() and name[0].islower()) or name.startswith(("CB", "LDAM-"))
     if is_code:
-        return loss_from_code(text.strip())
+        return loss_from_code(text.strip(), class_counts)
     loss = parse_loss(text, packages=PACKAGES, class_counts=class_counts)
     if feeds_on(loss) == "features":
         raise ValueError(f"Expected a loss of frames, got {text!r}, which is one of features.")
@@ -166,7 +282,7 @@ def config_from(stored: Any) -> TrainConfig:
     """A config out of what a YAML file holds; every unknown name and wrong type is refused."""
     if not isinstance(stored, dict):
         raise ValueError(f"Expected a config with names and values, got {type(stored).__name__}.")
-    for name in ("data", "images", "model", "optimizer"):
+    for name in ("data", "images", "table", "cifar", "sampling", "mixing", "model", "optimizer"):
         if not isinstance(stored.get(name, {}), dict):
             raise ValueError(f"Expected names and values in `{name}`, got {stored[name]!r}.")
     parser = ArgumentParser(exit_on_error=False)
@@ -230,17 +346,23 @@ def of_images(reading: ImageReading) -> dict[str, Any]:
     }
 
 
+def of_classes(reading: ClassReading) -> dict[str, Any]:
+    """What a network of whole images takes and gives, for `build_network`."""
+    return {"in_channels": len(reading.mean), "n_classes": reading.n_classes}
+
+
 def build_network(config: TrainConfig, frames: Mapping[str, Any]) -> nn.Module:
     """The network with the weights that training starts from.
 
     Args:
         config: of the run.
-        frames: `of_hits` or `of_images`.
+        frames: `of_hits`, `of_images` or `of_classes`.
     """
+    build: Any = build_classifier_network if "n_classes" in frames else build_model
     with torch.random.fork_rng(devices=[]):  # who reads a run keeps their own random numbers
         torch.manual_seed(config.seed)
-        network: nn.Module = build_model(config.model.name, **frames, **config.model.options)
-    is_flat = len(frames["frame"]) == 2
+        network: nn.Module = build(config.model.name, **frames, **config.model.options)
+    is_flat = len(frames.get("frame", (1, 1))) == 2
     return network.to(memory_format=torch.channels_last) if is_flat else network
 
 

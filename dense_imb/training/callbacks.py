@@ -16,18 +16,20 @@ from dense_imb.training.loop import Callback, Loop
 
 Action = Literal["warn", "stop", "roll-back"]
 ACTIONS = ("warn", "stop", "roll-back")
-Collapse = Literal["dead", "chance", "blank", "lit"]
+Collapse = Literal["dead", "chance", "blank", "lit", "one class"]
 HOPELESS = ("dead", "chance")  # what to stop for; blank and lit may still rank well
 _BALANCE = "use a balanced loss (balance={}), the loss on lit pixels only, or a lower learning rate"
 _OTHER = "take a loss of one channel, CrossEntropyLoss of ours or torch.nn:BCEWithLogitsLoss, say"
 _THRESHOLD = (
     "harmless if a threshold is chosen on validation data, as a run does; or balance the loss"
 )
+_BALANCE_CLASSES = "use a balanced loss (BalancedSoftmaxLoss, balance={}), or train for longer"
 _TOLD: dict[Collapse, tuple[str, str]] = {
     "dead": ("gets no gradient from its loss", _OTHER),
     "chance": ("ranks no better than chance", _BALANCE),
     "blank": ("is blank at its natural threshold", _THRESHOLD),
     "lit": ("lights everything", _BALANCE),
+    "one class": ("calls everything one class", _BALANCE_CLASSES),
 }
 
 
@@ -53,6 +55,8 @@ def judged(
         return "blank"
     if scores.get("lit_at_half", math.nan) > 1 - least_recall:
         return "lit"
+    if scores.get("most_called", math.nan) > 1 - least_recall:
+        return "one class"
     return None
 
 
@@ -62,10 +66,11 @@ class CollapseAlarm(Callback):
         blank     the share of the signal that scores above 1/2 is below `least_recall`
         lit       the share of all hits or pixels that score above 1/2 is above 1 - `least_recall`
         chance    AUC is below `least_auc`
+        one class more than 1 - `least_recall` of whole images are called the same
         dead      the loss has no gradient at all (where `GradientShares` looks before)
 
     Blank at its natural threshold is harmless where hits are still ranked well, so "stop" and
-    "roll-back" act on chance and on dead only; blank and lit are told.
+    "roll-back" act on chance and on dead only; the others are told.
 
     Args:
         action: "warn", "stop", or "roll-back" to the best network with half the learning rate.
@@ -102,7 +107,8 @@ class CollapseAlarm(Callback):
         if memory["bad"] < self.patience or not loop.state.history:
             return
         what, cure = _TOLD[kind]
-        values = ", ".join(f"{n} {scores[n]:.4f}" for n in ("recall_at_half", "auc") if n in scores)
+        names = ("recall_at_half", "most_called", "auc")
+        values = ", ".join(f"{n} {scores[n]:.4f}" for n in names if n in scores)
         if memory["told"] != what and loop.is_main:
             told = f"step {loop.state.step}: the network {what} ({values}); {cure}."
             warnings.warn(told, CollapseWarning, stacklevel=2)

@@ -12,11 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dense_imb.data.mixing import Mixer, mix, samples_told, union
+from dense_imb.data.samplers import ClassSampling, epoch_order
 from dense_imb.data.virtual import VALIDATION_EPOCH, VirtualEvents
 from dense_imb.hits import Events, encode, gap
 from dense_imb.hits.frames import CHANNELS, pixel_index, visible
 from dense_imb.losses._checks import check_at_least, check_choice
 from dense_imb.losses.feeding import feed, intake_of
+from dense_imb.losses.soft_feeding import check_takes_soft, feed_soft
 from dense_imb.metrics import ScoreHistogram
 from dense_imb.metrics.hits import RETENTIONS
 from dense_imb.training.gradients import gradient_shares
@@ -26,6 +29,7 @@ Pixels = Literal["lit", "frame"]
 Output = Literal["score", "value", "both"]
 TARGETS, PIXELS, OUTPUTS = ("signal", "pattern"), ("lit", "frame"), ("score", "value", "both")
 N_CHANNELS = {"score": 1, "value": 1, "both": 2}
+_PARTNERS = 2**31  # epochs from here on degrade events that others are mixed with
 
 
 @dataclass(frozen=True)
@@ -80,12 +84,15 @@ class HitBatch:
         lit: (n,) place of each lit pixel in the flattened (B, H, W).
         is_signal: (B, 1, H, W) float, 1 at pixels that the target lights.
         value: (B, 1, H, W) gapped times of those pixels, 0 elsewhere.
+        is_soft: frames were mixed: `is_signal` holds probabilities, `value` mixed times, and
+            `lit` the pixels that either frame lights.
     """
 
     shown: Tensor
     lit: Tensor
     is_signal: Tensor
     value: Tensor
+    is_soft: bool = False
 
 
 class Denoiser:
@@ -103,6 +110,8 @@ class Denoiser:
         retention: share of the signal to keep, at which networks are compared.
         batch_size: of the validation.
         class_counts: pixels that the loss sees as background and as signal, for who asks.
+        sampling: which events an epoch shows; None shows each once.
+        mixer: mixes frames or hits.
     """
 
     def __init__(
@@ -119,6 +128,8 @@ class Denoiser:
         retention: float = 0.97,
         batch_size: int = 64,
         class_counts: Sequence[int] = (),
+        sampling: ClassSampling | None = None,
+        mixer: Mixer | None = None,
     ) -> None:
         check_choice("target", target, TARGETS)
         check_choice("pixels", pixels, PIXELS)
@@ -141,6 +152,15 @@ class Denoiser:
         self.batch_size, self.class_counts = batch_size, tuple(class_counts)
         self.monitor = f"removal_at_{100 * retention:g}"
         self.n_samples = len(train)
+        self.sampling, self.mixer = sampling, mixer
+        if sampling is not None and sampling.n_images != len(train):
+            raise ValueError(
+                f"Expected `sampling` of the {len(train)} training events, got one of "
+                f"{sampling.n_images}."
+            )
+        if mixer is not None and mixer.mixing.hits == "linear":
+            for one in losses:
+                check_takes_soft(one, 1)
         self.histogram = ScoreHistogram()  # of the last validation
 
     def describe(self) -> Mapping[str, str]:
@@ -154,11 +174,47 @@ class Denoiser:
             "degradation": f"{self.train.told()}, seed {self.train.seed}",
             "data": self.train.fingerprint(),
             "validation data": self.validation.fingerprint(),
+            **samples_told(self.sampling, self.mixer),
         }
 
+    def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
+        """The samples of an epoch; sample s is event s % n_events."""
+        if self.sampling is None:
+            return epoch_order(self.n_samples, seed, epoch)
+        return self.sampling.order(seed, epoch)
+
     def batch(self, samples: NDArray[np.int64], epoch: int, device: torch.device) -> HitBatch:
-        """Noisy frames of the epoch."""
-        return self._batch(self.train, samples, epoch, device)
+        """Noisy frames of the epoch, mixed where there is a mixer."""
+        clean = self.train.clean(samples)
+        noisy = self.train.degraded(samples, epoch, clean)
+        if self.mixer is None:
+            return self._batch(clean, noisy, device)
+        plan = self.mixer.plan(samples, epoch, self._is_present(samples))
+        partner = plan.partner.tolist()
+        other_clean, other = clean, noisy
+        if self.mixer.draws_images:
+            # the same event may be the partner of several: its noise follows the sample's number
+            other_clean = self.train.clean(plan.partner)
+            other = self.train.degraded(samples, epoch + _PARTNERS, other_clean)
+            partner = list(range(len(partner)))
+        if self.mixer.mixing.hits == "union":
+            both = union(
+                noisy.numpy(),
+                other.numpy().take(partner),
+                plan.share,
+                seed=self.mixer.seed,
+                epoch=epoch,
+                samples=samples,
+            )
+            return self._batch(clean, both, device)
+        first = self._batch(clean, noisy, device)
+        second = self._batch(other_clean, other, device) if self.mixer.draws_images else first
+        return _mixed(first, second, partner, torch.from_numpy(plan.share).float().to(device))
+
+    def _is_present(self, samples: NDArray[np.int64]) -> NDArray[np.bool_] | None:
+        """(B, n_classes) which classes each event holds, where the mixer asks for it."""
+        assert self.mixer is not None
+        return None if self.mixer.content is None else self.mixer.content[samples % self.n_samples]
 
     def cost(self, network: nn.Module, batch: HitBatch) -> Tensor:
         """The loss of a batch; a loss of values beside it with an output of both."""
@@ -179,7 +235,8 @@ class Denoiser:
             prediction, target = (
                 frame.flatten().take(batch.lit)[None, None] for frame in (prediction, target)
             )
-        cost: Tensor = feed(self._losses[which], self._intakes[which], prediction, target, {})
+        feeding = feed_soft if batch.is_soft else feed
+        cost: Tensor = feeding(self._losses[which], self._intakes[which], prediction, target, {})
         return cost
 
     @torch.no_grad()
@@ -227,11 +284,8 @@ class Denoiser:
     def _retentions(self) -> list[float]:
         return sorted({*RETENTIONS, self.retention})
 
-    def _batch(
-        self, source: VirtualEvents, samples: NDArray[np.int64], epoch: int, device: torch.device
-    ) -> HitBatch:
-        clean = source.clean(samples)
-        noisy = source.degraded(samples, epoch, clean).torch(device)
+    def _batch(self, clean: Events, noisy: Events, device: torch.device) -> HitBatch:
+        noisy = noisy.torch(device)
         noisy = noisy.select(is_visible(noisy))
         lit, geometry = pixel_index(noisy), noisy.geometry
         shape = (len(noisy), 1, geometry.height, geometry.width)
@@ -254,6 +308,19 @@ class Denoiser:
             flat[0].reshape(shape),
             flat[1].reshape(shape),
         )
+
+
+def _mixed(first: HitBatch, second: HitBatch, partner: Sequence[int], share: Tensor) -> HitBatch:
+    """Frames of the first with those of their partners in the second."""
+    order = torch.tensor(partner, device=share.device)
+    shown, is_signal, value = (
+        mix(getattr(first, name), getattr(second, name)[order], share)
+        for name in ("shown", "is_signal", "value")
+    )
+    is_lit = torch.zeros(2, is_signal.numel(), dtype=torch.bool, device=share.device)
+    is_lit[0, first.lit], is_lit[1, second.lit] = True, True
+    either = is_lit[0] | is_lit[1].reshape(len(order), -1)[order].flatten()
+    return HitBatch(shown, either.nonzero()[:, 0], is_signal, value, is_soft=True)
 
 
 def _check_events(name: str, events: VirtualEvents) -> None:

@@ -47,7 +47,7 @@ def train(
     warm_start: str | os.PathLike[str] | None = None,
     is_quiet: bool = False,
 ) -> Run:
-    """Train a denoiser or a segmenter, and keep all there is to know about it in a folder.
+    """Train a denoiser, segmenter or classifier, and keep all there is to know in a folder.
 
     Args:
         config: the whole run.

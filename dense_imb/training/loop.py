@@ -18,6 +18,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dense_imb.data.samplers import epoch_order
 from dense_imb.training.checkpoint import (
     CheckpointError,
     load_checkpoint,
@@ -25,9 +26,9 @@ from dense_imb.training.checkpoint import (
     prune_checkpoints,
     save_checkpoint,
 )
-from dense_imb.training.schedule import epoch_order, rate_factor, step_seed
+from dense_imb.training.schedule import rate_factor, step_seed
 from dense_imb.training.signals import Interrupted, noted_signals
-from dense_imb.training.task import CLASS_NAMES, Task
+from dense_imb.training.task import CLASS_NAMES, OrderedTask, Task
 
 _CHECK_EVERY = 16  # steps on an accelerator between two looks at the losses, each of which waits
 
@@ -250,10 +251,18 @@ class Loop:
         epoch, place = divmod(step, self.task.n_samples // size)
         order = self._order  # another thread may be in another epoch
         if order is None or order[0] != epoch:
-            order = epoch, epoch_order(self.task.n_samples, self.settings.seed, epoch)
-            self._order = order
+            order = self._order = epoch, self._order_of(epoch)
         of_step = order[1][place * size : (place + 1) * size]
         return of_step[self.process :: self.accelerator.num_processes]
+
+    def _order_of(self, epoch: int) -> NDArray[np.int64]:
+        """All samples once, unless the task says otherwise."""
+        n_samples, seed = self.task.n_samples, self.settings.seed
+        if not isinstance(self.task, OrderedTask):
+            return epoch_order(n_samples, seed, epoch)
+        order = self.task.order(seed, epoch)
+        assert len(order) == n_samples
+        return order
 
     def epoch_of(self, step: int) -> int:
         """The pass over the training set that a step belongs to."""

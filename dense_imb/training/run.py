@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,15 +14,22 @@ import torch
 from torch import Tensor, nn
 
 from dense_imb.hits import Events, Geometry
-from dense_imb.metrics import OperatingPoint, ScoreHistogram, SegmentationScores
+from dense_imb.metrics import (
+    ClassificationScores,
+    OperatingPoint,
+    ScoreHistogram,
+    SegmentationScores,
+)
 from dense_imb.training.build import (
     build_network,
     build_reading,
+    of_classes,
     of_hits,
     of_images,
     read_config,
 )
 from dense_imb.training.checkpoint import CheckpointError, load_checkpoint
+from dense_imb.training.classifier import ClassReading, TrainedClassifier
 from dense_imb.training.denoiser import Reading
 from dense_imb.training.records import CHECKPOINTS, SCORES
 from dense_imb.training.segmenter import ImageReading, TrainedSegmenter
@@ -118,6 +126,13 @@ class Run:
         return "\n".join([*lines, metrics["stopped"]] if metrics["stopped"] else lines)
 
     def _told(self, best: dict[str, Any]) -> str:
+        if self.config.trains_on_classes:
+            wanted = (
+                "balanced accuracy, accuracy, head accuracy, middle accuracy, tail accuracy, auc"
+            )
+            found = {n: best.get(n.replace(" ", "_")) for n in wanted.split(", ")}
+            scores = [f"{n} {value:.3f}" for n, value in found.items() if value is not None]
+            return f"{', '.join(scores)} (validation images)"
         if self.config.trains_on_images:
             names = ("average_precision", "dice", "iou")
             scores = [f"{n.replace('_', ' ')} {best[n]:.3f}" for n in names if best[n] is not None]
@@ -154,11 +169,20 @@ class Run:
                 f"Expected a run that was trained on hits, got {self.folder}, which was trained "
                 "on images: dense-imb segment makes masks with it, evaluate takes --masks."
             )
+        if self.config.trains_on_classes:
+            raise ValueError(
+                f"Expected a run that was trained on hits, got {self.folder}, a classifier of "
+                "whole images; dense-imb evaluate RUN TEST.csv measures it."
+            )
         width, height, time_steps = (int(size) for size in content["setup"]["frame"].split(" x "))
         return Geometry(width, height, time_steps)
 
     def _network(self, content: dict[str, Any], frames: dict[str, Any]) -> nn.Module:
-        network = build_network(self.config, frames)
+        config, options = self.config, self.config.model.options
+        if options.get("pretrained"):  # timm's: they would be downloaded, to be replaced at once
+            untrained = replace(config.model, options={**options, "pretrained": False})
+            config = replace(config, model=untrained)
+        network = build_network(config, frames)
         try:
             network.load_state_dict(content["network"])
         except RuntimeError as problem:
@@ -191,13 +215,30 @@ class Run:
         """The trained network, ready to segment images; on a GPU where there is one."""
         if not self.config.trains_on_images:
             raise ValueError(
-                f"Expected a run that was trained on images, got {self.folder}, which was trained "
-                "on hits."
+                f"Expected a run that was trained on images with masks, got {self.folder}, which "
+                "was trained on something else."
             )
         content = self.checkpoint(which)
         reading = ImageReading.of_setup(content["setup"])
         network = self._network(content, of_images(reading))
         return TrainedSegmenter(self.name, network, reading, _device(device))
+
+    def classifier(
+        self,
+        which: Literal["best", "last"] = "best",
+        *,
+        device: str | torch.device | None = None,
+    ) -> TrainedClassifier:
+        """The trained network, ready to classify images; on a GPU where there is one."""
+        if not self.config.trains_on_classes:
+            raise ValueError(
+                f"Expected a run that was trained on images with a label each, got {self.folder}, "
+                "which was trained on something else."
+            )
+        content = self.checkpoint(which)
+        reading = ClassReading.from_text(content["setup"]["classes"])
+        network = self._network(content, of_classes(reading))
+        return TrainedClassifier(self.name, network, reading, _device(device))
 
     def validation_scores(self) -> ScoreHistogram:
         """The histogram of the best network's scores on the validation events."""
@@ -206,6 +247,10 @@ class Run:
     def class_scores(self) -> SegmentationScores:
         """The counts of the best network on the validation images, of a run on images."""
         return SegmentationScores.load(self.folder / SCORES)
+
+    def classification_scores(self) -> ClassificationScores:
+        """The counts of the best network on the validation images, of a classifier."""
+        return ClassificationScores.load(self.folder / SCORES)
 
     def operating_point(self, retention: float | None = None) -> OperatingPoint:
         """The threshold for a wanted retention of hits, chosen on the validation events."""

@@ -1,11 +1,10 @@
-"""The learning rate and the order of the data: pure functions, so there is no state to restore."""
+"""The learning rate and the seeds of steps: pure functions, so there is no state to restore."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dense_imb.losses._checks import check_choice
 
@@ -31,13 +30,6 @@ def rate_factor(schedule: str, progress: float) -> float:
     if schedule == "constant":
         return 1.0
     return (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up))) / 2
-
-
-def epoch_order(n_samples: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """The numbers 0 .. n_samples - 1 in the order of an epoch."""
-    bits = np.random.Philox(key=np.array([seed, epoch], np.uint64))
-    # sorted random numbers: NumPy promises the same stream of bits in every version, and no more
-    return np.argsort(bits.random_raw(n_samples), kind="stable")
 
 
 def step_seed(seed: int, step: int, process: int) -> int:

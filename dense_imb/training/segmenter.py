@@ -16,14 +16,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dense_imb.data.labelled import IGNORED, LabelledImages
+from dense_imb.data.mixing import Mixer, mix, mix_labels, samples_told
 from dense_imb.data.patches import draw_patch, patch_rng
+from dense_imb.data.samplers import ClassSampling, epoch_order
 from dense_imb.losses._checks import check_at_least
 from dense_imb.losses.feeding import feed, intake_of, takes_logits
+from dense_imb.losses.soft_feeding import check_takes_soft, feed_soft
 from dense_imb.metrics import SegmentationScores
 from dense_imb.training.gradients import gradient_shares
 from dense_imb.training.task import CLASS_NAMES
 
 _OVERLAP = 0.25  # of neighbouring windows, MONAI's own default
+_PARTNERS = 1 << 62  # samples from here on are crops that others are mixed with
 _AT_ONCE = 4  # windows; more falls out of the caches of a CPU
 
 
@@ -120,11 +124,14 @@ class PatchBatch:
         shown: (B, C, *spatial) the input.
         label: (B, *spatial) classes, `IGNORED` where there is none.
         has_ignored: whether there is such a pixel.
+        probability: (B, out_channels, *spatial) of mixed crops; `label` is then the class that has
+            the larger share, and `IGNORED` where it is in either.
     """
 
     shown: Tensor
     label: Tensor
     has_ignored: bool
+    probability: Tensor | None = None
 
 
 class Segmenter:
@@ -140,6 +147,8 @@ class Segmenter:
         seed: of the crops.
         class_counts: pixels of each class in the training images, for who asks.
         class_content: (n_images, n_classes) the same of each image.
+        sampling: which images an epoch shows; None shows `patches` crops of each.
+        mixer: mixes crops, and their labels to probabilities.
     """
 
     monitor = "average_precision"
@@ -158,6 +167,8 @@ class Segmenter:
         seed: int = 0,
         class_counts: Sequence[int] = (),
         class_content: NDArray[np.int64] | None = None,
+        sampling: ClassSampling | None = None,
+        mixer: Mixer | None = None,
     ) -> None:
         check_at_least("patches", patches, 1)
         if not 0 <= foreground <= 1:
@@ -174,6 +185,14 @@ class Segmenter:
         self.patches, self.foreground, self.flips, self.seed = patches, foreground, flips, seed
         self.n_samples = len(train) * patches
         self.class_counts, self._content = tuple(class_counts), class_content
+        self.sampling, self.mixer = sampling, mixer
+        if sampling is not None and sampling.n_images != len(train):
+            raise ValueError(
+                f"Expected `sampling` of the {len(train)} training images, got one of "
+                f"{sampling.n_images}."
+            )
+        if mixer is not None:
+            check_takes_soft(loss, reading.out_channels, len(reading.patch))
         self.scores = self._no_scores()  # of the last validation
 
     def describe(self) -> Mapping[str, str]:
@@ -188,13 +207,53 @@ class Segmenter:
             f"flips {self.flips}, seed {self.seed}",
             "data": self.train.fingerprint(),
             "validation data": self.validation.fingerprint(),
+            **samples_told(self.sampling, self.mixer),
         }
 
+    def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
+        """The samples of an epoch; sample s is a crop of image s % n_images."""
+        if self.sampling is None:
+            return epoch_order(self.n_samples, seed, epoch)
+        return self.sampling.order(seed, epoch, self.n_samples)
+
     def batch(self, samples: NDArray[np.int64], epoch: int, device: torch.device) -> PatchBatch:
-        """The crops of the epoch."""
+        """The crops of the epoch, mixed where there is a mixer."""
+        shown, label, has_ignored = self._crops(samples, samples % len(self.train), epoch)
+        if self.mixer is None:
+            return PatchBatch(shown.to(device), label.to(device).long(), has_ignored)
+        plan = self.mixer.plan(samples, epoch, self._is_present(label))
+        shown, label = shown.to(device), label.to(device)
+        if self.mixer.draws_images:
+            other, other_label, is_ignoring = self._crops(samples + _PARTNERS, plan.partner, epoch)
+            other, other_label = other.to(device), other_label.to(device)
+            has_ignored |= is_ignoring
+        else:
+            partner = torch.from_numpy(plan.partner).to(device)
+            other, other_label = shown[partner], label[partner]
+        share = torch.from_numpy(plan.share).float().to(device)
+        ignore_index = IGNORED if has_ignored else None
+        probability, is_known = mix_labels(
+            label, other_label, share, self.reading.out_channels, ignore_index
+        )
+        is_first = (share >= 0.5).reshape(-1, *(1,) * (label.dim() - 1))
+        larger = torch.where(is_first, label, other_label)
+        if has_ignored:
+            larger = larger.masked_fill(~is_known, IGNORED)
+        return PatchBatch(mix(shown, other, share), larger.long(), has_ignored, probability)
+
+    def _is_present(self, label: Tensor) -> NDArray[np.bool_] | None:
+        """(B, n_classes) which classes each crop holds, where the mixer asks for it."""
+        if self.mixer is None or self.mixer.mixing.kind != "unimix":
+            return None
+        flat = label.flatten(1)
+        return np.stack([(flat == k).any(1) for k in range(self.reading.n_classes)], 1)
+
+    def _crops(
+        self, samples: NDArray[np.int64], places: NDArray[np.int64], epoch: int
+    ) -> tuple[Tensor, Tensor, bool]:
+        """(B, C, *spatial), (B, *spatial) uint8, and whether any pixel is ignored."""
         images, labels = [], []
-        for sample in samples.tolist():
-            place = sample % len(self.train)
+        for sample, place in zip(samples.tolist(), places.tolist(), strict=True):
             image, classes = draw_patch(
                 self.train.image(place),
                 self.train.label(place),
@@ -207,11 +266,9 @@ class Segmenter:
             images.append(self.reading.shown(image))
             labels.append(classes)
         shown, label = torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
-        has_ignored = bool((label == IGNORED).any())
-        shown = shown.to(device)
         if shown.dim() == 4:
             shown = shown.to(memory_format=torch.channels_last)
-        return PatchBatch(shown, label.to(device).long(), has_ignored)
+        return shown, label, bool((label == IGNORED).any())
 
     def cost(self, network: nn.Module, batch: PatchBatch) -> Tensor:
         """The loss of a batch."""
@@ -220,6 +277,11 @@ class Segmenter:
 
     def _cost(self, output: Tensor, batch: PatchBatch) -> Tensor:
         label, options = batch.label, {}
+        if batch.probability is not None:
+            if batch.has_ignored:
+                options = {"mask": label != IGNORED}
+            mixed: Tensor = feed_soft(self.loss, self._intake, output, batch.probability, options)
+            return mixed
         if batch.has_ignored:
             is_labelled = label != IGNORED
             if "mask" in self._intake.takes:

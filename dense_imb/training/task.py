@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -46,3 +46,11 @@ class ScoredTask(Task, Protocol):
 
     def save_scores(self, path: Path) -> None:
         """The counts of the last validation."""
+
+
+@runtime_checkable
+class OrderedTask(Task, Protocol):
+    """A task that says itself which samples an epoch shows, and how often."""
+
+    def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
+        """(n_samples,) numbers for `batch`, a pure function; `seed` is the run's."""

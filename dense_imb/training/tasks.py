@@ -16,11 +16,16 @@ from dense_imb.hits import open_hits
 from dense_imb.training.build import (
     build_degradation,
     build_loss,
+    build_mixer,
     build_network,
     build_reading,
+    build_sampling,
+    needs_content,
     of_hits,
     of_images,
 )
+from dense_imb.training.classes import build_classifier
+from dense_imb.training.classifier import Classifier
 from dense_imb.training.denoiser import Denoiser, Pixels, is_signal, is_visible
 from dense_imb.training.segmenter import ImageReading, Segmenter, takes_values
 
@@ -29,8 +34,10 @@ _COUNTED = 256  # events
 _PATCH = {2: 128, 3: 64}  # largest side of a crop, unless the config says another
 
 
-def build_task(config: TrainConfig) -> Denoiser | Segmenter:
+def build_task(config: TrainConfig) -> Denoiser | Segmenter | Classifier:
     """The network, the losses and the data of a config."""
+    if config.trains_on_classes:
+        return build_classifier(config)
     return build_segmenter(config) if config.trains_on_images else build_denoiser(config)
 
 
@@ -57,6 +64,7 @@ def build_denoiser(config: TrainConfig) -> Denoiser:
         )
     class_counts = count_pixels(train_events, config.pixels)
     loss = build_loss(config.loss, class_counts=class_counts)
+    content = train_events.class_content() if needs_content(config) else None
     return Denoiser(
         build_network(config, of_hits(config, source.geometry)),
         loss,
@@ -69,6 +77,8 @@ def build_denoiser(config: TrainConfig) -> Denoiser:
         retention=config.retention,
         batch_size=config.batch_size,
         class_counts=class_counts,
+        sampling=build_sampling(config, content, len(train_events)),
+        mixer=build_mixer(config, content),
     )
 
 
@@ -116,6 +126,8 @@ def build_segmenter(config: TrainConfig) -> Segmenter:
         seed=config.seed,
         class_counts=tally.class_counts,
         class_content=tally.class_content,
+        sampling=build_sampling(config, tally, len(train) * config.images.patches),
+        mixer=build_mixer(config, tally),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 
 import numpy as np
@@ -34,6 +35,23 @@ def test_an_event_is_the_same_in_any_batch(source):
     order = np.random.default_rng(0).permutation(20)
     for part in np.array_split(order, 3):
         assert_same(virtual.degraded(part, 1), whole.take(part))
+
+
+def test_numbers_beyond_the_set_are_the_same_events_with_other_noise(source):
+    virtual = VirtualEvents(source, DEGRADATION, seed=3, first=4, count=10)
+    assert_same(virtual.clean(np.array([13, 20])), virtual.clean(np.array([3, 0])))
+    later = virtual.degraded(np.array([13]), 0)
+    wanted = degrade(source[np.array([7])], DEGRADATION, seed=3, epoch=0, event_index=[7 + 20])
+    assert_same(later, wanted)
+    assert later.n_hits != virtual.degraded(np.array([3]), 0).n_hits
+
+
+def test_the_classes_of_events_are_the_labels_of_their_clean_signal(tmp_path):
+    clean = clean_events(6)
+    label = np.repeat([1, 1, 3, 1, 0, 3], 8).astype(np.uint8)
+    path = write_events(tmp_path / "kinds.h5", dataclasses.replace(clean, label=label))
+    content = VirtualEvents(open_hits(path), DEGRADATION, 0, first=1).class_content()
+    assert content.tolist() == [[8, 0], [0, 8], [8, 0], [0, 0], [0, 8]]
 
 
 def test_epochs_and_seeds_differ(source):

@@ -12,6 +12,7 @@ import torch.distributed as dist
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from dense_imb.metrics import (
+    ClassificationScores,
     HitScores,
     ImageQuality,
     ObjectScores,
@@ -32,13 +33,14 @@ def empty_scores():
         ObjectScores(),
         ImageQuality(),
         TolerantF1(),
+        ClassificationScores(3, train_counts=(9, 5, 1), many=8, few=2),
     )
 
 
 def update(scores, start, stop):
     """Let every score see the events (or images) start .. stop - 1 of one fixed data set."""
     rng = torch.Generator().manual_seed(3)
-    histogram, hits, segmentation, objects, quality, tolerant = scores
+    histogram, hits, segmentation, objects, quality, tolerant, classes = scores
     for i in range(7):
         n_hits = 10 * i
         score = torch.rand(n_hits, generator=rng)
@@ -60,6 +62,7 @@ def update(scores, start, stop):
         objects.update(logits.argmax(1) == 1, target == 1)
         quality.update(*image)
         tolerant.update(image[0, 0], image[1, 0] > 0.9)
+        classes.update(logits[..., 0].mT[0], target[0, :, 0])
     return scores
 
 

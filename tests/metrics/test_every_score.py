@@ -19,9 +19,13 @@ from .samples import filled, sample
 
 def test_every_public_score_is_here():
     streaming = {type(score).__name__ for score in empty_scores()}
-    assert streaming | {"Curve", "OperatingPoint", "TolerantCurve", "TolerantPoint"} == set(
-        dense_imb.metrics.__all__
-    )
+    assert streaming | {
+        "Curve",
+        "OperatingPoint",
+        "TolerantCurve",
+        "TolerantPoint",
+        "class_groups",
+    } == set(dense_imb.metrics.__all__)
 
 
 @pytest.mark.parametrize("i", range(len(empty_scores())))
@@ -53,7 +57,7 @@ def test_two_processes_are_one():
         capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert finished.returncode == 0, finished.stderr[-4000:]
-    assert "6 scores agree in 2 processes" in finished.stdout
+    assert "7 scores agree in 2 processes" in finished.stdout
 
 
 def test_one_process_needs_no_group():

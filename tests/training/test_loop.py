@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from dense_imb.data.samplers import epoch_order
 from dense_imb.training import Callback, Interrupted, TrainingError, load_checkpoint
 from dense_imb.training.checkpoint import newest_checkpoint
 from dense_imb.training.loop import Loop
-from dense_imb.training.schedule import epoch_order, rate_factor, step_seed
+from dense_imb.training.schedule import rate_factor, step_seed
 from tests.training.runs import Dropping, Line, Remembering, assert_same_content, loop_of
 
 

@@ -15,6 +15,7 @@ import torch
 from dense_imb.cli import main
 from dense_imb.training import open_run
 from tests.test_train_command import ENVIRONMENT, arguments, ended, start, wait_for_step
+from tests.training.labelled_pictures import write_cifar
 from tests.training.pictures import write_folders
 from tests.training.runs import Line, assert_same_runs, clean_events, loop_of, write_events
 
@@ -135,3 +136,21 @@ def test_two_processes_segment_as_one_with_a_global_loss(tmp_path):
     first, second = (open_run(tmp_path / name).history() for name in ("one", "two"))
     for score in ("loss", "average_precision", "iou", "lit_at_half"):
         assert second[0][score] == pytest.approx(first[0][score], abs=2e-3), score
+
+
+def test_two_processes_classify_as_one_with_a_global_loss(tmp_path):
+    path = write_cifar(tmp_path, 10)
+    typed = [
+        "train", "--cifar.path", path, "--imb-ratio", "4", "--model.name", "resnet32",
+        "--model.options", '{"depth": 8, "width": 4}', "--steps", "6", "--validate_every", "3",
+        "--batch_size", "16", "--loss", "CrossEntropyLoss(balance={'scope': 'global'})", "--quiet",
+    ]  # fmt: skip
+    for name, n in (("one", 1), ("two", 2)):
+        folder = str(tmp_path / name)
+        code, told = ended(start([*typed, "--out", folder, "--devices", str(n)]))
+        assert code == 0, told
+    first, second = (open_run(tmp_path / name).history() for name in ("one", "two"))
+    # the first step's images are the same; batch normalisation sees half of them at a time
+    assert second[0]["loss"] == pytest.approx(first[0]["loss"], rel=0.1)
+    scores = [open_run(tmp_path / name).classification_scores() for name in ("one", "two")]
+    assert scores[0].n_images == scores[1].n_images == 40

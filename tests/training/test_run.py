@@ -26,6 +26,7 @@ from dense_imb.training import (
 from dense_imb.training import fit as fit_module
 from dense_imb.training.build import read_config
 from dense_imb.training.loop import Loop
+from dense_imb.training.tasks import build_task
 from tests.training.runs import (
     assert_same_content,
     assert_same_runs,
@@ -267,6 +268,14 @@ def test_weights_of_another_network_are_refused(path, tmp_path):
         open_run(tmp_path / "run").scorer()
 
 
+@pytest.mark.parametrize("loss", ["csce", "CBLoss"])
+def test_a_code_that_needs_class_counts_gets_them(path, tmp_path, loss):
+    config = tiny(path, loss=loss, steps=2)
+    assert train(config, tmp_path / "run", is_quiet=True).metrics()["is_finished"]
+    weight = build_task(config).loss[0].class_weight
+    assert weight[1] > weight[0]  # signal is rarer than noise
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -277,7 +286,7 @@ def test_weights_of_another_network_are_refused(path, tmp_path):
         ({"patience": 0}, "`patience`"),
         ({"validate_every": 0}, "`validate_every`"),
         ({"loss": "FocalLos"}, "Did you mean 'FocalLoss'"),
-        ({"loss": "csce"}, "`class_counts`"),
+        ({"loss": "csc"}, "Expected `code`"),
         ({"loss": "os:system('true')"}, "nothing else is imported"),
         ({"loss": "RangeLoss(8)"}, "loss of frames"),
         ({"data": {"validation_share": 0.0}}, "`validation_share`"),

@@ -228,7 +228,7 @@ def test_evaluate_alone_takes_the_images_that_no_run_saw(trained, folders, tmp_p
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"data": {"train": "a.h5"}}, "hits .* or images .* got both"),
+        ({"data": {"train": "a.h5"}}, "got both: hits .*, images "),
         ({"retention": 0.9}, "no `retention` with images"),
         ({"images": {"patches": 0}}, "Expected `patches`"),
         ({"images": {"foreground": 2.0}}, "`foreground` between 0 and 1"),

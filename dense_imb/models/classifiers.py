@@ -1,0 +1,205 @@
+"""Networks that give a whole image one answer for each class: body, features, head."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dense_imb.models._checks import check_frames, check_whole, nearest, refuse_unknown_options
+
+CLASSIFIERS = ("resnet32", "timm:NAME")
+HEADS = ("linear", "cosine")
+# of timm's: they load files, which a config of somebody else's must not
+_UNSAFE = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
+
+
+class CosineHead(nn.Module):
+    """z_k = scale cos(w_k, f): features and weights of length 1.
+
+    LDAM's margins are of cosines, and it brings its own scale; other losses want one of 16 to 32.
+
+    Args:
+        in_features: of f.
+        n_classes: of z.
+        scale: of z.
+
+    Example:
+        >>> head = CosineHead(2, 2)
+        >>> _ = head.weight.data.copy_(torch.tensor([[1.0, 0.0], [0.0, 5.0]]))
+        >>> head(torch.tensor([[3.0, 0.0]])).tolist()
+        [[1.0, 0.0]]
+    """
+
+    def __init__(self, in_features: int, n_classes: int, scale: float = 1.0) -> None:
+        super().__init__()
+        self.scale = scale
+        self.weight = nn.Parameter(nn.functional.normalize(torch.randn(n_classes, in_features)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        unit = nn.functional.normalize(features)
+        return self.scale * nn.functional.linear(unit, nn.functional.normalize(self.weight))
+
+
+class ClassNetwork(nn.Module):
+    """Frames (B, C, H, W) to logits (B, n_classes): `head(body(frames))`.
+
+    Args:
+        body: gives features (B, n_features).
+        head: gives logits of features.
+        name, in_channels: for the sentence that refuses other frames.
+    """
+
+    def __init__(self, body: nn.Module, head: nn.Module, *, name: str, in_channels: int) -> None:
+        super().__init__()
+        self.body, self.head = body, head
+        self._name, self._in_channels = name, in_channels
+
+    def features(self, frames: Tensor) -> Tensor:
+        """(B, n_features), what the head sees."""
+        check_frames(self._name, frames, self._in_channels)
+        features: Tensor = self.body(frames)
+        return features
+
+    def forward(self, frames: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.features(frames))
+        return logits
+
+
+class _Block(nn.Module):
+    """relu(x + f(x)); where f halves the frame, x is thinned and gets empty channels."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
+        self.norm_1 = nn.BatchNorm2d(channels)
+        self.second = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.norm_2 = nn.BatchNorm2d(channels)
+        self.stride, self.more = stride, channels - in_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm_2(self.second(self.norm_1(self.first(x)).relu()))
+        if self.stride > 1 or self.more:
+            x = x[:, :, :: self.stride, :: self.stride]
+            before = self.more // 2
+            x = nn.functional.pad(x, (0, 0, 0, 0, before, self.more - before))
+        return (x + y).relu()  # type: ignore[no-any-return]
+
+
+class ResNet32(nn.Sequential):
+    """The body of the residual network of small images (He et al., 2016, section 4.2).
+
+    A convolution, three stages of (depth - 2) / 6 blocks with 1, 2 and 4 times `width` channels,
+    each but the first at half the size, and the mean over what is left of the frame. With 10
+    classes and a linear head it has 0.46 million parameters.
+
+    Args:
+        in_channels: of the frames.
+        depth: layers, 6 n + 2.
+        width: channels of the first stage.
+    """
+
+    def __init__(self, in_channels: int = 3, depth: int = 32, width: int = 16) -> None:
+        check_whole("width", width)
+        check_whole("depth", depth, 8)
+        if (depth - 2) % 6:
+            raise ValueError(f"Expected `depth` of 6 n + 2, 20 or 32 say, got {depth}.")
+        n_blocks = (depth - 2) // 6
+        layers: list[nn.Module] = [
+            nn.Conv2d(in_channels, width, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+        ]
+        before = width
+        for stage in range(3):
+            for block in range(n_blocks):
+                stride = 2 if stage > 0 and block == 0 else 1
+                layers.append(_Block(before, width << stage, stride))
+                before = width << stage
+        super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.num_features = before
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+
+
+def build_classifier_network(
+    name: str,
+    *,
+    in_channels: int,
+    n_classes: int,
+    head: str = "linear",
+    scale: float = 1.0,
+    **options: Any,
+) -> ClassNetwork:
+    """A network that takes frames (B, in_channels, H, W) to logits (B, n_classes).
+
+    It starts untrained unless told otherwise: nothing is downloaded.
+
+    Args:
+        name: "resnet32", or "timm:resnet18" and any other network of timm.
+        in_channels: of the frames.
+        n_classes: of the logits.
+        head: "linear", or "cosine" as LDAM wants it, see `CosineHead`.
+        scale: of the cosines.
+        **options: `depth` and `width` of "resnet32"; those of timm's networks, `img_size` say.
+
+    Example:
+        >>> network = build_classifier_network("resnet32", in_channels=3, n_classes=10)
+        >>> network(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
+        >>> sum(parameter.numel() for parameter in network.parameters())
+        464154
+    """
+    check_whole("in_channels", in_channels)
+    check_whole("n_classes", n_classes, 2)
+    if head not in HEADS:
+        raise ValueError(f"Expected `head` of {' or '.join(HEADS)}, got {head!r}.")
+    if scale != 1 and head != "cosine":
+        raise ValueError(f"Expected no `scale` with a linear head, got {scale}.")
+    library, _, inner = name.partition(":")
+    if name == "resnet32":
+        known = [p for p in inspect.signature(ResNet32).parameters if p != "in_channels"]
+        refuse_unknown_options(name, options, [*known, "head", "scale"])
+        body: Any = ResNet32(in_channels, **options)
+    elif library == "timm" and inner:
+        body = _timm_body(inner, in_channels, options)
+    else:
+        near = nearest(name, (*CLASSIFIERS, "timm:resnet18"))
+        raise ValueError(
+            f"Expected a network of whole images ({', '.join(CLASSIFIERS)}; --model.name "
+            f"resnet32), got {name!r}.{near}"
+        )
+    n_features = int(getattr(body, "head_hidden_size", None) or body.num_features)
+    last = CosineHead(n_features, n_classes, scale) if head == "cosine" else None
+    return ClassNetwork(
+        body, last or nn.Linear(n_features, n_classes), name=name, in_channels=in_channels
+    )
+
+
+def _timm_body(name: str, in_channels: int, options: dict[str, Any]) -> nn.Module:
+    try:
+        timm: Any = importlib.import_module("timm")
+    except (ImportError, RuntimeError) as problem:
+        raise ImportError(
+            f"timm could not be imported ({problem}); install it: pip install timm."
+        ) from problem
+    known = timm.list_models()
+    if name not in known:  # which keeps out names that mean files and downloads, too
+        near = nearest(name, known)
+        raise ValueError(f"Expected the name of one of timm's networks, got {name!r}.{near}")
+    for option in _UNSAFE:
+        if option in options:
+            raise TypeError(f"Expected no option {option!r} of timm:{name}, got one: it is a file.")
+    try:
+        body: nn.Module = timm.create_model(
+            name, **{"pretrained": False, **options}, in_chans=in_channels, num_classes=0
+        )
+    except TypeError as problem:
+        raise TypeError(
+            f"Expected options that timm:{name} takes, got: {str(problem).rstrip('.')}."
+        ) from problem
+    return body

@@ -1,0 +1,179 @@
+"""What trained classifiers are worth on labelled images, beside the answer that costs nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dense_imb.data.classified import ClassifiedImages
+from dense_imb.metrics import ClassificationScores
+from dense_imb.metrics.score_table import Row, ScoreTable, aligned
+from dense_imb.training.classifier import ClassReading, Commonest
+
+ALL = "all"
+_FORMAT, _VERSION = "dense-imb-classification", 1
+_AT_ONCE = 128  # images
+_SHOWN = 12  # classes whose confusion is printed
+_COLUMNS = (
+    ("accuracy", "accuracy"),
+    ("balanced", "balanced_accuracy"),
+    ("head", "head_accuracy"),
+    ("middle", "middle_accuracy"),
+    ("tail", "tail_accuracy"),
+    ("macro F1", "macro_f1"),
+    ("AUC", "auc"),
+    ("kappa", "quadratic_kappa"),
+    ("Matthews", "matthews"),
+    ("calibration error", "calibration_error"),
+)
+
+
+class Classifies(Protocol):
+    """What gives logits for images: a trained network, or a rule."""
+
+    name: str
+
+    def logits(self, images: NDArray[np.uint8]) -> Tensor:
+        """(B, n_classes) of images (B, 3, height, width)."""
+
+
+@dataclass(frozen=True)
+class ClassificationTable(ScoreTable):
+    """Scores of classifiers, a row for each and each of its classes; NaN where there was nothing.
+
+        scorer, class           "all", or the name of a class
+        n_images, n_trained_on  of the class, here and in training
+        accuracy ...            see `ClassificationScores`; of a class its recall
+        precision, f1, auc      of a class against the rest
+
+    Args:
+        rows: in the order of the scorers.
+        confusion: of each scorer by name: images of each true class (row) called each (column).
+        class_names: of each class.
+        many, few: training images of head and tail classes.
+    """
+
+    rows: tuple[Row, ...]
+    confusion: dict[str, list[list[int]]]
+    class_names: tuple[str, ...]
+    many: float
+    few: float
+
+    def __getitem__(self, scorer: str) -> Row:
+        """The row of a scorer over all classes."""
+        return self._row_of(scorer, **{"class": ALL})
+
+    def as_json(self) -> dict[str, Any]:
+        """Strict JSON: NaN becomes null."""
+        return {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "classes": list(self.class_names),
+            "many": self.many,
+            "few": self.few,
+            "rows": self.finite_rows(),
+            "confusion": self.confusion,
+        }
+
+    def text(self) -> str:
+        """The table to read, and the confusion of each scorer where the classes are few."""
+        table = [["", *(header for header, _ in _COLUMNS)]]
+        rows = [row for row in self.rows if row["class"] == ALL]
+        for row in rows:
+            table.append([str(row["scorer"]), *(_cell(row[name]) for _, name in _COLUMNS)])
+        lines = [
+            *aligned(table),
+            f"{float(rows[0]['n_images']):.0f} images of {len(self.class_names)} classes; head: "
+            f"more than {self.many:g} training images, tail: fewer than {self.few:g}; balanced, "
+            "head, middle and tail: mean of the classes",
+        ]
+        if len(self.class_names) <= _SHOWN:
+            for row in (row for row in rows if row["scorer"] != Commonest.name):
+                found = self.confusion[str(row["scorer"])]
+                cells = [
+                    [name, *map(str, counts)]
+                    for name, counts in zip(self.class_names, found, strict=True)
+                ]
+                head = [f"{row['scorer']}: true, called", *self.class_names]
+                lines += ["", *aligned([head, *cells])]
+        return "\n".join(lines)
+
+
+def evaluate_classifiers(
+    classifiers: Sequence[Classifies],
+    images: ClassifiedImages,
+    reading: ClassReading,
+    *,
+    progress: Callable[[int], object] | None = None,
+) -> ClassificationTable:
+    """Score classifiers on labelled images.
+
+    Args:
+        classifiers: trained ones, and `Commonest` for comparison.
+        images: with their labels.
+        reading: of the first run, for the classes, and the head and the tail of its training.
+        progress: told the number of images done.
+    """
+    if images.class_names != reading.class_names:
+        raise ValueError(
+            f"Expected images of the classes {', '.join(reading.class_names[:5])} ..., got "
+            f"{', '.join(images.class_names[:5])} ..."
+        )
+    every = [reading.no_scores() for _ in classifiers]
+    for start in range(0, len(images), _AT_ONCE):
+        places = range(start, min(start + _AT_ONCE, len(images)))
+        pixels = images.images(places)  # decoded once for all
+        label = torch.from_numpy(images.labels[places.start : places.stop])
+        for classifier, scores in zip(classifiers, every, strict=True):
+            scores.update(classifier.logits(pixels), label)
+            if progress is not None:
+                progress(len(places))
+    rows: list[Row] = []
+    confusion = {}
+    for classifier, scores in zip(classifiers, every, strict=True):
+        rows += _rows(classifier.name, scores, reading)
+        confusion[classifier.name] = scores.confusion.tolist()
+    return ClassificationTable(
+        tuple(rows), confusion, reading.class_names, reading.many, reading.few
+    )
+
+
+def _rows(name: str, scores: ClassificationScores, reading: ClassReading) -> list[Row]:
+    of_classes = scores.of_classes
+    n_images = scores.confusion.sum(1).tolist()
+    columns = {
+        "accuracy": scores.recall(),
+        "precision": of_classes.precision(),
+        "f1": of_classes.dice(),
+        "auc": tuple(histogram.auc() for histogram in of_classes.histograms),
+    }
+    whole: Row = {
+        "scorer": name,
+        "class": ALL,
+        "n_images": float(scores.n_images),
+        "n_trained_on": float(sum(reading.train_counts)),
+        **scores.scores(),
+    }
+    rows: list[Row] = [
+        {
+            "scorer": name,
+            "class": class_name,
+            "n_images": float(n_images[k]),
+            "n_trained_on": float(reading.train_counts[k]),
+            **{column: float(values[k]) for column, values in columns.items()},
+        }
+        for k, class_name in enumerate(reading.class_names)
+    ]
+    return [whole, *rows]
+
+
+def _cell(value: str | float) -> str:
+    number = float(value)
+    return "-" if math.isnan(number) else f"{number:.3f}"

@@ -1,0 +1,321 @@
+"""Training a network to tell the class of whole images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dense_imb.data.classified import FLIPS, ClassifiedImages, vary
+from dense_imb.data.mixing import Mixer, mix, mix_labels, samples_told
+from dense_imb.data.samplers import ClassSampling, epoch_order
+from dense_imb.losses._checks import check_at_least, check_choice
+from dense_imb.losses.feeding import feed, intake_of, takes_logits
+from dense_imb.losses.soft_feeding import check_takes_soft, feed_soft
+from dense_imb.metrics import ClassificationScores, class_groups
+from dense_imb.metrics.classification import FEW, MANY
+from dense_imb.training.gradients import gradient_shares
+
+_PARTNERS = 1 << 31  # samples from here on are views that others are mixed with
+_LISTED = 20  # classes; of more, head, middle and tail are told
+
+
+@dataclass(frozen=True)
+class ClassReading:
+    """How images become a network's input, and what its output means.
+
+    Args:
+        class_names: of each class, in the order of the logits.
+        train_counts: training images of each class.
+        mean, std: of each channel, over the pixels of the training images.
+        size: height and width of the images.
+        many, few: training images of head and tail classes, see `class_groups`.
+        scale: of the network's output to logits: LDAM's, whose network gives cosines.
+    """
+
+    class_names: tuple[str, ...]
+    train_counts: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: tuple[int, int]
+    many: float = MANY
+    few: float = FEW
+    scale: float = 1.0
+
+    @property
+    def n_classes(self) -> int:
+        """As many logits."""
+        return len(self.class_names)
+
+    def shown(self, images: NDArray[np.uint8], device: torch.device) -> Tensor:
+        """(B, 3, height, width) pixels of mean 0 and deviation 1 over the training images."""
+        if images.shape[1:] != (3, *self.size):
+            raise ValueError(
+                f"Expected images (B, 3, {self.size[0]}, {self.size[1]}), as the network was "
+                f"trained on, got {images.shape}."
+            )
+        mean, std = (
+            torch.tensor(v, device=device).view(1, -1, 1, 1) for v in (self.mean, self.std)
+        )
+        pixels = torch.from_numpy(images).to(device)  # bytes: a quarter of the way
+        return ((pixels.float() - mean) / std).to(memory_format=torch.channels_last)
+
+    def logits(self, network: nn.Module, images: NDArray[np.uint8], device: torch.device) -> Tensor:
+        """(B, n_classes) on the CPU, of images (B, 3, height, width)."""
+        output: Tensor = network(self.shown(images, device))
+        return self.scale * output.float().cpu()
+
+    def no_scores(self) -> ClassificationScores:
+        """Scores that have seen nothing, with the head and the tail of the training images."""
+        return ClassificationScores(
+            self.n_classes, train_counts=self.train_counts, many=self.many, few=self.few
+        )
+
+    def as_text(self) -> str:
+        """For a checkpoint, which holds texts."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_text(cls, text: str) -> ClassReading:
+        """What `as_text` was made from."""
+        stored = json.loads(text)
+        lists = {name: tuple(v) for name, v in stored.items() if isinstance(v, list)}
+        return cls(**{**stored, **lists})
+
+
+@dataclass(frozen=True)
+class ClassBatch:
+    """Images with the class of each.
+
+    Args:
+        shown: (B, 3, height, width) the input.
+        label: (B,) classes; of mixed images that of the larger share.
+        probability: (B, n_classes) of mixed images.
+    """
+
+    shown: Tensor
+    label: Tensor
+    probability: Tensor | None = None
+
+
+class Classifier:
+    """The task of telling the class of images, see `dense_imb.training.task.Task`.
+
+    Args:
+        network: takes (B, 3, height, width), gives (B, n_classes).
+        loss: of logits, ours or another library's, see `dense_imb.losses.feeding`.
+        train, validation: the images.
+        reading: what the network is shown, and what its output means.
+        padding, flips: see `dense_imb.data.classified.vary`.
+        seed: of the views.
+        batch_size: images validated together.
+        sampling: which images an epoch shows; None shows each once.
+        mixer: mixes images, and their labels to probabilities.
+    """
+
+    monitor = "balanced_accuracy"
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: nn.Module,
+        train: ClassifiedImages,
+        validation: ClassifiedImages,
+        *,
+        reading: ClassReading,
+        padding: int = 4,
+        flips: str = "horizontal",
+        seed: int = 0,
+        batch_size: int = 128,
+        sampling: ClassSampling | None = None,
+        mixer: Mixer | None = None,
+    ) -> None:
+        check_at_least("padding", padding, 0)
+        check_choice("flips", flips, FLIPS)
+        if not takes_logits(loss):
+            raise ValueError(
+                f"Expected a loss of logits to classify with, got {type(loss).__name__}, which is "
+                "fed values; CrossEntropyLoss is one."
+            )
+        for what, images in (("training", train), ("validation", validation)):
+            if images.class_names != reading.class_names or images.size != reading.size:
+                raise ValueError(
+                    f"Expected {what} images of {reading.size} pixels and {reading.n_classes} "
+                    f"classes, got {images!r}."
+                )
+        train.check_every_class("training")
+        self.network, self.loss, self._intake = network, loss, intake_of(loss)
+        self.train, self.validation, self.reading = train, validation, reading
+        self.padding, self.flips, self.seed = padding, flips, seed
+        self.batch_size = batch_size
+        self.n_samples = len(train)
+        self.sampling, self.mixer = sampling, mixer
+        if sampling is not None and sampling.n_images != len(train):
+            raise ValueError(
+                f"Expected `sampling` of the {len(train)} training images, got one of "
+                f"{sampling.n_images}."
+            )
+        if mixer is not None:
+            check_takes_soft(loss, reading.n_classes, 0)
+        self.class_counts = train.class_counts
+        self.scores = reading.no_scores()  # of the last validation
+
+    def describe(self) -> Mapping[str, str]:
+        """Network, loss and data, in words."""
+        n_parameters = sum(parameter.numel() for parameter in self.network.parameters())
+        return {
+            "network": f"{type(self.network).__name__}, {n_parameters} parameters",
+            "loss": " ".join(repr(self.loss).split()),
+            "classes": self.reading.as_text(),
+            "views": f"padding {self.padding}, flips {self.flips}, seed {self.seed}",
+            "data": self.train.fingerprint(),
+            "validation data": self.validation.fingerprint(),
+            **samples_told(self.sampling, self.mixer),
+        }
+
+    def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
+        """The samples of an epoch; sample s is image s % n_images."""
+        if self.sampling is None:
+            return epoch_order(self.n_samples, seed, epoch)
+        return self.sampling.order(seed, epoch, self.n_samples)
+
+    def batch(self, samples: NDArray[np.int64], epoch: int, device: torch.device) -> ClassBatch:
+        """The images, as the epoch shows them; sample s is image s % n_images."""
+        shown, label = self._views(samples, samples % len(self.train), epoch, device)
+        if self.mixer is None:
+            return ClassBatch(shown, label)
+        n_classes = self.reading.n_classes
+        is_present = self.train.labels[samples % len(self.train), None] == np.arange(n_classes)
+        plan = self.mixer.plan(samples, epoch, is_present)
+        if self.mixer.draws_images:
+            other, other_label = self._views(samples + _PARTNERS, plan.partner, epoch, device)
+        else:
+            partner = torch.from_numpy(plan.partner).to(device)
+            other, other_label = shown[partner], label[partner]
+        share = torch.from_numpy(plan.share).float().to(device)
+        probability, _ = mix_labels(label, other_label, share, n_classes)
+        larger = torch.where(share >= 0.5, label, other_label)
+        return ClassBatch(mix(shown, other, share), larger, probability)
+
+    def _views(
+        self,
+        samples: NDArray[np.int64],
+        places: NDArray[np.int64],
+        epoch: int,
+        device: torch.device,
+    ) -> tuple[Tensor, Tensor]:
+        """What the network is shown of the images at some places, and their labels.
+
+        The sample says how an image varies: two samples of one image look different.
+        """
+        views = vary(
+            self.train.images(places.tolist()),
+            samples,
+            seed=self.seed,
+            epoch=epoch,
+            padding=self.padding,
+            flips=self.flips,
+        )
+        label = torch.from_numpy(self.train.labels[places]).to(device)
+        return self.reading.shown(views, device), label
+
+    def cost(self, network: nn.Module, batch: ClassBatch) -> Tensor:
+        """The loss of a batch."""
+        return self._cost(network(batch.shown).float(), batch)
+
+    def _cost(self, output: Tensor, batch: ClassBatch) -> Tensor:
+        if batch.probability is not None:
+            mixed: Tensor = feed_soft(self.loss, self._intake, output, batch.probability, {})
+            return mixed
+        cost: Tensor = feed(self.loss, self._intake, output, batch.label, {})
+        return cost
+
+    @torch.no_grad()
+    def validate(
+        self, network: nn.Module, device: torch.device, process: int, n_processes: int
+    ) -> dict[str, float]:
+        """Accuracy of all, of head, middle and tail, and the other scores of `scores()`."""
+        scores = self.reading.no_scores()
+        starts = range(0, len(self.validation), self.batch_size)
+        for start in starts[process::n_processes]:
+            places = range(start, min(start + self.batch_size, len(self.validation)))
+            logits = self.reading.logits(network, self.validation.images(places), device)
+            label = torch.from_numpy(self.validation.labels[places.start : places.stop])
+            scores.update(logits, label)
+        self.scores = scores.reduce_over_processes()
+        return self.scores.scores()
+
+    def save_scores(self, path: Path) -> None:
+        """The counts of the last validation."""
+        self.scores.save(path)
+
+    def gradient_shares(self, network: nn.Module, batch: ClassBatch) -> dict[str, float]:
+        """Which classes the loss pulls at; of many classes, the head, the middle and the tail."""
+        label = batch.label
+        if self.reading.n_classes <= _LISTED:
+            kinds = {f"class_{k}": label == k for k in range(self.reading.n_classes)}
+        else:
+            groups = class_groups(self.class_counts, self.reading.many, self.reading.few)
+            kinds = {
+                name: torch.isin(
+                    label, torch.tensor(members, dtype=torch.long, device=label.device)
+                )
+                for name, members in groups.items()
+            }
+        return gradient_shares(
+            network, batch.shown, self.loss, lambda output: self._cost(output, batch), kinds
+        )
+
+
+class TrainedClassifier:
+    """A trained network with all it takes to use it.
+
+    Args:
+        name: what tables call it.
+        network: with its weights.
+        reading: what it is shown, and what its output means.
+        device: where it runs.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        network: nn.Module,
+        reading: ClassReading,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.name, self.reading, self.device = name, reading, torch.device(device)
+        self.network = network.eval().to(device)
+
+    @torch.no_grad()
+    def logits(self, images: NDArray[np.uint8]) -> Tensor:
+        """(B, n_classes) of images (B, 3, height, width)."""
+        return self.reading.logits(self.network, images, self.device)
+
+    def probability(self, images: NDArray[np.uint8]) -> Tensor:
+        """(B, n_classes)."""
+        return self.logits(images).softmax(1)
+
+
+class Commonest:
+    """The answer that costs nothing: every image is of the class that was trained on most.
+
+    Args:
+        train_counts: training images of each class.
+    """
+
+    name = "commonest"
+
+    def __init__(self, train_counts: Sequence[int]) -> None:
+        self.train_counts = tuple(train_counts)
+
+    def logits(self, images: NDArray[np.uint8]) -> Tensor:
+        """The logarithm of the share of each class in the training images."""
+        counts = torch.tensor(self.train_counts, dtype=torch.float64)
+        return (counts / counts.sum()).log().float().expand(len(images), -1)

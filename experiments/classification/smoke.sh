@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Does the whole recipe run? Generated data in the true formats, a minute of one core.
+#   experiments/classification/smoke.sh [FOLDER]
+set -euo pipefail
+here="$(cd "$(dirname "$0")" && pwd)"
+tools="$here/../../data_tools"
+out="${1:-smoke}"
+steps="${STEPS:-40}"
+python="${PYTHON:-python}"
+mkdir -p "$out"
+
+"$python" "$here/small_data.py" "$out/small"
+
+small='{"depth": 8}'
+for loss in ce hmld10000000g05a75 BalancedSoftmaxLoss; do
+    "$python" -m dense_imb train --config "$here/cifar10.yaml" --out "$out/runs/$loss" \
+        --cifar.path "$out/small/cifar-10-python.tar.gz" --imb-ratio 10 --loss "$loss" \
+        --model.options "$small" --steps "$steps" --validate_every "$steps" --batch_size 32 --quiet
+done
+"$python" -m dense_imb evaluate "$out"/runs/{ce,hmld10000000g05a75,BalancedSoftmaxLoss} \
+    --out "$out/cifar_table" --overwrite
+
+"$python" "$tools/prepare_images.py" "$out/small/table/images" "$out/prepared" \
+    --grey-world --crop --size 32 --overwrite
+"$python" "$tools/table.py" "$out/small/table/train.csv" --classes nevus melanoma \
+    --shares train=0.8 validation=0.2 --out "$out/tables" --overwrite
+"$python" -m dense_imb train --config "$here/melanoma.yaml" --out "$out/runs/melanoma" \
+    --table.train "$out/tables/train.csv" --table.validation "$out/tables/validation.csv" \
+    --table.images "$out/prepared" --table.size '[32, 32]' --table.classes '[nevus, melanoma]' \
+    --model.name resnet32 --model.options '{"depth": 8, "head": "cosine"}' --loss LDAM-RW \
+    --steps "$steps" --validate_every "$steps" --batch_size 16 --quiet
+"$python" -m dense_imb evaluate "$out/runs/melanoma" "$out/tables/validation.csv"
