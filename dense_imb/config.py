@@ -136,7 +136,8 @@ class TrainConfig:
         images: which images, in place of hits: a segmenter is trained.
         model: the network, what it is shown and what it gives.
         loss: loss to train with: a name of `dense-imb losses` with options,
-            "HardMiningLoss(gamma=0.5, balance={})", a code like hmld10000000g05a75, or package.module:Class.
+            "HardMiningLoss(gamma=0.5, balance={})", a code like hmld10000000g05a75, or
+            package.module:Class.
         value_loss: for hits: loss of the value, with a model.output of both.
         target: for hits: what to find, the signal hits or the full pattern they were drawn from.
         pixels: for hits: whether the loss sees the lit pixels only, or the whole frame.
@@ -149,9 +150,10 @@ class TrainConfig:
         retention: for hits: share of the signal to keep, at which networks are compared.
         patience: stop after so many validations without a better score; never by default.
         collapse: what to do when the network ranks no better than chance.
-        precision: number format of the network while it trains: "no" is float32, "auto" is bf16 where the
-            device has instructions for it.
-        trackers: experiment trackers to send scores to, of those installed: tensorboard, mlflow, wandb, ...
+        precision: number format of the network while it trains: "no" is float32, "auto" is bf16
+            where the device has instructions for it.
+        trackers: experiment trackers to send scores to, of those installed: tensorboard, mlflow,
+            wandb, ...
         compile: run the network through torch.compile.
     """
 

@@ -93,4 +93,4 @@ def test_every_command_teaches(capsys):
     assert code == 0
     assert "list every loss with its formula" in out
     code, out, _ = run(capsys, "losses", "--help")
-    assert "Example: dense-imb losses" in out
+    assert "Example:\n  dense-imb losses" in out
