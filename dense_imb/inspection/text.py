@@ -108,8 +108,8 @@ def _imbalance(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
         for label, found in partition["classes"].items():
             if found["pixels"] or len(partition["classes"]) < 10:
                 lines.append(
-                    f"  {label:{width}} {_percent(found['share']):>9}  {found['pixels']:>15,} pixels"
-                    f"  in {found['images']:,} {of}s"
+                    f"  {label:{width}} {_percent(found['share']):>9}  {found['pixels']:>15,}"
+                    f" pixels  in {found['images']:,} {of}s"
                 )
         yield lines
 
