@@ -20,8 +20,8 @@ def make_parser() -> Parser:
         "why. The data are images with masks, or a hits file. A budget says how long it may take: "
         "steps follow from it. Everything is kept in a folder, and a comparison that was stopped "
         f"(SIGTERM, exit code {SAVED}, or Ctrl-C) goes on when the same command is given again.",
-        epilog="Examples: dense-imb compare images --masks masks --labels 0 255 --minutes 20    "
-        "dense-imb compare patterns.h5 --signal 30 --noise 200",
+        epilog="Examples:\n  dense-imb compare images --masks masks --labels 0 255 --minutes 20\n"
+        "  dense-imb compare patterns.h5 --signal 30 --noise 200",
     )
     parser.add_argument(
         "data",

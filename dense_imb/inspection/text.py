@@ -104,11 +104,12 @@ def _imbalance(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
     for name, partition in numbers["partitions"].items():
         lines = [f"{_PARTITIONS[name]}: largest to smallest class {_times(partition['imbalance'])}"]
         of = "image" if numbers["kind"] == "images" else "event"
+        width = max(14, *map(len, partition["classes"]))
         for label, found in partition["classes"].items():
             if found["pixels"] or len(partition["classes"]) < 10:
                 lines.append(
-                    f"  {label:14} {_percent(found['share']):>9}  {found['pixels']:>15,} pixels"
-                    f"  in {found['images']:,} {of}s"
+                    f"  {label:{width}} {_percent(found['share']):>9}  {found['pixels']:>15,}"
+                    f" pixels  in {found['images']:,} {of}s"
                 )
         yield lines
 

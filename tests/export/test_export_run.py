@@ -35,7 +35,13 @@ def test_the_card_tells_data_loss_and_labels(case_of):
     reading = run.segmenter(device="cpu").reading
     assert exported.facts["input"]["mean"] == list(reading.mean)
     assert exported.facts["training"]["data"] == setup["data"]
-    for words in (setup["data"], run.config.loss, "| 2 | 9 |", "average precision", "Licence"):
+    for words in (
+        setup["data"],
+        run.config.loss,
+        "| 2 | class 2 | 9 |",
+        "average precision",
+        "Licence",
+    ):
         assert words in card, words
     assert exported.facts["check"]["on"] == "validation data of the run"
     assert exported.max_difference < 1e-4
