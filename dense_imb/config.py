@@ -236,39 +236,34 @@ class MixingConfig:
 class TrainConfig:
     """A whole run.
 
-        Args:
-            data: which hits, and what happens to them: a denoiser is trained.
-            images: which images, in place of hits: a segmenter is trained.
-            table: which images with a label each, in place of hits: a classifier is trained.
-            cifar: the same of CIFAR, long-tailed.
-            sampling: which images or events are shown how often.
-            mixing: of samples and targets.
-            model: the network, what it is shown and what it gives.
-            loss: loss to train with: a name of `dense-imb losses` with options,
-    <<<<<<< HEAD
-                "HardMiningLoss(gamma=0.5, balance={})", a code like hmld10000000g05a75,
-                package.module:Class, or a sum of such, "FocalLoss + 0.5 * monai.losses:DiceLoss(..)".
-    =======
-                "HardMiningLoss(gamma=0.5, balance={})", a code like hmld10000000g05a75, or
-                package.module:Class.
-    >>>>>>> h7-mend
-            value_loss: for hits: loss of the value, with a model.output of both.
-            target: for hits: what to find, the signal hits or the full pattern they were drawn from.
-            pixels: for hits: whether the loss sees the lit pixels only, or the whole frame.
-            optimizer: what moves the weights.
-            steps: number of steps of the optimizer.
-            batch_size: events or crops in a step, over all processes together.
-            seed: seed of all randomness.
-            validate_every: number of steps between two validations; a tenth of all steps by default.
-            save_every: number of seconds between two checkpoints.
-            retention: for hits: share of the signal to keep, at which networks are compared.
-            patience: stop after so many validations without a better score; never by default.
-            collapse: what to do when the network ranks no better than chance.
-            precision: number format of the network while it trains: "no" is float32, "auto" is bf16
-                where the device has instructions for it.
-            trackers: experiment trackers to send scores to, of those installed: tensorboard, mlflow,
-                wandb, ...
-            compile: run the network through torch.compile.
+    Args:
+        data: which hits, and what happens to them: a denoiser is trained.
+        images: which images, in place of hits: a segmenter is trained.
+        table: which images with a label each, in place of hits: a classifier is trained.
+        cifar: the same of CIFAR, long-tailed.
+        sampling: which images or events are shown how often.
+        mixing: of samples and targets.
+        model: the network, what it is shown and what it gives.
+        loss: loss to train with: a name of `dense-imb losses` with options,
+            "HardMiningLoss(gamma=0.5, balance={})", a code like hmld10000000g05a75,
+            package.module:Class, or a sum of such, "FocalLoss + 0.5 * monai.losses:DiceLoss(..)".
+        value_loss: for hits: loss of the value, with a model.output of both.
+        target: for hits: what to find, the signal hits or the full pattern they were drawn from.
+        pixels: for hits: whether the loss sees the lit pixels only, or the whole frame.
+        optimizer: what moves the weights.
+        steps: number of steps of the optimizer.
+        batch_size: events or crops in a step, over all processes together.
+        seed: seed of all randomness.
+        validate_every: number of steps between two validations; a tenth of all steps by default.
+        save_every: number of seconds between two checkpoints.
+        retention: for hits: share of the signal to keep, at which networks are compared.
+        patience: stop after so many validations without a better score; never by default.
+        collapse: what to do when the network ranks no better than chance.
+        precision: number format of the network while it trains: "no" is float32, "auto" is bf16
+            where the device has instructions for it.
+        trackers: experiment trackers to send scores to, of those installed: tensorboard, mlflow,
+            wandb, ...
+        compile: run the network through torch.compile.
     """
 
     data: DataConfig = field(default_factory=DataConfig)
