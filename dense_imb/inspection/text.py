@@ -278,8 +278,8 @@ def _losses_to_begin_with(numbers: Mapping[str, Any], is_hits: bool) -> list[str
         "begin with BalancedSoftmaxLoss: of 14 losses it ranked rare pixels best on cracks and on "
         "air showers; its probabilities are those of classes equally frequent"
         if n_classes == 2
-        else "begin with CrossEntropyLoss, which ranked four long-tailed kinds best of 16 losses; "
-        "where each pixel must get its likeliest class, with a balanced loss and Dice beside it"
+        else "begin with CrossEntropyLoss or FocalLoss, which ranked four long-tailed kinds best "
+        "of 16 losses; where each pixel must get its likeliest class, with a balanced loss + Dice"
     )
     return [begin, "your own data may say otherwise: dense-imb compare tries them all"]
 
