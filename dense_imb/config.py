@@ -18,18 +18,18 @@ class DataConfig:
 
     Args:
         train: hits files or patterns like "runs/*.h5".
-        validation: the same; without any the last events of `train` are taken.
-        validation_share: of the events of `train`, where no validation files are given.
-        validation_events: at most; None takes all.
+        validation: hits files or patterns to validate on; without any the last events of `train`.
+        validation_share: share of the events of `train` to validate on, without validation files.
+        validation_events: most events to validate on; null takes all.
         signal: signal hits to keep, a number or a range [low, high]; null keeps all.
         noise: noise hits to add, a number or a range; 0 for files with noise in them.
-        smear_x: Gaussian smearing of signal hits, in pixels.
-        smear_y: the same.
-        smear_t: the same, in time steps.
-        profiles: of the noise: uniform, blob, burst, hot_pixels, hot_lines, with options as in
+        smear_x: Gaussian smearing of signal hits along x, in pixels.
+        smear_y: Gaussian smearing of signal hits along y, in pixels.
+        smear_t: Gaussian smearing of signal hits in time, in time steps.
+        profiles: where noise falls: uniform, blob, burst, hot_pixels, hot_lines, with options as in
             "blob(width=5.0, weight=0.5)".
         measured_noise: a hits file of noise-only events to draw noise from, beside the profiles.
-        measured_weight: its weight among them.
+        measured_weight: weight of `measured_noise` beside the profiles, 1 each by default.
     """
 
     train: str | list[str] = field(default_factory=list)
@@ -54,17 +54,19 @@ class ImagesConfig:
         train: a folder of images (png, jpg, tif, npy, nii.gz), or an HDF5 file with data sets
             image and mask.
         masks: the folder of their masks, of the same names.
-        validation: the same; without any a share of `train` is held out.
-        validation_masks: the same.
-        validation_share: of the images of `train`, where no others are given; the same images
+        validation: images to validate on, as of `train`; without any a share of `train`.
+        validation_masks: the folder of the masks of `validation`.
+        validation_share: share of the images of `train` to validate on, where no others are given;
+            the same images whatever the seed.
+        test_share: share of the images of `train` that no run sees, for tests; the same images
             whatever the seed.
-        test_share: of the images of `train` that no run sees, for tests; the same, too.
         labels: which value of a mask is which class, [0, 255] say; by default values are classes.
         ignore_index: value of the mask pixels that are left out.
-        n_classes: by default the largest label and one more.
+        n_classes: number of classes; by default the largest label and one more.
+        names: names of the classes, the background first; by default those in the HDF5 file.
         patch: size of the crops to train on, [128, 128] say; by default at most 128 a side, 64 in
             3-D.
-        patches: crops of each image in an epoch.
+        patches: number of crops of each image in an epoch.
         foreground: share of the crops that are drawn for a pixel of a class, every class of the
             image but the first alike; the others fall anywhere.
         flips: mirror half of the crops along each axis.
@@ -79,6 +81,7 @@ class ImagesConfig:
     labels: list[int] | None = None
     ignore_index: int | None = None
     n_classes: int | None = None
+    names: list[str] | None = None
     patch: list[int] | None = None
     patches: int = 4
     foreground: float = 0.5
@@ -90,11 +93,12 @@ class ModelConfig:
     """The network.
 
     Args:
-        name: fast_unet, autoencoder, smp:Unet/resnet18 or monai:UNet and their like.
-        options: of the network by name.
-        channels: what it is shown of each hit: gapped, hit, fourier.
-        threshold: r of the gapped values of hits.
-        output: of hits: score, value or both.
+        name: network to train: fast_unet, autoencoder, smp:Unet/resnet18, monai:UNet and their
+            like.
+        options: options of the network, by name.
+        channels: what the network is shown of each hit: gapped, hit, fourier.
+        threshold: r of the gapped values r + (1 - r) t / T of hits.
+        output: what the network gives for hits: score, value or both.
     """
 
     name: str = "fast_unet"
@@ -109,11 +113,11 @@ class OptimizerConfig:
     """What moves the weights.
 
     Args:
-        name: adamw, adam or sgd (with momentum 0.9).
-        learning_rate: at its peak.
-        weight_decay: of all weights.
-        schedule: one-cycle, cosine or constant.
-        clip: largest norm of the gradient.
+        name: optimizer: adamw, adam or sgd (with momentum 0.9).
+        learning_rate: learning rate at its peak.
+        weight_decay: decay of all weights.
+        schedule: course of the learning rate: one-cycle, cosine or constant.
+        clip: largest norm of the gradient; larger ones are scaled down.
     """
 
     name: Literal["adamw", "adam", "sgd"] = "adamw"
@@ -171,23 +175,25 @@ class TrainConfig:
         sampling: which images or events are shown how often.
         mixing: of samples and targets.
         model: the network, what it is shown and what it gives.
-        loss: a name of `dense-imb losses` with options, "HardMiningLoss(gamma=0.5, balance={})",
-            a code like hmld10000000g05a75, or package.module:Class.
-        value_loss: of hits: of the value with an output of both.
-        target: of hits: the signal hits, or the full pattern they were drawn from.
-        pixels: of hits: the loss sees the lit pixels only, or the whole frame.
+        loss: loss to train with: a name of `dense-imb losses` with options,
+            "HardMiningLoss(gamma=0.5, balance={})", a code like hmld10000000g05a75,
+            package.module:Class, or a sum of such, "FocalLoss + 0.5 * monai.losses:DiceLoss(..)".
+        value_loss: for hits: loss of the value, with a model.output of both.
+        target: for hits: what to find, the signal hits or the full pattern they were drawn from.
+        pixels: for hits: whether the loss sees the lit pixels only, or the whole frame.
         optimizer: what moves the weights.
-        steps: of the optimizer.
-        batch_size: events or crops of a step, over all processes together.
-        seed: of all randomness.
-        validate_every: steps between two validations; a tenth of all steps by default.
-        save_every: seconds between two checkpoints.
-        retention: of hits: share of the signal to keep, at which networks are compared.
+        steps: number of steps of the optimizer.
+        batch_size: events or crops in a step, over all processes together.
+        seed: seed of all randomness.
+        validate_every: number of steps between two validations; a tenth of all steps by default.
+        save_every: number of seconds between two checkpoints.
+        retention: for hits: share of the signal to keep, at which networks are compared.
         patience: stop after so many validations without a better score; never by default.
         collapse: what to do when the network ranks no better than chance.
-        precision: of the network while it trains: "no" is float32, "auto" is bf16 where the
-            device has instructions for it.
-        trackers: that follow the run, of those installed: tensorboard, mlflow, wandb, ...
+        precision: number format of the network while it trains: "no" is float32, "auto" is bf16
+            where the device has instructions for it.
+        trackers: experiment trackers to send scores to, of those installed: tensorboard, mlflow,
+            wandb, ...
         compile: run the network through torch.compile.
     """
 

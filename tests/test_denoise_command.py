@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from dense_imb.cli import main
+from dense_imb.config import TrainConfig
 from dense_imb.hits import Events, Geometry, HitsFile, masking_of, verify
 from dense_imb.hits.baselines import HitDensity
 from dense_imb.metrics import OperatingPoint
@@ -42,6 +43,7 @@ class Model:
 
 class Run:
     model = Model()
+    config = TrainConfig()
 
     def scorer(self) -> Model:
         return self.model
@@ -54,6 +56,7 @@ class Run:
 def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("dense_imb.training.open_run", lambda path: Run())
     (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").touch()
     return tmp_path / "run"
 
 

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from dense_imb.cli import main
+from dense_imb.cli import train as train_command
 from dense_imb.training import open_run
+from tests.training.pictures import write_folders
 from tests.training.runs import assert_same_runs, clean_events, write_events
 
 ROOT = Path(__file__).parents[1]
@@ -275,3 +277,52 @@ def test_no_room_for_a_checkpoint_is_one_line_and_no_partial_file(path, tmp_path
     assert not list(folder.rglob("*.partial"))
     assert ended(start(long(path, folder)))[0] == 0
     assert_same_runs(folder, whole)
+
+
+@pytest.mark.parametrize(
+    ("typed", "name", "wanted"),
+    [
+        (["--images.labels", "0", "255"], "labels", [0, 255]),
+        (["--images.labels", "0,255"], "labels", [0, 255]),
+        (["--images.labels=0, 255"], "labels", [0, 255]),
+        (["--images.labels", "[0, 255]"], "labels", [0, 255]),
+        (["--images.labels", "-1", "4"], "labels", [-1, 4]),
+        (["--images.patch", "96", "96", "--steps", "3"], "patch", [96, 96]),
+        (["--images.names", "sky", "a crack"], "names", ["sky", "a crack"]),
+        (["--images.names", '["sky", "crack"]'], "names", ["sky", "crack"]),
+    ],
+)
+def test_lists_may_be_typed_as_words(typed, name, wanted):
+    options = train_command.make_parser().parse_args(
+        train_command.as_lists(["--out", "run", *typed])
+    )
+    assert options.images[name] == wanted
+
+
+def test_a_range_and_many_files_may_be_typed_as_words():
+    typed = ["--data.noise", "100", "200", "--data.train", "a.h5", "b.h5", "--data.signal", "30"]
+    options = train_command.make_parser().parse_args(
+        train_command.as_lists(["--out", "run", *typed])
+    )
+    assert (options.data.noise, options.data.signal) == ([100, 200], 30)
+    assert options.data.train == ["a.h5", "b.h5"]
+
+
+def test_a_list_that_is_none_is_told_how_to_write_one(tmp_path, capsys):
+    for typed in (["0", "x"], ["0"]):
+        with pytest.raises(SystemExit) as ended:
+            main(["train", "--out", str(tmp_path / "run"), "--images.labels", *typed])
+        assert ended.value.code == 2
+        assert "Write --images.labels '[0, 255]'." in capsys.readouterr().err
+
+
+def test_sentences_name_the_option_of_the_command(tmp_path, capsys):
+    images, masks = write_folders(tmp_path, n=3, values=(0, 255))
+    run = ["train", "--out", str(tmp_path / "run"), "--images.train", images]
+    assert main(run) == 2
+    assert "(--images.masks FOLDER), got none" in capsys.readouterr().err
+    assert main([*run, "--images.masks", masks]) == 2
+    assert "is which class (--images.labels '[0, 255]')" in capsys.readouterr().err
+    masks = ["--images.masks", masks, "--images.labels", "0", "255"]
+    assert main([*run, *masks, "--images.validation", images]) == 2
+    assert "(--images.validation_masks FOLDER)" in capsys.readouterr().err

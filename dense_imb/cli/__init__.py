@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 
 from dense_imb import __version__
@@ -40,17 +40,32 @@ _COMMANDS: dict[str, ModuleType] = {
     "train": train,
 }
 
+_FIRST = """Begin with
+  dense-imb demo
+The three jobs: look at data, train a network, use it (--help of a command says more):
+  dense-imb inspect images --masks masks
+  dense-imb train --out run --images.train images --images.masks masks
+  dense-imb segment run images segmented"""
+
 
 def _build_parser() -> Parser:
     parser = Parser(
         prog="dense-imb",
         description="Segmentation and autoencoders when almost every pixel is of the wrong class.",
         version=__version__,
+        epilog=_FIRST,
     )
     commands = parser.add_subcommands(required=True, dest="command")
     for name, command in _COMMANDS.items():
         commands.add_subcommand(name, command.make_parser(), help=command.SUMMARY)
     return parser
+
+
+def _with_lists(typed: Sequence[str]) -> list[str]:
+    """The words typed; a command may write some of them as lists for its parser."""
+    command = _COMMANDS.get(typed[0]) if typed else None
+    as_lists: Callable[[Sequence[str]], list[str]] | None = getattr(command, "as_lists", None)
+    return [*typed] if as_lists is None else as_lists(typed)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Parser.typed = sys.argv[1:] if arguments is None else list(arguments)
     parser = _build_parser()
     try:
-        options = parser.parse_args(list(Parser.typed))
+        options = parser.parse_args(_with_lists(Parser.typed))
     except ImportError as problem:
         parser.error(f"Expected nothing to import in a config, got: {problem}")
     command = _COMMANDS[options.command]

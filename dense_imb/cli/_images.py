@@ -53,10 +53,11 @@ def evaluate_images(options: Namespace, outputs: list[Path]) -> SegmentationTabl
         )
     trained = [run.segmenter() for run in runs]
     first = runs[0].config.images
-    n_classes = {one.reading.n_classes for one in trained}
-    if len(n_classes) > 1:
+    classes = {one.reading.n_classes for one in trained}
+    n_classes = min(classes)
+    if len(classes) > 1:
         raise ValueError(
-            f"Expected runs with the same classes, got {sorted(n_classes)} classes; evaluate them "
+            f"Expected runs with the same classes, got {sorted(classes)} classes; evaluate them "
             "one by one."
         )
     images = (
@@ -65,11 +66,22 @@ def evaluate_images(options: Namespace, outputs: list[Path]) -> SegmentationTabl
             options.masks,
             labels=first.labels,
             ignore_index=first.ignore_index,
-            n_classes=n_classes.pop(),
+            n_classes=n_classes,
+            names=trained[0].reading.names,
+            show_progress=not options.quiet,
         )
         if others
-        else open_test_images(first)
+        else open_test_images(first, n_classes)
     )
+    for one in trained:
+        reading = one.reading
+        wanted = f"{reading.in_channels} channels in {len(reading.patch)}-D"
+        got = f"{images.n_channels} channels in {images.spatial_dims}-D"
+        if wanted != got:
+            raise ValueError(
+                f"Expected images of {wanted}, as {one.name} was trained on, got {got} in "
+                f"{others[0] if others else 'the test images'}."
+            )
     segmenters: list[Segments] = list(trained)
     thresholds = [chosen_thresholds(run.class_scores()) for run in runs]
     if options.baselines:
@@ -77,7 +89,8 @@ def evaluate_images(options: Namespace, outputs: list[Path]) -> SegmentationTabl
         thresholds.append((0.0,) * images.n_classes)
     if outputs:
         folder_for_outputs(outputs[0].parent)
-    with tqdm(total=len(images) * len(segmenters), desc="evaluate", unit="image") as bar:
+    total = len(images) * len(segmenters)
+    with tqdm(total=total, desc="evaluate", unit="image", disable=options.quiet) as bar:
         return evaluate_segmenters(
             segmenters,
             images,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
+import os
 import re
 import sys
 import warnings
@@ -10,14 +12,29 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal, NoReturn
 
-from jsonargparse import ArgumentParser, set_parsing_settings
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
 # No value that a user types may name an import; what a command needs is looked up by our own code.
 set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=["dense_imb"])
 
 
+# a log has no use for ten pictures of a bar a second; tqdm reads this once, when it is imported
+if not sys.stderr.isatty():
+    os.environ.setdefault("TQDM_MININTERVAL", "20")
+
 # what jsonargparse calls the types of our options
 _KINDS = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false"}
+
+_EXAMPLES = {"patch": "128, 128", "names": "background, crack"}  # of lists
+
+
+class _AsWritten(DefaultHelpFormatter):
+    """Help in which a text of several lines keeps them: an example can be copied."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if "\n" not in text:
+            return super()._fill_text(text, width, indent)
+        return argparse.RawDescriptionHelpFormatter._fill_text(self, text, width, indent)
 
 
 class Parser(ArgumentParser):
@@ -30,6 +47,7 @@ class Parser(ArgumentParser):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         # an option cut short is one mistyped: a later option may begin alike
+        options = {"formatter_class": _AsWritten, **options}
         super().__init__(*args, allow_abbrev=False, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -54,6 +72,8 @@ class Parser(ArgumentParser):
             wanted = " or ".join(one for one in dict.fromkeys(kinds) if one != "NoneType")
             key = wrong[1].split(".")[-1]
             sentence = f"Expected `{key}` to be {wanted}, got {wrong[2]}."
+            if "list" in wanted:
+                sentence += f" Write --{wrong[1]} '[{_EXAMPLES.get(key, '0, 255')}]'."
         elif invalid := re.search(r"invalid choice: (\S+)", sentence):
             near = difflib.get_close_matches(invalid[1].strip("'"), self.commands, n=1)
             sentence = f"Expected a command, {', '.join(self.commands)}, got {invalid[1]}."

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from jsonargparse import DefaultHelpFormatter, Namespace
+from jsonargparse import Namespace
 
 from dense_imb.cli._parser import Parser
+
+_OPTION = re.compile(r" \((\w+)=([^()]+), (--[\w-]+)((?: [^()]*)?)\)")  # with its argument
 
 
 def guarded(program: str, action: Callable[[], int | None]) -> int:
@@ -31,13 +33,33 @@ def guarded(program: str, action: Callable[[], int | None]) -> int:
                 sentence = f"Expected a folder at {name}, got a file."
             elif isinstance(problem, NotADirectoryError) and name:
                 sentence = f"Expected folders on the way to {name}, got a file."
-        # a library sentence names an argument and its option: here there are options only
-        sentence = re.sub(r"\(\w+=\w+, (--[\w-]+)\)", r"(\1)", sentence)
+        sentence = _with_options(sentence, program.rpartition(" ")[2])
         print(f"{program}: error: {sentence}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{program}: stopped", file=sys.stderr)
         return 130
+
+
+def _with_options(sentence: str, command: str) -> str:
+    """A library sentence names an argument and its option: here there are options only.
+
+    One that the command has under --images. is written so; one that it lacks helps nobody.
+    """
+    found = _OPTION.search(sentence)
+    make_parser = Parser.commands.get(command)
+    known = make_parser()._option_string_actions if found and make_parser else None
+
+    def option_of(match: re.Match[str]) -> str:
+        name, value, option, words = match.groups()
+        of_images = f"--images.{name}"
+        if known is None or option in known:
+            return f" ({option}{words})"
+        if of_images in known:
+            return f" ({of_images} {shlex.quote(value)})"
+        return ""
+
+    return _OPTION.sub(option_of, sentence)
 
 
 def folder_for_outputs(folder: Path) -> None:
@@ -47,13 +69,9 @@ def folder_for_outputs(folder: Path) -> None:
         raise ValueError(f"Expected a folder to write to, got {folder}, which is read-only.")
 
 
-class _AsWritten(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Help whose description keeps its lines."""
-
-
 def script_parser(docstring: str | None) -> Parser:
     """The parser of a script, whose docstring asks the question and shows the usage."""
-    return Parser(description=docstring, formatter_class=_AsWritten)
+    return Parser(description=docstring)
 
 
 def run_script(

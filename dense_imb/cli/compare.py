@@ -39,8 +39,11 @@ def make_parser() -> Parser:
         action="append",
         default=[],
         metavar="LOSS",
-        help="a loss that competes, as of `dense-imb train --loss`, or NAME=LOSS, or one of the "
-        "names that the table has; may be repeated; all of them by default",
+        help="a loss that competes, as of `dense-imb train --loss`, or NAME=LOSS, or one of these "
+        'names: cross-entropy, "balanced cross-entropy", "weighted cross-entropy", focal, Dice, '
+        'DiceCE, Tversky, "balanced softmax", "balanced hard mining", ACB-MSE, "balanced '
+        'complement cross-entropy" (with three classes or more), and ours with " + Dice" behind; '
+        "may be repeated; all of them by default",
     )
     parser.add_argument("--seeds", type=int, default=3, help="of each loss, at most")
     parser.add_argument(

@@ -14,7 +14,7 @@ def make_parser() -> Parser:
     parser = Parser(
         description="Draw how losses respond: figures, their numbers and captions. Without options "
         "the three published figures and a gallery of every scenario for our losses.",
-        epilog='Example: dense-imb curves --loss "ACBMSELoss(hit_weight=2.0)" '
+        epilog='Example:\n  dense-imb curves --loss "ACBMSELoss(hit_weight=2.0)" '
         "--loss torch.nn:HuberLoss --scenario recovery",
     )
     parser.add_argument("--out", type=str, default="figures", help="the folder to write to")

@@ -18,7 +18,7 @@ def make_parser() -> Parser:
         "denoise a file that it has not seen, compare it with the classical rules, and write a "
         "report. Offline, on a CPU: about 3 minutes on 2 cores. Stopped by Ctrl-C, it goes on "
         "where it was when started again.",
-        epilog="Example: dense-imb demo --out demo",
+        epilog="Example:\n  dense-imb demo --out demo",
     )
     parser.add_argument("--out", type=str, default="demo", help="the folder of data and run")
     parser.add_argument("--events", type=int, default=12_000, help="clean patterns to train on")

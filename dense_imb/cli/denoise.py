@@ -22,8 +22,8 @@ def make_parser() -> Parser:
     parser = Parser(
         description="Write hits files again with a score and a verdict (keep) for each hit; all "
         "other columns stay as they are, to the bit.",
-        epilog="Examples: dense-imb denoise runs/unet raw.h5 clean.h5 --retention 0.97; "
-        "dense-imb denoise hit-density raw/*.h5 --out clean --choose-on labelled.h5",
+        epilog="Examples:\n  dense-imb denoise runs/unet raw.h5 clean.h5 --retention 0.97\n"
+        "  dense-imb denoise hit-density raw/*.h5 --out clean --choose-on labelled.h5",
     )
     parser.add_argument(
         "model",
@@ -55,6 +55,7 @@ def make_parser() -> Parser:
     parser.add_argument("--only-kept", action="store_true", help="write kept hits only")
     parser.add_argument("--batch-size", type=int, default=256, help="events scored together")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser
 
 
@@ -89,7 +90,7 @@ def run(options: Namespace) -> None:
                 )
         if note := scaling_note(frames[0], [scorer.name]):
             print(f"dense-imb denoise: note: {note}", file=sys.stderr)
-    with tqdm(total=n_events, desc="denoise", unit="event") as bar:
+    with tqdm(total=n_events, desc="denoise", unit="event", disable=options.quiet) as bar:
         common = {
             "only_kept": options.only_kept,
             "overwrite": options.overwrite,
@@ -154,7 +155,9 @@ def _scorer_and_point(
     if options.choose_on is not None:
         with (
             open_hits(options.choose_on) as hits,
-            tqdm(total=len(hits), desc="choose threshold", unit="event") as bar,
+            tqdm(
+                total=len(hits), desc="choose threshold", unit="event", disable=options.quiet
+            ) as bar,
         ):
             return scorer, choose_point(
                 scorer,

@@ -25,8 +25,9 @@ def make_parser() -> Parser:
         description="Measure trained models beside the classical baselines: each one's threshold "
         "is chosen on some events for a share of the signal to keep, and its scores are those of "
         "other events. Runs that were trained on images are measured on images with --masks.",
-        epilog="Examples: dense-imb evaluate runs/unet clean.h5 --noise 100 200 500 --out table    "
-        "dense-imb evaluate runs/cracks images --masks masks",
+        epilog="Examples:\n"
+        "  dense-imb evaluate runs/unet clean.h5 --noise 100 200 500 --out table\n"
+        "  dense-imb evaluate runs/cracks images --masks masks",
     )
     parser.add_argument(
         "paths",
@@ -89,6 +90,7 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--format", type=Literal["text", "json"], default="text", help="how to print the table"
     )
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser
 
 
@@ -118,6 +120,12 @@ def run(options: Namespace) -> None:
                 f"Expected RUN ... FILE, got the folder {path}, which is no run; name its hits "
                 f'files: "{Path(path)}/*.h5".'
             )
+    for path in runs:
+        if not (Path(path) / "config.yaml").exists():
+            raise ValueError(
+                f"Expected folders of runs before the files, got {path}, which is none; images "
+                f"come behind their run: evaluate RUN {path} --masks MASKS."
+            )
     if not files:
         raise ValueError(f"Expected a hits file behind the runs, got only {', '.join(runs)}.")
     if options.signal is not None and not options.noise:
@@ -145,7 +153,7 @@ def run(options: Namespace) -> None:
     most = options.events if options.events is not None else max(len(test), len(validation or ()))
     n_events = sum(min(most, len(source)) for source in (test, validation) if source is not None)
     total = n_events * len(scorers) * max(1, len(options.noise))
-    with tqdm(total=total, desc="evaluate", unit="event") as bar:
+    with tqdm(total=total, desc="evaluate", unit="event", disable=options.quiet) as bar:
         common = {
             "retention": options.retention,
             "batch_size": options.batch_size,

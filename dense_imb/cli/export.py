@@ -17,7 +17,7 @@ def make_parser() -> Parser:
         "hit times, and gives probabilities. The file is compared with PyTorch on frames of the "
         "run's validation data before it gets its name; a model card (FILE.md, and FILE.json for "
         "machines) is written beside it.",
-        epilog="Example: dense-imb export runs/arc arc.onnx --benchmark",
+        epilog="Example:\n  dense-imb export runs/arc arc.onnx --benchmark",
     )
     parser.add_argument("run", type=str, metavar="RUN", help="the folder of a run")
     parser.add_argument("out", type=str, metavar="FILE", help="model.onnx or model.pt2")
@@ -33,6 +33,7 @@ def make_parser() -> Parser:
         help="measure PyTorch against ONNX Runtime on this machine, at batches of 1 and of 16",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser
 
 

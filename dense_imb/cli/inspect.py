@@ -20,8 +20,8 @@ def make_parser() -> Parser:
         description="Look at hits files, or at images and their masks, in two folders or in one "
         "HDF5 file with data sets `image` and `mask`, in 2-D or 3-D: class imbalance, occlusion, "
         "hot pixels, what a blank prediction would score in each loss, and which weights follow.",
-        epilog="Example: dense-imb inspect tof.h5 --out look    "
-        "dense-imb inspect images --masks masks --labels 0 255",
+        epilog="Examples:\n  dense-imb inspect tof.h5 --out look\n"
+        "  dense-imb inspect images --masks masks --labels 0 255",
     )
     parser.add_argument(
         "data",
@@ -37,6 +37,9 @@ def make_parser() -> Parser:
         "--labels", type=int, nargs="+", help="the mask values of class 0, class 1 and so on"
     )
     parser.add_argument(
+        "--names", type=str, nargs="+", help="of class 0, class 1 and so on of the masks"
+    )
+    parser.add_argument(
         "--ignore-index", type=int | None, help="label of the mask pixels that are left out"
     )
     parser.add_argument(
@@ -49,6 +52,7 @@ def make_parser() -> Parser:
         "--out", type=str | None, help="a folder for inspect.json and the figure inspect.png"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser
 
 
@@ -72,10 +76,15 @@ def run(options: Namespace) -> None:
             n_images=options.events,
             labels=options.labels,
             ignore_index=options.ignore_index,
+            names=options.names,
+            show_progress=not options.quiet,
         )
     else:
         inspection = inspect_hits(
-            options.data, n_events=options.events, check_content=options.verify
+            options.data,
+            n_events=options.events,
+            check_content=options.verify,
+            show_progress=not options.quiet,
         )
     if written:
         inspection.save_json(written[0])
@@ -103,7 +112,7 @@ def _check(options: Namespace, has_images: bool) -> None:
         raise ValueError(f"Expected one {kind} of images, got {len(options.data)}.")
     if has_images and options.verify:
         raise ValueError("Expected `--verify` with hits files, got it with images.")
-    for name in ("labels", "ignore_index"):
+    for name in ("labels", "names", "ignore_index"):
         if not has_images and getattr(options, name) is not None:
             option = f"--{name.replace('_', '-')}"
             raise ValueError(f"Expected `{option}` with `--masks`, got it with hits files.")

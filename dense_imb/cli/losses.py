@@ -18,7 +18,7 @@ def make_parser() -> Parser:
     """Return the parser of the options."""
     parser = Parser(
         description="List the losses with their formulas, or explain one of them.",
-        epilog="Example: dense-imb losses acb_mse_loss",
+        epilog="Example:\n  dense-imb losses acb_mse_loss",
     )
     parser.add_argument(
         "name", type=str | None, nargs="?", help="a public name of dense_imb.losses to explain"

@@ -17,8 +17,8 @@ def make_parser() -> Parser:
         description="Measure a run beside what needs no training, and write RUN/report.html, a "
         "page that needs no network, with its numbers in RUN/report.json and its figures in "
         "RUN/figures. An earlier report of the run is replaced: all of it can be made again.",
-        epilog="Examples: dense-imb report runs/arc --test test.h5    "
-        "dense-imb report runs/cracks --test images --masks masks",
+        epilog="Examples:\n  dense-imb report runs/arc --test test.h5\n"
+        "  dense-imb report runs/cracks --test images --masks masks",
     )
     parser.add_argument("run", type=str, metavar="RUN", help="the folder of a run")
     parser.add_argument(
@@ -50,6 +50,7 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace files that are no report of the run"
     )
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser
 
 
@@ -65,6 +66,7 @@ def run(options: Namespace) -> None:
         n_events=options.events,
         retention=options.retention,
         overwrite=options.overwrite,
+        show_progress=not options.quiet,
     )
     for note in report.notes:
         print(f"Note: {note}", file=sys.stderr)

@@ -14,9 +14,10 @@ def make_parser() -> Parser:
     parser = Parser(
         description="Write the mask that a trained network gives each image: with the values that "
         "the run was trained with, as PNG; volumes as .npy, NIfTI as .nii.gz in the same place in "
-        "space. Files that are there already are passed over, so that a stopped command goes on "
-        "when it is repeated.",
-        epilog="Example: dense-imb segment runs/cracks images segmented --probability",
+        "space. With two classes a threshold decides; with more than two each pixel has the "
+        "likeliest class. Files that are there already are passed over, so that a stopped command "
+        "goes on when it is repeated.",
+        epilog="Example:\n  dense-imb segment runs/cracks images segmented --probability",
     )
     parser.add_argument("run", type=str, metavar="RUN", help="the folder of a run")
     parser.add_argument(
@@ -36,6 +37,7 @@ def make_parser() -> Parser:
         "--probability", action="store_true", help="also write NAME_probability.npy, in float32"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace what OUT holds")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser
 
 
@@ -51,6 +53,7 @@ def run(options: Namespace) -> None:
         threshold=options.threshold,
         probability=options.probability,
         overwrite=options.overwrite,
+        show_progress=not options.quiet,
     )
     there = f", {done.n_there} were there" if done.n_there else ""
     at = "" if done.threshold is None else f" at a probability of {done.threshold:.3g}"

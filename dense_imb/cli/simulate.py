@@ -16,7 +16,7 @@ def make_parser() -> Parser:
     parser = Parser(
         description="Simulate events of a time-of-flight detector, and write a hits file. Without "
         "--signal and --noise the patterns are clean and filled, to be degraded later.",
-        epilog="Example: dense-imb simulate tof.h5 --pattern arc --signal 30 --noise 200",
+        epilog="Example:\n  dense-imb simulate tof.h5 --pattern arc --signal 30 --noise 200",
     )
     parser.add_argument("file", type=str, help="the hits file to write")
     parser.add_argument("--events", type=int, default=20_000, help="events to make")
@@ -36,6 +36,7 @@ def make_parser() -> Parser:
     parser.add_argument("--signal", type=int | None, help="signal hits to keep; all by default")
     parser.add_argument("--noise", type=int, default=0, help="noise hits to add to each event")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser
 
 
@@ -58,6 +59,7 @@ def run(options: Namespace) -> None:
         n_photons=options.photons,
         degradation=degradation if options.signal is not None or options.noise > 0 else None,
         overwrite=options.overwrite,
+        progress=not options.quiet,
         on_shortage=lambda told: print(f"dense-imb simulate: note: {told}", file=sys.stderr),
     )
     print(f"{options.file}: {writer.n_events} events, {writer.n_hits} hits")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -17,6 +19,12 @@ from jsonargparse import Namespace
 from dense_imb.cli._parser import Parser, one_line_warnings
 from dense_imb.config import SAVED, TrainConfig
 
+# options that take lists, of what
+_LISTS = {
+    "--data.train": str, "--data.validation": str, "--data.signal": int, "--data.noise": int,
+    "--data.profiles": str, "--images.labels": int, "--images.patch": int, "--images.names": str,
+    "--model.channels": str, "--trackers": str,
+}  # fmt: skip
 SUMMARY = "train a network on hits, or on images with masks"
 
 
@@ -29,8 +37,8 @@ def make_parser() -> Parser:
         "about the run is kept in a folder. SIGTERM ends it after the step, saved, with exit "
         f"code {SAVED}; --resume goes on, and starts afresh in an empty folder, so that one job "
         "script can be queued again and again.",
-        epilog="Examples: dense-imb train --out runs/arc --data.train arc.h5 --data.signal 30 "
-        "--data.noise 200 --steps 2000    dense-imb train --out runs/cracks --images.train images "
+        epilog="Examples:\n  dense-imb train --out runs/arc --data.train arc.h5 --data.signal 30 "
+        "--data.noise 200 --steps 2000\n  dense-imb train --out runs/cracks --images.train images "
         "--images.masks masks --images.labels '[0, 255]'",
     )
     parser.add_argument("--config", action="config", help="a YAML file; options override it")
@@ -47,11 +55,42 @@ def make_parser() -> Parser:
         "--devices", type=int, default=1, help="processes on this machine, one for each GPU"
     )
     parser.add_argument(
-        "--report", type=bool, default=True, help="write RUN/report.html at the end, some 20 s"
+        "--report",
+        type=bool,
+        default=True,
+        help="write RUN/report.html at the end, some 20 s; no part of the config: say it again "
+        "with --resume",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_class_arguments(TrainConfig)
     return parser
+
+
+def as_lists(typed: Sequence[str]) -> list[str]:
+    """The words typed, where several behind an option of a list became one.
+
+    Example:
+        >>> as_lists(["train", "--images.labels", "0", "255", "--images.patch=96,96"])
+        ['train', '--images.labels', '[0, 255]', '--images.patch', '[96, 96]']
+    """
+    found: list[str] = []
+    words = [*typed]
+    while words:
+        option, is_joined, value = words.pop(0).partition("=")
+        if option not in _LISTS:
+            found.append(option + is_joined + value)
+            continue
+        behind = [value] if is_joined else []
+        while not is_joined and words and not words[0].startswith("--"):
+            behind.append(words.pop(0))
+        text = " ".join(behind)
+        numbers = re.split(r"[\s,]+", text)
+        if len(numbers) > 1 and all(re.fullmatch(r"-?\d+", one) for one in numbers):
+            behind = [f"[{', '.join(numbers)}]"]
+        elif len(behind) > 1 and _LISTS[option] is str:
+            behind = [json.dumps(behind)]
+        found += [option, *behind]
+    return found
 
 
 def run(options: Namespace) -> None:

@@ -6,6 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from dense_imb.losses._checks import check_choice
+from dense_imb.losses.catalogue import CATALOGUE
+
 PLAIN = "cross-entropy"  # what the others are compared with
 _DICE = "monai.losses:DiceLoss(softmax=True, to_onehot_y=True, include_background=False)"
 
@@ -22,6 +25,13 @@ class Contestant(NamedTuple):
     name: str
     loss: str
     is_ours: bool = True
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is the cross-entropy that others are compared with."""
+        path, _, name = self.loss.removesuffix("()").rpartition(":")
+        plain = ("CrossEntropyLoss", "BCEWithLogitsLoss") if path else ("CrossEntropyLoss",)
+        return name in plain and path in ("", "torch.nn")
 
     @property
     def folder(self) -> str:
@@ -84,6 +94,9 @@ def parse_contestant(text: str, known: Sequence[Contestant]) -> Contestant:
     for one in known:
         if one.name.lower() == text.strip().lower():
             return one
+    if re.fullmatch(r"[\w -]+", text.strip()):
+        names = [entry.name for entry in CATALOGUE if entry.feeds_on != "features"]
+        check_choice("loss", text.strip(), [*(one.name for one in known), *names])
     named = re.match(r"\s*([\w .+-]+?)\s*=\s*(?=[A-Za-z_])([^=].*)$", text)
     if named and "(" not in named[1]:
         return Contestant(named[1], named[2].strip())

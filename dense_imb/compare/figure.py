@@ -6,7 +6,6 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from dense_imb._files import write_whole
-from dense_imb.compare.contestants import PLAIN
 from dense_imb.compare.table import ComparisonTable, header
 
 if TYPE_CHECKING:  # the package must not wait for matplotlib
@@ -24,10 +23,10 @@ def draw(table: ComparisonTable, figure: Figure) -> None:
     for score, axes in zip(scores, panels, strict=True):
         for place, row in enumerate(table.rows):
             values = [run[score] for run in table.runs if run["loss"] == row["loss"]]
-            colour = _RED if row["loss"] == PLAIN else _BLUE
+            colour = _RED if row["loss"] == table.plain else _BLUE
             axes.plot(values, [place] * len(values), "o", color=colour, alpha=0.45, markersize=5)
             axes.plot([row[score]], [place], "|", color=colour, markersize=14, markeredgewidth=2.2)
-        plain = next((row for row in table.rows if row["loss"] == PLAIN), None)
+        plain = next((row for row in table.rows if row["loss"] == table.plain), None)
         if plain is not None:
             axes.axvline(float(plain[score]), color=_RED, linewidth=0.9, linestyle=":", zorder=0)
         axes.set_title(header(score), loc="left", fontsize=10)
@@ -38,7 +37,7 @@ def draw(table: ComparisonTable, figure: Figure) -> None:
     panels[0].set_ylim(len(names) - 0.4, -0.6)
     figure.supxlabel(
         f"dots: single runs of {table.steps} steps, {table.told_seeds()}; "
-        "bars: means; dotted: plain cross-entropy",
+        f"bars: means{'' if table.plain is None else f'; dotted: {table.plain}'}",
         fontsize=9,
         color=_GREY,
     )

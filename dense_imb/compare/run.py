@@ -25,6 +25,7 @@ from dense_imb.hits import evaluate
 from dense_imb.losses import class_weights
 from dense_imb.losses._checks import check_at_least
 from dense_imb.training import CollapseWarning, Run, train
+from dense_imb.training.build import build_loss
 from dense_imb.training.evaluation import chosen_thresholds, evaluate_segmenters
 from dense_imb.training.tasks import build_denoiser, build_segmenter, open_test_images
 
@@ -94,10 +95,15 @@ def compare(
         _Images(config, tolerance, precision) if config.trains_on_images else _Hits(config)
     )
     wanted = list(losses) if losses is not None else where.contestants()
+    for one in wanted:  # a misspelt one is refused before anything is timed
+        build_loss(where.loss(one), (1, 1))
     twice = {one.folder for one in wanted if [w.folder for w in wanted].count(one.folder) > 1}
     if len(wanted) < 2 or twice:
         got = f"{len(wanted)}" if not twice else f"{sorted(twice)[0]} twice"
-        raise ValueError(f"Expected at least two losses of different names, got {got}.")
+        raise ValueError(
+            f"Expected at least two losses of different names, got {got}; name another one "
+            "(--loss NAME=LOSS), or none for all."
+        )
     planned = _planned(folder, config, where, wanted, n_seeds, minutes, steps)
     chosen = wanted[: planned.n_losses]
     say(
@@ -218,7 +224,7 @@ class _Images:
         "f1",
         "recall_at_precision",
         "calibration_error",
-        "iou",
+        "likeliest_iou",
     )
 
     def __init__(self, config: TrainConfig, tolerance: float, precision: float) -> None:

@@ -10,18 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dense_imb.compare.contestants import PLAIN, Contestant
+from dense_imb.compare.contestants import Contestant
 from dense_imb.metrics.score_table import Row, ScoreTable, aligned
 
 _FORMAT, _VERSION = "dense-imb-comparison", 1
 _CHANCE = 0.05
+_FEW_STEPS = 300
 _HEADERS = {
     "average_precision": "AP",
     "tolerant_f1": "F1 within tolerance",
     "f1": "F1",
     "recall_at_precision": "recall at precision",
     "calibration_error": "calibration error",
-    "iou": "IoU",
+    "likeliest_iou": "IoU likeliest",
     "auc": "AUC",
     "retention_at_half": "kept at 1/2",
 }
@@ -35,7 +36,7 @@ class ComparisonTable(ScoreTable):
         NAME_sd           standard deviation over the seeds; NaN of one seed
         gain, p           in the first score over plain cross-entropy, paired by seed: the mean
                           difference, and the chance of one as large if there were none (t-test;
-                          NaN without SciPy or with one seed)
+                          NaN without SciPy, with one seed, or where cross-entropy does not compete)
         from_best, p_best the same, of the best loss over this one
 
     Args:
@@ -44,6 +45,7 @@ class ComparisonTable(ScoreTable):
         scores: names, the first one decides.
         losses: what each name stands for.
         steps: of each run.
+        plain: the name of plain cross-entropy, if it competes.
     """
 
     rows: tuple[Row, ...]
@@ -51,6 +53,7 @@ class ComparisonTable(ScoreTable):
     scores: tuple[str, ...]
     losses: dict[str, str]
     steps: int
+    plain: str | None = None
 
     @classmethod
     def of_runs(
@@ -77,12 +80,13 @@ class ComparisonTable(ScoreTable):
             rows.append(row)
         rows.sort(key=lambda row: -_or_least(float(row[first])))
         best = str(rows[0]["loss"])
+        plain = next((one.name for one in losses if one.is_plain), None)
         for row in rows:
             own = by_name[str(row["loss"])]
-            row["gain"], row["p"] = _paired(own, by_name.get(PLAIN, []), first)
+            row["gain"], row["p"] = _paired(own, by_name.get(plain or "", []), first)
             row["from_best"], row["p_best"] = _paired(by_name[best], own, first)
         known = {one.name: one.loss for one in losses}
-        return cls(tuple(rows), tuple(runs), tuple(scores), known, steps)
+        return cls(tuple(rows), tuple(runs), tuple(scores), known, steps, plain)
 
     def as_json(self) -> dict[str, Any]:
         """Strict JSON: NaN becomes null."""
@@ -100,21 +104,23 @@ class ComparisonTable(ScoreTable):
     def text(self) -> str:
         """The table to read, and the advice."""
         first = self.scores[0]
-        heads = ["", *(header(name) for name in self.scores), "gain", "p", "CPU s"]
-        table = [heads]
+        compared = [] if self.plain is None else ["gain", "p"]
+        table = [["", *(header(name) for name in self.scores), *compared, "CPU s"]]
         for row in self.rows:
             cells = [_with_spread(row, name) for name in self.scores]
-            cells += [_number(row["gain"], "+.3f"), _number(row["p"], ".3f")]
+            if compared:
+                cells += [_number(row["gain"], "+.3f"), _number(row["p"], ".3f")]
             table.append([str(row["loss"]), *cells, _number(row["cpu_seconds"], ".0f")])
-        n_seeds = int(min(float(row["n_seeds"]) for row in self.rows))
-        legend = (
-            f"{self.told_seeds()}, {self.steps} steps each; +- is the standard "
-            f"deviation over seeds; gain in {header(first)} over plain cross-entropy, p of a "
-            "paired t-test."
-        )
-        if n_seeds > 1 and importlib.util.find_spec("scipy") is None:
-            legend += " For p: pip install scipy."
-        return "\n".join([*aligned(table), legend, "", self.advice()])
+        legend = f"{self.told_seeds()}, {self.steps} steps each"
+        if max(float(row["n_seeds"]) for row in self.rows) > 1:
+            legend += "; +- is the standard deviation over seeds"
+        if compared:
+            legend += f"; gain in {header(first)} over {self.plain}, p of a paired t-test"
+            if importlib.util.find_spec("scipy") is None:
+                legend += " (pip install scipy)"
+        if "f1" in self.scores:
+            legend += "; F1 at the threshold that validation images chose"
+        return "\n".join([*aligned(table), f"{legend}.", "", self.advice()])
 
     def told_seeds(self) -> str:
         """How many seeds there were, in words."""
@@ -122,27 +128,42 @@ class ComparisonTable(ScoreTable):
         return f"{' or '.join(map(str, found))} seed{'s' * (found != [1])}"
 
     def advice(self) -> str:
-        """Which loss to take, and why."""
+        """Which loss to take, and how sure that is."""
         first = self.scores[0]
-        best = self.rows[0]
+        best, others = self.rows[0], self.rows[1:]
         name = str(best["loss"])
-        sentences = [
-            f"Take {name}, --loss {self.losses[name]!r}: the best {header(first)} of "
-            f"{len(self.rows)} losses, {_with_spread(best, first)}."
-        ]
-        if name != PLAIN and not math.isnan(float(best["gain"])):
-            sentences.append(
-                f"Over plain cross-entropy it gains {float(best['gain']):.3f}{_chance(best['p'])}."
-            )
-        near = [
-            str(row["loss"])
-            for row in self.rows[1:]
-            if not float(row["p_best"]) < _CHANCE
-            and not (math.isnan(float(row["p_best"])) and _is_far(best, row, first))
-        ]
+        near = [str(row["loss"]) for row in others if self._may_be_chance(row)]
+        far = [row for row in others if str(row["loss"]) not in near]
+        score = f"{header(first)} {_with_spread(best, first)}"
+        if not near:
+            sentences = [f"Take {name} ({score}): it is ahead of all others."]
+        else:
+            sentences = [
+                f"No loss is clearly ahead. The first is {name} ({score}), but its lead over "
+                f"{_listed(near)} may be chance."
+            ]
+            if far:
+                sentences.append(f"It is ahead of {_listed([str(row['loss']) for row in far])}.")
+        sentences.append(f"To train with it: --loss {self.losses[name]!r}.")
+        if self.plain not in (None, name):
+            gain, chance = float(best["gain"]), _chance(best["p"])
+            sentences.append(f"Over {self.plain} it gains {gain:.3f}{chance}.")
         if near:
-            sentences.append(f"Its lead over {_listed(near)} may be chance: more seeds would tell.")
+            again = "".join(f" --loss {other!r}" for other in [name, *near[:3]])
+            sentences.append(
+                f"More seeds tell more: --seeds 5{again}, with the other options as they were and "
+                "another --out."
+            )
+        if self.steps < _FEW_STEPS:
+            sentences.append(f"{self.steps} steps are few: an early lead may not last.")
         return " ".join(sentences)
+
+    def _may_be_chance(self, row: Row) -> bool:
+        """Whether the best loss may lead over another one by chance."""
+        p = float(row["p_best"])
+        if math.isnan(p):
+            return not _is_far(self.rows[0], row, self.scores[0])
+        return p >= _CHANCE
 
 
 def _paired(

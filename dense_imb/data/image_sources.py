@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ from dense_imb.hits.format import HitsFileError
 
 _HASHED_WHOLE = 1 << 30  # bytes of all files together; of more, both ends of each are hashed
 _END = 1 << 19
+_LONGEST_NAME = 60
 
 
 class ImageSource(Protocol):
@@ -36,6 +38,7 @@ class ImageSource(Protocol):
     names: list[str]
     spatial_dims: int
     where: str  # the images, for people
+    value_names: tuple[str, ...] | None  # of the mask values 0, 1, 2 .., where they are known
 
     def place(self, i: int) -> str:
         """What to call mask i in a sentence."""
@@ -62,6 +65,7 @@ class FolderSource:
         self.pairs = pair_images(images, masks, SUFFIXES + NIFTI)
         self.names = [stem_of(pair.image) for pair in self.pairs]
         self.where = str(images)
+        self.value_names: tuple[str, ...] | None = None  # folders have none
         first = self.pairs[0].mask
         self.spatial_dims = _checked(spatial_dims or dimensions_of(first), str(first))
 
@@ -130,6 +134,7 @@ class HDF5Images:
                     f"got {dataset.dtype} of {dataset.shape}."
                 )
         image = self._datasets()["image"]
+        self.value_names = _names_in(image.parent, self.path)
         attributes = attributes_of(image, self.path, ("channel_axis",))
         axis = int(attributes["channel_axis"]) if attributes else None
         if axis not in (None, 1, -1, image.ndim - 1):
@@ -182,6 +187,7 @@ class HDF5Images:
 class HDF5Source(HDF5Images):
     """One file with data sets `image` (N, H, W[, C]) or (N, C, H, W), and `mask` (N, H, W).
 
+    The root attribute `classes`, a list as JSON, names the mask values 0, 1, 2 and so on.
     Volumes have one dimension more. The mask's shape tells where the channels are; where both
     places fit, the last one is taken unless the attribute `channel_axis` of `image` is 1.
     """
@@ -232,7 +238,10 @@ def find_source(
     if masks is not None:
         return FolderSource(images, masks, spatial_dims)
     if Path(images).is_dir():
-        raise ValueError(f"Expected `masks`, the folder of the masks of {images}, got none.")
+        raise ValueError(
+            f"Expected `masks`, the folder of the masks of {images} (masks=FOLDER, "
+            "--masks FOLDER), got none."
+        )
     return HDF5Source(images, spatial_dims)
 
 
@@ -244,6 +253,25 @@ def is_labelled_file(path: str | os.PathLike[str]) -> bool:
             return {"image", "mask"} <= set(file)
     except (HitsFileError, OSError):
         return False
+
+
+def are_names(names: object) -> TypeGuard[Sequence[str]]:
+    """Whether these can be names of classes: short, different, and on one line."""
+    return (
+        isinstance(names, list | tuple)
+        and all(isinstance(name, str) and name.strip() and name.isprintable() for name in names)
+        and all(len(name) <= _LONGEST_NAME for name in names)
+        and len(set(names)) == len(names)
+    )
+
+
+def _names_in(file: Any, path: Path) -> tuple[str, ...] | None:
+    """What `data_tools/label.py` calls the mask values; another tool's `classes` are none."""
+    try:
+        names = json.loads(str(attributes_of(file, path, ("classes",)).get("classes")))
+    except (HitsFileError, ValueError, RecursionError):
+        return None
+    return tuple(names) if are_names(names) else None
 
 
 def channels_first(

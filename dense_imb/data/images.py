@@ -38,14 +38,17 @@ def list_images(folder: str | os.PathLike[str], suffixes: tuple[str, ...] = SUFF
     """The images of a folder by name; hidden files and other kinds are left out."""
     root = Path(folder)
     if not root.is_dir():
-        raise ValueError(f"Expected a folder of images, got {root}, which is none.")
+        is_what = "is none" if root.exists() else "does not exist"
+        raise ValueError(f"Expected a folder of images or masks, got {root}, which {is_what}.")
     found = sorted(
         path
         for path in root.iterdir()
         if path.name.lower().endswith(suffixes) and not path.name.startswith(".") and path.is_file()
     )
     if not found:
-        raise ValueError(f"Expected images ({', '.join(suffixes)}) in {root}, got none.")
+        is_run = (root / "config.yaml").exists()
+        hint = ": it is the folder of a run" if is_run else ""
+        raise ValueError(f"Expected images ({', '.join(suffixes)}) in {root}, got none{hint}.")
     return found
 
 
@@ -70,7 +73,7 @@ def pair_images(
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise ValueError(
             f"Expected a mask of the same name in {masks} for each image of {images}, got none "
-            f"for {', '.join(missing[:3])}{more}."
+            f"for {', '.join(missing[:3])}{more}; add them, or move these images away."
         )
     return [Pair(path, by_name[stem_of(path)]) for path in found]
 

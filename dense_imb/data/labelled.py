@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from dense_imb.data.image_sources import ImageSource, find_source
+from dense_imb.data.image_sources import ImageSource, are_names, find_source
 from dense_imb.statistics import ClassStatistics
 
 IGNORED = 255
@@ -153,13 +153,21 @@ class LabelledImages:
     read-only: change a copy.
 
     `names` are the files' without suffix, or numbers; `spatial_dims` is 2 or 3; all images have
-    `n_channels`, whatever their sizes.
+    `n_channels`, whatever their sizes. `class_names` are those given, or those of an HDF5 file,
+    or "background", "class 1" and so on where `has_class_names` is False.
     """
 
     def __init__(
-        self, source: ImageSource, label_map: LabelMap, numbers: Sequence[int], decoded: _Decoded
+        self,
+        source: ImageSource,
+        label_map: LabelMap,
+        numbers: Sequence[int],
+        decoded: _Decoded,
+        class_names: Sequence[str] | None = None,
     ) -> None:
         self._source, self._map, self._decoded = source, label_map, decoded
+        self.has_class_names = class_names is not None
+        self.class_names = tuple(class_names or numbered_classes(len(label_map.values)))
         self._numbers = [int(i) for i in numbers]
         self.names = [source.names[i] for i in self._numbers]
         self.spatial_dims = source.spatial_dims
@@ -219,7 +227,8 @@ class LabelledImages:
             got = wrong[0] if wrong else "none"
             raise ValueError(f"Expected numbers of images from 0 to {len(self) - 1}, got {got}.")
         chosen = [self._numbers[i] for i in numbers]
-        return LabelledImages(self._source, self._map, chosen, self._decoded)
+        names = self.class_names if self.has_class_names else None
+        return LabelledImages(self._source, self._map, chosen, self._decoded, names)
 
     def fingerprint(self) -> str:
         """Digest of the files' names, sizes and bytes; the same wherever the folder lies.
@@ -274,6 +283,7 @@ def open_labelled(
     labels: Sequence[int] | None = None,
     ignore_index: int | None = None,
     n_classes: int | None = None,
+    names: Sequence[str] | None = None,
     spatial_dims: int | None = None,
     budget: int = _BUDGET,
     show_progress: bool = True,
@@ -289,7 +299,8 @@ def open_labelled(
         masks: the folder of the masks; None with an HDF5 file.
         labels: the mask values of class 0, class 1 and so on: [0, 255] say.
         ignore_index: the mask value of pixels that belong to no class.
-        n_classes: how many; without it and `labels` all masks are looked at.
+        n_classes: how many; without it, `labels` and `names` all masks are looked at.
+        names: of class 0, class 1 and so on; by default those in an HDF5 file.
         spatial_dims: 2 or 3; by default the dimensions of the first mask, which has no channels.
         budget: bytes of decoded images that may stay in memory.
         show_progress: draw a bar where looking at the masks takes long.
@@ -311,12 +322,61 @@ def open_labelled(
         raise ValueError(
             f"Expected `labels` with a value for each of {n_classes} classes, got {list(labels)}."
         )
+    check_names(names, len(labels) if labels is not None else n_classes)
     label_map = None if labels is None else LabelMap.of(labels, ignore_index)
     source = find_source(images, masks, spatial_dims)
     if label_map is None:
-        n = n_classes or _count_classes(source, ignore_index, show_progress)
+        given = n_classes or len(names or ())
+        n = given or _count_classes(source, ignore_index, show_progress)
         label_map = LabelMap(range(n), ignore_index, is_given=False)
-    return LabelledImages(source, label_map, range(len(source.names)), _Decoded(budget))
+    return LabelledImages(
+        source,
+        label_map,
+        range(len(source.names)),
+        _Decoded(budget),
+        names or names_of_classes(source.value_names, label_map.values),
+    )
+
+
+def numbered_classes(n_classes: int) -> tuple[str, ...]:
+    """What classes are called that have no names.
+
+    Example:
+        >>> numbered_classes(3)
+        ('background', 'class 1', 'class 2')
+    """
+    return ("background", *(f"class {k}" for k in range(1, n_classes)))
+
+
+def names_of_classes(
+    value_names: Sequence[str] | None, values: Sequence[int]
+) -> tuple[str, ...] | None:
+    """The names of classes out of those of mask values; None where one has none.
+
+    Example:
+        >>> names_of_classes(("empty", "noise", "arc"), values=(0, 2))
+        ('empty', 'arc')
+    """
+    known = value_names or ()
+    if not all(0 <= value < len(known) for value in values):
+        return None
+    return tuple(known[value] for value in values)
+
+
+def check_names(names: Sequence[str] | None, n_classes: int | None = None) -> None:
+    """Refuse names that tell no classes apart, or of another number of classes."""
+    if names is None:
+        return
+    if not are_names(names) or not 2 <= len(names) <= MOST_CLASSES:
+        raise ValueError(
+            "Expected `names` with a short name for each of at least two classes, all different, "
+            f"got {list(names)}."
+        )
+    if n_classes not in (None, len(names)):
+        raise ValueError(
+            f"Expected `names` with a name for each of {n_classes} classes, the background first, "
+            f"got {list(names)}."
+        )
 
 
 def _count_classes(source: ImageSource, ignore_index: int | None, show_progress: bool) -> int:
@@ -351,14 +411,20 @@ def _unmapped(
         cure = "are these images? JPEG and smoothing blur labels: save masks as PNG"
     else:
         named = values if len(values) > 1 else [0, *values]
-        cure = f"say which value is which class with labels {named}"
+        options = f"(labels={named}, --labels {' '.join(map(str, named))})"
+        cure = f"say which value is which class {options}"
         if values[0] < 0 and ignore_index is None:
-            cure += f", or leave pixels out with ignore_index {values[0]}"
+            cure += f", or leave pixels out {_ignoring(values[0])}"
         elif values[-1] == IGNORED and len(values) > 2 and ignore_index is None:
-            cure += ", or leave pixels out with ignore_index 255"
+            cure += f", or leave pixels out {_ignoring(255)}"
         elif 0 <= values[-1] < 50:
-            cure += f", or that there are n_classes {values[-1] + 1}"
+            n = values[-1] + 1
+            cure += f", or that there are {n} classes (n_classes={n}, --n-classes {n})"
     return ValueError(f"Expected {place} to hold labels {wanted}, got {listed(values)}: {cure}.")
+
+
+def _ignoring(value: int) -> str:
+    return f"(ignore_index={value}, --ignore-index {value})"
 
 
 def listed(values: Sequence[int]) -> str:

@@ -10,6 +10,7 @@ from pathlib import PurePath
 from typing import Any
 
 from dense_imb import __version__
+from dense_imb.data.labelled import numbered_classes
 from dense_imb.export.network import Exportable
 from dense_imb.hits.frames import TURNS
 from dense_imb.training import Run
@@ -117,12 +118,16 @@ def _output(what: Exportable, name: str, any_size: bool) -> dict[str, Any]:
     reading, sides = what.reading, _sides(what, any_size)
     if isinstance(reading, ImageReading):
         values = reading.labels or range(reading.n_classes)
+        names = reading.names or numbered_classes(reading.n_classes)
         return {
             "name": name,
             "dtype": "float32",
             "shape": ["batch", reading.n_classes, *sides],
             "is": "probability of each class; they sum to 1",
-            "classes": {str(k): {"value_in_masks": v} for k, v in enumerate(values)},
+            "classes": {
+                str(k): {"name": names[k], "value_in_masks": value}
+                for k, value in enumerate(values)
+            },
         }
     words = f"the time that the network gives a pixel, scaled: {_GAPPED}"
     if name == "score":
@@ -222,8 +227,11 @@ def card(facts: dict[str, Any]) -> str:
             "Normalised inside to (x - mean) / std of each channel: "
             f"mean {_numbers(given['mean'])}, std {_numbers(given['std'])}."
         )
-        rows = [(k, str(v["value_in_masks"])) for k, v in facts["outputs"][0]["classes"].items()]
-        parts.append(_table(("class", "value in the masks"), rows))
+        rows = [
+            (k, _one_line(one["name"]), str(one["value_in_masks"]))
+            for k, one in facts["outputs"][0]["classes"].items()
+        ]
+        parts.append(_table(("class", "name", "value in the masks"), rows))
     else:
         parts.append(
             f"Encoded inside, T = {given['time_steps']}, r = {given['threshold_r']:g}:\n\n"
@@ -303,8 +311,13 @@ def _threshold(facts: dict[str, Any]) -> str:
             f"{_percent(point['chosen_at_retention'])}) and removed {_percent(point['removal'])} "
             f"of the noise ({point['n_signal']:,} signal hits, {point['n_noise']:,} of noise)."
         )
+    classes = facts["outputs"][0]["classes"]
     rows = [
-        (k, f"{one['threshold']:.9g}", "-" if one["f1"] is None else f"{one['f1']:.3f}")
+        (
+            _one_line(classes[k]["name"]),
+            f"{one['threshold']:.9g}",
+            "-" if one["f1"] is None else f"{one['f1']:.3f}",
+        )
         for k, one in point["classes"].items()
     ]
     return "Of each class's probability, for its best F1 on the validation images.\n\n" + _table(

@@ -111,14 +111,24 @@ def _time(axes: Axes, numbers: Mapping[str, Any]) -> None:
     axes.legend(frameon=False)
 
 
-def _class_shares(axes: Axes, classes: Mapping[str, Mapping[str, float]]) -> None:
+def _class_shares(
+    axes: Axes, classes: Mapping[str, Mapping[str, float]], *, of_hits: bool = True
+) -> None:
     axes.set_title("Share of the pixels", loc="left")
     seen = {name: found["share"] for name, found in classes.items() if found["share"] > 0}
+    places = {name: k for k, name in enumerate(classes)}
     if not seen:
         _say(axes, "no pixels")
         return
     names, shares = [*seen][:16], np.array([*seen.values()][:16])
-    colours = [_colour_of(name, k) for k, name in enumerate(names)]
+    colours = (
+        [_colour_of(name, places[name]) for name in names]
+        if of_hits
+        else [
+            _SIGNAL[(places[name] - 1) % len(_SIGNAL)] if places[name] else _EMPTY for name in names
+        ]
+    )
+    names = [name.replace("$", r"\$") for name in names]
     low = 10.0 ** np.floor(np.log10(shares.min()) - 0.3)
     axes.barh(names, shares, left=0, color=colours)
     for k, share in enumerate(shares):
@@ -193,7 +203,8 @@ def _draw_images(numbers: Mapping[str, Any], pictures: Mapping[str, Any], figure
     axes.set(xlabel="foreground (% of the pixels)", ylabel="images")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False)
-    _class_shares(figure.add_subplot(2, 3, 6), numbers["partitions"]["frame"]["classes"])
+    axes = figure.add_subplot(2, 3, 6)
+    _class_shares(axes, numbers["partitions"]["frame"]["classes"], of_hits=False)
     for k, sample in enumerate(pictures["samples"]):
         plain, labelled = (figure.add_subplot(2, 3, 3 * k + column) for column in (1, 2))
         which = ("median foreground share", "largest foreground share")[k]
@@ -209,8 +220,8 @@ def _draw_images(numbers: Mapping[str, Any], pictures: Mapping[str, Any], figure
 
 def displayed(image: NDArray[Any]) -> NDArray[Any]:
     """Grey or RGB from 0 to 1; deep sensors are stretched to their 99.5 % quantile."""
-    image = image[..., :3] if image.ndim == 3 and image.shape[2] >= 3 else image
-    image = image[..., 0] if image.ndim == 3 and image.shape[2] < 3 else image
+    if image.ndim == 3:  # more than four channels are no colours: the first one stands for them
+        image = image[..., :3] if image.shape[2] in (3, 4) else image[..., 0]
     values = image.astype(np.float64)
     if image.dtype == np.uint8 and image.max(initial=0) > 64:
         return values / 255

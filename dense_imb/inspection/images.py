@@ -15,17 +15,25 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from dense_imb.data.image_sources import ImageSource, find_source, no_labels
-from dense_imb.data.labelled import IGNORED, LabelMap, listed, statistics_of
+from dense_imb.data.labelled import (
+    IGNORED,
+    LabelMap,
+    check_names,
+    listed,
+    names_of_classes,
+    numbered_classes,
+    statistics_of,
+)
 from dense_imb.inspection.blank import rows_of_logits
 from dense_imb.inspection.report import Inspection
 from dense_imb.inspection.tally import QUANTILES, Tally
+from dense_imb.inspection.text import FEW_CLASSES
 from dense_imb.inspection.weights import Partition, proposals
 from dense_imb.losses._checks import check_at_least
 from dense_imb.metrics import ObjectScores
 
 _N_LABELS = 256
 _MANY_CLASSES = 50
-_FEW_CLASSES = 10
 _SAMPLES = 2
 
 
@@ -36,6 +44,7 @@ def inspect_images(
     n_images: int | None = None,
     labels: Sequence[int] | None = None,
     ignore_index: int | None = None,
+    names: Sequence[str] | None = None,
     spatial_dims: int | None = None,
     show_progress: bool = True,
 ) -> Inspection:
@@ -49,9 +58,11 @@ def inspect_images(
         n_images: look at so many, evenly spaced by name; all by default.
         labels: the mask values of class 0, class 1 and so on.
         ignore_index: mask value of the pixels that are left out.
+        names: of class 0, class 1 and so on; by default those in an HDF5 file.
         spatial_dims: 2 or 3; by default the dimensions of the first mask.
         show_progress: draw a bar.
     """
+    check_names(names, None if labels is None else len(labels))
     masks_of = _Masks(find_source(images, masks, spatial_dims), labels, ignore_index)
     source = masks_of.source
     n_found = len(source.names)
@@ -87,10 +98,27 @@ def inspect_images(
         counts = counts[:, [0, 255]]
     elif 0 <= masks_of.ignored < _N_LABELS:
         counts[:, masks_of.ignored] = 0
-    last = int(np.flatnonzero(counts.sum(0)).max(initial=0)) if labels is None else len(labels) - 1
-    counts = counts[:, : max(2, last + 1)]
+    present = np.flatnonzero(counts.sum(0)).tolist()
+    last = max(present, default=0) if labels is None else len(labels) - 1
+    if names is not None and last >= len(names):
+        raise ValueError(
+            f"Expected masks of {len(names)} classes, as many as `names`, got the values "
+            f"{listed(present)}; say which value is which class (labels={present}, "
+            f"--labels {' '.join(map(str, present))})."
+        )
+    counts = counts[:, : max(2, last + 1, len(names or ()))]
     share = _foreground(counts)
-    partition = _partition(counts)
+    values = [0, 255] if masks_of.is_binary else labels
+    partition = Partition(
+        tuple(
+            names
+            or names_of_classes(source.value_names, values or range(counts.shape[1]))
+            or numbered_classes(counts.shape[1])
+        ),
+        statistics_of(counts),
+    )
+    # a class without a pixel may be none at all, only a gap between the values of others
+    has_gaps = labels is None and names is None and len(present) < last + 1
     objects_seen = bool(objects.arrays()[1].sum())
     numbers: dict[str, Any] = {
         "kind": "images",
@@ -102,6 +130,8 @@ def inspect_images(
         "sizes": dict(sizes.most_common()),
         "pixels": dict(kinds.most_common()),
         "mask_values": masks_of.values_in_words(),
+        "labels": None if values is None else [int(value) for value in values],
+        "present": present if has_gaps else None,
         "ignore_index": ignore_index,
         "foreground_share": _quantiles(share),
         "images_without_foreground": int((share == 0).sum()),
@@ -112,7 +142,7 @@ def inspect_images(
                 "classes": partition.shares(),
                 "imbalance": partition.imbalance,
                 "never_seen": partition.unseen(),
-                **proposals(partition),
+                **({} if has_gaps else proposals(partition)),
             }
         },
         "losses": {
@@ -163,12 +193,6 @@ def _foreground(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """Share of the pixels of each image that are not of class 0."""
     share: NDArray[np.float64] = counts[:, 1:].sum(1) / np.maximum(counts.sum(1), 1)
     return share
-
-
-def _partition(counts: NDArray[np.int64]) -> Partition:
-    statistics = statistics_of(counts)
-    names = [f"class {k}" for k in range(counts.shape[1])]
-    return Partition(("background", *names[1:]), statistics)
 
 
 def _quantiles(values: NDArray[np.float64]) -> dict[str, float]:
@@ -223,7 +247,7 @@ def _warnings(numbers: dict[str, Any], partition: Partition) -> list[str]:
     if unseen and n_classes <= _MANY_CLASSES:
         named = ", ".join(unseen[:5]) + (", .." if len(unseen) > 5 else "")
         cure = ""
-        if numbers["mask_values"] == "labels" and 1 < n_classes <= _FEW_CLASSES:
+        if numbers["mask_values"] == "labels" and 1 < n_classes <= FEW_CLASSES:
             present = " ".join(str(k) for k, count in enumerate(counts) if count)
             cure = f"; if the values found are the classes: --labels {present}"
         found.append(f"no pixel of {named}{cure}")

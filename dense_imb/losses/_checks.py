@@ -162,8 +162,11 @@ def check_label_range(name: str, label: Tensor, n_classes: int, valid: Tensor | 
     if not outside.any():
         return
     example = int(label[outside][0])
-    cure = "pass `ignore_index` or `mask` for pixels that belong to no class."
+    cure = (
+        "pass `ignore_index` or `mask` for pixels that belong to no class, or logits of more "
+        f"classes than {n_classes}."
+    )
     used = label if valid is None else label[valid]
     if example > 0 and bool(((used == 0) | (used == example)).all()):
         cure = f"its labels are 0 and {example}: map them with ({name} > 0)."
-    raise ValueError(f"Expected `{name}` between 0 and {n_classes - 1}, got {example}; " + cure)
+    raise ValueError(f"Expected `{name}` between 0 and {n_classes - 1}, got {example}; {cure}")

@@ -94,10 +94,12 @@ def draw_panels(step: Values, contents: Sequence[Panel], figure: Figure) -> None
         if content.scale is not None:
             content.scale(axes, [*content.curves.values()])
         n_curves = len(content.curves)
-        if content.scale is of_shares and n_curves > 1:  # which may lie anywhere below 1
+        if content.scale in (of_shares, of_scores) and n_curves > 1:  # may lie anywhere below
             n_columns = 3 if n_curves > 4 else 2
-            axes.set_ylim(top=1.03 + 0.13 * math.ceil(n_curves / n_columns))
-            axes.set_yticks(np.linspace(0, 1, 6))
+            top = axes.get_ylim()[1]
+            ticks = [tick for tick in axes.get_yticks() if 0 <= tick <= top]
+            axes.set_ylim(top=top * (1 + 0.13 * math.ceil(n_curves / n_columns)))
+            axes.set_yticks(ticks)
             axes.legend(ncols=n_columns, loc="upper center", borderaxespad=0)
         elif n_curves > 1:
             axes.legend(ncols=2 if n_curves > 3 else 1)
@@ -115,6 +117,13 @@ def from_zero(axes: Axes, curves: Sequence[Values]) -> None:
 def of_shares(axes: Axes, curves: Sequence[Values]) -> None:
     """The y axis of shares of a whole."""
     axes.set_ylim(-0.03, 1.03)
+
+
+def of_scores(axes: Axes, curves: Sequence[Values]) -> None:
+    """The y axis of scores up to 1, most of which may be small: from 0 to the best."""
+    best = float(np.nanmax([0.0, *np.concatenate(curves)]))
+    top = min(1.03, 1.1 * best) if best > 0 else 1.03
+    axes.set_ylim(-0.03 * top, top)
 
 
 def of_losses(axes: Axes, curves: Sequence[Values]) -> None:
@@ -175,6 +184,17 @@ def probability_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
     """Places and names of the ticks of a probability between two logits."""
     shown = [p for p in PROBABILITIES if low <= logit(p) <= high]
     return [logit(p) for p in shown], [f"{p:.7g}" for p in shown]
+
+
+def shown_name(name: str) -> str:
+    """A name of the data's as a label: no formula, and not hidden.
+
+    Example:
+        >>> shown_name("5 $"), shown_name("_arc")
+        ('5 \\\\$', ' _arc')
+    """
+    plain = name.replace("$", r"\$")
+    return f" {plain}" if plain.startswith("_") else plain
 
 
 def say(axes: Axes, sentence: str) -> None:

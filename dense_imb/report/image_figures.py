@@ -13,7 +13,6 @@ from dense_imb.inspection.figure import displayed, overlay
 from dense_imb.metrics import ScoreHistogram
 from dense_imb.report.drawing import (
     BLUE,
-    PINK,
     RED,
     Panel,
     Rows,
@@ -24,9 +23,11 @@ from dense_imb.report.drawing import (
     from_zero,
     line_style,
     of_losses,
+    of_scores,
     of_shares,
     probability_ticks,
     say,
+    shown_name,
 )
 from dense_imb.report.segmented import VERDICTS, Measured, Picture
 
@@ -35,8 +36,9 @@ if TYPE_CHECKING:  # the package must not wait for matplotlib
     from matplotlib.figure import Figure
 
 MOST_CLASSES = 8  # with a curve of their own
-# of `VERDICTS`; the image beneath is pale
-_COLOURS = (None, BLUE, RED, "#000000", PINK, "#8A8A8A")
+# of `VERDICTS`, none of them the colour of a class in the truth; the image beneath is pale
+_COLOURS = (None, "#7E57C2", "#B0122B", "#000000", "#5FA60C", "#8A8A8A")
+_PALEST = 0.8  # of black in that image
 _FEW = 100  # pixels of a bin, below which its share is luck
 
 
@@ -81,6 +83,7 @@ def draw_precision_recall(measured: Measured, names: Sequence[str], figure: Figu
     """Precision against recall of each class, its operating point, and its share."""
     axes = figure.add_subplot()
     average = measured.scores.average_precision()
+    names = [shown_name(name) for name in names]
     for k, name in enumerate(names[:MOST_CLASSES], 1):
         histogram = measured.scores.histograms[k]
         style = line_style(k - 1)
@@ -112,7 +115,7 @@ def draw_precision_recall(measured: Measured, names: Sequence[str], figure: Figu
 def draw_calibration(measured: Measured, names: Sequence[str], figure: Figure) -> None:
     """Share of a class against its probability, on logit scales, and how often each is said."""
     curves, counts = figure.subplots(1, 2)
-    shown = names[:MOST_CLASSES]
+    shown = [shown_name(name) for name in names[:MOST_CLASSES]]
     histograms = measured.scores.histograms[1 : len(shown) + 1]
     of_class = [reliability(histogram) for histogram in histograms]
     low, high = _logit_range(of_class)
@@ -191,6 +194,7 @@ def _logit_range(of_class: Sequence[dict[str, Values]]) -> tuple[float, float]:
 
 def draw_image_training(history: Rows, names: Sequence[str], figure: Figure) -> None:
     """What each validation found, against the step."""
+    names = [shown_name(name) for name in names]
     of_all = {"average precision": column(history, "average_precision")}
     if len(names) > 1:
         of_all = {"mean": of_all["average precision"]}
@@ -201,11 +205,11 @@ def draw_image_training(history: Rows, names: Sequence[str], figure: Figure) -> 
         pulls[name] = column(history, f"gradient_share_class_{k}")
     contents = [
         Panel("Loss, mean since the last validation", {"loss": column(history, "loss")}, of_losses),
-        Panel("Average precision", of_all, of_shares),
+        Panel("Average precision", of_all, of_scores),
         Panel(
             "Overlap at the network's own choice",
             {"Dice": column(history, "dice"), "IoU": column(history, "iou")},
-            of_shares,
+            of_scores,
         ),
         Panel("Share of the loss's gradient", pulls, of_shares),
         Panel(
@@ -271,11 +275,14 @@ def sample_layout(shape: tuple[int, ...]) -> tuple[int, int, tuple[float, float]
     return n_rows, n_columns, (width, float(np.clip(height, 3, 12)))
 
 
-def draw_picture(picture: Picture, threshold: float | None, figure: Figure) -> None:
+def draw_picture(
+    picture: Picture, names: Sequence[str], threshold: float | None, figure: Figure
+) -> None:
     """The image, the truth, the probability and the errors.
 
     Args:
         picture: of a sample.
+        names: of the foreground classes.
         threshold: a probability, marked on its scale; None of more than two classes.
         figure: empty.
     """
@@ -295,13 +302,22 @@ def draw_picture(picture: Picture, threshold: float | None, figure: Figure) -> N
     truth.imshow(
         overlay(np.where(is_ignored, 0, picture.truth).astype(np.int64)), interpolation="nearest"
     )
+    present = np.unique(picture.truth[~is_ignored & (picture.truth > 0)]).tolist()
+    if present:
+        colours = overlay(np.array([present]))[0]
+        named = [
+            Patch(color=colour, label=shown_name(names[k - 1]))
+            for colour, k in zip(colours, present, strict=True)
+        ]
+        truth.legend(handles=named, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3)
     drawn = chance.imshow(picture.probability, cmap="viridis", vmin=0, vmax=1)
     bar = figure.colorbar(drawn, cax=chance.inset_axes((1.03, 0, 0.025, 1)))
     if threshold is not None:
         bar.ax.plot([-0.5], [threshold], color=RED, marker=">", markersize=8, clip_on=False)
     errors.imshow(_pale(grey), vmin=0, vmax=1)
     errors.imshow(_of_verdicts(picture.verdict), interpolation="nearest")
-    handles = []
+    n = int((picture.verdict == 0).sum())
+    handles = [Patch(facecolor="#DDDDDD", edgecolor="#8A8A8A", label=f"background (pale): {n:,}")]
     for k, name in enumerate(VERDICTS[1:], 1):
         n = int((picture.verdict == k).sum())
         if n or k < 4:
@@ -312,7 +328,7 @@ def draw_picture(picture: Picture, threshold: float | None, figure: Figure) -> N
 def _pale(grey: NDArray[Any]) -> NDArray[Any]:
     """(H, W, 3) so light that black stands out."""
     flat = grey if grey.ndim == 2 else grey.mean(-1)
-    return np.repeat((0.6 + 0.4 * flat)[..., None], 3, -1)
+    return np.repeat((_PALEST + (1 - _PALEST) * flat)[..., None], 3, -1)
 
 
 def _of_verdicts(verdict: NDArray[np.int64]) -> NDArray[np.float64]:

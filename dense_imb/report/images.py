@@ -30,11 +30,13 @@ class OfImages(Found):
         masks: of the images of `test`.
         measured: None where the network or the images are missing.
         where: which images were measured on, in words.
+        class_names: of all classes, where they are known.
     """
 
     masks: str | None = None
     measured: Measured | None = None
     where: str = ""
+    class_names: tuple[str, ...] | None = None
 
     unit: ClassVar[str] = "image"
     sections: ClassVar[tuple[str, ...]] = (SCORES, _SAMPLES, ERRORS, TRAINING)
@@ -64,6 +66,7 @@ class OfImages(Found):
         except (ValueError, OSError, KeyError) as problem:
             self.notes.append(f"No scores: the network can't be loaded ({said(problem)}).")
             return
+        self.class_names = network.reading.names
         images = self._images(network.reading)
         if images is None:
             return
@@ -80,6 +83,8 @@ class OfImages(Found):
                 f"The first {self.n_events:,} of {len(images):,} images were measured."
             )
             images = images.subset(range(self.n_events))
+        if images.has_class_names:
+            self.class_names = images.class_names
         self.where = f"{len(images)} {self.where}"
         self.measured = measure_images(network, images, thresholds, progress)
         self.name = network.name
@@ -96,11 +101,12 @@ class OfImages(Found):
                 labels=config.labels,
                 ignore_index=config.ignore_index,
                 n_classes=reading.n_classes,
+                names=reading.names,
             )
         self.where = "test images" if config.test_share else "validation images"
         try:
             if config.test_share:
-                return open_test_images(config)
+                return open_test_images(config, reading.n_classes)
             return open_validation_images(config, reading.n_classes)
         except (ValueError, OSError, ImportError) as problem:
             self.notes.append(
@@ -128,6 +134,8 @@ class OfImages(Found):
     def _names(self) -> list[str]:
         """What to call the foreground classes."""
         assert self.measured is not None
+        if self.class_names is not None:
+            return list(self.class_names[1:])
         n_classes, labels = self.measured.scores.n_classes, self.run.config.images.labels
         if n_classes == 2:
             return ["foreground"]
@@ -189,8 +197,10 @@ class OfImages(Found):
         drawn = [] if self.measured is None else self._of_scores(self.measured)
         if self.history:
             n_classes = sum(name.startswith("gradient_share_class_") for name in self.history[-1])
-            names = [f"class {k}" for k in range(1, n_classes)]
-            names = names if len(names) > 1 else ["foreground"]
+            numbered = (
+                [f"class {k}" for k in range(1, n_classes)] if n_classes > 2 else ["foreground"]
+            )
+            names = list(self.class_names[1:]) if self.class_names else numbered
             drawn.append(
                 Drawing(
                     "training",
@@ -241,7 +251,7 @@ class OfImages(Found):
                 Drawing(
                     f"sample_{k + 1}",
                     _SAMPLES,
-                    lambda to, one=sample: image_figures.draw_picture(one, threshold, to),  # type: ignore[misc]
+                    lambda to, one=sample: image_figures.draw_picture(one, names, threshold, to),  # type: ignore[misc]
                     image_figures.sample_layout(sample.truth.shape)[2],
                     f"{where}: image, truth, probability and errors.",
                     f"{sample.title} by F1: {where}. {scores}"
@@ -257,9 +267,12 @@ class OfImages(Found):
                 lambda to: image_figures.draw_images(measured, to),
                 (9.5, 4),
                 "Histogram of the F1 of single images, and F1 against the share of foreground.",
-                "F1 of single images at the chosen threshold"
-                + (", means over their classes" if len(names) > 1 else "")
-                + "; an image each."
+                "F1 of single images"
+                + (
+                    ", means over their classes, each pixel of its likeliest."
+                    if len(names) > 1
+                    else " at the chosen threshold."
+                )
                 + (
                     f" {without} images have no foreground; {clean} of them have no false alarm "
                     "and are left out, the others count 0 on the left."
@@ -284,6 +297,7 @@ class OfImages(Found):
             calibration[str(k)] = {name: values.tolist() for name, values in bins.items()}
         return found | {
             "measured_on": self.where,
+            "class_names": self.class_names,
             "threshold_logits": list(measured.thresholds[1:]),
             "curves": curves,
             "calibration": calibration,
@@ -302,11 +316,12 @@ class OfImages(Found):
         masks = "" if self.test and self.masks is None else shlex.quote(self.masks or "masks")
         given = f"{images}{masks and ' --masks ' + masks}"
         test = f" --test {given}" if self.test else ""
+        held_out = not self.test and run.config.images.test_share > 0
         lines = [
             "# the same network again, in a new folder",
             f"dense-imb train --config {shlex.quote(str(run.folder / 'config.yaml'))} --out again",
             "# scores beside a blank answer",
-            f"dense-imb evaluate {folder} {given}",
+            f"dense-imb evaluate {folder}{'' if held_out else ' ' + given}",
             "# a mask for each image of a folder of yours",
             f"dense-imb segment {folder} {images} segmented",
             "# this page",

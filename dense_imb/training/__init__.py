@@ -14,6 +14,7 @@ from dense_imb.training.callbacks import (
     CollapseWarning,
     EarlyStopping,
     GradientShares,
+    LossParts,
     ProgressBar,
 )
 from dense_imb.training.checkpoint import (
@@ -50,6 +51,7 @@ __all__ = [
     "Interrupted",
     "Loop",
     "LoopSettings",
+    "LossParts",
     "MixingConfig",
     "ModelConfig",
     "OptimizerConfig",

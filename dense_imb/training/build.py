@@ -16,6 +16,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from torch import nn
 
 from dense_imb.config import DataConfig, TrainConfig
+from dense_imb.data.labelled import check_names
 from dense_imb.data.mixing import Mixer, Mixing
 from dense_imb.data.samplers import ClassSampling
 from dense_imb.hits import Blob, Burst, Degradation, HotLines, HotPixels, Measured, Uniform
@@ -111,6 +112,14 @@ def _check_images(config: TrainConfig) -> None:
         raise ValueError(
             f"Expected no `model.output` with images to train on, got {config.model.output}: it "
             "is of hits."
+        )
+    check_names(config.images.names)
+    images = config.images
+    held_out = images.validation
+    if held_out and images.validation_masks is None and Path(held_out).is_dir():
+        raise ValueError(
+            f"Expected `validation_masks`, the folder of the masks of {held_out} "
+            "(--images.validation_masks FOLDER), got none."
         )
     check_at_least("patches", config.images.patches, 1)
     for side in config.images.patch or []:

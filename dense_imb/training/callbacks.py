@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from tqdm.auto import tqdm
 
+from dense_imb.losses import CompoundLoss
 from dense_imb.losses._checks import check_at_least, check_choice
 from dense_imb.training.loop import Callback, Loop
 
@@ -153,11 +154,25 @@ class GradientShares(Callback):
         task: Any = loop.task
         if not hasattr(task, "gradient_shares"):
             return
-        # always the same events, as this epoch shows them
+        # always the same samples, as this epoch shows them
         samples = loop.samples_of(0)
+        if hasattr(task, "probe"):
+            samples = task.probe(len(samples))
         batch = task.batch(samples, loop.epoch_of(loop.state.step), loop.accelerator.device)
         bare = loop.accelerator.unwrap_model(loop.network)
         scores.update(task.gradient_shares(bare, batch))
+
+
+class LossParts(Callback):
+    """The parts of a `CompoundLoss`, each before its weight, in the last step of a validation.
+
+    Adds `loss_NAME` to the scores.
+    """
+
+    def on_validation(self, loop: Loop, scores: dict[str, float]) -> None:
+        for module in loop.task.loss.modules():
+            if isinstance(module, CompoundLoss):
+                scores |= {f"loss_{name}": float(v.mean()) for name, v in module.parts.items()}
 
 
 class Trackers(Callback):

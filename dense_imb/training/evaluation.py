@@ -20,14 +20,15 @@ MEAN = "mean"  # over the foreground classes
 _FORMAT, _VERSION = "dense-imb-segmentation", 1
 _COLUMNS = (
     ("AP", "average_precision"),
-    ("F1 best", "best_f1"),
     ("F1", "f1"),
+    ("precision", "precision"),
+    ("recall", "recall"),
+    ("IoU", "iou"),
+    ("F1 best", "best_f1"),
     ("F1 within {tolerance:g} px", "tolerant_f1"),
     ("recall at precision {precision:g}", "recall_at_precision"),
     ("calibration error", "calibration_error"),
-    ("IoU", "iou"),
-    ("precision", "precision"),
-    ("recall", "recall"),
+    ("IoU likeliest", "likeliest_iou"),
 )
 
 
@@ -62,14 +63,17 @@ class SegmentationTable(ScoreTable):
     """Scores of segmenters, a row for each and each of its classes; NaN where there was nothing.
 
         scorer, class          "mean" is over the foreground classes
+        class_name             what the data call it
         share                  of the class in all labelled pixels
         average_precision      of the ranking of pixels, whatever the threshold
+        threshold              a logit, chosen on the run's own validation images
+        f1, precision, recall, iou   at that threshold
         best_f1                F1 (Dice) at the best threshold of these very images
-        threshold, f1          a logit, chosen on the run's own validation images, and F1 there
         tolerant_f1            best F1 where a pixel is right within `tolerance` pixels
         recall_at_precision    at the precision `precision`
         calibration_error      of the probabilities
-        iou, precision, recall at the network's own choice, the likeliest class
+        likeliest_iou, .._precision, .._recall   where each pixel is called the likeliest class:
+                               a balanced loss calls too much so, and plain ones too little
         n_images               that were looked at
 
     Args:
@@ -107,7 +111,8 @@ class SegmentationTable(ScoreTable):
         rows = [row for row in self.rows if not is_binary or row["class"] == MEAN]
         table = [["", *([] if is_binary else ["class"]), *(h for h, _ in self.headers())]]
         for row in rows:
-            cells = [str(row["scorer"]), *([] if is_binary else [str(row["class"])])]
+            name = str(row.get("class_name", row["class"]))
+            cells = [str(row["scorer"]), *([] if is_binary else [name])]
             table.append([*cells, *(_cell(row[name]) for _, name in self.headers())])
         first = self.rows[0]
         share = 100 * float(first["share"])
@@ -115,7 +120,8 @@ class SegmentationTable(ScoreTable):
             [
                 *aligned(table),
                 f"{float(first['n_images']):.0f} images, {share:.3g} % of their pixels are "
-                "foreground; F1: threshold chosen on the run's own validation images.",
+                "foreground. F1, precision, recall and IoU are at the threshold that the run's own "
+                "validation images chose; likeliest: each pixel called its likeliest class.",
             ]
         )
 
@@ -157,7 +163,7 @@ def evaluate_segmenters(
             if progress is not None:
                 progress(1)
         chosen = None if thresholds is None else thresholds[place]
-        rows += _rows(segmenter.name, scores, near, chosen, precision, len(images))
+        rows += _rows(segmenter.name, images, scores, near, chosen, precision)
     return SegmentationTable(tuple(rows), tolerance, precision)
 
 
@@ -176,11 +182,11 @@ def chosen_thresholds(scores: SegmentationScores) -> tuple[float, ...]:
 
 def _rows(
     name: str,
+    images: LabelledImages,
     scores: SegmentationScores,
     near: Sequence[TolerantF1],
     thresholds: Sequence[float] | None,
     precision: float,
-    n_images: int,
 ) -> list[Row]:
     pixels = [histogram.n_signal for histogram in scores.histograms]
     columns: dict[str, Sequence[float]] = {
@@ -190,25 +196,37 @@ def _rows(
         "tolerant_f1": [one.best().f1 for one in near],
         "recall_at_precision": scores.recall_at_precision(precision),
         "calibration_error": scores.calibration_error(),
-        "iou": scores.iou(),
-        "precision": scores.precision(),
-        "recall": scores.recall(),
+        "likeliest_iou": scores.iou(),
+        "likeliest_precision": scores.precision(),
+        "likeliest_recall": scores.recall(),
     }
     if thresholds is None:
-        columns |= dict.fromkeys(("threshold", "f1"), [math.nan] * len(pixels))
+        chosen = ("threshold", "f1", "precision", "recall", "iou")
+        columns |= dict.fromkeys(chosen, [math.nan] * len(pixels))
     else:
         points = [h.at(t) for h, t in zip(scores.histograms, thresholds, strict=True)]
-        columns["threshold"] = [float(t) for t in thresholds]
-        columns["f1"] = [_f1(point.purity, point.retention) for point in points]
+        f1 = [_f1(point.purity, point.retention) for point in points]
+        columns |= {
+            "threshold": [float(t) for t in thresholds],
+            "f1": f1,
+            "precision": [point.purity for point in points],
+            "recall": [point.retention for point in points],
+            "iou": [value / (2 - value) for value in f1],
+        }
     foreground = range(1, len(pixels))
     rows: list[Row] = [
-        {"scorer": name, "class": str(k), **{key: float(v[k]) for key, v in columns.items()}}
+        {
+            "scorer": name,
+            "class": str(k),
+            "class_name": images.class_names[k],
+            **{key: float(v[k]) for key, v in columns.items()},
+        }
         for k in foreground
     ]
     mean = {key: _mean([values[k] for k in foreground]) for key, values in columns.items()}
     mean["share"] = math.fsum(columns["share"][k] for k in foreground)
-    found: list[Row] = [{"scorer": name, "class": MEAN, **mean}, *rows]
-    return [{**row, "n_images": float(n_images)} for row in found]
+    found: list[Row] = [{"scorer": name, "class": MEAN, "class_name": MEAN, **mean}, *rows]
+    return [{**row, "n_images": float(len(images))} for row in found]
 
 
 def _f1(precision: float, recall: float) -> float:

@@ -26,6 +26,7 @@ from dense_imb.training.callbacks import (
     CollapseAlarm,
     EarlyStopping,
     GradientShares,
+    LossParts,
     ProgressBar,
     Trackers,
 )
@@ -71,13 +72,14 @@ def train(
         _warm_start(task.network, open_run(warm_start))
     with _locked(folder, accelerator):
         callbacks: list[Callback] = [
+            LossParts(),  # before anybody else asks the loss
             GradientShares(),
             CollapseAlarm(config.collapse),
             ProgressBar(is_quiet),
             RunFiles(folder, config, task),
         ]
         if config.patience is not None:
-            callbacks.insert(2, EarlyStopping(config.patience))
+            callbacks.insert(3, EarlyStopping(config.patience))
         if config.trackers:
             callbacks.append(Trackers())
         settings = LoopSettings(

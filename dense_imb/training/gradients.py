@@ -16,7 +16,9 @@ def gradient_shares(
     cost: Callable[[Tensor], Tensor],
     kinds: Mapping[str, Tensor],
 ) -> dict[str, float]:
-    """Share of the sum of |d loss / d output| that each kind of pixels has, NaN where that is 0.
+    """Share of the sum of |d loss / d output| that each kind of pixels has.
+
+    NaN for a kind without a pixel, and for all where the sum is 0.
 
     Args:
         network: asked once, and left without gradients.
@@ -35,6 +37,8 @@ def gradient_shares(
     size = gradient.abs().sum(1).double()
     total = float(size.sum())
     return {
-        f"gradient_share_{name}": float(size[chosen].sum()) / total if total else math.nan
+        f"gradient_share_{name}": float(size[chosen].sum()) / total
+        if total and bool(chosen.any())
+        else math.nan
         for name, chosen in kinds.items()
     }

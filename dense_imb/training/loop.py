@@ -28,7 +28,7 @@ from dense_imb.training.checkpoint import (
 )
 from dense_imb.training.schedule import rate_factor, step_seed
 from dense_imb.training.signals import Interrupted, noted_signals
-from dense_imb.training.task import OrderedTask, Task
+from dense_imb.training.task import CLASS_NAMES, OrderedTask, Task
 
 _CHECK_EVERY = 16  # steps on an accelerator between two looks at the losses, each of which waits
 
@@ -412,7 +412,9 @@ class Loop:
         if content is None:
             return
         mine, theirs = self.setup(), content["setup"]
-        differ = [name for name in mine | theirs if mine.get(name) != theirs.get(name)]
+        # classes may be called another name: no number depends on it
+        bound = [name for name in mine | theirs if name != CLASS_NAMES]
+        differ = [name for name in bound if mine.get(name) != theirs.get(name)]
         if differ:
             told = "; ".join(f"{n}: {theirs.get(n)} there, {mine.get(n)} here" for n in differ)
             raise CheckpointError(

@@ -152,7 +152,7 @@ class Run:
         if self.config.trains_on_images:
             raise ValueError(
                 f"Expected a run that was trained on hits, got {self.folder}, which was trained "
-                "on images; give it images and --masks."
+                "on images: dense-imb segment makes masks with it, evaluate takes --masks."
             )
         width, height, time_steps = (int(size) for size in content["setup"]["frame"].split(" x "))
         return Geometry(width, height, time_steps)
@@ -195,7 +195,7 @@ class Run:
                 "on hits."
             )
         content = self.checkpoint(which)
-        reading = ImageReading.from_text(content["setup"]["images"])
+        reading = ImageReading.of_setup(content["setup"])
         network = self._network(content, of_images(reading))
         return TrainedSegmenter(self.name, network, reading, _device(device))
 

@@ -6,7 +6,7 @@ import importlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from dense_imb.losses.feeding import feed, intake_of, takes_logits
 from dense_imb.losses.soft_feeding import check_takes_soft, feed_soft
 from dense_imb.metrics import SegmentationScores
 from dense_imb.training.gradients import gradient_shares
+from dense_imb.training.task import CLASS_NAMES
 
 _OVERLAP = 0.25  # of neighbouring windows, MONAI's own default
 _PARTNERS = 1 << 62  # samples from here on are crops that others are mixed with
@@ -40,6 +41,7 @@ class ImageReading:
         patch: size of the crops that it was trained on, and of the windows that it looks through.
         is_logit: the output holds logits; else 0 means "not this class" and 1 "this class".
         labels: the value in a mask of each class.
+        names: of the classes, where they are known.
     """
 
     n_classes: int
@@ -48,6 +50,7 @@ class ImageReading:
     patch: tuple[int, ...]
     is_logit: bool = True
     labels: tuple[int, ...] | None = None
+    names: tuple[str, ...] | None = None
 
     @property
     def in_channels(self) -> int:
@@ -94,7 +97,10 @@ class ImageReading:
 
     def as_text(self) -> str:
         """For a checkpoint, which holds texts."""
-        return json.dumps(asdict(self))
+        stored = asdict(self)
+        if self.names is None:
+            del stored["names"]  # as checkpoints without them have it
+        return json.dumps(stored)
 
     @classmethod
     def from_text(cls, text: str) -> ImageReading:
@@ -102,6 +108,12 @@ class ImageReading:
         stored = json.loads(text)
         lists = {name: tuple(v) for name, v in stored.items() if isinstance(v, list)}
         return cls(**{**stored, **lists})
+
+    @classmethod
+    def of_setup(cls, setup: Mapping[str, str]) -> ImageReading:
+        """Of the setup in a checkpoint, which may be older than names of classes."""
+        names = json.loads(setup.get(CLASS_NAMES, "null"))
+        return replace(cls.from_text(setup["images"]), names=None if names is None else (*names,))
 
 
 @dataclass(frozen=True)
@@ -136,6 +148,7 @@ class Segmenter:
         class_counts: pixels of each class in the training images, for who asks.
         sampling: which images an epoch shows; None shows `patches` crops of each.
         mixer: mixes crops, and their labels to probabilities.
+        class_content: (n_images, n_classes) the same of each image.
     """
 
     monitor = "average_precision"
@@ -155,6 +168,7 @@ class Segmenter:
         class_counts: Sequence[int] = (),
         sampling: ClassSampling | None = None,
         mixer: Mixer | None = None,
+        class_content: NDArray[np.int64] | None = None,
     ) -> None:
         check_at_least("patches", patches, 1)
         if not 0 <= foreground <= 1:
@@ -170,7 +184,7 @@ class Segmenter:
         self.train, self.validation, self.reading = train, validation, reading
         self.patches, self.foreground, self.flips, self.seed = patches, foreground, flips, seed
         self.n_samples = len(train) * patches
-        self.class_counts = tuple(class_counts)
+        self.class_counts, self._content = tuple(class_counts), class_content
         self.sampling, self.mixer = sampling, mixer
         if sampling is not None and sampling.n_images != len(train):
             raise ValueError(
@@ -187,7 +201,8 @@ class Segmenter:
         return {
             "network": f"{type(self.network).__name__}, {n_parameters} parameters",
             "loss": " ".join(repr(self.loss).split()),
-            "images": self.reading.as_text(),
+            "images": replace(self.reading, names=None).as_text(),
+            CLASS_NAMES: json.dumps(self.reading.names),
             "crops": f"{self.patches} an image, foreground {self.foreground:g}, "
             f"flips {self.flips}, seed {self.seed}",
             "data": self.train.fingerprint(),
@@ -293,6 +308,15 @@ class Segmenter:
     def save_scores(self, path: Path) -> None:
         """The counts of the last validation, thresholds are chosen from."""
         self.scores.save(path)
+
+    def probe(self, n: int) -> NDArray[np.int64]:
+        """Samples to look at the gradient with: images that hold each class, the rarest first."""
+        if self._content is None:
+            return np.arange(min(n, self.n_samples))
+        order = np.argsort(self._content[:, 1:].sum(0), kind="stable") + 1
+        # of each class the images with most of it, one of each class after the other
+        ranked = np.argsort(-self._content[:, order], axis=0, kind="stable").ravel()
+        return ranked[np.sort(np.unique(ranked, return_index=True)[1])][:n]
 
     def gradient_shares(self, network: nn.Module, batch: PatchBatch) -> dict[str, float]:
         """Which classes the loss pulls at."""

@@ -116,6 +116,7 @@ def segment_images(
         "weights": _digest(segmenter.network),
         "threshold_logit": cut if cut is None or math.isfinite(cut) else str(cut),
         "values": values.tolist(),
+        "classes": reading.names,
     }
     wanted = [_outputs(source, i, folder, values, probability) for i in range(len(source))]
     _check_folder(folder, record, wanted, overwrite)
@@ -210,8 +211,11 @@ def _check_folder(
         raise FileExistsError(
             f"Expected no file at {existing}, got one without a record of ours, {RECORD}; {cure}."
         ) from None
-    # the same weights in another place are the same
-    differing = [name for name in record if name != "run" and stored.get(name) != record[name]]
+    # the same weights in another place are the same, whatever the classes are called
+    said_only = {"run", "classes"}
+    differing = [
+        name for name in record if name not in said_only and stored.get(name) != record[name]
+    ]
     if differing:
         raise FileExistsError(
             f"Expected masks in {folder} that were made in this way, got others "

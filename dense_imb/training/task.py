@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+CLASS_NAMES = "class names"  # in `describe`: what people call them, no resume depends on it
+
 
 class Task(Protocol):
     """A network with its loss and its data: how a batch is made, costed and scored.

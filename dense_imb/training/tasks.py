@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dense_imb.config import ImagesConfig, TrainConfig
 from dense_imb.data.combine import split_by_image
-from dense_imb.data.labelled import LabelledImages, LabelTally, open_labelled
+from dense_imb.data.labelled import IGNORED, LabelledImages, LabelTally, open_labelled
 from dense_imb.data.virtual import VirtualEvents
 from dense_imb.hits import open_hits
 from dense_imb.training.build import (
@@ -90,6 +92,14 @@ def build_segmenter(config: TrainConfig) -> Segmenter:
     """The network, the loss and the images of a config."""
     train, validation = open_images(config.images)
     tally = train.tally(show_progress=False)
+    has_any = any(_has_foreground(validation.label(i)) for i in range(len(validation)))
+    for what, is_there in (("train", sum(tally.class_counts[1:]) > 0), ("validate", has_any)):
+        if not is_there:
+            raise ValueError(
+                f"Expected images to {what} on with a pixel of another class than 0, got none in "
+                f"{config.images.validation_masks or config.images.masks or config.images.train}; "
+                "check which mask value is which class (--images.labels), or use more images."
+            )
     loss = build_loss(config.loss, class_counts=tally.class_counts)
     reading = ImageReading(
         n_classes=train.n_classes,
@@ -98,6 +108,7 @@ def build_segmenter(config: TrainConfig) -> Segmenter:
         patch=_patch(config.images.patch, train.spatial_dims, tally),
         is_logit=not takes_values(loss),
         labels=None if config.images.labels is None else tuple(config.images.labels),
+        names=train.class_names if train.has_class_names else None,
     )
     return Segmenter(
         build_network(config, of_images(reading)),
@@ -112,6 +123,7 @@ def build_segmenter(config: TrainConfig) -> Segmenter:
         class_counts=tally.class_counts,
         sampling=build_sampling(config, tally, len(train) * config.images.patches),
         mixer=build_mixer(config, tally),
+        class_content=tally.class_content,
     )
 
 
@@ -129,14 +141,15 @@ def open_validation_images(images: ImagesConfig, n_classes: int) -> LabelledImag
 
     Where they are files of their own, those to train on are not needed, and may be gone.
     """
+    images = replace(images, n_classes=n_classes)  # who knows has no need to count them again
     if images.validation is None:
         return open_images(images)[1]
     return _open(images, images.validation, images.validation_masks, n_classes)
 
 
-def open_test_images(images: ImagesConfig) -> LabelledImages:
+def open_test_images(images: ImagesConfig, n_classes: int | None = None) -> LabelledImages:
     """The images of `test_share`, which no run of the config has seen."""
-    _, test = _train_and_test(images)
+    _, test = _train_and_test(replace(images, n_classes=n_classes or images.n_classes))
     if test is None:
         raise ValueError("Expected `test_share` above 0 to have images for tests, got 0.")
     return test
@@ -160,7 +173,12 @@ def _open(
         n_classes=n_classes,
         labels=images.labels,
         ignore_index=images.ignore_index,
+        names=images.names,
     )
+
+
+def _has_foreground(label: NDArray[np.uint8]) -> bool:
+    return bool(((label > 0) & (label != IGNORED)).any())
 
 
 def _patch(wanted: Sequence[int] | None, spatial_dims: int, tally: LabelTally) -> tuple[int, ...]:

@@ -119,7 +119,7 @@ def test_the_test_is_paired_by_seed():
     table = ComparisonTable.of_runs(
         [{**run, "loss": PLAIN} if run["loss"] == "b" else run for run in runs_of(a=a, b=b)],
         ["ap"],
-        [Contestant("a", ""), Contestant(PLAIN, "")],
+        [Contestant("a", ""), Contestant(PLAIN, "CrossEntropyLoss")],
         10,
     )
     row = table.rows[0]
@@ -127,17 +127,36 @@ def test_the_test_is_paired_by_seed():
     assert row["p"] == pytest.approx(stats.ttest_rel(a, b).pvalue)
 
 
-def test_the_advice_says_what_may_be_chance():
+def test_the_advice_begins_with_how_sure_it_is():
     pytest.importorskip("scipy")
     advice = table_of(a=[0.8, 0.82, 0.79], b=[0.79, 0.83, 0.78], c=[0.2, 0.21, 0.22]).advice()
-    assert "Take a" in advice
-    assert "over b may be chance" in advice
+    assert advice.startswith("No loss is clearly ahead. The first is a")
+    assert "its lead over b may be chance. It is ahead of c." in advice
+    assert "--seeds 5 --loss 'a' --loss 'b'" in advice
+    sure = table_of(a=[0.8, 0.82, 0.79], c=[0.2, 0.21, 0.22]).advice()
+    assert sure.startswith("Take a")
+    assert "10 steps are few" in sure
 
 
 def test_one_seed_proves_nothing():
     table = table_of(a=[0.8], b=[0.2])
     assert math.isnan(float(table.rows[0]["p_best"]))
-    assert "over b may be chance" in table.advice()
+    assert "lead over b may be chance" in table.advice()
+
+
+@pytest.mark.parametrize(
+    ("loss", "is_plain"),
+    [("CrossEntropyLoss", True), ("CrossEntropyLoss()", True), ("torch.nn:BCEWithLogitsLoss", True),
+     ("CrossEntropyLoss(balance={})", False), ("mine:CrossEntropyLoss", False), ("x", False)],
+)  # fmt: skip
+def test_plain_cross_entropy_is_known_by_what_it_is(loss, is_plain):
+    assert Contestant("some name", loss).is_plain is is_plain
+
+
+def test_without_plain_cross_entropy_nothing_is_said_of_it():
+    text = table_of(a=[0.8, 0.7], b=[0.2, 0.3]).text()
+    assert "gain" not in text
+    assert "cross-entropy" not in text
 
 
 def test_a_loss_that_became_nan_comes_last():
@@ -175,6 +194,19 @@ def test_who_competes_can_be_typed():
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("typed", ["CrossEntropy", "balanced softmx"])
+def test_a_misspelt_name_is_refused_with_the_nearest(typed):
+    with pytest.raises(ValueError, match="Did you mean '(CrossEntropyLoss|balanced softmax)'"):
+        parse_contestant(typed, contestants())
+
+
+def test_a_loss_that_cannot_be_made_is_refused_before_anything_is_timed(config, tmp_path):
+    losses = [TWO[0], Contestant("x", "FocalLoss(gama=2)")]
+    with pytest.raises(ValueError, match="Did you mean `gamma`"):
+        quiet(config, tmp_path / "out", losses=losses, steps=None)
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_figure_has_a_row_for_each_loss(compared):
     figure = Figure()
     draw(compared[1], figure)
@@ -200,7 +232,7 @@ def test_the_command(config, tmp_path, capsys):
                  "--loss", "cross-entropy", "--loss", "Dice"]  # fmt: skip
     assert main(["compare", *arguments]) == 0
     printed = capsys.readouterr().out
-    assert "Take " in printed
+    assert "The first is" in printed
     assert (out / "comparison.png").stat().st_size > 10_000
     assert {"comparison.json", "comparison.csv"} <= {path.name for path in out.iterdir()}
 

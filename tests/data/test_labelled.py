@@ -112,7 +112,7 @@ def test_wide_values_become_classes(tmp_path, dtype):
 def test_minus_one_can_be_ignored(tmp_path):
     where = folders(tmp_path, [np.zeros((1, 3))], [np.array([[0, -1, 1]])], "npy")
     np.testing.assert_array_equal(open_labelled(*where, ignore_index=-1).label(0), [[0, 255, 1]])
-    with pytest.raises(ValueError, match="ignore_index -1"):
+    with pytest.raises(ValueError, match="ignore_index=-1, --ignore-index -1"):
         open_labelled(*where)
 
 
@@ -227,10 +227,10 @@ LIT = np.arange(20, dtype=np.uint8).reshape(4, 5) % 2
 @pytest.mark.parametrize(
     ("mask", "options", "sentence"),
     [
-        (LIT * 255, {}, r"masks/0\.png to hold .* got 0 and 255: say which .* labels \[0, 255\]"),
+        (LIT * 255, {}, r"masks/0\.png to hold .* got 0 and 255: say which .*labels=\[0, 255\]"),
         (LIT * 255, {"n_classes": 2}, r"masks/0\.png .*labels 0 to 1, got 0 and 255: say"),
-        (LIT * 3, {}, r"got 0 and 3: .* labels \[0, 3\], or that there are n_classes 4"),
-        (LIT + BLANK + 1, {}, r"got 1 and 2: .* labels \[1, 2\]"),
+        (LIT * 3, {}, r"got 0 and 3: .*labels=\[0, 3\], .*or that there are 4 classes"),
+        (LIT + BLANK + 1, {}, r"got 1 and 2: .*labels=\[1, 2\]"),
         (LIT * 9, {"labels": [0, 1]}, r"values 0 and 1 of `labels`, got 0 and 9; add"),
         (np.arange(20).reshape(4, 5) * 12, {}, r"20 values from 0 to 228: are these images\?"),
         (LIT * 255 + BLANK, {"labels": [0, 0]}, "`labels` with the mask value of each"),
@@ -251,7 +251,9 @@ def test_values_that_are_no_classes_are_refused_with_the_cure(tmp_path, mask, op
 def test_three_values_with_255_may_mean_ignored(tmp_path):
     mask = np.array([[0, 1, 255]], np.uint8)
     where = folders(tmp_path, [np.zeros((1, 3), np.uint8)], [mask])
-    with pytest.raises(ValueError, match="or leave pixels out with ignore_index 255"):
+    with pytest.raises(
+        ValueError, match=r"or leave pixels out \(ignore_index=255, --ignore-index 255\)"
+    ):
         open_labelled(*where)
     assert open_labelled(*where, ignore_index=255).n_classes == 2
 
@@ -402,7 +404,7 @@ def test_dangerous_and_foreign_hdf5_is_refused(tmp_path):
 @real
 def test_cracks_of_the_real_data(tmp_path):
     cracks = Path(ROOT) / "crackforest"
-    with pytest.raises(ValueError, match=r"001\.png .*got 0 and 255: .* labels \[0, 255\]"):
+    with pytest.raises(ValueError, match=r"001\.png .*got 0 and 255: .*labels=\[0, 255\]"):
         open_labelled(cracks / "images", cracks / "masks")
     data = open_labelled(cracks / "images", cracks / "masks", labels=[0, 255])
     tally = data.subset(range(20)).tally(show_progress=False)
@@ -415,3 +417,53 @@ def test_particles_of_the_real_data():
     where = Path(ROOT) / "cern_school_timepix"
     data = open_labelled(where / "images", where / "masks")
     assert (data.n_classes, data.n_channels, data.image(0).dtype) == (3, 1, np.uint16)
+
+
+def named_file(path, names, *, n_classes=3):
+    hdf5(path, *random_pairs(n_classes=n_classes))
+    with h5py.File(path, "r+") as file:
+        file.attrs["classes"] = np.bytes_(names)
+    return path
+
+
+def test_class_names_of_an_hdf5_file_are_read(tmp_path):
+    path = named_file(tmp_path / "a.h5", '["empty", "arc", "ring"]')
+    data = open_labelled(path)
+    assert data.class_names == ("empty", "arc", "ring")
+    assert data.has_class_names
+    assert data.subset([1, 2]).class_names == data.class_names
+    assert pickle.loads(pickle.dumps(data)).class_names == data.class_names
+
+
+def test_class_names_follow_the_labels(tmp_path):
+    path = named_file(tmp_path / "a.h5", '["empty", "arc", "ring"]')
+    assert open_labelled(path, labels=[0, 2, 1]).class_names == ("empty", "ring", "arc")
+    given = open_labelled(path, labels=[0, 2, 1], names=["nothing", "r", "a"])
+    assert given.class_names == ("nothing", "r", "a")
+
+
+@pytest.mark.parametrize(
+    "names",
+    ["no JSON", "3", '["a", "b"]', '["a", "a", "b"]', '["a", 1, "b"]', '["a", "b\\n", "c"]',
+     '{"0": "a"}', "[" * 100_000],
+)  # fmt: skip
+def test_what_is_no_list_of_class_names_is_passed_over(tmp_path, names):
+    data = open_labelled(named_file(tmp_path / "a.h5", names[:60_000]))
+    assert data.class_names == ("background", "class 1", "class 2")
+    assert not data.has_class_names
+
+
+def test_class_names_can_be_given_for_folders(tmp_path):
+    both = folders(tmp_path, *random_pairs())
+    assert open_labelled(*both, names=["sky", "wall", "crack"]).class_names[2] == "crack"
+    assert open_labelled(*both, names=["a", "b", "c", "d"]).n_classes == 4
+
+
+@pytest.mark.parametrize(
+    ("names", "options"),
+    [(["a"], {}), (["a", "a"], {}), (["a", " "], {}), (["a", "b"], {"n_classes": 3}),
+     (["a", "b"], {"labels": [0, 1, 2]})],
+)  # fmt: skip
+def test_class_names_that_do_not_fit_are_refused(tmp_path, names, options):
+    with pytest.raises(ValueError, match="Expected `names` with a"):
+        open_labelled(*folders(tmp_path, *random_pairs()), names=names, **options)

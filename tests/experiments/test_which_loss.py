@@ -22,7 +22,7 @@ def test_the_recipe_runs_and_goes_on(tmp_path):
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, check=True, timeout=600
         )
-        assert "Take " in done.stdout
+        assert "The first is" in done.stdout
     assert (tmp_path / "out" / "kinds" / "comparison.csv").exists()
 
 

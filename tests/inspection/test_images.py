@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -181,3 +182,49 @@ def test_sizes_must_agree(folders):
     where = folders(mask_of(255, 3), images=[np.zeros((10, 13), np.uint8)])
     with pytest.raises(ValueError, match=r"0\.png of the size of .*\(10, 13\), got \(10, 12\)"):
         look(where)
+
+
+def test_classes_have_the_names_of_the_file_or_those_given(tmp_path):
+    path = hdf5(tmp_path / "a.h5", *random_pairs())
+    with h5py.File(path, "r+") as file:
+        file.attrs["classes"] = np.bytes_('["empty", "arc", "ring"]')
+    for options, names in (
+        ({}, ["empty", "arc", "ring"]),
+        ({"names": ["nothing", "a", "b", "c"]}, ["nothing", "a", "b", "c"]),
+        ({"labels": [0, 2, 1]}, ["empty", "ring", "arc"]),
+    ):
+        found = inspect_images(path, show_progress=False, **options)
+        assert list(found.numbers["partitions"]["frame"]["classes"]) == names
+        assert f"\n  {names[1]} " in text_of(found)
+
+
+def test_fewer_names_than_values_name_the_cure(folders):
+    where = folders(mask_of(7, 5), mask_of(255, 5))
+    with pytest.raises(ValueError, match=r"as many as `names`, .* --labels 0 7 255"):
+        look(where, names=["sky", "wall", "crack"])
+    found = look(where, names=["sky", "wall", "crack"], labels=[0, 7, 255])
+    assert list(found.numbers["partitions"]["frame"]["classes"]) == ["sky", "wall", "crack"]
+
+
+def test_values_with_gaps_get_no_weights_but_the_option_that_names_them(folders):
+    where = folders(mask_of(7, 5), mask_of(255, 5))
+    found = look(where)
+    assert "weights" not in found.numbers["partitions"]["frame"]
+    closing = text_of(found).rpartition("Weights and priors")[2]
+    assert "--labels 0 7 255" in closing
+    assert "class_weight" not in closing
+    assert "class_weight" in text_of(look(where, labels=[0, 7, 255]))
+    # a class of a known list that has no pixel is no gap
+    assert "class_weight" in text_of(look(where, labels=[0, 7, 8, 255]))
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "line"),
+    [
+        ((255, 255), {}, "--images.labels '[0, 255]'\n"),
+        ((7, 9), {"labels": [0, 7], "ignore_index": 9},
+         "--images.labels '[0, 7]' --images.ignore_index 9"),
+    ],
+)  # fmt: skip
+def test_what_to_type_to_train_on_named_values_is_said(folders, values, options, line):
+    assert line in text_of(look(folders(*(mask_of(value, 5) for value in values)), **options))

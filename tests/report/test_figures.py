@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from dense_imb.hits import Degradation, available_baselines, degrade, evaluate
 from dense_imb.hits.baselines import HitDensity
 from dense_imb.metrics import HitScores, OperatingPoint, ScoreHistogram
-from dense_imb.report import figures
+from dense_imb.report import figures, image_figures
 from dense_imb.report.measure import Measured, Sample, _Watcher
+from dense_imb.report.segmented import Picture
 from tests.report.conftest import clean_events
 
 
@@ -197,3 +202,53 @@ def test_the_watcher_keeps_the_scores_of_evaluate(measured):
         found = measured.scores[row["scorer"]].scores()
         assert found["removal"] == pytest.approx(row["removal"])
     assert HitDensity.name in measured.scores
+
+
+def _picture_of(truth, verdict):
+    shape = truth.shape
+    return Picture(
+        "typical", "0", "", {}, np.zeros((*shape, 1), np.uint8), truth,
+        np.zeros(shape, np.float32), verdict,
+    )  # fmt: skip
+
+
+def _colours_of(handles):
+    return {to_hex(handle.get_facecolor()) for handle in handles}
+
+
+def test_the_legends_of_a_sample_name_every_colour_and_share_none():
+    truth = np.array([[0, 1, 1], [2, 2, 3]], np.uint8)
+    figure = Figure(layout="constrained")
+    picture = _picture_of(truth, np.array([[2, 1, 3], [4, 1, 1]]))
+    image_figures.draw_picture(picture, ["arc", "$ring", "_line"], None, figure)
+    of_truth = figure.axes[1].get_legend()
+    assert [text.get_text() for text in of_truth.get_texts()] == ["arc", r"\$ring", " _line"]
+    of_errors = figure.legends[0]
+    words = [text.get_text().partition(":")[0] for text in of_errors.get_texts()]
+    assert words == ["background (pale)", "found", "false alarm", "missed", "wrong class"]
+    assert not _colours_of(of_truth.get_patches()) & _colours_of(of_errors.get_patches())
+    FigureCanvasAgg(figure).draw()  # no formula in a name
+
+
+def test_the_truth_of_one_class_is_named_too():
+    figure = Figure(layout="constrained")
+    picture = _picture_of(np.eye(3, dtype=np.uint8), np.eye(3, dtype=np.int64))
+    image_figures.draw_picture(picture, ["foreground"], 0.5, figure)
+    assert [text.get_text() for text in figure.axes[1].get_legend().get_texts()] == ["foreground"]
+
+
+@pytest.mark.parametrize(("best", "top"), [(0.04, 0.06), (0.97, 1.45), (math.nan, 1.45)])
+def test_the_panel_of_small_scores_ends_near_them(best, top):
+    history = [
+        {"step": 10.0 * k, "average_precision": best * k, "average_precision_1": best * k / 2}
+        for k in range(2)
+    ]
+    figure = Figure()
+    image_figures.draw_image_training(history, ["arc", "ring"], figure)
+    panel = next(axes for axes in figure.axes if axes.get_title(loc="left") == "Average precision"
+                 or axes.get_title() == "Average precision")  # fmt: skip
+    low, high = panel.get_ylim()
+    assert low < 0
+    assert math.isnan(best) or high > best
+    assert high <= top
+    assert max(panel.get_yticks()) <= 1.04

@@ -236,3 +236,14 @@ def test_the_axes_show_the_numbers(run_folder):
     recall, precision = float(dot.get_xdata()[0]), float(dot.get_ydata()[0])
     assert 2 * recall * precision / (recall + precision) == pytest.approx(own["f1"])
     assert level.get_ydata()[0] == pytest.approx(own["share"])
+
+
+@pytest.mark.usefixtures("_undrawn")
+@pytest.mark.filterwarnings("ignore::dense_imb.training.CollapseWarning")
+def test_train_writes_the_report_at_its_end(folders, tmp_path, capsys):
+    options = [f"--images.train={folders[0]}", f"--images.masks={folders[1]}", "--steps=2",
+               "--images.patch=[32, 32]", "--batch_size=2"]  # fmt: skip
+    assert main(["train", f"--out={tmp_path / 'run'}", "--quiet", *options]) == 0
+    *_, headline, path = capsys.readouterr().out.splitlines()
+    assert "a blank answer has" in headline
+    assert Path(path).is_file()
