@@ -9,6 +9,9 @@ weights, on images and hits that are generated. "x" is the median of a step over
 mixing, "batch ms" the part in which the batch is made: on a GPU another thread does it ahead of
 time. On a machine that does other work believe "x cpu", and put OMP_NUM_THREADS=1 before the
 command.
+
+On two busy cores (four jobs for each) "x cpu" is 1.02 to 1.06 of hits and 1.07 to 1.10 of images;
+a loss takes twice as long with soft targets, and Balanced-MixUp cuts twice as many crops.
 """
 
 from __future__ import annotations
