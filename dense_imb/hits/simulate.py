@@ -202,7 +202,7 @@ def simulate(
         (3, [1, 2])
         >>> rare = simulate(["arc", "ring"], 1000, seed=1, frequency=[95, 5], n_photons=1)
         >>> int((rare.label == 2).sum())
-        45
+        51
     """
     names = [pattern] if isinstance(pattern, str) else list(pattern)
     for name in names:
