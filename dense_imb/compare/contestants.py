@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -35,13 +36,16 @@ class Contestant(NamedTuple):
 
     @property
     def folder(self) -> str:
-        """The name as a part of a path.
+        """The name as a part of a path; names that differ have parts that do.
 
         Example:
-            >>> Contestant("hard mining + Dice", "").folder
-            'hard-mining-Dice'
+            >>> Contestant("hard mining", "").folder, Contestant("f = -1", "").folder
+            ('hard-mining', 'f-1-10acb7')
         """
-        return re.sub(r"[^A-Za-z0-9_.]+", "-", self.name).strip("-.") or "loss"
+        part = re.sub(r"[^A-Za-z0-9_.]+", "-", self.name).strip("-.")
+        is_same = part.replace("-", " ") == self.name.replace("-", " ")
+        digest = hashlib.sha256(self.name.encode()).hexdigest()[:6]
+        return part if is_same else f"{part}-{digest}".lstrip("-")
 
 
 _OURS = {

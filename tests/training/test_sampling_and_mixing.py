@@ -81,7 +81,9 @@ RUNS = [
 ]
 
 
-@pytest.mark.parametrize(("make", "options"), RUNS, ids=str)
+@pytest.mark.parametrize(
+    ("make", "options"), RUNS, ids=lambda value: getattr(value, "__name__", str(value))
+)
 def test_a_resumed_run_is_the_same_to_the_bit(folders, path, tmp_path, monkeypatch, make, options):
     config = make(folders if make is images else path, **options)
     whole = quiet(config, tmp_path / "whole")
@@ -358,7 +360,7 @@ def test_a_mixed_loss_is_that_of_both_labels(folders):
         ({"sampling": SamplingConfig("progressive", epochs=0)}, "sampling.epochs"),
         ({"sampling": SamplingConfig("often")}, "sampling"),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_bad_options_of_images_are_refused(folders, tmp_path, change, told):
     with pytest.raises(ValueError, match=told):
