@@ -275,8 +275,9 @@ def _losses_to_begin_with(numbers: Mapping[str, Any], is_hits: bool) -> list[str
         ]
     n_classes = sum(one["pixels"] > 0 for one in numbers["partitions"]["frame"]["classes"].values())
     begin = (
-        "begin with BalancedSoftmaxLoss: of 14 losses it ranked rare pixels best on cracks and on "
-        "air showers; its probabilities are those of classes equally frequent"
+        "begin with BalancedSoftmaxLoss, which ranked rare pixels best of 14 losses on cracks and "
+        "air showers (in long trainings CrossEntropyLoss catches up); its probabilities are those "
+        "of classes equally frequent"
         if n_classes == 2
         else "begin with CrossEntropyLoss or FocalLoss, which ranked four long-tailed kinds best "
         "of 16 losses; where each pixel must get its likeliest class, with a balanced loss + Dice"
