@@ -6,11 +6,11 @@
 #   FULL=1 DENSE_IMB_DATA=DATA bash experiments/which_loss/run.sh runs/which_loss    # a day; a GPU helps
 #
 # A part that is done is not done again, and one that was stopped goes on. Names of parts, cracks,
-# showers or kinds, behind the folder run these only; OPTIONS holds further ones of `dense-imb compare`.
+# showers, kinds, longer or signs, behind the folder run these only; OPTIONS holds further ones of `dense-imb compare`.
 set -euo pipefail
 out=${1:?"a folder for the results"}
 shift
-parts=${*:-cracks showers kinds}
+parts=${*:-cracks showers kinds longer signs}
 here=$(cd "$(dirname "$0")/../.." && pwd)
 data=${DENSE_IMB_DATA:-no folder in DENSE_IMB_DATA}
 small="--seeds 3 --first-seeds 5 --batch-size 8 --quiet"
@@ -50,8 +50,19 @@ for part in $parts; do
             fi
             compare kinds "--steps 400 --widths 8 16 32 64" "$out/kinds.h5"
             ;;
+        longer) # does the lead last?
+            compare longer "--steps 1600 --first-seeds 3 --widths 8 16 32 64 --patch 96 96" \
+                "$data/crackforest/images" --masks "$data/crackforest/masks" --labels 0 255 \
+                --loss cross-entropy --loss "balanced softmax"
+            ;;
+        signs) # behind kinds, whose data it takes
+            compare signs "--steps 400 --first-seeds 3 --widths 8 16 32 64" "$out/kinds.h5" \
+                --loss cross-entropy \
+                --loss "CCE minus=ComplementCrossEntropyLoss(balancing_factor=-1.0)" \
+                --loss "CCE plus=ComplementCrossEntropyLoss(balancing_factor=1.0)"
+            ;;
         *)
-            echo "Expected cracks, showers or kinds, got $part." >&2
+            echo "Expected cracks, showers, kinds, longer or signs, got $part." >&2
             exit 2
             ;;
     esac
