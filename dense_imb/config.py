@@ -95,12 +95,13 @@ class TableConfig:
     Args:
         train: the CSV file, whose first line names the columns.
         images: the folder that its file names are of; by default that of the CSV file.
-        validation: the same; without any a share of each class of `train` is held out.
-        validation_images: the same; by default that of `images`.
-        validation_share: of each class of `train`, where no other CSV file is given; the same
-            images whatever the seed.
-        name_column: of the file names, with or without suffix; the first one by default.
-        label_column: of the labels; the second one by default.
+        validation: another CSV file, to validate on; without any a share of each class of `train`
+            is held out.
+        validation_images: folder that its file names are of; by default that of `images`.
+        validation_share: share of each class of `train` held out, where no other CSV file is
+            given; the same images whatever the seed.
+        name_column: column of the file names, with or without suffix; the first one by default.
+        label_column: column of the labels; the second one by default.
         group_column: images of one value there, of one patient say, are held out together.
         classes: the names of the classes, in an order; by default labels are 0, 1, 2 and so on.
         size: height and width that images are resized to; none where all have one size.
@@ -136,8 +137,8 @@ class CifarConfig:
             one was unpacked in.
         imb_ratio: images of the largest class over those of the smallest; 100 and 0.01 mean the
             same, 1 is the balanced data set.
-        profile: of the classes between: exponential, or step with half of the classes small.
-        validation_share: of each class of the training images; with 0 the test images are
+        profile: sizes of the classes between: exponential, or step with half of the classes small.
+        validation_share: share of each class of the training images held out; with 0 the test images are
             validated on, as published tables do.
         padding: largest shift of an image in training, in pixels.
         flips: mirror half of the images in training.
@@ -202,8 +203,8 @@ class SamplingConfig:
         kind: instance shows each once an epoch; class, sqrt and power draw an image of class k,
             of n_k images, with a weight n_k^-1, n_k^-0.5 and n_k^-power; progressive goes from
             instance to class; mean is class, reverse n_k^-2.
-        power: of power; the cube root of the literature is 0.125 in its code.
-        epochs: after which progressive has arrived at class; by default those of the run.
+        power: exponent of kind power; the cube root of the literature is 0.125 in its code.
+        epochs: number of epochs after which progressive has arrived at class; by default those of the run.
     """
 
     kind: Literal["instance", "class", "sqrt", "power", "progressive", "mean", "reverse"] = (
@@ -220,8 +221,8 @@ class MixingConfig:
     Args:
         kind: none, mixup (with another one of the batch), balanced-mixup (with one drawn by
             class) or unimix (with one of the batch, in a share by the sizes of their classes).
-        alpha: of the Beta distribution of the shares, above 0; the smaller, the purer.
-        tau: of unimix: partners are drawn with a weight n_k^tau.
+        alpha: parameter of the Beta distribution of the shares, above 0; the smaller, the purer.
+        tau: for unimix: partners are drawn with a weight n_k^tau.
         hits: events are mixed as frames (linear), or as the union of thinned hits (union), which
             stay sharp, as do the targets.
     """
@@ -240,9 +241,9 @@ class TrainConfig:
         data: which hits, and what happens to them: a denoiser is trained.
         images: which images, in place of hits: a segmenter is trained.
         table: which images with a label each, in place of hits: a classifier is trained.
-        cifar: the same of CIFAR, long-tailed.
+        cifar: CIFAR, long-tailed, in place of hits: a classifier is trained.
         sampling: which images or events are shown how often.
-        mixing: of samples and targets.
+        mixing: how samples and their targets are mixed.
         model: the network, what it is shown and what it gives.
         loss: loss to train with: a name of `dense-imb losses` with options,
             "HardMiningLoss(gamma=0.5, balance={})", a code like hmld10000000g05a75,

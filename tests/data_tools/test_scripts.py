@@ -33,7 +33,9 @@ def run(script: str, *arguments: object) -> int:
 
 
 def test_these_are_the_scripts():
-    assert SCRIPTS == ["check", "convert", "label", "make", "merge", "repack", "split"]
+    assert SCRIPTS == [
+        "check", "convert", "label", "make", "merge", "prepare_images", "repack", "split", "table",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

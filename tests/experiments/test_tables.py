@@ -72,7 +72,10 @@ def test_every_row_of_a_table_is_a_config(path):
 def test_every_recipe_is_a_config(path):
     from dense_imb.training.build import check_config, config_from
 
-    check_config(config_from(yaml.safe_load(path.read_text())))
+    stored = yaml.safe_load(path.read_text())
+    if "cifar" in stored:  # where the archive lies is for the command line
+        stored["cifar"]["path"] = "cifar-10-python.tar.gz"
+    check_config(config_from(stored))
 
 
 def test_where_an_autoencoder_goes_blank(tmp_path, capsys):

@@ -146,7 +146,10 @@ def test_a_run_without_validation_has_a_page(run_folder):
         ({"retention": 0.9}, "no `retention` with a run on images"),
         ({"test": ["a", "b"]}, "one folder of images, or one HDF5 file"),
         ({"masks": "m"}, "images to test on beside `masks`"),
-        ({"test": "a", "masks": "m"}, "Expected a folder of images, got m, which is none"),
+        (
+            {"test": "a", "masks": "m"},
+            "Expected a folder of images or masks, got m, which does not exist",
+        ),
     ],
     ids=str,
 )

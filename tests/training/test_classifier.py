@@ -153,7 +153,7 @@ def test_mixed_labels_have_a_cost_between(folder):
         task.cost(task.network, ClassBatch(batch.shown, batch.label, one_hot)), hard
     )
     shares = task.gradient_shares(task.network, ClassBatch(batch.shown, batch.label, one_hot))
-    assert sum(shares.values()) == pytest.approx(1)
+    assert np.nansum([*shares.values()]) == pytest.approx(1)  # a class that is not there has none
 
 
 @pytest.mark.parametrize("kind", ["mixup", "balanced-mixup", "unimix"])
@@ -191,7 +191,7 @@ def test_many_classes_tell_the_gradient_of_head_middle_and_tail(tmp_path):
     shares = task.gradient_shares(task.network, task.batch(np.arange(64), 0, torch.device("cpu")))
     names = [f"gradient_share_{name}" for name in ("head", "middle", "tail")]
     assert list(shares) == names
-    assert sum(shares.values()) == pytest.approx(1)
+    assert np.nansum([*shares.values()]) == pytest.approx(1)  # a class that is not there has none
 
 
 def test_one_class_for_all_sets_off_the_alarm():

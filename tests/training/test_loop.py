@@ -225,7 +225,7 @@ def test_tensors_do_not_pile_up():
                 counts.append(sum(issubclass(type(o), torch.Tensor) for o in gc.get_objects()))
 
     loop_of(Line(), steps=600, callbacks=[Count()], validate_every=50).run()
-    assert counts[1:] == counts[:1] * 3
+    assert max(counts[1:]) <= counts[0]  # fewer where an earlier test's have been collected
 
 
 def test_batches_made_ahead_are_the_same_in_the_same_order(tmp_path, monkeypatch):
