@@ -138,8 +138,8 @@ class CifarConfig:
         imb_ratio: images of the largest class over those of the smallest; 100 and 0.01 mean the
             same, 1 is the balanced data set.
         profile: sizes of the classes between: exponential, or step with half of the classes small.
-        validation_share: share of each class of the training images held out; with 0 the test images are
-            validated on, as published tables do.
+        validation_share: share of each class of the training images held out; with 0 the test
+            images are validated on, as published tables do.
         padding: largest shift of an image in training, in pixels.
         flips: mirror half of the images in training.
         many: a class with more training images is of the head.
@@ -204,7 +204,8 @@ class SamplingConfig:
             of n_k images, with a weight n_k^-1, n_k^-0.5 and n_k^-power; progressive goes from
             instance to class; mean is class, reverse n_k^-2.
         power: exponent of kind power; the cube root of the literature is 0.125 in its code.
-        epochs: number of epochs after which progressive has arrived at class; by default those of the run.
+        epochs: number of epochs after which progressive has arrived at class; by default those of
+            the run.
     """
 
     kind: Literal["instance", "class", "sqrt", "power", "progressive", "mean", "reverse"] = (
