@@ -79,3 +79,15 @@ def aligned(table: Sequence[Sequence[str]]) -> list[str]:
         "  ".join([cells[0].ljust(widths[0]), *map(str.rjust, cells[1:], widths[1:])])
         for cells in table
     ]
+
+
+def score_cell(value: str | float) -> str:
+    """A score in a table, a dash where there was nothing to measure."""
+    number = float(value)
+    return "-" if math.isnan(number) else f"{number:.3f}"
+
+
+def mean_of_known(values: Sequence[float]) -> float:
+    """Mean of what is a number; NaN where nothing is."""
+    known = [value for value in values if not math.isnan(value)]
+    return math.fsum(known) / len(known) if known else math.nan

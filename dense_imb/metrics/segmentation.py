@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import math
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from dense_imb.losses._checks import check_at_least, check_same_shape, check_ten
 from dense_imb.losses._target import pixel_target
 from dense_imb.metrics._counts import StreamingCounts, share
 from dense_imb.metrics.histogram import ScoreHistogram
+from dense_imb.metrics.score_table import mean_of_known
 
 
 class SegmentationScores(StreamingCounts):
@@ -166,8 +166,8 @@ class SegmentationScores(StreamingCounts):
             ("ece", self.calibration_error()),
         ):
             found |= {f"{name}_{k}": value for k, value in enumerate(values)}
-            found[f"mean_{name}"] = _mean_of_known(values)
-            found[f"foreground_{name}"] = _mean_of_known(values[1:])
+            found[f"mean_{name}"] = mean_of_known(values)
+            found[f"foreground_{name}"] = mean_of_known(values[1:])
         return found
 
 
@@ -227,11 +227,6 @@ class ObjectScores(StreamingCounts):
             "false_alarm_share": share(n_false, n_predicted),
             "false_alarms_per_million_pixels": share(1e6 * n_false, n_pixels),
         }
-
-
-def _mean_of_known(values: tuple[float, ...]) -> float:
-    known = [value for value in values if not math.isnan(value)]
-    return share(math.fsum(known), len(known))
 
 
 def _components(is_object: Tensor) -> tuple[Tensor, int]:

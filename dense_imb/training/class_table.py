@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from dense_imb.data.classified import ClassifiedImages
 from dense_imb.metrics import ClassificationScores
-from dense_imb.metrics.score_table import Row, ScoreTable, aligned
+from dense_imb.metrics.score_table import Row, ScoreTable, aligned, score_cell
 from dense_imb.training.classifier import ClassReading, Commonest
 
 ALL = "all"
@@ -87,7 +86,7 @@ class ClassificationTable(ScoreTable):
         table = [["", *(header for header, _ in _COLUMNS)]]
         rows = [row for row in self.rows if row["class"] == ALL]
         for row in rows:
-            table.append([str(row["scorer"]), *(_cell(row[name]) for _, name in _COLUMNS)])
+            table.append([str(row["scorer"]), *(score_cell(row[name]) for _, name in _COLUMNS)])
         lines = [
             *aligned(table),
             f"{float(rows[0]['n_images']):.0f} images of {len(self.class_names)} classes; head: "
@@ -172,8 +171,3 @@ def _rows(name: str, scores: ClassificationScores, reading: ClassReading) -> lis
         for k, class_name in enumerate(reading.class_names)
     ]
     return [whole, *rows]
-
-
-def _cell(value: str | float) -> str:
-    number = float(value)
-    return "-" if math.isnan(number) else f"{number:.3f}"

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dense_imb.data.labelled import IGNORED, LabelledImages
 from dense_imb.metrics import SegmentationScores, TolerantF1
-from dense_imb.metrics.score_table import Row, ScoreTable, aligned
+from dense_imb.metrics.score_table import Row, ScoreTable, aligned, mean_of_known, score_cell
 
 MEAN = "mean"  # over the foreground classes
 _FORMAT, _VERSION = "dense-imb-segmentation", 1
@@ -113,7 +113,7 @@ class SegmentationTable(ScoreTable):
         for row in rows:
             name = str(row.get("class_name", row["class"]))
             cells = [str(row["scorer"]), *([] if is_binary else [name])]
-            table.append([*cells, *(_cell(row[name]) for _, name in self.headers())])
+            table.append([*cells, *(score_cell(row[name]) for _, name in self.headers())])
         first = self.rows[0]
         share = 100 * float(first["share"])
         return "\n".join(
@@ -223,7 +223,7 @@ def _rows(
         }
         for k in foreground
     ]
-    mean = {key: _mean([values[k] for k in foreground]) for key, values in columns.items()}
+    mean = {key: mean_of_known([values[k] for k in foreground]) for key, values in columns.items()}
     mean["share"] = math.fsum(columns["share"][k] for k in foreground)
     found: list[Row] = [{"scorer": name, "class": MEAN, "class_name": MEAN, **mean}, *rows]
     return [{**row, "n_images": float(len(images))} for row in found]
@@ -233,13 +233,3 @@ def _f1(precision: float, recall: float) -> float:
     if math.isnan(recall):
         return math.nan
     return 2 * precision * recall / (precision + recall) if recall > 0 else 0.0
-
-
-def _mean(values: Sequence[float]) -> float:
-    known = [value for value in values if not math.isnan(value)]
-    return math.fsum(known) / len(known) if known else math.nan
-
-
-def _cell(value: str | float) -> str:
-    number = float(value)
-    return "-" if math.isnan(number) else f"{number:.3f}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,9 +19,10 @@ from dense_imb.data.mixing import Mixer, mix, mix_labels, samples_told
 from dense_imb.data.patches import draw_patch, patch_rng
 from dense_imb.data.samplers import ClassSampling, epoch_order
 from dense_imb.losses._checks import check_at_least
-from dense_imb.losses.feeding import feed, intake_of, takes_logits
+from dense_imb.losses.feeding import feed, intake_of
 from dense_imb.losses.soft_feeding import check_takes_soft, feed_soft
 from dense_imb.metrics import SegmentationScores
+from dense_imb.metrics.score_table import mean_of_known
 from dense_imb.training.gradients import gradient_shares
 from dense_imb.training.task import CLASS_NAMES
 
@@ -339,17 +339,14 @@ def validation_scores(scores: SegmentationScores) -> dict[str, float]:
         "auc": tuple(histogram.auc() for histogram in scores.histograms),
         "recall_at_half": scores.recall(),
     }
-    found = {name: _mean([values[k] for k in foreground]) for name, values in of_class.items()}
+    found = {
+        name: mean_of_known([values[k] for k in foreground]) for name, values in of_class.items()
+    }
     confusion = scores.confusion.double()
     found["lit_at_half"] = 1 - float(confusion[:, 0].sum() / confusion.sum())
     if scores.n_classes > 2:
         found |= {f"average_precision_{k}": of_class["average_precision"][k] for k in foreground}
     return found
-
-
-def _mean(values: list[float]) -> float:
-    known = [value for value in values if not math.isnan(value)]
-    return math.fsum(known) / len(known) if known else math.nan
 
 
 class TrainedSegmenter:
@@ -385,8 +382,3 @@ class TrainedSegmenter:
             of_second = logits.sigmoid()
             return torch.cat([1 - of_second, of_second])
         return logits.softmax(0)
-
-
-def takes_values(loss: nn.Module) -> bool:
-    """Whether a loss compares the output with 0 and 1, and is fed no logits."""
-    return not takes_logits(loss)

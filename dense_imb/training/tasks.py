@@ -13,6 +13,7 @@ from dense_imb.data.combine import split_by_image
 from dense_imb.data.labelled import IGNORED, LabelledImages, LabelTally, open_labelled
 from dense_imb.data.virtual import VirtualEvents
 from dense_imb.hits import open_hits
+from dense_imb.losses.feeding import takes_logits
 from dense_imb.training.build import (
     build_degradation,
     build_loss,
@@ -27,7 +28,7 @@ from dense_imb.training.build import (
 from dense_imb.training.classes import build_classifier
 from dense_imb.training.classifier import Classifier
 from dense_imb.training.denoiser import Denoiser, Pixels, is_signal, is_visible
-from dense_imb.training.segmenter import ImageReading, Segmenter, takes_values
+from dense_imb.training.segmenter import ImageReading, Segmenter
 
 _SPLIT = 0  # seed of the splits: runs of any seed see the same images
 _COUNTED = 256  # events
@@ -96,13 +97,19 @@ def build_segmenter(config: TrainConfig) -> Segmenter:
     """The network, the loss and the images of a config."""
     train, validation = open_images(config.images)
     tally = train.tally(show_progress=False)
+    images = config.images
+    place = images.masks or images.train
+    other = images.validation_masks or images.validation or place
     has_any = any(_has_foreground(validation.label(i)) for i in range(len(validation)))
-    for what, is_there in (("train", sum(tally.class_counts[1:]) > 0), ("validate", has_any)):
+    for what, is_there, where in (
+        ("train", sum(tally.class_counts[1:]) > 0, place),
+        ("validate", has_any, other),
+    ):
         if not is_there:
             raise ValueError(
                 f"Expected images to {what} on with a pixel of another class than 0, got none in "
-                f"{config.images.validation_masks or config.images.masks or config.images.train}; "
-                "check which mask value is which class (--images.labels), or use more images."
+                f"{where}; check which mask value is which class (--images.labels), or use more "
+                "images."
             )
     loss = build_loss(config.loss, class_counts=tally.class_counts)
     reading = ImageReading(
@@ -110,7 +117,7 @@ def build_segmenter(config: TrainConfig) -> Segmenter:
         mean=tally.mean,
         std=tuple(deviation or 1.0 for deviation in tally.std),
         patch=_patch(config.images.patch, train.spatial_dims, tally),
-        is_logit=not takes_values(loss),
+        is_logit=takes_logits(loss),
         labels=None if config.images.labels is None else tuple(config.images.labels),
         names=train.class_names if train.has_class_names else None,
     )

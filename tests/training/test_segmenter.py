@@ -117,6 +117,9 @@ def test_validation_masks_without_foreground_are_refused(tmp_path):
     images = {"validation": others[0], "validation_masks": others[1]}
     with pytest.raises(ValueError, match=r"images to validate on .* got none in .*b.masks"):
         build_segmenter(tiny_images(folders, images=images))
+    images = {"validation": folders[0], "validation_masks": folders[1]}
+    with pytest.raises(ValueError, match=r"images to train on .* got none in .*b.masks"):
+        build_segmenter(tiny_images(others, images=images))
 
 
 def test_volumes(tmp_path):
