@@ -21,6 +21,7 @@ from dense_imb.losses.soft_feeding import check_takes_soft, feed_soft
 from dense_imb.metrics import ClassificationScores, class_groups
 from dense_imb.metrics.classification import FEW, MANY
 from dense_imb.training.gradients import gradient_shares
+from dense_imb.training.trained import TrainedNetwork
 
 _PARTNERS = 1 << 31  # samples from here on are views that others are mixed with
 _LISTED = 20  # classes; of more, head, middle and tail are told
@@ -273,25 +274,8 @@ class Classifier:
         )
 
 
-class TrainedClassifier:
-    """A trained network with all it takes to use it.
-
-    Args:
-        name: what tables call it.
-        network: with its weights.
-        reading: what it is shown, and what its output means.
-        device: where it runs.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        network: nn.Module,
-        reading: ClassReading,
-        device: str | torch.device = "cpu",
-    ) -> None:
-        self.name, self.reading, self.device = name, reading, torch.device(device)
-        self.network = network.eval().to(device)
+class TrainedClassifier(TrainedNetwork[ClassReading]):
+    """A trained network that classifies images, see `TrainedNetwork`."""
 
     @torch.no_grad()
     def logits(self, images: NDArray[np.uint8]) -> Tensor:

@@ -25,6 +25,7 @@ from dense_imb.metrics import SegmentationScores
 from dense_imb.metrics.score_table import mean_of_known
 from dense_imb.training.gradients import gradient_shares
 from dense_imb.training.task import CLASS_NAMES
+from dense_imb.training.trained import TrainedNetwork
 
 _OVERLAP = 0.25  # of neighbouring windows, MONAI's own default
 _PARTNERS = 1 << 62  # samples from here on are crops that others are mixed with
@@ -349,25 +350,8 @@ def validation_scores(scores: SegmentationScores) -> dict[str, float]:
     return found
 
 
-class TrainedSegmenter:
-    """A trained network with all it takes to use it.
-
-    Args:
-        name: what tables call it.
-        network: with its weights.
-        reading: what it is shown, and what its output means.
-        device: where it runs.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        network: nn.Module,
-        reading: ImageReading,
-        device: str | torch.device = "cpu",
-    ) -> None:
-        self.name, self.reading, self.device = name, reading, torch.device(device)
-        self.network = network.eval().to(device)
+class TrainedSegmenter(TrainedNetwork[ImageReading]):
+    """A trained network that segments images, see `TrainedNetwork`."""
 
     @torch.no_grad()
     def logits(self, image: NDArray[Any]) -> Tensor:
