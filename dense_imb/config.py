@@ -186,6 +186,7 @@ class OptimizerConfig:
         weight_decay: decay of all weights.
         schedule: course of the learning rate: one-cycle, cosine or constant.
         clip: largest norm of the gradient; larger ones are scaled down.
+        parts: whether all weights move, or those of the head only, the last layer.
     """
 
     name: Literal["adamw", "adam", "sgd"] = "adamw"
@@ -193,6 +194,7 @@ class OptimizerConfig:
     weight_decay: float = 0.01
     schedule: Literal["one-cycle", "cosine", "constant"] = "one-cycle"
     clip: float = 1.0
+    parts: Literal["all", "head"] = "all"
 
 
 @dataclass
@@ -235,6 +237,65 @@ class MixingConfig:
 
 
 @dataclass
+class UnlabelledConfig:
+    """Images, or events of hits, without labels, learnt from beside the labelled ones.
+
+    A teacher, the running mean of the network, labels weak views where it is sure; the network
+    learns these labels on strong views of the same images.
+
+    Args:
+        train: files as the labelled ones are: a folder of images, an HDF5 file or hits files.
+        rest: learn from the training images, or events, that `labelled_share` leaves out.
+        ratio: unlabelled samples in a step for each labelled one.
+        weight: of the loss of the teacher's labels, beside that of the others.
+        ramp: share of the steps over which this weight grows from 0.
+        threshold: probability from which on the teacher is sure.
+        decay: of the teacher: how much of it stays, each step.
+        sampling: how often images are shown, by the teacher's labels, see `sampling.kind`.
+        loss: loss of the teacher's labels; by default that of the others.
+        strong: strong views: randaugment (torchvision's, of images of bytes in 2-D), photometric
+            (any image), hits (lit pixels lost and added, of sparse frames; of hits the only one),
+            none; auto takes the first that fits.
+        operations: of RandAugment, how many one after the other.
+        magnitude: of RandAugment, 0 to 30.
+    """
+
+    train: str | list[str] | None = None
+    rest: bool = False
+    ratio: int = 1
+    weight: float = 1.0
+    ramp: float = 0.2
+    threshold: float = 0.95
+    decay: float = 0.99
+    sampling: Literal["instance", "class", "sqrt", "power", "mean", "reverse"] = "instance"
+    loss: str | None = None
+    strong: Literal["auto", "randaugment", "photometric", "hits", "none"] = "auto"
+    operations: int = 2
+    magnitude: int = 9
+
+
+@dataclass
+class SecondConfig:
+    """A second stage, from the best network of the first one on; labelled images only.
+
+    Args:
+        steps: number of steps; 0 trains in one stage.
+        loss: loss of the second stage; by default that of the first.
+        parts: train all weights, or those of the head only, the last layer.
+        learning_rate: learning rate at its peak; by default a tenth of the first stage's.
+        sampling: as of the first stage; by class unless said otherwise.
+        mixing: as of the first stage; none unless said otherwise.
+    """
+
+    steps: int = 0
+    loss: str | None = None
+    parts: Literal["all", "head"] = "all"
+    learning_rate: float | None = None
+    sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig("class"))
+    mixing: MixingConfig = field(default_factory=MixingConfig)
+
+
+@dataclass
 class TrainConfig:
     """A whole run.
 
@@ -245,11 +306,17 @@ class TrainConfig:
         cifar: CIFAR, long-tailed, in place of hits: a classifier is trained.
         sampling: which images or events are shown how often.
         mixing: how samples and their targets are mixed.
+        labelled_share: share of the training images, or events, whose labels are used; of a
+            classifier of each class. The same ones whatever the seed; the others are left out.
+        unlabelled: what is learnt from without labels.
+        second: a second stage of training.
         model: the network, what it is shown and what it gives.
         loss: loss to train with: a name of `dense-imb losses` with options,
             "HardMiningLoss(gamma=0.5, balance={})", a code like hmld10000000g05a75,
             package.module:Class, or a sum of such, "FocalLoss + 0.5 * monai.losses:DiceLoss(..)".
         value_loss: for hits: loss of the value, with a model.output of both.
+        feature_loss: loss of the features that the last layer sees, beside `loss`: "RangeLoss"
+            with options; none by default.
         target: for hits: what to find, the signal hits or the full pattern they were drawn from.
         pixels: for hits: whether the loss sees the lit pixels only, or the whole frame.
         optimizer: what moves the weights.
@@ -274,9 +341,13 @@ class TrainConfig:
     cifar: CifarConfig = field(default_factory=CifarConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     mixing: MixingConfig = field(default_factory=MixingConfig)
+    labelled_share: float = 1.0
+    unlabelled: UnlabelledConfig = field(default_factory=UnlabelledConfig)
+    second: SecondConfig = field(default_factory=SecondConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: str = "CrossEntropyLoss"
     value_loss: str = "ACBMSELoss"
+    feature_loss: str | None = None
     target: Literal["signal", "pattern"] = "signal"
     pixels: Literal["lit", "frame"] = "lit"
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -291,6 +362,11 @@ class TrainConfig:
     precision: Literal["no", "bf16", "auto"] = "no"
     trackers: list[str] = field(default_factory=list)
     compile: bool = False
+
+    @property
+    def is_semi_supervised(self) -> bool:
+        """Whether anything is learnt from without labels."""
+        return self.unlabelled.rest or bool(self.unlabelled.train)
 
     @property
     def trains_on_images(self) -> bool:

@@ -93,6 +93,10 @@ def check_config(config: TrainConfig) -> None:
     if config.sampling.epochs is not None:
         check_at_least("sampling.epochs", config.sampling.epochs, 1)
     ClassSampling.of([0, 1], config.sampling.kind, power=config.sampling.power)
+    if not 0 < config.labelled_share <= 1:
+        raise ValueError(
+            f"Expected `labelled_share` above 0 and up to 1, got {config.labelled_share}."
+        )
     if not 0 < config.retention <= 1:
         raise ValueError(f"Expected `retention` above 0 and up to 1, got {config.retention}.")
     if config.trains_on_images:
@@ -282,7 +286,7 @@ def config_from(stored: Any) -> TrainConfig:
     """A config out of what a YAML file holds; every unknown name and wrong type is refused."""
     if not isinstance(stored, dict):
         raise ValueError(f"Expected a config with names and values, got {type(stored).__name__}.")
-    for name in ("data", "images", "table", "cifar", "sampling", "mixing", "model", "optimizer"):
+    for name in (one.name for one in fields(TrainConfig) if is_dataclass(one.default_factory)):
         if not isinstance(stored.get(name, {}), dict):
             raise ValueError(f"Expected names and values in `{name}`, got {stored[name]!r}.")
     parser = ArgumentParser(exit_on_error=False)

@@ -17,11 +17,13 @@ from dense_imb.training.build import (
 from dense_imb.training.classifier import Classifier, ClassReading
 
 _SPLIT = 0  # seed of the splits and of the long tails: runs of any seed see the same images
+_HIDDEN = 1  # seed of who has labels
 
 
 def build_classifier(config: TrainConfig) -> Classifier:
     """The network, the loss and the images of a config."""
     train, validation = open_classified(config)
+    train, _ = labelled_images(train, config.labelled_share)
     train.check_every_class("training")
     used = config.cifar if config.table.train is None else config.table
     loss = build_loss(config.loss, class_counts=train.class_counts)
@@ -49,6 +51,16 @@ def build_classifier(config: TrainConfig) -> Classifier:
         sampling=build_sampling(config, train.labels, len(train)),
         mixer=build_mixer(config, train.labels),
     )
+
+
+def labelled_images(
+    images: ClassifiedImages, share: float
+) -> tuple[ClassifiedImages, ClassifiedImages | None]:
+    """The images whose labels are used, a share of each class, and the others, None for none."""
+    if share == 1:
+        return images, None
+    kept, left_out = split_by_class(images.labels, 1 - share, _HIDDEN)
+    return images.subset(kept), images.subset(left_out)
 
 
 def open_classified(config: TrainConfig) -> tuple[ClassifiedImages, ClassifiedImages]:

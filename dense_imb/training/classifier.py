@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from dense_imb.data.classified import FLIPS, ClassifiedImages, vary
 from dense_imb.data.mixing import Mixer, mix, mix_labels, samples_told
-from dense_imb.data.samplers import ClassSampling, epoch_order
+from dense_imb.data.samplers import ClassSampling
 from dense_imb.losses._checks import check_at_least, check_choice
 from dense_imb.losses.feeding import feed, intake_of, takes_logits
 from dense_imb.losses.soft_feeding import check_takes_soft, feed_soft
 from dense_imb.metrics import ClassificationScores, class_groups
 from dense_imb.metrics.classification import FEW, MANY
 from dense_imb.training.gradients import gradient_shares
+from dense_imb.training.sampled import SampledTask
 from dense_imb.training.trained import TrainedNetwork
 
 _PARTNERS = 1 << 31  # samples from here on are views that others are mixed with
@@ -105,7 +106,7 @@ class ClassBatch:
     probability: Tensor | None = None
 
 
-class Classifier:
+class Classifier(SampledTask):
     """The task of telling the class of images, see `dense_imb.training.task.Task`.
 
     Args:
@@ -151,17 +152,18 @@ class Classifier:
                     f"classes, got {images!r}."
                 )
         train.check_every_class("training")
-        self.network, self.loss, self._intake = network, loss, intake_of(loss)
+        super().__init__(
+            network,
+            loss,
+            n_images=len(train),
+            n_samples=len(train),
+            sampling=sampling,
+            mixer=mixer,
+        )
+        self._intake = intake_of(loss)
         self.train, self.validation, self.reading = train, validation, reading
         self.padding, self.flips, self.seed = padding, flips, seed
         self.batch_size = batch_size
-        self.n_samples = len(train)
-        self.sampling, self.mixer = sampling, mixer
-        if sampling is not None and sampling.n_images != len(train):
-            raise ValueError(
-                f"Expected `sampling` of the {len(train)} training images, got one of "
-                f"{sampling.n_images}."
-            )
         if mixer is not None:
             check_takes_soft(loss, reading.n_classes, 0)
         self.class_counts = train.class_counts
@@ -179,12 +181,6 @@ class Classifier:
             "validation data": self.validation.fingerprint(),
             **samples_told(self.sampling, self.mixer),
         }
-
-    def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
-        """The samples of an epoch; sample s is image s % n_images."""
-        if self.sampling is None:
-            return epoch_order(self.n_samples, seed, epoch)
-        return self.sampling.order(seed, epoch, self.n_samples)
 
     def batch(self, samples: NDArray[np.int64], epoch: int, device: torch.device) -> ClassBatch:
         """The images, as the epoch shows them; sample s is image s % n_images."""
@@ -226,11 +222,8 @@ class Classifier:
         label = torch.from_numpy(self.train.labels[places]).to(device)
         return self.reading.shown(views, device), label
 
-    def cost(self, network: nn.Module, batch: ClassBatch) -> Tensor:
-        """The loss of a batch."""
-        return self._cost(network(batch.shown).float(), batch)
-
-    def _cost(self, output: Tensor, batch: ClassBatch) -> Tensor:
+    def cost_of(self, output: Tensor, batch: ClassBatch) -> Tensor:
+        """The loss of an output for a batch."""
         if batch.probability is not None:
             mixed: Tensor = feed_soft(self.loss, self._intake, output, batch.probability, {})
             return mixed
@@ -270,7 +263,7 @@ class Classifier:
                 for name, members in groups.items()
             }
         return gradient_shares(
-            network, batch.shown, self.loss, lambda output: self._cost(output, batch), kinds
+            network, batch.shown, self.loss, lambda output: self.cost_of(output, batch), kinds
         )
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dense_imb.data.mixing import Mixer, mix, samples_told, union
-from dense_imb.data.samplers import ClassSampling, epoch_order
+from dense_imb.data.samplers import ClassSampling
 from dense_imb.data.virtual import VALIDATION_EPOCH, VirtualEvents
 from dense_imb.hits import Events, encode, gap
 from dense_imb.hits.frames import CHANNELS, pixel_index, visible
@@ -23,6 +23,7 @@ from dense_imb.losses.soft_feeding import check_takes_soft, feed_soft
 from dense_imb.metrics import ScoreHistogram
 from dense_imb.metrics.hits import RETENTIONS
 from dense_imb.training.gradients import gradient_shares
+from dense_imb.training.sampled import SampledTask
 
 Target = Literal["signal", "pattern"]
 Pixels = Literal["lit", "frame"]
@@ -95,7 +96,7 @@ class HitBatch:
     is_soft: bool = False
 
 
-class Denoiser:
+class Denoiser(SampledTask):
     """The task of telling signal from noise, see `dense_imb.training.task.Task`.
 
     Args:
@@ -144,20 +145,21 @@ class Denoiser:
                 f"Expected validation events of the training events' geometry {train.geometry}, "
                 f"got {validation.geometry}."
             )
-        self.network, self.train, self.validation = network, train, validation
         losses = [loss] if value_loss is None else [loss, value_loss]
-        self.loss: nn.Module = nn.ModuleList(losses)
+        super().__init__(
+            network,
+            nn.ModuleList(losses),
+            n_images=len(train),
+            n_samples=len(train),
+            sampling=sampling,
+            mixer=mixer,
+            what="events",
+        )
+        self.train, self.validation = train, validation
         self._losses, self._intakes = losses, [intake_of(one) for one in losses]
         self.target, self.pixels, self.retention = target, pixels, retention
         self.batch_size, self.class_counts = batch_size, tuple(class_counts)
         self.monitor = f"removal_at_{100 * retention:g}"
-        self.n_samples = len(train)
-        self.sampling, self.mixer = sampling, mixer
-        if sampling is not None and sampling.n_images != len(train):
-            raise ValueError(
-                f"Expected `sampling` of the {len(train)} training events, got one of "
-                f"{sampling.n_images}."
-            )
         if mixer is not None and mixer.mixing.hits == "linear":
             for one in losses:
                 check_takes_soft(one, 1)
@@ -176,12 +178,6 @@ class Denoiser:
             "validation data": self.validation.fingerprint(),
             **samples_told(self.sampling, self.mixer),
         }
-
-    def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
-        """The samples of an epoch; sample s is event s % n_events."""
-        if self.sampling is None:
-            return epoch_order(self.n_samples, seed, epoch)
-        return self.sampling.order(seed, epoch)
 
     def batch(self, samples: NDArray[np.int64], epoch: int, device: torch.device) -> HitBatch:
         """Noisy frames of the epoch, mixed where there is a mixer."""
@@ -216,12 +212,8 @@ class Denoiser:
         assert self.mixer is not None
         return None if self.mixer.content is None else self.mixer.content[samples % self.n_samples]
 
-    def cost(self, network: nn.Module, batch: HitBatch) -> Tensor:
-        """The loss of a batch; a loss of values beside it with an output of both."""
-        # losses sum over more pixels than bf16 can count
-        return self._cost(network(batch.shown).float(), batch)
-
-    def _cost(self, output: Tensor, batch: HitBatch) -> Tensor:
+    def cost_of(self, output: Tensor, batch: HitBatch) -> Tensor:
+        """The loss of an output for a batch; one of values beside it with an output of both."""
         wants_value = self.reading.output == "value"
         cost = self._apply(0, output[:, :1], batch.value if wants_value else batch.is_signal, batch)
         if len(self._losses) > 1:
@@ -278,7 +270,7 @@ class Denoiser:
         )
         kinds = {"signal": is_signal, "noise": is_lit & ~is_signal, "empty": ~(is_lit | is_signal)}
         return gradient_shares(
-            network, batch.shown, self.loss, lambda output: self._cost(output, batch), kinds
+            network, batch.shown, self.loss, lambda output: self.cost_of(output, batch), kinds
         )
 
     def _retentions(self) -> list[float]:

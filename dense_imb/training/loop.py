@@ -28,7 +28,7 @@ from dense_imb.training.checkpoint import (
 )
 from dense_imb.training.schedule import rate_factor, step_seed
 from dense_imb.training.signals import Interrupted, noted_signals
-from dense_imb.training.task import CLASS_NAMES, OrderedTask, Task
+from dense_imb.training.task import CLASS_NAMES, OrderedTask, Task, TaughtTask
 
 _CHECK_EVERY = 16  # steps on an accelerator between two looks at the losses, each of which waits
 
@@ -141,6 +141,12 @@ class Loop:
         self.cost: Tensor | None = None
         self._rates = [group["lr"] for group in optimizer.param_groups]
         task.loss.to(self.accelerator.device)
+        if isinstance(task, TaughtTask):
+            task.teacher.to(self.accelerator.device)
+        self._frozen = _frozen(task.network)
+        self._scheduled: list[Any] = [
+            module for module in task.loss.modules() if hasattr(module, "set_progress")
+        ]
         prepared = self.accelerator.prepare(task.network, optimizer)
         self.network: nn.Module = prepared[0]
         self.optimizer: Any = prepared[1]
@@ -209,6 +215,10 @@ class Loop:
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
         self.network.train()
+        for module in self._frozen:
+            module.eval()
+        for scheduled in self._scheduled:
+            scheduled.set_progress(state.step / settings.steps)
         self._share(self.task.loss)  # as DDP does with the network's
         with self.accelerator.autocast():
             cost = self.task.cost(self._called, batch)
@@ -219,6 +229,9 @@ class Loop:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         state.step += 1
+        if isinstance(self.task, TaughtTask):
+            self.task.follow(self.accelerator.unwrap_model(self.network), state.step)
+            self._share(self.task.teacher)
 
     def _check(self, cost: Tensor, norm: Any) -> None:
         """Stop on a cost or gradient that is no number; an accelerator is asked now and then."""
@@ -283,15 +296,19 @@ class Loop:
         if not self._makes_ahead:
             yield (make(step) for step in range(first, self.settings.steps))
             return
+        is_taught = isinstance(self.task, TaughtTask)
         with ThreadPoolExecutor(1, "batch") as maker:
 
             def ahead() -> Iterator[Any]:
                 coming: Future[Any] = maker.submit(make, first)
                 for step in range(first + 1, self.settings.steps + 1):
                     ready = coming.result()
-                    if step < self.settings.steps:
+                    waits = is_taught and step % self.settings.validate_every == 0
+                    if step < self.settings.steps and not waits:
                         coming = maker.submit(make, step)
                     yield ready
+                    if step < self.settings.steps and waits:  # for what the validation changes
+                        coming = maker.submit(make, step)
 
             yield ahead()
 
@@ -325,6 +342,11 @@ class Loop:
                     callback.on_best(self)
         if state.roll_back:
             self._roll_back()
+        if isinstance(self.task, TaughtTask):
+            with torch.no_grad():
+                self.task.refresh(
+                    self.accelerator.device, self.process, self.accelerator.num_processes
+                )
         self.save()
 
     def _mean_over_processes(self, value: float) -> float:
@@ -387,6 +409,11 @@ class Loop:
             "network": self.accelerator.unwrap_model(self.network).state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "loss": self.task.loss.state_dict(),
+            **(
+                {"teacher": self.task.teacher.state_dict()}
+                if isinstance(self.task, TaughtTask)
+                else {}
+            ),
         }
 
     def save(self) -> None:
@@ -428,6 +455,8 @@ class Loop:
         self.accelerator.unwrap_model(self.network).load_state_dict(content["network"])
         self.optimizer.load_state_dict(content["optimizer"])
         self.task.loss.load_state_dict(content["loss"])
+        if isinstance(self.task, TaughtTask):
+            self.task.teacher.load_state_dict(content["teacher"])
 
     def _roll_back(self) -> None:
         """Weights and optimizer of the best network so far, and half the learning rate."""
@@ -439,3 +468,14 @@ class Loop:
         self.accelerator.wait_for_everyone()
         self._load(load_checkpoint(self._best_path()))
         self.state.rate_scale /= 2
+
+
+def _frozen(network: nn.Module) -> list[nn.Module]:
+    """The largest parts of a network none of whose weights are trained.
+
+    Their batch norms have to keep their statistics, too.
+    """
+    weights = list(network.parameters())
+    if weights and not any(weight.requires_grad for weight in weights):
+        return [network]
+    return [one for child in network.children() for one in _frozen(child)]

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from dense_imb.data.labelled import IGNORED, LabelledImages
 from dense_imb.data.mixing import Mixer, mix, mix_labels, samples_told
 from dense_imb.data.patches import draw_patch, patch_rng
-from dense_imb.data.samplers import ClassSampling, epoch_order
+from dense_imb.data.samplers import ClassSampling
 from dense_imb.losses._checks import check_at_least
 from dense_imb.losses.feeding import feed, intake_of
 from dense_imb.losses.soft_feeding import check_takes_soft, feed_soft
 from dense_imb.metrics import SegmentationScores
 from dense_imb.metrics.score_table import mean_of_known
 from dense_imb.training.gradients import gradient_shares
+from dense_imb.training.sampled import SampledTask
 from dense_imb.training.task import CLASS_NAMES
 from dense_imb.training.trained import TrainedNetwork
 
@@ -135,7 +136,7 @@ class PatchBatch:
     probability: Tensor | None = None
 
 
-class Segmenter:
+class Segmenter(SampledTask):
     """The task of telling the classes of pixels, see `dense_imb.training.task.Task`.
 
     Args:
@@ -181,17 +182,18 @@ class Segmenter:
                     f"Expected validation images with {what} {mine}, as the training images "
                     f"have, got {theirs}."
                 )
-        self.network, self.loss, self._intake = network, loss, intake_of(loss)
+        super().__init__(
+            network,
+            loss,
+            n_images=len(train),
+            n_samples=len(train) * patches,
+            sampling=sampling,
+            mixer=mixer,
+        )
+        self._intake = intake_of(loss)
         self.train, self.validation, self.reading = train, validation, reading
         self.patches, self.foreground, self.flips, self.seed = patches, foreground, flips, seed
-        self.n_samples = len(train) * patches
         self.class_counts, self._content = tuple(class_counts), class_content
-        self.sampling, self.mixer = sampling, mixer
-        if sampling is not None and sampling.n_images != len(train):
-            raise ValueError(
-                f"Expected `sampling` of the {len(train)} training images, got one of "
-                f"{sampling.n_images}."
-            )
         if mixer is not None:
             check_takes_soft(loss, reading.out_channels, len(reading.patch))
         self.scores = self._no_scores()  # of the last validation
@@ -210,12 +212,6 @@ class Segmenter:
             "validation data": self.validation.fingerprint(),
             **samples_told(self.sampling, self.mixer),
         }
-
-    def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
-        """The samples of an epoch; sample s is a crop of image s % n_images."""
-        if self.sampling is None:
-            return epoch_order(self.n_samples, seed, epoch)
-        return self.sampling.order(seed, epoch, self.n_samples)
 
     def batch(self, samples: NDArray[np.int64], epoch: int, device: torch.device) -> PatchBatch:
         """The crops of the epoch, mixed where there is a mixer."""
@@ -271,12 +267,8 @@ class Segmenter:
             shown = shown.to(memory_format=torch.channels_last)
         return shown, label, bool((label == IGNORED).any())
 
-    def cost(self, network: nn.Module, batch: PatchBatch) -> Tensor:
-        """The loss of a batch."""
-        # losses sum over more pixels than bf16 can count
-        return self._cost(network(batch.shown).float(), batch)
-
-    def _cost(self, output: Tensor, batch: PatchBatch) -> Tensor:
+    def cost_of(self, output: Tensor, batch: PatchBatch) -> Tensor:
+        """The loss of an output for a batch."""
         label, options = batch.label, {}
         if batch.probability is not None:
             if batch.has_ignored:
@@ -323,7 +315,7 @@ class Segmenter:
         """Which classes the loss pulls at."""
         kinds = {f"class_{k}": batch.label == k for k in range(self.reading.n_classes)}
         return gradient_shares(
-            network, batch.shown, self.loss, lambda output: self._cost(output, batch), kinds
+            network, batch.shown, self.loss, lambda output: self.cost_of(output, batch), kinds
         )
 
     def _no_scores(self) -> SegmentationScores:

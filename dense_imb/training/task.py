@@ -49,6 +49,23 @@ class ScoredTask(Task, Protocol):
 
 
 @runtime_checkable
+class TaughtTask(Task, Protocol):
+    """A task with a teacher, which follows the network and is kept in every checkpoint.
+
+    Batches are made after the validation that they follow, so that they may depend on what the
+    teacher holds, its buffers included.
+    """
+
+    teacher: nn.Module
+
+    def follow(self, network: nn.Module, step: int) -> None:
+        """After each step; `network` is the bare one, `step` the number of steps done."""
+
+    def refresh(self, device: torch.device, process: int, n_processes: int) -> None:
+        """After each validation, without gradients; the same on every process in the end."""
+
+
+@runtime_checkable
 class OrderedTask(Task, Protocol):
     """A task that says itself which samples an epoch shows, and how often."""
 

@@ -31,6 +31,7 @@ from dense_imb.training.denoiser import Denoiser, Pixels, is_signal, is_visible
 from dense_imb.training.segmenter import ImageReading, Segmenter
 
 _SPLIT = 0  # seed of the splits: runs of any seed see the same images
+_HIDDEN = 1  # seed of who has labels
 _COUNTED = 256  # events
 _PATCH = {2: 128, 3: 64}  # largest side of a crop, unless the config says another
 
@@ -63,6 +64,7 @@ def build_denoiser(config: TrainConfig) -> Denoiser:
         held_out = VirtualEvents(
             source, degradation, config.seed, first=cut, count=data.validation_events
         )
+    train_events, _ = labelled_events(train_events, config.labelled_share)
     class_counts = count_pixels(train_events, config.pixels)
     loss = build_loss(config.loss, class_counts=class_counts)
     content = train_events.class_content() if needs_content(config) else None
@@ -83,6 +85,20 @@ def build_denoiser(config: TrainConfig) -> Denoiser:
     )
 
 
+def labelled_events(
+    events: VirtualEvents, share: float
+) -> tuple[VirtualEvents, VirtualEvents | None]:
+    """The first events, whose labels are used, and the others, None where there are none."""
+    if share == 1:
+        return events, None
+    n = len(events)
+    if n < 2:
+        raise ValueError(f"Expected two events or more with a `labelled_share`, got {n}.")
+    cut = min(max(round(share * n), 1), n - 1)
+    rest = replace(events, first=events.first + cut, count=n - cut)
+    return replace(events, count=cut), rest
+
+
 def count_pixels(events: VirtualEvents, pixels: Pixels) -> tuple[int, int]:
     """Pixels that a loss sees as background and as signal, in the first events of an epoch."""
     shown = events.degraded(np.arange(min(_COUNTED, len(events))), 0).torch()
@@ -96,6 +112,7 @@ def count_pixels(events: VirtualEvents, pixels: Pixels) -> tuple[int, int]:
 def build_segmenter(config: TrainConfig) -> Segmenter:
     """The network, the loss and the images of a config."""
     train, validation = open_images(config.images)
+    train, _ = labelled_part(train, config.labelled_share)
     tally = train.tally(show_progress=False)
     images = config.images
     place = images.masks or images.train
@@ -136,6 +153,16 @@ def build_segmenter(config: TrainConfig) -> Segmenter:
         sampling=build_sampling(config, tally, len(train) * config.images.patches),
         mixer=build_mixer(config, tally),
     )
+
+
+def labelled_part(
+    images: LabelledImages, share: float
+) -> tuple[LabelledImages, LabelledImages | None]:
+    """The images whose labels are used, and the others, None where there are none."""
+    if share == 1:
+        return images, None
+    kept, left_out = split_by_image(len(images), 1 - share, _HIDDEN)
+    return images.subset(kept), images.subset(left_out)
 
 
 def open_images(images: ImagesConfig) -> tuple[LabelledImages, LabelledImages]:

@@ -229,7 +229,7 @@ def test_a_pixel_ignored_in_either_pulls_at_nothing(tmp_path):
     assert (is_ignored >= alone).all()
     assert is_ignored.sum() > alone.sum()
     output = torch.randn(batch.probability.shape, requires_grad=True)
-    task._cost(output, batch).backward()
+    task.cost_of(output, batch).backward()
     assert not output.grad.abs().sum(1)[is_ignored].any()
     assert output.grad.abs().sum(1)[~is_ignored].all()
 
@@ -345,7 +345,7 @@ def test_a_mixed_loss_is_that_of_both_labels(folders):
     ]
     share = torch.from_numpy(plan.share).float()
     wanted = (share * losses[0] + (1 - share) * losses[1]).mean()
-    torch.testing.assert_close(task._cost(logits, batch), wanted)
+    torch.testing.assert_close(task.cost_of(logits, batch), wanted)
 
 
 # bad input
