@@ -247,17 +247,17 @@ class UnlabelledConfig:
         train: files as the labelled ones are: a folder of images, an HDF5 file or hits files.
         rest: learn from the training images, or events, that `labelled_share` leaves out.
         ratio: unlabelled samples in a step for each labelled one.
-        weight: of the loss of the teacher's labels, beside that of the others.
+        weight: weight of the loss of the teacher's labels, beside that of the others.
         ramp: share of the steps over which this weight grows from 0.
         threshold: probability from which on the teacher is sure.
-        decay: of the teacher: how much of it stays, each step.
+        decay: how much of the teacher stays as it was, each step.
         sampling: how often images are shown, by the teacher's labels, see `sampling.kind`.
         loss: loss of the teacher's labels; by default that of the others.
         strong: strong views: randaugment (torchvision's, of images of bytes in 2-D), photometric
             (any image), hits (lit pixels lost and added, of sparse frames; of hits the only one),
             none; auto takes the first that fits.
-        operations: of RandAugment, how many one after the other.
-        magnitude: of RandAugment, 0 to 30.
+        operations: RandAugment's number of operations, one after the other.
+        magnitude: RandAugment's strength of each, 0 to 30.
     """
 
     train: str | list[str] | None = None

@@ -4,6 +4,7 @@ from dense_imb.models.autoencoder import Autoencoder
 from dense_imb.models.classifiers import CLASSIFIERS, build_classifier_network
 from dense_imb.models.factory import MODELS, build_model
 from dense_imb.models.fast_unet import FastUNet
+from dense_imb.models.heads import head_of
 
 __all__ = [
     "CLASSIFIERS",
@@ -12,4 +13,5 @@ __all__ = [
     "FastUNet",
     "build_classifier_network",
     "build_model",
+    "head_of",
 ]
