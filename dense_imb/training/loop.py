@@ -230,8 +230,9 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         state.step += 1
         if isinstance(self.task, TaughtTask):
-            self.task.follow(self.accelerator.unwrap_model(self.network), state.step)
-            self._share(self.task.teacher)
+            bare = self.accelerator.unwrap_model(self.network)
+            self._share(bare)  # as the next forward pass would
+            self.task.follow(bare, state.step)
 
     def _check(self, cost: Tensor, norm: Any) -> None:
         """Stop on a cost or gradient that is no number; an accelerator is asked now and then."""

@@ -1,0 +1,312 @@
+"""Learning from samples without labels, beside labelled ones, for any task.
+
+    teacher <- d teacher + (1 - d) network     after step n, d = min(decay, n / (9 + n))
+    label    = teacher(weak view)              where its probability reaches the threshold
+    cost     = loss(labelled) + w r s loss(network(strong view), label)
+
+w is `weight`, r grows from 0 to 1 over the ramp, and s is the share of the pixels (hits, images)
+with a pseudo-label: a teacher that is sure of little has little to say. Mean teachers: Tarvainen
+and Valpola 2017. Weak and strong views: FixMatch, Sohn et al. 2020. Sampling of unlabelled images
+by their pseudo-labels: He et al. 2021, "Rethinking Re-Sampling in Imbalanced Semi-Supervised
+Learning".
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dense_imb.data.labelled import IGNORED
+from dense_imb.data.samplers import ClassSampling, uniform_of
+from dense_imb.losses._checks import check_at_least, check_choice
+from dense_imb.losses.feeding import feed, intake_of
+from dense_imb.training.sampled import ShownBatch
+
+SAMPLINGS = ("instance", "class", "sqrt", "power", "mean", "reverse")
+_DRAW = 104  # purpose of random numbers: which unlabelled samples go with a labelled one
+
+
+class Unlabelled(Protocol):
+    """Samples without labels of one kind of task."""
+
+    n_images: int
+    n_classes: int
+    loss: nn.Module  # of pseudo-labels
+
+    def views(
+        self,
+        samples: NDArray[np.int64],
+        places: NDArray[np.int64],
+        epoch: int,
+        device: torch.device,
+    ) -> ShownBatch:
+        """Weak views of the images at some places, with all that strong ones are made of.
+
+        Called in a thread of its own: no random number may be drawn from torch's generators.
+        """
+
+    def labelled(self, teacher: nn.Module, views: Any, threshold: float) -> tuple[Any, Tensor]:
+        """Strong views with the teacher's labels, and the share that it is sure of, a scalar.
+
+        Called in the main thread, without gradients.
+        """
+
+    def cost(self, output: Tensor, pseudo: Any) -> Tensor:
+        """The loss of the network's output for what `labelled` gave."""
+
+    def content(
+        self, teacher: nn.Module, places: NDArray[np.int64], device: torch.device
+    ) -> NDArray[np.int64]:
+        """(n, n_classes) pixels, or images, that the teacher calls each class."""
+
+    def told(self) -> str:
+        """Which samples these are and how they are varied, in words, for a checkpoint."""
+
+
+@dataclass(frozen=True)
+class SemiBatch:
+    """A batch with labels, and weak views of samples without."""
+
+    labelled: Any
+    unlabelled: Any
+
+    @property
+    def shown(self) -> Tensor:
+        """The input of the labelled part."""
+        shown: Tensor = self.labelled.shown
+        return shown
+
+
+class Teacher(nn.Module):
+    """The running mean of a network, and what it thinks of each unlabelled image.
+
+    Args:
+        network: to begin with.
+        n_images, n_classes: of the unlabelled ones.
+    """
+
+    content: Tensor  # (n_images, n_classes) what it calls each class; 0 before it was asked
+    sure: Tensor  # share of the pixels with a pseudo-label in the last step
+    n_steps: Tensor  # done
+
+    def __init__(self, network: nn.Module, n_images: int, n_classes: int) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        self.register_buffer("content", torch.zeros(n_images, n_classes, dtype=torch.int64))
+        self.register_buffer("sure", torch.zeros(()))
+        self.register_buffer("n_steps", torch.zeros(()))
+
+    @torch.no_grad()
+    def follow(self, network: nn.Module, decay: float, n_steps: int) -> None:
+        """Move towards a network; what is no mean, counts and statistics, is taken over."""
+        for mine, theirs in zip(self.network.parameters(), network.parameters(), strict=True):
+            mine.lerp_(theirs, 1 - decay)
+        for buffer, source in zip(self.network.buffers(), network.buffers(), strict=True):
+            buffer.copy_(source)
+        self.n_steps.fill_(n_steps)
+
+
+class SemiSupervised:
+    """A task that learns from unlabelled samples as well, see `dense_imb.training.task.TaughtTask`.
+
+    Args:
+        task: the labelled part; it validates, too.
+        unlabelled: the samples without labels.
+        ratio: of them in a step, for each labelled sample.
+        weight: of their loss.
+        ramp_steps: steps over which this weight grows from 0.
+        threshold: probability from which on the teacher is sure.
+        decay: of the teacher.
+        sampling: of the unlabelled samples, by pseudo-label.
+        seed: of their draw.
+    """
+
+    def __init__(
+        self,
+        task: Any,
+        unlabelled: Unlabelled,
+        *,
+        ratio: int = 1,
+        weight: float = 1.0,
+        ramp_steps: int = 0,
+        threshold: float = 0.95,
+        decay: float = 0.99,
+        sampling: str = "instance",
+        seed: int = 0,
+    ) -> None:
+        check_semi_supervised(ratio, weight, threshold, decay)
+        check_choice("unlabelled.sampling", sampling, SAMPLINGS)
+        self.task, self.unlabelled = task, unlabelled
+        self.ratio, self.weight, self.ramp_steps = ratio, weight, ramp_steps
+        self.threshold, self.decay, self.sampling, self.seed = threshold, decay, sampling, seed
+        self.network: nn.Module = task.network
+        is_shared = unlabelled.loss is task.loss
+        self.loss: nn.Module = (
+            task.loss if is_shared else nn.ModuleList([task.loss, unlabelled.loss])
+        )
+        self.monitor: str = task.monitor
+        self.n_samples: int = task.n_samples
+        self.class_counts = task.class_counts
+        self.teacher = Teacher(task.network, unlabelled.n_images, unlabelled.n_classes)
+
+    def describe(self) -> Mapping[str, str]:
+        """Network, losses and data, in words."""
+        told = (
+            f"{self.unlabelled.told()}; {self.ratio} for each labelled one by {self.sampling}, "
+            f"weight {self.weight:g} after {self.ramp_steps} steps, threshold {self.threshold:g}, "
+            f"decay {self.decay:g}, {' '.join(repr(self.unlabelled.loss).split())}"
+        )
+        return {**self.task.describe(), "unlabelled": told}
+
+    def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
+        """The labelled samples of an epoch."""
+        order: NDArray[np.int64] = self.task.order(seed, epoch)
+        return order
+
+    def batch(self, samples: NDArray[np.int64], epoch: int, device: torch.device) -> SemiBatch:
+        """Labelled samples, and unlabelled ones that are a function of them and the epoch."""
+        number = np.repeat(samples * self.ratio, self.ratio) + np.tile(
+            np.arange(self.ratio), len(samples)
+        )
+        places = self._places(uniform_of(self.seed, epoch, number, _DRAW))
+        return SemiBatch(
+            self.task.batch(samples, epoch, device),
+            self.unlabelled.views(number, places, epoch, device),
+        )
+
+    def _places(self, number: NDArray[np.float64]) -> NDArray[np.int64]:
+        n = self.unlabelled.n_images
+        if self.sampling != "instance":
+            content = self.teacher.content.cpu().numpy()
+            content = content[
+                :, content.any(0)
+            ]  # a class that the teacher sees nowhere is left out
+            if content.size:
+                return ClassSampling.of(content, self.sampling).images_at(number, 0)
+        return np.asarray(number * n, np.int64)
+
+    def cost(self, network: nn.Module, batch: SemiBatch) -> Tensor:
+        """The loss of the labelled part, and that of the pseudo-labels."""
+        with torch.no_grad():
+            pseudo, sure = self.unlabelled.labelled(
+                self.teacher.network, batch.unlabelled, self.threshold
+            )
+        self.teacher.sure.copy_(sure)
+        shown = batch.labelled.shown
+        output = network(torch.cat([shown, pseudo.shown])).float()
+        # the labelled part comes last: what a loss keeps of its last call is of true labels
+        of_pseudo = self.unlabelled.cost(output[len(shown) :], pseudo)
+        cost: Tensor = self.task.cost_of(output[: len(shown)], batch.labelled)
+        ramp = (self.teacher.n_steps / max(self.ramp_steps, 1)).clamp(max=1)
+        return cost + self.weight * ramp * sure.to(cost.dtype) * of_pseudo
+
+    def follow(self, network: nn.Module, step: int) -> None:
+        """Let the teacher come nearer; at step 0 it is the network."""
+        self.teacher.follow(network, min(self.decay, step / (9 + step)), step)
+
+    def refresh(self, device: torch.device, process: int, n_processes: int) -> None:
+        """Ask the teacher about each unlabelled image, where the sampling wants to know."""
+        if self.sampling == "instance":
+            return
+        places = np.arange(self.unlabelled.n_images)[process::n_processes]
+        content = torch.zeros_like(self.teacher.content)
+        found = self.unlabelled.content(self.teacher.network, places, device)
+        content[torch.from_numpy(places).to(content.device)] = torch.from_numpy(found).to(
+            content.device
+        )
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(content)
+        self.teacher.content.copy_(content)
+
+    def validate(
+        self, network: nn.Module, device: torch.device, process: int, n_processes: int
+    ) -> dict[str, float]:
+        """The scores of the task, and the share that the teacher was sure of."""
+        scores: dict[str, float] = self.task.validate(network, device, process, n_processes)
+        sure = self.teacher.sure.clone()
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(sure)
+            sure /= dist.get_world_size()
+        return {**scores, "sure_share": float(sure)}
+
+    def save_scores(self, path: Path) -> None:
+        """The counts of the last validation."""
+        self.task.save_scores(path)
+
+    def probe(self, n: int) -> NDArray[np.int64]:
+        """Samples to look at the gradient with."""
+        if hasattr(self.task, "probe"):
+            found: NDArray[np.int64] = self.task.probe(n)
+            return found
+        return np.arange(min(n, self.n_samples))
+
+    def gradient_shares(self, network: nn.Module, batch: SemiBatch) -> dict[str, float]:
+        """Which classes the loss of the labelled part pulls at."""
+        shares: dict[str, float] = self.task.gradient_shares(network, batch.labelled)
+        return shares
+
+
+def check_semi_supervised(ratio: int, weight: float, threshold: float, decay: float) -> None:
+    """Refuse what nothing can be learnt with."""
+    check_at_least("unlabelled.ratio", ratio, 1)
+    check_at_least("unlabelled.weight", weight, 0)
+    if not 0 <= threshold < 1:
+        raise ValueError(
+            f"Expected `unlabelled.threshold` from 0 to below 1, got {threshold}: no answer is "
+            "surer than that."
+        )
+    if not 0 <= decay < 1:
+        raise ValueError(f"Expected `unlabelled.decay` from 0 to below 1, got {decay}.")
+
+
+class PseudoLoss:
+    """A loss of the pixels, or images, that have a label; the others are IGNORED.
+
+    Args:
+        loss: of logits, which can leave pixels out: by `mask=`, as all of ours, or `ignore_index`.
+        is_dense: labels are maps; single ones can be left out of any batch.
+    """
+
+    def __init__(self, loss: nn.Module, *, is_dense: bool) -> None:
+        self.loss, self._intake, self._is_dense = loss, intake_of(loss), is_dense
+        intake = self._intake
+        if is_dense and "mask" not in intake.takes and intake.ignore_index is None:
+            raise ValueError(
+                "Expected a loss of pseudo-labels that can leave pixels out, by `mask` or "
+                f"`ignore_index`, got {intake.name}; --unlabelled.loss CrossEntropyLoss for one."
+            )
+
+    def __call__(self, output: Tensor, label: Tensor) -> Tensor:
+        """The loss of an output (B, C, *spatial) for labels (B, *spatial), 0 without any."""
+        is_sure, options = label != IGNORED, {}
+        if "mask" in self._intake.takes:
+            options, label = {"mask": is_sure}, label.masked_fill(~is_sure, 0)
+        elif not bool(is_sure.any()):  # others make NaN of it
+            return 0 * output.sum()
+        elif self._is_dense:
+            label = label.masked_fill(~is_sure, int(self._intake.ignore_index or 0))
+        else:
+            output, label = output[is_sure], label[is_sure]
+        cost: Tensor = feed(self.loss, self._intake, output, label, options)
+        return cost
+
+
+def pseudo_labels(probability: Tensor, threshold: float) -> Tensor:
+    """(B, *spatial) the likeliest class of (B, C, *spatial), IGNORED below the threshold.
+
+    Example:
+        >>> probability = torch.tensor([[0.97, 0.4], [0.03, 0.6]])[None]  # two pixels
+        >>> pseudo_labels(probability, 0.95)
+        tensor([[  0, 255]])
+    """
+    surest, label = probability.max(1)
+    return label.masked_fill(surest < threshold, IGNORED)
