@@ -24,6 +24,7 @@ _LISTS = {
     "--data.train": str, "--data.validation": str, "--data.signal": int, "--data.noise": int,
     "--data.profiles": str, "--images.labels": int, "--images.patch": int, "--images.names": str,
     "--table.classes": str, "--table.size": int, "--model.channels": str, "--trackers": str,
+    "--unlabelled.train": str,
 }  # fmt: skip
 SUMMARY = "train a network on hits, or on images with masks or labels"
 

@@ -103,14 +103,17 @@ class FolderSource:
             )
 
     def digest(self, numbers: Iterable[int]) -> str:
-        pairs = [self.pairs[i] for i in numbers]
-        total = sum(path.stat().st_size for pair in pairs for path in pair)
-        found = hashlib.blake2b(digest_size=16)
-        for pair in pairs:
-            for path in pair:
-                found.update(path.name.encode(errors="surrogateescape") + b"\0")
-                _add_file(found, path, total <= _HASHED_WHOLE)
-        return found.hexdigest()
+        return digest_of_files([path for i in numbers for path in self.pairs[i]])
+
+
+def digest_of_files(paths: Sequence[Path]) -> str:
+    """Of their names and bytes; of large ones the first and the last bytes stand for all."""
+    is_whole = sum(path.stat().st_size for path in paths) <= _HASHED_WHOLE
+    found = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        found.update(path.name.encode(errors="surrogateescape") + b"\0")
+        _add_file(found, path, is_whole)
+    return found.hexdigest()
 
 
 class HDF5Images:

@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from dense_imb.data.image_sources import HDF5Images, channels_first
+from dense_imb.data.image_sources import HDF5Images, channels_first, digest_of_files
 from dense_imb.data.images import NIFTI, SUFFIXES, is_nifti, list_images, read_image, stem_of
 
 
@@ -37,6 +37,11 @@ class UnlabelledImages:
         path = self.paths[i]
         pixels = read_image(path, is_volume=self.spatial_dims == 3)
         return self._checked(pixels, str(path), None if path.suffix.lower() == ".npy" else -1)
+
+    def fingerprint(self) -> str:
+        """Digest of the files' names and bytes, see `LabelledImages.fingerprint`."""
+        files = self.paths if self._stored is None else [self._stored.path]
+        return digest_of_files(files)
 
     def _checked(self, pixels: NDArray[Any], place: str, axis: int | None) -> NDArray[Any]:
         n_channels, shape = self.n_channels, pixels.shape

@@ -15,11 +15,12 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from torch import nn
 
-from dense_imb.config import DataConfig, TrainConfig
+from dense_imb.config import DataConfig, TrainConfig, UnlabelledConfig
 from dense_imb.data.labelled import check_names
 from dense_imb.data.long_tail import long_tail_counts
 from dense_imb.data.mixing import Mixer, Mixing
 from dense_imb.data.samplers import ClassSampling
+from dense_imb.data.views import check_rand_augment
 from dense_imb.hits import Blob, Burst, Degradation, HotLines, HotPixels, Measured, Uniform
 from dense_imb.hits.events import Geometry
 from dense_imb.hits.frames import CHANNELS
@@ -35,6 +36,7 @@ from dense_imb.models import CLASSIFIERS, build_classifier_network, build_model
 from dense_imb.training.classifier import ClassReading
 from dense_imb.training.denoiser import N_CHANNELS, Reading
 from dense_imb.training.segmenter import ImageReading
+from dense_imb.training.semi_supervised import check_semi_supervised
 
 # a config may come from anybody: what it names is imported from here and nowhere else
 PACKAGES = ("dense_imb", "torch", "monai", "segmentation_models_pytorch", "kornia", "torchvision")
@@ -99,6 +101,7 @@ def check_config(config: TrainConfig) -> None:
         )
     if not 0 < config.retention <= 1:
         raise ValueError(f"Expected `retention` above 0 and up to 1, got {config.retention}.")
+    _check_unlabelled(config)
     if config.trains_on_images:
         _check_images(config)
         return
@@ -118,6 +121,34 @@ def check_config(config: TrainConfig) -> None:
             "Expected the target signal with a union of hits, got pattern: hits that thinning "
             "leaves out can't be asked for; --mixing.hits linear mixes the frames."
         )
+
+
+def _check_unlabelled(config: TrainConfig) -> None:
+    """Refuse to learn without labels from nothing, or in a way that nothing is learnt."""
+    wanted = config.unlabelled
+    if not config.is_semi_supervised:
+        if wanted != UnlabelledConfig():
+            raise ValueError(
+                "Expected something to learn from without labels beside other options of "
+                "`unlabelled`, got none; --unlabelled.train FOLDER, or --labelled_share 0.1 "
+                "--unlabelled.rest true."
+            )
+        return
+    if wanted.rest and wanted.train:
+        raise ValueError(
+            f"Expected `unlabelled.rest` or `unlabelled.train`, got both: {wanted.train}."
+        )
+    if wanted.rest and config.labelled_share == 1:
+        raise ValueError(
+            "Expected `labelled_share` below 1 with `unlabelled.rest`, got 1: no sample is left "
+            "without a label."
+        )
+    check_semi_supervised(wanted.ratio, wanted.weight, wanted.threshold, wanted.decay)
+    check_rand_augment(wanted.operations, wanted.magnitude)
+    if not 0 <= wanted.ramp <= 1:
+        raise ValueError(f"Expected `unlabelled.ramp` between 0 and 1, got {wanted.ramp}.")
+    if wanted.loss is not None:
+        build_loss(wanted.loss, _ANY)
 
 
 def _check_images(config: TrainConfig) -> None:

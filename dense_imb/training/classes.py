@@ -23,7 +23,7 @@ _HIDDEN = 1  # seed of who has labels
 def build_classifier(config: TrainConfig) -> Classifier:
     """The network, the loss and the images of a config."""
     train, validation = open_classified(config)
-    train, _ = labelled_images(train, config.labelled_share)
+    train, rest = labelled_images(train, config.labelled_share)
     train.check_every_class("training")
     used = config.cifar if config.table.train is None else config.table
     loss = build_loss(config.loss, class_counts=train.class_counts)
@@ -39,7 +39,7 @@ def build_classifier(config: TrainConfig) -> Classifier:
         few=float(used.few),
         scale=adjustment.scale if isinstance(adjustment, Margin) else 1.0,
     )
-    return Classifier(
+    task = Classifier(
         build_network(config, of_classes(reading)),
         loss,
         train,
@@ -51,6 +51,8 @@ def build_classifier(config: TrainConfig) -> Classifier:
         sampling=build_sampling(config, train.labels, len(train)),
         mixer=build_mixer(config, train.labels),
     )
+    task.rest = rest
+    return task
 
 
 def labelled_images(

@@ -34,6 +34,7 @@ from dense_imb.training.checkpoint import CheckpointError
 from dense_imb.training.loop import Callback, Loop, LoopSettings
 from dense_imb.training.records import CHECKPOINTS, RunFiles
 from dense_imb.training.run import Run, open_run
+from dense_imb.training.task import TaughtTask
 from dense_imb.training.tasks import build_task
 
 _TIMEOUT = timedelta(minutes=10)  # that a process waits for the others
@@ -70,6 +71,8 @@ def train(
     task = build_task(config)
     if warm_start is not None:
         _warm_start(task.network, open_run(warm_start))
+    if isinstance(task, TaughtTask):
+        task.follow(task.network, 0)
     with _locked(folder, accelerator):
         callbacks: list[Callback] = [
             LossParts(),  # before anybody else asks the loss

@@ -35,6 +35,8 @@ class SampledTask:
         what: what messages call an image.
     """
 
+    rest: Any = None  # samples of the training set whose labels are not used
+
     def __init__(
         self,
         network: nn.Module,

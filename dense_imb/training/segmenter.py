@@ -95,7 +95,11 @@ class ImageReading:
                 mode="gaussian",
                 padding_mode="replicate",  # as crops are padded
             )
-        return output if self.is_logit else 8 * output - 4  # as if 1/2 were the middle
+        return self.as_logits(output)
+
+    def as_logits(self, output: Tensor) -> Tensor:
+        """What the network gave, as if 1/2 were the middle where it gives no logits."""
+        return output if self.is_logit else 8 * output - 4
 
     def as_text(self) -> str:
         """For a checkpoint, which holds texts."""
@@ -353,8 +357,12 @@ class TrainedSegmenter(TrainedNetwork[ImageReading]):
 
     def probability(self, image: NDArray[Any]) -> Tensor:
         """(n_classes, *spatial) of one image."""
-        logits = self.logits(image)[0]
-        if len(logits) == 1:
-            of_second = logits.sigmoid()
-            return torch.cat([1 - of_second, of_second])
-        return logits.softmax(0)
+        return probability_of(self.logits(image))[0]
+
+
+def probability_of(logits: Tensor) -> Tensor:
+    """(B, n_classes, *spatial) of logits (B, 1 or C, *spatial)."""
+    if logits.shape[1] > 1:
+        return logits.softmax(1)
+    of_second = logits.sigmoid()
+    return torch.cat([1 - of_second, of_second], 1)

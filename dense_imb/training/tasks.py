@@ -29,6 +29,8 @@ from dense_imb.training.classes import build_classifier
 from dense_imb.training.classifier import Classifier
 from dense_imb.training.denoiser import Denoiser, Pixels, is_signal, is_visible
 from dense_imb.training.segmenter import ImageReading, Segmenter
+from dense_imb.training.semi_supervised import SemiSupervised
+from dense_imb.training.unlabelled import build_semi_supervised
 
 _SPLIT = 0  # seed of the splits: runs of any seed see the same images
 _HIDDEN = 1  # seed of who has labels
@@ -36,11 +38,14 @@ _COUNTED = 256  # events
 _PATCH = {2: 128, 3: 64}  # largest side of a crop, unless the config says another
 
 
-def build_task(config: TrainConfig) -> Denoiser | Segmenter | Classifier:
+def build_task(config: TrainConfig) -> Denoiser | Segmenter | Classifier | SemiSupervised:
     """The network, the losses and the data of a config."""
+    task: Denoiser | Segmenter | Classifier
     if config.trains_on_classes:
-        return build_classifier(config)
-    return build_segmenter(config) if config.trains_on_images else build_denoiser(config)
+        task = build_classifier(config)
+    else:
+        task = build_segmenter(config) if config.trains_on_images else build_denoiser(config)
+    return build_semi_supervised(config, task) if config.is_semi_supervised else task
 
 
 def build_denoiser(config: TrainConfig) -> Denoiser:
@@ -64,11 +69,11 @@ def build_denoiser(config: TrainConfig) -> Denoiser:
         held_out = VirtualEvents(
             source, degradation, config.seed, first=cut, count=data.validation_events
         )
-    train_events, _ = labelled_events(train_events, config.labelled_share)
+    train_events, rest = labelled_events(train_events, config.labelled_share)
     class_counts = count_pixels(train_events, config.pixels)
     loss = build_loss(config.loss, class_counts=class_counts)
     content = train_events.class_content() if needs_content(config) else None
-    return Denoiser(
+    task = Denoiser(
         build_network(config, of_hits(config, source.geometry)),
         loss,
         train_events,
@@ -83,6 +88,8 @@ def build_denoiser(config: TrainConfig) -> Denoiser:
         sampling=build_sampling(config, content, len(train_events)),
         mixer=build_mixer(config, content),
     )
+    task.rest = rest
+    return task
 
 
 def labelled_events(
@@ -112,7 +119,7 @@ def count_pixels(events: VirtualEvents, pixels: Pixels) -> tuple[int, int]:
 def build_segmenter(config: TrainConfig) -> Segmenter:
     """The network, the loss and the images of a config."""
     train, validation = open_images(config.images)
-    train, _ = labelled_part(train, config.labelled_share)
+    train, rest = labelled_part(train, config.labelled_share)
     tally = train.tally(show_progress=False)
     images = config.images
     place = images.masks or images.train
@@ -138,7 +145,7 @@ def build_segmenter(config: TrainConfig) -> Segmenter:
         labels=None if config.images.labels is None else tuple(config.images.labels),
         names=train.class_names if train.has_class_names else None,
     )
-    return Segmenter(
+    task = Segmenter(
         build_network(config, of_images(reading)),
         loss,
         train,
@@ -153,6 +160,8 @@ def build_segmenter(config: TrainConfig) -> Segmenter:
         sampling=build_sampling(config, tally, len(train) * config.images.patches),
         mixer=build_mixer(config, tally),
     )
+    task.rest = rest
+    return task
 
 
 def labelled_part(

@@ -1,0 +1,224 @@
+"""Images without masks, for a `Segmenter` to learn from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dense_imb.data.labelled import IGNORED
+from dense_imb.data.patches import draw_patch, patch_rng
+from dense_imb.data.views import is_sparse, photometric, rand_augment, thin_and_add
+from dense_imb.training.segmenter import Segmenter, probability_of
+from dense_imb.training.semi_supervised import PseudoLoss, pseudo_labels
+
+_BUDGET = 1 << 30  # bytes of decoded images that stay in memory
+_LOOKED_AT = 8  # images, for the kind of strong view
+_VIEW = 1 << 40  # samples from here on: crops here fall elsewhere than those with labels
+
+
+class Images(Protocol):
+    """Images by number; `LabelledImages`, whose masks are not looked at, and `UnlabelledImages`."""
+
+    n_channels: int
+    spatial_dims: int
+
+    def __len__(self) -> int: ...
+
+    def image(self, i: int) -> NDArray[Any]:
+        """(C, *spatial)."""
+
+    def fingerprint(self) -> str:
+        """The same for the same images."""
+
+
+@dataclass(frozen=True)
+class CropViews:
+    """Weak views, and what strong ones are made of.
+
+    Args:
+        shown: (B, C, *spatial) the input.
+        pixels: (B, C, *spatial) the crops as the files have them.
+        is_image: (B, *spatial) False around an image smaller than its crop.
+        samples: (B,) numbers of the crops.
+        epoch: of the random numbers.
+    """
+
+    shown: Tensor
+    pixels: Tensor
+    is_image: Tensor
+    samples: NDArray[np.int64]
+    epoch: int
+
+
+@dataclass(frozen=True)
+class PseudoBatch:
+    """Strong views with the teacher's labels, `IGNORED` where it was not sure."""
+
+    shown: Tensor
+    label: Tensor
+
+
+class UnlabelledCrops:
+    """Crops of images without labels, see `dense_imb.training.semi_supervised.Unlabelled`.
+
+    Args:
+        images: of any size; nothing but their pixels is looked at.
+        task: what learns from them, in crops of its size and with its flips.
+        loss: of the teacher's labels; the task's by default.
+        strong: kind of the strong view, see `UnlabelledConfig`.
+        operations, magnitude: of RandAugment.
+        threshold: from which on a pixel counts for what an image holds.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        task: Segmenter,
+        *,
+        loss: nn.Module | None = None,
+        strong: str = "auto",
+        operations: int = 2,
+        magnitude: int = 9,
+        threshold: float = 0.95,
+    ) -> None:
+        if not len(images):
+            raise ValueError("Expected images without masks to learn from, got none.")
+        reading = task.reading
+        mine, theirs = (
+            f"{n} channels in {dims}-D"
+            for n, dims in (
+                (reading.in_channels, len(reading.patch)),
+                (images.n_channels, images.spatial_dims),
+            )
+        )
+        if mine != theirs:
+            raise ValueError(
+                f"Expected images without masks of {mine}, as those with masks, got {theirs}."
+            )
+        self.images, self.task, self.threshold = images, task, threshold
+        self.loss = task.loss if loss is None else loss
+        self._pseudo_loss = PseudoLoss(self.loss, is_dense=True)
+        self.n_images, self.n_classes = len(images), reading.n_classes
+        self.operations, self.magnitude = operations, magnitude
+        self._held: dict[int, NDArray[Any]] = {}
+        self._n_bytes = 0
+        self.strong = self._strong_view(strong)
+
+    def _strong_view(self, wanted: str) -> str:
+        looked_at = [self._image(i) for i in range(min(_LOOKED_AT, self.n_images))]
+        is_plain = self.images.spatial_dims == 2 and all(
+            image.dtype == np.uint8 and len(image) in (1, 3) for image in looked_at
+        )
+        if wanted == "auto":
+            if all(is_sparse(image) for image in looked_at):
+                return "hits"
+            return "randaugment" if is_plain else "photometric"
+        if wanted == "randaugment" and not is_plain:
+            raise ValueError(
+                "Expected 2-D images of bytes with 1 or 3 channels for RandAugment, got "
+                f"{looked_at[0].shape} of {looked_at[0].dtype}; --unlabelled.strong photometric "
+                "takes any."
+            )
+        return wanted
+
+    def _image(self, i: int) -> NDArray[Any]:
+        if i in self._held:
+            return self._held[i]
+        image = self.images.image(i)
+        if self._n_bytes + image.nbytes <= _BUDGET:
+            self._held[i] = image
+            self._n_bytes += image.nbytes
+        return image
+
+    def views(
+        self,
+        samples: NDArray[np.int64],
+        places: NDArray[np.int64],
+        epoch: int,
+        device: torch.device,
+    ) -> CropViews:
+        """Crops anywhere in the images, mirrored as those with labels."""
+        task, crops, insides = self.task, [], []
+        for sample, place in zip(samples.tolist(), places.tolist(), strict=True):
+            image = self._image(place)
+            crop, inside = draw_patch(
+                image,
+                np.zeros(image.shape[1:], np.uint8),
+                task.reading.patch,
+                patch_rng(task.seed, epoch, sample + _VIEW),
+                foreground=0,
+                flips=task.flips,
+            )
+            crops.append(crop)
+            insides.append(inside != IGNORED)
+        pixels = np.stack(crops)
+        if not np.issubdtype(pixels.dtype, np.uint8):
+            pixels = pixels.astype(np.float32)
+        return CropViews(
+            self._shown(torch.from_numpy(pixels)).to(device),
+            torch.from_numpy(pixels),
+            torch.from_numpy(np.stack(insides)).to(device),
+            samples,
+            epoch,
+        )
+
+    def _shown(self, pixels: Tensor) -> Tensor:
+        shown = torch.from_numpy(np.stack([self.task.reading.shown(x) for x in pixels.numpy()]))
+        return shown.to(memory_format=torch.channels_last) if shown.dim() == 4 else shown
+
+    def labelled(
+        self, teacher: nn.Module, views: CropViews, threshold: float
+    ) -> tuple[PseudoBatch, Tensor]:
+        """Strong views with the teacher's labels, and the share of the pixels that have one."""
+        reading = self.task.reading
+        answer = reading.as_logits(teacher(views.shown).float())
+        label = pseudo_labels(probability_of(answer), threshold)
+        label = label.masked_fill(~views.is_image, IGNORED)
+        sure = (label != IGNORED).float().mean()
+        options: dict[str, Any] = {"seed": self.task.seed, "epoch": views.epoch}
+        keys = views.samples + _VIEW
+        if self.strong == "randaugment":
+            changed = rand_augment(
+                views.pixels,
+                keys,
+                operations=self.operations,
+                magnitude=self.magnitude,
+                moves=False,
+                **options,
+            )
+            return PseudoBatch(self._shown(changed).to(label.device), label), sure
+        if self.strong == "hits":
+            pixels, label = thin_and_add(views.pixels.to(label.device), label, keys, **options)
+            return PseudoBatch(self._shown(pixels.cpu()).to(label.device), label), sure
+        if self.strong == "photometric":
+            return PseudoBatch(photometric(views.shown, keys, **options), label), sure
+        return PseudoBatch(views.shown, label), sure
+
+    def cost(self, output: Tensor, pseudo: PseudoBatch) -> Tensor:
+        """The loss of the pixels with a label of the teacher's."""
+        return self._pseudo_loss(output, pseudo.label)
+
+    def content(
+        self, teacher: nn.Module, places: NDArray[np.int64], device: torch.device
+    ) -> NDArray[np.int64]:
+        """(n, n_classes) pixels of whole images that the teacher surely calls each class."""
+        reading, found = self.task.reading, []
+        for place in places.tolist():
+            shown = torch.from_numpy(reading.shown(self._image(place)))[None].to(device)
+            probability = probability_of(reading.logits(teacher, shown))
+            label = pseudo_labels(probability, self.threshold).flatten().cpu()
+            found.append(torch.bincount(label, minlength=256)[: self.n_classes])
+        return torch.stack(found).numpy() if found else np.zeros((0, self.n_classes), np.int64)
+
+    def told(self) -> str:
+        """In words, for a checkpoint."""
+        strong = {"randaugment": f"randaugment {self.operations} x {self.magnitude}"}
+        return (
+            f"{self.n_images} images {self.images.fingerprint()}, strong views of "
+            f"{strong.get(self.strong, self.strong)}"
+        )
