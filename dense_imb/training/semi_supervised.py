@@ -14,7 +14,7 @@ Learning".
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from dense_imb.data.labelled import IGNORED
 from dense_imb.data.samplers import ClassSampling, uniform_of
 from dense_imb.losses._checks import check_at_least, check_choice
+from dense_imb.losses.adjustment import LogPrior, Temperature
 from dense_imb.losses.feeding import feed, intake_of
 from dense_imb.training.sampled import ShownBatch
 
@@ -298,6 +299,27 @@ class PseudoLoss:
             output, label = output[is_sure], label[is_sure]
         cost: Tensor = feed(self.loss, self._intake, output, label, options)
         return cost
+
+
+def as_trained(loss: nn.Module, logits: Tensor, class_counts: Sequence[int]) -> Tensor:
+    """Logits whose softmax are the probabilities in the training data.
+
+    Balanced softmax, or a balanced mean, leaves a network with logits of classes alike: by them
+    few background pixels are sure, and too many others.
+
+    Args:
+        loss: that the network was trained with.
+        logits: (B, C, *spatial); C = 1 is binary, and comes back as two channels.
+        class_counts: pixels of each class in the training data.
+    """
+    adjustment = getattr(loss, "adjustment", None)
+    if adjustment is None and getattr(loss, "balance", None) is not None:
+        adjustment = LogPrior(class_counts)
+    if not isinstance(adjustment, LogPrior | Temperature):
+        return logits
+    if logits.shape[1] == 1:
+        logits = torch.cat([torch.zeros_like(logits), logits], 1)
+    return adjustment(logits, logits[:, 0])
 
 
 def pseudo_labels(probability: Tensor, threshold: float) -> Tensor:

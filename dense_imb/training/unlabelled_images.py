@@ -14,7 +14,7 @@ from dense_imb.data.labelled import IGNORED
 from dense_imb.data.patches import draw_patch, patch_rng
 from dense_imb.data.views import is_sparse, photometric, rand_augment, thin_and_add
 from dense_imb.training.segmenter import Segmenter, probability_of
-from dense_imb.training.semi_supervised import PseudoLoss, pseudo_labels
+from dense_imb.training.semi_supervised import PseudoLoss, as_trained, pseudo_labels
 
 _BUDGET = 1 << 30  # bytes of decoded images that stay in memory
 _LOOKED_AT = 8  # images, for the kind of strong view
@@ -177,7 +177,7 @@ class UnlabelledCrops:
         """Strong views with the teacher's labels, and the share of the pixels that have one."""
         reading = self.task.reading
         answer = reading.as_logits(teacher(views.shown).float())
-        label = pseudo_labels(probability_of(answer), threshold)
+        label = pseudo_labels(self._probability(answer), threshold)
         label = label.masked_fill(~views.is_image, IGNORED)
         sure = (label != IGNORED).float().mean()
         options: dict[str, Any] = {"seed": self.task.seed, "epoch": views.epoch}
@@ -199,6 +199,9 @@ class UnlabelledCrops:
             return PseudoBatch(photometric(views.shown, keys, **options), label), sure
         return PseudoBatch(views.shown, label), sure
 
+    def _probability(self, logits: Tensor) -> Tensor:
+        return probability_of(as_trained(self.task.loss, logits, self.task.class_counts))
+
     def cost(self, output: Tensor, pseudo: PseudoBatch) -> Tensor:
         """The loss of the pixels with a label of the teacher's."""
         return self._pseudo_loss(output, pseudo.label)
@@ -210,7 +213,7 @@ class UnlabelledCrops:
         reading, found = self.task.reading, []
         for place in places.tolist():
             shown = torch.from_numpy(reading.shown(self._image(place)))[None].to(device)
-            probability = probability_of(reading.logits(teacher, shown))
+            probability = self._probability(reading.logits(teacher, shown))
             label = pseudo_labels(probability, self.threshold).flatten().cpu()
             found.append(torch.bincount(label, minlength=256)[: self.n_classes])
         return torch.stack(found).numpy() if found else np.zeros((0, self.n_classes), np.int64)

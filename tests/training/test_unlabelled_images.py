@@ -16,12 +16,12 @@ from torch import nn
 from dense_imb.cli import main
 from dense_imb.config import UnlabelledConfig
 from dense_imb.data.labelled import IGNORED
-from dense_imb.losses import Balance, CrossEntropyLoss
+from dense_imb.losses import Balance, BalancedSoftmaxLoss, CrossEntropyLoss
 from dense_imb.training import Interrupted, open_run, train
 from dense_imb.training.build import check_config
 from dense_imb.training.records import RunFiles
 from dense_imb.training.segmenter import probability_of
-from dense_imb.training.semi_supervised import PseudoLoss
+from dense_imb.training.semi_supervised import PseudoLoss, as_trained
 from dense_imb.training.tasks import build_task, labelled_part, open_images
 from tests.training.pictures import lines, tiny_images, write_folders
 from tests.training.runs import assert_same_runs
@@ -287,3 +287,18 @@ def test_images_of_other_channels_are_refused(folders, tmp_path: Path):
     config = semi(folders, rest=False, train=str(tmp_path))
     with pytest.raises(ValueError, match=r"with 1 channel in 2-D, as the network was trained"):
         build_task(config)
+
+
+def test_a_teacher_of_balanced_softmax_answers_as_the_training_data_are():
+    """Its logits are of classes alike; with 99 background pixels to 1 they say another thing."""
+    logits = torch.tensor([[[0.0]]])
+    balanced = BalancedSoftmaxLoss(class_counts=[99, 1])
+    trained = as_trained(balanced, logits, [99, 1])
+    assert torch.allclose(probability_of(trained).flatten(), torch.tensor([0.99, 0.01]))
+    both = torch.tensor([[[0.0], [0.0]]])
+    assert torch.allclose(as_trained(balanced, both, [99, 1]), trained)
+    assert torch.allclose(
+        as_trained(CrossEntropyLoss(balance=Balance()), logits, [99, 1]).diff(dim=1),
+        trained.diff(dim=1),
+    )
+    assert as_trained(CrossEntropyLoss(), logits, [99, 1]) is logits
