@@ -66,16 +66,29 @@ class ImageReading:
 
     def shown(self, image: NDArray[Any]) -> NDArray[np.float32]:
         """(C, *spatial) pixels of mean 0 and deviation 1 over the training images."""
+        self._check(image)
+        return self._normal(image)
+
+    def shown_crops(self, crops: Sequence[NDArray[Any]]) -> Tensor:
+        """(B, C, *spatial) the same of crops of one size; those in 2-D with channels last."""
+        for crop in crops[:1]:
+            self._check(crop)
+        shown = torch.from_numpy(self._normal(np.stack(crops)))
+        return shown.to(memory_format=torch.channels_last) if shown.dim() == 4 else shown
+
+    def _normal(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        shape = (-1,) + (1,) * len(self.patch)
+        normal = pixels.astype(np.float32)
+        normal -= np.reshape(np.asarray(self.mean, np.float32), shape)
+        normal /= np.reshape(np.asarray(self.std, np.float32), shape)
+        return normal
+
+    def _check(self, image: NDArray[Any]) -> None:
         if image.shape[0] != self.in_channels or image.ndim != 1 + len(self.patch):
             raise ValueError(
                 f"Expected images of {self.in_channels} channels in {len(self.patch)}-D, as the "
                 f"network was trained on, got an array (C, *spatial) of {image.shape}."
             )
-        shape = (-1,) + (1,) * len(self.patch)
-        mean = np.reshape(np.asarray(self.mean, np.float32), shape)
-        std = np.reshape(np.asarray(self.std, np.float32), shape)
-        pixels: NDArray[np.float32] = (image.astype(np.float32) - mean) / std
-        return pixels
 
     def logits(self, network: nn.Module, shown: Tensor) -> Tensor:
         """(B, 1 or C, *spatial) of images (B, channels, *spatial) of any size.
@@ -264,12 +277,14 @@ class Segmenter(SampledTask):
                 flips=self.flips,
                 pixels=self.train.pixels(place),
             )
-            images.append(self.reading.shown(image))
+            images.append(image)
             labels.append(classes)
-        shown, label = torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
-        if shown.dim() == 4:
-            shown = shown.to(memory_format=torch.channels_last)
-        return shown, label, bool((label == IGNORED).any())
+        label = np.stack(labels)
+        return (
+            self.reading.shown_crops(images),
+            torch.from_numpy(label),
+            bool(label.max() == IGNORED),
+        )
 
     def cost_of(self, output: Tensor, batch: PatchBatch) -> Tensor:
         """The loss of an output for a batch."""

@@ -160,16 +160,12 @@ class UnlabelledCrops:
         if not np.issubdtype(pixels.dtype, np.uint8):
             pixels = pixels.astype(np.float32)
         return CropViews(
-            self._shown(torch.from_numpy(pixels)).to(device),
+            task.reading.shown_crops(crops).to(device),
             torch.from_numpy(pixels),
             torch.from_numpy(np.stack(insides)).to(device),
             samples,
             epoch,
         )
-
-    def _shown(self, pixels: Tensor) -> Tensor:
-        shown = torch.from_numpy(np.stack([self.task.reading.shown(x) for x in pixels.numpy()]))
-        return shown.to(memory_format=torch.channels_last) if shown.dim() == 4 else shown
 
     def labelled(
         self, teacher: nn.Module, views: CropViews, threshold: float
@@ -191,10 +187,13 @@ class UnlabelledCrops:
                 moves=False,
                 **options,
             )
-            return PseudoBatch(self._shown(changed).to(label.device), label), sure
+            return PseudoBatch(
+                reading.shown_crops(list(changed.numpy())).to(label.device), label
+            ), sure
         if self.strong == "hits":
             pixels, label = thin_and_add(views.pixels.to(label.device), label, keys, **options)
-            return PseudoBatch(self._shown(pixels.cpu()).to(label.device), label), sure
+            shown = reading.shown_crops(list(pixels.cpu().numpy()))
+            return PseudoBatch(shown.to(label.device), label), sure
         if self.strong == "photometric":
             return PseudoBatch(photometric(views.shown, keys, **options), label), sure
         return PseudoBatch(views.shown, label), sure
