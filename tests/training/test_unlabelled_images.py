@@ -17,12 +17,13 @@ from dense_imb.cli import main
 from dense_imb.config import UnlabelledConfig
 from dense_imb.data.labelled import IGNORED
 from dense_imb.losses import Balance, BalancedSoftmaxLoss, CrossEntropyLoss
-from dense_imb.training import Interrupted, open_run, train
+from dense_imb.training import Callback, Interrupted, Loop, open_run, train, unlabelled_images
 from dense_imb.training.build import check_config
 from dense_imb.training.records import RunFiles
 from dense_imb.training.segmenter import probability_of
 from dense_imb.training.semi_supervised import PseudoLoss, as_trained
 from dense_imb.training.tasks import build_task, labelled_part, open_images
+from dense_imb.training.unlabelled_images import UnlabelledCrops
 from tests.training.pictures import lines, tiny_images, write_folders
 from tests.training.runs import assert_same_runs
 from tests.training.test_loop import Signal
@@ -166,16 +167,29 @@ def test_pixels_without_a_label_pull_at_nothing(loss):
     assert nothing.requires_grad
 
 
+@pytest.mark.parametrize("step", [5, 7])
 @pytest.mark.parametrize("sampling", ["instance", "reverse"])
-def test_a_resumed_run_is_the_same_to_the_bit(folders, tmp_path, monkeypatch, sampling):
-    """The teacher, and what it thinks of each image, are in the checkpoint."""
+def test_a_resumed_run_is_the_same_to_the_bit(folders, tmp_path, monkeypatch, sampling, step):
+    """The teacher, and what it thinks of each image, are in the checkpoint.
+
+    Batches made ahead wait for a validation, after which images are drawn by other labels.
+    """
+    # a teacher that sees a line in every third image: those are drawn more often from then on
+    monkeypatch.setattr(
+        UnlabelledCrops,
+        "content",
+        lambda self, teacher, places, device: np.stack(
+            [np.full_like(places, 9), places % 3 == 0], 1
+        ),
+    )
     config = semi(folders, sampling=sampling, ramp=0.1)
     whole = train(config, tmp_path / "whole", is_quiet=True)
-    signal_at = Signal(7)
+    monkeypatch.setattr(Loop, "_makes_ahead", True)
+    signal_at = Signal(step)
     monkeypatch.setattr(RunFiles, "on_step", lambda self, loop: signal_at.on_step(loop))
     with pytest.raises(Interrupted):
         train(config, tmp_path / "again", is_quiet=True)
-    monkeypatch.undo()
+    monkeypatch.setattr(RunFiles, "on_step", Callback.on_step)
     again = train(config, tmp_path / "again", is_quiet=True, resume=True)
     assert_same_runs(again.folder, whole.folder)
     teacher = whole.checkpoint("last")["teacher"]
@@ -302,3 +316,18 @@ def test_a_teacher_of_balanced_softmax_answers_as_the_training_data_are():
         trained.diff(dim=1),
     )
     assert as_trained(CrossEntropyLoss(), logits, [99, 1]) is logits
+
+
+def test_a_strong_view_moves_no_pixel_away_from_its_label(folders, monkeypatch):
+    asked = []
+
+    def spy(images, samples, **options):
+        asked.append(options)
+        return images
+
+    monkeypatch.setattr(unlabelled_images, "rand_augment", spy)
+    task = build_task(semi(folders, operations=3, magnitude=7))
+    views = task.unlabelled.views(np.arange(2), np.arange(2), 4, CPU)
+    pseudo, _ = task.unlabelled.labelled(Knowing(), views, 0.6)
+    assert torch.equal(pseudo.shown, views.shown)  # as the spy changes nothing
+    assert asked == [{"operations": 3, "magnitude": 7, "moves": False, "seed": 0, "epoch": 4}]
