@@ -19,13 +19,13 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from jsonargparse import Namespace
-from shapes import write_shapes
+from shapes import SHAPES, write_shapes
 
 from dense_imb._files import write_whole
 from dense_imb.cli._parser import Parser
@@ -162,8 +162,6 @@ def images_config(folder: Path, size: Size) -> TrainConfig:
     place = folder / f"shapes-{size.number}-{height}"
     if not (place / "test.csv").exists():  # written last
         write_shapes(place, largest=size.number, imb_ratio=50, n_held_out=50, side=height)
-    from shapes import SHAPES
-
     return TrainConfig(
         table=TableConfig(
             train=str(place / "train.csv"), validation=str(place / "validation.csv"),
@@ -171,7 +169,7 @@ def images_config(folder: Path, size: Size) -> TrainConfig:
             many=size.number / 8, few=size.number / 25,
         ),
         model=ModelConfig(name="resnet32", options=size.model),
-        optimizer=OptimizerConfig(learning_rate=4e-3),
+        optimizer=OptimizerConfig(learning_rate=2e-2),
         steps=size.steps,
         batch_size=size.batch_size,
         labelled_share=0.5,
@@ -211,7 +209,7 @@ TASKS = {
 SMALL = {
     "kinds": Size(360, 8, {"widths": [8, 16, 32, 64]}, 800, (64, 44)),
     "cracks": Size(360, 8, {"widths": [8, 16, 32, 64]}, 0, (96, 96)),
-    "images": Size(900, 32, {"depth": 8, "width": 8}, 400, (24, 24)),
+    "images": Size(900, 32, {"depth": 8, "width": 8}, 800, (24, 24)),
 }
 FULL = {
     "kinds": Size(4500, 16, {}, 4000, (128, 88)),
@@ -235,19 +233,39 @@ def draws_as_instance(config: TrainConfig) -> bool:
     return False
 
 
+def trained_methods(methods: Sequence[str], base: TrainConfig) -> tuple[list[str], tuple[str, ...]]:
+    """Those that differ from "instance" on these data, and what to say about the others."""
+    if not draws_as_instance(METHODS["class"](base)):
+        return list(methods), ()
+    only_sample = ("class", "progressive")
+    told = {
+        "class": "class: not trained, it is instance here.",
+        "progressive": "progressive: not trained, it is instance here.",
+        "balanced-mixup": "balanced-mixup: the other image of a pair is any, as with instance.",
+        "two-stage": "two-stage: draws alike in both; the second has a lower learning rate only.",
+    }
+    notes = [told[method] for method in methods if method in told]
+    if notes:
+        notes.insert(0, "Every image holds every class, so that sampling by class draws all alike.")
+    return [method for method in methods if method not in only_sample], tuple(notes)
+
+
 def result_of(task: Task, config: TrainConfig, place: Path, is_quiet: bool) -> dict[str, float]:
     """Train and measure, or read what was measured."""
-    check_folder(place, config, resume=True)
+    asked = json.loads(json.dumps(asdict(config)))
     stored = place / "result.json"
     if stored.exists():
-        return {name: float(value) for name, value in json.loads(stored.read_text()).items()}
+        result = json.loads(stored.read_text())
+        if result["config"] != asked:
+            check_folder(place, config, resume=True)  # says what differs
+        return {name: float(value) for name, value in result["scores"].items()}
     start = time.process_time()
     with warnings.catch_warnings():  # a method may go blank, or draw alike: the table says so
         warnings.simplefilter("ignore", CollapseWarning)
         warnings.simplefilter("ignore", SamplingWarning)
         run = train(config, place, resume=True, is_quiet=is_quiet)
     row = task.measure(run) | {"cpu_seconds": time.process_time() - start}
-    write(stored, json.dumps(row, indent=1))
+    write(stored, json.dumps({"config": asked, "scores": row}, indent=1))
     return row
 
 
@@ -262,7 +280,8 @@ class MethodsTable(ComparisonTable):
     notes: tuple[str, ...] = ()
 
     def advice(self) -> str:
-        return "\n".join([self.lead("method"), *self.notes])
+        lead = [self.lead("method")] if len(self.rows) > 1 else []
+        return "\n".join([*lead, *self.notes])
 
 
 def table_of(name: str, size: Size, options: Namespace, folder: Path) -> MethodsTable:
@@ -271,18 +290,12 @@ def table_of(name: str, size: Size, options: Namespace, folder: Path) -> Methods
     (folder / "data").mkdir(parents=True, exist_ok=True)
     base = task.config(folder / "data", size)
     base = replace(base, validate_every=base.steps // N_VALIDATIONS)
-    methods, notes = [], []
-    for method in options.methods:
-        of_method = METHODS[method](base)
-        if of_method == replace(base, sampling=of_method.sampling) != base and draws_as_instance(
-            of_method
-        ):
-            notes.append(
-                f"{method}: not trained, it is instance here: every image holds every class, so "
-                "that all are drawn alike."
-            )
-        else:
-            methods.append(method)
+    methods, notes = trained_methods(options.methods, base)
+    if not methods:
+        raise ValueError(
+            f"Expected a method that differs from instance on {name}, got "
+            f"{', '.join(options.methods)}: every image holds every class."
+        )
     rows = [(method, loss) for method in methods for loss in options.losses]
     runs: list[dict[str, Any]] = []
     for seed in range(options.seeds):
@@ -298,7 +311,7 @@ def table_of(name: str, size: Size, options: Namespace, folder: Path) -> Methods
             )  # fmt: skip
     named = [Contestant(row_name(method, loss), LOSSES[loss]) for method, loss in rows]
     table = MethodsTable.of_runs(runs, task.scores, named, size.steps, plain=PLAIN)
-    table = replace(table, notes=tuple(notes))
+    table = replace(table, notes=notes)
     for suffix in ("json", "csv"):
         table.save(folder / f"{name}.{suffix}")
     write(folder / f"{name}.txt", table.text() + "\n")

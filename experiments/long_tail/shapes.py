@@ -1,6 +1,6 @@
 """Long-tailed images whose classes vary inside: eight shapes of any place, size, turn and colour.
 
-    python experiments/long_tail/shapes.py shapes --largest 400 --imb-ratio 50
+    python experiments/long_tail/shapes.py shapes --largest 800 --imb-ratio 50
 
 Writes train.csv (long-tailed), validation.csv and test.csv (balanced), and their images, PNG. A
 shape lies on clutter and noise, faint or clear, so that what one learns of a few images is not
@@ -40,16 +40,16 @@ def pictures(labels: Sequence[int], side: int, seed: int) -> Any:
     y, x = np.mgrid[:side, :side] / side * 2 - 1
     drawn = np.empty((len(labels), side, side, 3), np.uint8)
     for i, label in enumerate(labels):
-        image = rng.uniform(60, 190, 3) + rng.normal(0, 22, (side, side, 3))
-        for _ in range(4):  # strokes that mean nothing
+        image = rng.uniform(60, 190, 3) + rng.normal(0, 12, (side, side, 3))
+        for _ in range(2):  # strokes that mean nothing
             angle, offset = rng.uniform(0, np.pi), rng.uniform(-0.8, 0.8)
             stroke = abs(np.cos(angle) * x + np.sin(angle) * y - offset) < rng.uniform(0.03, 0.1)
-            image[stroke] += rng.uniform(-45, 45, 3)
-        turn, scale = rng.uniform(0, 2 * np.pi), rng.uniform(0.4, 0.75)
+            image[stroke] += rng.uniform(-40, 40, 3)
+        turn, scale = rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 0.85)
         right, down = rng.uniform(-(1 - scale), 1 - scale, 2)
         u = (np.cos(turn) * (x - right) + np.sin(turn) * (y - down)) / scale
         v = (np.cos(turn) * (y - down) - np.sin(turn) * (x - right)) / scale
-        colour = rng.choice([-1.0, 1.0], 3) * rng.uniform(25, 80, 3)
+        colour = rng.choice([-1.0, 1.0], 3) * rng.uniform(50, 120, 3)
         image[list(SHAPES.values())[label](u, v)] += colour
         drawn[i] = image.clip(0, 255)
     return drawn
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, help="new or empty")
-    parser.add_argument("--largest", type=int, default=400, help="images of the first class")
+    parser.add_argument("--largest", type=int, default=800, help="images of the first class")
     parser.add_argument("--imb-ratio", type=float, default=50, help="of the first and the last")
     parser.add_argument("--held-out", type=int, default=50, help="of a class, twice")
     parser.add_argument("--side", type=int, default=24, help="of the images, in pixels")
