@@ -16,7 +16,6 @@ from PIL import Image
 from dense_imb.training.build import build_loss, check_config
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "long_tail"
-RUNNING = ("instance", "class", "progressive", "balanced-mixup")  # of methods, in seconds
 
 
 @pytest.fixture
@@ -63,7 +62,7 @@ def table(answers, folder, task, *arguments):
 def test_a_table_has_every_row_and_no_run_is_trained_twice(
     answers, tmp_path, capsys, monkeypatch, task
 ):
-    methods = ("instance", "balanced-mixup")
+    methods = ("balanced-mixup", "instance")  # the others are compared with the second
     arguments = ("--methods", *methods, "--seeds", "1")
     text, rows = table(answers, tmp_path, task, *arguments)
     assert set(rows) == {f"{m}, {loss}" for m in methods for loss in ("plain", "balanced")}
@@ -86,12 +85,24 @@ def test_a_table_has_every_row_and_no_run_is_trained_twice(
 
 def test_a_sampling_that_changes_nothing_is_not_trained_but_told(answers, tmp_path, cracks):
     text, rows = table(
-        answers, tmp_path / "out", "cracks", "--methods", *RUNNING, "--losses", "plain",
+        answers, tmp_path / "out", "cracks", "--methods", "instance", "class", "progressive",
+        "balanced-mixup", "--losses", "plain",
         "--seeds", "1",
     )  # fmt: skip
     assert set(rows) == {"instance, plain", "balanced-mixup, plain"}
     for method in ("class", "progressive"):
         assert f"{method}: not trained, it is instance here" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["kinds", "cracks", "images"])
+def test_every_method_trains_on_every_task(answers, tmp_path, cracks, task):
+    text, rows = table(
+        answers, tmp_path / "out", task, "--losses", "balanced", "--seeds", "1"
+    )  # fmt: skip
+    told = {name.partition(",")[0] for name in rows}
+    told |= {line.partition(":")[0] for line in text.splitlines() if "not trained" in line}
+    assert told == set(answers.METHODS)
 
 
 def test_another_size_is_not_taken_for_a_run_that_is_done(answers, tmp_path, capsys):
