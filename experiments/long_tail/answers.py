@@ -59,7 +59,7 @@ from dense_imb.training.evaluation import evaluate_segmenters
 from dense_imb.training.tasks import build_task, open_test_images
 
 LOSSES = {"plain": "CrossEntropyLoss", "balanced": "BalancedSoftmaxLoss"}
-PLAIN = "instance, plain"  # what the others are compared with
+PLAIN = "instance (plain)"  # what the others are compared with
 N_VALIDATIONS = 3  # of a run; the best of them is measured
 
 
@@ -219,7 +219,7 @@ FULL = {
 
 
 def row_name(method: str, loss: str) -> str:
-    return f"{method}, {loss}"
+    return f"{method} ({loss})"
 
 
 def draws_as_instance(config: TrainConfig) -> bool:
@@ -275,7 +275,7 @@ def write(path: Path, text: str) -> None:
 
 @dataclass(frozen=True)
 class MethodsTable(ComparisonTable):
-    """As the table of losses, of rows "method, loss"."""
+    """As the table of losses, of rows "method (loss)"."""
 
     notes: tuple[str, ...] = ()
 
