@@ -2,7 +2,7 @@
 
     DENSE_IMB_DATA=DATA OMP_NUM_THREADS=1 python experiments/long_tail/answers.py runs/long_tail
     ... --tasks cracks --methods instance two-stage --losses plain --seeds 1       # a part of it
-    ... --full                                                # a GPU, a day; choose another folder
+    ... --full                                         # meant for a GPU; choose another folder
 
 Each method is trained with a plain and a balanced loss and several seeds on three tasks, alike in
 all else, and measured on images that chose nothing: kinds (simulated hits of four patterns, a
@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jsonargparse import Namespace
@@ -320,10 +320,10 @@ def table_of(name: str, size: Size, options: Namespace, folder: Path) -> Methods
 
 def make_parser() -> Parser:
     parser = script_parser(__doc__)
-    parser.add_argument("folder", type=Path, help="for data, runs and tables")
+    parser.add_argument("folder", type=str, help="for data, runs and tables")
     for option, known in (("tasks", TASKS), ("methods", METHODS), ("losses", LOSSES)):
         parser.add_argument(
-            f"--{option}", type=str, nargs="+", choices=list(known), default=list(known),
+            f"--{option}", type=Literal[tuple(known)], nargs="+", default=list(known),
             help=f"some {option}; all by default",
         )  # fmt: skip
     parser.add_argument("--seeds", type=int, default=3, help="number of runs of each row")
@@ -343,7 +343,7 @@ def run(options: Namespace) -> int:
         size = (FULL if options.full else SMALL)[name]
         size = replace(size, steps=options.steps or size.steps)
         try:
-            table = table_of(name, size, options, options.folder)
+            table = table_of(name, size, options, Path(options.folder))
         except Interrupted as stopped:
             print(f"answers.py: {stopped}; the same command goes on", file=sys.stderr)
             return stopped.exit_code

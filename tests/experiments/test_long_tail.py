@@ -118,6 +118,13 @@ def test_methods_that_are_all_instance_are_refused(answers, tmp_path, cracks, ca
     assert "every image holds every class" in capsys.readouterr().err
 
 
+def test_an_unknown_method_is_refused(answers, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        answers.main([str(tmp_path), "--methods", "classes"])
+    assert stopped.value.code == 2
+    assert "classes" in capsys.readouterr().err
+
+
 def test_cracks_need_their_folder(answers, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("DENSE_IMB_DATA", raising=False)
     assert answers.main([str(tmp_path), "--tasks", "cracks"]) == 2
