@@ -8,7 +8,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from dense_imb.compare.contestants import Contestant
 from dense_imb.metrics.score_table import Row, ScoreTable, aligned
@@ -62,8 +62,18 @@ class ComparisonTable(ScoreTable):
         scores: Sequence[str],
         losses: Sequence[Contestant],
         steps: int,
-    ) -> ComparisonTable:
-        """The table of single runs with `loss`, `seed` and scores."""
+        *,
+        plain: str | None = None,
+    ) -> Self:
+        """The table of single runs with `loss`, `seed` and scores.
+
+        Args:
+            runs: in any order.
+            scores: names, the first one decides.
+            losses: the names of rows.
+            steps: of each run.
+            plain: the row that others are compared with; by default plain cross-entropy.
+        """
         first = scores[0]
         by_name = {
             one.name: sorted((r for r in runs if r["loss"] == one.name), key=lambda r: r["seed"])
@@ -80,7 +90,7 @@ class ComparisonTable(ScoreTable):
             rows.append(row)
         rows.sort(key=lambda row: -_or_least(float(row[first])))
         best = str(rows[0]["loss"])
-        plain = next((one.name for one in losses if one.is_plain), None)
+        plain = plain or next((one.name for one in losses if one.is_plain), None)
         for row in rows:
             own = by_name[str(row["loss"])]
             row["gain"], row["p"] = _paired(own, by_name.get(plain or "", []), first)
@@ -129,22 +139,9 @@ class ComparisonTable(ScoreTable):
 
     def advice(self) -> str:
         """Which loss to take, and how sure that is."""
-        first = self.scores[0]
-        best, others = self.rows[0], self.rows[1:]
-        name = str(best["loss"])
-        near = [str(row["loss"]) for row in others if self._may_be_chance(row)]
-        far = [row for row in others if str(row["loss"]) not in near]
-        score = f"{header(first)} {_with_spread(best, first)}"
-        if not near:
-            sentences = [f"Take {name} ({score}): it is ahead of all others."]
-        else:
-            sentences = [
-                f"No loss is clearly ahead. The first is {name} ({score}), but its lead over "
-                f"{_listed(near)} may be chance."
-            ]
-            if far:
-                sentences.append(f"It is ahead of {_listed([str(row['loss']) for row in far])}.")
-        sentences.append(f"To train with it: --loss {self.losses[name]!r}.")
+        best = self.rows[0]
+        name, near = str(best["loss"]), self.level()
+        sentences = [self.lead("loss"), f"To train with it: --loss {self.losses[name]!r}."]
         if self.plain not in (None, name):
             gain, chance = float(best["gain"]), _chance(best["p"])
             sentences.append(f"Over {self.plain} it gains {gain:.3f}{chance}.")
@@ -156,6 +153,28 @@ class ComparisonTable(ScoreTable):
             )
         if self.steps < _FEW_STEPS:
             sentences.append(f"{self.steps} steps are few: an early lead may not last.")
+        return " ".join(sentences)
+
+    def level(self) -> list[str]:
+        """The rows over which the lead of the first may be chance."""
+        return [str(row["loss"]) for row in self.rows[1:] if self._may_be_chance(row)]
+
+    def lead(self, what: str) -> str:
+        """Which row is first, and how sure that is; `what` a row is, in a word."""
+        first = self.scores[0]
+        best, others = self.rows[0], self.rows[1:]
+        name, near = str(best["loss"]), self.level()
+        far = [row for row in others if str(row["loss"]) not in near]
+        score = f"{header(first)} {_with_spread(best, first)}"
+        if not near:
+            sentences = [f"Take {name} ({score}): it is ahead of all others."]
+        else:
+            sentences = [
+                f"No {what} is clearly ahead. The first is {name} ({score}), but its lead over "
+                f"{_listed(near)} may be chance."
+            ]
+            if far:
+                sentences.append(f"It is ahead of {_listed([str(row['loss']) for row in far])}.")
         return " ".join(sentences)
 
     def _may_be_chance(self, row: Row) -> bool:

@@ -127,6 +127,17 @@ def test_the_test_is_paired_by_seed():
     assert row["p"] == pytest.approx(stats.ttest_rel(a, b).pvalue)
 
 
+def test_any_row_may_be_the_one_that_others_are_compared_with():
+    losses = [Contestant("a", "CrossEntropyLoss"), Contestant("b", "CrossEntropyLoss")]
+    runs = runs_of(a=[0.5, 0.6], b=[0.3, 0.5])
+    gains = {}
+    for plain in (None, "b"):
+        table = ComparisonTable.of_runs(runs, ["ap"], losses, 10, plain=plain)
+        gains[table.plain] = {row["loss"]: row["gain"] for row in table.rows}
+    assert gains["a"] == pytest.approx({"a": 0.0, "b": -0.15})
+    assert gains["b"] == pytest.approx({"a": 0.15, "b": 0.0})
+
+
 def test_the_advice_begins_with_how_sure_it_is():
     pytest.importorskip("scipy")
     advice = table_of(a=[0.8, 0.82, 0.79], b=[0.79, 0.83, 0.78], c=[0.2, 0.21, 0.22]).advice()
