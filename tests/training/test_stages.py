@@ -1,0 +1,472 @@
+"""Two stages: one config, each stage a run, resumed in either, and refused in one sentence."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from dense_imb.cli import main
+from dense_imb.config import (
+    MixingConfig,
+    SamplingConfig,
+    SecondConfig,
+    TrainConfig,
+    UnlabelledConfig,
+)
+from dense_imb.models import head_of
+from dense_imb.report import write_report
+from dense_imb.training import (
+    Interrupted,
+    Loop,
+    SamplingWarning,
+    check_config,
+    load_checkpoint,
+    open_run,
+    stages_of,
+    train,
+)
+from dense_imb.training import fit as fit_module
+from tests.training.labelled_pictures import of_table, write_tables
+from tests.training.pictures import tiny_images, write_folders
+from tests.training.runs import assert_same_runs, changed, clean_events, tiny, write_events
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """Every second image lacks the second class."""
+    return pictures(tmp_path_factory.mktemp("pictures"))
+
+
+def pictures(folder: Path, **options: Any) -> tuple[str, str]:
+    images, masks = write_folders(folder, n_classes=3, **options)
+    for path in sorted(Path(masks).iterdir())[::2]:
+        mask = np.asarray(Image.open(path))
+        Image.fromarray(mask * (mask != 2)).save(path)
+    return images, masks
+
+
+@pytest.fixture(scope="module")
+def events(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_events(tmp_path_factory.mktemp("data") / "clean.h5", clean_events(24))
+
+
+def two(folders: tuple[str, str], **second: Any) -> TrainConfig:
+    """Six steps of a segmenter, and four more of its second stage."""
+    wanted = SecondConfig(**{"steps": 4, "loss": "FocalLoss", **second})
+    return tiny_images(folders, steps=6, validate_every=2, save_every=0.0, second=wanted)
+
+
+@pytest.fixture(scope="module")
+def whole(folders, tmp_path_factory) -> Path:
+    """A run in two stages that was never stopped."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    train(two(folders), folder, is_quiet=True)
+    return folder
+
+
+def assert_same_two(got: Path, wanted: Path) -> None:
+    assert_same_runs(got, wanted)
+    assert_same_runs(got / "first", wanted / "first")
+    assert open_run(got).metrics()["first"] == open_run(wanted).metrics()["first"]
+
+
+def first_checkpoint(folder: Path) -> dict[str, Any]:
+    """Of the second stage, before it was trained for long: one step."""
+    return load_checkpoint(sorted((folder / "checkpoints").glob("step-*.pt"))[0])
+
+
+def test_the_stages_of_a_config_are_whole_configs():
+    config = TrainConfig(
+        loss="CrossEntropyLoss",
+        feature_loss="RangeLoss",
+        patience=3,
+        sampling=SamplingConfig("sqrt"),
+        unlabelled=UnlabelledConfig(rest=True),
+        labelled_share=0.1,
+        second=SecondConfig(
+            steps=7,
+            parts="head",
+            learning_rate=0.5,
+            sampling=SamplingConfig("power", 0.3),
+            mixing=MixingConfig("mixup"),
+        ),
+    )
+    first, second = stages_of(config)
+    assert first == changed(config, second=SecondConfig())
+    assert second is not None
+    assert second.second == SecondConfig()
+    assert (second.steps, second.loss, second.patience) == (7, "CrossEntropyLoss", 3)
+    assert (second.optimizer.learning_rate, second.optimizer.parts) == (0.5, "head")
+    assert second.sampling == SamplingConfig("power", 0.3)
+    assert second.mixing == MixingConfig("mixup")
+    assert second.labelled_share == 0.1
+    assert not second.is_semi_supervised, "the labelled images only"
+    assert second.feature_loss is None, "features that stay as they are have no loss"
+    assert stages_of(changed(config, second=SecondConfig(7)))[1].feature_loss == "RangeLoss"
+
+
+def test_the_first_stage_is_the_run_that_it_would_be_alone(folders, whole, tmp_path):
+    alone = train(stages_of(two(folders))[0], tmp_path / "alone", is_quiet=True)
+    assert_same_runs(whole / "first", alone.folder)
+    assert open_run(whole / "first").config == alone.config
+
+
+def test_the_second_stage_begins_from_the_best_network_of_the_first(folders, whole, tmp_path):
+    """A warm start of the second config alone is the same."""
+    first, second = stages_of(two(folders))
+    best = open_run(whole / "first").metrics()["best"]
+    weights = open_run(whole / "first").weights("best")
+    last = open_run(whole / "first").weights("last")
+    if best["step"] < first.steps:
+        assert any(not torch.equal(weights[name], last[name]) for name in weights)
+    train(second, tmp_path / "again", warm_start=whole / "first", is_quiet=True)
+    for kind in ("best", "last"):
+        got, wanted = (open_run(f).weights(kind) for f in (tmp_path / "again", whole))
+        assert all(torch.equal(got[name], wanted[name]) for name in wanted)
+
+
+def test_a_run_in_two_stages_is_read_as_its_second(folders, whole):
+    run = open_run(whole)
+    assert run.whole_config == two(folders)
+    assert run.config == stages_of(two(folders))[1]
+    assert run.first is not None
+    assert run.first.folder == whole / "first"
+    assert run.first.first is None
+    metrics = run.metrics()
+    assert metrics["is_finished"]
+    assert metrics["first"] == run.first.metrics()["best"]
+    names = [metrics["first"]["average_precision"], metrics["best"]["average_precision"]]
+    assert "average precision {:.4f} -> {:.4f}".format(*names) in run.summary()
+    assert "second stage, 4 steps" in run.summary()
+    assert run.segmenter().segment is not None
+
+
+@pytest.mark.parametrize("parts", ["all", "head"])
+def test_classifiers_are_trained_in_two_stages(tmp_path, parts):
+    folder = write_tables(tmp_path / "data")
+    second = SecondConfig(steps=4, loss="csce", parts=parts)
+    config = of_table(folder, steps=4, validate_every=2, second=second)
+    run = train(config, tmp_path / "run", is_quiet=True)
+    assert [row["step"] for row in run.history()] == [2, 4]
+    assert "balanced accuracy" in run.summary()
+    assert "class" in str(run.checkpoint()["setup"]["sampling"])
+    before, after = run.first.weights("best"), run.weights("last")
+    head = [name for name in before if name.startswith("head")] or [*before][-2:]
+    for name in before:
+        is_same = torch.equal(before[name], after[name])
+        assert is_same == (parts == "head" and name not in head), name
+    n_head = sum(before[name].numel() for name in head)
+    told = run.checkpoint()["setup"].get("parts", "")
+    assert told.startswith(f"{n_head} of ") if parts == "head" else not told
+
+
+def test_a_denoiser_is_scored_by_the_loss_of_its_second_stage(events, tmp_path):
+    """Values after logits: the reading is that of the network that came out."""
+    second = SecondConfig(steps=4, loss="ACBMSELoss", sampling=SamplingConfig())
+    config = tiny(events, steps=4, validate_every=4, second=second)
+    run = train(config, tmp_path / "run", is_quiet=True)
+    assert not run.scorer().reading.is_logit
+    assert run.first.scorer().reading.is_logit
+    assert main(["evaluate", str(run.folder), str(run.first.folder), events]) in (0, 2)
+
+
+def test_a_segmenter_of_hit_classes_that_are_all_alike_says_once_that_classes_change_nothing(
+    events, tmp_path
+):
+    config = tiny(events, steps=2, validate_every=2, second=SecondConfig(steps=2))
+    with pytest.warns(SamplingWarning) as told:
+        train(config, tmp_path / "run", is_quiet=True)
+    assert len(told) == 1
+
+
+# stopped and resumed
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, error: bool = False) -> None:
+    """A signal, or a crash, in that step of all stages together."""
+    done = 0
+    one_step = Loop._one_step
+
+    def stopping(self: Loop, batch: Any) -> None:
+        nonlocal done
+        one_step(self, batch)
+        done += 1
+        if done == step:
+            if error:
+                raise RuntimeError("killed")
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Loop, "_one_step", stopping)
+
+
+@pytest.mark.parametrize(
+    ("step", "told"),
+    [
+        (3, "step 3 of stage 1 of 2"),
+        (6, "step 6 of stage 1 of 2"),  # its last one: it must not begin with the second
+        (8, "step 2 of stage 2 of 2"),
+    ],
+)
+def test_a_signal_in_either_stage_is_obeyed_and_resumed_to_the_bit(
+    folders, whole, tmp_path, step, told
+):
+    config, folder = two(folders), tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patched:
+        stop_at(patched, step)
+        with pytest.raises(Interrupted, match=told) as stopped:
+            train(config, folder, is_quiet=True)
+    assert stopped.value.exit_code == 75
+    assert not open_run(folder).metrics().get("is_finished")
+    assert not (folder / "best.safetensors").exists() or step > 6
+    train(config, folder, resume=True, is_quiet=True)
+    assert_same_two(folder, whole)
+
+
+@pytest.mark.parametrize("step", [1, 5, 7, 10])
+def test_a_crash_in_either_stage_is_resumed_to_the_bit(folders, whole, tmp_path, monkeypatch, step):
+    config, folder = two(folders), tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patched:
+        stop_at(patched, step, error=True)
+        with pytest.raises(RuntimeError, match="killed"):
+            train(config, folder, is_quiet=True)
+    train(config, folder, resume=True, is_quiet=True)
+    assert_same_two(folder, whole)
+
+
+def test_a_crash_between_the_stages_trains_only_the_second(folders, whole, tmp_path, monkeypatch):
+    config, folder = two(folders), tmp_path / "run"
+
+    def crash(*_: Any) -> None:
+        raise RuntimeError("killed")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(fit_module, "_begin_second", crash)
+        with pytest.raises(RuntimeError, match="killed"):
+            train(config, folder, is_quiet=True)
+    run = open_run(folder)
+    assert "no validation of the second stage yet" in run.summary()
+    with pytest.raises(ValueError, match="the second stage has not begun, the first one is a run"):
+        run.weights()
+    before = {path: path.stat().st_mtime_ns for path in (folder / "first").rglob("*.*")}
+    stop_at(monkeypatch, 5, error=True)  # there are four steps left
+    train(config, folder, resume=True, is_quiet=True)
+    assert {path: path.stat().st_mtime_ns for path in (folder / "first").rglob("*.*")} == before
+    assert_same_two(folder, whole)
+
+
+def test_a_second_stage_that_has_begun_needs_the_first_no_more(folders, whole, tmp_path):
+    config, folder = two(folders), tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patched:
+        stop_at(patched, 8)
+        with pytest.raises(Interrupted):
+            train(config, folder, is_quiet=True)
+    shutil.rmtree(folder / "first")
+    train(config, folder, resume=True, is_quiet=True)
+    assert_same_runs(folder, whole)
+    assert open_run(folder).metrics()["first"] == open_run(whole).metrics()["first"]
+
+
+def test_a_first_stage_that_stops_early_is_followed_by_the_second(folders, tmp_path):
+    config = changed(two(folders, learning_rate=1e-9), patience=1)
+    config.optimizer.learning_rate = 0.0  # nothing becomes better
+    run = train(config, tmp_path / "run", is_quiet=True)
+    assert "has not become better" in run.first.metrics()["stopped"]
+    assert run.first.metrics()["steps"] == 4
+    assert run.metrics()["is_finished"]
+
+
+def test_no_second_stage_follows_a_first_one_that_collapsed(folders, tmp_path):
+    config, folder = two(folders), tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(fit_module, "_begin_second", lambda *_: None)
+        stop_at(patched, 7, error=True)
+        with pytest.raises(RuntimeError):
+            train(changed(config, save_every=60.0), folder, is_quiet=True)
+    path = folder / "first" / "metrics.json"
+    path.write_text(path.read_text().replace('"stopped": null', '"stopped": "collapsed: blank"'))
+    with pytest.raises(ValueError, match="first stage to go on from .* stopped as .*collapsed"):
+        train(config, folder, resume=True, is_quiet=True)
+
+
+# refused
+
+
+@pytest.mark.parametrize(
+    ("second", "told"),
+    [
+        ({"steps": -1}, "`second.steps` of at least 0, got -1"),
+        ({"learning_rate": -1.0}, "`second.learning_rate` of at least 0, got -1"),
+        ({"steps": 0}, r"length of a second stage with second.loss \(--second.steps N\), got 0"),
+        ({"loss": "FocalLos"}, "^second stage: .*FocalLos"),
+        ({"mixing": MixingConfig("mixup", alpha=0.0)}, "^second stage: .*`alpha`"),
+        ({"sampling": SamplingConfig("power", -1.0)}, "^second stage: .*`power`"),
+    ],
+)
+def test_a_bad_second_stage_is_one_sentence(folders, tmp_path, second, told):
+    with pytest.raises(ValueError, match=told) as refused:
+        train(two(folders, **second), tmp_path / "run", is_quiet=True)
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("second", "told"),
+    [
+        ({"loss": "torch.nn:MultiMarginLoss", "mixing": MixingConfig("mixup")}, "second stage: "),
+        ({"sampling": SamplingConfig("class")}, "second stage: Expected an image of each class"),
+    ],
+)
+def test_what_the_data_do_not_allow_in_the_second_stage_is_told_before_the_first(
+    folders, tmp_path, second, told
+):
+    config = two(folders, **second)
+    config.images.n_classes = 4  # of which one is nowhere
+    with pytest.raises(ValueError, match=told):
+        train(config, tmp_path / "run", is_quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_mistake_of_both_stages_is_told_of_the_first(folders, tmp_path):
+    config = changed(two(folders, loss=None), loss="FocalLos")
+    with pytest.raises(ValueError, match="^Expected") as refused:
+        check_config(config)
+    assert "second stage" not in str(refused.value)
+
+
+def between(config: TrainConfig, folder: Path) -> None:
+    """A run whose second stage has not begun."""
+    with pytest.MonkeyPatch.context() as patched:
+        stop_at(patched, config.steps)
+        with pytest.raises(Interrupted):
+            train(config, folder, is_quiet=True)
+
+
+def test_the_first_stage_of_another_model_is_refused(folders, tmp_path):
+    config = two(folders)
+    between(config, tmp_path / "run")
+    other = changed(config, second=SecondConfig())
+    other.model = dataclasses.replace(config.model, options={"widths": [4]})
+    train(other, tmp_path / "other", is_quiet=True)
+    first = tmp_path / "run" / "first"
+    # the whole folder
+    shutil.move(first, tmp_path / "kept")
+    shutil.copytree(tmp_path / "other", first)
+    with pytest.raises(ValueError, match=r"first stage of this run.*\[4\].* there, .*\[4, 8\]"):
+        train(config, tmp_path / "run", resume=True, is_quiet=True)
+    # the checkpoints alone
+    shutil.copy(tmp_path / "kept" / "config.yaml", first)
+    told = r"FastUNet, \d+ parameters there, FastUNet, \d+ parameters here.*bring it back"
+    with pytest.raises(ValueError, match=told):
+        train(config, tmp_path / "run", resume=True, is_quiet=True)
+    # a foreign folder
+    (first / "config.yaml").unlink()
+    with pytest.raises(ValueError, match="with files"):
+        train(config, tmp_path / "run", resume=True, is_quiet=True)
+
+
+def test_the_first_stage_of_other_data_is_refused(folders, tmp_path):
+    config = two(folders)
+    between(config, tmp_path / "run")
+    images, masks = pictures(tmp_path / "more", n=6, seed=5)
+    for folder in (tmp_path / "run", tmp_path / "run" / "first"):
+        stored = yaml.safe_load((folder / "config.yaml").read_text())
+        stored["images"] |= {"train": images, "masks": masks}
+        (folder / "config.yaml").write_text(yaml.safe_dump(stored))
+    moved = changed(config, images=dataclasses.replace(config.images, train=images, masks=masks))
+    with pytest.raises(ValueError, match=r"Expected the first stage of this run.*\(data: "):
+        train(moved, tmp_path / "run", resume=True, is_quiet=True)
+
+
+def test_files_of_others_are_refused_and_another_second_stage_too(folders, whole, tmp_path):
+    (tmp_path / "run" / "first").mkdir(parents=True)
+    (tmp_path / "run" / "first" / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="with files"):
+        train(two(folders), tmp_path / "run", resume=True, is_quiet=True)
+    with pytest.raises(ValueError, match="second.loss: FocalLoss there, LDAMLoss here"):
+        train(two(folders, loss="LDAMLoss"), whole, resume=True, is_quiet=True)
+
+
+def test_a_run_has_one_lock_for_both_stages(folders, tmp_path, monkeypatch):
+    config, folder = two(folders), tmp_path / "run"
+    begin = fit_module._begin_second
+    told = []
+
+    def meanwhile(*given: Any) -> Any:
+        with pytest.raises(ValueError, match="no other run works in") as refused:
+            train(config, folder, resume=True, is_quiet=True)
+        told.append(refused)
+        return begin(*given)
+
+    monkeypatch.setattr(fit_module, "_begin_second", meanwhile)
+    train(config, folder, is_quiet=True)
+    assert told
+
+
+# parts
+
+
+def test_the_head_alone_is_trained_from_another_run_only(folders, whole, tmp_path):
+    config = stages_of(two(folders))[0]
+    config.optimizer.parts = "head"
+    with pytest.raises(ValueError, match=r"--warm-start RUN\) with an optimizer.parts of head"):
+        train(config, tmp_path / "none", is_quiet=True)
+    two_heads = changed(config, second=SecondConfig(4))
+    with pytest.raises(ValueError, match="all but the head would stay random"):
+        train(two_heads, tmp_path / "none", is_quiet=True)
+    run = train(config, tmp_path / "run", warm_start=whole, is_quiet=True)
+    before, after = open_run(whole).weights(), run.weights("last")
+    moved = [name for name in before if not torch.equal(before[name], after[name])]
+    network = run.segmenter().network
+    wanted = [id(weight) for weight in head_of(network).parameters()]
+    assert moved == [name for name, w in network.named_parameters() if id(w) in wanted]
+    assert len(run.checkpoint("last")["optimizer"]["state"]) == len(moved)
+    # resumed, no other run is needed; and all parts are another setup
+    train(config, run.folder, resume=True, is_quiet=True)
+    config.optimizer.parts = "all"
+    with pytest.raises(ValueError, match="optimizer.parts: head there, all here"):
+        train(config, run.folder, resume=True, is_quiet=True)
+
+
+# commands
+
+
+def test_a_run_in_two_stages_is_one_command(folders, tmp_path, capsys):
+    folder = tmp_path / "run"
+    typed = [
+        "train", "--out", str(folder), "--images.train", folders[0], "--images.masks", folders[1],
+        "--images.patch", "[32, 32]", "--model.options", '{"widths": [4, 8]}', "--steps", "4",
+        "--batch_size", "4", "--second.steps", "2", "--second.loss", "FocalLoss(balance={})",
+        "--second.sampling.kind", "sqrt", "--resume",
+    ]  # fmt: skip
+    assert main([*typed, "--report", "false"]) == 0
+    told = capsys.readouterr()
+    assert "first stage -> second stage: average precision" in told.out
+    assert "stage 1 of 2" in told.err
+    assert "stage 2 of 2" in told.err
+    assert open_run(folder).config.sampling.kind == "sqrt"
+    report = write_report(folder, show_progress=False)
+    page = report.path.read_text()
+    assert f"that of a second stage; the first one is {folder / 'first'}" in page
+    assert "FocalLoss(balance={})" in page
+    assert report.numbers["config"]["second"]["steps"] == 2
+    assert main([*typed, "--report", "false", "--quiet"]) == 0
+    assert "finished before, nothing was left to do" in capsys.readouterr().out
+    for one in (folder, folder / "first"):
+        out = str(tmp_path / one.name)
+        assert main(["segment", str(one), folders[0], f"{out}-masks", "--quiet"]) == 0
+        assert main(["export", str(one), f"{out}.pt2", "--quiet"]) == 0
+    runs = [str(folder), str(folder / "first")]
+    assert main(["evaluate", *runs, folders[0], "--masks", folders[1]]) == 0
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    assert "--second.steps 500" in capsys.readouterr().out
