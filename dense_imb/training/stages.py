@@ -93,7 +93,10 @@ def check_same_data(mine: Mapping[str, str], first: Mapping[str, str], folder: o
 
 def of_second(problem: Exception) -> ValueError:
     """What is wrong with the second stage, said so."""
-    return ValueError(f"second stage: {problem}")
+    told = f"second stage: {problem}"
+    if "sampling" in told:  # by class unless another is asked for
+        told = f"{told.rstrip('.')} (--second.sampling.kind instance)."
+    return ValueError(told)
 
 
 def told_stages(metrics: Mapping[str, Any]) -> str:
