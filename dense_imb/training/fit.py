@@ -42,7 +42,6 @@ from dense_imb.training.stages import FIRST, check_same_data, of_second, stages_
 from dense_imb.training.tasks import build_task
 
 _TIMEOUT = timedelta(minutes=10)  # that a process waits for the others
-
 _LONGEST = 120  # what torch says of weights that don't fit
 _STAGES = ("stage 1 of 2", "stage 2 of 2")
 
@@ -69,8 +68,9 @@ def train(
     folder = Path(folder)
     check_folder(folder, config, resume=resume)
     first, second = stages_of(config)
-    _check_parts(first, folder if second is None else folder / FIRST, warm_start)
     own = folder if second is None else folder / FIRST
+    if warm_start is None and not (_has_checkpoint(folder) or _has_checkpoint(own)):
+        _check_parts(first)
     accelerator = _accelerator(first, own)
     is_done = [second is not None and _is_first_done(folder)]
     broadcast_object_list(is_done)  # one process may see what another one has just written
@@ -212,8 +212,8 @@ def _begin_second(folder: Path, task: Any) -> Mapping[str, Any] | None:
     metrics = run.metrics()
     if str(metrics.get("stopped")).startswith(COLLAPSED):
         raise ValueError(
-            f"Expected a first stage to go on from in {run.folder}, got one that was stopped as "
-            f"its network {metrics['stopped']}; train in a new folder."
+            f"Expected a first stage to go on from in {run.folder}, got one that was stopped "
+            f"({metrics['stopped']}); train in a new folder."
         )
     check_same_data(task.describe(), run.checkpoint()["setup"], run.folder)
     _warm_start(task, run)
@@ -254,13 +254,11 @@ def _optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optimizer
     return kind(weights, rate, weight_decay=decay, fused=True)
 
 
-def _check_parts(config: TrainConfig, folder: Path, warm_start: object) -> None:
+def _check_parts(config: TrainConfig) -> None:
     """Refuse a head on features that nobody has ever trained."""
     options = config.model.options
     is_trained = options.get("pretrained") or options.get("encoder_weights")
-    if config.optimizer.parts == "all" or warm_start is not None or is_trained:
-        return
-    if not _has_checkpoint(folder):
+    if config.optimizer.parts == "head" and not is_trained:
         raise ValueError(
             "Expected a run whose network to begin with (--warm-start RUN) with an "
             "optimizer.parts of head, got none: all but the head would stay random."

@@ -1,18 +1,14 @@
-"""Two stages: one config, each stage a run, resumed in either, and refused in one sentence."""
+"""Two stages: one config, each stage a run, and resumed in either."""
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import yaml
-from PIL import Image
 
 from dense_imb.cli import main
 from dense_imb.config import (
@@ -28,10 +24,7 @@ from dense_imb.models import head_of
 from dense_imb.report import write_report
 from dense_imb.training import (
     Interrupted,
-    Loop,
     SamplingWarning,
-    check_config,
-    load_checkpoint,
     open_run,
     stages_of,
     train,
@@ -40,8 +33,9 @@ from dense_imb.training import fit as fit_module
 from dense_imb.training.denoiser import is_signal, is_visible
 from dense_imb.training.tasks import build_denoiser
 from tests.training.labelled_pictures import of_table, write_tables
-from tests.training.pictures import tiny_images, write_folders
+from tests.training.pictures import write_folders
 from tests.training.runs import assert_same_runs, changed, clean_events, tiny, write_events
+from tests.training.staged import pictures, stop_at, two
 
 # networks of ten steps may well be blank
 pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.training.CollapseWarning")
@@ -49,27 +43,12 @@ pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.training.CollapseWarn
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """Every second image lacks the second class."""
     return pictures(tmp_path_factory.mktemp("pictures"))
-
-
-def pictures(folder: Path, **options: Any) -> tuple[str, str]:
-    images, masks = write_folders(folder, n_classes=3, **options)
-    for path in sorted(Path(masks).iterdir())[::2]:
-        mask = np.asarray(Image.open(path))
-        Image.fromarray(mask * (mask != 2)).save(path)
-    return images, masks
 
 
 @pytest.fixture(scope="module")
 def events(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_events(tmp_path_factory.mktemp("data") / "clean.h5", clean_events(24))
-
-
-def two(folders: tuple[str, str], **second: Any) -> TrainConfig:
-    """Six steps of a segmenter, and four more of its second stage."""
-    wanted = SecondConfig(**{"steps": 4, "loss": "FocalLoss", **second})
-    return tiny_images(folders, steps=6, validate_every=2, save_every=0.0, second=wanted)
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +63,6 @@ def assert_same_two(got: Path, wanted: Path) -> None:
     assert_same_runs(got, wanted)
     assert_same_runs(got / "first", wanted / "first")
     assert open_run(got).metrics()["first"] == open_run(wanted).metrics()["first"]
-
-
-def first_checkpoint(folder: Path) -> dict[str, Any]:
-    """Of the second stage, before it was trained for long: one step."""
-    return load_checkpoint(sorted((folder / "checkpoints").glob("step-*.pt"))[0])
 
 
 def test_the_stages_of_a_config_are_whole_configs():
@@ -205,23 +179,6 @@ def test_images_of_the_same_classes_are_told_of_once(tmp_path):
 # stopped and resumed
 
 
-def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, error: bool = False) -> None:
-    """A signal, or a crash, in that step of all stages together."""
-    done = 0
-    one_step = Loop._one_step
-
-    def stopping(self: Loop, batch: Any) -> None:
-        nonlocal done
-        one_step(self, batch)
-        done += 1
-        if done == step:
-            if error:
-                raise RuntimeError("killed")
-            signal.raise_signal(signal.SIGTERM)
-
-    monkeypatch.setattr(Loop, "_one_step", stopping)
-
-
 @pytest.mark.parametrize(
     ("step", "told"),
     [
@@ -245,7 +202,7 @@ def test_a_signal_in_either_stage_is_obeyed_and_resumed_to_the_bit(
     assert_same_two(folder, whole)
 
 
-@pytest.mark.parametrize("step", [1, 5, 7, 10])
+@pytest.mark.parametrize("step", [1, 7])
 def test_a_crash_in_either_stage_is_resumed_to_the_bit(folders, whole, tmp_path, monkeypatch, step):
     config, folder = two(folders), tmp_path / "run"
     with pytest.MonkeyPatch.context() as patched:
@@ -307,122 +264,8 @@ def test_no_second_stage_follows_a_first_one_that_collapsed(folders, tmp_path):
             train(changed(config, save_every=60.0), folder, is_quiet=True)
     path = folder / "first" / "metrics.json"
     path.write_text(path.read_text().replace('"stopped": null', '"stopped": "collapsed: blank"'))
-    with pytest.raises(ValueError, match="first stage to go on from .* stopped as .*collapsed"):
+    with pytest.raises(ValueError, match="first stage to go on from .* was stopped .*collapsed"):
         train(config, folder, resume=True, is_quiet=True)
-
-
-# refused
-
-
-@pytest.mark.parametrize(
-    ("second", "told"),
-    [
-        ({"steps": -1}, "`second.steps` to be a number of at least 0, got -1"),
-        ({"learning_rate": -1.0}, "`second.learning_rate` to be a number of at least 0, got -1"),
-        ({"steps": 0}, r"length of a second stage with second.loss \(--second.steps N\), got 0"),
-        ({"loss": "FocalLos"}, "^second stage: .*FocalLos"),
-        ({"mixing": MixingConfig("mixup", alpha=0.0)}, "^second stage: .*`alpha`"),
-        ({"sampling": SamplingConfig("power", -1.0)}, "^second stage: .*`power`"),
-    ],
-)
-def test_a_bad_second_stage_is_one_sentence(folders, tmp_path, second, told):
-    with pytest.raises(ValueError, match=told) as refused:
-        train(two(folders, **second), tmp_path / "run", is_quiet=True)
-    assert "\n" not in str(refused.value)
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("second", "told"),
-    [
-        ({"loss": "torch.nn:MultiMarginLoss", "mixing": MixingConfig("mixup")}, "second stage: "),
-        ({"sampling": SamplingConfig("class")}, "second stage: Expected an image of each class"),
-    ],
-)
-def test_what_the_data_do_not_allow_in_the_second_stage_is_told_before_the_first(
-    folders, tmp_path, second, told
-):
-    config = two(folders, **second)
-    config.images.n_classes = 4  # of which one is nowhere
-    with pytest.raises(ValueError, match=told):
-        train(config, tmp_path / "run", is_quiet=True)
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_mistake_of_both_stages_is_told_of_the_first(folders, tmp_path):
-    config = changed(two(folders, loss=None), loss="FocalLos")
-    with pytest.raises(ValueError, match="^Expected") as refused:
-        check_config(config)
-    assert "second stage" not in str(refused.value)
-
-
-def between(config: TrainConfig, folder: Path) -> None:
-    """A run whose second stage has not begun."""
-    with pytest.MonkeyPatch.context() as patched:
-        stop_at(patched, config.steps)
-        with pytest.raises(Interrupted):
-            train(config, folder, is_quiet=True)
-
-
-def test_the_first_stage_of_another_model_is_refused(folders, tmp_path):
-    config = two(folders)
-    between(config, tmp_path / "run")
-    other = changed(config, second=SecondConfig())
-    other.model = dataclasses.replace(config.model, options={"widths": [4]})
-    train(other, tmp_path / "other", is_quiet=True)
-    first = tmp_path / "run" / "first"
-    # the whole folder
-    shutil.move(first, tmp_path / "kept")
-    shutil.copytree(tmp_path / "other", first)
-    with pytest.raises(ValueError, match=r"first stage of this run.*\[4\].* there, .*\[4, 8\]"):
-        train(config, tmp_path / "run", resume=True, is_quiet=True)
-    # the checkpoints alone
-    shutil.copy(tmp_path / "kept" / "config.yaml", first)
-    told = r"FastUNet, \d+ parameters there, FastUNet, \d+ parameters here.*bring it back"
-    with pytest.raises(ValueError, match=told):
-        train(config, tmp_path / "run", resume=True, is_quiet=True)
-    # a foreign folder
-    (first / "config.yaml").unlink()
-    with pytest.raises(ValueError, match="with files"):
-        train(config, tmp_path / "run", resume=True, is_quiet=True)
-
-
-def test_the_first_stage_of_other_data_is_refused(folders, tmp_path):
-    config = two(folders)
-    between(config, tmp_path / "run")
-    images, masks = pictures(tmp_path / "more", n=6, seed=5)
-    for folder in (tmp_path / "run", tmp_path / "run" / "first"):
-        stored = yaml.safe_load((folder / "config.yaml").read_text())
-        stored["images"] |= {"train": images, "masks": masks}
-        (folder / "config.yaml").write_text(yaml.safe_dump(stored))
-    moved = changed(config, images=dataclasses.replace(config.images, train=images, masks=masks))
-    with pytest.raises(ValueError, match=r"Expected the first stage of this run.*\(data: "):
-        train(moved, tmp_path / "run", resume=True, is_quiet=True)
-
-
-def test_files_of_others_are_refused_and_another_second_stage_too(folders, whole, tmp_path):
-    (tmp_path / "run" / "first").mkdir(parents=True)
-    (tmp_path / "run" / "first" / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match="with files"):
-        train(two(folders), tmp_path / "run", resume=True, is_quiet=True)
-    with pytest.raises(ValueError, match="second.loss: FocalLoss there, LDAMLoss here"):
-        train(two(folders, loss="LDAMLoss"), whole, resume=True, is_quiet=True)
-
-
-def test_a_run_has_one_lock_for_both_stages(folders, tmp_path, monkeypatch):
-    config, folder = two(folders), tmp_path / "run"
-    begin = fit_module._begin_second
-    told = []
-
-    def meanwhile(*given: Any) -> Any:
-        with pytest.raises(ValueError, match="no other run works in") as refused:
-            train(config, folder, resume=True, is_quiet=True)
-        told.append(refused)
-        return begin(*given)
-
-    monkeypatch.setattr(fit_module, "_begin_second", meanwhile)
-    train(config, folder, is_quiet=True)
-    assert told
 
 
 # parts
@@ -474,10 +317,10 @@ def test_a_run_in_two_stages_is_one_command(folders, tmp_path, capsys):
     assert report.numbers["config"]["second"]["steps"] == 2
     assert main([*typed, "--report", "false", "--quiet"]) == 0
     assert "finished before, nothing was left to do" in capsys.readouterr().out
-    for one in (folder, folder / "first"):
-        out = str(tmp_path / one.name)
-        assert main(["segment", str(one), folders[0], f"{out}-masks", "--quiet"]) == 0
-        assert main(["export", str(one), f"{out}.pt2", "--quiet"]) == 0
+    assert main(["segment", str(folder), folders[0], str(tmp_path / "masks"), "--quiet"]) == 0
+    assert main(["export", str(folder), str(tmp_path / "network.pt2"), "--quiet"]) == 0
+    told = "after a first stage with `CrossEntropyLoss`"
+    assert told in (tmp_path / "network.pt2.md").read_text()
     runs = [str(folder), str(folder / "first")]
     assert main(["evaluate", *runs, folders[0], "--masks", folders[1]]) == 0
     capsys.readouterr()
