@@ -11,7 +11,7 @@ from dense_imb.hits.masking import Progress
 from dense_imb.metrics.score_table import ScoreTable
 from dense_imb.report.drawing import Drawing
 from dense_imb.training import Run
-from dense_imb.training.stages import told_stages
+from dense_imb.training.stages import FIRST, told_stages
 
 
 @dataclass
@@ -96,7 +96,9 @@ class Found:
             told = (
                 f"The network is that of a second stage; the first one is {self.run.first.folder}"
             )
-            told += f", a run of its own ({told_stages(self.metrics)})" if self.metrics else ""
+            told += (
+                f", a run of its own ({told_stages(self.metrics)})" if FIRST in self.metrics else ""
+            )
             self.notes.append(f"{told}.")
         if self.metrics.get("stopped"):
             self.notes.append(f"The run was ended early: {self.metrics['stopped']}.")

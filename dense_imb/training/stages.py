@@ -109,5 +109,5 @@ def told_stages(metrics: Mapping[str, Any]) -> str:
     name = metrics["monitor"]
     first, second = ((metrics.get(stage) or {}).get(name, math.nan) for stage in (FIRST, "best"))
     told = f"first stage -> second stage: {name.replace('_', ' ')} {first:.4f} -> {second:.4f}"
-    better = f"; the first one's network is better, it is in {FIRST}"
+    better = f"; the network in {FIRST} is the better one"
     return told + better if second < first else told
