@@ -282,7 +282,8 @@ class SecondConfig:
         steps: number of steps; 0 trains in one stage.
         loss: loss of the second stage; by default that of the first.
         parts: train all weights, or those of the head only, the last layer.
-        learning_rate: learning rate at its peak; by default a tenth of the first stage's.
+        learning_rate: learning rate at its peak; by default a tenth of the first stage's, of the
+            head alone as much.
         sampling: as of the first stage; by class unless said otherwise.
         mixing: as of the first stage; none unless said otherwise.
     """

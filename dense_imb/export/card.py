@@ -16,6 +16,7 @@ from dense_imb.hits.frames import TURNS
 from dense_imb.training import Run
 from dense_imb.training.evaluation import chosen_thresholds
 from dense_imb.training.segmenter import ImageReading
+from dense_imb.training.stages import FIRST
 
 _FORMAT, _VERSION = "dense-imb-export", 1
 _PACKAGES = ("torch", "numpy", "onnx", "onnxscript", "onnxruntime")
@@ -38,6 +39,9 @@ def facts_of(run: Run, what: Exportable, file: str, *, any_size: bool) -> dict[s
         any_size: whether the file takes frames of any size.
     """
     content, config, metrics = run.checkpoint(), run.config, run.metrics()
+    first = None
+    if FIRST in metrics:
+        first = {"loss": run.whole_config.loss, "best_step": metrics[FIRST].get("step")}
     setup = content["setup"]
     on_images = config.trains_on_images
     data = config.images if on_images else config.data
@@ -66,6 +70,7 @@ def facts_of(run: Run, what: Exportable, file: str, *, any_size: bool) -> dict[s
             "loss": config.loss,
             **({"value_loss": config.value_loss} if config.model.output == "both" else {}),
             "steps": metrics.get("steps"),
+            **({} if first is None else {"first_stage": first}),
             "batch_size": config.batch_size,
             "seed": config.seed,
         },
@@ -207,6 +212,7 @@ def _limitations(what: Exportable, any_size: bool) -> list[str]:
 def card(facts: dict[str, Any]) -> str:
     """The facts for people, in Markdown."""
     network, training, given = facts["network"], facts["training"], facts["input"]
+    stage = training.get("first_stage")
     options = f" {json.dumps(network['options'])}" if network["options"] else ""
     does = {
         "segmenter": "tells the class of each pixel of an image",
@@ -216,7 +222,8 @@ def card(facts: dict[str, Any]) -> str:
         f"# {facts['name']}: a {facts['kind']}",
         f"`{facts['file']}` {does}. {network['name']}{options}, {network['parameters']:,} "
         f"parameters, trained with dense_imb {facts['versions']['dense_imb']} on "
-        f"{'images' if facts['kind'] == 'segmenter' else 'hits'}; loss `{training['loss']}`.",
+        f"{'images' if facts['kind'] == 'segmenter' else 'hits'}; loss `{training['loss']}`"
+        + (f", after a first stage with `{stage['loss']}`." if stage else "."),
         "## Use",
         f"```python\n{example(facts)}\n```",
         "## Input and outputs",

@@ -11,6 +11,7 @@ from dense_imb.hits.masking import Progress
 from dense_imb.metrics.score_table import ScoreTable
 from dense_imb.report.drawing import Drawing
 from dense_imb.training import Run
+from dense_imb.training.stages import FIRST, told_stages
 
 
 @dataclass
@@ -91,6 +92,14 @@ class Found:
             self.notes.append(
                 f"Versions unknown: environment.json can't be read ({said(problem)})."
             )
+        if self.run.first is not None:
+            told = (
+                f"The network is that of a second stage; the first one is {self.run.first.folder}"
+            )
+            told += (
+                f", a run of its own ({told_stages(self.metrics)})" if FIRST in self.metrics else ""
+            )
+            self.notes.append(f"{told}.")
         if self.metrics.get("stopped"):
             self.notes.append(f"The run was ended early: {self.metrics['stopped']}.")
         elif not self.metrics and not self.history:

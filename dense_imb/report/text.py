@@ -48,7 +48,7 @@ def whole_page(found: Found, told: str, pictures: Sequence[Picture]) -> str:
         if content:
             parts += [page.heading(section), *content]
     parts += [page.heading(_MADE_FROM), page.facts(_facts(found))]
-    stored = yaml.safe_dump(asdict(found.run.config), sort_keys=False)
+    stored = yaml.safe_dump(asdict(found.run.whole_config), sort_keys=False)
     parts.append(page.folded("config.yaml", page.code(stored)))
     parts += [page.heading(_AGAIN), page.code(found.commands())]
     return page.page(f"{found.name} - dense-imb", parts)

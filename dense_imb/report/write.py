@@ -180,7 +180,7 @@ def _numbers(found: Found, headline: str, seconds: float) -> dict[str, Any]:
         "test": list(found.test),
         "metrics": found.metrics,
         "history": {n: [row.get(n, math.nan) for row in found.history] for n in history},
-        "config": asdict(found.run.config),
+        "config": asdict(found.run.whole_config),
         "environment": found.environment,
         "report_seconds": round(seconds, 1),
         **({} if found.table is None else {"evaluation": found.table.as_json()}),

@@ -6,6 +6,7 @@ from dense_imb.config import (
     ModelConfig,
     OptimizerConfig,
     SamplingConfig,
+    SecondConfig,
     TrainConfig,
 )
 from dense_imb.training.build import SamplingWarning, check_config
@@ -36,6 +37,7 @@ from dense_imb.training.loop import (
 )
 from dense_imb.training.run import Run, TrainedDenoiser, open_run
 from dense_imb.training.signals import Interrupted
+from dense_imb.training.stages import stages_of
 from dense_imb.training.task import OrderedTask, Task
 
 __all__ = [
@@ -65,6 +67,7 @@ __all__ = [
     "Run",
     "SamplingConfig",
     "SamplingWarning",
+    "SecondConfig",
     "State",
     "Task",
     "TrainConfig",
@@ -78,5 +81,6 @@ __all__ = [
     "load_checkpoint",
     "open_run",
     "save_checkpoint",
+    "stages_of",
     "train",
 ]

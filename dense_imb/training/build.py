@@ -37,6 +37,7 @@ from dense_imb.training.classifier import ClassReading
 from dense_imb.training.denoiser import N_CHANNELS, Reading
 from dense_imb.training.segmenter import ImageReading
 from dense_imb.training.semi_supervised import check_semi_supervised
+from dense_imb.training.stages import check_second, of_second, stages_of
 
 # a config may come from anybody: what it names is imported from here and nowhere else
 PACKAGES = ("dense_imb", "torch", "monai", "segmentation_models_pytorch", "kornia", "torchvision")
@@ -56,6 +57,17 @@ class SamplingWarning(UserWarning):
 
 def check_config(config: TrainConfig) -> None:
     """Refuse what can't be trained, before anything is read or written."""
+    check_second(config.second)
+    first, second = stages_of(config)
+    _check_stage(first)
+    if second is not None:
+        try:
+            _check_stage(second)
+        except (ValueError, TypeError) as problem:
+            raise of_second(problem) from problem
+
+
+def _check_stage(config: TrainConfig) -> None:
     kinds = {
         "hits (--data.train)": bool(config.data.train),
         "images (--images.train)": config.trains_on_images,

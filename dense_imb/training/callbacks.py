@@ -17,6 +17,7 @@ from dense_imb.training.loop import Callback, Loop
 Action = Literal["warn", "stop", "roll-back"]
 ACTIONS = ("warn", "stop", "roll-back")
 Collapse = Literal["dead", "chance", "blank", "lit", "one class"]
+COLLAPSED = "collapsed"  # how a run says that it was stopped for it
 HOPELESS = ("dead", "chance")  # what to stop for; blank and lit may still rank well
 _BALANCE = "use a balanced loss (balance={}), the loss on lit pixels only, or a lower learning rate"
 _OTHER = "take a loss of one channel, CrossEntropyLoss of ours or torch.nn:BCEWithLogitsLoss, say"
@@ -116,7 +117,7 @@ class CollapseAlarm(Callback):
         if kind not in HOPELESS:
             return
         if self.action == "stop":
-            loop.state.stop = f"collapsed: the network {what} ({values})"
+            loop.state.stop = f"{COLLAPSED}: the network {what} ({values})"
         elif self.action == "roll-back" and loop.state.best_step >= 0:
             loop.state.roll_back = True
             memory["bad"] = 0
@@ -198,10 +199,15 @@ class Trackers(Callback):
 
 
 class ProgressBar(Callback):
-    """A bar with the loss, and the score that decides."""
+    """A bar with the loss, and the score that decides.
 
-    def __init__(self, is_quiet: bool = False) -> None:
-        self.is_quiet = is_quiet
+    Args:
+        is_quiet: show none.
+        name: what it says.
+    """
+
+    def __init__(self, is_quiet: bool = False, name: str = "train") -> None:
+        self.is_quiet, self.name = is_quiet, name
         self._bar: Any = None
 
     def on_start(self, loop: Loop) -> None:
@@ -209,7 +215,7 @@ class ProgressBar(Callback):
             self._bar = tqdm(
                 total=loop.settings.steps,
                 initial=loop.state.step,
-                desc="train",
+                desc=self.name,
                 unit="step",
                 file=sys.stderr,
                 dynamic_ncols=True,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
+from textwrap import shorten
 from typing import IO, Any
 
 import torch
@@ -21,8 +22,10 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from dense_imb.config import TrainConfig
-from dense_imb.training.build import check_config, read_config
+from dense_imb.models import head_of
+from dense_imb.training.build import SamplingWarning, check_config, read_config
 from dense_imb.training.callbacks import (
+    COLLAPSED,
     CollapseAlarm,
     EarlyStopping,
     GradientShares,
@@ -32,12 +35,16 @@ from dense_imb.training.callbacks import (
 )
 from dense_imb.training.checkpoint import CheckpointError
 from dense_imb.training.loop import Callback, Loop, LoopSettings
-from dense_imb.training.records import CHECKPOINTS, RunFiles
+from dense_imb.training.records import CHECKPOINTS, RunFiles, write_config
 from dense_imb.training.run import Run, open_run
+from dense_imb.training.signals import Interrupted
+from dense_imb.training.stages import FIRST, check_same_data, of_second, stages_of
 from dense_imb.training.task import TaughtTask
 from dense_imb.training.tasks import build_task
 
 _TIMEOUT = timedelta(minutes=10)  # that a process waits for the others
+_LONGEST = 120  # what torch says of weights that don't fit
+_STAGES = ("stage 1 of 2", "stage 2 of 2")
 
 
 def train(
@@ -51,7 +58,8 @@ def train(
     """Train a denoiser, segmenter or classifier, and keep all there is to know in a folder.
 
     Args:
-        config: the whole run.
+        config: the whole run; with a second stage the first one is a run of its own, in
+            `folder`/first.
         folder: new or empty; one with a run is refused unless `resume`.
         resume: go on where the run in the folder stopped; start afresh in an empty folder.
         warm_start: another run whose weights to begin with.
@@ -60,56 +68,159 @@ def train(
     check_config(config)
     folder = Path(folder)
     check_folder(folder, config, resume=resume)
+    first, second = stages_of(config)
+    own = folder if second is None else folder / FIRST
+    if warm_start is None and not (_has_checkpoint(folder) or _has_checkpoint(own)):
+        _check_parts(first)
+    accelerator = _accelerator(first, own)
+    is_done = [second is not None and _is_first_done(folder)]
+    broadcast_object_list(is_done)  # one process may see what another one has just written
+    task = None
+    if not is_done[0]:
+        task = build_task(first)
+        if warm_start is not None:
+            _warm_start(task, open_run(warm_start))
+        if second is not None:  # what is wrong with it is told now, not after the first
+            _build_second(second)
+    with _locked(folder, accelerator):
+        if accelerator.is_main_process:
+            write_config(folder, config)
+        if task is not None:
+            with nullcontext() if second is None else _locked(own, accelerator):
+                stage = "" if second is None else _STAGES[0]
+                _fit(first, own, task, accelerator, stage, resume=resume, is_quiet=is_quiet)
+        if second is not None:
+            with warnings.catch_warnings():
+                if task is not None:
+                    warnings.simplefilter("ignore", SamplingWarning)  # it was told before
+                del task
+                task = _build_second(second)
+            accelerator = _accelerator(second, folder)
+            best = _begin_second(folder, task)
+            _fit(
+                second,
+                folder,
+                task,
+                accelerator,
+                _STAGES[1],
+                resume=resume,
+                is_quiet=is_quiet,
+                first=best,
+            )
+        if dist.is_initialized():
+            accelerator.wait_for_everyone()
+            accelerator.end_training()
+    return Run(folder)
+
+
+def _fit(
+    config: TrainConfig,
+    folder: Path,
+    task: Any,
+    accelerator: Accelerator,
+    stage: str,
+    *,
+    resume: bool,
+    is_quiet: bool,
+    first: Mapping[str, Any] | None = None,
+) -> None:
+    """One stage, to its end.
+
+    Args:
+        config: of the stage.
+        folder: of the stage.
+        task: of the stage.
+        accelerator: devices, precision and processes.
+        stage: one of `_STAGES`, "" where there is no other.
+        resume: go on from the newest checkpoint.
+        is_quiet: no progress bar.
+        first: the best scores of the stage before.
+    """
+    callbacks: list[Callback] = [
+        LossParts(),  # before anybody else asks the loss
+        GradientShares(),
+        CollapseAlarm(config.collapse),
+        ProgressBar(is_quiet, stage or "train"),
+        RunFiles(folder, config, task, first),
+    ]
+    if config.patience is not None:
+        callbacks.insert(3, EarlyStopping(config.patience))
+    if config.trackers:
+        callbacks.append(Trackers())
+    settings = LoopSettings(
+        steps=config.steps,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        schedule=config.optimizer.schedule,
+        clip=config.optimizer.clip,
+        validate_every=config.validate_every or max(config.steps // 10, 1),
+        save_every=config.save_every,
+    )
+    if isinstance(task, TaughtTask):
+        task.follow(task.network, 0)
+    loop = Loop(
+        task,
+        _optimizer(config, task.network),
+        settings,
+        folder / CHECKPOINTS,
+        accelerator=accelerator,
+        callbacks=callbacks,
+        compile_network=config.compile,
+    )
+    try:
+        loop.run(resume=resume)
+    except Interrupted as stopped:
+        raise Interrupted(stopped.number, stopped.step, stage) from None
+    if stage == _STAGES[0] and loop.late_signal:
+        raise Interrupted(loop.late_signal, loop.state.step, stage)
+
+
+def _accelerator(config: TrainConfig, folder: Path) -> Accelerator:
     AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
-    accelerator = Accelerator(
+    return Accelerator(
         cpu=not torch.accelerator.is_available(),  # or Accelerate overlooks processes on CPUs
         mixed_precision=_precision(config.precision),
         log_with=_trackers(config.trackers) or None,
         project_dir=folder,
         kwargs_handlers=[InitProcessGroupKwargs(timeout=_TIMEOUT)],
     )
-    task = build_task(config)
-    if warm_start is not None:
-        _warm_start(task.network, open_run(warm_start))
-    if isinstance(task, TaughtTask):
-        task.follow(task.network, 0)
-    with _locked(folder, accelerator):
-        callbacks: list[Callback] = [
-            LossParts(),  # before anybody else asks the loss
-            GradientShares(),
-            CollapseAlarm(config.collapse),
-            ProgressBar(is_quiet),
-            RunFiles(folder, config, task),
-        ]
-        if config.patience is not None:
-            callbacks.insert(3, EarlyStopping(config.patience))
-        if config.trackers:
-            callbacks.append(Trackers())
-        settings = LoopSettings(
-            steps=config.steps,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            schedule=config.optimizer.schedule,
-            clip=config.optimizer.clip,
-            validate_every=config.validate_every or max(config.steps // 10, 1),
-            save_every=config.save_every,
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    return any((folder / CHECKPOINTS).glob("step-*.pt"))
+
+
+def _is_first_done(folder: Path) -> bool:
+    """Whether nothing is left to do for the first stage of the run in a folder."""
+    if _has_checkpoint(folder):
+        return True
+    own = folder / FIRST
+    if not (own / "config.yaml").exists() or not (own / "last.safetensors").exists():
+        return False
+    return bool(open_run(own).metrics().get("is_finished"))
+
+
+def _build_second(config: TrainConfig) -> Any:
+    try:
+        return build_task(config)
+    except (ValueError, TypeError) as problem:
+        raise of_second(problem) from problem
+
+
+def _begin_second(folder: Path, task: Any) -> Mapping[str, Any] | None:
+    """Give the second stage the first one's best network, and say how good that was."""
+    if _has_checkpoint(folder):
+        return None  # it is in there, as are the scores
+    run = open_run(folder / FIRST)
+    metrics = run.metrics()
+    if str(metrics.get("stopped")).startswith(COLLAPSED):
+        raise ValueError(
+            f"Expected a first stage to go on from in {run.folder}, got one that was stopped "
+            f"({metrics['stopped']}); train in a new folder."
         )
-        loop = Loop(
-            task,
-            _optimizer(config, task.network),
-            settings,
-            folder / CHECKPOINTS,
-            accelerator=accelerator,
-            callbacks=callbacks,
-            compile_network=config.compile,
-        )
-        try:
-            loop.run(resume=resume)
-        finally:
-            if dist.is_initialized() and sys.exc_info()[0] is None:
-                accelerator.wait_for_everyone()
-                accelerator.end_training()
-    return Run(folder)
+    check_same_data(task.describe(), run.checkpoint()["setup"], run.folder)
+    _warm_start(task, run)
+    return dict(metrics["best"])
 
 
 def _trackers(wanted: list[str]) -> list[str]:
@@ -133,21 +244,42 @@ def _precision(wanted: str) -> str:
 
 
 def _optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optimizer:
+    """Moves the weights that a config wants moved; the others are frozen."""
     wanted = config.optimizer
+    weights = network.parameters()
+    if wanted.parts == "head":
+        network.requires_grad_(False)
+        weights = head_of(network).requires_grad_(True).parameters()
     rate, decay = wanted.learning_rate, wanted.weight_decay
     if wanted.name == "sgd":
-        return torch.optim.SGD(network.parameters(), rate, momentum=0.9, weight_decay=decay)
+        return torch.optim.SGD(weights, rate, momentum=0.9, weight_decay=decay)
     kind = torch.optim.AdamW if wanted.name == "adamw" else torch.optim.Adam
-    return kind(network.parameters(), rate, weight_decay=decay, fused=True)
+    return kind(weights, rate, weight_decay=decay, fused=True)
 
 
-def _warm_start(network: nn.Module, other: Run) -> None:
+def _check_parts(config: TrainConfig) -> None:
+    """Refuse a head on features that nobody has ever trained."""
+    options = config.model.options
+    is_trained = options.get("pretrained") or options.get("encoder_weights")
+    if config.optimizer.parts == "head" and not is_trained:
+        raise ValueError(
+            "Expected a run whose network to begin with (--warm-start RUN) with an "
+            "optimizer.parts of head, got none: all but the head would stay random."
+        )
+
+
+def _warm_start(task: Any, other: Run) -> None:
+    content = other.checkpoint("best")
     try:
-        network.load_state_dict(other.weights("best"))
+        task.network.load_state_dict(content["network"])
     except RuntimeError as problem:
+        told = shorten(
+            str(problem).splitlines()[-1].strip().rstrip("."), _LONGEST, placeholder=" ..."
+        )
+        theirs = f"{other.config.model.name} ({content['setup'].get('network')})"
         raise CheckpointError(
-            f"Expected the network of {other.folder} to be this one, got other weights "
-            f"({str(problem).splitlines()[-1].strip()})."
+            f"Expected the network of {other.folder} to be this one, {task.describe()['network']}, "
+            f"got the weights of {theirs}: {told}."
         ) from problem
 
 
@@ -164,15 +296,32 @@ def check_folder(folder: Path, config: TrainConfig, *, resume: bool) -> None:
     if folder.is_dir() and not stored.exists() and _has_files(folder):
         raise ValueError(f"Expected a new or empty folder for the run, got {folder}, with files.")
     if stored.exists():
-        before, now = _flat(asdict(read_config(stored))), _flat(asdict(config))
-        free = ("save_every", "trackers")  # changes nothing that is learnt
-        differ = [name for name in now if before.get(name) != now[name] and name not in free]
-        if differ:
-            told = "; ".join(f"{n}: {before.get(n)} there, {now[n]} here" for n in differ)
+        if told := _told_differences(folder, config):
             raise ValueError(
                 f"Expected the config of the run in {folder} to go on with, got another ({told}); "
                 "choose a new folder, with --warm-start to begin from its weights."
             )
+        if config.second.steps > 0:
+            _check_first(folder / FIRST, stages_of(config)[0])
+
+
+def _check_first(folder: Path, config: TrainConfig) -> None:
+    """Refuse a first stage that is not this run's; none may be there yet."""
+    if not (folder / "config.yaml").exists():
+        check_folder(folder, config, resume=True)
+    elif told := _told_differences(folder, config):
+        raise ValueError(
+            f"Expected the first stage of this run in {folder}, got another run ({told}); bring "
+            "it back, or train in a new folder."
+        )
+
+
+def _told_differences(folder: Path, config: TrainConfig) -> str:
+    """In what the config of the run in a folder differs from one that is to go on with it."""
+    before, now = _flat(asdict(read_config(folder / "config.yaml"))), _flat(asdict(config))
+    free = ("save_every", "trackers")  # changes nothing that is learnt
+    differ = [name for name in now if before.get(name) != now[name] and name not in free]
+    return "; ".join(f"{n}: {before.get(n)} there, {now[n]} here" for n in differ)
 
 
 def _has_files(folder: Path) -> bool:

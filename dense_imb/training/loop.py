@@ -139,7 +139,10 @@ class Loop:
             )
         self.state = State(cost_sums=[0.0] * self.accelerator.num_processes)
         self.cost: Tensor | None = None
+        self.late_signal = 0  # one that came too late to stop this run, to stop what follows
         self._rates = [group["lr"] for group in optimizer.param_groups]
+        self._n_weights = sum(weight.numel() for weight in task.network.parameters())
+        self._n_moved = sum(w.numel() for group in optimizer.param_groups for w in group["params"])
         task.loss.to(self.accelerator.device)
         if isinstance(task, TaughtTask):
             task.teacher.to(self.accelerator.device)
@@ -187,6 +190,7 @@ class Loop:
                     for callback in self.callbacks:
                         callback.on_step(self)
                     self._after_step(received)
+                self.late_signal, _ = self._agreed(received, False)
             for callback in self.callbacks:
                 callback.on_end(self)
         finally:
@@ -394,8 +398,14 @@ class Loop:
             "clip": str(settings.clip),
             "samples": str(self.task.n_samples),
             "optimizer": f"{type(self.optimizer.optimizer).__name__} {self._rates}",
+            **self._parts(),
             **self.task.describe(),
         }
+
+    def _parts(self) -> dict[str, str]:
+        if self._n_moved == self._n_weights:
+            return {}  # as in checkpoints that are older than parts
+        return {"parts": f"{self._n_moved} of {self._n_weights} weights"}
 
     def snapshot(self) -> dict[str, Any]:
         """All that a resume needs."""

@@ -10,6 +10,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,6 +25,7 @@ from dense_imb import __version__
 from dense_imb._files import write_whole
 from dense_imb.config import TrainConfig
 from dense_imb.training.loop import Callback, Loop
+from dense_imb.training.stages import FIRST
 from dense_imb.training.task import ScoredTask
 
 CHECKPOINTS = "checkpoints"  # the folder of them in the folder of a run
@@ -31,19 +33,32 @@ SCORES = "validation_scores.json"
 
 
 class RunFiles(Callback):
-    """Config, versions, history, scores and weights, each written whole."""
+    """Config, versions, history, scores and weights, each written whole.
 
-    def __init__(self, folder: Path, config: TrainConfig, task: ScoredTask) -> None:
-        self.folder, self.config, self.task = folder, config, task
+    Args:
+        folder: of the run.
+        config: to write where there is none.
+        task: is trained.
+        first: the best scores of a stage before this one.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: TrainConfig,
+        task: ScoredTask,
+        first: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.folder, self.config, self.task, self.first = folder, config, task, first
         self._started = time.monotonic()
 
     def on_start(self, loop: Loop) -> None:
         if not loop.is_main:
             return
         loop.state.memory.setdefault("seconds", 0.0)
-        if not (self.folder / "config.yaml").exists():
-            text = yaml.safe_dump(asdict(self.config), sort_keys=False)
-            _write_text(self.folder / "config.yaml", text)
+        if self.first is not None:
+            loop.state.memory[FIRST] = dict(self.first)
+        write_config(self.folder, self.config)
         _write_text(self.folder / "environment.json", json.dumps(_environment(), indent=1))
 
     def on_validation(self, loop: Loop, scores: dict[str, float]) -> None:
@@ -80,12 +95,20 @@ class RunFiles(Callback):
             "monitor": self.task.monitor,
             "best": _strict(best),
             "last": _strict(state.history[-1]),
+            **({FIRST: state.memory[FIRST]} if FIRST in state.memory else {}),
             "steps": state.step,
             "is_finished": state.step == loop.settings.steps or state.stop is not None,
             "stopped": state.stop,
             "seconds": round(seconds, 1),
             "parameters": sum(p.numel() for p in self.task.network.parameters()),
         }
+
+
+def write_config(folder: Path, config: TrainConfig) -> None:
+    """What a run is made from, where it does not say so yet."""
+    if not (folder / "config.yaml").exists():
+        text = yaml.safe_dump(asdict(config), sort_keys=False)
+        _write_text(folder / "config.yaml", text)
 
 
 def _strict(row: dict[str, float]) -> dict[str, float | None]:

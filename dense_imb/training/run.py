@@ -33,6 +33,7 @@ from dense_imb.training.classifier import ClassReading, TrainedClassifier
 from dense_imb.training.denoiser import Reading
 from dense_imb.training.records import CHECKPOINTS, SCORES
 from dense_imb.training.segmenter import ImageReading, TrainedSegmenter
+from dense_imb.training.stages import FIRST, last_stage, told_stages
 
 
 class TrainedDenoiser:
@@ -78,7 +79,12 @@ class TrainedDenoiser:
 
 
 class Run:
-    """The folder of a run."""
+    """The folder of a run.
+
+    Of a run in two stages it is the second one that is read, `first` reads the other. `config` is
+    then that of the second stage, as one of a single stage; `whole_config` has all that was asked
+    for.
+    """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
@@ -88,12 +94,19 @@ class Run:
                 f"Expected the folder of a run, with config.yaml, got {self.folder}; "
                 "dense-imb train makes one."
             )
-        self.config = read_config(path)
+        self.whole_config = read_config(path)
+        self.config = last_stage(self.whole_config)
 
     @property
     def name(self) -> str:
         """What tables call it: the name of the folder."""
         return self.folder.resolve().name
+
+    @property
+    def first(self) -> Run | None:
+        """The first stage of a run in two; None where it is the only one, or not yet there."""
+        there = self.whole_config.second.steps > 0 and self.folder / FIRST
+        return Run(there) if there and (there / "config.yaml").is_file() else None
 
     def history(self) -> list[dict[str, float]]:
         """A row for each validation."""
@@ -114,15 +127,20 @@ class Run:
     def summary(self) -> str:
         """What came out, in a few lines for people."""
         metrics = self.metrics()
+        is_second = self.whole_config.second.steps > 0
+        if not metrics and is_second and self.first is not None:
+            return f"{self.first.summary()}\n{self.folder}: no validation of the second stage yet"
         if not metrics:
             return f"{self.folder}: no validation yet"
         if not (best := metrics["best"]):
             return f"{self.folder}: {metrics['steps']} steps, no validation with a score"
         lines = [
-            f"{self.folder}: {metrics['steps']} steps in {metrics['seconds']:.0f} s, "
-            f"{metrics['parameters']:,} parameters",
+            f"{self.folder}: {'second stage, ' * is_second}{metrics['steps']} steps in "
+            f"{metrics['seconds']:.0f} s, {metrics['parameters']:,} parameters",
             f"best after step {best['step']:.0f}; {self._told(best)}",
         ]
+        if FIRST in metrics:
+            lines.append(told_stages(metrics))
         return "\n".join([*lines, metrics["stopped"]] if metrics["stopped"] else lines)
 
     def _told(self, best: dict[str, Any]) -> str:
@@ -151,9 +169,17 @@ class Run:
         if not found:
             raise CheckpointError(
                 f"Expected a {which} checkpoint in {self.folder / CHECKPOINTS}, got none; "
-                "the run has not come to its first validation."
+                f"{self._why_none()}."
             )
         return load_checkpoint(found[-1])
+
+    def _why_none(self) -> str:
+        """Why there is no checkpoint."""
+        if self.metrics():
+            return "no validation had a score"
+        if self.first is not None:
+            return f"the second stage has not begun, the first one is a run in {self.first.folder}"
+        return "the run has not come to its first validation"
 
     def weights(self, which: Literal["best", "last"] = "best") -> dict[str, Tensor]:
         """The state of the network."""

@@ -13,9 +13,10 @@ from dense_imb.config import SAVED
 class Interrupted(Exception):
     """A signal asked the run to stop; it is saved and can be resumed."""
 
-    def __init__(self, number: int, step: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name} after step {step}, saved")
-        self.number = number
+    def __init__(self, number: int, step: int, stage: str = "") -> None:
+        where = f"step {step} of {stage}" if stage else f"step {step}"
+        super().__init__(f"stopped by {signal.Signals(number).name} after {where}, saved")
+        self.number, self.step = number, step
 
     @property
     def exit_code(self) -> int:

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from dense_imb.data.samplers import epoch_order
-from dense_imb.training import Callback, Interrupted, TrainingError, load_checkpoint
+from dense_imb.losses import BiasCompensatedLoss
+from dense_imb.training import Callback, Interrupted, LoopSettings, TrainingError, load_checkpoint
 from dense_imb.training.checkpoint import newest_checkpoint
 from dense_imb.training.loop import Loop
 from dense_imb.training.schedule import rate_factor, step_seed
@@ -260,3 +261,69 @@ def test_the_samples_of_a_step_do_not_depend_on_what_was_asked_before():
     loop = loop_of(Line())
     first = [tuple(loop.samples_of(step)) for step in range(20)]
     assert [tuple(loop.samples_of(step)) for step in reversed(range(20))] == first[::-1]
+
+
+def test_what_is_not_trained_keeps_its_batch_statistics_and_drops_nothing(tmp_path):
+    task = dropping_line()
+    task.network.layers[0].requires_grad_(False)
+    task.network.layers[1].requires_grad_(False)
+    before = {name: value.clone() for name, value in task.network.state_dict().items()}
+    modes = []
+
+    class Modes(Callback):
+        def on_step(self, loop: Loop) -> None:
+            modes.append([layer.training for layer in task.network.layers])
+
+    loop_of(task, callbacks=[Modes()]).run()
+    after = task.network.state_dict()
+    moved = [name for name in before if not torch.equal(before[name], after[name])]
+    assert moved == ["layers.3.weight", "layers.3.bias"]
+    assert modes[0][:2] == [False, False]  # after a validation, too
+    assert [mode[:2] for mode in modes] == [[False, False]] * 12
+    assert modes[0][3]
+
+
+def test_batch_statistics_of_what_is_trained_move():
+    task = dropping_line()
+    before = task.network.layers[1].running_mean.clone()
+    loop_of(task).run()
+    assert not torch.equal(before, task.network.layers[1].running_mean)
+
+
+class Classes(Line):
+    """A line of two logits, and a loss that is told how far the run is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = torch.nn.Linear(1, 2)  # after the seed
+        self.loss = BiasCompensatedLoss([30, 3])
+        self.told: list[float] = []
+
+    def cost(self, network, batch):
+        self.told.append(float(self.loss.progress))
+        return self.loss(network(batch[0]), (batch[0][:, 0] > 0.5).long())
+
+    def validate(self, network, device, process, n_processes):
+        return {"accuracy": float(network(torch.ones(1, 1))[0, 1])}
+
+
+def test_a_loss_with_a_schedule_is_told_which_share_is_done_and_is_resumed(tmp_path):
+    whole = loop_of(Classes(), tmp_path / "whole")
+    whole.run()
+    assert whole.task.told == pytest.approx([step / 12 for step in range(12)])
+    stored = newest_checkpoint(tmp_path / "whole")["loss"]
+    assert float(stored["progress"]) == pytest.approx(11 / 12)
+    first = loop_of(Classes(), tmp_path / "run", callbacks=[Signal(7)])
+    with pytest.raises(Interrupted):
+        first.run()
+    again = loop_of(Classes(), tmp_path / "run")
+    again.run(resume=True)
+    assert first.task.told + again.task.told == whole.task.told
+    assert_same_content(again.snapshot(), whole.snapshot())
+
+
+def test_the_share_of_the_weights_that_move_is_part_of_the_setup():
+    task = Line()
+    assert "parts" not in loop_of(task).setup()
+    loop = Loop(task, torch.optim.SGD([task.network.weight], 0.1), LoopSettings(3, 4))
+    assert loop.setup()["parts"] == "1 of 2 weights"
