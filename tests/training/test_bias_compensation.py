@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -48,7 +49,7 @@ def test_the_counts_are_those_of_the_training_set(data, name):
     assert len(task.class_counts) == (2 if is_binary else 3)
     assert min(task.class_counts) < max(task.class_counts) / 2
     if is_binary:
-        logits = task.network(task.batch([0, 1], 0, torch.device("cpu")).shown)
+        logits = task.network(task.batch(np.arange(2), 0, torch.device("cpu")).shown)
         assert logits.shape[1] == 1
 
 
