@@ -5,6 +5,9 @@
 
 As in `mixing_step.py`, steps with and without the loss take turns. "x cpu" is the median of the
 CPU time of a step over that without.
+
+On two busy cores (30 rounds, batch of 16) "x cpu" is 1.19 of images, 1.11 of hits where the lit
+pixels count and 1.17 where whole frames do; with at most 64 pixels of a class 1.14, 1.06 and 1.12.
 """
 
 from __future__ import annotations

@@ -191,6 +191,30 @@ def test_coarse_labels_have_the_rarest_class_of_each_cell(halvings):
     np.testing.assert_array_equal(got.numpy(), expected)
 
 
+def test_features_of_padded_frames_have_the_labels_of_their_own_pixels(data):
+    """12 rows become 16 before they are halved."""
+    config = config_of("denoiser", data, pixels="frame", model={"options": {"widths": [4, 4, 8]}})
+    task = build_task(config)
+    asked: list[tuple[Tensor, Tensor]] = []
+
+    class Noting(RangeLoss):
+        def forward(self, features: Tensor, label: Tensor, *, mask: Tensor | None = None) -> Any:
+            assert mask is not None
+            asked.append((features, label.masked_fill(~mask, IGNORED)))
+            return super().forward(features, label, mask=mask)
+
+    task.features.loss = Noting()
+    batch = task.batch(np.arange(4), 0, CPU)
+    task.cost(task.network, batch)
+    ((features, label),) = asked
+    assert batch.shown.shape[2:] == (12, 16)
+    assert features.shape[2:] == (8, 8)
+    own = batch.is_signal[:, 0].long().numpy()
+    expected = slowly_coarse(own, (8, 8), (16, 16), task.class_counts)
+    np.testing.assert_array_equal(label.numpy(), expected)
+    assert (label[:, 6:] == IGNORED).all()
+
+
 def test_coarse_labels_of_volumes():
     label = torch.zeros(1, 4, 4, 4, dtype=torch.long)
     label[0, 3, 0, 2] = 1
