@@ -1,6 +1,6 @@
 """What do range loss and bias compensation do? Two figures, with their numbers beside them.
 
-    python experiments/long_tail_figures.py runs/long_tail_figures      # two minutes of one core
+    python experiments/long_tail_figures.py runs/long_tail_figures      # 80 seconds of a free core
 
 `features.png`: images of six classes, the smallest with a hundredth of the images of the largest,
 and a network whose features are two numbers, so that they can be drawn. It is trained twice from
@@ -13,7 +13,13 @@ tail classes.
 trained with cross-entropy or with bias-compensated cross-entropy. It is tested on as many points
 of both, for which the best boundary is known: the line halfway between.
 
-Answer: see experiments/README.md.
+Answer (five seeds, 76 seconds of CPU time): range loss makes classes of many images tighter, spread
+over distance 0.11 +- 0.02 without and 0.04 +- 0.01 with it, in each seed; of the tail, 12 and 5
+images, it is 0.20 +- 0.18 and 0.14 +- 0.06, smaller in 2 of 5 seeds, and the recall 50 +- 35 % and
+68 +- 40 %: not told apart. With the weights of the paper (--range_loss RangeLoss) two features are
+not made tighter. Bias compensation begins next to the best boundary (83.3 +- 0.5 % balanced
+accuracy after a tenth of the steps, of 84.1 %), and its schedule ends where cross-entropy is (54.5
++- 2.1 % and 54.2 +- 2.3 %): of a run keep the best network, not the last.
 """
 
 from __future__ import annotations
@@ -190,7 +196,7 @@ def draw_features(points: Rows, ratios: Rows, figure: Any) -> None:
     panels[0].set_ylabel("feature 2")
     figure.legend(
         handles=handles, loc="outside lower center", ncols=len(handles), markerscale=1.6,
-        title="test images of a class that was trained on", alignment="center",
+        title="test images, by how many images of their class were trained on", alignment="center",
     )  # fmt: skip
     axes = panels[2]
     for place, group in enumerate(groups):
@@ -208,14 +214,23 @@ def draw_features(points: Rows, ratios: Rows, figure: Any) -> None:
     axes.legend(loc="upper left", markerscale=0.6)
     n = len({row["seed"] for row in ratios})
     axes.set_xlabel(f"dots: {n} seeds; bars: their means")
-    before, after = (group_means(ratios, name, groups[-1], "ratio") for name in TITLES)
-    recall = [group_means(ratios, name, groups[-1], "recall") for name in TITLES]
+    recall = [
+        told([100 * v for v in group_means(ratios, name, groups[-1], "recall")], 0)
+        for name in TITLES
+    ]
     figure.suptitle(
-        f"With range loss the ratio of spread and distance of {groups[-1]} classes goes from "
-        f"{told(before)} to {told(after)},\nand their recall from "
-        f"{told([100 * v for v in recall[0]], 0)} % to {told([100 * v for v in recall[1]], 0)} %",
+        f"Spread over distance of classes, without and with range loss: {groups[0]} "
+        f"{change(ratios, groups[0])},\n{groups[-1]} {change(ratios, groups[-1])}; recall of the "
+        f"{groups[-1]} {recall[0]} % and {recall[1]} %",
         x=0.01, ha="left", fontsize=12,
     )  # fmt: skip
+
+
+def change(ratios: Rows, group: str) -> str:
+    """The ratio of a group without and with range loss, and in how many seeds it is smaller."""
+    before, after = (group_means(ratios, name, group, "ratio") for name in TITLES)
+    n_smaller = sum(new < old for old, new in zip(before, after, strict=True))
+    return f"{told(before)} and {told(after)} (smaller in {n_smaller} of {len(after)} seeds)"
 
 
 # boundary
@@ -334,7 +349,7 @@ def draw_boundary(grid: Rows, points: Rows, accuracies: Rows, figure: Any) -> No
         )  # fmt: skip
     lines = (
         (f"{PLAIN} late", "black", "--", PLAIN),
-        (f"{COMPENSATED} early", BLUE, "-", f"{COMPENSATED}, after {EARLY:.0%} of the steps"),
+        (f"{COMPENSATED} early", BLUE, "-", f"{COMPENSATED}, after {100 * EARLY:g} % of the steps"),
         (f"{COMPENSATED} late", PINK, "-.", f"{COMPENSATED}, at the end"),
     )
     x, y = (np.array([row[n] for row in grid]).reshape(len(GRID), -1) for n in ("x", "y"))
@@ -364,7 +379,7 @@ def draw_boundary(grid: Rows, points: Rows, accuracies: Rows, figure: Any) -> No
                  title=f"thin: {n} seeds, thick: their mean", title_fontsize=9)  # fmt: skip
     figure.suptitle(
         f"Bias compensation has {told(accuracies_at(accuracies, COMPENSATED, EARLY), 1)} % after "
-        f"{EARLY:.0%} of the steps (the best is {100 * best_accuracy():.1f} %);\nits schedule goes "
+        f"{100 * EARLY:g} % of the steps (the best is {100 * best_accuracy():.1f} %);\nits schedule goes "
         f"back to cross-entropy, {told(accuracies_at(accuracies, COMPENSATED, 1), 1)} % beside "
         f"{told(accuracies_at(accuracies, PLAIN, 1), 1)} %: keep the best network, not the last",
         x=0.01, ha="left", fontsize=12,
@@ -441,7 +456,7 @@ def main() -> None:
     for loss in (PLAIN, COMPENSATED):
         early, late = (told(accuracies_at(accuracies, loss, p), 1) for p in (EARLY, 1))
         print(
-            f"{loss:28}balanced accuracy after {EARLY:.0%} of the steps {early} %, at the end "
+            f"{loss:28}balanced accuracy after {100 * EARLY:g} % of the steps {early} %, at the end "
             f"{late} %"
         )
     print(f"{'the best':28}balanced accuracy {100 * best_accuracy():.1f} %")
