@@ -34,7 +34,7 @@ from dense_imb.metrics import class_groups
 from dense_imb.models import CLASSIFIERS, build_classifier_network, build_model
 from dense_imb.training.classifier import ClassReading
 from dense_imb.training.denoiser import N_CHANNELS, Reading
-from dense_imb.training.features import check_takes_features
+from dense_imb.training.features import check_not_mixed, check_takes_features
 from dense_imb.training.segmenter import ImageReading
 
 # a config may come from anybody: what it names is imported from here and nowhere else
@@ -90,13 +90,8 @@ def check_config(config: TrainConfig) -> None:
     for share in shares:
         if not 0 < share < 1:
             raise ValueError(f"Expected `validation_share` between 0 and 1, got {share}.")
-    build_feature_loss(config)
-    is_mixed = build_mixing(config).kind != "none" and config.mixing.hits == "linear"
-    if config.feature_loss is not None and is_mixed:
-        raise ValueError(
-            f"Expected no mixing with a `feature_loss`, got {config.mixing.kind}: the features of "
-            "two classes at once have no label; leave one of the two away."
-        )
+    if build_feature_loss(config) is not None:
+        check_not_mixed(build_mixing(config))
     if config.sampling.epochs is not None:
         check_at_least("sampling.epochs", config.sampling.epochs, 1)
     ClassSampling.of([0, 1], config.sampling.kind, power=config.sampling.power)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dense_imb.data.labelled import IGNORED
+from dense_imb.data.mixing import Mixing
 from dense_imb.losses.feeding import feeds_on
 from dense_imb.models import head_of
 
@@ -103,6 +104,15 @@ def check_takes_features(loss: nn.Module) -> None:
         raise ValueError(
             f"Expected a loss of features, RangeLoss for one, got {type(loss).__name__}, which is "
             f"fed {feeds_on(loss)}."
+        )
+
+
+def check_not_mixed(mixing: Mixing) -> None:
+    """Refuse mixing that makes soft targets; a union of hits keeps them sharp."""
+    if mixing.kind != "none" and mixing.hits == "linear":
+        raise ValueError(
+            f"Expected no mixing with a `feature_loss`, got {mixing.kind}: the features of two "
+            "classes at once have no label; leave one of the two away."
         )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dense_imb.data.mixing import Mixer
 from dense_imb.data.samplers import ClassSampling, epoch_order
 from dense_imb.models import padded_frame
-from dense_imb.training.features import FeatureTerm
+from dense_imb.training.features import FeatureTerm, check_not_mixed
 
 
 class ShownBatch(Protocol):
@@ -66,11 +66,8 @@ class SampledTask:
         self.features: FeatureTerm | None = None
         self.network, self.loss, self.output_loss = network, loss, loss
         if feature_loss is not None:
-            if mixer is not None and mixer.mixing.hits == "linear":
-                raise ValueError(
-                    f"Expected no mixing with a loss of features, got {mixer.mixing.kind}: the "
-                    "features of two classes at once have no label; leave one of the two away."
-                )
+            if mixer is not None:
+                check_not_mixed(mixer.mixing)
             self.features = FeatureTerm(network, feature_loss, class_counts)
             self.loss = nn.ModuleDict({"output": loss, "features": self.features})
         self.n_samples, self.sampling, self.mixer = n_samples, sampling, mixer
