@@ -383,8 +383,8 @@ def draw_boundary(grid: Rows, points: Rows, accuracies: Rows, figure: Any) -> No
     )
     figure.suptitle(
         f"Bias compensation has {early} % after {100 * EARLY:g} % of the steps (the best is "
-        f"{100 * best_accuracy():.1f} %);\nits schedule goes back to cross-entropy, {late} % beside "
-        f"{plain} %: keep the best network, not the last",
+        f"{100 * best_accuracy():.1f} %);\nits schedule goes back to cross-entropy, {late} % "
+        f"beside {plain} %: keep the best network, not the last",
         x=0.01, ha="left", fontsize=12,
     )  # fmt: skip
 
