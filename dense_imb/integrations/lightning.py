@@ -48,6 +48,8 @@ class LightningSegmenter(_lightning.LightningModule):  # type: ignore[misc]
     class indices (B, *spatial) or (B, 1, *spatial). It logs `train_loss`, and after each validation
     our scores over all of its images: `val_average_precision`, `val_dice`, `val_iou` and more.
 
+    Losses with a schedule, BiasCompensatedLoss, are told the progress.
+
     Args:
         network: takes (B, channels, *spatial), gives logits (B, C, *spatial), C = 1 if binary.
         loss: any that `dense_imb.losses.feeding.apply_loss` feeds.
@@ -80,6 +82,10 @@ class LightningSegmenter(_lightning.LightningModule):  # type: ignore[misc]
         cost: Tensor = feed(self.loss, self._intake, self.network(image).float(), label, {})
         self.log("train_loss", cost.detach(), batch_size=len(image))
         return cost
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Tells the progress."""
+        _tell_progress(self)
 
     def on_validation_epoch_start(self) -> None:
         self._scores = self._no_scores()
@@ -144,6 +150,10 @@ class LightningTask(_lightning.LightningModule):  # type: ignore[misc]
         self.log("train_loss", cost.detach(), batch_size=len(numbers))
         return cost
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Tells the progress."""
+        _tell_progress(self)
+
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Nothing: see `on_validation_epoch_end`."""
 
@@ -157,6 +167,14 @@ class LightningTask(_lightning.LightningModule):  # type: ignore[misc]
 
     def _world(self) -> int:
         return int(self.trainer.world_size)
+
+
+def _tell_progress(module: Any) -> None:
+    """To losses with a schedule: the share of the steps that is done; 0 of a run without an end."""
+    share = module.global_step / max(module.trainer.estimated_stepping_batches, 1)
+    for part in module.loss.modules():
+        if hasattr(part, "set_progress"):
+            part.set_progress(min(share, 1.0))
 
 
 def _log_scores(module: Any, scores: Mapping[str, float]) -> None:

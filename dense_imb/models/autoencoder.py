@@ -71,6 +71,10 @@ class Autoencoder(nn.Module):
         self.up = nn.Sequential(*(_double(*pair) for pair in pairwise((*reversed(widths), width))))
         self.output = nn.Conv2d(width, out_channels, 3, padding=1)
 
+    def padded(self, frame: Sequence[int]) -> tuple[int, ...]:
+        """The size of a frame with the pixels that are put behind it."""
+        return padded_size(frame, 2**_HALVINGS)
+
     def encode(self, frames: Tensor) -> Tensor:
         """Frames (B, C, H, W) as (B, latent)."""
         check_frames("Autoencoder", frames, self.in_channels)

@@ -55,7 +55,7 @@ class Padded(nn.Module):
                 f"Expected frames of {self._frame} pixels for this {self._name}, got {size}; "
                 f"it was made with frame={self._frame}."
             )
-        whole = pad_frames(frames, _whole_size(size, self._multiple))
+        whole = pad_frames(frames, self.padded(size))
         answer = self.network(whole)
         if isinstance(answer, (list, tuple)):
             answer = answer[0]
@@ -66,6 +66,10 @@ class Padded(nn.Module):
                 "supervision."
             )
         return crop_frames(answer, size)
+
+    def padded(self, frame: Sequence[int]) -> tuple[int, ...]:
+        """The size of a frame with the pixels that are put behind it."""
+        return _whole_size(frame, self._multiple)
 
 
 def _whole_size(size: Sequence[int], multiple: int) -> tuple[int, ...]:

@@ -87,12 +87,16 @@ class FastUNet(nn.Module):
         if prior is not None:
             _start_at(prior, self.output, out_channels)
 
+    def padded(self, frame: Sequence[int]) -> tuple[int, ...]:
+        """The size of a frame with the pixels that are put behind it."""
+        return padded_size(frame, self._multiple)
+
     def forward(self, frames: Tensor) -> Tensor:
         check_frames("FastUNet", frames, self.in_channels)
         size = frames.shape[2:]
         # channels last is two thirds of the time on a CPU; as the layout of what flows and not
         # of the weights, which DDP and safetensors want contiguous
-        whole = pad_frames(frames, padded_size(size, self._multiple))
+        whole = pad_frames(frames, self.padded(size))
         whole = whole.contiguous(memory_format=torch.channels_last)
         pixels = self.enter(whole)
         kept: list[Tensor] = []

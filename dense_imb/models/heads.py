@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from torch import nn
 
 
@@ -23,3 +26,17 @@ def head_of(network: nn.Module) -> nn.Module:
     if not layers:
         raise ValueError(f"Expected a network with weights, got {type(network).__name__}.")
     return layers[-1]
+
+
+def padded_frame(network: nn.Module, frame: Sequence[int]) -> tuple[int, ...]:
+    """The size that a network pads a frame to, behind its far edges: what its features cover.
+
+    That of networks without a method `padded` is the frame's own.
+
+    Example:
+        >>> from dense_imb.models import FastUNet
+        >>> padded_frame(FastUNet(8, 1), (128, 88))
+        (128, 96)
+    """
+    padded: Any = getattr(network, "padded", tuple)
+    return tuple(padded(frame))

@@ -30,11 +30,12 @@ from dense_imb.losses._checks import check_at_least, check_choice
 from dense_imb.losses.adjustment import Margin
 from dense_imb.losses.codes import loss_from_code
 from dense_imb.losses.feeding import feeds_on, takes_logits
-from dense_imb.losses.parse import parse_call, parse_loss
+from dense_imb.losses.parse import parse_call, parse_loss, split_sum
 from dense_imb.metrics import class_groups
 from dense_imb.models import CLASSIFIERS, build_classifier_network, build_model
 from dense_imb.training.classifier import ClassReading
 from dense_imb.training.denoiser import N_CHANNELS, Reading
+from dense_imb.training.features import check_not_mixed, check_takes_features
 from dense_imb.training.segmenter import ImageReading
 from dense_imb.training.semi_supervised import check_semi_supervised
 from dense_imb.training.stages import check_second, of_second, stages_of
@@ -103,7 +104,8 @@ def _check_stage(config: TrainConfig) -> None:
     for share in shares:
         if not 0 < share < 1:
             raise ValueError(f"Expected `validation_share` between 0 and 1, got {share}.")
-    build_mixing(config)
+    if build_feature_loss(config) is not None:
+        check_not_mixed(build_mixing(config))
     if config.sampling.epochs is not None:
         check_at_least("sampling.epochs", config.sampling.epochs, 1)
     ClassSampling.of([0, 1], config.sampling.kind, power=config.sampling.power)
@@ -305,6 +307,31 @@ def build_loss(text: str, class_counts: Any = None) -> nn.Module:
     loss = parse_loss(text, packages=PACKAGES, class_counts=class_counts)
     if feeds_on(loss) == "features":
         raise ValueError(f"Expected a loss of frames, got {text!r}, which is one of features.")
+    return loss
+
+
+def build_feature_loss(config: TrainConfig) -> nn.Module | None:
+    """The loss of features that a config names; None where it names none."""
+    text = config.feature_loss
+    if text is None:
+        return None
+    if len(terms := split_sum(text)) > 1 or terms[0][0] is not None:
+        raise ValueError(
+            f"Expected one loss of features, which has weights of its own, got {text!r}; "
+            "RangeLoss(intra_weight=5e-5, inter_weight=0.01) say."
+        )
+    loss = parse_loss(text, packages=PACKAGES)
+    check_takes_features(loss)
+    if config.compile:
+        raise ValueError(
+            f"Expected no `compile` with a `feature_loss`, got both: {text} asks for what a "
+            "compiled network does not give away."
+        )
+    if config.optimizer.parts == "head":
+        raise ValueError(
+            f"Expected `optimizer.parts` all with a `feature_loss`, got head: {text} trains what "
+            "is before it."
+        )
     return loss
 
 

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from dense_imb.losses import CompoundLoss
 from dense_imb.losses._checks import check_at_least, check_choice
+from dense_imb.training.features import FeatureTerm
 from dense_imb.training.loop import Callback, Loop
 
 Action = Literal["warn", "stop", "roll-back"]
@@ -173,13 +174,15 @@ class GradientShares(Callback):
 class LossParts(Callback):
     """The parts of a `CompoundLoss`, each before its weight, in the last step of a validation.
 
-    Adds `loss_NAME` to the scores.
+    Adds `loss_NAME` to the scores, and `loss_features` of a loss of features.
     """
 
     def on_validation(self, loop: Loop, scores: dict[str, float]) -> None:
         for module in loop.task.loss.modules():
             if isinstance(module, CompoundLoss):
                 scores |= {f"loss_{name}": float(v.mean()) for name, v in module.parts.items()}
+            elif isinstance(module, FeatureTerm) and module.value is not None:
+                scores["loss_features"] = float(module.value)
 
 
 class Trackers(Callback):

@@ -8,6 +8,7 @@ from dense_imb.data.classified import ClassifiedImages, split_by_class
 from dense_imb.data.tables import FilePictures, open_table, read_table
 from dense_imb.losses.adjustment import Margin
 from dense_imb.training.build import (
+    build_feature_loss,
     build_loss,
     build_mixer,
     build_network,
@@ -50,6 +51,7 @@ def build_classifier(config: TrainConfig) -> Classifier:
         seed=config.seed,
         sampling=build_sampling(config, train.labels, len(train)),
         mixer=build_mixer(config, train.labels),
+        feature_loss=build_feature_loss(config),
     )
     task.rest = rest
     return task

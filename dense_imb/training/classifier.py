@@ -119,6 +119,7 @@ class Classifier(SampledTask):
         batch_size: images validated together.
         sampling: which images an epoch shows; None shows each once.
         mixer: mixes images, and their labels to probabilities.
+        feature_loss: of what the last layer is fed, see `FeatureTerm`.
     """
 
     monitor = "balanced_accuracy"
@@ -137,6 +138,7 @@ class Classifier(SampledTask):
         batch_size: int = 128,
         sampling: ClassSampling | None = None,
         mixer: Mixer | None = None,
+        feature_loss: nn.Module | None = None,
     ) -> None:
         check_at_least("padding", padding, 0)
         check_choice("flips", flips, FLIPS)
@@ -159,6 +161,8 @@ class Classifier(SampledTask):
             n_samples=len(train),
             sampling=sampling,
             mixer=mixer,
+            feature_loss=feature_loss,
+            class_counts=train.class_counts,
         )
         self._intake = intake_of(loss)
         self.train, self.validation, self.reading = train, validation, reading
@@ -174,12 +178,13 @@ class Classifier(SampledTask):
         n_parameters = sum(parameter.numel() for parameter in self.network.parameters())
         return {
             "network": f"{type(self.network).__name__}, {n_parameters} parameters",
-            "loss": " ".join(repr(self.loss).split()),
+            "loss": " ".join(repr(self.output_loss).split()),
             "classes": self.reading.as_text(),
             "views": f"padding {self.padding}, flips {self.flips}, seed {self.seed}",
             "data": self.train.fingerprint(),
             "validation data": self.validation.fingerprint(),
             **samples_told(self.sampling, self.mixer),
+            **self.features_told(),
         }
 
     def batch(self, samples: NDArray[np.int64], epoch: int, device: torch.device) -> ClassBatch:
@@ -225,10 +230,14 @@ class Classifier(SampledTask):
     def cost_of(self, output: Tensor, batch: ClassBatch) -> Tensor:
         """The loss of an output for a batch."""
         if batch.probability is not None:
-            mixed: Tensor = feed_soft(self.loss, self._intake, output, batch.probability, {})
+            mixed: Tensor = feed_soft(self.output_loss, self._intake, output, batch.probability, {})
             return mixed
-        cost: Tensor = feed(self.loss, self._intake, output, batch.label, {})
+        cost: Tensor = feed(self.output_loss, self._intake, output, batch.label, {})
         return cost
+
+    def feature_label(self, batch: ClassBatch) -> Tensor:
+        """(B,) the class of each image."""
+        return batch.label
 
     @torch.no_grad()
     def validate(

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dense_imb.data.labelled import IGNORED
 from dense_imb.data.mixing import Mixer, mix, samples_told, union
 from dense_imb.data.samplers import ClassSampling
 from dense_imb.data.virtual import VALIDATION_EPOCH, VirtualEvents
@@ -113,6 +114,7 @@ class Denoiser(SampledTask):
         class_counts: pixels that the loss sees as background and as signal, for who asks.
         sampling: which events an epoch shows; None shows each once.
         mixer: mixes frames or hits.
+        feature_loss: of what the last layer is fed, see `FeatureTerm`.
     """
 
     def __init__(
@@ -131,6 +133,7 @@ class Denoiser(SampledTask):
         class_counts: Sequence[int] = (),
         sampling: ClassSampling | None = None,
         mixer: Mixer | None = None,
+        feature_loss: nn.Module | None = None,
     ) -> None:
         check_choice("target", target, TARGETS)
         check_choice("pixels", pixels, PIXELS)
@@ -154,6 +157,8 @@ class Denoiser(SampledTask):
             sampling=sampling,
             mixer=mixer,
             what="events",
+            feature_loss=feature_loss,
+            class_counts=class_counts,
         )
         self.train, self.validation = train, validation
         self._losses, self._intakes = losses, [intake_of(one) for one in losses]
@@ -177,6 +182,7 @@ class Denoiser(SampledTask):
             "data": self.train.fingerprint(),
             "validation data": self.validation.fingerprint(),
             **samples_told(self.sampling, self.mixer),
+            **self.features_told(),
         }
 
     def batch(self, samples: NDArray[np.int64], epoch: int, device: torch.device) -> HitBatch:
@@ -230,6 +236,15 @@ class Denoiser(SampledTask):
         feeding = feed_soft if batch.is_soft else feed
         cost: Tensor = feeding(self._losses[which], self._intakes[which], prediction, target, {})
         return cost
+
+    def feature_label(self, batch: HitBatch) -> Tensor:
+        """(B, H, W) whether the target lights a pixel, of those that the loss sees."""
+        label = batch.is_signal[:, 0].long()
+        if self.pixels == "frame":
+            return label
+        seen = torch.full_like(label, IGNORED)
+        seen.view(-1)[batch.lit] = label.flatten()[batch.lit]
+        return seen
 
     @torch.no_grad()
     def validate(

@@ -168,6 +168,7 @@ class Segmenter(SampledTask):
         class_content: (n_images, n_classes) the same of each image.
         sampling: which images an epoch shows; None shows `patches` crops of each.
         mixer: mixes crops, and their labels to probabilities.
+        feature_loss: of what the last layer is fed, see `FeatureTerm`.
     """
 
     monitor = "average_precision"
@@ -188,6 +189,7 @@ class Segmenter(SampledTask):
         class_content: NDArray[np.int64] | None = None,
         sampling: ClassSampling | None = None,
         mixer: Mixer | None = None,
+        feature_loss: nn.Module | None = None,
     ) -> None:
         check_at_least("patches", patches, 1)
         if not 0 <= foreground <= 1:
@@ -206,6 +208,8 @@ class Segmenter(SampledTask):
             n_samples=len(train) * patches,
             sampling=sampling,
             mixer=mixer,
+            feature_loss=feature_loss,
+            class_counts=class_counts,
         )
         self._intake = intake_of(loss)
         self.train, self.validation, self.reading = train, validation, reading
@@ -220,7 +224,7 @@ class Segmenter(SampledTask):
         n_parameters = sum(parameter.numel() for parameter in self.network.parameters())
         return {
             "network": f"{type(self.network).__name__}, {n_parameters} parameters",
-            "loss": " ".join(repr(self.loss).split()),
+            "loss": " ".join(repr(self.output_loss).split()),
             "images": replace(self.reading, names=None).as_text(),
             CLASS_NAMES: json.dumps(self.reading.names),
             "crops": f"{self.patches} an image, foreground {self.foreground:g}, "
@@ -228,6 +232,7 @@ class Segmenter(SampledTask):
             "data": self.train.fingerprint(),
             "validation data": self.validation.fingerprint(),
             **samples_told(self.sampling, self.mixer),
+            **self.features_told(),
         }
 
     def batch(self, samples: NDArray[np.int64], epoch: int, device: torch.device) -> PatchBatch:
@@ -292,7 +297,9 @@ class Segmenter(SampledTask):
         if batch.probability is not None:
             if batch.has_ignored:
                 options = {"mask": label != IGNORED}
-            mixed: Tensor = feed_soft(self.loss, self._intake, output, batch.probability, options)
+            mixed: Tensor = feed_soft(
+                self.output_loss, self._intake, output, batch.probability, options
+            )
             return mixed
         if batch.has_ignored:
             is_labelled = label != IGNORED
@@ -301,8 +308,12 @@ class Segmenter(SampledTask):
                 label = label.masked_fill(~is_labelled, 0)
             elif self._intake.ignore_index is not None:
                 label = label.masked_fill(~is_labelled, self._intake.ignore_index)
-        cost: Tensor = feed(self.loss, self._intake, output, label, options)
+        cost: Tensor = feed(self.output_loss, self._intake, output, label, options)
         return cost
+
+    def feature_label(self, batch: PatchBatch) -> Tensor:
+        """(B, *spatial) the class of each pixel."""
+        return batch.label
 
     @torch.no_grad()
     def validate(

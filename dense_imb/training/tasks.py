@@ -16,6 +16,7 @@ from dense_imb.hits import open_hits
 from dense_imb.losses.feeding import takes_logits
 from dense_imb.training.build import (
     build_degradation,
+    build_feature_loss,
     build_loss,
     build_mixer,
     build_network,
@@ -87,6 +88,7 @@ def build_denoiser(config: TrainConfig) -> Denoiser:
         class_counts=class_counts,
         sampling=build_sampling(config, content, len(train_events)),
         mixer=build_mixer(config, content),
+        feature_loss=build_feature_loss(config),
     )
     task.rest = rest
     return task
@@ -159,6 +161,7 @@ def build_segmenter(config: TrainConfig) -> Segmenter:
         class_content=tally.class_content,
         sampling=build_sampling(config, tally, len(train) * config.images.patches),
         mixer=build_mixer(config, tally),
+        feature_loss=build_feature_loss(config),
     )
     task.rest = rest
     return task

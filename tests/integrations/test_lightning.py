@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from dense_imb.losses import Balance, CrossEntropyLoss, HardMiningLoss
+from dense_imb.losses import Balance, BiasCompensatedLoss, CrossEntropyLoss, HardMiningLoss
 from dense_imb.models import FastUNet
 from dense_imb.training.tasks import build_task
 from tests.training.pictures import lines, tiny_images, write_folders
@@ -108,6 +108,35 @@ def test_a_task_of_ours_trains_with_its_own_data(tmp_path, make):
     task.network.eval()
     own = task.validate(task.network, torch.device("cpu"), 0, 1)
     assert scores[f"val_{task.monitor}"] == pytest.approx(own[task.monitor])
+
+
+class Told(BiasCompensatedLoss):
+    """Keeps what it was told."""
+
+    def set_progress(self, progress):
+        super().set_progress(progress)
+        self.told = [*getattr(self, "told", []), progress]
+
+
+def test_a_loss_with_a_schedule_is_told_the_progress(tmp_path):
+    loss = Told([9, 1])
+    trainer(tmp_path, max_steps=8).fit(LightningSegmenter(small(), loss), loader())
+    assert loss.told == [k / 8 for k in range(8)]
+    loss = Told([9, 1])
+    trainer(tmp_path, max_steps=-1, max_epochs=3).fit(LightningSegmenter(small(), loss), loader())
+    assert loss.told == pytest.approx([k / 12 for k in range(12)])
+
+
+def test_a_task_keeps_its_schedule_and_its_loss_of_features(tmp_path):
+    folders = write_folders(tmp_path)
+    task = build_task(
+        tiny_images(folders, loss="BiasCompensatedLoss", feature_loss="RangeLoss(k=1)")
+    )
+    module = LightningTask(task, batch_size=4)
+    trainer(tmp_path, max_steps=6).fit(module)
+    state = module.state_dict()
+    assert float(state["loss.output.progress"]) == pytest.approx(5 / 6)
+    assert int(state["loss.features.loss.n_calls"]) == 6
 
 
 def test_a_checkpoint_holds_network_and_loss_once(tmp_path):
