@@ -150,7 +150,7 @@ class SemiSupervised:
         self.ratio, self.weight, self.ramp_steps = ratio, weight, ramp_steps
         self.threshold, self.decay, self.sampling, self.seed = threshold, decay, sampling, seed
         self.network: nn.Module = task.network
-        is_shared = unlabelled.loss is task.loss
+        is_shared = unlabelled.loss is task.output_loss
         self.loss: nn.Module = (
             task.loss if is_shared else nn.ModuleList([task.loss, unlabelled.loss])
         )
@@ -207,6 +207,8 @@ class SemiSupervised:
         # the labelled part comes last: what a loss keeps of its last call is of true labels
         of_pseudo = self.unlabelled.cost(output[len(shown) :], pseudo)
         cost: Tensor = self.task.cost_of(output[: len(shown)], batch.labelled)
+        of_features = self.task.feature_cost(batch.labelled, len(shown))
+        cost = cost if of_features is None else cost + of_features
         ramp = (self.teacher.n_steps / max(self.ramp_steps, 1)).clamp(max=1)
         return cost + self.weight * ramp * sure.to(cost.dtype) * of_pseudo
 

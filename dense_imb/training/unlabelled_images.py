@@ -101,7 +101,7 @@ class UnlabelledCrops:
                 f"Expected images without masks of {mine}, as those with masks, got {theirs}."
             )
         self.images, self.task, self.threshold = images, task, threshold
-        self.loss = task.loss if loss is None else loss
+        self.loss = task.output_loss if loss is None else loss
         self._pseudo_loss = PseudoLoss(self.loss, is_dense=True)
         self.n_images, self.n_classes = len(images), reading.n_classes
         self.operations, self.magnitude = operations, magnitude
@@ -199,7 +199,7 @@ class UnlabelledCrops:
         return PseudoBatch(views.shown, label), sure
 
     def _probability(self, logits: Tensor) -> Tensor:
-        return probability_of(as_trained(self.task.loss, logits, self.task.class_counts))
+        return probability_of(as_trained(self.task.output_loss, logits, self.task.class_counts))
 
     def cost(self, output: Tensor, pseudo: PseudoBatch) -> Tensor:
         """The loss of the pixels with a label of the teacher's."""

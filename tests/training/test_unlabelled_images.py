@@ -331,3 +331,19 @@ def test_a_strong_view_moves_no_pixel_away_from_its_label(folders, monkeypatch):
     pseudo, _ = task.unlabelled.labelled(Knowing(), views, 0.6)
     assert torch.equal(pseudo.shown, views.shown)  # as the spy changes nothing
     assert asked == [{"operations": 3, "magnitude": 7, "moves": False, "seed": 0, "epoch": 4}]
+
+
+def test_a_loss_of_features_sees_the_labelled_ones(folders):
+    """The features of both parts are caught together; those of the first have labels."""
+    config = semi(folders, ramp=0, changes={"feature_loss": "RangeLoss(max_pixels=4000)"})
+    task = build_task(config)
+    task.network.eval()
+    batch = task.batch(np.arange(4), 0, CPU)
+    task.follow(task.network, 1)
+    plain = build_task(replace(config, feature_loss=None))
+    plain.follow(plain.network.eval(), 1)
+    of_features = task.cost(task.network, batch) - plain.cost(plain.network, batch)
+    alone = task.task.cost(task.network, batch.labelled)
+    alone = alone - plain.task.cost(plain.network, batch.labelled)
+    assert of_features > 0
+    assert torch.allclose(of_features, alone, atol=1e-5)
