@@ -227,6 +227,4 @@ def test_other_images_are_refused(task, rest, tmp_path):
     with pytest.raises(ValueError, match=r"without labels of \(24, 24\) pixels"):
         UnlabelledClassImages(task, open_unlabelled_pictures(tmp_path))
     with pytest.raises(ValueError, match="got none"):
-        UnlabelledClassImages(
-            task, open_unlabelled_pictures(tmp_path, (24, 24)).__class__(rest.source, [])
-        )
+        UnlabelledClassImages(task, Pictures(rest.source, []))
