@@ -104,7 +104,7 @@ def test_a_resume_with_other_files_is_refused(tmp_path):
 
 def test_a_ratio_of_three_gives_three_times_the_views(made):
     task = made(ratio=3)
-    batch = task.batch(np.array([1, 4]), 0, CPU)
+    batch = task.batch(np.array([3, 4]), 0, CPU)  # neighbours share no view
     pseudo, _ = task.unlabelled.labelled(task.teacher.network, batch.unlabelled, 0.9)
     assert len(batch.shown) == 2
     assert len(pseudo.shown) == 6
