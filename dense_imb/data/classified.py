@@ -71,10 +71,62 @@ class ArrayPictures:
         return found.hexdigest()
 
 
-class ClassifiedImages:
-    """Images of one size with a label each.
+class Pictures:
+    """Images of one size by number, without labels.
 
-    Images made from files stay in memory up to a budget of 1 GB, which a `subset` shares.
+    Those made from files stay in memory up to a budget of 1 GB, which a `subset` shares.
+
+    Args:
+        source: of the images.
+        numbers: of the images in the source.
+    """
+
+    def __init__(
+        self,
+        source: PictureSource,
+        numbers: Sequence[int],
+        *,
+        held: dict[int, NDArray[np.uint8]] | None = None,
+    ) -> None:
+        self.source, self.numbers = source, list(numbers)
+        self._held: dict[int, NDArray[np.uint8]] = {} if held is None else held
+        self._most = _BUDGET // (3 * source.size[0] * source.size[1])
+        if isinstance(source, ArrayPictures):
+            self._most = 0
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __repr__(self) -> str:
+        height, width = self.size
+        return f"Pictures({len(self)} images of {height} x {width}, of {self.source.where})"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.source.size
+
+    def image(self, i: int) -> NDArray[np.uint8]:
+        """(3, height, width); not to be written to."""
+        number = self.numbers[i]
+        if number in self._held:
+            return self._held[number]
+        image = self.source.image(number)
+        if len(self._held) < self._most:
+            self._held[number] = image
+        return image
+
+    def images(self, places: Iterable[int]) -> NDArray[np.uint8]:
+        """(n, 3, height, width) of some images."""
+        return np.stack([self.image(int(i)) for i in places])
+
+    def digest(self) -> str:
+        """Of the images alone."""
+        return self.source.digest(self.numbers)
+
+
+class ClassifiedImages(Pictures):
+    """Images of one size with a label each, see `Pictures`.
 
     Args:
         source: of the images.
@@ -92,9 +144,9 @@ class ClassifiedImages:
         *,
         held: dict[int, NDArray[np.uint8]] | None = None,
     ) -> None:
-        self.source, self.class_names = source, tuple(class_names)
+        self.class_names = tuple(class_names)
         self.labels: NDArray[np.int64] = np.asarray(labels, np.int64)
-        self.numbers = list(range(len(self.labels))) if numbers is None else list(numbers)
+        super().__init__(source, range(len(self.labels)) if numbers is None else numbers, held=held)
         if self.labels.shape != (len(self.numbers),) or not len(self.labels):
             raise ValueError(
                 f"Expected a label for each of {len(self.numbers)} images, and one image at "
@@ -105,13 +157,6 @@ class ClassifiedImages:
                 f"Expected labels from 0 to {len(self.class_names) - 1}, got "
                 f"{self.labels.min()} to {self.labels.max()}."
             )
-        self._held: dict[int, NDArray[np.uint8]] = {} if held is None else held
-        self._most = _BUDGET // (3 * source.size[0] * source.size[1])
-        if isinstance(source, ArrayPictures):
-            self._most = 0
-
-    def __len__(self) -> int:
-        return len(self.numbers)
 
     def __repr__(self) -> str:
         return (
@@ -125,28 +170,9 @@ class ClassifiedImages:
         return len(self.class_names)
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Height and width."""
-        return self.source.size
-
-    @property
     def class_counts(self) -> tuple[int, ...]:
         """Images of each class."""
         return tuple(np.bincount(self.labels, minlength=self.n_classes).tolist())
-
-    def image(self, i: int) -> NDArray[np.uint8]:
-        """(3, height, width); not to be written to."""
-        number = self.numbers[i]
-        if number in self._held:
-            return self._held[number]
-        image = self.source.image(number)
-        if len(self._held) < self._most:
-            self._held[number] = image
-        return image
-
-    def images(self, places: Iterable[int]) -> NDArray[np.uint8]:
-        """(n, 3, height, width) of some images."""
-        return np.stack([self.image(int(i)) for i in places])
 
     def subset(self, places: Sequence[int]) -> ClassifiedImages:
         """Some of the images, in this order."""
@@ -157,7 +183,7 @@ class ClassifiedImages:
     def fingerprint(self) -> str:
         """Digest of the images and their labels."""
         found = hashlib.blake2b(self.labels.tobytes(), digest_size=16)
-        found.update(self.source.digest(self.numbers).encode())
+        found.update(self.digest().encode())
         return found.hexdigest()
 
     def moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:

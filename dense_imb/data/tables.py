@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from dense_imb._files import write_whole
-from dense_imb.data.classified import ClassifiedImages
+from dense_imb.data.classified import ClassifiedImages, Pictures
 from dense_imb.data.image_sources import _add_file
 from dense_imb.data.images import LARGEST, _told
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
+_BESIDE = (".txt", ".md", ".csv", ".json")  # licences and tables, which archives bring along
 _LISTED = 3
 _HASHED_WHOLE = 1 << 30  # bytes of all files together; of more, both ends of each are hashed
 
@@ -126,6 +127,76 @@ def open_table(
     paths = _paths(read, read.column(name_column, 0), folder)
     source = FilePictures(paths, size, str(read.path), show_progress=show_progress)
     return ClassifiedImages(source, labels, names)
+
+
+def open_unlabelled_pictures(
+    place: str | os.PathLike[str],
+    size: Sequence[int] | None = None,
+    *,
+    images: str | os.PathLike[str] | None = None,
+    name_column: str | None = None,
+    show_progress: bool = True,
+) -> Pictures:
+    """Images without labels: all of a folder, or those that a CSV file names.
+
+    Args:
+        place: the folder, of which hidden files, texts and tables are left out; or a CSV file.
+        size: height and width that each image is resized to, see `open_table`.
+        images, name_column: of the CSV file, see `open_table`; its other columns are not read.
+        show_progress: draw a bar where looking at the files takes long.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("RGB", (6, 4)).save(f"{folder}/a.png")
+        ...     len(open_unlabelled_pictures(folder)), open_unlabelled_pictures(folder).size
+        (1, (4, 6))
+    """
+    where = Path(place)
+    if where.is_dir():
+        paths = _pictures_in(where)
+    elif where.suffix.lower() == ".csv":
+        read = read_table(where)
+        folder = where.parent if images is None else Path(images)
+        paths = _paths(read, read.column(name_column, 0), folder)
+    else:
+        raise ValueError(f"Expected a folder of images, or a CSV file of names, got {where}.")
+    bar = tqdm(paths, "look at images", unit="image", disable=not show_progress, delay=1)
+    _refuse_others(where, [path.name for path in bar if not _is_picture(path)])
+    source = FilePictures(paths, size, str(where), show_progress=show_progress)
+    return Pictures(source, range(len(paths)))
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    files = [path for path in sorted(folder.iterdir()) if path.is_file()]
+    files = [path for path in files if not path.name.startswith(".")]
+    files = [path for path in files if not path.name.lower().endswith(_BESIDE)]
+    if not files:
+        raise ValueError(
+            f"Expected images without labels ({', '.join(SUFFIXES)}) in {folder}, got none."
+        )
+    return files
+
+
+def _is_picture(path: Path) -> bool:
+    """Whether a file begins as an image of a kind that is read."""
+    if not path.name.lower().endswith(SUFFIXES):
+        return False
+    try:
+        _size_of(path)
+    except ValueError:
+        return False
+    return True
+
+
+def _refuse_others(where: Path, names: Sequence[str]) -> None:
+    if names:
+        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+        raise ValueError(
+            f"Expected images ({', '.join(SUFFIXES)}) in {where}, got "
+            f"{', '.join(names[:_LISTED])}{more}, which can't be read as one; move them away."
+        )
 
 
 def _labels(

@@ -19,7 +19,7 @@ from dense_imb.data.virtual import VALIDATION_EPOCH, VirtualEvents
 from dense_imb.hits import Events, encode, gap
 from dense_imb.hits.frames import CHANNELS, pixel_index, visible
 from dense_imb.losses._checks import check_at_least, check_choice
-from dense_imb.losses.feeding import feed, intake_of
+from dense_imb.losses.feeding import Intake, feed, intake_of
 from dense_imb.losses.soft_feeding import check_takes_soft, feed_soft
 from dense_imb.metrics import ScoreHistogram
 from dense_imb.metrics.hits import RETENTIONS
@@ -227,15 +227,9 @@ class Denoiser(SampledTask):
         return cost
 
     def _apply(self, which: int, prediction: Tensor, target: Tensor, batch: HitBatch) -> Tensor:
-        if self.pixels == "lit":
-            if len(batch.lit) == 0:  # no hit in any event; a plain mean would be no number
-                return 0 * prediction.sum()
-            prediction, target = (
-                frame.flatten().take(batch.lit)[None, None] for frame in (prediction, target)
-            )
-        feeding = feed_soft if batch.is_soft else feed
-        cost: Tensor = feeding(self._losses[which], self._intakes[which], prediction, target, {})
-        return cost
+        lit = batch.lit if self.pixels == "lit" else None
+        loss, intake = self._losses[which], self._intakes[which]
+        return cost_at(loss, intake, prediction, target, lit, is_soft=batch.is_soft)
 
     def feature_label(self, batch: HitBatch) -> Tensor:
         """(B, H, W) whether the target lights a pixel, of those that the loss sees."""
@@ -315,6 +309,24 @@ class Denoiser(SampledTask):
             flat[0].reshape(shape),
             flat[1].reshape(shape),
         )
+
+
+def cost_at(
+    loss: nn.Module,
+    intake: Intake,
+    prediction: Tensor,
+    target: Tensor,
+    lit: Tensor | None,
+    *,
+    is_soft: bool = False,
+) -> Tensor:
+    """The loss of frames (B, 1, H, W), or of the pixels at the places `lit`, 0 without any."""
+    if lit is not None:
+        if len(lit) == 0:  # no hit in any event; a plain mean would be no number
+            return 0 * prediction.sum()
+        prediction, target = (f.flatten().take(lit)[None, None] for f in (prediction, target))
+    cost: Tensor = (feed_soft if is_soft else feed)(loss, intake, prediction, target, {})
+    return cost
 
 
 def _mixed(first: HitBatch, second: HitBatch, partner: Sequence[int], share: Tensor) -> HitBatch:

@@ -1,0 +1,38 @@
+"""Tiny tasks that learn from samples without labels as well."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dense_imb.data.virtual import VirtualEvents
+from dense_imb.hits import Degradation, HitsFile
+from dense_imb.training.classes import build_classifier, labelled_images, open_classified
+from dense_imb.training.semi_supervised import SemiSupervised
+from dense_imb.training.tasks import build_denoiser, labelled_events
+from dense_imb.training.unlabelled_classes import UnlabelledClassImages
+from dense_imb.training.unlabelled_hits import UnlabelledHits
+from tests.training.labelled_pictures import of_table
+from tests.training.runs import tiny
+
+SHARE = 0.4
+
+
+def semi_classes(folder: str, **options: Any) -> SemiSupervised:
+    """The labels of 0.4 of `write_tables`, whose teacher is sure early."""
+    config = of_table(folder, labelled_share=SHARE)
+    task = build_classifier(config)
+    _, rest = labelled_images(open_classified(config)[0], SHARE)
+    assert rest is not None
+    wanted = {"threshold": 0.4, "ramp_steps": 4, **options}
+    return SemiSupervised(task, UnlabelledClassImages(task, rest), **wanted)
+
+
+def semi_hits(path: str, **options: Any) -> SemiSupervised:
+    """The labels of 0.4 of a file of `clean_events`."""
+    task = build_denoiser(tiny(path, labelled_share=SHARE))
+    n = round(len(task.train) / SHARE)
+    degradation = Degradation(signal=6, noise=20)
+    _, rest = labelled_events(VirtualEvents(HitsFile(path), degradation, 0, count=n), SHARE)
+    assert rest is not None
+    wanted = {"threshold": 0.6, "ramp_steps": 4, **options}
+    return SemiSupervised(task, UnlabelledHits(task, rest), **wanted)
