@@ -92,7 +92,7 @@ class Teacher(nn.Module):
 
     Args:
         network: to begin with.
-        n_images, n_classes: of the unlabelled ones.
+        n_images, n_classes: of the unlabelled ones; 0 where nobody asks what it thinks of each.
     """
 
     content: Tensor  # (n_images, n_classes) what it calls each class; 0 before it was asked
@@ -102,7 +102,7 @@ class Teacher(nn.Module):
     def __init__(self, network: nn.Module, n_images: int, n_classes: int) -> None:
         super().__init__()
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
-        self.register_buffer("content", torch.zeros(n_images, n_classes, dtype=torch.int64))
+        self.register_buffer("content", torch.zeros(n_images, n_classes, dtype=torch.int32))
         self.register_buffer("sure", torch.zeros(()))
         self.register_buffer("n_steps", torch.zeros(()))
 
@@ -157,7 +157,9 @@ class SemiSupervised:
         self.monitor: str = task.monitor
         self.n_samples: int = task.n_samples
         self.class_counts = task.class_counts
-        self.teacher = Teacher(task.network, unlabelled.n_images, unlabelled.n_classes)
+        n_asked = 0 if sampling == "instance" else unlabelled.n_images
+        self.teacher = Teacher(task.network, n_asked, unlabelled.n_classes)
+        self._drawn: tuple[int, ClassSampling | None] | None = None  # by which version of content
 
     def describe(self) -> Mapping[str, str]:
         """Network, losses and data, in words."""
@@ -185,15 +187,20 @@ class SemiSupervised:
         )
 
     def _places(self, number: NDArray[np.float64]) -> NDArray[np.int64]:
-        n = self.unlabelled.n_images
-        if self.sampling != "instance":
-            content = self.teacher.content.cpu().numpy()
-            content = content[
-                :, content.any(0)
-            ]  # a class that the teacher sees nowhere is left out
-            if content.size:
-                return ClassSampling.of(content, self.sampling).images_at(number, 0)
-        return np.asarray(number * n, np.int64)
+        by_class = None if self.sampling == "instance" else self._by_class()
+        if by_class is None:
+            return np.asarray(number * self.unlabelled.n_images, np.int64)
+        return by_class.images_at(number, 0)
+
+    def _by_class(self) -> ClassSampling | None:
+        """By what the teacher thinks of each image; None before it was asked."""
+        content = self.teacher.content
+        if self._drawn is None or self._drawn[0] != content._version:
+            found = content.cpu().numpy()
+            found = found[:, found.any(0)]  # a class that it sees nowhere is left out
+            drawn = ClassSampling.of(found, self.sampling) if found.size else None
+            self._drawn = content._version, drawn
+        return self._drawn[1]
 
     def cost(self, network: nn.Module, batch: SemiBatch) -> Tensor:
         """The loss of the labelled part, and that of the pseudo-labels."""
@@ -223,9 +230,7 @@ class SemiSupervised:
         places = np.arange(self.unlabelled.n_images)[process::n_processes]
         content = torch.zeros_like(self.teacher.content)
         found = self.unlabelled.content(self.teacher.network, places, device)
-        content[torch.from_numpy(places).to(content.device)] = torch.from_numpy(found).to(
-            content.device
-        )
+        content[torch.from_numpy(places).to(content.device)] = torch.from_numpy(found).to(content)
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(content)
         self.teacher.content.copy_(content)

@@ -5,12 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from dense_imb.config import TrainConfig, UnlabelledConfig
+from dense_imb.data.classified import Pictures
+from dense_imb.data.tables import open_unlabelled_pictures
 from dense_imb.data.unlabelled import open_unlabelled
+from dense_imb.data.virtual import VirtualEvents
+from dense_imb.hits import open_hits
 from dense_imb.training.build import build_loss
 from dense_imb.training.classifier import Classifier
 from dense_imb.training.denoiser import Denoiser
 from dense_imb.training.segmenter import Segmenter
 from dense_imb.training.semi_supervised import SemiSupervised, Unlabelled
+from dense_imb.training.unlabelled_classes import UnlabelledClassImages
+from dense_imb.training.unlabelled_hits import UnlabelledHits
 from dense_imb.training.unlabelled_images import Images, UnlabelledCrops
 
 
@@ -44,7 +50,24 @@ def _unlabelled(config: TrainConfig, task: Denoiser | Segmenter | Classifier) ->
     if isinstance(task, Segmenter):
         images = _images(wanted, task)
         return UnlabelledCrops(images, task, threshold=wanted.threshold, **options)
-    raise NotImplementedError
+    if isinstance(task, Classifier):
+        pictures = task.rest if wanted.rest else _pictures(config, task)
+        return UnlabelledClassImages(task, pictures, **options)
+    del options["operations"], options["magnitude"]
+    events = task.rest if wanted.rest else _events(config)
+    return UnlabelledHits(task, events, **options)
+
+
+def _pictures(config: TrainConfig, task: Classifier) -> Pictures:
+    return open_unlabelled_pictures(
+        one_place(config.unlabelled), task.reading.size, name_column=config.table.name_column
+    )
+
+
+def _events(config: TrainConfig) -> VirtualEvents:
+    paths = config.unlabelled.train
+    assert paths is not None
+    return VirtualEvents(open_hits(paths), None, config.seed)
 
 
 def _images(wanted: UnlabelledConfig, task: Segmenter) -> Images:

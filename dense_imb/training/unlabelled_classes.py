@@ -15,7 +15,7 @@ from dense_imb.data.views import STRONG, photometric, rand_augment
 from dense_imb.losses._checks import check_choice
 from dense_imb.losses.feeding import takes_logits
 from dense_imb.training.classifier import Classifier
-from dense_imb.training.semi_supervised import PseudoLoss, pseudo_labels
+from dense_imb.training.semi_supervised import PseudoLoss, as_trained, pseudo_labels
 
 _EPOCHS = 2**30  # from here on epochs vary images without labels: not as labelled ones are varied
 
@@ -88,7 +88,7 @@ class UnlabelledClassImages:
                 f"Expected up to {IGNORED} classes to learn from images without labels, got "
                 f"{task.reading.n_classes}."
             )
-        self.loss: nn.Module = task.loss if loss is None else loss
+        self.loss: nn.Module = task.output_loss if loss is None else loss
         if not takes_logits(self.loss):
             raise ValueError(
                 f"Expected a loss of logits for the teacher's labels, got "
@@ -162,7 +162,7 @@ class UnlabelledClassImages:
 
     def _probability(self, teacher: nn.Module, shown: Tensor) -> Tensor:
         logits: Tensor = self._task.reading.scale * teacher(shown).float()
-        return logits.softmax(1)
+        return as_trained(self._task.output_loss, logits, self._task.class_counts).softmax(1)
 
     def _augmented(
         self, images: NDArray[np.uint8], samples: NDArray[np.int64], epoch: int

@@ -17,6 +17,7 @@ from dense_imb.hits.random import Draws
 from dense_imb.losses._checks import check_choice
 from dense_imb.losses.feeding import intake_of, takes_logits
 from dense_imb.training.denoiser import Denoiser, HitBatch, cost_at, is_visible
+from dense_imb.training.semi_supervised import as_trained
 
 _EPOCHS = 2**30  # from here on epochs vary events without labels: not as labelled ones degrade
 _THIN = 105  # purpose of random numbers: which hits a strong view loses
@@ -88,11 +89,15 @@ class UnlabelledHits:
                 f"{type(loss).__name__}, which is fed {got}."
             )
         self.n_images = len(events)
-        self.loss: nn.Module = task.loss if loss is None else loss
-        self._fed: nn.Module = next(task.loss.children()) if loss is None else loss
+        self.loss: nn.Module = task.output_loss if loss is None else loss
+        own = next(task.output_loss.children())
+        self._fed: nn.Module = own if loss is None else loss
         self._intake = intake_of(self._fed)
         self._task, self._events = task, events
         self._seed = task.train.seed
+        # how much likelier, in logits, signal is in the training data than the network says
+        trained = as_trained(own, torch.zeros(1, 1), task.class_counts)
+        self._shift = float(trained[0, -1] - trained[0, 0])
         self._change = None if strong == "none" else self._strong_change()
         self._told = (
             f"{events.fingerprint()}, degradation {events.told()}, seed {events.seed}, strong "
@@ -121,7 +126,7 @@ class UnlabelledHits:
 
         A pixel is of the signal where the hit that it shows is; hits that were added are noise.
         """
-        score = self._task.reading.score(teacher, views.weak)
+        score = self._score(teacher, views.weak)
         is_signal = score >= threshold
         is_sure = is_signal | (score <= 1 - threshold)
         # what was added comes from nowhere, place 0, and is surely no signal
@@ -146,10 +151,15 @@ class UnlabelledHits:
         for start in range(0, len(places), size):
             part = places[start : start + size]
             hits = self._shown_hits(part)
-            is_signal = self._task.reading.score(teacher, hits.torch(device)) >= 0.5
+            is_signal = self._score(teacher, hits.torch(device)) >= 0.5
             kind = 2 * hits.event_index() + is_signal.cpu().numpy()
             found[start : start + size] = np.bincount(kind, minlength=2 * len(part)).reshape(-1, 2)
         return found
+
+    def _score(self, teacher: nn.Module, hits: Events) -> Tensor:
+        """(n_hits,) probability of signal, as often as the training data have it."""
+        score = self._task.reading.score(teacher, hits)
+        return torch.sigmoid(torch.logit(score) + self._shift) if self._shift else score
 
     def told(self) -> str:
         """Which events these are, and how strong their views."""

@@ -65,7 +65,9 @@ N_VALIDATIONS = 3  # of a run; the best of them is measured
 
 def _in_two_stages(config: TrainConfig) -> TrainConfig:
     first = config.steps - config.steps // 3
-    return replace(config, steps=first, second=SecondConfig(steps=config.steps - first))
+    # where drawing by class balances the second stage, its loss must not do so again
+    loss = "CrossEntropyLoss" if config.trains_on_classes else None
+    return replace(config, steps=first, second=SecondConfig(config.steps - first, loss))
 
 
 METHODS: dict[str, Callable[[TrainConfig], TrainConfig]] = {
