@@ -1,0 +1,120 @@
+"""Learning without labels from a config: hits, whole images, a second stage for fine-tuning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dense_imb.cli import main
+from dense_imb.config import SamplingConfig, SecondConfig, UnlabelledConfig
+from dense_imb.training import Run, train
+from dense_imb.training.build import check_config
+from dense_imb.training.tasks import build_task
+from dense_imb.training.unlabelled_classes import UnlabelledClassImages
+from dense_imb.training.unlabelled_hits import UnlabelledHits
+from tests.training.labelled_pictures import of_table, write_tables
+from tests.training.pictures import tiny_images, write_folders
+from tests.training.runs import clean_events, tiny, write_events
+
+pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.training.CollapseWarning")
+REST = UnlabelledConfig(rest=True, threshold=0.6, ramp=0.0)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def hits(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_events(tmp_path_factory.mktemp("hits") / "clean.h5", clean_events(24))
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_tables(tmp_path_factory.mktemp("table"))
+
+
+def quiet(config, folder: Path) -> Run:
+    return train(config, folder, is_quiet=True)
+
+
+def test_events_without_labels_are_those_left_out(hits, tmp_path):
+    config = tiny(hits, labelled_share=0.5, unlabelled=REST)
+    task = build_task(config)
+    assert isinstance(task.unlabelled, UnlabelledHits)
+    assert (len(task.task.train), task.unlabelled.n_images) == (9, 9)
+    assert task.task.rest.first == 9
+    weak = task.unlabelled._shown_hits(np.arange(9))
+    assert 200 < weak.n_hits <= 9 * 26  # 6 of the signal and 20 of noise, some hidden by others
+    assert weak.label is None
+    rows = quiet(config, tmp_path / "run").history()
+    assert all(0 <= row["sure_share"] <= 1 for row in rows)
+
+
+def test_a_raw_file_of_hits(hits, tmp_path, capsys):
+    raw = write_events(tmp_path / "raw.h5", clean_events(5, seed=3))
+    words = ["train", "--out", str(tmp_path / "run"), "--data.train", hits, "--data.signal", "6"]
+    words += ["--data.noise", "20", "--steps", "4", "--batch_size", "4", "--quiet", "--report"]
+    words += ["false", "--unlabelled.train", raw, "--unlabelled.threshold", "0.8"]
+    words += ["--model.options", '{"widths": [4, 8]}']
+    assert main(words) == 0
+    assert "5 events" in Run(tmp_path / "run").checkpoint("last")["setup"]["unlabelled"]
+    assert main([*words[:2], str(tmp_path / "b"), *words[3:], "--pixels", "frame"]) == 2
+    assert "`pixels` lit to learn from events without labels, got frame" in capsys.readouterr().err
+
+
+def test_whole_images_without_labels_are_those_left_out(table, tmp_path):
+    config = of_table(table, labelled_share=0.5, unlabelled=REST)
+    task = build_task(config)
+    assert isinstance(task.unlabelled, UnlabelledClassImages)
+    whole = build_task(of_table(table)).train
+    assert len(task.task.train) + task.unlabelled.n_images == len(whole)
+    assert all(n > 0 for n in task.task.train.class_counts)  # of each class a share
+    assert all("sure_share" in row for row in quiet(config, tmp_path / "run").history())
+
+
+def test_a_folder_of_whole_images(table, tmp_path, capsys):
+    folder = tmp_path / "unlabelled"
+    folder.mkdir()
+    config = of_table(table, unlabelled=UnlabelledConfig(train=str(folder)))
+    with pytest.raises(ValueError, match=r"Expected .*unlabelled"):
+        build_task(config)  # there is nothing in it
+    for i in range(3):
+        Image.fromarray(np.full((24, 24, 3), 60 * i, np.uint8)).save(folder / f"{i}.png")
+    assert build_task(config).unlabelled.n_images == 3
+    (folder / "notes.doc").write_text("no image")
+    with pytest.raises(ValueError, match=r"notes\.doc"):
+        build_task(config)
+
+
+def test_a_second_stage_learns_from_labels_only(tmp_path):
+    folders = write_folders(tmp_path / "pictures", n=12)
+    config = tiny_images(
+        folders,
+        labelled_share=0.5,
+        unlabelled=REST,
+        second=SecondConfig(4, sampling=SamplingConfig("instance")),
+    )
+    run = quiet(config, tmp_path / "run")
+    assert "sure_share" in run.first.history()[-1]
+    assert "sure_share" not in run.history()[-1]
+    assert "teacher" in run.first.checkpoint("last")
+    assert "teacher" not in run.checkpoint("last")
+    labelled = [stage.checkpoint("last")["setup"]["data"] for stage in (run.first, run)]
+    assert labelled[0] == labelled[1]
+
+
+def test_a_share_of_labels_is_a_share():
+    for share in (0.0, 1.5):
+        with pytest.raises(ValueError, match=rf"`labelled_share` above 0 and up to 1, got {share}"):
+            check_config(tiny("nowhere", labelled_share=share))
+
+
+def test_fewer_labels_are_of_every_class_and_the_same_for_every_seed(table):
+    runs = [build_task(of_table(table, labelled_share=0.3, seed=seed)) for seed in (0, 1)]
+    assert runs[0].train.fingerprint() == runs[1].train.fingerprint()
+    assert all(n > 0 for n in runs[0].class_counts)
+    whole = build_task(of_table(table))
+    assert len(runs[0].train) == pytest.approx(0.3 * len(whole.train), abs=2)
+    assert runs[0].validation.fingerprint() == whole.validation.fingerprint()
