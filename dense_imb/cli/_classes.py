@@ -15,34 +15,24 @@ if TYPE_CHECKING:  # --help must not wait for torch
 _OF_OTHERS = ("validation", "noise", "signal", "baseline", "events", "masks")
 
 
-def is_of_classes(paths: list[str]) -> bool:
-    """Whether the first run among some paths is a classifier."""
-    from dense_imb.training import open_run
-
-    runs = [path for path in paths if (Path(path) / "config.yaml").is_file()]
-    return any(open_run(path).config.trains_on_classes for path in runs)
-
-
-def evaluate_classes(options: Namespace, outputs: list[Path]) -> ClassificationTable:
+def evaluate_classes(
+    options: Namespace, runs: list[Run], others: list[str], outputs: list[Path]
+) -> ClassificationTable:
     """Do what the options say."""
     from tqdm.auto import tqdm
 
     from dense_imb.cli._script import folder_for_outputs
-    from dense_imb.training import open_run
     from dense_imb.training.class_table import Classifies, evaluate_classifiers
     from dense_imb.training.classifier import Commonest
 
     for name in _OF_OTHERS:
         if getattr(options, name):
             raise ValueError(f"Expected no `--{name}` with a classifier of whole images, got it.")
-    folders = [path for path in options.paths if (Path(path) / "config.yaml").is_file()]
-    others = [path for path in options.paths if path not in folders]
     if len(others) > 1:
         raise ValueError(
             "Expected RUN ... TEST.csv, or of CIFAR RUN ... alone or with an archive, got "
             f"{' '.join(options.paths)}."
         )
-    runs = [open_run(folder) for folder in folders]
     trained = [run.classifier() for run in runs]
     first = trained[0].reading
     for one in trained:

@@ -14,23 +14,22 @@ if TYPE_CHECKING:  # --help must not wait for torch
 _OF_HITS = ("validation", "noise", "signal", "baseline", "events")
 
 
-def is_of_images(paths: list[str], masks: str | None) -> bool:
-    """Whether the runs among some paths were trained on images."""
+def runs_among(paths: list[str]) -> tuple[list[Run], list[str]]:
+    """The runs that are typed, and the other paths."""
     from dense_imb.training import open_run
 
-    if masks is not None:
-        return True
-    runs = [path for path in paths if (Path(path) / "config.yaml").is_file()]
-    return any(open_run(path).config.trains_on_images for path in runs)
+    folders = [path for path in paths if (Path(path) / "config.yaml").is_file()]
+    return [open_run(path) for path in folders], [path for path in paths if path not in folders]
 
 
-def evaluate_images(options: Namespace, outputs: list[Path]) -> SegmentationTable:
+def evaluate_images(
+    options: Namespace, runs: list[Run], others: list[str], outputs: list[Path]
+) -> SegmentationTable:
     """Do what the options say."""
     from tqdm.auto import tqdm
 
     from dense_imb.cli._script import folder_for_outputs
     from dense_imb.data.labelled import open_labelled
-    from dense_imb.training import open_run
     from dense_imb.training.evaluation import (
         Blank,
         Segments,
@@ -42,9 +41,6 @@ def evaluate_images(options: Namespace, outputs: list[Path]) -> SegmentationTabl
     for name in _OF_HITS:
         if getattr(options, name):
             raise ValueError(f"Expected `--{name}` with hits files, got it with images.")
-    folders = [path for path in options.paths if (Path(path) / "config.yaml").is_file()]
-    others = [path for path in options.paths if path not in folders]
-    runs = [open_run(folder) for folder in folders]
     if not runs or len(others) > 1 or not (others or _hold_out_the_same(runs)):
         raise ValueError(
             "Expected RUN ... IMAGES, folders of runs and one of images (with --masks) or one "

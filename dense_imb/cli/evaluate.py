@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import Namespace
 
-from dense_imb.cli._classes import evaluate_classes, is_of_classes
-from dense_imb.cli._images import evaluate_images, is_of_images
+from dense_imb.cli._classes import evaluate_classes
+from dense_imb.cli._images import evaluate_images, runs_among
 from dense_imb.cli._parser import Parser
 from dense_imb.cli._script import folder_for_outputs
 
@@ -112,42 +112,43 @@ def run(options: Namespace) -> None:
     from dense_imb.cli._scorers import baseline
     from dense_imb.hits import available_baselines, evaluate, noise_sweep, open_hits
     from dense_imb.hits.scaling import scaling_note
-    from dense_imb.training import open_run
 
     outputs = _outputs(options)
-    if is_of_classes(options.paths):
-        found_classes = evaluate_classes(options, outputs)
+    found_runs, others = runs_among(options.paths)
+    if any(one.config.trains_on_classes for one in found_runs):
+        found_classes = evaluate_classes(options, found_runs, others, outputs)
         for path in outputs:
             found_classes.save(path)
         print(found_classes.json() if options.format == "json" else found_classes.text())
         return
-    if is_of_images(options.paths, options.masks):
-        table = evaluate_images(options, outputs)
+    if options.masks is not None or any(one.config.trains_on_images for one in found_runs):
+        table = evaluate_images(options, found_runs, others, outputs)
         for path in outputs:
             table.save(path)
         print(table.json() if options.format == "json" else table.text())
         return
-    runs = [path for path in options.paths if Path(path).is_dir()]
-    files = [path for path in options.paths if not Path(path).is_dir()]
-    for path in runs:
-        if not (Path(path) / "config.yaml").exists() and any(Path(path).glob("*.h5")):
+    files = [path for path in others if not Path(path).is_dir()]
+    folders = [path for path in others if Path(path).is_dir()]
+    for typed in folders:
+        if any(Path(typed).glob("*.h5")):
             raise ValueError(
-                f"Expected RUN ... FILE, got the folder {path}, which is no run; name its hits "
-                f'files: "{Path(path)}/*.h5".'
+                f"Expected RUN ... FILE, got the folder {typed}, which is no run; name its hits "
+                f'files: "{Path(typed)}/*.h5".'
             )
-    for path in runs:
-        if not (Path(path) / "config.yaml").exists():
-            raise ValueError(
-                f"Expected folders of runs before the files, got {path}, which is none; images "
-                f"come behind their run: evaluate RUN {path} --masks MASKS."
-            )
+    if folders:
+        raise ValueError(
+            f"Expected folders of runs before the files, got {folders[0]}, which is none; images "
+            f"come behind their run: evaluate RUN {folders[0]} --masks MASKS."
+        )
     if not files:
-        raise ValueError(f"Expected a hits file behind the runs, got only {', '.join(runs)}.")
+        raise ValueError(
+            f"Expected a hits file behind the runs, got only {', '.join(options.paths)}."
+        )
     if options.signal is not None and not options.noise:
         raise ValueError(
             "Expected `--noise` beside `--signal`, got none; it degrades clean events."
         )
-    scorers: list[Scorer] = [open_run(path).scorer() for path in runs]
+    scorers: list[Scorer] = [one.scorer() for one in found_runs]
     if not (scorers or options.baselines or options.baseline):
         raise ValueError("Expected a RUN beside `--no-baselines`, got none.")
     test = open_hits(files)

@@ -330,7 +330,9 @@ def test_a_ratio_that_makes_no_sense_is_refused(archive, tmp_path, ratio):
 
 def test_weights_of_another_network_are_refused(trained, archive, tmp_path):
     config = tiny_classes(cifar={"path": archive})
-    with pytest.raises(ValueError, match="to be this one, got other weights"):
+    with pytest.raises(
+        ValueError, match="to be this one, ClassNetwork, 5006 parameters, got the weights of"
+    ):
         quiet(config, tmp_path / "run", warm_start=trained.folder)
 
 
