@@ -24,7 +24,7 @@ from dense_imb.losses._checks import check_at_least
 from dense_imb.losses.feeding import feed, intake_of
 from dense_imb.metrics import SegmentationScores
 from dense_imb.training.segmenter import validation_scores
-from dense_imb.training.task import Task
+from dense_imb.training.task import Task, TaughtTask
 
 try:
     _lightning: Any = importlib.import_module("lightning.pytorch")
@@ -122,6 +122,11 @@ class LightningTask(_lightning.LightningModule):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         check_at_least("batch_size", batch_size, 1)
+        if isinstance(task, TaughtTask):
+            raise ValueError(
+                "Expected a task without unlabelled samples for Lightning, which no teacher "
+                "follows, got one; train it with dense_imb.training.Loop."
+            )
         if getattr(task, "sampling", None) is not None:
             raise ValueError(
                 "Expected a task without `sampling` for Lightning, which orders samples itself, "

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+from dense_imb.config import UnlabelledConfig
 from dense_imb.losses import Balance, BiasCompensatedLoss, CrossEntropyLoss, HardMiningLoss
 from dense_imb.models import FastUNet
 from dense_imb.training.tasks import build_task
@@ -152,3 +153,10 @@ def test_bad_batches_are_one_sentence(tmp_path):
         module.training_step({"x": 1}, 0)
     with pytest.raises(TypeError, match=r"Expected batches \(image, label\)"):
         module.training_step(torch.zeros(3), 0)
+
+
+def test_a_task_with_a_teacher_is_refused(tmp_path):
+    folders = write_folders(tmp_path / "pictures", n=12)
+    config = tiny_images(folders, labelled_share=0.5, unlabelled=UnlabelledConfig(rest=True))
+    with pytest.raises(ValueError, match="without unlabelled samples for Lightning"):
+        LightningTask(build_task(config))
