@@ -59,15 +59,15 @@ from dense_imb.training.evaluation import evaluate_segmenters
 from dense_imb.training.tasks import build_task, open_test_images
 
 LOSSES = {"plain": "CrossEntropyLoss", "balanced": "BalancedSoftmaxLoss"}
-PLAIN = "instance (plain)"  # what the others are compared with
+BASES = ("instance (plain)", "instance (balanced)")  # the first that is there the others meet
 N_VALIDATIONS = 3  # of a run; the best of them is measured
 
 
-def _in_two_stages(config: TrainConfig) -> TrainConfig:
+def _in_two_stages(config: TrainConfig, parts: Literal["all", "head"] = "all") -> TrainConfig:
     first = config.steps - config.steps // 3
     # where drawing by class balances the second stage, its loss must not do so again
     loss = "CrossEntropyLoss" if config.trains_on_classes else None
-    return replace(config, steps=first, second=SecondConfig(config.steps - first, loss))
+    return replace(config, steps=first, second=SecondConfig(config.steps - first, loss, parts))
 
 
 METHODS: dict[str, Callable[[TrainConfig], TrainConfig]] = {
@@ -76,6 +76,7 @@ METHODS: dict[str, Callable[[TrainConfig], TrainConfig]] = {
     "progressive": lambda config: replace(config, sampling=SamplingConfig("progressive")),
     "balanced-mixup": lambda config: replace(config, mixing=MixingConfig("balanced-mixup", 0.2)),
     "two-stage": _in_two_stages,
+    "two-stage-head": lambda config: _in_two_stages(config, "head"),
     "semi-supervised": lambda config: replace(config, unlabelled=UnlabelledConfig(rest=True)),
 }
 
@@ -245,6 +246,7 @@ def trained_methods(methods: Sequence[str], base: TrainConfig) -> tuple[list[str
         "progressive": "progressive: not trained, it is instance here.",
         "balanced-mixup": "balanced-mixup: the other image of a pair is any, as with instance.",
         "two-stage": "two-stage: draws alike in both; the second has a lower learning rate only.",
+        "two-stage-head": "two-stage-head: draws alike in both; the second trains the head only.",
     }
     notes = [told[method] for method in methods if method in told]
     if notes:
@@ -312,7 +314,10 @@ def table_of(name: str, size: Size, options: Namespace, folder: Path) -> Methods
                 "CPU s)", flush=True,
             )  # fmt: skip
     named = [Contestant(row_name(method, loss), LOSSES[loss]) for method, loss in rows]
-    table = MethodsTable.of_runs(runs, task.scores, named, size.steps, plain=PLAIN)
+    names = [one.name for one in named]
+    compared = [name for name in BASES if name in names]
+    plain = compared[0] if compared else None
+    table = MethodsTable.of_runs(runs, task.scores, named, size.steps, plain=plain)
     table = replace(table, notes=notes)
     for suffix in ("json", "csv"):
         table.save(folder / f"{name}.{suffix}")
