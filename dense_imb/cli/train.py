@@ -110,10 +110,14 @@ def run(options: Namespace) -> None:
     from dense_imb.training.build import read_config
 
     check_at_least("devices", options.devices, 1)
-    config: TrainConfig = _config(options)
     folder = Path(options.out)
-    if options.resume and config == TrainConfig() and (folder / "config.yaml").exists():
-        config = read_config(folder / "config.yaml")  # nothing typed: go on as it was
+    stored = folder / "config.yaml"
+    if options.resume and stored.exists():
+        read_config(stored)  # says what is wrong with it
+        options = _with_stored(options, stored)  # what is not typed is as it was
+    config: TrainConfig = _config(options)
+    if options.resume and not stored.exists() and config == TrainConfig():
+        raise ValueError(f"Expected a run in {folder} to go on with (--resume), got none.")
     check_config(config)
     if options.devices > 1 and not is_launched():
         check_folder(folder, config, resume=options.resume)
@@ -143,6 +147,14 @@ def run(options: Namespace) -> None:
 
             report = write_report(folder, show_progress=not options.quiet)
             print(f"{report.headline}\n{report.path}")
+
+
+def _with_stored(options: Namespace, stored: Path) -> Namespace:
+    """The options, those of a stored config where others were not typed."""
+    typed = as_lists(Parser.typed)
+    behind = typed[typed.index("train") + 1 :] if "train" in typed else typed
+    found: Namespace = make_parser().parse_args(["--config", str(stored), *behind])
+    return found
 
 
 @contextmanager

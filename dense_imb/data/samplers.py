@@ -271,8 +271,9 @@ class ClassSampler(Sampler[int]):
 
     All processes share one order and take turns in it: nobody sees another's place, and nothing is
     repeated to fill up. Where the processes do not divide an epoch, its last places, fewer than
-    processes, are left out. Call `set_epoch` before each epoch; a loader that shards by itself
-    (Accelerate's) needs `world_size=1`.
+    processes, are left out. Each pass is another epoch; where a run is taken up, or loaders are
+    made anew, say which with `set_epoch`. A loader that shards by itself (Accelerate's) needs
+    `world_size=1`.
 
     Args:
         sampling: what is drawn.
@@ -307,7 +308,7 @@ class ClassSampler(Sampler[int]):
         self.sampling, self.seed = sampling, seed
         self.n_samples = sampling.n_images if n_samples is None else n_samples
         check_at_least("n_samples", self.n_samples, self.world_size)
-        self.epoch = 0
+        self.epoch, self._is_spent = 0, False
         self._first = self._done = 0  # places of the epoch, over all processes; images handed out
 
     def __len__(self) -> int:
@@ -316,10 +317,13 @@ class ClassSampler(Sampler[int]):
     def set_epoch(self, epoch: int) -> None:
         """Begin an epoch; one that was taken up with `load_state_dict` goes on."""
         check_at_least("epoch", epoch, 0)
+        self._is_spent = False
         if epoch != self.epoch:
             self.epoch, self._first, self._done = epoch, 0, 0
 
     def __iter__(self) -> Iterator[int]:
+        if self._is_spent:  # nobody said which epoch this is
+            self.epoch, self._is_spent = self.epoch + 1, False
         order = self.sampling.order(self.seed, self.epoch, self.n_samples) % self.sampling.n_images
         part = order[self._first :][self.rank :: self.world_size][: len(self)]
         self._done = 0
@@ -327,6 +331,7 @@ class ClassSampler(Sampler[int]):
             self._done += 1
             yield image
         self._first = self._done = 0
+        self._is_spent = True
 
     def state_dict(self, n_seen: int | None = None) -> dict[str, Any]:
         """Where the epoch stands, in step in all processes.
@@ -346,6 +351,7 @@ class ClassSampler(Sampler[int]):
                 f"Expected the state of a sampler of {self._setup()}, got one of {state['setup']}."
             )
         self.epoch, self._first, self._done = int(state["epoch"]), int(state["place"]), 0
+        self._is_spent = False
 
     def _setup(self) -> str:
         return f"{self.sampling.fingerprint()}, {self.n_samples} samples, seed {self.seed}"

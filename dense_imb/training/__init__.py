@@ -1,13 +1,17 @@
 """What trains: one loop that knows no task, the tasks, and the folder of a run."""
 
 from dense_imb.config import (
+    CifarConfig,
     DataConfig,
+    ImagesConfig,
     MixingConfig,
     ModelConfig,
     OptimizerConfig,
     SamplingConfig,
     SecondConfig,
+    TableConfig,
     TrainConfig,
+    UnlabelledConfig,
 )
 from dense_imb.training.build import SamplingWarning, check_config
 from dense_imb.training.callbacks import (
@@ -44,6 +48,7 @@ __all__ = [
     "Callback",
     "CheckpointError",
     "CheckpointWarning",
+    "CifarConfig",
     "ClassBatch",
     "ClassReading",
     "Classifier",
@@ -54,6 +59,7 @@ __all__ = [
     "EarlyStopping",
     "GradientShares",
     "HitBatch",
+    "ImagesConfig",
     "Interrupted",
     "Loop",
     "LoopSettings",
@@ -69,11 +75,13 @@ __all__ = [
     "SamplingWarning",
     "SecondConfig",
     "State",
+    "TableConfig",
     "Task",
     "TrainConfig",
     "TrainedClassifier",
     "TrainedDenoiser",
     "TrainingError",
+    "UnlabelledConfig",
     "check_config",
     "check_folder",
     "is_launched",

@@ -15,7 +15,13 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from torch import nn
 
-from dense_imb.config import DataConfig, TrainConfig, UnlabelledConfig
+from dense_imb.config import (
+    DataConfig,
+    MixingConfig,
+    SamplingConfig,
+    TrainConfig,
+    UnlabelledConfig,
+)
 from dense_imb.data.labelled import check_names
 from dense_imb.data.long_tail import long_tail_counts
 from dense_imb.data.mixing import Mixer, Mixing
@@ -58,6 +64,7 @@ class SamplingWarning(UserWarning):
 
 def check_config(config: TrainConfig) -> None:
     """Refuse what can't be trained, before anything is read or written."""
+    _check_types(config)
     check_second(config.second)
     first, second = stages_of(config)
     _check_stage(first)
@@ -68,7 +75,34 @@ def check_config(config: TrainConfig) -> None:
             raise of_second(problem) from problem
 
 
+def _check_types(config: TrainConfig) -> None:
+    for one in fields(TrainConfig):
+        wanted: Any = one.default_factory
+        got = getattr(config, one.name)
+        if isinstance(wanted, type) and is_dataclass(wanted) and not isinstance(got, wanted):
+            raise TypeError(
+                f"Expected `{one.name}` as a {wanted.__name__}, got {type(got).__name__}."
+            )
+
+
+def _check_used(config: TrainConfig) -> None:
+    """Refuse options that change nothing: whoever gave them expects something."""
+    mixing, plain = config.mixing, MixingConfig()
+    if mixing.kind == "none" and mixing != plain:
+        raise ValueError(
+            f"Expected a kind of mixing beside its other options (--mixing.kind), got {mixing}."
+        )
+    sampling = config.sampling
+    for name, kind in (("power", "power"), ("epochs", "progressive")):
+        is_given = getattr(sampling, name) != getattr(SamplingConfig(), name)
+        if is_given and sampling.kind != kind:
+            raise ValueError(
+                f"Expected `sampling.kind` {kind} with a `sampling.{name}`, got {sampling.kind}."
+            )
+
+
 def _check_stage(config: TrainConfig) -> None:
+    _check_used(config)
     kinds = {
         "hits (--data.train)": bool(config.data.train),
         "images (--images.train)": config.trains_on_images,
@@ -251,11 +285,19 @@ def build_sampling(config: TrainConfig, content: Any, n_samples: int) -> ClassSa
         return None
     steps = n_samples // min(config.batch_size, n_samples)  # of an epoch
     n_epochs = wanted.epochs or -(-config.steps // steps)
-    sampling = ClassSampling.of(content, wanted.kind, power=wanted.power, n_epochs=n_epochs)
+    try:
+        sampling = ClassSampling.of(content, wanted.kind, power=wanted.power, n_epochs=n_epochs)
+    except ValueError as problem:
+        if config.labelled_share == 1:
+            raise
+        raise ValueError(
+            f"{str(problem).rstrip('.')}; of all images {config.labelled_share:g} have labels "
+            "(labelled_share), more may have that class."
+        ) from problem
     if sampling.is_alike:
         warnings.warn(
             f"each of the {sampling.n_images} images holds the same classes, so that the sampling "
-            f"{wanted.kind} draws all of them alike",
+            f"{wanted.kind} draws all of them alike, as instance does",
             SamplingWarning,
             stacklevel=2,
         )

@@ -33,6 +33,7 @@ from dense_imb.losses.feeding import feed, intake_of
 from dense_imb.training.sampled import ShownBatch
 
 SAMPLINGS = ("instance", "class", "sqrt", "power", "mean", "reverse")
+_LISTED = 20  # classes
 _DRAW = 104  # purpose of random numbers: which unlabelled samples go with a labelled one
 
 
@@ -56,7 +57,9 @@ class Unlabelled(Protocol):
         """
 
     def labelled(self, teacher: nn.Module, views: Any, threshold: float) -> tuple[Any, Tensor]:
-        """Strong views with the teacher's labels, and the share that it is sure of, a scalar.
+        """Strong views with the teacher's labels, and the share that it surely calls each class.
+
+        The shares are (n_classes,), of all pixels, hits or images; what is missing to 1 is unsure.
 
         Called in the main thread, without gradients.
         """
@@ -96,14 +99,14 @@ class Teacher(nn.Module):
     """
 
     content: Tensor  # (n_images, n_classes) what it calls each class; 0 before it was asked
-    sure: Tensor  # share of the pixels with a pseudo-label in the last step
+    sure: Tensor  # (n_classes,) share of the pixels with each pseudo-label in the last step
     n_steps: Tensor  # done
 
     def __init__(self, network: nn.Module, n_images: int, n_classes: int) -> None:
         super().__init__()
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         self.register_buffer("content", torch.zeros(n_images, n_classes, dtype=torch.int32))
-        self.register_buffer("sure", torch.zeros(()))
+        self.register_buffer("sure", torch.zeros(n_classes))
         self.register_buffer("n_steps", torch.zeros(()))
 
     @torch.no_grad()
@@ -159,6 +162,8 @@ class SemiSupervised:
         self.class_counts = task.class_counts
         n_asked = 0 if sampling == "instance" else unlabelled.n_images
         self.teacher = Teacher(task.network, n_asked, unlabelled.n_classes)
+        if hasattr(task, "probe"):
+            self.probe = task.probe
         self._drawn: tuple[int, ClassSampling | None] | None = None  # by which version of content
 
     def describe(self) -> Mapping[str, str]:
@@ -217,7 +222,7 @@ class SemiSupervised:
         of_features = self.task.feature_cost(batch.labelled, len(shown))
         cost = cost if of_features is None else cost + of_features
         ramp = (self.teacher.n_steps / max(self.ramp_steps, 1)).clamp(max=1)
-        return cost + self.weight * ramp * sure.to(cost.dtype) * of_pseudo
+        return cost + self.weight * ramp * sure.sum().to(cost.dtype) * of_pseudo
 
     def follow(self, network: nn.Module, step: int) -> None:
         """Let the teacher come nearer; at step 0 it is the network."""
@@ -238,24 +243,20 @@ class SemiSupervised:
     def validate(
         self, network: nn.Module, device: torch.device, process: int, n_processes: int
     ) -> dict[str, float]:
-        """The scores of the task, and the share that the teacher was sure of."""
+        """The scores of the task, and the shares that the teacher was sure of, of each class."""
         scores: dict[str, float] = self.task.validate(network, device, process, n_processes)
         sure = self.teacher.sure.clone()
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(sure)
             sure /= dist.get_world_size()
-        return {**scores, "sure_share": float(sure)}
+        found = {"sure_share": float(sure.sum())}
+        if len(sure) <= _LISTED:
+            found |= {f"sure_share_{k}": float(share) for k, share in enumerate(sure)}
+        return {**scores, **found}
 
     def save_scores(self, path: Path) -> None:
         """The counts of the last validation."""
         self.task.save_scores(path)
-
-    def probe(self, n: int) -> NDArray[np.int64]:
-        """Samples to look at the gradient with."""
-        if hasattr(self.task, "probe"):
-            found: NDArray[np.int64] = self.task.probe(n)
-            return found
-        return np.arange(min(n, self.n_samples))
 
     def gradient_shares(self, network: nn.Module, batch: SemiBatch) -> dict[str, float]:
         """Which classes the loss of the labelled part pulls at."""
@@ -327,6 +328,16 @@ def as_trained(loss: nn.Module, logits: Tensor, class_counts: Sequence[int]) -> 
     if logits.shape[1] == 1:
         logits = torch.cat([torch.zeros_like(logits), logits], 1)
     return adjustment(logits, logits[:, 0])
+
+
+def sure_shares(label: Tensor, n_classes: int) -> Tensor:
+    """(n_classes,) share of each class among all labels, IGNORED ones too.
+
+    Example:
+        >>> sure_shares(torch.tensor([0, 0, 1, 255]), 3)
+        tensor([0.5000, 0.2500, 0.0000])
+    """
+    return torch.stack([(label == k).float().mean() for k in range(n_classes)])
 
 
 def pseudo_labels(probability: Tensor, threshold: float) -> Tensor:

@@ -15,7 +15,12 @@ from dense_imb.data.views import STRONG, photometric, rand_augment
 from dense_imb.losses._checks import check_choice
 from dense_imb.losses.feeding import takes_logits
 from dense_imb.training.classifier import Classifier
-from dense_imb.training.semi_supervised import PseudoLoss, as_trained, pseudo_labels
+from dense_imb.training.semi_supervised import (
+    PseudoLoss,
+    as_trained,
+    pseudo_labels,
+    sure_shares,
+)
 
 _EPOCHS = 2**30  # from here on epochs vary images without labels: not as labelled ones are varied
 
@@ -137,7 +142,7 @@ class UnlabelledClassImages:
             shown = self._task.reading.shown(augmented, shown.device)
         elif self._strong == "photometric":
             shown = photometric(shown, views.samples, seed=self._task.seed, epoch=views.epoch)
-        return PseudoClasses(shown, label), (label != IGNORED).float().mean()
+        return PseudoClasses(shown, label), sure_shares(label, self.n_classes)
 
     def cost(self, output: Tensor, pseudo: PseudoClasses) -> Tensor:
         """The loss of the images that have a label."""

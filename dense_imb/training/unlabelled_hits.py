@@ -135,7 +135,8 @@ class UnlabelledHits:
         place = pixel_index(views.strong)
         frame = torch.zeros_like(views.shown[:, :1], memory_format=torch.contiguous_format)
         frame.view(-1)[place[signal]] = 1.0
-        share = is_sure.float().sum() / max(len(is_sure), 1)
+        kinds = torch.stack([is_sure & ~is_signal, is_signal])  # noise, signal
+        share = kinds.float().sum(1) / max(len(is_sure), 1)
         return HitBatch(views.shown, place[sure], frame, torch.zeros_like(frame)), share
 
     def cost(self, output: Tensor, pseudo: HitBatch) -> Tensor:

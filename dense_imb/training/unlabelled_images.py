@@ -14,7 +14,12 @@ from dense_imb.data.labelled import IGNORED
 from dense_imb.data.patches import draw_patch, patch_rng
 from dense_imb.data.views import is_sparse, photometric, rand_augment, thin_and_add
 from dense_imb.training.segmenter import Segmenter, probability_of
-from dense_imb.training.semi_supervised import PseudoLoss, as_trained, pseudo_labels
+from dense_imb.training.semi_supervised import (
+    PseudoLoss,
+    as_trained,
+    pseudo_labels,
+    sure_shares,
+)
 
 _BUDGET = 1 << 30  # bytes of decoded images that stay in memory
 _LOOKED_AT = 8  # images, for the kind of strong view
@@ -175,7 +180,7 @@ class UnlabelledCrops:
         answer = reading.as_logits(teacher(views.shown).float())
         label = pseudo_labels(self._probability(answer), threshold)
         label = label.masked_fill(~views.is_image, IGNORED)
-        sure = (label != IGNORED).float().mean()
+        sure = sure_shares(label, self.n_classes)
         options: dict[str, Any] = {"seed": self.task.seed, "epoch": views.epoch}
         keys = views.samples + _VIEW
         if self.strong == "randaugment":

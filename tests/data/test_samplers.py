@@ -168,7 +168,9 @@ def test_a_sampler_goes_on_where_it_stood_with_any_number_of_processes(world):
     together = [image for turn in zip(*parts, strict=True) for image in turn]
     assert together == whole[40 : 40 + len(together)]
     assert len(together) >= 60
-    assert list(after[0]) == list(sampled(world)[0])  # the next pass is whole again
+    following = sampled(world)[0]
+    following.set_epoch(1)
+    assert list(after[0]) == list(following)  # the next pass is the next epoch, whole again
 
 
 def test_a_loader_that_runs_ahead_is_told_what_was_seen():
@@ -222,3 +224,18 @@ def test_labels_that_are_words_are_refused():
 def test_a_rank_outside_the_processes_is_refused():
     with pytest.raises(ValueError, match="`rank` from 0 to 1"):
         ClassSampler(ClassSampling.of(LABELS), rank=2, world_size=2)
+
+
+def test_a_loader_sees_another_epoch_each_time():
+    """Without `set_epoch`, which many forget, and in the order that it would give."""
+    sampling = ClassSampling.of([0] * 90 + [1] * 9 + [2], "progressive", n_epochs=4)
+    loader = DataLoader(range(100), 10, sampler=ClassSampler(sampling, seed=1))
+    seen = [torch.cat(list(loader)).tolist() for _ in range(3)]
+    told = ClassSampler(sampling, seed=1)
+    for epoch, images in enumerate(seen):
+        told.set_epoch(epoch)
+        assert list(told) == images
+    assert seen[0] != seen[1]
+    # whoever says it is the same epoch sees it again
+    told.set_epoch(2)
+    assert list(told) == seen[2]

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from dense_imb.cli import main
-from dense_imb.config import SamplingConfig, SecondConfig, UnlabelledConfig
+from dense_imb.config import MixingConfig, SamplingConfig, SecondConfig, UnlabelledConfig
 from dense_imb.training import Run, train
 from dense_imb.training.build import check_config
 from dense_imb.training.tasks import build_task
@@ -118,3 +118,63 @@ def test_fewer_labels_are_of_every_class_and_the_same_for_every_seed(table):
     whole = build_task(of_table(table))
     assert len(runs[0].train) == pytest.approx(0.3 * len(whole.train), abs=2)
     assert runs[0].validation.fingerprint() == whole.validation.fingerprint()
+
+
+def test_gradients_are_of_the_batch_where_a_task_has_no_probe(table, tmp_path):
+    """Not of the first images of a table, which may be sorted by class."""
+    config = of_table(table, labelled_share=0.5, unlabelled=REST, batch_size=8)
+    plain = of_table(table, labelled_share=0.5, batch_size=8)
+    shares = [
+        {name for name, value in quiet(one, tmp_path / name).history()[0].items()
+         if name.startswith("gradient_share") and value == value}
+        for name, one in (("semi", config), ("plain", plain))
+    ]  # fmt: skip
+    assert shares[0] == shares[1]
+    assert len(shares[0]) > 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"mixing": MixingConfig(alpha=0.5)}, r"a kind of mixing beside its other options"),
+        ({"sampling": SamplingConfig(power=0.5)}, r"`sampling.kind` power with a `sampling.power`"),
+        ({"sampling": SamplingConfig("class", epochs=3)}, r"progressive with a `sampling.epochs`"),
+    ],
+)
+def test_options_that_change_nothing_are_refused(changes, told):
+    with pytest.raises(ValueError, match=told):
+        check_config(tiny("nowhere", **changes))
+
+
+def test_a_group_of_another_type_is_refused():
+    with pytest.raises(TypeError, match="Expected `unlabelled` as a UnlabelledConfig, got dict"):
+        check_config(tiny("nowhere", unlabelled={"train": "raw.h5"}))
+
+
+def test_a_class_that_a_share_of_the_labels_leaves_out_is_said_to_be_so(tmp_path):
+    folders = write_folders(tmp_path / "pictures", n=12, n_classes=2)
+    masks = sorted(Path(folders[1]).iterdir())
+    for path in masks:  # a third class, in one image only
+        Image.fromarray(np.asarray(Image.open(path)) + 0).save(path)
+    label = np.array(Image.open(masks[0]))
+    label[0, :3] = 2
+    Image.fromarray(label).save(masks[0])
+    config = tiny_images(
+        folders, labelled_share=0.2, sampling=SamplingConfig("class"), images={"n_classes": 3}
+    )
+    with pytest.raises(ValueError, match=r"of class 2.*0\.2 have labels \(labelled_share\)"):
+        build_task(config)
+
+
+def test_a_resume_takes_what_is_not_typed_from_the_run(hits, tmp_path, capsys):
+    words = ["train", "--out", str(tmp_path / "run"), "--data.train", hits, "--data.signal", "6"]
+    words += ["--data.noise", "20", "--steps", "4", "--batch_size", "4", "--quiet", "--report"]
+    words += ["false", "--model.options", '{"widths": [4, 8]}']
+    assert main(words) == 0
+    again = [*words[:3], "--resume", "--quiet", "--report", "false"]
+    assert main(again) == 0
+    assert main([*again, "--batch_size", "8"]) == 2
+    assert "(batch_size: 4 there, 8 here)" in capsys.readouterr().err
+    assert main([*words[:2], str(tmp_path / "nothing"), "--resume"]) == 2
+    assert "to go on with (--resume), got none" in capsys.readouterr().err
+    assert not (tmp_path / "nothing").exists()

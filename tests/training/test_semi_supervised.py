@@ -74,7 +74,7 @@ def test_the_teacher_follows_with_the_stated_decay(made, decay):
 def test_a_resume_is_exact_to_the_bit_with_the_teacher(made, sampling, tmp_path):
     whole = loop_of(made(sampling=sampling, ratio=2), tmp_path / "whole")
     whole.run()
-    assert float(whole.task.teacher.sure) > 0
+    assert float(whole.task.teacher.sure.sum()) > 0
     assert bool(whole.task.teacher.content.any()) == (sampling == "reverse")
     for step in (3, 5, 7):  # before, at and after a validation
         folder = tmp_path / str(step)
@@ -121,7 +121,7 @@ def parts(task: SemiSupervised, batch) -> tuple[torch.Tensor, torch.Tensor, torc
     with torch.no_grad():
         labelled = task.task.cost(task.network, batch.labelled)
         of_pseudo = task.unlabelled.cost(task.network(pseudo.shown).float(), pseudo)
-    return labelled, of_pseudo, sure
+    return labelled, of_pseudo, sure.sum()
 
 
 def test_the_weight_grows_over_the_ramp(made):
@@ -184,7 +184,9 @@ def test_the_teacher_is_asked_about_every_image_by_any_processes(made):
 def test_a_validation_tells_the_share_that_is_sure(made):
     task = made()
     row = loop_of(task, steps=4).run().history[-1]
-    assert row["sure_share"] == float(task.teacher.sure)
+    assert row["sure_share"] == float(task.teacher.sure.sum())
+    shares = [row[f"sure_share_{k}"] for k in range(len(task.teacher.sure))]
+    assert shares == task.teacher.sure.tolist()
     assert task.monitor in row
 
 
