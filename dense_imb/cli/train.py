@@ -45,7 +45,7 @@ def make_parser() -> Parser:
         "--cifar.path cifar-10-python.tar.gz --cifar.imb_ratio 100 --model.name resnet32 "
         "--loss hmld10000000g05a75\n  dense-imb train --out runs/two --images.train images "
         "--images.masks masks --second.steps 500 --second.loss 'FocalLoss(balance={})'"
-        "  (a second stage, crops by class; the first is kept in runs/two/first)",
+        "  (a second stage, images by class; the first is kept in runs/two/first)",
     )
     parser.add_argument("--config", action="config", help="a YAML file; options override it")
     parser.add_argument("--out", type=str, required=True, help="the folder of the run")
