@@ -1,4 +1,4 @@
-"""Run by torchrun from test_semi_supervised.py: two processes, one teacher."""
+"""Run by torchrun from test_semi_supervised.py: two processes, one teacher, one loss of features."""
 
 from __future__ import annotations
 
@@ -40,9 +40,15 @@ def trains_as_one(made, folder: Path) -> None:
 
 def main() -> None:
     folder, classes, hits = sys.argv[1:]
-    for name, made, place in (("c", semi_classes, classes), ("h", semi_hits, hits)):
+    features = {"feature_loss": "RangeLoss(k=1)"}
+    for name, made, place, options in (
+        ("c", semi_classes, classes, features),
+        ("h", semi_hits, hits, {}),
+    ):
         (Path(folder) / name).mkdir(exist_ok=True)
-        trains_as_one(lambda m=made, p=place: m(p, sampling="reverse"), Path(folder) / name)
+        trains_as_one(
+            lambda m=made, p=place, o=options: m(p, sampling="reverse", **o), Path(folder) / name
+        )
     dist.destroy_process_group()
 
 

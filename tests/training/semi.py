@@ -17,9 +17,9 @@ from tests.training.runs import tiny
 SHARE = 0.4
 
 
-def semi_classes(folder: str, **options: Any) -> SemiSupervised:
+def semi_classes(folder: str, *, feature_loss: str | None = None, **options: Any) -> SemiSupervised:
     """The labels of 0.4 of `write_tables`, whose teacher is sure early."""
-    config = of_table(folder, labelled_share=SHARE)
+    config = of_table(folder, labelled_share=SHARE, feature_loss=feature_loss)
     task = build_classifier(config)
     _, rest = labelled_images(open_classified(config)[0], SHARE)
     assert rest is not None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,11 @@ from dense_imb.config import MixingConfig
 from dense_imb.data.labelled import IGNORED
 from dense_imb.losses import RangeLoss, range_loss
 from dense_imb.models import head_of
-from dense_imb.training import Interrupted, TrainConfig, check_config, open_run, train
+from dense_imb.training import Interrupted, TrainConfig, check_config, train
 from dense_imb.training.features import FeatureTerm, coarse_label, rank_of_rarity
 from dense_imb.training.records import RunFiles
 from dense_imb.training.tasks import build_task
-from tests.test_train_command import ended, refused, start, wait_for_step
+from tests.test_train_command import refused
 from tests.training.labelled_pictures import of_table, write_tables
 from tests.training.pictures import tiny_images, write_folders
 from tests.training.runs import (
@@ -271,31 +270,6 @@ def test_half_precision_is_close_to_full(data):
         half = tasks[0].cost(tasks[0].network, batch)
     full = tasks[1].cost(tasks[1].network, batch)
     assert float(half.detach()) == pytest.approx(float(full.detach()), rel=0.03)
-
-
-@pytest.mark.slow
-def test_two_processes_are_resumed_to_the_bit(data, tmp_path):
-    def typed(folder: str, *more: object) -> list[str]:
-        images, masks = data["segmenter"]
-        return [
-            "train", "--out", str(tmp_path / folder), "--images.train", images, "--images.masks",
-            masks, "--images.patch", "[32, 32]", "--model.options", "{widths: [4, 8]}", "--steps",
-            "30", "--batch_size", "4", "--validate_every", "10", "--save_every", "0", "--quiet",
-            "--report", "false", "--resume", "--feature_loss", LOSS, *map(str, more),
-        ]  # fmt: skip
-
-    code, told = ended(start(typed("whole", "--devices", 2)))
-    assert code == 0, told
-    process = start(typed("run", "--devices", 2))
-    wait_for_step(process, tmp_path / "run", 6)
-    process.send_signal(signal.SIGTERM)
-    code, told = ended(process)
-    assert code == 75, told
-    code, told = ended(start(typed("run", "--devices", 2)))
-    assert code == 0, told
-    assert_same_runs(tmp_path / "run", tmp_path / "whole")
-    loss = open_run(tmp_path / "run").checkpoint("last")["loss"]
-    assert loss["features.loss.n_calls"] == 30
 
 
 def test_a_run_without_it_is_told_as_before(data):
