@@ -1,4 +1,4 @@
-"""Run by torchrun from test_semi_supervised.py: two processes, one teacher, one loss of features."""
+"""Run by torchrun from test_semi_supervised.py: two processes with one teacher."""
 
 from __future__ import annotations
 
