@@ -10,8 +10,9 @@ mixing, "batch ms" the part in which the batch is made: on a GPU another thread 
 time. On a machine that does other work believe "x cpu", and put OMP_NUM_THREADS=1 before the
 command.
 
-On two busy cores (four jobs for each) "x cpu" is 1.02 to 1.06 of hits and 1.07 to 1.10 of images;
-a loss takes twice as long with soft targets, and Balanced-MixUp cuts twice as many crops.
+On two busy cores (one or two jobs for each) "x cpu" is 1.00 to 1.05 of images and 0.93 to 1.05 of
+hits, in two runs of 15 and 30 rounds; a loss takes half as long again with soft targets, and
+Balanced-MixUp cuts twice as many crops.
 """
 
 from __future__ import annotations
