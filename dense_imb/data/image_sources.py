@@ -122,7 +122,7 @@ def _pairs(images: str | os.PathLike[str], masks: str | os.PathLike[str]) -> lis
         if not str(problem).endswith(_LACKS):
             raise
         cure = "or move these images to a folder of their own, to learn from them without masks"
-        told = f"{str(problem).removesuffix(_LACKS)}{cure} (--unlabelled.train FOLDER)."
+        told = f"{str(problem).removesuffix(_LACKS)}{cure} (dense-imb train --unlabelled.train FOLDER)."
         raise ValueError(told) from problem
 
 
