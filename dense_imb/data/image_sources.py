@@ -121,8 +121,10 @@ def _pairs(images: str | os.PathLike[str], masks: str | os.PathLike[str]) -> lis
     except ValueError as problem:
         if not str(problem).endswith(_LACKS):
             raise
-        cure = "or move these images to a folder of their own, to learn from them without masks"
-        told = f"{str(problem).removesuffix(_LACKS)}{cure} (dense-imb train --unlabelled.train FOLDER)."
+        told = (
+            f"{str(problem).removesuffix(_LACKS)}or move these images to a folder of their own, to "
+            "learn from them without masks (dense-imb train --unlabelled.train FOLDER)."
+        )
         raise ValueError(told) from problem
 
 
