@@ -17,6 +17,7 @@ from dense_imb.data.images import (
     LARGEST,
     NIFTI,
     SUFFIXES,
+    Pair,
     dimensions_of,
     is_nifti,
     orientation_of,
@@ -30,6 +31,7 @@ from dense_imb.hits.format import HitsFileError
 _HASHED_WHOLE = 1 << 30  # bytes of all files together; of more, both ends of each are hashed
 _END = 1 << 19
 _LONGEST_NAME = 60
+_LACKS = "or move these images away."  # how `pair_images` ends where images have no mask
 
 
 class ImageSource(Protocol):
@@ -52,6 +54,9 @@ class ImageSource(Protocol):
     def digest(self, numbers: Iterable[int]) -> str:
         """Of the names and the content; the same wherever the data lie."""
 
+    def files(self, numbers: Iterable[int]) -> list[Path]:
+        """That some images lie in, without those of masks; of HDF5 the one file."""
+
 
 class FolderSource:
     """A folder of images and one of masks of the same names."""
@@ -62,7 +67,7 @@ class FolderSource:
         masks: str | os.PathLike[str],
         spatial_dims: int | None = None,
     ) -> None:
-        self.pairs = pair_images(images, masks, SUFFIXES + NIFTI)
+        self.pairs = _pairs(images, masks)
         self.names = [stem_of(pair.image) for pair in self.pairs]
         self.where = str(images)
         self.value_names: tuple[str, ...] | None = None  # folders have none
@@ -104,6 +109,23 @@ class FolderSource:
 
     def digest(self, numbers: Iterable[int]) -> str:
         return digest_of_files([path for i in numbers for path in self.pairs[i]])
+
+    def files(self, numbers: Iterable[int]) -> list[Path]:
+        return [self.pairs[i].image for i in numbers]
+
+
+def _pairs(images: str | os.PathLike[str], masks: str | os.PathLike[str]) -> list[Pair]:
+    """Images with their masks; where masks lack, the sentence says what the others are good for."""
+    try:
+        return pair_images(images, masks, SUFFIXES + NIFTI)
+    except ValueError as problem:
+        if not str(problem).endswith(_LACKS):
+            raise
+        told = (
+            f"{str(problem).removesuffix(_LACKS)}or move these images to a folder of their own, to "
+            "learn from them without masks (dense-imb train --unlabelled.train FOLDER)."
+        )
+        raise ValueError(told) from problem
 
 
 def digest_of_files(paths: Sequence[Path]) -> str:
@@ -228,6 +250,9 @@ class HDF5Source(HDF5Images):
         found = hashlib.blake2b(",".join(map(str, numbers)).encode(), digest_size=16)
         _add_file(found, self.path, self.path.stat().st_size <= _HASHED_WHOLE)
         return found.hexdigest()
+
+    def files(self, numbers: Iterable[int]) -> list[Path]:
+        return [self.path]
 
 
 def find_source(

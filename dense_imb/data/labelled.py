@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -152,9 +153,10 @@ class LabelledImages:
     GB, which a `subset` shares; a pickle leaves them behind. The arrays handed out are
     read-only: change a copy.
 
-    `names` are the files' without suffix, or numbers; `spatial_dims` is 2 or 3; all images have
-    `n_channels`, whatever their sizes. `class_names` are those given, or those of an HDF5 file,
-    or "background", "class 1" and so on where `has_class_names` is False.
+    `names` are the files' without suffix, or numbers; `numbers` those in the folder or file;
+    `spatial_dims` is 2 or 3; all images have `n_channels`, whatever their sizes. `class_names` are
+    those given, or those of an HDF5 file, or "background", "class 1" and so on where
+    `has_class_names` is False.
     """
 
     def __init__(
@@ -168,15 +170,15 @@ class LabelledImages:
         self._source, self._map, self._decoded = source, label_map, decoded
         self.has_class_names = class_names is not None
         self.class_names = tuple(class_names or numbered_classes(len(label_map.values)))
-        self._numbers = [int(i) for i in numbers]
-        self.names = [source.names[i] for i in self._numbers]
+        self.numbers = [int(i) for i in numbers]
+        self.names = [source.names[i] for i in self.numbers]
         self.spatial_dims = source.spatial_dims
         self.n_classes = len(label_map.values)
         self.n_channels = 0  # not known before the first image
         self.n_channels = len(self.image(0))
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self.numbers)
 
     def __repr__(self) -> str:
         return (
@@ -187,7 +189,7 @@ class LabelledImages:
     def _pair(self, i: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
         if not 0 <= i < len(self):
             raise IndexError(f"Expected an image from 0 to {len(self) - 1}, got {i}.")
-        number = self._numbers[i]
+        number = self.numbers[i]
         if number in self._decoded.held:
             return self._decoded.held[number]
         mask = self._source.mask(number)
@@ -213,7 +215,7 @@ class LabelledImages:
 
     def pixels(self, i: int) -> dict[int, NDArray[np.int64]]:
         """The flat places of the pixels of each foreground class of an image."""
-        label, number = self.label(i), self._numbers[i]
+        label, number = self.label(i), self.numbers[i]
         if number in self._decoded.pixels:
             return self._decoded.pixels[number]
         found = class_pixels(label)
@@ -226,16 +228,20 @@ class LabelledImages:
         if wrong or not len(numbers):
             got = wrong[0] if wrong else "none"
             raise ValueError(f"Expected numbers of images from 0 to {len(self) - 1}, got {got}.")
-        chosen = [self._numbers[i] for i in numbers]
+        chosen = [self.numbers[i] for i in numbers]
         names = self.class_names if self.has_class_names else None
         return LabelledImages(self._source, self._map, chosen, self._decoded, names)
+
+    def files(self) -> list[Path]:
+        """That the images lie in, without those of masks; of HDF5 the one file."""
+        return self._source.files(self.numbers)
 
     def fingerprint(self) -> str:
         """Digest of the files' names, sizes and bytes; the same wherever the folder lies.
 
         Of data above 1 GB, the first and last 512 kB of each file stand for it.
         """
-        return self._source.digest(self._numbers)
+        return self._source.digest(self.numbers)
 
     def tally(self, show_progress: bool = True) -> LabelTally:
         """Look at every image once: the classes, the sizes, and mean and spread of the pixels."""

@@ -2,28 +2,47 @@
 
 from __future__ import annotations
 
+import filecmp
+import hashlib
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
+from tqdm.auto import tqdm
 
-from dense_imb.data.image_sources import HDF5Images, channels_first, digest_of_files
+from dense_imb.data.image_sources import HDF5Images, _add_file, channels_first, digest_of_files
 from dense_imb.data.images import NIFTI, SUFFIXES, is_nifti, list_images, read_image, stem_of
+from dense_imb.data.labelled import LabelledImages
 
 
 class UnlabelledImages:
     """Images by number; made by `open_unlabelled`. Nothing is held in memory.
 
     `names` are the files' without suffix, or numbers; `paths` the files, none of HDF5.
+
+    Args:
+        files: of the images, or the one HDF5 file.
+        n_channels: of each image.
+        spatial_dims: 2 or 3.
+        numbers: of the images to take; all by default.
     """
 
-    def __init__(self, files: list[Path] | HDF5Images, n_channels: int, spatial_dims: int) -> None:
+    def __init__(
+        self,
+        files: list[Path] | HDF5Images,
+        n_channels: int,
+        spatial_dims: int,
+        numbers: Sequence[int] | None = None,
+    ) -> None:
         self._stored = files if isinstance(files, HDF5Images) else None
-        self.paths = files if isinstance(files, list) else []
-        self.names = [stem_of(path) for path in self.paths] if self._stored is None else (
-            self._stored.names
-        )  # fmt: skip
+        listed = files if isinstance(files, list) else []
+        names = [stem_of(path) for path in listed] if self._stored is None else self._stored.names
+        self._numbers = list(range(len(names)) if numbers is None else numbers)
+        self.names = [names[i] for i in self._numbers]
+        self.paths = [listed[i] for i in self._numbers if listed]
+        self._is_whole = len(self._numbers) == len(names)
         self.n_channels, self.spatial_dims = n_channels, spatial_dims
 
     def __len__(self) -> int:
@@ -32,16 +51,39 @@ class UnlabelledImages:
     def image(self, i: int) -> NDArray[Any]:
         """(C, *spatial), in the file's own type."""
         if self._stored is not None:
-            pixels, axis = self._stored.read("image", i), self._stored.channel_axis
-            return self._checked(pixels, self._stored.image_place(i), axis)
+            number, axis = self._numbers[i], self._stored.channel_axis
+            pixels = self._stored.read("image", number)
+            return self._checked(pixels, self._stored.image_place(number), axis)
         path = self.paths[i]
         pixels = read_image(path, is_volume=self.spatial_dims == 3)
         return self._checked(pixels, str(path), None if path.suffix.lower() == ".npy" else -1)
 
     def fingerprint(self) -> str:
         """Digest of the files' names and bytes, see `LabelledImages.fingerprint`."""
-        files = self.paths if self._stored is None else [self._stored.path]
-        return digest_of_files(files)
+        if self._stored is None:
+            return digest_of_files(self.paths)
+        found = digest_of_files([self._stored.path])
+        if self._is_whole:
+            return found
+        return hashlib.blake2b(f"{self._numbers} of {found}".encode(), digest_size=16).hexdigest()
+
+    def without(self, held_out: Iterable[LabelledImages]) -> UnlabelledImages:
+        """The images that none of some others is: files also where they are copies, see
+        `find_copies`; of an HDF5 file, or a copy of it, those of other numbers.
+        """
+        dropped: set[int] = set()
+        if self._stored is None:
+            others = [path for part in held_out for path in part.files()]
+            dropped.update(find_copies(self.paths, others))
+            files: list[Path] | HDF5Images = self.paths
+            left = [i for i in range(len(self)) if i not in dropped]
+        else:
+            for part in held_out:
+                if find_copies([self._stored.path], part.files()):
+                    dropped.update(part.numbers)
+            files = self._stored
+            left = [number for number in self._numbers if number not in dropped]
+        return UnlabelledImages(files, self.n_channels, self.spatial_dims, left)
 
     def _checked(self, pixels: NDArray[Any], place: str, axis: int | None) -> NDArray[Any]:
         n_channels, shape = self.n_channels, pixels.shape
@@ -91,6 +133,57 @@ def open_unlabelled(
                 f"Expected one image of each name in {place}, got {other.name} and {path.name}."
             )
     return UnlabelledImages(files, n_channels, spatial_dims)
+
+
+def find_copies(
+    paths: Sequence[Path], others: Iterable[Path], *, show_progress: bool = True
+) -> list[int]:
+    """Numbers of the files that are among others: the same file, or another of the same bytes.
+
+    Only files whose size one of the others has are read, and whole only those that begin and end
+    alike.
+
+    Args:
+        paths: of files.
+        others: paths of files.
+        show_progress: draw a bar where reading takes long.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     paths = [Path(folder, name) for name in "abc"]
+        ...     sizes = [path.write_bytes(b) for path, b in zip(paths, (b"1", b"2", b"1"))]
+        ...     find_copies(paths[1:], paths[:1])
+        [1]
+    """
+    by_size: dict[int, set[Path]] = {}
+    for path in {path.resolve() for path in others}:
+        by_size.setdefault(path.stat().st_size, set()).add(path)
+    by_ends: dict[int, dict[str, list[Path]]] = {}
+    found = []
+    bar = tqdm(paths, "look for copies", unit="file", disable=not show_progress, delay=1)
+    for i, path in enumerate(bar):
+        size = path.stat().st_size
+        alike = by_size.get(size, set())
+        if not alike:
+            continue
+        if path.resolve() in alike:
+            found.append(i)
+            continue
+        if size not in by_ends:
+            by_ends[size] = {}
+            for other in alike:
+                by_ends[size].setdefault(_digest_of_ends(other), []).append(other)
+        likely = by_ends[size].get(_digest_of_ends(path), [])
+        if any(filecmp.cmp(path, other, shallow=False) for other in likely):
+            found.append(i)
+    return found
+
+
+def _digest_of_ends(path: Path) -> str:
+    found = hashlib.blake2b(digest_size=16)
+    _add_file(found, path, is_whole=False)
+    return found.hexdigest()
 
 
 def nifti_like(mask: NDArray[Any], path: Path) -> bytes:

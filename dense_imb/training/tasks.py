@@ -46,7 +46,9 @@ def build_task(config: TrainConfig) -> Denoiser | Segmenter | Classifier | SemiS
         task = build_classifier(config)
     else:
         task = build_segmenter(config) if config.trains_on_images else build_denoiser(config)
-    return build_semi_supervised(config, task) if config.is_semi_supervised else task
+    if not config.is_semi_supervised:
+        return task
+    return build_semi_supervised(config, task, _images_held_out(config, task))
 
 
 def build_denoiser(config: TrainConfig) -> Denoiser:
@@ -203,6 +205,17 @@ def open_test_images(images: ImagesConfig, n_classes: int | None = None) -> Labe
     if test is None:
         raise ValueError("Expected `test_share` above 0 to have images for tests, got 0.")
     return test
+
+
+def _images_held_out(
+    config: TrainConfig, task: Denoiser | Segmenter | Classifier
+) -> list[LabelledImages]:
+    """The images with masks that images without masks must not be."""
+    if not isinstance(task, Segmenter) or not config.unlabelled.train:
+        return []
+    if config.images.test_share == 0:
+        return [task.validation]
+    return [task.validation, open_test_images(config.images, task.reading.n_classes)]
 
 
 def _train_and_test(images: ImagesConfig) -> tuple[LabelledImages, LabelledImages | None]:
