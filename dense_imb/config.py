@@ -244,7 +244,8 @@ class UnlabelledConfig:
     learns these labels on strong views of the same images.
 
     Args:
-        train: files as the labelled ones are: a folder of images, an HDF5 file or hits files.
+        train: files as the labelled ones are: a folder of images, an HDF5 file or hits files;
+            images that are validated or tested on are left out.
         rest: learn from the training images, or events, that `labelled_share` leaves out.
         ratio: unlabelled samples in a step for each labelled one.
         weight: weight of the loss of the teacher's labels, beside that of the others.

@@ -17,7 +17,6 @@ from dense_imb.data.images import (
     LARGEST,
     NIFTI,
     SUFFIXES,
-    Pair,
     dimensions_of,
     is_nifti,
     orientation_of,
@@ -31,7 +30,6 @@ from dense_imb.hits.format import HitsFileError
 _HASHED_WHOLE = 1 << 30  # bytes of all files together; of more, both ends of each are hashed
 _END = 1 << 19
 _LONGEST_NAME = 60
-_LACKS = "or move these images away."  # how `pair_images` ends where images have no mask
 
 
 class ImageSource(Protocol):
@@ -67,7 +65,7 @@ class FolderSource:
         masks: str | os.PathLike[str],
         spatial_dims: int | None = None,
     ) -> None:
-        self.pairs = _pairs(images, masks)
+        self.pairs = pair_images(images, masks, SUFFIXES + NIFTI)
         self.names = [stem_of(pair.image) for pair in self.pairs]
         self.where = str(images)
         self.value_names: tuple[str, ...] | None = None  # folders have none
@@ -112,20 +110,6 @@ class FolderSource:
 
     def files(self, numbers: Iterable[int]) -> list[Path]:
         return [self.pairs[i].image for i in numbers]
-
-
-def _pairs(images: str | os.PathLike[str], masks: str | os.PathLike[str]) -> list[Pair]:
-    """Images with their masks; where masks lack, the sentence says what the others are good for."""
-    try:
-        return pair_images(images, masks, SUFFIXES + NIFTI)
-    except ValueError as problem:
-        if not str(problem).endswith(_LACKS):
-            raise
-        told = (
-            f"{str(problem).removesuffix(_LACKS)}or move these images to a folder of their own, to "
-            "learn from them without masks (dense-imb train --unlabelled.train FOLDER)."
-        )
-        raise ValueError(told) from problem
 
 
 def digest_of_files(paths: Sequence[Path]) -> str:

@@ -73,7 +73,9 @@ def pair_images(
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise ValueError(
             f"Expected a mask of the same name in {masks} for each image of {images}, got none "
-            f"for {', '.join(missing[:3])}{more}; add them, or move these images away."
+            f"for {', '.join(missing[:3])}{more}; add them, or move these images to "
+            "a folder of their own, to learn from them without masks (dense-imb train "
+            "--unlabelled.train FOLDER)."
         )
     return [Pair(path, by_name[stem_of(path)]) for path in found]
 

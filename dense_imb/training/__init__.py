@@ -43,6 +43,7 @@ from dense_imb.training.run import Run, TrainedDenoiser, open_run
 from dense_imb.training.signals import Interrupted
 from dense_imb.training.stages import stages_of
 from dense_imb.training.task import OrderedTask, Task
+from dense_imb.training.unlabelled import HeldOutWarning
 
 __all__ = [
     "Callback",
@@ -58,6 +59,7 @@ __all__ = [
     "Denoiser",
     "EarlyStopping",
     "GradientShares",
+    "HeldOutWarning",
     "HitBatch",
     "ImagesConfig",
     "Interrupted",
