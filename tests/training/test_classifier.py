@@ -332,8 +332,11 @@ def test_weights_of_another_network_are_refused(trained, archive, tmp_path):
     config = tiny_classes(cifar={"path": archive})
     with pytest.raises(
         ValueError, match="to be this one, ClassNetwork, 5006 parameters, got the weights of"
-    ):
+    ) as refused:
         quiet(config, tmp_path / "run", warm_start=trained.folder)
+    cure = "the models are the same, so train on data of that run's channels and classes."
+    assert "torch.Size([10])" in str(refused.value)
+    assert str(refused.value).endswith(cure)
 
 
 def test_a_run_of_classes_segments_and_scores_nothing(trained):
