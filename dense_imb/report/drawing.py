@@ -84,13 +84,27 @@ def line_style(k: int) -> dict[str, Any]:
     }
 
 
-def draw_panels(step: Values, contents: Sequence[Panel], figure: Figure) -> None:
-    """What each validation found, against the step, two panels in a row."""
+def draw_panels(
+    step: Values, contents: Sequence[Panel], figure: Figure, second: float | None = None
+) -> None:
+    """What each validation found, against the step, two panels in a row.
+
+    Args:
+        step: of each validation.
+        contents: of the panels.
+        figure: to draw on.
+        second: step at which a second stage begins; None where there is none.
+    """
     panels = figure.subplots(len(contents) // 2, 2, sharex=True).ravel()
+    # a legend hides the line of the second stage
+    ground: dict[str, Any] = {"frameon": True, "framealpha": 1, "edgecolor": "none"}
+    ground = {} if second is None else ground
     for axes, content in zip(panels, contents, strict=True):
         axes.set_title(content.title)
         for k, (name, values) in enumerate(content.curves.items()):
             axes.plot(step, values, label=name, markersize=3.5, **line_style(k))
+        if second is not None:
+            axes.axvline(second, color="#777777", linewidth=0.9, zorder=0)
         if content.scale is not None:
             content.scale(axes, [*content.curves.values()])
         n_curves = len(content.curves)
@@ -100,9 +114,9 @@ def draw_panels(step: Values, contents: Sequence[Panel], figure: Figure) -> None
             ticks = [tick for tick in axes.get_yticks() if 0 <= tick <= top]
             axes.set_ylim(top=top * (1 + 0.13 * math.ceil(n_curves / n_columns)))
             axes.set_yticks(ticks)
-            axes.legend(ncols=n_columns, loc="upper center", borderaxespad=0)
+            axes.legend(ncols=n_columns, loc="upper center", borderaxespad=0, **ground)
         elif n_curves > 1:
-            axes.legend(ncols=2 if n_curves > 3 else 1)
+            axes.legend(ncols=2 if n_curves > 3 else 1, **ground)
         if not any(np.isfinite(values).any() for values in content.curves.values()):
             say(axes, "not recorded")
     for axes in panels[-2:]:

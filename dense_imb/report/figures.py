@@ -110,8 +110,8 @@ def draw_removal(measured: Measured, network: str, figure: Figure) -> None:
     figure.legend(loc="outside lower center", ncols=3)
 
 
-def draw_training(history: Rows, figure: Figure) -> None:
-    """What each validation found, against the step."""
+def draw_training(history: Rows, figure: Figure, second: float | None = None) -> None:
+    """What each validation found, against the step; for `second` see `draw_panels`."""
     removals = sorted(
         {name for row in history for name in row if name.startswith("removal_at_")},
         key=lambda name: float(name.removeprefix("removal_at_")),
@@ -140,7 +140,7 @@ def draw_training(history: Rows, figure: Figure) -> None:
             of_shares,
         ),
     ]
-    draw_panels(column(history, "step"), contents, figure)
+    draw_panels(column(history, "step"), contents, figure, second)
 
 
 def _of_removals(axes: Axes, curves: Sequence[NDArray[np.float64]]) -> None:

@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dense_imb.hits.masking import Progress
 from dense_imb.metrics.score_table import ScoreTable
-from dense_imb.report.drawing import Drawing
+from dense_imb.report.drawing import Drawing, Rows
 from dense_imb.training import Run
 from dense_imb.training.stages import FIRST, told_stages
+
+if TYPE_CHECKING:  # the package must not wait for matplotlib
+    from matplotlib.figure import Figure
+
+TRAINING = "Training"  # heading
+N_EVENTS = 500  # measured, unless more are asked for
 
 
 @dataclass
@@ -25,6 +31,7 @@ class Found:
         name: of the network in the table.
         notes: what is missing, and what else a reader should know.
         history, metrics, environment: the run's own records.
+        first_history, first_metrics: those of a first stage.
     """
 
     run: Run
@@ -35,6 +42,8 @@ class Found:
     history: list[dict[str, float]] = field(default_factory=list)
     metrics: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
+    first_history: list[dict[str, float]] = field(default_factory=list)
+    first_metrics: dict[str, Any] = field(default_factory=dict)
 
     unit: ClassVar[str]  # of the progress
     sections: ClassVar[tuple[str, ...]]  # headings of the page, in their order
@@ -92,14 +101,17 @@ class Found:
             self.notes.append(
                 f"Versions unknown: environment.json can't be read ({said(problem)})."
             )
-        if self.run.first is not None:
-            told = (
-                f"The network is that of a second stage; the first one is {self.run.first.folder}"
-            )
-            told += (
-                f", a run of its own ({told_stages(self.metrics)})" if FIRST in self.metrics else ""
-            )
+        if (first := self.run.first) is not None:
+            told = f"The network is that of a second stage; the first one is {first.folder}"
+            if FIRST in self.metrics:
+                told += f", a run of its own ({told_stages(self.metrics, self.run.folder)})"
             self.notes.append(f"{told}.")
+            try:
+                self.first_history, self.first_metrics = first.history(), first.metrics()
+            except (ValueError, TypeError, OSError) as problem:
+                self.notes.append(
+                    f"The records of the first stage can't be read ({said(problem)})."
+                )
         if self.metrics.get("stopped"):
             self.notes.append(f"The run was ended early: {self.metrics['stopped']}.")
         elif not self.metrics and not self.history:
@@ -109,6 +121,28 @@ class Found:
                 f"The run is not finished: {self.metrics['steps']} of "
                 f"{self.run.config.steps} steps."
             )
+
+    def drawing_of_training(
+        self, draw: Callable[[Rows, float | None, Figure], None], alt: str, caption: str
+    ) -> Drawing:
+        """The history of all stages, one after the other.
+
+        Args:
+            draw: takes the rows and the step at which the second stage begins, None without one.
+            alt, caption: of the figure.
+        """
+        rows, start = self.history, None
+        if self.first_history:
+            start = self.first_history[-1]["step"]
+            second = [{**row, "step": row["step"] + start} for row in self.history]
+            rows = [*self.first_history, {"step": start}, *second]  # no line from one to the other
+            caption += (
+                " At the vertical line the first stage ends; the steps of the second are counted "
+                "on from there."
+            )
+        return Drawing(
+            "training", TRAINING, lambda to: draw(rows, start, to), (9.5, 9), alt, caption
+        )
 
 
 def said(problem: Exception) -> str:

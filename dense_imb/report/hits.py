@@ -12,7 +12,7 @@ from dense_imb.hits.masking import Progress
 from dense_imb.report import figures, page
 from dense_imb.report.drawing import Drawing
 from dense_imb.report.figures import score_bins, steps_of
-from dense_imb.report.found import Found, said
+from dense_imb.report.found import TRAINING, Found, said
 from dense_imb.report.measure import (
     VERDICTS,
     Measured,
@@ -21,7 +21,7 @@ from dense_imb.report.measure import (
     test_events,
     validation_events,
 )
-from dense_imb.report.text import ERRORS, SCORES, TRAINING, number, percent
+from dense_imb.report.text import ERRORS, SCORES, number, percent
 from dense_imb.training import TrainedDenoiser
 
 _SAMPLES = "Events before and after"
@@ -197,11 +197,8 @@ class OfHits(Found):
                 )
         if self.history:
             drawn.append(
-                Drawing(
-                    "training",
-                    TRAINING,
-                    lambda to: figures.draw_training(self.history, to),
-                    (9.5, 9),
+                self.drawing_of_training(
+                    lambda rows, second, to: figures.draw_training(rows, to, second),
                     "Loss, noise removal, AUC, learning rate and gradient shares against the step.",
                     "A mark for each validation. Removal stands on a logarithmic scale of the "
                     "noise that is left.",

@@ -192,8 +192,10 @@ def _logit_range(of_class: Sequence[dict[str, Values]]) -> tuple[float, float]:
     return max(float(values.min()) - 0.3, -13.9), min(float(values.max()) + 0.3, 13.9)
 
 
-def draw_image_training(history: Rows, names: Sequence[str], figure: Figure) -> None:
-    """What each validation found, against the step."""
+def draw_image_training(
+    history: Rows, names: Sequence[str], figure: Figure, second: float | None = None
+) -> None:
+    """What each validation found, against the step; for `second` see `draw_panels`."""
     names = [shown_name(name) for name in names]
     of_all = {"average precision": column(history, "average_precision")}
     if len(names) > 1:
@@ -222,7 +224,7 @@ def draw_image_training(history: Rows, names: Sequence[str], figure: Figure) -> 
         ),
         Panel("Learning rate", {"learning rate": column(history, "learning_rate")}, from_zero),
     ]
-    draw_panels(column(history, "step"), contents, figure)
+    draw_panels(column(history, "step"), contents, figure, second)
 
 
 def draw_images(measured: Measured, figure: Figure) -> None:

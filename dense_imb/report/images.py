@@ -11,9 +11,9 @@ from dense_imb.data.labelled import LabelledImages, open_labelled
 from dense_imb.hits.masking import Progress
 from dense_imb.report import image_figures, page
 from dense_imb.report.drawing import Drawing
-from dense_imb.report.found import Found, said
+from dense_imb.report.found import N_EVENTS, TRAINING, Found, said
 from dense_imb.report.segmented import Measured, measure_images
-from dense_imb.report.text import ERRORS, SCORES, TRAINING, number, percent
+from dense_imb.report.text import ERRORS, SCORES, number, percent
 from dense_imb.training.evaluation import MEAN, Blank, SegmentationTable, chosen_thresholds
 from dense_imb.training.segmenter import ImageReading
 from dense_imb.training.segmenting import as_probability
@@ -179,8 +179,9 @@ class OfImages(Found):
             " F1 best: at the best threshold of these very images. F1: at the one with the best "
             f"F1 on the run's validation images, {self._said_thresholds()}. A pixel within "
             f"{table.tolerance:g} px is right in the F1 of that name. The calibration error is to "
-            "be compared with the share. IoU, precision and recall: of the likeliest class of "
-            "each pixel. A blank answer calls nothing foreground."
+            "be compared with the share. Precision, recall and IoU are at the thresholds of F1; "
+            "likeliest: each pixel called its likeliest class. A blank answer calls nothing "
+            "foreground."
         )
         return "".join(words)
 
@@ -202,11 +203,10 @@ class OfImages(Found):
             )
             names = list(self.class_names[1:]) if self.class_names else numbered
             drawn.append(
-                Drawing(
-                    "training",
-                    TRAINING,
-                    lambda to: image_figures.draw_image_training(self.history, names, to),
-                    (9.5, 9),
+                self.drawing_of_training(
+                    lambda rows, second, to: image_figures.draw_image_training(
+                        rows, names, to, second
+                    ),
                     "Loss, average precision, Dice, IoU, gradient shares and learning rate against "
                     "the step.",
                     "A mark for each validation; means are over the foreground classes.",
@@ -316,6 +316,7 @@ class OfImages(Found):
         masks = "" if self.test and self.masks is None else shlex.quote(self.masks or "masks")
         given = f"{images}{masks and ' --masks ' + masks}"
         test = f" --test {given}" if self.test else ""
+        most = "" if self.n_events == N_EVENTS else f" --events {self.n_events}"  # of any kind
         held_out = not self.test and run.config.images.test_share > 0
         lines = [
             "# the same network again, in a new folder",
@@ -325,6 +326,6 @@ class OfImages(Found):
             "# a mask for each image of a folder of yours",
             f"dense-imb segment {folder} {images} segmented",
             "# this page",
-            f"dense-imb report {folder}{test} --events {self.n_events}",
+            f"dense-imb report {folder}{test}{most}",
         ]
         return "\n".join(lines)

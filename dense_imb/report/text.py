@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from dense_imb.config import TrainConfig
 from dense_imb.report import page
 from dense_imb.report.found import Found
 from dense_imb.report.page import Picture
+from dense_imb.training.stages import FIRST, stages_of
 
-SCORES, ERRORS, TRAINING = "Scores", "Where it errs", "Training"
+SCORES, ERRORS = "Scores", "Where it errs"
 _MADE_FROM, _AGAIN = "What it was made from", "How to make it again"
 
 
@@ -54,17 +57,66 @@ def whole_page(found: Found, told: str, pictures: Sequence[Picture]) -> str:
     return page.page(f"{found.name} - dense-imb", parts)
 
 
-def _facts(found: Found) -> dict[str, str]:
-    run, metrics, environment = found.run, found.metrics, found.environment
-    known = {"folder": str(run.folder), "network": run.config.model.name, "loss": run.config.loss}
+def _stage(config: TrainConfig, metrics: Mapping[str, Any]) -> dict[str, str]:
+    """What a stage was, and what is known to have become of it."""
+    sampling: str = config.sampling.kind
+    sampling += f" {config.sampling.power:g}" if sampling == "power" else ""
+    known = {"loss": config.loss, "sampling": sampling}
     if metrics:
         best = metrics.get("best") or {}
         known |= {
-            "parameters": f"{metrics.get('parameters', 0):,}",
-            "steps": f"{metrics.get('steps', 0):,} of {run.config.steps:,}",
+            "steps": f"{metrics.get('steps', 0):,} of {config.steps:,}",
             "best after step": f"{best['step']:.0f}" if best.get("step") is not None else "none",
             "training": f"{metrics.get('seconds', math.nan):,.0f} s",
         }
+    return known
+
+
+def _of_first(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """What the second stage has noted of the first one, whose folder is gone."""
+    noted = {name: metrics.get(f"{FIRST}_{name}") for name in ("steps", "seconds")}
+    if noted["steps"] is None:
+        return {}
+    return {"best": metrics.get(FIRST), **noted}
+
+
+def _samples(found: Found) -> dict[str, str]:
+    """How many there were, and what was learnt from without labels."""
+    config, known = found.run.whole_config, {}
+    try:
+        told = {
+            "samples": found.run.told_samples(),
+            "pseudo-labels": found.run.told_teacher(),
+        }
+    except (ValueError, TypeError, OSError):  # metrics.json can't be read, which a note says
+        told = {}
+    if config.labelled_share < 1:
+        known["labelled share"] = f"{config.labelled_share:g} of the training {found.unit}s"
+    if config.is_semi_supervised:
+        wanted = config.unlabelled
+        places = [wanted.train] if isinstance(wanted.train, str) else wanted.train or []
+        known["without labels"] = (
+            f"the training {found.unit}s left out by the labelled share"
+            if wanted.rest
+            else ", ".join(places)
+        )
+    return {name: value for name, value in {**told, **known}.items() if value}
+
+
+def _facts(found: Found) -> dict[str, str]:
+    run, metrics, environment = found.run, found.metrics, found.environment
+    known = {"folder": str(run.folder), "network": run.config.model.name}
+    first, second = stages_of(run.whole_config)
+    if metrics:
+        known["parameters"] = f"{metrics.get('parameters', 0):,}"
+    if second is None:
+        known |= _stage(first, metrics)
+    else:
+        records = found.first_metrics or _of_first(metrics)
+        of_first = {"folder": str(run.folder / FIRST), **_stage(first, records)}
+        for stage, facts in (("first", of_first), ("second", _stage(second, metrics))):
+            known |= {f"{stage} stage, {name}": value for name, value in facts.items()}
+    known |= _samples(found)
     packages = environment.get("packages")
     versions = {
         name: environment[name]

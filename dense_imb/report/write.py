@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 import time
@@ -20,8 +19,8 @@ from dense_imb.inspection.report import strict
 from dense_imb.losses._checks import check_at_least
 from dense_imb.metrics.score_table import ScoreTable
 from dense_imb.report import page
-from dense_imb.report.drawing import picture
-from dense_imb.report.found import Found
+from dense_imb.report.drawing import Rows, column, picture
+from dense_imb.report.found import N_EVENTS, Found
 from dense_imb.report.hits import OfHits
 from dense_imb.report.images import OfImages
 from dense_imb.report.text import whole_page
@@ -57,7 +56,7 @@ def write_report(
     test: str | Sequence[str] | None = None,
     masks: str | None = None,
     out: _Path | None = None,
-    n_events: int = 500,
+    n_events: int = N_EVENTS,
     retention: float | None = None,
     overwrite: bool = False,
     show_progress: bool = True,
@@ -168,9 +167,13 @@ def _refuse(path: Path, *, is_own: bool, overwrite: bool) -> None:
         )
 
 
+def _columns(rows: Rows) -> dict[str, list[float]]:
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: column(rows, name).tolist() for name in names}
+
+
 def _numbers(found: Found, headline: str, seconds: float) -> dict[str, Any]:
     """Strict JSON of everything that the page and its figures show."""
-    history = dict.fromkeys(name for row in found.history for name in row)
     numbers: dict[str, Any] = {
         "format": FORMAT,
         "version": _VERSION,
@@ -179,7 +182,8 @@ def _numbers(found: Found, headline: str, seconds: float) -> dict[str, Any]:
         "notes": found.notes,
         "test": list(found.test),
         "metrics": found.metrics,
-        "history": {n: [row.get(n, math.nan) for row in found.history] for n in history},
+        "history": _columns(found.history),
+        **({"first_history": _columns(found.first_history)} if found.first_history else {}),
         "config": asdict(found.run.whole_config),
         "environment": found.environment,
         "report_seconds": round(seconds, 1),

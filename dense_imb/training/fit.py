@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+import shlex
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from datetime import timedelta
@@ -43,7 +45,7 @@ from dense_imb.training.task import TaughtTask
 from dense_imb.training.tasks import build_task
 
 _TIMEOUT = timedelta(minutes=10)  # that a process waits for the others
-_LONGEST = 120  # what torch says of weights that don't fit
+_LONGEST = 200  # what torch says of weights that don't fit
 _STAGES = ("stage 1 of 2", "stage 2 of 2")
 
 
@@ -79,7 +81,7 @@ def train(
     if not is_done[0]:
         task = build_task(first)
         if warm_start is not None:
-            _warm_start(task, open_run(warm_start))
+            _warm_start(task, open_run(warm_start), config)
         if second is not None:  # what is wrong with it is told now, not after the first
             _build_second(second)
     with _locked(folder, accelerator):
@@ -96,7 +98,7 @@ def train(
                 del task
                 task = _build_second(second)
             accelerator = _accelerator(second, folder)
-            best = _begin_second(folder, task)
+            before = _begin_second(folder, task, second)
             _fit(
                 second,
                 folder,
@@ -105,7 +107,7 @@ def train(
                 _STAGES[1],
                 resume=resume,
                 is_quiet=is_quiet,
-                first=best,
+                first=before,
             )
         if dist.is_initialized():
             accelerator.wait_for_everyone()
@@ -134,7 +136,7 @@ def _fit(
         stage: one of `_STAGES`, "" where there is no other.
         resume: go on from the newest checkpoint.
         is_quiet: no progress bar.
-        first: the best scores of the stage before.
+        first: what `metrics.json` of the stage before holds.
     """
     callbacks: list[Callback] = [
         LossParts(),  # before anybody else asks the loss
@@ -207,8 +209,8 @@ def _build_second(config: TrainConfig) -> Any:
         raise of_second(problem) from problem
 
 
-def _begin_second(folder: Path, task: Any) -> Mapping[str, Any] | None:
-    """Give the second stage the first one's best network, and say how good that was."""
+def _begin_second(folder: Path, task: Any, config: TrainConfig) -> Mapping[str, Any] | None:
+    """Give the second stage the first one's best network, and say what that one's metrics are."""
     if _has_checkpoint(folder):
         return None  # it is in there, as are the scores
     run = open_run(folder / FIRST)
@@ -219,8 +221,8 @@ def _begin_second(folder: Path, task: Any) -> Mapping[str, Any] | None:
             f"({metrics['stopped']}); train in a new folder."
         )
     check_same_data(task.describe(), run.checkpoint()["setup"], run.folder)
-    _warm_start(task, run)
-    return dict(metrics["best"])
+    _warm_start(task, run, config)
+    return metrics
 
 
 def _trackers(wanted: list[str]) -> list[str]:
@@ -268,19 +270,36 @@ def _check_parts(config: TrainConfig) -> None:
         )
 
 
-def _warm_start(task: Any, other: Run) -> None:
+def _warm_start(task: Any, other: Run, config: TrainConfig) -> None:
     content = other.checkpoint("best")
     try:
         task.network.load_state_dict(content["network"])
     except RuntimeError as problem:
-        told = shorten(
-            str(problem).splitlines()[-1].strip().rstrip("."), _LONGEST, placeholder=" ..."
-        )
-        theirs = f"{other.config.model.name} ({content['setup'].get('network')})"
+        theirs, ours = ({"model": asdict(one.model)} for one in (other.config, config))
+        if differences := _differences(theirs, ours):
+            told = _told(differences)
+            options = [f"--{name} {_typed(there)}" for name, there, _ in differences]
+            cure = f"train with the model of that run ({' '.join(options)})"
+        else:
+            told = shorten(
+                str(problem).splitlines()[-1].strip().rstrip("."), _LONGEST, placeholder=" ..."
+            )
+            cure = "the models are the same, so train on data of that run's channels and classes"
+        name = f"{other.config.model.name} ({content['setup'].get('network')})"
         raise CheckpointError(
             f"Expected the network of {other.folder} to be this one, {task.describe()['network']}, "
-            f"got the weights of {theirs}: {told}."
+            f"got the weights of {name}: {told}; {cure}."
         ) from problem
+
+
+def _typed(value: Any) -> str:
+    """A value of a config, as one would type it.
+
+    Example:
+        >>> print(_typed({"widths": [4, 8]}), _typed("resnet32"), _typed(None))
+        '{"widths": [4, 8]}' resnet32 null
+    """
+    return shlex.quote(value if isinstance(value, str) else json.dumps(value))
 
 
 def check_folder(folder: Path, config: TrainConfig, *, resume: bool) -> None:
@@ -318,10 +337,19 @@ def _check_first(folder: Path, config: TrainConfig) -> None:
 
 def _told_differences(folder: Path, config: TrainConfig) -> str:
     """In what the config of the run in a folder differs from one that is to go on with it."""
-    before, now = _flat(asdict(read_config(folder / "config.yaml"))), _flat(asdict(config))
+    differ = _differences(asdict(read_config(folder / "config.yaml")), asdict(config))
     free = ("save_every", "trackers")  # changes nothing that is learnt
-    differ = [name for name in now if before.get(name) != now[name] and name not in free]
-    return "; ".join(f"{n}: {before.get(n)} there, {now[n]} here" for n in differ)
+    return _told([one for one in differ if one[0] not in free])
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Names whose values differ, with both values."""
+    there, here = _flat(before), _flat(now)
+    return [(n, there.get(n), here[n]) for n in here if there.get(n) != here[n]]
+
+
+def _told(differences: Sequence[tuple[str, Any, Any]]) -> str:
+    return "; ".join(f"{n}: {there} there, {here} here" for n, there, here in differences)
 
 
 def _has_files(folder: Path) -> bool:

@@ -25,11 +25,13 @@ from dense_imb import __version__
 from dense_imb._files import write_whole
 from dense_imb.config import TrainConfig
 from dense_imb.training.loop import Callback, Loop
+from dense_imb.training.semi_supervised import SemiSupervised
 from dense_imb.training.stages import FIRST
 from dense_imb.training.task import ScoredTask
 
 CHECKPOINTS = "checkpoints"  # the folder of them in the folder of a run
 SCORES = "validation_scores.json"
+_SPENT = "first_spent"  # steps and seconds of the first stage, in a checkpoint
 
 
 class RunFiles(Callback):
@@ -39,7 +41,7 @@ class RunFiles(Callback):
         folder: of the run.
         config: to write where there is none.
         task: is trained.
-        first: the best scores of a stage before this one.
+        first: what `metrics.json` of a stage before this one holds.
     """
 
     def __init__(
@@ -57,7 +59,9 @@ class RunFiles(Callback):
             return
         loop.state.memory.setdefault("seconds", 0.0)
         if self.first is not None:
-            loop.state.memory[FIRST] = dict(self.first)
+            loop.state.memory[FIRST] = dict(self.first["best"])
+            spent = {name: self.first.get(name) for name in ("steps", "seconds")}
+            loop.state.memory[_SPENT] = spent
         write_config(self.folder, self.config)
         _write_text(self.folder / "environment.json", json.dumps(_environment(), indent=1))
 
@@ -91,16 +95,19 @@ class RunFiles(Callback):
         state = loop.state
         best = next((row for row in state.history if row["step"] == state.best_step), {})
         seconds = state.memory.get("seconds", 0.0)
+        spent = state.memory.get(_SPENT, {})  # older checkpoints lack it
         return {
             "monitor": self.task.monitor,
             "best": _strict(best),
             "last": _strict(state.history[-1]),
             **({FIRST: state.memory[FIRST]} if FIRST in state.memory else {}),
+            **{f"{FIRST}_{name}": value for name, value in spent.items()},
             "steps": state.step,
             "is_finished": state.step == loop.settings.steps or state.stop is not None,
             "stopped": state.stop,
             "seconds": round(seconds, 1),
             "parameters": sum(p.numel() for p in self.task.network.parameters()),
+            "samples": _n_samples(self.task),
         }
 
 
@@ -109,6 +116,14 @@ def write_config(folder: Path, config: TrainConfig) -> None:
     if not (folder / "config.yaml").exists():
         text = yaml.safe_dump(asdict(config), sort_keys=False)
         _write_text(folder / "config.yaml", text)
+
+
+def _n_samples(task: Any) -> dict[str, int]:
+    """Images, or events, with labels, without any, and to validate on."""
+    if isinstance(task, SemiSupervised):
+        found = _n_samples(task.task)
+        return {"train": found.pop("train"), "unlabelled": task.unlabelled.n_images, **found}
+    return {name: len(getattr(task, name)) for name in ("train", "validation")}
 
 
 def _strict(row: dict[str, float]) -> dict[str, float | None]:

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +35,9 @@ from dense_imb.training.denoiser import Reading
 from dense_imb.training.records import CHECKPOINTS, SCORES
 from dense_imb.training.segmenter import ImageReading, TrainedSegmenter
 from dense_imb.training.stages import FIRST, last_stage, told_stages
+
+_SILENT = 0.01  # share that a teacher is sure of, below which nothing is learnt from it
+_OF_CLASS = re.compile(r"sure_share_\d+")  # columns of the history
 
 
 class TrainedDenoiser:
@@ -99,8 +103,19 @@ class Run:
 
     @property
     def name(self) -> str:
-        """What tables call it: the name of the folder."""
-        return self.folder.resolve().name
+        """What tables call it: that of the folder, of a first stage with that of its run.
+
+        "two/first" say, which is no file name.
+        """
+        folder = self.folder.resolve()
+        above = folder.parent / "config.yaml"
+        if folder.name != FIRST or not above.is_file():
+            return folder.name
+        try:
+            is_stage = read_config(above).second.steps > 0
+        except (ValueError, OSError):  # whatever it is, it is no run
+            is_stage = False
+        return f"{folder.parent.name}/{FIRST}" if is_stage else folder.name
 
     @property
     def first(self) -> Run | None:
@@ -135,13 +150,58 @@ class Run:
         if not (best := metrics["best"]):
             return f"{self.folder}: {metrics['steps']} steps, no validation with a score"
         lines = [
-            f"{self.folder}: {'second stage, ' * is_second}{metrics['steps']} steps in "
-            f"{metrics['seconds']:.0f} s, {metrics['parameters']:,} parameters",
+            f"{self.folder}: {_told_steps(metrics, is_second=is_second)}"
+            f"{metrics['parameters']:,} parameters",
             f"best after step {best['step']:.0f}; {self._told(best)}",
+            self.told_samples(),
+            self.told_teacher(),
         ]
         if FIRST in metrics:
-            lines.append(told_stages(metrics))
-        return "\n".join([*lines, metrics["stopped"]] if metrics["stopped"] else lines)
+            lines.append(told_stages(metrics, self.folder))
+        return "\n".join(line for line in [*lines, metrics["stopped"]] if line)
+
+    def told_samples(self) -> str:
+        """How many samples there are with and without labels; "" where nobody counted them."""
+        counted = self.metrics().get("samples")
+        if not counted:
+            return ""
+        what, _ = self._units
+        told = f"{counted['train']:,} labelled {what}, "
+        if n_unlabelled := (self._semi_supervised().get("samples") or {}).get("unlabelled"):
+            told += f"{n_unlabelled:,} without labels, "
+        return f"{told}{counted['validation']:,} to validate on"
+
+    def told_teacher(self) -> str:
+        """What the unlabelled samples have contributed; "" where there are none."""
+        metrics = self._semi_supervised()
+        last = metrics.get("last") or {}
+        if (share := last.get("sure_share")) is None:
+            return ""
+        _, what = self._units
+        when = "at the end" if metrics.get("is_finished") else "so far"
+        told = f"the teacher was sure of {100 * share:.3g} % of the {what} {when}"
+        others = [v for n, v in last.items() if _OF_CLASS.fullmatch(n) and n != "sure_share_0"]
+        is_blank = share > 0 and bool(others) and not any(others)
+        if is_blank:
+            told += ", but never of another class than 0"
+        is_silent = is_blank or share < _SILENT
+        cure = ": lower --unlabelled.threshold, or train for longer"
+        return told + cure if is_silent else told
+
+    @property
+    def _units(self) -> tuple[str, str]:
+        """What a sample is, and what of it has a label."""
+        if self.config.trains_on_classes:
+            return "images", "images"
+        return ("images", "pixels") if self.config.trains_on_images else ("events", "hits")
+
+    def _semi_supervised(self) -> dict[str, Any]:
+        """The metrics of the stage that learnt without labels, which is never a second one."""
+        if not self.whole_config.is_semi_supervised:
+            return {}
+        if self.whole_config.second.steps == 0:
+            return self.metrics()
+        return {} if self.first is None else self.first.metrics()
 
     def _told(self, best: dict[str, Any]) -> str:
         if self.config.trains_on_classes:
@@ -282,6 +342,16 @@ class Run:
         """The threshold for a wanted retention of hits, chosen on the validation events."""
         wanted = self.config.retention if retention is None else retention
         return self.validation_scores().operating_point(wanted)
+
+
+def _told_steps(metrics: dict[str, Any], *, is_second: bool) -> str:
+    told = f"{metrics['steps']} steps in {metrics['seconds']:.0f} s"
+    if not is_second:
+        return f"{told}, "
+    if metrics.get("first_steps") is None:  # of an older version
+        return f"second stage, {told}, "
+    first = f"{metrics['first_steps']} steps in {metrics['first_seconds']:.0f} s"
+    return f"stage 1: {first}; stage 2: {told}; "
 
 
 def _device(wanted: str | torch.device | None) -> str | torch.device:

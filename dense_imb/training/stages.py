@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from dense_imb.config import SecondConfig, TrainConfig, UnlabelledConfig
@@ -99,15 +101,20 @@ def of_second(problem: Exception) -> ValueError:
     return ValueError(told)
 
 
-def told_stages(metrics: Mapping[str, Any]) -> str:
-    """The best score of both stages, of what `metrics.json` holds.
+def told_stages(metrics: Mapping[str, Any], folder: str | os.PathLike[str]) -> str:
+    """The best score of both stages, of what `metrics.json` in the folder of a run holds.
 
     Example:
-        >>> told_stages({"monitor": "dice", "first": {"dice": 0.5}, "best": {"dice": 0.625}})
+        >>> told_stages({"monitor": "dice", "first": {"dice": 0.5}, "best": {"dice": 0.625}}, "run")
         'first stage -> second stage: dice 0.5000 -> 0.6250'
     """
     name = metrics["monitor"]
     first, second = ((metrics.get(stage) or {}).get(name, math.nan) for stage in (FIRST, "best"))
-    told = f"first stage -> second stage: {name.replace('_', ' ')} {first:.4f} -> {second:.4f}"
-    better = f"; the network in {FIRST} is the better one"
+    retention = name.removeprefix("removal_at_")
+    if retention != name:
+        what = f"noise removed at {retention} %: {100 * first:.2f} % -> {100 * second:.2f} %"
+    else:
+        what = f"{name.replace('_', ' ')} {first:.4f} -> {second:.4f}"
+    told = f"first stage -> second stage: {what}"
+    better = f"; the network in {Path(folder) / FIRST} is the better one"
     return told + better if second < first else told

@@ -332,8 +332,15 @@ def test_weights_of_another_network_are_refused(trained, archive, tmp_path):
     config = tiny_classes(cifar={"path": archive})
     with pytest.raises(
         ValueError, match="to be this one, ClassNetwork, 5006 parameters, got the weights of"
-    ):
+    ) as refused:
         quiet(config, tmp_path / "run", warm_start=trained.folder)
+    cure = "the models are the same, so train on data of that run's channels and classes."
+    assert "model.options: {'depth': 8} there, {'depth': 8, 'width': 4} here" in str(refused.value)
+    folder = write_tables(tmp_path / "tables")  # of three classes
+    same = of_table(folder, model={"options": trained.config.model.options})
+    with pytest.raises(ValueError, match="size mismatch for .*torch") as refused:
+        quiet(same, tmp_path / "run", warm_start=trained.folder)
+    assert str(refused.value).endswith(cure)
 
 
 def test_a_run_of_classes_segments_and_scores_nothing(trained):

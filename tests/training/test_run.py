@@ -200,8 +200,13 @@ def test_a_warm_start_begins_from_the_best_weights(path, tmp_path, watched):
     smaller = tiny(path, model={"options": {"widths": [4]}})
     with pytest.raises(
         CheckpointError, match="to be this one, FastUNet.*, got the weights of fast_unet"
-    ):
+    ) as refused:
         quiet(smaller, tmp_path / "small", warm_start=tmp_path / "first")
+    told = str(refused.value)
+    assert "model.options: {'widths': [4, 8]} there, {'widths': [4]} here; train with" in told
+    assert told.endswith("""of that run (--model.options '{"widths": [4, 8]}').""")
+    assert "model.name" not in told, "what is the same is not told"
+    assert "size mismatch" not in told
 
 
 def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(path, tmp_path, watched):

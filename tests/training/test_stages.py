@@ -127,7 +127,8 @@ def test_a_run_in_two_stages_is_read_as_its_second(folders, whole):
     assert metrics["first"] == run.first.metrics()["best"]
     names = [metrics["first"]["average_precision"], metrics["best"]["average_precision"]]
     assert "average precision {:.4f} -> {:.4f}".format(*names) in run.summary()
-    assert "second stage, 4 steps" in run.summary()
+    assert "stage 1: 6 steps in " in run.summary()
+    assert "; stage 2: 4 steps in " in run.summary()
     weights = run.segmenter().network.state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in run.weights().items())
 
