@@ -216,16 +216,17 @@ class Classifier(SampledTask):
 
         The sample says how an image varies: two samples of one image look different.
         """
-        views = vary(
-            self.train.images(places.tolist()),
-            samples,
-            seed=self.seed,
-            epoch=epoch,
-            padding=self.padding,
-            flips=self.flips,
-        )
+        views = self.varied(self.train.images(places.tolist()), samples, epoch)
         label = torch.from_numpy(self.train.labels[places]).to(device)
         return self.reading.shown(views, device), label
+
+    def varied(
+        self, images: NDArray[np.uint8], samples: NDArray[np.int64], epoch: int
+    ) -> NDArray[np.uint8]:
+        """Images as their samples show them in an epoch."""
+        return vary(
+            images, samples, seed=self.seed, epoch=epoch, padding=self.padding, flips=self.flips
+        )
 
     def cost_of(self, output: Tensor, batch: ClassBatch) -> Tensor:
         """The loss of an output for a batch."""

@@ -156,6 +156,7 @@ class Loop:
         self._called: Any = torch.compile(self.network) if compile_network else self.network
         self._unchecked: list[tuple[int, Tensor]] = []
         self._saved_at = time.monotonic()
+        self._setup: dict[str, str] | None = None
         self._order: tuple[int, NDArray[np.int64]] | None = None  # of an epoch
 
     @property
@@ -386,9 +387,14 @@ class Loop:
     # checkpoints
 
     def setup(self) -> dict[str, str]:
-        """What a checkpoint must agree with, for a resume to be exact."""
+        """What a checkpoint must agree with, for a resume to be exact.
+
+        Found out once: a task reads all of its files for it.
+        """
+        if self._setup is not None:
+            return self._setup
         settings = self.settings
-        return {
+        self._setup = {
             "processes": str(self.accelerator.num_processes),
             "precision": str(self.accelerator.mixed_precision),
             "batch_size": str(settings.batch_size),
@@ -401,6 +407,7 @@ class Loop:
             **self._parts(),
             **self.task.describe(),
         }
+        return self._setup
 
     def _parts(self) -> dict[str, str]:
         if self._n_moved == self._n_weights:

@@ -26,13 +26,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dense_imb.data.labelled import IGNORED
-from dense_imb.data.samplers import ClassSampling, uniform_of
+from dense_imb.data.samplers import SAMPLINGS, ClassSampling, uniform_of
 from dense_imb.losses._checks import check_at_least, check_choice
 from dense_imb.losses.adjustment import LogPrior, Temperature
 from dense_imb.losses.feeding import feed, intake_of
 from dense_imb.training.sampled import ShownBatch
 
-SAMPLINGS = ("instance", "class", "sqrt", "power", "mean", "reverse")
+# "progressive" knows an end, pseudo-labels have none
+UNLABELLED_SAMPLINGS = tuple(kind for kind in SAMPLINGS if kind != "progressive")
 _LISTED = 20  # classes
 _DRAW = 104  # purpose of random numbers: which unlabelled samples go with a labelled one
 
@@ -148,7 +149,7 @@ class SemiSupervised:
         seed: int = 0,
     ) -> None:
         check_semi_supervised(ratio, weight, threshold, decay)
-        check_choice("unlabelled.sampling", sampling, SAMPLINGS)
+        check_choice("unlabelled.sampling", sampling, UNLABELLED_SAMPLINGS)
         self.task, self.unlabelled = task, unlabelled
         self.ratio, self.weight, self.ramp_steps = ratio, weight, ramp_steps
         self.threshold, self.decay, self.sampling, self.seed = threshold, decay, sampling, seed

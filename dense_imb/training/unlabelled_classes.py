@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dense_imb.data.classified import Pictures, vary
+from dense_imb.data.classified import Pictures
 from dense_imb.data.labelled import IGNORED
 from dense_imb.data.views import STRONG, photometric, rand_augment
 from dense_imb.losses._checks import check_choice
@@ -121,14 +121,7 @@ class UnlabelledClassImages:
     ) -> ClassViews:
         """Weak views: shifted and mirrored."""
         task, epoch = self._task, epoch + _EPOCHS
-        images = vary(
-            self._images.images(places.tolist()),
-            samples,
-            seed=task.seed,
-            epoch=epoch,
-            padding=task.padding,
-            flips=task.flips,
-        )
+        images = task.varied(self._images.images(places.tolist()), samples, epoch)
         return ClassViews(task.reading.shown(images, device), images, samples, epoch)
 
     def labelled(
