@@ -27,7 +27,7 @@ def make_parser() -> Parser:
 def run(options: Namespace) -> int:
     import h5py
 
-    from dense_imb.data.formats.hdf5 import is_hits_file
+    from dense_imb.data.events.formats.hdf5 import is_hits_file
     from dense_imb.hits import HitsFile, verify
 
     paths: list[Path] = []

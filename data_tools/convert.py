@@ -29,7 +29,7 @@ from dense_imb.cli._parser import Parser
 from dense_imb.cli._script import run_script, script_parser
 
 if TYPE_CHECKING:
-    from dense_imb.data.formats import Source
+    from dense_imb.data.events.formats import Source
 
 FORMATS = {
     ".npy": "npy", ".npz": "npz", ".pt": "pt", ".pth": "pt", ".csv": "csv", ".txt": "timepix",
@@ -89,9 +89,9 @@ def make_parser() -> Parser:
 
 
 def run(options: Namespace) -> None:
-    from dense_imb.data.convert import to_hits
-    from dense_imb.data.dense import to_frames
-    from dense_imb.data.formats.hdf5 import is_hits_file
+    from dense_imb.data.events.convert import to_hits
+    from dense_imb.data.events.dense import to_frames
+    from dense_imb.data.events.formats.hdf5 import is_hits_file
     from dense_imb.hits import open_hits
 
     source = Path(options.source)
@@ -139,7 +139,7 @@ def run(options: Namespace) -> None:
 
 def open_source(path: Path, options: Namespace) -> Source:
     """The reader for a source."""
-    from dense_imb.data import formats
+    from dense_imb.data.events import formats
 
     kind = options.format
     if kind == "auto":

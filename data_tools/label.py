@@ -56,7 +56,7 @@ def make_parser() -> Parser:
 
 
 def run(options: Namespace) -> None:
-    from dense_imb.data.labelled_frames import write_labelled_frames
+    from dense_imb.data.events.labelled_frames import write_labelled_frames
     from dense_imb.hits import open_hits
 
     with open_hits(options.files, in_memory=False) as hits:

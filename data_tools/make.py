@@ -64,10 +64,10 @@ def make_parser() -> Parser:
 
 
 def run(options: Namespace) -> None:
-    from dense_imb._files import write_whole
-    from dense_imb.data.simulated import write_simulated
+    from dense_imb.base.checks import check_at_least
+    from dense_imb.base.files import write_whole
+    from dense_imb.data.events.simulated import write_simulated
     from dense_imb.hits import Degradation, Geometry, HitsFile, simulate
-    from dense_imb.losses._checks import check_at_least
 
     geometry = Geometry(options.width, options.height, options.time_steps)
     versions: dict[str, Degradation | None] = {"": None}

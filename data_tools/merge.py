@@ -31,7 +31,7 @@ def make_parser() -> Parser:
 
 
 def run(options: Namespace) -> None:
-    from dense_imb.data.combine import merge_hits
+    from dense_imb.data.events.combine import merge_hits
 
     writer = merge_hits(
         options.files,

@@ -36,7 +36,7 @@ def make_parser() -> Parser:
 
 
 def run(options: Namespace) -> None:
-    from dense_imb.data.pictures import prepare_pictures
+    from dense_imb.data.labels.pictures import prepare_pictures
 
     count = prepare_pictures(
         options.images,

@@ -33,11 +33,11 @@ def make_parser() -> Parser:
 
 
 def run(options: Namespace) -> int:
-    from dense_imb.data.combine import merge_hits
-    from dense_imb.data.convert import to_hits
-    from dense_imb.data.formats import hdf5_frames_source
-    from dense_imb.data.formats.hdf5 import is_hits_file
-    from dense_imb.data.repack import layouts, repack
+    from dense_imb.data.events.combine import merge_hits
+    from dense_imb.data.events.convert import to_hits
+    from dense_imb.data.events.formats import hdf5_frames_source
+    from dense_imb.data.events.formats.hdf5 import is_hits_file
+    from dense_imb.data.events.repack import layouts, repack
 
     source, target = Path(options.file), options.target
     if is_hits_file(source):

@@ -38,7 +38,7 @@ def make_parser() -> Parser:
 
 
 def run(options: Namespace) -> None:
-    from dense_imb.data.combine import split_hits
+    from dense_imb.data.events.combine import split_hits
     from dense_imb.hits import open_hits
 
     source = Path(options.file)

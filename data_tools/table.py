@@ -51,7 +51,7 @@ def make_parser() -> Parser:
 
 
 def run(options: Namespace) -> None:
-    from dense_imb.data.table_parts import (
+    from dense_imb.data.labels.table_parts import (
         groups_by_pattern,
         groups_by_table,
         read_labels,

@@ -1,6 +1,6 @@
 """What a run is made from: plain numbers and names, as a YAML file holds them.
 
-Nothing is imported here, so that `--help` does not wait for torch; `dense_imb.training.build`
+Nothing is imported here, so that `--help` does not wait for torch; `dense_imb.tasks.recipe`
 makes things of it.
 """
 

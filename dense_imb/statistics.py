@@ -15,11 +15,11 @@ import torch.distributed as dist
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dense_imb._files import write_whole
+from dense_imb.base.checks import check_at_least, check_choice, check_label_range, check_tensor
+from dense_imb.base.files import write_whole
 from dense_imb.losses import ValueBins, class_weights
-from dense_imb.losses._checks import check_at_least, check_choice, check_label_range, check_tensor
-from dense_imb.losses._counts import class_counts_of
-from dense_imb.losses.class_weights import EFFECTIVE_BETA, of_mean_one
+from dense_imb.losses.core.class_weights import EFFECTIVE_BETA, of_mean_one
+from dense_imb.losses.core.counts import class_counts_of
 
 _FORMAT = "dense-imb-class-statistics"
 _VERSION = 1

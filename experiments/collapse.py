@@ -30,13 +30,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from dense_imb._files import write_whole
-from dense_imb.data.simulated import write_simulated
-from dense_imb.data.virtual import VirtualEvents
+from dense_imb.base.files import write_whole
+from dense_imb.data.events.simulated import write_simulated
+from dense_imb.data.events.virtual import VirtualEvents
+from dense_imb.engine import Loop, LoopSettings
 from dense_imb.hits import Degradation, Geometry, open_hits
 from dense_imb.losses import ACBMSELoss
 from dense_imb.models import build_model
-from dense_imb.training import Denoiser, Loop, LoopSettings, Reading
+from dense_imb.tasks import Denoiser, Reading
 
 LOSSES = {"MSE": nn.MSELoss, "MAE": nn.L1Loss, "ACB-MSE": ACBMSELoss}
 PHOTONS = (15, 1500)

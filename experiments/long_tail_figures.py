@@ -38,15 +38,16 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from dense_imb._files import refuse_existing, write_whole
-from dense_imb.data.classified import ArrayPictures, ClassifiedImages
-from dense_imb.data.long_tail import long_tail_counts
+from dense_imb.base.files import refuse_existing, write_whole
+from dense_imb.data.labels.classified import ArrayPictures, ClassifiedImages
+from dense_imb.data.labels.long_tail import long_tail_counts
+from dense_imb.engine import Callback, Loop, LoopSettings
 from dense_imb.losses import BiasCompensatedLoss, CrossEntropyLoss
-from dense_imb.losses.parse import parse_loss
+from dense_imb.losses.foreign.parse import parse_loss
 from dense_imb.metrics import class_groups
 from dense_imb.models.classifiers import ClassNetwork
 from dense_imb.report.drawing import BLUE, GREEN, ORANGE, PINK, RED, SKY, picture
-from dense_imb.training import Callback, Classifier, ClassReading, Loop, LoopSettings
+from dense_imb.tasks import Classifier, ClassReading
 
 sys.path.insert(0, str(Path(__file__).parent / "classification"))
 from small_data import patterns

@@ -26,12 +26,12 @@ from typing import Any
 import torch
 import yaml
 
-from dense_imb._files import write_whole
-from dense_imb.data.simulated import write_simulated
+from dense_imb.base.files import write_whole
+from dense_imb.data.events.simulated import write_simulated
 from dense_imb.hits import Degradation, Geometry, degrade, open_hits
 from dense_imb.hits.evaluation import evaluate
-from dense_imb.training import train
-from dense_imb.training.build import config_from
+from dense_imb.runs import train
+from dense_imb.tasks.recipe import config_from
 
 SCORES = ("removal_at_95", "removal_at_97", "removal_at_99", "auc", "retention_at_half")
 FIRST_TEST = 10_000_000  # events of a seed that no training file reaches

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dense_imb.data.images import pair_images, read_image
+from dense_imb.data.images.folders import pair_images, read_image
 from dense_imb.metrics import ScoreHistogram
 
 Sample = tuple[Tensor, Tensor]  # image (1, H, W), mask (1, H, W) of 0 and 1

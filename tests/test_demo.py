@@ -7,8 +7,9 @@ import warnings
 import pytest
 
 from dense_imb.cli import main
+from dense_imb.engine import CollapseWarning
 from dense_imb.hits import open_hits
-from dense_imb.training import CollapseWarning, open_run
+from dense_imb.runs import open_run
 
 pytestmark = pytest.mark.slow
 TINY = ["--events", "100", "--test-events", "10", "--steps", "4", "--quiet"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dense_imb.losses.catalogue import CATALOGUE
+from dense_imb.losses.foreign.catalogue import CATALOGUE
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)

@@ -165,3 +165,10 @@ def between(number: NDArray[np.float64], low: ArrayLike, high: ArrayLike) -> NDA
     """Whole numbers from low to high, both included, of numbers inside (0, 1)."""
     low, high = np.asarray(low, np.int64), np.asarray(high, np.int64)
     return np.asarray(low + (number * (high - low + 1)).astype(np.int64))
+
+
+def epoch_order(n_samples: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """The numbers 0 .. n_samples - 1 in the order of an epoch."""
+    bits = np.random.Philox(key=np.array([seed, epoch], np.uint64))
+    # sorted random numbers: NumPy promises the same stream of bits in every version, and no more
+    return np.argsort(bits.random_raw(n_samples), kind="stable")

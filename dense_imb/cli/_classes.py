@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from jsonargparse import Namespace
 
 if TYPE_CHECKING:  # --help must not wait for torch
-    from dense_imb.data.classified import ClassifiedImages
-    from dense_imb.training import ClassReading, Run
-    from dense_imb.training.class_table import ClassificationTable
+    from dense_imb.data.labels.classified import ClassifiedImages
+    from dense_imb.runs import Run
+    from dense_imb.tasks import ClassReading
+    from dense_imb.tasks.labels.evaluate import ClassificationTable
 
 _OF_OTHERS = ("validation", "noise", "signal", "baseline", "events", "masks")
 
@@ -22,8 +23,8 @@ def evaluate_classes(
     from tqdm.auto import tqdm
 
     from dense_imb.cli._script import folder_for_outputs
-    from dense_imb.training.class_table import Classifies, evaluate_classifiers
-    from dense_imb.training.classifier import Commonest
+    from dense_imb.tasks.labels.evaluate import Classifies, evaluate_classifiers
+    from dense_imb.tasks.labels.task import Commonest
 
     for name in _OF_OTHERS:
         if getattr(options, name):
@@ -54,7 +55,7 @@ def evaluate_classes(
 def _test_images(
     run: Run, reading: ClassReading, others: list[str], folder: str | None
 ) -> ClassifiedImages:
-    from dense_imb.training.classes import open_cifar_test, open_test_table
+    from dense_imb.tasks.labels.recipe import open_cifar_test, open_test_table
 
     config = run.config
     if config.table.train is None:

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 from jsonargparse import Namespace
 
 if TYPE_CHECKING:  # --help must not wait for torch
-    from dense_imb.training import Run
-    from dense_imb.training.evaluation import SegmentationTable
+    from dense_imb.runs import Run
+    from dense_imb.tasks.images.evaluate import SegmentationTable
 
 _OF_HITS = ("validation", "noise", "signal", "baseline", "events")
 
 
 def runs_among(paths: list[str]) -> tuple[list[Run], list[str]]:
     """The runs that are typed, and the other paths."""
-    from dense_imb.training import open_run
+    from dense_imb.runs import open_run
 
     folders = [path for path in paths if (Path(path) / "config.yaml").is_file()]
     return [open_run(path) for path in folders], [path for path in paths if path not in folders]
@@ -29,14 +29,14 @@ def evaluate_images(
     from tqdm.auto import tqdm
 
     from dense_imb.cli._script import folder_for_outputs
-    from dense_imb.data.labelled import open_labelled
-    from dense_imb.training.evaluation import (
+    from dense_imb.data.images.labelled import open_labelled
+    from dense_imb.tasks.build import open_test_images
+    from dense_imb.tasks.images.evaluate import (
         Blank,
         Segments,
         chosen_thresholds,
         evaluate_segmenters,
     )
-    from dense_imb.training.tasks import open_test_images
 
     for name in _OF_HITS:
         if getattr(options, name):

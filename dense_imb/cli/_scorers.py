@@ -11,9 +11,9 @@ if TYPE_CHECKING:  # --help must not wait for torch
 
 def baseline(typed: str, geometry: Geometry, *, option: str = "MODEL") -> Scorer:
     """A baseline for a frame, as typed: "hit-density", "hit-density(radius_t=10)"."""
+    from dense_imb.base.checks import check_choice
     from dense_imb.hits import BASELINES, make_baseline
-    from dense_imb.losses._checks import check_choice
-    from dense_imb.losses.parse import parse_call
+    from dense_imb.losses.foreign.parse import parse_call
 
     known = [name.lower().replace(" ", "-") for name in BASELINES]
     name, parenthesis, rest = typed.partition("(")

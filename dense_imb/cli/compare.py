@@ -80,7 +80,7 @@ def run(options: Namespace) -> None:
 
     from dense_imb.compare import compare, contestants, parse_contestant
     from dense_imb.compare.figure import save_figure
-    from dense_imb.training import Interrupted
+    from dense_imb.engine import Interrupted
 
     config = _config(options)
     known = contestants(of_hits=not config.trains_on_images, n_classes=3)

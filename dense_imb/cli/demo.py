@@ -31,9 +31,9 @@ def make_parser() -> Parser:
 
 def run(options: Namespace) -> None:
     """Do what the options say."""
+    from dense_imb.base.checks import check_at_least
     from dense_imb.demo import STEPS, demo
-    from dense_imb.losses._checks import check_at_least
-    from dense_imb.training import Interrupted
+    from dense_imb.engine import Interrupted
 
     for name, least in (("events", 100), ("test_events", 10)):
         check_at_least(name, options[name], least)

@@ -139,7 +139,7 @@ def _scorer_and_point(
 
     from dense_imb.cli._scorers import baseline
     from dense_imb.hits import choose_point, open_hits
-    from dense_imb.training import open_run
+    from dense_imb.runs import open_run
 
     is_run = Path(options.model).is_dir()
     if options.choose_on is not None and options.threshold is not None:

@@ -214,7 +214,7 @@ def _draw(found: Evaluation, path: Path) -> None:
     """Noise removal against noise, one line a scorer."""
     from matplotlib.figure import Figure
 
-    from dense_imb._files import write_whole
+    from dense_imb.base.files import write_whole
     from dense_imb.curves import Column, Table
     from dense_imb.curves.figure import draw
     from dense_imb.curves.table import View

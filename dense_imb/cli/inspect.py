@@ -95,7 +95,7 @@ def run(options: Namespace) -> None:
 
 
 def _is_labelled_file(options: Namespace) -> bool:
-    from dense_imb.data.image_sources import is_labelled_file
+    from dense_imb.data.images.sources import is_labelled_file
 
     return any(is_labelled_file(path) for path in options.data)
 

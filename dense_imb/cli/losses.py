@@ -32,8 +32,8 @@ def make_parser() -> Parser:
 def run(options: Namespace) -> None:
     """Do what the options say."""
     from dense_imb import losses
-    from dense_imb.losses._checks import check_choice
-    from dense_imb.losses.catalogue import CATALOGUE
+    from dense_imb.base.checks import check_choice
+    from dense_imb.losses.foreign.catalogue import CATALOGUE
 
     if options.name is not None:
         check_choice("name", options.name, losses.__all__)

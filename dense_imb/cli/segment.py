@@ -43,8 +43,8 @@ def make_parser() -> Parser:
 
 def run(options: Namespace) -> None:
     """Do what the options say."""
-    from dense_imb.training import open_run
-    from dense_imb.training.segmenting import segment_images
+    from dense_imb.runs import open_run
+    from dense_imb.tasks.images.segment import segment_images
 
     done = segment_images(
         open_run(options.run),

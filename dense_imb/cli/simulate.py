@@ -42,9 +42,9 @@ def make_parser() -> Parser:
 
 def run(options: Namespace) -> None:
     """Do what the options say."""
-    from dense_imb.data.simulated import write_simulated
+    from dense_imb.base.checks import check_choice
+    from dense_imb.data.events.simulated import write_simulated
     from dense_imb.hits import PATTERNS, Degradation, Geometry
-    from dense_imb.losses._checks import check_choice
 
     degradation = Degradation(signal=options.signal, noise=options.noise)
     for name in options.pattern:

@@ -104,10 +104,11 @@ def as_lists(typed: Sequence[str]) -> list[str]:
 
 def run(options: Namespace) -> None:
     """Do what the options say."""
-    from dense_imb.losses._checks import check_at_least
-    from dense_imb.training import Interrupted, check_config, check_folder, is_launched, launch
-    from dense_imb.training import train as train_run
-    from dense_imb.training.build import read_config
+    from dense_imb.base.checks import check_at_least
+    from dense_imb.engine import Interrupted, is_launched, launch
+    from dense_imb.runs import check_config, check_folder
+    from dense_imb.runs import train as train_run
+    from dense_imb.tasks.recipe import read_config
 
     check_at_least("devices", options.devices, 1)
     folder = Path(options.out)
@@ -176,7 +177,7 @@ def _stoppable() -> Iterator[None]:
 
 
 def _is_finished(folder: Path) -> bool:
-    from dense_imb.training import open_run
+    from dense_imb.runs import open_run
 
     return (folder / "config.yaml").exists() and bool(open_run(folder).metrics().get("is_finished"))
 

@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from dense_imb.losses._checks import check_choice
-from dense_imb.losses.catalogue import CATALOGUE
+from dense_imb.base.checks import check_choice
+from dense_imb.losses.foreign.catalogue import CATALOGUE
 
 PLAIN = "cross-entropy"  # what the others are compared with
 _DICE = "monai.losses:DiceLoss(softmax=True, to_onehot_y=True, include_background=False)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from dense_imb._files import write_whole
+from dense_imb.base.files import write_whole
 from dense_imb.compare.table import ComparisonTable, header
 
 if TYPE_CHECKING:  # the package must not wait for matplotlib

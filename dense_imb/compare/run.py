@@ -14,20 +14,21 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from dense_imb._files import write_whole
+from dense_imb.base.checks import check_at_least
+from dense_imb.base.files import write_whole
 from dense_imb.compare.contestants import FIRST, Contestant, contestants
 from dense_imb.compare.plan import Plan, plan, run_seconds
 from dense_imb.compare.table import ComparisonTable
 from dense_imb.config import TrainConfig
-from dense_imb.data.labelled import LabelledImages
-from dense_imb.data.virtual import VALIDATION_EPOCH, VirtualEvents
+from dense_imb.data.events.virtual import VALIDATION_EPOCH, VirtualEvents
+from dense_imb.data.images.labelled import LabelledImages
+from dense_imb.engine import CollapseWarning
 from dense_imb.hits import evaluate
 from dense_imb.losses import class_weights
-from dense_imb.losses._checks import check_at_least
-from dense_imb.training import CollapseWarning, Run, train
-from dense_imb.training.build import build_loss
-from dense_imb.training.evaluation import chosen_thresholds, evaluate_segmenters
-from dense_imb.training.tasks import build_denoiser, build_segmenter, open_test_images
+from dense_imb.runs import Run, train
+from dense_imb.tasks.build import build_denoiser, build_segmenter, open_test_images
+from dense_imb.tasks.images.evaluate import chosen_thresholds, evaluate_segmenters
+from dense_imb.tasks.recipe import build_loss
 
 N_VALIDATIONS = 4  # of a run; the best of them is measured
 _TIMED = 4  # steps that the speed is measured on

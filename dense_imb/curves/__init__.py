@@ -27,7 +27,7 @@ from dense_imb.curves.scenarios import (
 from dense_imb.curves.subjects import parse_losses
 from dense_imb.curves.sweep import CurveWarning, sweep
 from dense_imb.curves.table import Column, Table
-from dense_imb.losses.parse import parse_loss
+from dense_imb.losses.foreign.parse import parse_loss
 
 __all__ = [
     "SCENARIOS",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dense_imb._files import write_whole
+from dense_imb.base.files import write_whole
 from dense_imb.curves.table import Column, Table, View
 
 if TYPE_CHECKING:  # importing dense_imb.curves must not wait for matplotlib

@@ -13,7 +13,8 @@ from typing import Any
 from torch import nn
 
 import dense_imb.losses
-from dense_imb._files import write_whole
+from dense_imb.base.checks import check_choice
+from dense_imb.base.files import write_whole
 from dense_imb.curves.figure import save_figure
 from dense_imb.curves.scenarios import (
     SCENARIOS,
@@ -25,8 +26,7 @@ from dense_imb.curves.scenarios import (
 from dense_imb.curves.subjects import Subject, as_subjects, parse_losses
 from dense_imb.curves.sweep import survey, sweep, warn
 from dense_imb.curves.table import Table
-from dense_imb.losses._checks import check_choice
-from dense_imb.losses.feeding import CATALOGUED
+from dense_imb.losses.foreign.feeding import CATALOGUED
 
 FIGURE_FORMATS = ("png", "svg", "pdf", "json")
 PUBLISHED = "published"

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dense_imb.base.checks import check_at_least, check_choice
 from dense_imb.curves.table import View
-from dense_imb.losses._checks import check_at_least, check_choice
 
 MAX_POINTS = 200
 EPS = 1e-7  # the probabilities 0 and 1 have no finite logits; the sweep ends this far from them

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dense_imb.losses.feeding import Intake, feed, look_at
-from dense_imb.losses.parse import parse_loss, split_call, split_sum
+from dense_imb.losses.foreign.feeding import Intake, feed, look_at
+from dense_imb.losses.foreign.parse import parse_loss, split_call, split_sum
 
 
 @dataclass(frozen=True)

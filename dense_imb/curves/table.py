@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dense_imb._files import write_whole
+from dense_imb.base.files import write_whole
 
 
 class Column(NamedTuple):

@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from tqdm.auto import tqdm
 
+from dense_imb.base.checks import check_at_least, check_choice
+from dense_imb.engine.loop import Callback, Loop
+from dense_imb.engine.task import LoggedTerm
 from dense_imb.losses import CompoundLoss
-from dense_imb.losses._checks import check_at_least, check_choice
-from dense_imb.training.features import FeatureTerm
-from dense_imb.training.loop import Callback, Loop
 
 Action = Literal["warn", "stop", "roll-back"]
 ACTIONS = ("warn", "stop", "roll-back")
@@ -181,8 +181,8 @@ class LossParts(Callback):
         for module in loop.task.loss.modules():
             if isinstance(module, CompoundLoss):
                 scores |= {f"loss_{name}": float(v.mean()) for name, v in module.parts.items()}
-            elif isinstance(module, FeatureTerm) and module.value is not None:
-                scores["loss_features"] = float(module.value)
+            elif isinstance(module, LoggedTerm):
+                scores |= module.logged()
 
 
 class Trackers(Callback):

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from dense_imb._files import write_whole
+from dense_imb.base.files import write_whole
 
 FORMAT = "dense-imb-checkpoint"
 _VERSION = 1

@@ -18,17 +18,17 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dense_imb.data.samplers import epoch_order
-from dense_imb.training.checkpoint import (
+from dense_imb.base.random import epoch_order
+from dense_imb.engine.checkpoint import (
     CheckpointError,
     load_checkpoint,
     newest_checkpoint,
     prune_checkpoints,
     save_checkpoint,
 )
-from dense_imb.training.schedule import rate_factor, step_seed
-from dense_imb.training.signals import Interrupted, noted_signals
-from dense_imb.training.task import CLASS_NAMES, OrderedTask, Task, TaughtTask
+from dense_imb.engine.schedule import rate_factor, step_seed
+from dense_imb.engine.signals import Interrupted, noted_signals
+from dense_imb.engine.task import CLASS_NAMES, OrderedTask, Task, TaughtTask
 
 _CHECK_EVERY = 16  # steps on an accelerator between two looks at the losses, each of which waits
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from dense_imb.losses._checks import check_choice
+from dense_imb.base.checks import check_choice
 
 SCHEDULES = ("one-cycle", "cosine", "constant")
 _WARM_UP = {"one-cycle": 0.15, "cosine": 0.05, "constant": 0.0}  # share of the steps

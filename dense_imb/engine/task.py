@@ -66,6 +66,14 @@ class TaughtTask(Task, Protocol):
 
 
 @runtime_checkable
+class LoggedTerm(Protocol):
+    """A part of a task's loss whose value is logged beside the total."""
+
+    def logged(self) -> Mapping[str, float]:
+        """Values of the last step by column name; empty before the first step."""
+
+
+@runtime_checkable
 class OrderedTask(Task, Protocol):
     """A task that says itself which samples an epoch shows, and how often."""
 

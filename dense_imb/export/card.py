@@ -10,13 +10,13 @@ from pathlib import PurePath
 from typing import Any
 
 from dense_imb import __version__
-from dense_imb.data.labelled import numbered_classes
+from dense_imb.data.images.labelled import numbered_classes
 from dense_imb.export.network import Exportable
 from dense_imb.hits.frames import TURNS
-from dense_imb.training import Run
-from dense_imb.training.evaluation import chosen_thresholds
-from dense_imb.training.segmenter import ImageReading
-from dense_imb.training.stages import FIRST
+from dense_imb.runs import Run
+from dense_imb.runs.stages import FIRST
+from dense_imb.tasks.images.evaluate import chosen_thresholds
+from dense_imb.tasks.images.task import ImageReading
 
 _FORMAT, _VERSION = "dense-imb-export", 1
 _PACKAGES = ("torch", "numpy", "onnx", "onnxscript", "onnxruntime")

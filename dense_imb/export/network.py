@@ -12,13 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dense_imb.data.virtual import VALIDATION_EPOCH
+from dense_imb.data.events.virtual import VALIDATION_EPOCH
 from dense_imb.hits import Events, Geometry, gap, rasterise
 from dense_imb.hits.frames import TURNS
 from dense_imb.report.measure import validation_events
-from dense_imb.training import Reading, Run
-from dense_imb.training.segmenter import ImageReading
-from dense_imb.training.tasks import open_images
+from dense_imb.runs import Run
+from dense_imb.tasks import Reading
+from dense_imb.tasks.build import open_images
+from dense_imb.tasks.images.task import ImageReading
 
 _SAMPLES = 4
 _VALIDATION = "validation data of the run"

@@ -13,7 +13,7 @@ import torch
 
 from dense_imb.export.network import exportable
 from dense_imb.export.write import onnx_session
-from dense_imb.training import Run, open_run
+from dense_imb.runs import Run, open_run
 
 BATCHES = (1, 16)
 _LEAST, _MOST = 5, 200  # repetitions

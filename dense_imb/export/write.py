@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dense_imb._files import refuse_existing, write_whole
+from dense_imb.base.files import refuse_existing, write_whole
 from dense_imb.export.card import card, facts_of
 from dense_imb.export.network import Exportable, as_list, exportable
-from dense_imb.training import Run, open_run
+from dense_imb.runs import Run, open_run
 
 FORMATS = (".onnx", ".pt2")
 METADATA = "dense_imb"  # key of the facts inside the file

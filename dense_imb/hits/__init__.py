@@ -3,6 +3,7 @@
 The file format is written down in `dense_imb.hits.format`.
 """
 
+from dense_imb.base.random import Draws
 from dense_imb.hits.baselines import (
     BASELINES,
     Blank,
@@ -38,7 +39,6 @@ from dense_imb.hits.masking import (
     score_events,
 )
 from dense_imb.hits.noise import Blob, Burst, HotLines, HotPixels, Measured, Profile, Uniform
-from dense_imb.hits.random import Draws
 from dense_imb.hits.reader import HitsFile, HitsFiles, collate_events, open_hits, verify
 from dense_imb.hits.scaling import available_baselines, make_baseline
 from dense_imb.hits.simulate import PATTERNS, simulate

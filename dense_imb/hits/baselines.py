@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dense_imb.base.checks import check_at_least
 from dense_imb.hits.events import Events
 from dense_imb.hits.frames import _pixel
-from dense_imb.losses._checks import check_at_least
 
 __all__ = [
     "BASELINES",

@@ -1,7 +1,7 @@
 """Make clean, filled patterns look like measured events: thin, smear, lose, add noise.
 
 All of it works on hits, before anything is rasterised, and every number drawn belongs to
-(seed, epoch, event), see `dense_imb.hits.random`.
+(seed, epoch, event), see `dense_imb.base.random`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dense_imb.base.checks import check_at_least, check_choice
+from dense_imb.base.random import Draws, between
 from dense_imb.hits.events import Events, Geometry
 from dense_imb.hits.frames import steps, visible
 from dense_imb.hits.noise import Floats, HotPixels, Measured, Profile, Uniform
-from dense_imb.hits.random import Draws, between
-from dense_imb.losses._checks import check_at_least, check_choice
 
 Range = int | tuple[int, int]
 

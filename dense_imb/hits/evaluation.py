@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dense_imb.base.checks import check_at_least
 from dense_imb.hits.baselines import Scorer
 from dense_imb.hits.degrade import Degradation, Range, degrade
 from dense_imb.hits.events import Events
@@ -18,7 +19,6 @@ from dense_imb.hits.masking import Progress, count, score_events
 from dense_imb.hits.noise import Measured, Profile, Uniform
 from dense_imb.hits.reader import HitsFile, HitsFiles
 from dense_imb.hits.table import Evaluation
-from dense_imb.losses._checks import check_at_least
 from dense_imb.metrics import HitScores, OperatingPoint, ScoreHistogram
 from dense_imb.metrics.score_table import Row
 

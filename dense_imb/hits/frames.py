@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dense_imb.base.checks import check_choice
 from dense_imb.hits.events import Array, Events, Geometry
-from dense_imb.losses._checks import check_choice
 
 Rule = Literal["largest", "smallest", "count"]
 RULES = ("largest", "smallest", "count")

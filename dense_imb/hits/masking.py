@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dense_imb.base.checks import check_at_least
 from dense_imb.hits.baselines import Scorer
 from dense_imb.hits.events import Array, Events, Geometry
 from dense_imb.hits.format import HitsFileError
 from dense_imb.hits.frames import visible
 from dense_imb.hits.reader import HitsFile, HitsFiles, _expand, open_hits, verify
 from dense_imb.hits.writer import HitsWriter
-from dense_imb.losses._checks import check_at_least
 from dense_imb.metrics import HitScores, OperatingPoint
 
 _Path = str | os.PathLike[str]

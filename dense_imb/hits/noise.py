@@ -10,8 +10,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dense_imb.base.random import normal_quantile, normal_share
 from dense_imb.hits.events import Events, Geometry
-from dense_imb.hits.random import normal_quantile, normal_share
 
 Floats = NDArray[np.float64]
 

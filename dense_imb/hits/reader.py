@@ -15,14 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from dense_imb.hits._safety import (
-    attributes_of,
-    geometry_of,
-    identity_of,
-    open_file,
-    structure_of,
-    told,
-)
 from dense_imb.hits.events import Events, Geometry, concatenate, gathered
 from dense_imb.hits.format import (
     ContentHash,
@@ -31,6 +23,14 @@ from dense_imb.hits.format import (
     check_hits,
     check_offset,
     rows_of,
+)
+from dense_imb.hits.safety import (
+    attributes_of,
+    geometry_of,
+    identity_of,
+    open_file,
+    structure_of,
+    told,
 )
 
 _BLOCK_BYTES = 2 << 20  # read at a time while checking

@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
+from dense_imb.base.checks import check_choice
 from dense_imb.hits.baselines import BASELINES, Scorer
 from dense_imb.hits.events import Events, Geometry
-from dense_imb.losses._checks import check_choice
 
 CHOSEN_ON = Geometry(width=88, height=128, time_steps=1000)  # of the defaults
 _PIXELS, _STEPS, _WINDOWS = ("radius_xy", "sigma"), ("radius_t",), ("size",)

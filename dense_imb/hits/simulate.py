@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from dense_imb.base.checks import check_at_least, check_choice
+from dense_imb.base.random import Draws, between, normal_quantile
 from dense_imb.hits.events import Events, Geometry
-from dense_imb.hits.random import Draws, between, normal_quantile
-from dense_imb.losses._checks import check_at_least, check_choice
 
 Floats = NDArray[np.float64]
 # (8, n, 1) numbers of each pattern and (4, n, n_photons) of each photon, all inside (0, 1)

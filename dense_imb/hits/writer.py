@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dense_imb import __version__
-from dense_imb._files import refuse_existing
+from dense_imb.base.checks import check_choice
+from dense_imb.base.files import refuse_existing
 from dense_imb.hits.events import Events, Geometry
 from dense_imb.hits.format import (
     DTYPES,
@@ -34,7 +35,6 @@ from dense_imb.hits.format import (
     check_offset,
     rows_of,
 )
-from dense_imb.losses._checks import check_choice
 
 _HIT_ROWS, _EVENT_ROWS = 16384, 4096  # of a chunk: 32 kB, small beside HDF5's chunk cache
 _BUFFER_BYTES = 4 << 20  # kept back until written, so that small batches cost little

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dense_imb._files import write_whole
+from dense_imb.base.files import write_whole
 from dense_imb.inspection.report import Inspection
 
 if TYPE_CHECKING:  # the report as text must not wait for matplotlib

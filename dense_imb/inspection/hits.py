@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from dense_imb.base.checks import check_at_least
 from dense_imb.hits import Events, Geometry, HitsFileError, gap, open_hits, rasterise, verify
 from dense_imb.hits.frames import visible
 from dense_imb.hits.reader import HitsFile, HitsFiles
@@ -22,7 +23,6 @@ from dense_imb.inspection.hitmap import look_at_map
 from dense_imb.inspection.report import Inspection
 from dense_imb.inspection.tally import Tally, summary_of
 from dense_imb.inspection.weights import Partition, proposals
-from dense_imb.losses._checks import check_at_least
 from dense_imb.metrics import ImageQuality
 from dense_imb.statistics import ClassStatistics
 

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from dense_imb.data.image_sources import ImageSource, find_source, no_labels
-from dense_imb.data.labelled import (
+from dense_imb.base.checks import check_at_least
+from dense_imb.data.images.labelled import (
     IGNORED,
     LabelMap,
     check_names,
@@ -24,12 +24,12 @@ from dense_imb.data.labelled import (
     numbered_classes,
     statistics_of,
 )
+from dense_imb.data.images.sources import ImageSource, find_source, no_labels
 from dense_imb.inspection.blank import rows_of_logits
 from dense_imb.inspection.report import Inspection
 from dense_imb.inspection.tally import QUANTILES, Tally
 from dense_imb.inspection.text import FEW_CLASSES
 from dense_imb.inspection.weights import Partition, proposals
-from dense_imb.losses._checks import check_at_least
 from dense_imb.metrics import ObjectScores
 
 _N_LABELS = 256
@@ -54,7 +54,7 @@ def inspect_images(
     unless `labels` says more.
 
     Args:
-        images, masks: two folders, or one HDF5 file; see `dense_imb.data.labelled.open_labelled`.
+        images, masks: two folders, or one HDF5 file; see `open_labelled`.
         n_images: look at so many, evenly spaced by name; all by default.
         labels: the mask values of class 0, class 1 and so on.
         ignore_index: mask value of the pixels that are left out.

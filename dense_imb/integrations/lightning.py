@@ -3,7 +3,7 @@
     module = LightningSegmenter(network, BalancedSoftmaxLoss(class_counts), n_classes=3)
     Trainer(max_epochs=20).fit(module, train_loader, validation_loader)
 
-Our own loop (`dense_imb.training`) does more: Lightning takes seconds to import, and a run that it
+Our own loop (`dense_imb.engine`) does more: Lightning takes seconds to import, and a run that it
 resumes is not the run that was never stopped, to the bit. Take this where the rest of a project is
 Lightning's.
 """
@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from dense_imb.losses._checks import check_at_least
-from dense_imb.losses.feeding import feed, intake_of
+from dense_imb.base.checks import check_at_least
+from dense_imb.engine.task import Task, TaughtTask
+from dense_imb.losses.foreign.feeding import feed, intake_of
 from dense_imb.metrics import SegmentationScores
-from dense_imb.training.segmenter import validation_scores
-from dense_imb.training.task import Task, TaughtTask
+from dense_imb.tasks.images.task import validation_scores
 
 try:
     _lightning: Any = importlib.import_module("lightning.pytorch")
@@ -52,7 +52,7 @@ class LightningSegmenter(_lightning.LightningModule):  # type: ignore[misc]
 
     Args:
         network: takes (B, channels, *spatial), gives logits (B, C, *spatial), C = 1 if binary.
-        loss: any that `dense_imb.losses.feeding.apply_loss` feeds.
+        loss: any that `dense_imb.losses.foreign.feeding.apply_loss` feeds.
         n_classes: 2 for one channel of logits.
         ignore_index: label of the pixels that no score counts; the loss has its own option.
         optimizer: made of the parameters; AdamW with a rate of 0.001 by default.
@@ -112,7 +112,7 @@ class LightningTask(_lightning.LightningModule):  # type: ignore[misc]
     Each process draws its own share of an epoch, and validates its share of the events or images.
 
     Args:
-        task: see `dense_imb.training.task.Task`.
+        task: see `dense_imb.engine.task.Task`.
         batch_size: of a step, for each process.
         optimizer: made of the parameters; AdamW with a rate of 0.001 by default.
     """
@@ -125,12 +125,12 @@ class LightningTask(_lightning.LightningModule):  # type: ignore[misc]
         if isinstance(task, TaughtTask):
             raise ValueError(
                 "Expected a task without unlabelled samples for Lightning, which no teacher "
-                "follows, got one; train it with dense_imb.training.Loop."
+                "follows, got one; train it with dense_imb.engine.Loop."
             )
         if getattr(task, "sampling", None) is not None:
             raise ValueError(
                 "Expected a task without `sampling` for Lightning, which orders samples itself, "
-                "got one; train it with dense_imb.training.Loop."
+                "got one; train it with dense_imb.engine.Loop."
             )
         self.network, self.loss = task.network, task.loss  # where Lightning finds their state
         self._task, self._batch_size, self._optimizer = task, batch_size, optimizer

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dense_imb._files import write_whole
+from dense_imb.base.files import write_whole
 
 _VERSION = 1
 

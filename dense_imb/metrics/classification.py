@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dense_imb.losses._checks import check_at_least, check_n_entries
+from dense_imb.base.checks import check_at_least, check_n_entries
 from dense_imb.metrics._counts import StreamingCounts, share
 from dense_imb.metrics.segmentation import SegmentationScores
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from dense_imb.losses._checks import check_choice, check_integral, check_same_shape, check_tensor
+from dense_imb.base.checks import check_choice, check_integral, check_same_shape, check_tensor
 from dense_imb.metrics._counts import StreamingCounts, in_float64, share
 from dense_imb.metrics.histogram import ScoreHistogram
 from dense_imb.metrics.operating_point import OperatingPoint

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dense_imb.losses._checks import check_at_least, check_floating, check_same_shape
+from dense_imb.base.checks import check_at_least, check_floating, check_same_shape
 from dense_imb.metrics._counts import StreamingCounts, in_float64, share
 
 ROWS = ("prediction", "blank", "input")

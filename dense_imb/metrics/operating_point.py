@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 import torch
 from torch import Tensor
 
-from dense_imb.losses._checks import check_choice, check_floating
+from dense_imb.base.checks import check_choice, check_floating
 from dense_imb.metrics._counts import in_float64, reading_json, write_json
 
 SCALES = ("probability", "logit")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dense_imb._files import write_whole
+from dense_imb.base.files import write_whole
 
 Row = dict[str, str | float]
 

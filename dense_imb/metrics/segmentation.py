@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dense_imb.losses._checks import check_at_least, check_same_shape, check_tensor
-from dense_imb.losses._target import pixel_target
+from dense_imb.base.checks import check_at_least, check_same_shape, check_tensor
+from dense_imb.losses.core.target import pixel_target
 from dense_imb.metrics._counts import StreamingCounts, share
 from dense_imb.metrics.histogram import ScoreHistogram
 from dense_imb.metrics.score_table import mean_of_known

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dense_imb.losses._checks import check_at_least, check_same_shape
+from dense_imb.base.checks import check_at_least, check_same_shape
 from dense_imb.metrics._counts import StreamingCounts, share
 from dense_imb.metrics.histogram import ScoreHistogram, kept_at_each_edge, last_largest
 from dense_imb.metrics.operating_point import checked_score

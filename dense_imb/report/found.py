@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from dense_imb.hits.masking import Progress
 from dense_imb.metrics.score_table import ScoreTable
 from dense_imb.report.drawing import Drawing, Rows
-from dense_imb.training import Run
-from dense_imb.training.stages import FIRST, told_stages
+from dense_imb.runs import Run
+from dense_imb.runs.stages import FIRST, told_stages
 
 if TYPE_CHECKING:  # the package must not wait for matplotlib
     from matplotlib.figure import Figure

@@ -22,7 +22,7 @@ from dense_imb.report.measure import (
     validation_events,
 )
 from dense_imb.report.text import ERRORS, SCORES, number, percent
-from dense_imb.training import TrainedDenoiser
+from dense_imb.runs import TrainedDenoiser
 
 _SAMPLES = "Events before and after"
 _COLUMNS = (

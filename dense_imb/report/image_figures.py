@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dense_imb.data.labelled import IGNORED
+from dense_imb.data.images.labelled import IGNORED
 from dense_imb.inspection.figure import displayed, overlay
 from dense_imb.metrics import ScoreHistogram
 from dense_imb.report.drawing import (

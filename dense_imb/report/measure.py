@@ -12,14 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dense_imb.data.virtual import VALIDATION_EPOCH, VirtualEvents
+from dense_imb.data.events.virtual import VALIDATION_EPOCH, VirtualEvents
 from dense_imb.hits import Evaluation, Events, available_baselines, evaluate, open_hits
 from dense_imb.hits.baselines import Scorer
 from dense_imb.hits.masking import Progress
 from dense_imb.metrics import HitScores
-from dense_imb.training import Run, TrainedDenoiser
-from dense_imb.training.build import build_degradation
-from dense_imb.training.tasks import build_denoiser
+from dense_imb.runs import Run, TrainedDenoiser
+from dense_imb.tasks.build import build_denoiser
+from dense_imb.tasks.recipe import build_degradation
 
 TEST_EPOCH = VALIDATION_EPOCH - 1  # or test events would get the noise of validation events
 VERDICTS = ("signal kept", "signal lost", "noise removed", "noise kept")

@@ -12,17 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dense_imb.data.labelled import IGNORED, LabelledImages
+from dense_imb.data.images.labelled import IGNORED, LabelledImages
 from dense_imb.hits.masking import Progress
 from dense_imb.metrics import ScoreHistogram, SegmentationScores
-from dense_imb.training.evaluation import (
+from dense_imb.tasks.images.evaluate import (
     Blank,
     SegmentationTable,
     evaluate_segmenters,
     logit_of_class,
 )
-from dense_imb.training.segmenter import TrainedSegmenter
-from dense_imb.training.segmenting import decided
+from dense_imb.tasks.images.segment import decided
+from dense_imb.tasks.images.task import TrainedSegmenter
 
 VERDICTS = ("background", "found", "false alarm", "missed", "wrong class", "ignored")
 Row = dict[str, Any]

@@ -15,7 +15,7 @@ from dense_imb.config import TrainConfig
 from dense_imb.report import page
 from dense_imb.report.found import Found
 from dense_imb.report.page import Picture
-from dense_imb.training.stages import FIRST, stages_of
+from dense_imb.runs.stages import FIRST, stages_of
 
 SCORES, ERRORS = "Scores", "Where it errs"
 _MADE_FROM, _AGAIN = "What it was made from", "How to make it again"

@@ -14,9 +14,9 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from dense_imb._files import write_whole
+from dense_imb.base.checks import check_at_least
+from dense_imb.base.files import write_whole
 from dense_imb.inspection.report import strict
-from dense_imb.losses._checks import check_at_least
 from dense_imb.metrics.score_table import ScoreTable
 from dense_imb.report import page
 from dense_imb.report.drawing import Rows, column, picture
@@ -24,7 +24,7 @@ from dense_imb.report.found import N_EVENTS, Found
 from dense_imb.report.hits import OfHits
 from dense_imb.report.images import OfImages
 from dense_imb.report.text import whole_page
-from dense_imb.training import Run, open_run
+from dense_imb.runs import Run, open_run
 
 FORMAT, _VERSION = "dense-imb-report", 1
 _Path = str | os.PathLike[str]

@@ -21,7 +21,7 @@ from dense_imb.metrics import (
     ScoreHistogram,
     SegmentationScores,
 )
-from dense_imb.training.build import (
+from dense_imb.tasks.recipe import (
     build_network,
     build_reading,
     of_classes,
@@ -29,12 +29,12 @@ from dense_imb.training.build import (
     of_images,
     read_config,
 )
-from dense_imb.training.checkpoint import CheckpointError, load_checkpoint
-from dense_imb.training.classifier import ClassReading, TrainedClassifier
-from dense_imb.training.denoiser import Reading
-from dense_imb.training.records import CHECKPOINTS, SCORES
-from dense_imb.training.segmenter import ImageReading, TrainedSegmenter
-from dense_imb.training.stages import FIRST, last_stage, told_stages
+from dense_imb.engine.checkpoint import CheckpointError, load_checkpoint
+from dense_imb.tasks.labels.task import ClassReading, TrainedClassifier
+from dense_imb.tasks.hits.task import Reading
+from dense_imb.runs.write import CHECKPOINTS, SCORES
+from dense_imb.tasks.images.task import ImageReading, TrainedSegmenter
+from dense_imb.runs.stages import FIRST, last_stage, told_stages
 
 _SILENT = 0.01  # share that a teacher is sure of, below which nothing is learnt from it
 _OF_CLASS = re.compile(r"sure_share_\d+")  # columns of the history

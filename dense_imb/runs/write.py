@@ -22,12 +22,12 @@ from safetensors import SafetensorError
 from safetensors.torch import save_model
 
 from dense_imb import __version__
-from dense_imb._files import write_whole
+from dense_imb.base.files import write_whole
 from dense_imb.config import TrainConfig
-from dense_imb.training.loop import Callback, Loop
-from dense_imb.training.semi_supervised import SemiSupervised
-from dense_imb.training.stages import FIRST
-from dense_imb.training.task import ScoredTask
+from dense_imb.engine.loop import Callback, Loop
+from dense_imb.tasks.mean_teacher import SemiSupervised
+from dense_imb.runs.stages import FIRST
+from dense_imb.engine.task import ScoredTask
 
 CHECKPOINTS = "checkpoints"  # the folder of them in the folder of a run
 SCORES = "validation_scores.json"

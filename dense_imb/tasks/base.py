@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dense_imb.data.mixing import Mixer
-from dense_imb.data.samplers import ClassSampling, epoch_order
+from dense_imb.base.random import epoch_order
+from dense_imb.data.epochs.mixing import Mixer
+from dense_imb.data.epochs.samplers import ClassSampling
 from dense_imb.models import padded_frame
-from dense_imb.training.features import FeatureTerm, check_not_mixed
+from dense_imb.tasks.feature_loss import FeatureTerm, check_not_mixed
 
 
 class ShownBatch(Protocol):

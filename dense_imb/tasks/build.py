@@ -9,12 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dense_imb.config import ImagesConfig, TrainConfig
-from dense_imb.data.combine import split_by_image
-from dense_imb.data.labelled import IGNORED, LabelledImages, LabelTally, open_labelled
-from dense_imb.data.virtual import VirtualEvents
+from dense_imb.data.events.combine import split_by_image
+from dense_imb.data.events.virtual import VirtualEvents
+from dense_imb.data.images.labelled import IGNORED, LabelledImages, LabelTally, open_labelled
 from dense_imb.hits import open_hits
-from dense_imb.losses.feeding import takes_logits
-from dense_imb.training.build import (
+from dense_imb.losses.foreign.feeding import takes_logits
+from dense_imb.tasks.hits.task import Denoiser, Pixels, is_signal, is_visible
+from dense_imb.tasks.images.task import ImageReading, Segmenter
+from dense_imb.tasks.labels.recipe import build_classifier
+from dense_imb.tasks.labels.task import Classifier
+from dense_imb.tasks.mean_teacher import SemiSupervised
+from dense_imb.tasks.recipe import (
     build_degradation,
     build_feature_loss,
     build_loss,
@@ -26,12 +31,7 @@ from dense_imb.training.build import (
     of_hits,
     of_images,
 )
-from dense_imb.training.classes import build_classifier
-from dense_imb.training.classifier import Classifier
-from dense_imb.training.denoiser import Denoiser, Pixels, is_signal, is_visible
-from dense_imb.training.segmenter import ImageReading, Segmenter
-from dense_imb.training.semi_supervised import SemiSupervised
-from dense_imb.training.unlabelled import build_semi_supervised
+from dense_imb.tasks.unlabelled import build_semi_supervised
 
 _SPLIT = 0  # seed of the splits: runs of any seed see the same images
 _HIDDEN = 1  # seed of who has labels

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dense_imb.data.labelled import IGNORED
-from dense_imb.data.mixing import Mixing
-from dense_imb.losses.feeding import feeds_on
+from dense_imb.data.epochs.mixing import Mixing
+from dense_imb.data.images.labelled import IGNORED
+from dense_imb.losses.foreign.feeding import feeds_on
 from dense_imb.models import head_of
 
 _POOLS: dict[int, Any] = {
@@ -53,6 +53,10 @@ class FeatureTerm(nn.Module):
         # a checkpoint need not hold what the data say
         self._has_counts = len(class_counts) > 0
         self.register_buffer("rank", rank_of_rarity(class_counts), persistent=False)
+
+    def logged(self) -> Mapping[str, float]:
+        """Value of the last step, for the history."""
+        return {} if self.value is None else {"loss_features": float(self.value)}
 
     def cost(self, label: Tensor, n: int, frame: Sequence[int] = ()) -> Tensor | None:
         """The loss of the first n features of the last forward pass; they are forgotten.

@@ -25,12 +25,12 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dense_imb.data.labelled import IGNORED
-from dense_imb.data.samplers import SAMPLINGS, ClassSampling, uniform_of
-from dense_imb.losses._checks import check_at_least, check_choice
-from dense_imb.losses.adjustment import LogPrior, Temperature
-from dense_imb.losses.feeding import feed, intake_of
-from dense_imb.training.sampled import ShownBatch
+from dense_imb.base.checks import check_at_least, check_choice
+from dense_imb.data.epochs.samplers import SAMPLINGS, ClassSampling, uniform_of
+from dense_imb.data.images.labelled import IGNORED
+from dense_imb.losses.core.adjustment import LogPrior, Temperature
+from dense_imb.losses.foreign.feeding import feed, intake_of
+from dense_imb.tasks.base import ShownBatch
 
 # "progressive" knows an end, pseudo-labels have none
 UNLABELLED_SAMPLINGS = tuple(kind for kind in SAMPLINGS if kind != "progressive")
@@ -121,7 +121,7 @@ class Teacher(nn.Module):
 
 
 class SemiSupervised:
-    """A task that learns from unlabelled samples as well, see `dense_imb.training.task.TaughtTask`.
+    """A task that learns from unlabelled samples as well, see `dense_imb.engine.task.TaughtTask`.
 
     Args:
         task: the labelled part; it validates, too.

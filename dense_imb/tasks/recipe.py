@@ -15,6 +15,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from torch import nn
 
+from dense_imb.base.checks import check_at_least, check_choice
 from dense_imb.config import (
     DataConfig,
     MixingConfig,
@@ -22,29 +23,28 @@ from dense_imb.config import (
     TrainConfig,
     UnlabelledConfig,
 )
-from dense_imb.data.labelled import check_names
-from dense_imb.data.long_tail import long_tail_counts
-from dense_imb.data.mixing import Mixer, Mixing
-from dense_imb.data.samplers import ClassSampling
-from dense_imb.data.views import check_rand_augment
+from dense_imb.data.epochs.mixing import Mixer, Mixing
+from dense_imb.data.epochs.samplers import ClassSampling
+from dense_imb.data.epochs.views import check_rand_augment
+from dense_imb.data.images.labelled import check_names
+from dense_imb.data.labels.long_tail import long_tail_counts
 from dense_imb.hits import Blob, Burst, Degradation, HotLines, HotPixels, Measured, Uniform
 from dense_imb.hits.events import Geometry
 from dense_imb.hits.frames import CHANNELS
 from dense_imb.hits.noise import Profile
 from dense_imb.hits.reader import open_hits
-from dense_imb.losses._checks import check_at_least, check_choice
-from dense_imb.losses.adjustment import Margin
-from dense_imb.losses.codes import loss_from_code
-from dense_imb.losses.feeding import feeds_on, takes_logits
-from dense_imb.losses.parse import parse_call, parse_loss, split_sum
+from dense_imb.losses.core.adjustment import Margin
+from dense_imb.losses.foreign.codes import loss_from_code
+from dense_imb.losses.foreign.feeding import feeds_on, takes_logits
+from dense_imb.losses.foreign.parse import parse_call, parse_loss, split_sum
 from dense_imb.metrics import class_groups
 from dense_imb.models import CLASSIFIERS, build_classifier_network, build_model
-from dense_imb.training.classifier import ClassReading
-from dense_imb.training.denoiser import N_CHANNELS, Reading
-from dense_imb.training.features import check_not_mixed, check_takes_features
-from dense_imb.training.segmenter import ImageReading
-from dense_imb.training.semi_supervised import check_semi_supervised
-from dense_imb.training.stages import check_second, of_second, stages_of
+from dense_imb.runs.stages import check_second, of_second, stages_of
+from dense_imb.tasks.feature_loss import check_not_mixed, check_takes_features
+from dense_imb.tasks.hits.task import N_CHANNELS, Reading
+from dense_imb.tasks.images.task import ImageReading
+from dense_imb.tasks.labels.task import ClassReading
+from dense_imb.tasks.mean_teacher import check_semi_supervised
 
 # a config may come from anybody: what it names is imported from here and nowhere else
 PACKAGES = ("dense_imb", "torch", "monai", "segmentation_models_pytorch", "kornia", "torchvision")

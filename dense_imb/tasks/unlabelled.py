@@ -9,20 +9,20 @@ from contextlib import contextmanager
 from typing import Any
 
 from dense_imb.config import TrainConfig, UnlabelledConfig
-from dense_imb.data.classified import Pictures
-from dense_imb.data.labelled import LabelledImages
-from dense_imb.data.tables import FilePictures, open_unlabelled_pictures
-from dense_imb.data.unlabelled import find_copies, open_unlabelled
-from dense_imb.data.virtual import VirtualEvents
+from dense_imb.data.events.virtual import VirtualEvents
+from dense_imb.data.images.labelled import LabelledImages
+from dense_imb.data.images.unlabelled import find_copies, open_unlabelled
+from dense_imb.data.labels.classified import Pictures
+from dense_imb.data.labels.tables import FilePictures, open_unlabelled_pictures
 from dense_imb.hits import HitsFile, HitsFiles, open_hits
-from dense_imb.training.build import build_loss
-from dense_imb.training.classifier import Classifier
-from dense_imb.training.denoiser import Denoiser
-from dense_imb.training.segmenter import Segmenter
-from dense_imb.training.semi_supervised import SemiSupervised, Unlabelled
-from dense_imb.training.unlabelled_classes import UnlabelledClassImages
-from dense_imb.training.unlabelled_hits import UnlabelledHits
-from dense_imb.training.unlabelled_images import Images, UnlabelledCrops
+from dense_imb.tasks.hits.pseudo_labels import UnlabelledHits
+from dense_imb.tasks.hits.task import Denoiser
+from dense_imb.tasks.images.pseudo_labels import Images, UnlabelledCrops
+from dense_imb.tasks.images.task import Segmenter
+from dense_imb.tasks.labels.pseudo_labels import UnlabelledClassImages
+from dense_imb.tasks.labels.task import Classifier
+from dense_imb.tasks.mean_teacher import SemiSupervised, Unlabelled
+from dense_imb.tasks.recipe import build_loss
 
 _REST = "use --labelled_share 0.1 --unlabelled.rest true in place of --unlabelled.train"
 _LOOKED_AT = 8  # images, for their channels

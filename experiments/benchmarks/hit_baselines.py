@@ -38,7 +38,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # events/s are those of one core
 
 import torch
 
-from dense_imb._files import write_whole
+from dense_imb.base.files import write_whole
 from dense_imb.hits import Degradation, Events, degrade, simulate
 from dense_imb.hits.baselines import (
     BASELINES,

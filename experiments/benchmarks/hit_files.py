@@ -81,8 +81,8 @@ from dense_rivals import N_NOISE, N_SIGNAL, by_frames, by_points, in_batches
 from hit_baselines import measure, tried
 from torch import Tensor
 
-from dense_imb._files import write_whole
-from dense_imb.data.images import pair_images, read_image
+from dense_imb.base.files import write_whole
+from dense_imb.data.images.folders import pair_images, read_image
 from dense_imb.hits import (
     Degradation,
     Events,

@@ -32,8 +32,8 @@ from torch import Tensor
 
 from dense_imb.config import DataConfig, ImagesConfig, MixingConfig, TrainConfig
 from dense_imb.hits import HitsWriter, simulate
-from dense_imb.training.build import check_config
-from dense_imb.training.tasks import build_task
+from dense_imb.tasks.build import build_task
+from dense_imb.tasks.recipe import check_config
 
 KINDS = ("none", "mixup", "balanced-mixup", "unimix")
 N_CLASSES, N_IMAGES, SIDE = 3, 32, 256

@@ -27,7 +27,7 @@ import torch
 from jsonargparse import Namespace
 from shapes import SHAPES, write_shapes
 
-from dense_imb._files import write_whole
+from dense_imb.base.files import write_whole
 from dense_imb.cli._parser import Parser
 from dense_imb.cli._script import run_script, script_parser
 from dense_imb.compare import ComparisonTable, Contestant
@@ -42,21 +42,15 @@ from dense_imb.config import (
     TrainConfig,
     UnlabelledConfig,
 )
-from dense_imb.data.labelled_frames import write_labelled_frames
-from dense_imb.data.simulated import write_simulated
+from dense_imb.data.events.labelled_frames import write_labelled_frames
+from dense_imb.data.events.simulated import write_simulated
+from dense_imb.engine import CollapseWarning, Interrupted
 from dense_imb.hits import Degradation, Geometry, open_hits
-from dense_imb.training import (
-    CollapseWarning,
-    Interrupted,
-    Run,
-    SamplingWarning,
-    check_folder,
-    train,
-)
-from dense_imb.training.class_table import evaluate_classifiers
-from dense_imb.training.classes import open_test_table
-from dense_imb.training.evaluation import evaluate_segmenters
-from dense_imb.training.tasks import build_task, open_test_images
+from dense_imb.runs import Run, SamplingWarning, check_folder, train
+from dense_imb.tasks.build import build_task, open_test_images
+from dense_imb.tasks.images.evaluate import evaluate_segmenters
+from dense_imb.tasks.labels.evaluate import evaluate_classifiers
+from dense_imb.tasks.labels.recipe import open_test_table
 
 LOSSES = {"plain": "CrossEntropyLoss", "balanced": "BalancedSoftmaxLoss"}
 BASES = ("instance (plain)", "instance (balanced)")  # the first that is there the others meet

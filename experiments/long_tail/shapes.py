@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dense_imb.data.long_tail import long_tail_counts
+from dense_imb.data.labels.long_tail import long_tail_counts
 
 Plane = np.ndarray[Any, np.dtype[np.float64]]
 # where a shape is, in coordinates of its own: about -1 to 1

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dense_imb.hits.random import Draws, philox
+from dense_imb.base.random import Draws, philox
 
 # Random123's kat_vectors: counter, key, words
 KNOWN = [

@@ -10,7 +10,7 @@ import pytest
 
 from dense_imb import __version__, losses
 from dense_imb.cli import main
-from dense_imb.losses.catalogue import CATALOGUE
+from dense_imb.losses.foreign.catalogue import CATALOGUE
 
 
 def run(capsys, *arguments: str) -> tuple[int, str, str]:

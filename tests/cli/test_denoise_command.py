@@ -54,7 +54,7 @@ class Run:
 
 @pytest.fixture
 def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("dense_imb.training.open_run", lambda path: Run())
+    monkeypatch.setattr("dense_imb.runs.open_run", lambda path: Run())
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").touch()
     return tmp_path / "run"

@@ -13,8 +13,8 @@ import pytest
 from dense_imb.cli import main
 from dense_imb.hits import BASELINES, Events, Geometry, HitDensity, evaluate, open_hits
 from dense_imb.hits.table import _legend
+from tests.cli.test_denoise_command import folder, trained  # noqa: F401
 from tests.hits.files import write
-from tests.test_denoise_command import folder, trained  # noqa: F401
 
 
 def run(*arguments: object) -> int:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from dense_imb.cli import main
-from tests.data.labelled_files import hdf5, random_pairs
+from tests.data.images.labelled_files import hdf5, random_pairs
 from tests.hits.files import some_events, write
 
 

@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from dense_imb.cli import main
-from dense_imb.data.unlabelled import open_unlabelled
-from dense_imb.training import open_run, train
-from dense_imb.training.evaluation import chosen_thresholds
-from dense_imb.training.segmenting import segment_images
-from tests.training.pictures import tiny_images, write_folders
+from dense_imb.data.images.unlabelled import open_unlabelled
+from dense_imb.runs import open_run, train
+from dense_imb.tasks.images.evaluate import chosen_thresholds
+from dense_imb.tasks.images.segment import segment_images
+from tests.runs.pictures import tiny_images, write_folders
 
-pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.training.CollapseWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")
 
 
 @pytest.fixture(scope="module")

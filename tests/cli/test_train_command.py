@@ -15,11 +15,11 @@ import pytest
 
 from dense_imb.cli import main
 from dense_imb.cli import train as train_command
-from dense_imb.training import open_run
-from tests.training.pictures import write_folders
-from tests.training.runs import assert_same_runs, clean_events, write_events
+from dense_imb.runs import open_run
+from tests.runs.pictures import write_folders
+from tests.runs.tiny import assert_same_runs, clean_events, write_events
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NETWORK = ["--model.options", '{"widths": [4, 8]}']
 
 

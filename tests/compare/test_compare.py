@@ -15,10 +15,10 @@ from dense_imb.compare.contestants import FIRST, PLAIN
 from dense_imb.compare.figure import draw
 from dense_imb.compare.plan import LEAST_STEPS, MOST_STEPS, plan, run_seconds
 from dense_imb.config import TrainConfig
-from dense_imb.losses.parse import parse_loss
-from dense_imb.training.tasks import open_images, open_test_images
-from tests.training.pictures import tiny_images, write_folders
-from tests.training.runs import clean_events, tiny, write_events
+from dense_imb.losses.foreign.parse import parse_loss
+from dense_imb.tasks.build import open_images, open_test_images
+from tests.runs.pictures import tiny_images, write_folders
+from tests.runs.tiny import clean_events, tiny, write_events
 
 TWO = [Contestant(PLAIN, "CrossEntropyLoss", False), Contestant("ours", "HardMiningLoss")]
 

@@ -8,7 +8,7 @@ import pytest
 
 from dense_imb.cli import main
 from dense_imb.curves import SCENARIOS, Table, write_figures
-from dense_imb.losses.catalogue import CATALOGUE
+from dense_imb.losses.foreign.catalogue import CATALOGUE
 
 QUICK = ("--frame", "6x10", "--points", "5")
 

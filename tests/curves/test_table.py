@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from torch import nn
 
-from dense_imb._files import write_whole
+from dense_imb.base.files import write_whole
 from dense_imb.curves import Recovery, Table, sweep
 from dense_imb.curves.table import Column, View
 

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from dense_imb.data.images import read_image
+from dense_imb.data.images.folders import read_image
 from dense_imb.hits import HitsFile, verify
 from tests.data_tools.test_scripts import run
 

@@ -15,7 +15,7 @@ import pytest
 
 from dense_imb.cli import main
 from dense_imb.hits import HitsFile, verify
-from tests.data.other_formats import frames, labels_of
+from tests.data.events.other_formats import frames, labels_of
 from tests.hits.files import assert_same, some_events, write
 
 FOLDER = Path(__file__).parents[2] / "data_tools"
@@ -167,7 +167,7 @@ def test_a_stopped_overwrite_leaves_no_file_of_the_old_settings(tmp_path, monkey
     arguments = [tmp_path, "--train", 2, "--validation", 1, "--test", 1, "--photons", 100]
     assert run("make", *arguments, "--seed", 1) == 0
     old = HitsFile(tmp_path / "test.h5")[:]
-    from dense_imb.data import simulated
+    from dense_imb.data.events import simulated
 
     monkeypatch.setattr(simulated, "simulate", lambda *a, **k: 1 / 0)
     with pytest.raises(ZeroDivisionError):

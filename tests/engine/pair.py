@@ -13,10 +13,10 @@ import torch.distributed as dist
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from dense_imb.training import CollapseAlarm, CollapseWarning, Interrupted
-from tests.training.runs import Line, assert_same_content, loop_of
-from tests.training.test_callbacks import ACCURACY, ROLL, Scripted, scripted
-from tests.training.test_loop import Signal, dropping_line
+from dense_imb.engine import CollapseAlarm, CollapseWarning, Interrupted
+from tests.engine.test_callbacks import ACCURACY, ROLL, Scripted, scripted
+from tests.engine.test_loop import Signal, dropping_line
+from tests.runs.tiny import Line, assert_same_content, loop_of
 
 RANK = int(os.environ.get("RANK", 0))
 

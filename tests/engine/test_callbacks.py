@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dense_imb.training import (
+from dense_imb.engine import (
     Callback,
     CollapseAlarm,
     CollapseWarning,
@@ -21,9 +21,9 @@ from dense_imb.training import (
     load_checkpoint,
     save_checkpoint,
 )
-from dense_imb.training.loop import Loop
-from tests.training.runs import Line, assert_same_content, loop_of
-from tests.training.test_loop import Signal
+from dense_imb.engine.loop import Loop
+from tests.engine.test_loop import Signal
+from tests.runs.tiny import Line, assert_same_content, loop_of
 
 GOOD = {"auc": 0.9, "recall_at_half": 0.8, "lit_at_half": 0.3}
 CHANCE = {"auc": 0.5, "recall_at_half": 0.5, "lit_at_half": 0.5}
@@ -88,14 +88,14 @@ def test_a_collapse_is_not_told_again_after_a_resume(tmp_path):
         scripted(Scripted(CHANCE), tmp_path, CollapseAlarm()).run(resume=True)
 
 
-@pytest.mark.filterwarnings("ignore::dense_imb.training.CollapseWarning")
+@pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")
 def test_a_run_of_chance_is_stopped_where_asked():
     state = scripted(Scripted(GOOD, GOOD, CHANCE), None, CollapseAlarm("stop", patience=3)).run()
     assert state.step == 5
     assert "no better than chance" in str(state.stop)
 
 
-@pytest.mark.filterwarnings("ignore::dense_imb.training.CollapseWarning")
+@pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")
 def test_a_blank_run_is_not_stopped():
     assert scripted(Scripted(BLANK), None, CollapseAlarm("stop")).run().step == 12
 
@@ -116,7 +116,7 @@ ROLL = (GOOD, GOOD, CHANCE, CHANCE, GOOD)
 ACCURACY = (0.5, 0.9, 0.1)
 
 
-@pytest.mark.filterwarnings("ignore::dense_imb.training.CollapseWarning")
+@pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")
 def test_a_roll_back_takes_the_best_weights_and_half_the_rate(tmp_path):
     seen = Weights()
     task = Scripted(*ROLL, accuracy=ACCURACY)
@@ -133,7 +133,7 @@ def test_a_roll_back_takes_the_best_weights_and_half_the_rate(tmp_path):
     assert not torch.equal(seen.weights[5], seen.weights[4])
 
 
-@pytest.mark.filterwarnings("ignore::dense_imb.training.CollapseWarning")
+@pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")
 def test_a_roll_back_is_the_same_after_a_resume_at_any_step(tmp_path):
     def make(folder: Path, *more: Callback) -> Loop:
         alarm = CollapseAlarm("roll-back")
@@ -150,7 +150,7 @@ def test_a_roll_back_is_the_same_after_a_resume_at_any_step(tmp_path):
         assert_same_content(again.snapshot(), whole.snapshot())
 
 
-@pytest.mark.filterwarnings("ignore::dense_imb.training.CollapseWarning")
+@pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")
 def test_a_roll_back_takes_the_best_of_its_own_history(tmp_path):
     """A run killed after a later best network was written, and resumed from before it."""
 

@@ -14,14 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from dense_imb.training import (
-    CheckpointError,
-    CheckpointWarning,
-    load_checkpoint,
-    save_checkpoint,
-)
-from dense_imb.training.checkpoint import digest_of, newest_checkpoint, prune_checkpoints
-from tests.training.runs import Line, assert_same_content, loop_of
+from dense_imb.engine import CheckpointError, CheckpointWarning, load_checkpoint, save_checkpoint
+from dense_imb.engine.checkpoint import digest_of, newest_checkpoint, prune_checkpoints
+from tests.runs.tiny import Line, assert_same_content, loop_of
 
 STATE = {"a": torch.arange(5.0), "nested": {"text": "x", "numbers": [1, 2.5, None, True]}}
 
@@ -219,7 +214,7 @@ def test_a_disk_full_at_the_last_moment_leaves_no_digest_behind(tmp_path, monkey
 KILLED = """
 import os, signal, sys, torch
 from pathlib import Path
-from dense_imb.training.checkpoint import save_checkpoint
+from dense_imb.engine.checkpoint import save_checkpoint
 
 def dying(real):
     def call(*args, **options):

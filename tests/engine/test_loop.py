@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from dense_imb.data.samplers import epoch_order
+from dense_imb.base.random import epoch_order
+from dense_imb.engine import Callback, Interrupted, LoopSettings, TrainingError, load_checkpoint
+from dense_imb.engine.checkpoint import newest_checkpoint
+from dense_imb.engine.loop import Loop
+from dense_imb.engine.schedule import rate_factor, step_seed
 from dense_imb.losses import BiasCompensatedLoss
-from dense_imb.training import Callback, Interrupted, LoopSettings, TrainingError, load_checkpoint
-from dense_imb.training.checkpoint import newest_checkpoint
-from dense_imb.training.loop import Loop
-from dense_imb.training.schedule import rate_factor, step_seed
-from tests.training.runs import Dropping, Line, Remembering, assert_same_content, loop_of
+from tests.runs.tiny import Dropping, Line, Remembering, assert_same_content, loop_of
 
 
 class Signal(Callback):

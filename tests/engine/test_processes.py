@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from dense_imb.cli import main
-from dense_imb.training import open_run
-from tests.test_train_command import ENVIRONMENT, arguments, ended, start, wait_for_step
-from tests.training.labelled_pictures import write_cifar
-from tests.training.pictures import write_folders
-from tests.training.runs import Line, assert_same_runs, clean_events, loop_of, write_events
+from dense_imb.runs import open_run
+from tests.cli.test_train_command import ENVIRONMENT, arguments, ended, start, wait_for_step
+from tests.runs.labelled_pictures import write_cifar
+from tests.runs.pictures import write_folders
+from tests.runs.tiny import Line, assert_same_runs, clean_events, loop_of, write_events
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dense_imb.training.build import check_config, config_from
+from dense_imb.tasks.recipe import check_config, config_from
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "experiments" / "classification"

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dense_imb.training.build import build_loss, check_config
+from dense_imb.tasks.recipe import build_loss, check_config
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "long_tail"
 

@@ -55,7 +55,7 @@ def test_a_table_is_trained_row_by_row_and_not_twice(tmp_path, capsys):
 
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_row_of_a_table_is_a_config(path):
-    from dense_imb.training.build import build_loss, check_config, config_from
+    from dense_imb.tasks.recipe import build_loss, check_config, config_from
 
     run_table = load("run_table")
     table = yaml.safe_load(path.read_text())
@@ -70,7 +70,7 @@ def test_every_row_of_a_table_is_a_config(path):
 
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*/*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_is_a_config(path):
-    from dense_imb.training.build import check_config, config_from
+    from dense_imb.tasks.recipe import check_config, config_from
 
     stored = yaml.safe_load(path.read_text())
     if "cifar" in stored:  # where the archive lies is for the command line

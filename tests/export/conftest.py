@@ -10,10 +10,11 @@ from typing import NamedTuple
 import pytest
 
 from dense_imb.config import TrainConfig
+from dense_imb.engine import CollapseWarning
 from dense_imb.export import Exported, export_run
-from dense_imb.training import CollapseWarning, Run, open_run, train
-from tests.training.pictures import tiny_images, write_folders
-from tests.training.runs import clean_events, tiny, write_events
+from dense_imb.runs import Run, open_run, train
+from tests.runs.pictures import tiny_images, write_folders
+from tests.runs.tiny import clean_events, tiny, write_events
 
 pytest.importorskip("onnxruntime", reason="ONNX is an extra: pip install 'dense-imb[export]'")
 

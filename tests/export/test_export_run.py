@@ -13,8 +13,8 @@ from torch import nn
 from dense_imb.cli import main
 from dense_imb.export import export_run, throughput, write
 from dense_imb.export.network import exportable
-from dense_imb.training import open_run
-from dense_imb.training.evaluation import chosen_thresholds
+from dense_imb.runs import open_run
+from dense_imb.tasks.images.evaluate import chosen_thresholds
 
 
 def test_the_thresholds_are_those_of_the_run(case_of):

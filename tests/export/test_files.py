@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from dense_imb.hits import rasterise
-from dense_imb.training.denoiser import is_visible
+from dense_imb.tasks.hits.task import is_visible
 from tests.export.conftest import CASES
-from tests.training.pictures import lines
-from tests.training.runs import clean_events
+from tests.runs.pictures import lines
+from tests.runs.tiny import clean_events
 
 HITS = [name for name, (kind, _) in CASES.items() if kind == "denoiser"]
 IMAGES = [name for name, (kind, _) in CASES.items() if kind == "segmenter"]

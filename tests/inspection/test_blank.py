@@ -16,7 +16,7 @@ from dense_imb.inspection.blank import (
     rows_of_logits,
     rows_of_values,
 )
-from dense_imb.losses.catalogue import CATALOGUE
+from dense_imb.losses.foreign.catalogue import CATALOGUE
 
 
 def test_every_loss_of_the_catalogue_is_judged():

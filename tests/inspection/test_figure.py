@@ -10,7 +10,7 @@ from PIL import Image
 from dense_imb.hits import Geometry
 from dense_imb.inspection import inspect_hits, inspect_images, save_figure
 from dense_imb.inspection.figure import draw
-from tests.data.labelled_files import hdf5, random_pairs
+from tests.data.images.labelled_files import hdf5, random_pairs
 from tests.hits.files import some_events, write
 from tests.inspection.test_hits import events_of, random_events
 

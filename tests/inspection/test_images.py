@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from dense_imb.inspection import Inspection, inspect_images, text_of
-from tests.data.labelled_files import folders as data_folders
-from tests.data.labelled_files import hdf5, random_pairs
+from tests.data.images.labelled_files import folders as data_folders
+from tests.data.images.labelled_files import hdf5, random_pairs
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from dense_imb.config import UnlabelledConfig
 from dense_imb.losses import Balance, BiasCompensatedLoss, CrossEntropyLoss, HardMiningLoss
 from dense_imb.models import FastUNet
-from dense_imb.training.tasks import build_task
-from tests.training.pictures import lines, tiny_images, write_folders
-from tests.training.runs import clean_events, tiny, write_events
+from dense_imb.tasks.build import build_task
+from tests.runs.pictures import lines, tiny_images, write_folders
+from tests.runs.tiny import clean_events, tiny, write_events
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of its own imports

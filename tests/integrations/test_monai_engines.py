@@ -20,7 +20,7 @@ from monai.utils import set_determinism
 from torch import Tensor, nn
 
 from dense_imb.losses import BiasCompensatedLoss, HardMiningLoss, RangeLoss
-from dense_imb.losses.catalogue import CATALOGUE
+from dense_imb.losses.foreign.catalogue import CATALOGUE
 from dense_imb.metrics import SegmentationScores
 from tests.integrations.engines import (
     MAKE,

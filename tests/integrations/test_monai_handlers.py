@@ -20,6 +20,7 @@ from monai.losses import DeepSupervisionLoss
 from monai.transforms import Activationsd, AsDiscreted, Compose
 from torch import nn
 
+from dense_imb.engine import CollapseWarning
 from dense_imb.integrations.monai import (
     CollapseHandler,
     GradientShareHandler,
@@ -38,7 +39,6 @@ from dense_imb.losses import (
     cross_entropy_loss,
 )
 from dense_imb.metrics import OperatingPoint, ScoreHistogram, SegmentationScores
-from dense_imb.training import CollapseWarning
 from tests.integrations.engines import (
     PRED_LABEL,
     evaluator_of,

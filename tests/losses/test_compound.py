@@ -21,7 +21,7 @@ from dense_imb.losses import (
     HardMiningLoss,
     RangeLoss,
 )
-from dense_imb.losses.parse import parse_loss, split_sum
+from dense_imb.losses.foreign.parse import parse_loss, split_sum
 
 monai = pytest.importorskip("monai.losses")
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dense_imb import losses
 from dense_imb.losses import Balance
-from dense_imb.losses.catalogue import CATALOGUE
+from dense_imb.losses.foreign.catalogue import CATALOGUE
 
 from .cases import CASES, Case
 

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from dense_imb.losses import ACBMSELoss, Balance, CrossEntropyLoss, FocalLoss, RangeLoss
-from dense_imb.losses.feeding import apply_loss, feeds_on, target_form
-from dense_imb.losses.parse import parse_loss
+from dense_imb.losses.foreign.feeding import apply_loss, feeds_on, target_form
+from dense_imb.losses.foreign.parse import parse_loss
 from tests.curves import stand_in
 
 RNG = torch.Generator().manual_seed(0)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dense_imb import losses
-from dense_imb.losses.catalogue import CATALOGUE
+from dense_imb.losses.foreign.catalogue import CATALOGUE
 
 COUNTS = {1: (90, 10), 4: (500, 120, 30, 7)}
 CLASSIFIERS = [

@@ -92,7 +92,7 @@ def test_illegal_labels_are_refused_on_every_device(
     monkeypatch, as_on_an_accelerator, n_channels, illegal
 ):
     if as_on_an_accelerator:
-        monkeypatch.setattr("dense_imb.losses._target.values_are_readable", lambda value: False)
+        monkeypatch.setattr("dense_imb.losses.core.target.values_are_readable", lambda value: False)
     target = torch.tensor([[0, 1, illegal]])
     scores = SegmentationScores(max(n_channels, 2))
     with pytest.raises(ValueError, match="Expected `target`"):

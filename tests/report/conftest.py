@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from dense_imb.config import DataConfig, ModelConfig, TrainConfig
+from dense_imb.engine import CollapseWarning
 from dense_imb.hits import Degradation, Events, Geometry, degrade, simulate
-from dense_imb.training import CollapseWarning, train
+from dense_imb.runs import train
 from tests.hits.files import write
 
 FRAME = Geometry(24, 20, 100)

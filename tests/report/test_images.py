@@ -14,16 +14,17 @@ import torch
 from matplotlib.figure import Figure
 
 from dense_imb.cli import main
-from dense_imb.data.labelled import IGNORED
+from dense_imb.data.images.labelled import IGNORED
+from dense_imb.engine import CollapseWarning
 from dense_imb.metrics import ScoreHistogram
 from dense_imb.report import image_figures
 from dense_imb.report.images import OfImages
 from dense_imb.report.segmented import chosen_images, fullest_slice, image_scores, verdicts
-from dense_imb.training import CollapseWarning, open_run, train
-from dense_imb.training.evaluation import Blank, chosen_thresholds, evaluate_segmenters
-from dense_imb.training.tasks import open_images, open_test_images
+from dense_imb.runs import open_run, train
+from dense_imb.tasks.build import open_images, open_test_images
+from dense_imb.tasks.images.evaluate import Blank, chosen_thresholds, evaluate_segmenters
 from tests.report.reports import Page, pngs, quiet, strict_json
-from tests.training.pictures import tiny_images, write_folders
+from tests.runs.pictures import tiny_images, write_folders
 
 FIGURES = [
     "calibration", "images", "precision_recall", "sample_1", "sample_2", "sample_3", "training",
@@ -242,7 +243,7 @@ def test_the_axes_show_the_numbers(run_folder):
 
 
 @pytest.mark.usefixtures("_undrawn")
-@pytest.mark.filterwarnings("ignore::dense_imb.training.CollapseWarning")
+@pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")
 def test_train_writes_the_report_at_its_end(folders, tmp_path, capsys):
     options = [f"--images.train={folders[0]}", f"--images.masks={folders[1]}", "--steps=2",
                "--images.patch=[32, 32]", "--batch_size=2"]  # fmt: skip

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dense_imb.hits import evaluate, make_baseline, open_hits
-from dense_imb.training import open_run
+from dense_imb.runs import open_run
 from tests.hits.files import write
 from tests.report.conftest import clean_events
 from tests.report.reports import FIGURES, pngs, quiet, strict_json
@@ -25,7 +25,7 @@ def test_the_table_is_that_of_evaluate(run_folder, files):
     numbers = strict_json(run_folder / "report.json")
     run = open_run(run_folder)
     from dense_imb.report.measure import validation_events
-    from dense_imb.training.tasks import build_denoiser
+    from dense_imb.tasks.build import build_denoiser
 
     task = build_denoiser(run.config)
     held_out = task.validation

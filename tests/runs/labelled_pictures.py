@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dense_imb.config import CifarConfig, ModelConfig, OptimizerConfig, TableConfig, TrainConfig
-from tests.data.generated import small_data
+from tests.data.labels.generated import small_data
 
 CLASSES = ["nevus", "keratosis", "melanoma"]
 

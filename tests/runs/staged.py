@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from dense_imb.config import SecondConfig, TrainConfig
-from dense_imb.training import Loop
-from tests.training.pictures import tiny_images, write_folders
+from dense_imb.engine import Loop
+from tests.runs.pictures import tiny_images, write_folders
 
 
 def pictures(folder: Path, **options: Any) -> tuple[str, str]:

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from dense_imb.cli import main
-from dense_imb.training import open_run, train
-from dense_imb.training.checkpoint import load_checkpoint, save_checkpoint
-from dense_imb.training.segmenter import ImageReading
-from tests.training.pictures import lines, tiny_images
+from dense_imb.runs import open_run, train
+from dense_imb.engine.checkpoint import load_checkpoint, save_checkpoint
+from dense_imb.tasks.images.task import ImageReading
+from tests.runs.pictures import lines, tiny_images
 
-pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.training.CollapseWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")
 NAMES = ("empty", "arc", "$ring", "_line")
 
 

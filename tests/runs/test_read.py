@@ -13,21 +13,13 @@ import pytest
 import torch
 
 from dense_imb.hits import Geometry, HitsFile
-from dense_imb.training import (
-    Callback,
-    CheckpointError,
-    CollapseWarning,
-    Interrupted,
-    TrainConfig,
-    TrainingError,
-    open_run,
-    train,
-)
-from dense_imb.training import fit as fit_module
-from dense_imb.training.build import read_config
-from dense_imb.training.loop import Loop
-from dense_imb.training.tasks import build_task
-from tests.training.runs import (
+from dense_imb.engine import Callback, CheckpointError, CollapseWarning, Interrupted, TrainingError
+from dense_imb.runs import TrainConfig, open_run, train
+from dense_imb.runs import train as fit_module
+from dense_imb.tasks.recipe import read_config
+from dense_imb.engine.loop import Loop
+from dense_imb.tasks.build import build_task
+from tests.runs.tiny import (
     assert_same_content,
     assert_same_runs,
     changed,
@@ -35,9 +27,9 @@ from tests.training.runs import (
     tiny,
     write_events,
 )
-from tests.training.test_loop import Signal
+from tests.engine.test_loop import Signal
 
-pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.training.CollapseWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")
 
 
 @pytest.fixture(scope="module")
@@ -247,9 +239,9 @@ def test_a_run_is_read_again(path, tmp_path):
 
 def test_best_is_what_was_scored(path, tmp_path):
     """The scorer of the folder gives the validation scores that the run has told."""
-    from dense_imb.data.virtual import VALIDATION_EPOCH
+    from dense_imb.data.events.virtual import VALIDATION_EPOCH
     from dense_imb.metrics import ScoreHistogram
-    from dense_imb.training.tasks import build_denoiser
+    from dense_imb.tasks.build import build_denoiser
 
     run = quiet(tiny(path, steps=16), tmp_path / "run")
     held_out = build_denoiser(run.config).validation

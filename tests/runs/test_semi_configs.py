@@ -11,16 +11,16 @@ from PIL import Image
 
 from dense_imb.cli import main
 from dense_imb.config import MixingConfig, SamplingConfig, SecondConfig, UnlabelledConfig
-from dense_imb.training import Run, train
-from dense_imb.training.build import check_config
-from dense_imb.training.tasks import build_task
-from dense_imb.training.unlabelled_classes import UnlabelledClassImages
-from dense_imb.training.unlabelled_hits import UnlabelledHits
-from tests.training.labelled_pictures import of_table, write_tables
-from tests.training.pictures import tiny_images, write_folders
-from tests.training.runs import clean_events, tiny, write_events
+from dense_imb.runs import Run, train
+from dense_imb.tasks.recipe import check_config
+from dense_imb.tasks.build import build_task
+from dense_imb.tasks.labels.pseudo_labels import UnlabelledClassImages
+from dense_imb.tasks.hits.pseudo_labels import UnlabelledHits
+from tests.runs.labelled_pictures import of_table, write_tables
+from tests.runs.pictures import tiny_images, write_folders
+from tests.runs.tiny import clean_events, tiny, write_events
 
-pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.training.CollapseWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")
 REST = UnlabelledConfig(rest=True, threshold=0.6, ramp=0.0)
 CPU = torch.device("cpu")
 

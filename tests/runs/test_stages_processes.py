@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from dense_imb.training import open_run
-from tests.test_train_command import arguments, ended, start, wait_for_step
-from tests.training.runs import assert_same_runs, clean_events, write_events
+from dense_imb.runs import open_run
+from tests.cli.test_train_command import arguments, ended, start, wait_for_step
+from tests.runs.tiny import assert_same_runs, clean_events, write_events
 
 pytestmark = pytest.mark.slow
 

@@ -11,13 +11,14 @@ import pytest
 import yaml
 
 from dense_imb.config import MixingConfig, SamplingConfig, SecondConfig, TrainConfig
-from dense_imb.training import Interrupted, check_config, train
-from dense_imb.training import fit as fit_module
-from tests.training.runs import changed
-from tests.training.staged import pictures, stop_at, two
+from dense_imb.engine import Interrupted
+from dense_imb.runs import check_config, train
+from dense_imb.runs import train as fit_module
+from tests.runs.tiny import changed
+from tests.runs.staged import pictures, stop_at, two
 
 # networks of ten steps may well be blank
-pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.training.CollapseWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")
 
 
 @pytest.fixture(scope="module")

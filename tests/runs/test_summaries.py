@@ -15,14 +15,14 @@ from dense_imb.cli import main
 from dense_imb.config import TrainConfig, UnlabelledConfig
 from dense_imb.report import write as write_module
 from dense_imb.report import write_report
-from dense_imb.training import Run, open_run, train
-from dense_imb.training.stages import told_stages
-from tests.training.labelled_pictures import of_table, write_tables
-from tests.training.runs import changed, clean_events, tiny, write_events
-from tests.training.staged import pictures, stop_at, two
+from dense_imb.runs import Run, open_run, train
+from dense_imb.runs.stages import told_stages
+from tests.runs.labelled_pictures import of_table, write_tables
+from tests.runs.tiny import changed, clean_events, tiny, write_events
+from tests.runs.staged import pictures, stop_at, two
 
 # networks of ten steps may well be blank
-pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.training.CollapseWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")
 SEMI = {"labelled_share": 0.5, "unlabelled": UnlabelledConfig(rest=True, threshold=0.4)}
 
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from dense_imb.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from dense_imb.hits import Events, Geometry, HitsWriter
-from dense_imb.training import Loop, LoopSettings
-from dense_imb.training.checkpoint import load_checkpoint
+from dense_imb.engine import Loop, LoopSettings
+from dense_imb.engine.checkpoint import load_checkpoint
 
 FRAME = Geometry(16, 12, 100)
 

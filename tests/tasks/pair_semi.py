@@ -10,11 +10,11 @@ import torch.distributed as dist
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from dense_imb.training import Interrupted
-from tests.training.pair import RANK, everybodys
-from tests.training.runs import assert_same_content, loop_of
-from tests.training.semi import semi_classes, semi_hits
-from tests.training.test_loop import Signal
+from dense_imb.engine import Interrupted
+from tests.engine.pair import RANK, everybodys
+from tests.engine.test_loop import Signal
+from tests.runs.semi import semi_classes, semi_hits
+from tests.runs.tiny import assert_same_content, loop_of
 
 
 def trains_as_one(made, folder: Path) -> None:

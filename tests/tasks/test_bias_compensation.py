@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 import torch
 
+from dense_imb.engine import Interrupted
 from dense_imb.losses import BiasCompensatedLoss
-from dense_imb.training import Interrupted, TrainConfig, train
-from dense_imb.training.records import RunFiles
-from dense_imb.training.tasks import build_task
-from tests.training.labelled_pictures import of_table, write_tables
-from tests.training.pictures import tiny_images, write_folders
-from tests.training.runs import assert_same_runs, clean_events, tiny, write_events
-from tests.training.test_loop import Signal
+from dense_imb.runs import TrainConfig, train
+from dense_imb.runs.write import RunFiles
+from dense_imb.tasks.build import build_task
+from tests.engine.test_loop import Signal
+from tests.runs.labelled_pictures import of_table, write_tables
+from tests.runs.pictures import tiny_images, write_folders
+from tests.runs.tiny import assert_same_runs, clean_events, tiny, write_events
 
-pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.training.CollapseWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")
 TASKS = ("classifier", "segmenter", "binary segmenter", "denoiser", "frame denoiser")
 
 

@@ -13,26 +13,27 @@ import torch
 from torch import Tensor, nn
 
 from dense_imb.config import MixingConfig
-from dense_imb.data.labelled import IGNORED
+from dense_imb.data.images.labelled import IGNORED
+from dense_imb.engine import Interrupted
 from dense_imb.losses import RangeLoss, range_loss
 from dense_imb.models import head_of
-from dense_imb.training import Interrupted, TrainConfig, check_config, train
-from dense_imb.training.features import FeatureTerm, coarse_label, rank_of_rarity
-from dense_imb.training.records import RunFiles
-from dense_imb.training.tasks import build_task
-from tests.test_train_command import refused
-from tests.training.labelled_pictures import of_table, write_tables
-from tests.training.pictures import tiny_images, write_folders
-from tests.training.runs import (
+from dense_imb.runs import TrainConfig, check_config, train
+from dense_imb.runs.write import RunFiles
+from dense_imb.tasks.build import build_task
+from dense_imb.tasks.feature_loss import FeatureTerm, coarse_label, rank_of_rarity
+from tests.cli.test_train_command import refused
+from tests.engine.test_loop import Signal
+from tests.runs.labelled_pictures import of_table, write_tables
+from tests.runs.pictures import tiny_images, write_folders
+from tests.runs.tiny import (
     assert_same_content,
     assert_same_runs,
     clean_events,
     tiny,
     write_events,
 )
-from tests.training.test_loop import Signal
 
-pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.training.CollapseWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")
 CPU = torch.device("cpu")
 # few pixels are drawn, so that the draw decides, and the margin is never reached
 LOSS = "RangeLoss(k=1, margin=1000.0, intra_weight=0.01, max_pixels=4)"

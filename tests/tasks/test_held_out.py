@@ -14,19 +14,19 @@ from PIL import Image
 
 from dense_imb.cli import main
 from dense_imb.config import UnlabelledConfig
-from dense_imb.data.image_sources import digest_of_files
-from dense_imb.data.labelled import open_labelled
-from dense_imb.data.tables import FilePictures
-from dense_imb.data.unlabelled import find_copies, open_unlabelled
+from dense_imb.data.images.labelled import open_labelled
+from dense_imb.data.images.sources import digest_of_files
+from dense_imb.data.images.unlabelled import find_copies, open_unlabelled
+from dense_imb.data.labels.tables import FilePictures
 from dense_imb.hits import Events
-from dense_imb.training import open_run, train
-from dense_imb.training.tasks import build_task, open_test_images
-from dense_imb.training.unlabelled import HeldOutWarning
-from tests.training.labelled_pictures import of_table, tiny_classes, write_cifar, write_tables
-from tests.training.pictures import lines, tiny_images, write_folders
-from tests.training.runs import clean_events, tiny, write_events
+from dense_imb.runs import open_run, train
+from dense_imb.tasks.build import build_task, open_test_images
+from dense_imb.tasks.unlabelled import HeldOutWarning
+from tests.runs.labelled_pictures import of_table, tiny_classes, write_cifar, write_tables
+from tests.runs.pictures import lines, tiny_images, write_folders
+from tests.runs.tiny import clean_events, tiny, write_events
 
-pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.training.CollapseWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")
 OTHERS = 3  # images that no mask knows
 
 

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from dense_imb.data.samplers import ClassSampling
-from dense_imb.training import Callback, CheckpointError, Interrupted
-from dense_imb.training.semi_supervised import SemiSupervised
-from tests.test_train_command import ENVIRONMENT
-from tests.training.labelled_pictures import write_tables
-from tests.training.runs import assert_same_content, clean_events, loop_of, write_events
-from tests.training.semi import semi_classes, semi_hits
-from tests.training.test_loop import Signal
+from dense_imb.data.epochs.samplers import ClassSampling
+from dense_imb.engine import Callback, CheckpointError, Interrupted
+from dense_imb.tasks.mean_teacher import SemiSupervised
+from tests.cli.test_train_command import ENVIRONMENT
+from tests.engine.test_loop import Signal
+from tests.runs.labelled_pictures import write_tables
+from tests.runs.semi import semi_classes, semi_hits
+from tests.runs.tiny import assert_same_content, clean_events, loop_of, write_events
 
 CPU = torch.device("cpu")
 MAKERS = {"classes": semi_classes, "hits": semi_hits}

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from dense_imb.cli import main
-from dense_imb.training import open_run
-from tests.test_train_command import ended, start, wait_for_step
-from tests.training.pictures import write_folders
-from tests.training.runs import assert_same_runs
+from dense_imb.runs import open_run
+from tests.cli.test_train_command import ended, start, wait_for_step
+from tests.runs.pictures import write_folders
+from tests.runs.tiny import assert_same_runs
 
 pytestmark = pytest.mark.slow
 

@@ -12,21 +12,22 @@ import torch
 from PIL import Image
 
 from dense_imb.config import MixingConfig, SamplingConfig
-from dense_imb.data.combine import split_by_image
-from dense_imb.data.labelled import IGNORED
-from dense_imb.data.samplers import ClassSampling
+from dense_imb.data.epochs.samplers import ClassSampling
+from dense_imb.data.events.combine import split_by_image
+from dense_imb.data.images.labelled import IGNORED
+from dense_imb.engine import Interrupted
 from dense_imb.hits import Events
 from dense_imb.hits.events import concatenate
-from dense_imb.losses.catalogue import CATALOGUE
-from dense_imb.losses.soft_feeding import check_takes_soft
-from dense_imb.training import Interrupted, SamplingWarning, TrainConfig, train
-from dense_imb.training.records import RunFiles
-from dense_imb.training.tasks import build_denoiser, build_segmenter
-from tests.training.pictures import tiny_images, write_folders
-from tests.training.runs import Line, assert_same_content, clean_events, loop_of, tiny, write_events
-from tests.training.test_loop import Signal
+from dense_imb.losses.foreign.catalogue import CATALOGUE
+from dense_imb.losses.foreign.soft_feeding import check_takes_soft
+from dense_imb.runs import SamplingWarning, TrainConfig, train
+from dense_imb.runs.write import RunFiles
+from dense_imb.tasks.build import build_denoiser, build_segmenter
+from tests.engine.test_loop import Signal
+from tests.runs.pictures import tiny_images, write_folders
+from tests.runs.tiny import Line, assert_same_content, clean_events, loop_of, tiny, write_events
 
-pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.training.CollapseWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")
 CPU = torch.device("cpu")
 
 

@@ -18,11 +18,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from dense_imb.data.labelled import LabelTally
-from dense_imb.data.samplers import ClassSampling, uniform_of
+from dense_imb.base.checks import check_choice
+from dense_imb.base.random import Draws
+from dense_imb.data.epochs.samplers import ClassSampling, uniform_of
+from dense_imb.data.images.labelled import LabelTally
 from dense_imb.hits.events import Events, concatenate, gathered
-from dense_imb.hits.random import Draws
-from dense_imb.losses._checks import check_choice
 
 MIXINGS = ("none", "mixup", "balanced-mixup", "unimix")
 HITS = ("linear", "union")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dense_imb.data.labelled import IGNORED, class_pixels
+from dense_imb.data.images.labelled import IGNORED, class_pixels
 
 _PURPOSE = 0x9A7C4  # keeps these numbers apart from others of the same seed
 

@@ -18,9 +18,9 @@ import torch.distributed as dist
 from numpy.typing import ArrayLike, NDArray
 from torch.utils.data import Sampler
 
-from dense_imb.data.labelled import LabelTally
-from dense_imb.hits.random import Draws
-from dense_imb.losses._checks import check_at_least, check_choice
+from dense_imb.base.checks import check_at_least, check_choice
+from dense_imb.base.random import Draws, epoch_order
+from dense_imb.data.images.labelled import LabelTally
 from dense_imb.statistics import ClassStatistics
 
 SAMPLINGS = ("instance", "class", "sqrt", "power", "progressive", "mean", "reverse")
@@ -97,13 +97,6 @@ def _check_each_class(counts: NDArray[Any], kind: str) -> None:
             f'Expected an image of each class for the sampling "{kind}", got none of class {told}; '
             'add some, leave the class out of the labels, or sample by "instance".'
         )
-
-
-def epoch_order(n_samples: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """The numbers 0 .. n_samples - 1 in the order of an epoch."""
-    bits = np.random.Philox(key=np.array([seed, epoch], np.uint64))
-    # sorted random numbers: NumPy promises the same stream of bits in every version, and no more
-    return np.argsort(bits.random_raw(n_samples), kind="stable")
 
 
 def uniform_of(seed: int, epoch: int, sample: ArrayLike, purpose: int) -> NDArray[np.float64]:

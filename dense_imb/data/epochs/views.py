@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dense_imb.data.labelled import IGNORED
-from dense_imb.data.patches import patch_rng
-from dense_imb.losses._checks import check_at_least
+from dense_imb.base.checks import check_at_least
+from dense_imb.data.epochs.patches import patch_rng
+from dense_imb.data.images.labelled import IGNORED
 
 STRONG = ("auto", "randaugment", "photometric", "hits", "none")
 # operations of RandAugment that leave every pixel where it is

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from dense_imb.data.formats.frames import PathLike
+from dense_imb.data.events.formats.frames import PathLike
 from dense_imb.hits import Events, HitsFile, HitsFiles, HitsWriter, open_hits
 
 _Hits = HitsFile | HitsFiles

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from dense_imb.data.formats.frames import PathLike
-from dense_imb.data.formats.source import Source
+from dense_imb.data.events.formats.frames import PathLike
+from dense_imb.data.events.formats.source import Source
 from dense_imb.hits import Events, Geometry, HitsWriter
 
 _MOST_STEPS = 65536
@@ -42,7 +42,7 @@ def to_hits(
     hit. Nothing is clipped, rounded or dropped on the way.
 
     Args:
-        source: what a reader of `dense_imb.data.formats` gives.
+        source: what a reader of `dense_imb.data.events.formats` gives.
         path: the hits file.
         width, height: of the frame, where the source doesn't know them.
         time_steps: T; by default the largest time, found by reading the source once more.
@@ -58,7 +58,7 @@ def to_hits(
         The closed writer, which knows how much it wrote.
     Example:
         >>> import numpy as np, tempfile
-        >>> from dense_imb.data.formats import frames_source
+        >>> from dense_imb.data.events.formats import frames_source
         >>> source = frames_source("two frames", np.array([[[0, 7, 0]], [[5, 0, 9]]]))
         >>> writer = to_hits(source, tempfile.mkdtemp() + "/a.h5", progress=False)
         >>> writer.n_events, writer.n_hits, writer.geometry.time_steps

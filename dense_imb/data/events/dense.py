@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from dense_imb._files import refuse_existing, write_whole
-from dense_imb.data.formats.frames import PathLike
-from dense_imb.data.formats.source import BATCH_BYTES
+from dense_imb.base.files import refuse_existing, write_whole
+from dense_imb.data.events.formats.frames import PathLike
+from dense_imb.data.events.formats.source import BATCH_BYTES
 from dense_imb.hits import HitsFile, HitsFiles, rasterise
 from dense_imb.hits.frames import Rule, paint
 

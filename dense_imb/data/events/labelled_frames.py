@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dense_imb._files import refuse_existing, write_whole
-from dense_imb.data.dense import _check_space, create_frames
-from dense_imb.data.formats.frames import PathLike
-from dense_imb.data.formats.source import BATCH_BYTES
+from dense_imb.base.checks import check_at_least, check_choice
+from dense_imb.base.files import refuse_existing, write_whole
+from dense_imb.data.events.dense import _check_space, create_frames
+from dense_imb.data.events.formats.frames import PathLike
+from dense_imb.data.events.formats.source import BATCH_BYTES
 from dense_imb.hits import Events, HitsFile, HitsFiles, encode, paint
 from dense_imb.hits.frames import CHANNELS, TURNS, Rule, pixel_index, visible
-from dense_imb.losses._checks import check_at_least, check_choice
 
 IMAGE, MASK = "image", "mask"  # names of the data sets
 _MOST_CLASSES = 255  # 0 .. 254: by custom, 255 marks pixels that count for nothing

@@ -16,11 +16,11 @@ import h5py
 import numpy as np
 from tqdm.auto import tqdm
 
-from dense_imb._files import refuse_existing, write_whole
-from dense_imb.data.dense import _check_space, create_frames
-from dense_imb.data.formats.frames import PathLike
-from dense_imb.data.formats.hdf5 import open_datasets
-from dense_imb.data.formats.source import BATCH_BYTES
+from dense_imb.base.files import refuse_existing, write_whole
+from dense_imb.data.events.dense import _check_space, create_frames
+from dense_imb.data.events.formats.frames import PathLike
+from dense_imb.data.events.formats.hdf5 import open_datasets
+from dense_imb.data.events.formats.source import BATCH_BYTES
 
 _SLOW = 4.0  # times the bytes of a frame; up to here other costs hide it
 _TRIAL_SECONDS = 1.0

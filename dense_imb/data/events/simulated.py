@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from tqdm.auto import tqdm
 
-from dense_imb.data.formats.frames import PathLike
+from dense_imb.base.checks import check_at_least
+from dense_imb.data.events.formats.frames import PathLike
 from dense_imb.hits import Degradation, Geometry, HitsWriter, degrade, simulate
-from dense_imb.losses._checks import check_at_least
 
 _AT_ONCE = 256  # events whose arrays still fit the cache
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from dense_imb.data.image_sources import ImageSource, are_names, find_source
+from dense_imb.data.images.sources import ImageSource, are_names, find_source
 from dense_imb.statistics import ClassStatistics
 
 IGNORED = 255

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from dense_imb.data.images import (
+from dense_imb.data.images.folders import (
     LARGEST,
     NIFTI,
     SUFFIXES,
@@ -24,8 +24,8 @@ from dense_imb.data.images import (
     read_image,
     stem_of,
 )
-from dense_imb.hits._safety import attributes_of, identity_of, open_file, safe_datasets, told
 from dense_imb.hits.format import HitsFileError
+from dense_imb.hits.safety import attributes_of, identity_of, open_file, safe_datasets, told
 
 _HASHED_WHOLE = 1 << 30  # bytes of all files together; of more, both ends of each are hashed
 _END = 1 << 19

@@ -12,9 +12,16 @@ from typing import Any
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from dense_imb.data.image_sources import HDF5Images, _add_file, channels_first, digest_of_files
-from dense_imb.data.images import NIFTI, SUFFIXES, is_nifti, list_images, read_image, stem_of
-from dense_imb.data.labelled import LabelledImages
+from dense_imb.data.images.folders import (
+    NIFTI,
+    SUFFIXES,
+    is_nifti,
+    list_images,
+    read_image,
+    stem_of,
+)
+from dense_imb.data.images.labelled import LabelledImages
+from dense_imb.data.images.sources import HDF5Images, _add_file, channels_first, digest_of_files
 
 
 class UnlabelledImages:

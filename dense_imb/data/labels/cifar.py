@@ -21,8 +21,8 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dense_imb.data.classified import ArrayPictures, ClassifiedImages
-from dense_imb.data.long_tail import long_tail, long_tail_counts
+from dense_imb.data.labels.classified import ArrayPictures, ClassifiedImages
+from dense_imb.data.labels.long_tail import long_tail, long_tail_counts
 
 SIDE = 32
 _PIXELS = 3 * SIDE * SIDE

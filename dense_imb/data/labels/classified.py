@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dense_imb.data.labelled import _Moments
-from dense_imb.hits.random import Draws, between
+from dense_imb.base.random import Draws, between
+from dense_imb.data.images.labelled import _Moments
 
 _BUDGET = 1 << 30
 _LOOKED_AT = 1024  # images, for the mean and the deviation of the pixels

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dense_imb.hits.random import Draws
-from dense_imb.losses._checks import check_at_least, check_choice
+from dense_imb.base.checks import check_at_least, check_choice
+from dense_imb.base.random import Draws
 
 PROFILES = ("exponential", "step")
 _WHICH = 0xC1A57  # purpose of the random numbers

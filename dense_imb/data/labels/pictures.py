@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from dense_imb._files import refuse_existing, write_whole
-from dense_imb.data.tables import SUFFIXES, read_picture
-from dense_imb.losses._checks import check_at_least
+from dense_imb.base.checks import check_at_least
+from dense_imb.base.files import refuse_existing, write_whole
+from dense_imb.data.labels.tables import SUFFIXES, read_picture
 
 _QUALITY = 95  # of JPEG
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dense_imb._files import refuse_existing
-from dense_imb.data.classified import split_by_class
-from dense_imb.data.tables import SUFFIXES, read_table, write_table
+from dense_imb.base.files import refuse_existing
+from dense_imb.data.labels.classified import split_by_class
+from dense_imb.data.labels.tables import SUFFIXES, read_table, write_table
 
 _Path = str | os.PathLike[str]
 

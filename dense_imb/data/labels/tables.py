@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from dense_imb._files import write_whole
-from dense_imb.data.classified import ClassifiedImages, Pictures
-from dense_imb.data.image_sources import _add_file
-from dense_imb.data.images import LARGEST, _told
+from dense_imb.base.files import write_whole
+from dense_imb.data.images.folders import LARGEST, _told
+from dense_imb.data.images.sources import _add_file
+from dense_imb.data.labels.classified import ClassifiedImages, Pictures
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
 _BESIDE = (".txt", ".md", ".csv", ".json")  # licences and tables, which archives bring along

@@ -14,11 +14,11 @@ from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys
 from torch import Tensor
 
+from dense_imb.base.checks import check_at_least, check_choice
+from dense_imb.engine.callbacks import HOPELESS, Collapse, CollapseWarning, judged
 from dense_imb.losses import BiasCompensatedLoss
-from dense_imb.losses._checks import check_at_least, check_choice
-from dense_imb.losses._target import pixel_target
+from dense_imb.losses.core.target import pixel_target
 from dense_imb.metrics import OperatingPoint, ScoreHistogram
-from dense_imb.training.callbacks import HOPELESS, Collapse, CollapseWarning, judged
 
 Action = Literal["warn", "stop"]
 Partition = Callable[[Tensor, Tensor], Tensor]

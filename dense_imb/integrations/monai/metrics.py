@@ -11,7 +11,7 @@ import torch
 from monai.metrics.metric import CumulativeIterationMetric, IterationMetric
 from torch import Tensor
 
-from dense_imb.losses._checks import check_floating
+from dense_imb.base.checks import check_floating
 from dense_imb.metrics import SegmentationScores
 
 

@@ -9,14 +9,14 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from dense_imb.losses._checks import (
+from dense_imb.base.checks import (
     check_at_least,
     check_finite,
     check_n_entries,
     trains_eagerly,
 )
-from dense_imb.losses._counts import class_counts_of
-from dense_imb.losses.balance import class_tensor
+from dense_imb.losses.core.balance import class_tensor
+from dense_imb.losses.core.counts import class_counts_of
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from dense_imb.losses._checks import (
+from dense_imb.base.checks import (
     check_at_least,
     check_choice,
     check_floating,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from dense_imb.losses._checks import check_at_least, check_choice
-from dense_imb.losses._counts import class_counts_of
+from dense_imb.base.checks import check_at_least, check_choice
+from dense_imb.losses.core.counts import class_counts_of
 
 EFFECTIVE_BETA = 0.9999  # Cui et al., 2019, arXiv 1901.05555
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from dense_imb.losses._checks import class_numbers
+from dense_imb.base.checks import class_numbers
 
 
 def class_counts_of(value: Any, name: str = "class_counts") -> tuple[float, ...]:

@@ -9,7 +9,7 @@ from typing import Any, TypedDict, TypeVar
 
 from torch import Tensor
 
-from dense_imb.losses.balance import Balance
+from dense_imb.losses.core.balance import Balance
 
 Callee = TypeVar("Callee", bound=Callable[..., Any])
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dense_imb.losses._checks import check_at_least, check_tensor
-from dense_imb.losses.balance import class_tensor
+from dense_imb.base.checks import check_at_least, check_tensor
+from dense_imb.losses.core.balance import class_tensor
 
 
 @dataclass(frozen=True)

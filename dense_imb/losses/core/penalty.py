@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from dense_imb.losses._checks import (
+from dense_imb.base.checks import (
     check_at_least,
     class_numbers,
     trains_eagerly,

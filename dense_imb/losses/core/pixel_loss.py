@@ -8,23 +8,14 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from dense_imb.losses._checks import (
+from dense_imb.base.checks import (
     check_choice,
     check_ignore_index,
     check_n_entries,
     class_numbers,
 )
-from dense_imb.losses._module import Loss
-from dense_imb.losses._options import (
-    CallOptions,
-    MeanOptions,
-    PixelOptions,
-    check_options,
-    shows_options,
-)
-from dense_imb.losses._target import PixelTarget, check_are_logits, pixel_target
-from dense_imb.losses.adjustment import Adjustment, adjusted, check_adjustment
-from dense_imb.losses.balance import (
+from dense_imb.losses.core.adjustment import Adjustment, adjusted, check_adjustment
+from dense_imb.losses.core.balance import (
     Balance,
     Parts,
     check_reduction,
@@ -33,7 +24,16 @@ from dense_imb.losses.balance import (
     reduce_balanced,
     slot_table,
 )
-from dense_imb.losses.penalty import Penalty, check_penalty
+from dense_imb.losses.core.module import Loss
+from dense_imb.losses.core.options import (
+    CallOptions,
+    MeanOptions,
+    PixelOptions,
+    check_options,
+    shows_options,
+)
+from dense_imb.losses.core.penalty import Penalty, check_penalty
+from dense_imb.losses.core.target import PixelTarget, check_are_logits, pixel_target
 
 ErrorOfPixels = Callable[[PixelTarget], Tensor]
 

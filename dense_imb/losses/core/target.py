@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dense_imb.losses._checks import (
+from dense_imb.base.checks import (
     bare,
     check_floating,
     check_label_range,
@@ -21,7 +21,7 @@ from dense_imb.losses._checks import (
     values_are_readable,
     widen_half,
 )
-from dense_imb.losses.balance import both, valid_pixels
+from dense_imb.losses.core.balance import both, valid_pixels
 
 SUM_TOLERANCE = 1e-2  # probabilities may come from float16
 

@@ -6,14 +6,14 @@ import re
 from dataclasses import replace
 from typing import Any, Unpack
 
-from dense_imb.losses._counts import class_counts_of
-from dense_imb.losses._options import MeanOptions, check_options, shows_options
-from dense_imb.losses.class_weights import class_weights
-from dense_imb.losses.cross_entropy import CrossEntropyLoss
-from dense_imb.losses.focal import FocalLoss
-from dense_imb.losses.hard_mining import HardMiningLoss
-from dense_imb.losses.ldam import LDAMLoss
-from dense_imb.losses.pixel_loss import ClassificationLoss
+from dense_imb.losses.core.class_weights import class_weights
+from dense_imb.losses.core.counts import class_counts_of
+from dense_imb.losses.core.options import MeanOptions, check_options, shows_options
+from dense_imb.losses.core.pixel_loss import ClassificationLoss
+from dense_imb.losses.named.cross_entropy import CrossEntropyLoss
+from dense_imb.losses.named.focal import FocalLoss
+from dense_imb.losses.named.hard_mining import HardMiningLoss
+from dense_imb.losses.named.ldam import LDAMLoss
 
 _HARD_MINING = re.compile(r"hmld(?P<delta>\d+)g(?P<gamma>\d+)(?:a(?P<alpha>\d+))?")
 _FOCAL = re.compile(r"flg(?P<gamma>\d+)(?:a(?P<alpha>\d+))?")

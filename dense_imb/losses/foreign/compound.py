@@ -9,11 +9,11 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
-from dense_imb.losses._checks import check_at_least
-from dense_imb.losses._module import Loss
-from dense_imb.losses._options import CallOptions, check_options, shows_options
-from dense_imb.losses.balance import Parts
-from dense_imb.losses.feeding import Intake, feed, intake_of
+from dense_imb.base.checks import check_at_least
+from dense_imb.losses.core.balance import Parts
+from dense_imb.losses.core.module import Loss
+from dense_imb.losses.core.options import CallOptions, check_options, shows_options
+from dense_imb.losses.foreign.feeding import Intake, feed, intake_of
 
 
 class CompoundLoss(Loss):
@@ -22,7 +22,7 @@ class CompoundLoss(Loss):
         loss = sum over parts j of  w_j loss_j(z, y)
 
     A region loss (Dice, Tversky) beside one of ours, say. Each part is fed the label map in the
-    form that its library wants, see `dense_imb.losses.feeding.apply_loss`; a loss of values,
+    form that its library wants, see `feeding.apply_loss`; a loss of values,
     ACB-MSE say, beside one of logits compares the probabilities with 0 and 1. `parts` holds the
     value of each part in the last call, before its weight and without gradient, to be logged.
 

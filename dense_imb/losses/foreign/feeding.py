@@ -14,15 +14,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dense_imb.losses._checks import (
+from dense_imb.base.checks import (
     check_choice,
     check_floating,
     check_tensor,
     values_are_readable,
     widen_half,
 )
-from dense_imb.losses._target import without_channel
-from dense_imb.losses.catalogue import CATALOGUE
+from dense_imb.losses.core.target import without_channel
+from dense_imb.losses.foreign.catalogue import CATALOGUE
 
 # the name of each of our losses, and what it is fed
 CATALOGUED = {entry.name: entry.feeds_on for entry in CATALOGUE}

@@ -13,10 +13,10 @@ from typing import Any
 
 from torch import nn
 
-from dense_imb.losses._checks import check_choice
-from dense_imb.losses.balance import Balance
-from dense_imb.losses.catalogue import CATALOGUE
-from dense_imb.losses.compound import CompoundLoss
+from dense_imb.base.checks import check_choice
+from dense_imb.losses.core.balance import Balance
+from dense_imb.losses.foreign.catalogue import CATALOGUE
+from dense_imb.losses.foreign.compound import CompoundLoss
 
 _EXPONENT = re.compile(r"(?<![\w.])[\d.]+[eE]$")  # before the + of 1e+3
 _WEIGHTED = re.compile(r"\s*((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*\*\s*(.*\S)\s*$", re.DOTALL)

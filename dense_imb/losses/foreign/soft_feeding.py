@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dense_imb.losses.feeding import Intake, feed, intake_of
+from dense_imb.losses.foreign.feeding import Intake, feed, intake_of
 
 _SIDE = 32  # of the pixels on which a loss is tried
 

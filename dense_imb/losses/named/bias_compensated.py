@@ -7,12 +7,12 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from dense_imb.losses._checks import check_at_least, values_are_readable
-from dense_imb.losses._options import MeanOptions, PixelOptions, shows_options
-from dense_imb.losses._target import PixelTarget
-from dense_imb.losses.adjustment import LogPrior
-from dense_imb.losses.penalty import Penalty, check_penalty
-from dense_imb.losses.pixel_loss import ClassificationLoss, mean_of_pixels, penalty_of
+from dense_imb.base.checks import check_at_least, values_are_readable
+from dense_imb.losses.core.adjustment import LogPrior
+from dense_imb.losses.core.options import MeanOptions, PixelOptions, shows_options
+from dense_imb.losses.core.penalty import Penalty, check_penalty
+from dense_imb.losses.core.pixel_loss import ClassificationLoss, mean_of_pixels, penalty_of
+from dense_imb.losses.core.target import PixelTarget
 
 
 @shows_options(PixelOptions)

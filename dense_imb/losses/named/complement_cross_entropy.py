@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dense_imb.losses._checks import check_finite, trains_eagerly
-from dense_imb.losses._options import MeanOptions, PixelOptions, shows_options
-from dense_imb.losses._target import PixelTarget
-from dense_imb.losses.adjustment import Adjustment, adjusted, check_adjustment
-from dense_imb.losses.pixel_loss import ClassificationLoss, mean_of_pixels
+from dense_imb.base.checks import check_finite, trains_eagerly
+from dense_imb.losses.core.adjustment import Adjustment, adjusted, check_adjustment
+from dense_imb.losses.core.options import MeanOptions, PixelOptions, shows_options
+from dense_imb.losses.core.pixel_loss import ClassificationLoss, mean_of_pixels
+from dense_imb.losses.core.target import PixelTarget
 
 _NAME = "complement cross-entropy"
 

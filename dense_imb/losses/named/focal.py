@@ -7,10 +7,10 @@ from typing import Any, Unpack
 
 from torch import Tensor
 
-from dense_imb.losses._options import MeanOptions, PixelOptions, shows_options
-from dense_imb.losses.adjustment import Adjustment
-from dense_imb.losses.penalty import Focal
-from dense_imb.losses.pixel_loss import PixelLoss, pixel_loss
+from dense_imb.losses.core.adjustment import Adjustment
+from dense_imb.losses.core.options import MeanOptions, PixelOptions, shows_options
+from dense_imb.losses.core.penalty import Focal
+from dense_imb.losses.core.pixel_loss import PixelLoss, pixel_loss
 
 
 @shows_options(PixelOptions)

@@ -6,17 +6,17 @@ from typing import Any, Literal, Unpack, get_args
 
 from torch import Tensor
 
-from dense_imb.losses._checks import check_at_least, check_choice
-from dense_imb.losses._module import Loss
-from dense_imb.losses._options import (
+from dense_imb.base.checks import check_at_least, check_choice
+from dense_imb.losses.core.balance import Balance, Combine, Scope, check_reduction
+from dense_imb.losses.core.module import Loss
+from dense_imb.losses.core.options import (
     CallOptions,
     ReducedCallOptions,
     check_options,
     shows_options,
 )
-from dense_imb.losses.balance import Balance, Combine, Scope, check_reduction
-from dense_imb.losses.partition import Outcome
-from dense_imb.losses.regression import balanced_regression_loss
+from dense_imb.losses.core.partition import Outcome
+from dense_imb.losses.named.regression import balanced_regression_loss
 
 OutcomeCombine = Literal["mean", "sum", "carrot_stick"]
 

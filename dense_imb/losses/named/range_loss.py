@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dense_imb.losses._checks import (
+from dense_imb.base.checks import (
     bare,
     check_at_least,
     check_choice,
@@ -17,7 +17,7 @@ from dense_imb.losses._checks import (
     check_tensor,
     widen_half,
 )
-from dense_imb.losses._module import Loss
+from dense_imb.losses.core.module import Loss
 
 _SMALLEST = 1e-12  # squared distance of two features that coincide, whose inverse is finite
 

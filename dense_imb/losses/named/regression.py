@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dense_imb.losses._checks import (
+from dense_imb.base.checks import (
     bare,
     check_choice,
     check_floating,
@@ -20,16 +20,16 @@ from dense_imb.losses._checks import (
     expand_pixels,
     widen_half,
 )
-from dense_imb.losses._module import Loss
-from dense_imb.losses._options import CallOptions, check_options, shows_options
-from dense_imb.losses.balance import (
+from dense_imb.losses.core.balance import (
     Balance,
     check_reduction,
     clean_label,
     reduce_balanced,
     valid_pixels,
 )
-from dense_imb.losses.partition import Hits
+from dense_imb.losses.core.module import Loss
+from dense_imb.losses.core.options import CallOptions, check_options, shows_options
+from dense_imb.losses.core.partition import Hits
 
 ErrorMap = Callable[[Tensor, Tensor], Tensor]
 Partition = Callable[[Tensor, Tensor], Tensor]

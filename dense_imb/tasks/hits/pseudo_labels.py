@@ -1,4 +1,4 @@
-"""Events of hits without labels, for a denoiser, see `dense_imb.training.semi_supervised`."""
+"""Events of hits without labels, for a denoiser, see `dense_imb.tasks.mean_teacher`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dense_imb.data.views import STRONG
-from dense_imb.data.virtual import VirtualEvents
+from dense_imb.base.checks import check_choice
+from dense_imb.base.random import Draws
+from dense_imb.data.epochs.views import STRONG
+from dense_imb.data.events.virtual import VirtualEvents
 from dense_imb.hits import Degradation, Events, degrade, encode
 from dense_imb.hits.frames import pixel_index
-from dense_imb.hits.random import Draws
-from dense_imb.losses._checks import check_choice
-from dense_imb.losses.feeding import intake_of, takes_logits
-from dense_imb.training.denoiser import Denoiser, HitBatch, cost_at, is_visible
-from dense_imb.training.semi_supervised import as_trained
+from dense_imb.losses.foreign.feeding import intake_of, takes_logits
+from dense_imb.tasks.hits.task import Denoiser, HitBatch, cost_at, is_visible
+from dense_imb.tasks.mean_teacher import as_trained
 
 _EPOCHS = 2**30  # from here on epochs vary events without labels: not as labelled ones degrade
 _THIN = 105  # purpose of random numbers: which hits a strong view loses
@@ -44,7 +44,7 @@ class HitViews:
 
 
 class UnlabelledHits:
-    """Events whose hits a teacher labels, see `dense_imb.training.semi_supervised.Unlabelled`.
+    """Events whose hits a teacher labels, see `dense_imb.tasks.mean_teacher.Unlabelled`.
 
     Strong views lose up to 0.3 of the hits, move the others by about a pixel and some time steps,
     and get up to 0.3 of the hits of a mean event anywhere, which are noise whatever the teacher

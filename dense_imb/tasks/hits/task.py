@@ -12,19 +12,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dense_imb.data.labelled import IGNORED
-from dense_imb.data.mixing import Mixer, mix, samples_told, union
-from dense_imb.data.samplers import ClassSampling
-from dense_imb.data.virtual import VALIDATION_EPOCH, VirtualEvents
+from dense_imb.base.checks import check_at_least, check_choice
+from dense_imb.data.epochs.mixing import Mixer, mix, samples_told, union
+from dense_imb.data.epochs.samplers import ClassSampling
+from dense_imb.data.events.virtual import VALIDATION_EPOCH, VirtualEvents
+from dense_imb.data.images.labelled import IGNORED
+from dense_imb.engine.gradients import gradient_shares
 from dense_imb.hits import Events, encode, gap
 from dense_imb.hits.frames import CHANNELS, pixel_index, visible
-from dense_imb.losses._checks import check_at_least, check_choice
-from dense_imb.losses.feeding import Intake, feed, intake_of
-from dense_imb.losses.soft_feeding import check_takes_soft, feed_soft
+from dense_imb.losses.foreign.feeding import Intake, feed, intake_of
+from dense_imb.losses.foreign.soft_feeding import check_takes_soft, feed_soft
 from dense_imb.metrics import ScoreHistogram
 from dense_imb.metrics.hits import RETENTIONS
-from dense_imb.training.gradients import gradient_shares
-from dense_imb.training.sampled import SampledTask
+from dense_imb.tasks.base import SampledTask
 
 Target = Literal["signal", "pattern"]
 Pixels = Literal["lit", "frame"]
@@ -98,7 +98,7 @@ class HitBatch:
 
 
 class Denoiser(SampledTask):
-    """The task of telling signal from noise, see `dense_imb.training.task.Task`.
+    """The task of telling signal from noise, see `dense_imb.engine.task.Task`.
 
     Args:
         network: takes (B, C, H, W) of the channels of `reading`, gives (B, 1 or 2, H, W).

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dense_imb.data.labelled import IGNORED, LabelledImages
+from dense_imb.data.images.labelled import IGNORED, LabelledImages
 from dense_imb.metrics import SegmentationScores, TolerantF1
 from dense_imb.metrics.score_table import Row, ScoreTable, aligned, mean_of_known, score_cell
 

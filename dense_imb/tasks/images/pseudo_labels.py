@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dense_imb.data.labelled import IGNORED
-from dense_imb.data.patches import draw_patch, patch_rng
-from dense_imb.data.views import is_sparse, photometric, rand_augment, thin_and_add
-from dense_imb.training.segmenter import Segmenter, probability_of
-from dense_imb.training.semi_supervised import (
+from dense_imb.data.epochs.patches import draw_patch, patch_rng
+from dense_imb.data.epochs.views import is_sparse, photometric, rand_augment, thin_and_add
+from dense_imb.data.images.labelled import IGNORED
+from dense_imb.tasks.images.task import Segmenter, probability_of
+from dense_imb.tasks.mean_teacher import (
     PseudoLoss,
     as_trained,
     pseudo_labels,
@@ -69,7 +69,7 @@ class PseudoBatch:
 
 
 class UnlabelledCrops:
-    """Crops of images without labels, see `dense_imb.training.semi_supervised.Unlabelled`.
+    """Crops of images without labels, see `dense_imb.tasks.mean_teacher.Unlabelled`.
 
     Args:
         images: of any size; nothing but their pixels is looked at.

@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from dense_imb._files import write_whole
-from dense_imb.data.images import is_nifti
-from dense_imb.data.unlabelled import UnlabelledImages, nifti_like, open_unlabelled
-from dense_imb.training.evaluation import chosen_thresholds
-from dense_imb.training.run import Run
+from dense_imb.base.files import write_whole
+from dense_imb.data.images.folders import is_nifti
+from dense_imb.data.images.unlabelled import UnlabelledImages, nifti_like, open_unlabelled
+from dense_imb.runs.read import Run
+from dense_imb.tasks.images.evaluate import chosen_thresholds
 
 RECORD = "segmented.json"  # of how the masks of a folder were made
 _FORMAT, _VERSION = "dense-imb-segmented", 1

@@ -14,19 +14,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dense_imb.data.labelled import IGNORED, LabelledImages
-from dense_imb.data.mixing import Mixer, mix, mix_labels, samples_told
-from dense_imb.data.patches import draw_patch, patch_rng
-from dense_imb.data.samplers import ClassSampling
-from dense_imb.losses._checks import check_at_least
-from dense_imb.losses.feeding import feed, intake_of
-from dense_imb.losses.soft_feeding import check_takes_soft, feed_soft
+from dense_imb.base.checks import check_at_least
+from dense_imb.data.epochs.mixing import Mixer, mix, mix_labels, samples_told
+from dense_imb.data.epochs.patches import draw_patch, patch_rng
+from dense_imb.data.epochs.samplers import ClassSampling
+from dense_imb.data.images.labelled import IGNORED, LabelledImages
+from dense_imb.engine.gradients import gradient_shares
+from dense_imb.engine.task import CLASS_NAMES
+from dense_imb.losses.foreign.feeding import feed, intake_of
+from dense_imb.losses.foreign.soft_feeding import check_takes_soft, feed_soft
 from dense_imb.metrics import SegmentationScores
 from dense_imb.metrics.score_table import mean_of_known
-from dense_imb.training.gradients import gradient_shares
-from dense_imb.training.sampled import SampledTask
-from dense_imb.training.task import CLASS_NAMES
-from dense_imb.training.trained import TrainedNetwork
+from dense_imb.tasks.base import SampledTask
+from dense_imb.tasks.trained import TrainedNetwork
 
 _OVERLAP = 0.25  # of neighbouring windows, MONAI's own default
 _PARTNERS = 1 << 62  # samples from here on are crops that others are mixed with
@@ -154,15 +154,15 @@ class PatchBatch:
 
 
 class Segmenter(SampledTask):
-    """The task of telling the classes of pixels, see `dense_imb.training.task.Task`.
+    """The task of telling the classes of pixels, see `dense_imb.engine.task.Task`.
 
     Args:
         network: takes (B, channels, *spatial), gives (B, out_channels of `reading`, *spatial).
-        loss: ours or another library's, see `dense_imb.losses.feeding`.
+        loss: ours or another library's, see `dense_imb.losses.foreign.feeding`.
         train, validation: the images.
         reading: what the network is shown, and what its output means.
         patches: crops of each image in an epoch.
-        foreground, flips: see `dense_imb.data.patches.draw_patch`.
+        foreground, flips: see `dense_imb.data.epochs.patches.draw_patch`.
         seed: of the crops.
         class_counts: pixels of each class in the training images, for who asks.
         class_content: (n_images, n_classes) the same of each image.

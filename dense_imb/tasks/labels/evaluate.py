@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dense_imb.data.classified import ClassifiedImages
+from dense_imb.data.labels.classified import ClassifiedImages
 from dense_imb.metrics import ClassificationScores
 from dense_imb.metrics.score_table import Row, ScoreTable, aligned, score_cell
-from dense_imb.training.classifier import ClassReading, Commonest
+from dense_imb.tasks.labels.task import ClassReading, Commonest
 
 ALL = "all"
 _FORMAT, _VERSION = "dense-imb-classification", 1

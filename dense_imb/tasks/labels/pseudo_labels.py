@@ -1,4 +1,4 @@
-"""Whole images without labels, for a classifier, see `dense_imb.training.semi_supervised`."""
+"""Whole images without labels, for a classifier, see `dense_imb.tasks.mean_teacher`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dense_imb.data.classified import Pictures
-from dense_imb.data.labelled import IGNORED
-from dense_imb.data.views import STRONG, photometric, rand_augment
-from dense_imb.losses._checks import check_choice
-from dense_imb.losses.feeding import takes_logits
-from dense_imb.training.classifier import Classifier
-from dense_imb.training.semi_supervised import (
+from dense_imb.base.checks import check_choice
+from dense_imb.data.epochs.views import STRONG, photometric, rand_augment
+from dense_imb.data.images.labelled import IGNORED
+from dense_imb.data.labels.classified import Pictures
+from dense_imb.losses.foreign.feeding import takes_logits
+from dense_imb.tasks.labels.task import Classifier
+from dense_imb.tasks.mean_teacher import (
     PseudoLoss,
     as_trained,
     pseudo_labels,
@@ -55,7 +55,7 @@ class PseudoClasses:
 
 
 class UnlabelledClassImages:
-    """Images whose classes a teacher tells, see `dense_imb.training.semi_supervised.Unlabelled`.
+    """Images whose classes a teacher tells, see `dense_imb.tasks.mean_teacher.Unlabelled`.
 
     Args:
         task: the labelled part; weak views vary as its images do.

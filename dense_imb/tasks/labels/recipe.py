@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dense_imb.config import TrainConfig
-from dense_imb.data.cifar import open_cifar
-from dense_imb.data.classified import ClassifiedImages, split_by_class
-from dense_imb.data.tables import FilePictures, open_table, read_table
-from dense_imb.losses.adjustment import Margin
-from dense_imb.training.build import (
+from dense_imb.data.labels.cifar import open_cifar
+from dense_imb.data.labels.classified import ClassifiedImages, split_by_class
+from dense_imb.data.labels.tables import FilePictures, open_table, read_table
+from dense_imb.losses.core.adjustment import Margin
+from dense_imb.tasks.labels.task import Classifier, ClassReading
+from dense_imb.tasks.recipe import (
     build_feature_loss,
     build_loss,
     build_mixer,
@@ -15,7 +16,6 @@ from dense_imb.training.build import (
     build_sampling,
     of_classes,
 )
-from dense_imb.training.classifier import Classifier, ClassReading
 
 _SPLIT = 0  # seed of the splits and of the long tails: runs of any seed see the same images
 _HIDDEN = 1  # seed of who has labels

@@ -12,17 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dense_imb.data.classified import FLIPS, ClassifiedImages, vary
-from dense_imb.data.mixing import Mixer, mix, mix_labels, samples_told
-from dense_imb.data.samplers import ClassSampling
-from dense_imb.losses._checks import check_at_least, check_choice
-from dense_imb.losses.feeding import feed, intake_of, takes_logits
-from dense_imb.losses.soft_feeding import check_takes_soft, feed_soft
+from dense_imb.base.checks import check_at_least, check_choice
+from dense_imb.data.epochs.mixing import Mixer, mix, mix_labels, samples_told
+from dense_imb.data.epochs.samplers import ClassSampling
+from dense_imb.data.labels.classified import FLIPS, ClassifiedImages, vary
+from dense_imb.engine.gradients import gradient_shares
+from dense_imb.losses.foreign.feeding import feed, intake_of, takes_logits
+from dense_imb.losses.foreign.soft_feeding import check_takes_soft, feed_soft
 from dense_imb.metrics import ClassificationScores, class_groups
 from dense_imb.metrics.classification import FEW, MANY
-from dense_imb.training.gradients import gradient_shares
-from dense_imb.training.sampled import SampledTask
-from dense_imb.training.trained import TrainedNetwork
+from dense_imb.tasks.base import SampledTask
+from dense_imb.tasks.trained import TrainedNetwork
 
 _PARTNERS = 1 << 31  # samples from here on are views that others are mixed with
 _LISTED = 20  # classes; of more, head, middle and tail are told
@@ -107,14 +107,14 @@ class ClassBatch:
 
 
 class Classifier(SampledTask):
-    """The task of telling the class of images, see `dense_imb.training.task.Task`.
+    """The task of telling the class of images, see `dense_imb.engine.task.Task`.
 
     Args:
         network: takes (B, 3, height, width), gives (B, n_classes).
-        loss: of logits, ours or another library's, see `dense_imb.losses.feeding`.
+        loss: of logits, ours or another library's, see `dense_imb.losses.foreign.feeding`.
         train, validation: the images.
         reading: what the network is shown, and what its output means.
-        padding, flips: see `dense_imb.data.classified.vary`.
+        padding, flips: see `dense_imb.data.labels.classified.vary`.
         seed: of the views.
         batch_size: images validated together.
         sampling: which images an epoch shows; None shows each once.

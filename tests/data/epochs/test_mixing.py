@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from dense_imb.data.mixing import Mixer, Mixing, mix, mix_labels, union
+from dense_imb.data.epochs.mixing import Mixer, Mixing, mix, mix_labels, union
 from dense_imb.hits import Events, Geometry
-from tests.data.test_samplers import chi_square
+from tests.data.epochs.test_samplers import chi_square
 
 SAMPLES = np.arange(20_000)
 LABELS = np.repeat(np.arange(4), (500, 120, 30, 7))

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dense_imb.data.combine import split_by_image
-from dense_imb.data.labelled import IGNORED, class_pixels
-from dense_imb.data.patches import draw_patch, patch_rng
+from dense_imb.data.epochs.patches import draw_patch, patch_rng
+from dense_imb.data.events.combine import split_by_image
+from dense_imb.data.images.labelled import IGNORED, class_pixels
 
 
 def scene(shape=(60, 50), pixels=(((30, 25), 1),)):

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from dense_imb.data.labelled import open_labelled
-from dense_imb.data.samplers import SAMPLINGS, ClassSampler, ClassSampling, sampling_weights
+from dense_imb.data.epochs.samplers import SAMPLINGS, ClassSampler, ClassSampling, sampling_weights
+from dense_imb.data.images.labelled import open_labelled
 from dense_imb.statistics import ClassStatistics
-from tests.training.pictures import write_folders
+from tests.runs.pictures import write_folders
 
-REFERENCE = json.loads((Path(__file__).parents[1] / "reference" / "seed_values.json").read_text())[
+REFERENCE = json.loads((Path(__file__).parents[2] / "reference" / "seed_values.json").read_text())[
     "sampling"
 ]
 COUNTS = (500, 120, 30, 7)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from dense_imb.data.labelled import IGNORED
-from dense_imb.data.views import is_sparse, photometric, rand_augment, thin_and_add
+from dense_imb.data.epochs.views import is_sparse, photometric, rand_augment, thin_and_add
+from dense_imb.data.images.labelled import IGNORED
 
 KEYS = {"seed": 3, "epoch": 5}
 SAMPLES = np.arange(10, 16)

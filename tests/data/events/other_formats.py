@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dense_imb.data.formats import Source
+from dense_imb.data.events.formats import Source
 from dense_imb.hits import Events, Geometry, concatenate
 
 HEIGHT, WIDTH, STEPS = 5, 7, 300

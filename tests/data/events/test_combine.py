@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dense_imb.data.combine import assign_parts, merge_hits, split_hits
+from dense_imb.data.events.combine import assign_parts, merge_hits, split_hits
 from dense_imb.hits import HitsFile, open_hits, verify
 from tests.hits.files import assert_same, some_events, write
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dense_imb.data import convert, dense
-from dense_imb.data.convert import to_hits
-from dense_imb.data.dense import to_frames
-from dense_imb.data.formats import (
+from dense_imb.data.events import convert, dense
+from dense_imb.data.events.convert import to_hits
+from dense_imb.data.events.dense import to_frames
+from dense_imb.data.events.formats import (
     csv_source,
     frames_source,
     hdf5_hits_source,
@@ -20,7 +20,7 @@ from dense_imb.data.formats import (
     npz_source,
 )
 from dense_imb.hits import HitsFile, open_hits, verify
-from tests.data.other_formats import HEIGHT, STEPS, WIDTH, frames, labels_of
+from tests.data.events.other_formats import HEIGHT, STEPS, WIDTH, frames, labels_of
 from tests.hits.files import assert_same, some_events, write
 
 TIME = frames()

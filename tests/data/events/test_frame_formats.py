@@ -12,9 +12,15 @@ import pytest
 import torch
 from PIL import Image
 
-from dense_imb.data.formats import frames as module
-from dense_imb.data.formats import frames_source, image_source, npy_source, npz_source, pt_source
-from tests.data.other_formats import HEIGHT, WIDTH, dense, frames, labels_of, read
+from dense_imb.data.events.formats import frames as module
+from dense_imb.data.events.formats import (
+    frames_source,
+    image_source,
+    npy_source,
+    npz_source,
+    pt_source,
+)
+from tests.data.events.other_formats import HEIGHT, WIDTH, dense, frames, labels_of, read
 
 TIME = frames()
 LABEL = labels_of(TIME)

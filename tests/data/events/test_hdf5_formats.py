@@ -6,8 +6,8 @@ import h5py
 import numpy as np
 import pytest
 
-from dense_imb.data.formats import hdf5, hdf5_frames_source, hdf5_hits_source
-from tests.data.other_formats import dense, frames, labels_of, read
+from dense_imb.data.events.formats import hdf5, hdf5_frames_source, hdf5_hits_source
+from tests.data.events.other_formats import dense, frames, labels_of, read
 
 PLACES = {"x": "photon/col", "y": "photon/row", "t": "photon/t", "offset": "event/offset"}
 KEPT = ["photon/chid", "event/trigger"]

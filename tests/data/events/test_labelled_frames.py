@@ -10,8 +10,8 @@ import h5py
 import numpy as np
 import pytest
 
-from dense_imb.data import labelled_frames
-from dense_imb.data.labelled_frames import write_labelled_frames
+from dense_imb.data.events import labelled_frames
+from dense_imb.data.events.labelled_frames import write_labelled_frames
 from dense_imb.hits import Events, Geometry, HitsFile, HitsWriter, encode, open_hits
 from tests.hits.files import some_events, write
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dense_imb.data.formats import csv_source, lists, timepix_source
-from tests.data.other_formats import read
+from dense_imb.data.events.formats import csv_source, lists, timepix_source
+from tests.data.events.other_formats import read
 
 ROWS = "3,0,1,5,10,0.5,1\n3,2,1,6,10,1.5,0\n4,1,0,7,11,2.5,1\n9,1,2,8,12,0,2\n9,0,0,9,12,1,0\n"
 HEADER = "event,x,y,t,run,charge,label\n"

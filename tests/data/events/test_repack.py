@@ -6,8 +6,8 @@ import h5py
 import numpy as np
 import pytest
 
-from dense_imb.data.repack import layouts, repack
-from tests.data.other_formats import frames
+from dense_imb.data.events.repack import layouts, repack
+from tests.data.events.other_formats import frames
 
 TIME = np.concatenate([frames(200, seed) for seed in range(3)])
 

@@ -7,8 +7,8 @@ import builtins
 import numpy as np
 import pytest
 
-from dense_imb.data.formats import root, root_source
-from tests.data.other_formats import read
+from dense_imb.data.events.formats import root, root_source
+from tests.data.events.other_formats import read
 
 uproot = pytest.importorskip("uproot", reason="uproot, the extra `root`, is not installed")
 ak = pytest.importorskip("awkward", reason="awkward comes with uproot")

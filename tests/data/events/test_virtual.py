@@ -8,10 +8,10 @@ import pickle
 import numpy as np
 import pytest
 
-from dense_imb.data.virtual import VALIDATION_EPOCH, VirtualEvents
+from dense_imb.data.events.virtual import VALIDATION_EPOCH, VirtualEvents
 from dense_imb.hits import Blob, Degradation, HitsFile, Measured, degrade, open_hits
 from tests.hits.files import assert_same
-from tests.training.runs import clean_events, write_events
+from tests.runs.tiny import clean_events, write_events
 
 DEGRADATION = Degradation(signal=(2, 6), noise=(5, 20), smear_x=0.5, profiles=[Blob(width=3.0)])
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dense_imb.data.images import list_images, pair_images, read_image
+from dense_imb.data.images.folders import list_images, pair_images, read_image
 
 
 def save(path, pixels):

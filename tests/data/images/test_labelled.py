@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dense_imb.data.labelled import IGNORED, open_labelled
-from tests.data.labelled_files import folders, hdf5, random_pairs, save
+from dense_imb.data.images.labelled import IGNORED, open_labelled
+from tests.data.images.labelled_files import folders, hdf5, random_pairs, save
 
 ROOT = os.environ.get("DENSE_IMB_DATA", "")
 real = pytest.mark.skipif(

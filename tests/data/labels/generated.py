@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-PATH = Path(__file__).parents[2] / "experiments" / "classification" / "small_data.py"
+PATH = Path(__file__).parents[3] / "experiments" / "classification" / "small_data.py"
 _spec = importlib.util.spec_from_file_location("small_data", PATH)
 assert _spec is not None
 assert _spec.loader is not None

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dense_imb.data.cifar import open_cifar
-from dense_imb.data.long_tail import long_tail_counts
+from dense_imb.data.labels.cifar import open_cifar
+from dense_imb.data.labels.long_tail import long_tail_counts
 
 from .generated import small_data
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dense_imb.data.classified import ArrayPictures, ClassifiedImages, split_by_class, vary
+from dense_imb.data.labels.classified import ArrayPictures, ClassifiedImages, split_by_class, vary
 
 
 def pictures(n: int, height: int = 7, width: int = 9):

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dense_imb.data.long_tail import PROFILES, long_tail, long_tail_counts
+from dense_imb.data.labels.long_tail import PROFILES, long_tail, long_tail_counts
 
-REFERENCE = json.loads((Path(__file__).parents[1] / "reference/seed_values.json").read_text())
+REFERENCE = json.loads((Path(__file__).parents[2] / "reference/seed_values.json").read_text())
 
 
 def test_the_counts_are_the_published_ones():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dense_imb.data.pictures import centre_square, grey_world, prepare_pictures
+from dense_imb.data.labels.pictures import centre_square, grey_world, prepare_pictures
 
 
 @pytest.mark.parametrize("power", [1.0, 6.0])

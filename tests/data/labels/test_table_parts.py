@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dense_imb.data.table_parts import (
+from dense_imb.data.labels.table_parts import (
     Labels,
     groups_by_pattern,
     groups_by_table,
     read_labels,
     split_table,
 )
-from dense_imb.data.tables import read_table
+from dense_imb.data.labels.tables import read_table
 
 PARTS = {"train": 0.7, "validation": 0.1, "test": 0.2}
 

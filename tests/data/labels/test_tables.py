@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dense_imb.data.tables import open_table
+from dense_imb.data.labels.tables import open_table
 
 
 def folder_of(

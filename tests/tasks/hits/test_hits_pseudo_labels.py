@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from dense_imb.data.virtual import VirtualEvents
+from dense_imb.data.events.virtual import VirtualEvents
 from dense_imb.hits import Degradation, Events, Geometry, HitsFile
-from dense_imb.training.denoiser import Denoiser, Reading
-from dense_imb.training.tasks import build_denoiser, labelled_events
-from dense_imb.training.unlabelled_hits import UnlabelledHits
-from tests.training.runs import FRAME, clean_events, tiny, write_events
+from dense_imb.tasks.build import build_denoiser, labelled_events
+from dense_imb.tasks.hits.pseudo_labels import UnlabelledHits
+from dense_imb.tasks.hits.task import Denoiser, Reading
+from tests.runs.tiny import FRAME, clean_events, tiny, write_events
 
 CPU = torch.device("cpu")
 SAMPLES, PLACES = np.array([31, 2, 40, 4]), np.array([0, 3, 3, 9])

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from dense_imb.data.virtual import VirtualEvents
+from dense_imb.data.events.virtual import VirtualEvents
 from dense_imb.hits import Degradation, Events, Geometry, HitsFile, gap
-from dense_imb.losses.catalogue import CATALOGUE
-from dense_imb.losses.feeding import takes_logits
-from dense_imb.training.build import build_loss, build_network, build_reading, of_hits
-from dense_imb.training.denoiser import Denoiser, Reading
-from dense_imb.training.tasks import build_denoiser
-from tests.training.runs import FRAME, clean_events, tiny, write_events
+from dense_imb.losses.foreign.catalogue import CATALOGUE
+from dense_imb.losses.foreign.feeding import takes_logits
+from dense_imb.tasks.build import build_denoiser
+from dense_imb.tasks.hits.task import Denoiser, Reading
+from dense_imb.tasks.recipe import build_loss, build_network, build_reading, of_hits
+from tests.runs.tiny import FRAME, clean_events, tiny, write_events
 
 CPU = torch.device("cpu")
 
@@ -153,7 +153,7 @@ def test_validation_counts_each_visible_hit_once_over_any_processes(path):
 
 
 def test_shares_of_the_gradient_are_of_one_and_change_nothing(path):
-    from tests.training.runs import Remembering
+    from tests.runs.tiny import Remembering
 
     task = denoiser(path, Remembering(), pixels="frame")
     batch = task.batch(np.arange(4), 0, CPU)

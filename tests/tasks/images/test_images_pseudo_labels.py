@@ -15,20 +15,22 @@ from torch import nn
 
 from dense_imb.cli import main
 from dense_imb.config import UnlabelledConfig
-from dense_imb.data.labelled import IGNORED
+from dense_imb.data.images.labelled import IGNORED
+from dense_imb.engine import Callback, Interrupted, Loop
 from dense_imb.losses import Balance, BalancedSoftmaxLoss, CrossEntropyLoss
-from dense_imb.training import Callback, Interrupted, Loop, open_run, train, unlabelled_images
-from dense_imb.training.build import check_config
-from dense_imb.training.records import RunFiles
-from dense_imb.training.segmenter import probability_of
-from dense_imb.training.semi_supervised import PseudoLoss, as_trained
-from dense_imb.training.tasks import build_task, labelled_part, open_images
-from dense_imb.training.unlabelled_images import UnlabelledCrops
-from tests.training.pictures import lines, tiny_images, write_folders
-from tests.training.runs import assert_same_runs
-from tests.training.test_loop import Signal
+from dense_imb.runs import open_run, train
+from dense_imb.runs.write import RunFiles
+from dense_imb.tasks.build import build_task, labelled_part, open_images
+from dense_imb.tasks.images import pseudo_labels as unlabelled_images
+from dense_imb.tasks.images.pseudo_labels import UnlabelledCrops
+from dense_imb.tasks.images.task import probability_of
+from dense_imb.tasks.mean_teacher import PseudoLoss, as_trained
+from dense_imb.tasks.recipe import check_config
+from tests.engine.test_loop import Signal
+from tests.runs.pictures import lines, tiny_images, write_folders
+from tests.runs.tiny import assert_same_runs
 
-pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.training.CollapseWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")
 CPU = torch.device("cpu")
 
 

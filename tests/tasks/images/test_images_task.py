@@ -11,22 +11,23 @@ import torch
 from PIL import Image
 
 from dense_imb.cli import main
-from dense_imb.data.labelled import IGNORED, open_labelled
-from dense_imb.training import Interrupted, open_run, train
-from dense_imb.training.evaluation import (
+from dense_imb.data.images.labelled import IGNORED, open_labelled
+from dense_imb.engine import Interrupted
+from dense_imb.runs import open_run, train
+from dense_imb.runs.write import RunFiles
+from dense_imb.tasks.build import build_segmenter, open_test_images
+from dense_imb.tasks.images.evaluate import (
     Blank,
     chosen_thresholds,
     evaluate_segmenters,
     logit_of_class,
 )
-from dense_imb.training.records import RunFiles
-from dense_imb.training.segmenter import ImageReading
-from dense_imb.training.tasks import build_segmenter, open_test_images
-from tests.training.pictures import tiny_images, write_folders
-from tests.training.runs import assert_same_content
-from tests.training.test_loop import Signal
+from dense_imb.tasks.images.task import ImageReading
+from tests.engine.test_loop import Signal
+from tests.runs.pictures import tiny_images, write_folders
+from tests.runs.tiny import assert_same_content
 
-pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.training.CollapseWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from dense_imb.data.classified import Pictures, vary
-from dense_imb.data.labelled import IGNORED
-from dense_imb.data.tables import open_unlabelled_pictures
-from dense_imb.data.views import photometric, rand_augment
-from dense_imb.training.classes import build_classifier, labelled_images, open_classified
-from dense_imb.training.classifier import Classifier
-from dense_imb.training.unlabelled_classes import UnlabelledClassImages
-from tests.training.labelled_pictures import of_table, write_tables
+from dense_imb.data.epochs.views import photometric, rand_augment
+from dense_imb.data.images.labelled import IGNORED
+from dense_imb.data.labels.classified import Pictures, vary
+from dense_imb.data.labels.tables import open_unlabelled_pictures
+from dense_imb.tasks.labels.pseudo_labels import UnlabelledClassImages
+from dense_imb.tasks.labels.recipe import build_classifier, labelled_images, open_classified
+from dense_imb.tasks.labels.task import Classifier
+from tests.runs.labelled_pictures import of_table, write_tables
 
 CPU = torch.device("cpu")
 SAMPLES, PLACES = np.array([7, 2, 9, 4]), np.array([0, 3, 3, 11])

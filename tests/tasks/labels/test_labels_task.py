@@ -13,24 +13,25 @@ import torch
 
 from dense_imb.cli import main
 from dense_imb.config import DataConfig, MixingConfig, SamplingConfig
-from dense_imb.data.cifar import open_cifar
-from dense_imb.training import CollapseAlarm, CollapseWarning, Interrupted, open_run, train
-from dense_imb.training.callbacks import judged
-from dense_imb.training.class_table import evaluate_classifiers
-from dense_imb.training.classes import build_classifier, open_classified, open_test_table
-from dense_imb.training.classifier import ClassBatch, ClassReading, Commonest
-from dense_imb.training.records import RunFiles
-from tests.training.labelled_pictures import (
+from dense_imb.data.labels.cifar import open_cifar
+from dense_imb.engine import CollapseAlarm, CollapseWarning, Interrupted
+from dense_imb.engine.callbacks import judged
+from dense_imb.runs import open_run, train
+from dense_imb.runs.write import RunFiles
+from dense_imb.tasks.labels.evaluate import evaluate_classifiers
+from dense_imb.tasks.labels.recipe import build_classifier, open_classified, open_test_table
+from dense_imb.tasks.labels.task import ClassBatch, ClassReading, Commonest
+from tests.engine.test_loop import Signal
+from tests.runs.labelled_pictures import (
     CLASSES,
     of_table,
     tiny_classes,
     write_cifar,
     write_tables,
 )
-from tests.training.runs import assert_same_runs
-from tests.training.test_loop import Signal
+from tests.runs.tiny import assert_same_runs
 
-pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.training.CollapseWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +183,7 @@ def test_sampling_by_class_shows_the_tail_as_often_as_the_head(folder):
 
 
 def test_many_classes_tell_the_gradient_of_head_middle_and_tail(tmp_path):
-    from tests.data.generated import small_data
+    from tests.data.labels.generated import small_data
 
     files = small_data.cifar_files(100, 12)
     path = str(small_data.write_archive(tmp_path / "c.tar.gz", files))

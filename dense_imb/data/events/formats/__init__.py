@@ -1,16 +1,16 @@
 """Readers of other formats, one file a kind; each gives a `Source` for `data.convert.to_hits`."""
 
-from dense_imb.data.formats.frames import (
+from dense_imb.data.events.formats.frames import (
     frames_source,
     image_source,
     npy_source,
     npz_source,
     pt_source,
 )
-from dense_imb.data.formats.hdf5 import hdf5_frames_source, hdf5_hits_source
-from dense_imb.data.formats.lists import csv_source, timepix_source
-from dense_imb.data.formats.root import root_source
-from dense_imb.data.formats.source import Source
+from dense_imb.data.events.formats.hdf5 import hdf5_frames_source, hdf5_hits_source
+from dense_imb.data.events.formats.lists import csv_source, timepix_source
+from dense_imb.data.events.formats.root import root_source
+from dense_imb.data.events.formats.source import Source
 
 __all__ = [
     "Source",

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dense_imb.data.formats.source import BATCH_BYTES, Source
-from dense_imb.data.images import list_images, pair_images, read_image
+from dense_imb.data.events.formats.source import BATCH_BYTES, Source
+from dense_imb.data.images.folders import list_images, pair_images, read_image
 from dense_imb.hits import Events, Geometry, frames_to_events
 
 PathLike = str | os.PathLike[str]

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from dense_imb.data.formats.frames import PathLike, choose_key, frames_source
-from dense_imb.data.formats.source import BATCH_BYTES, BATCH_HITS, Source, events_of
+from dense_imb.data.events.formats.frames import PathLike, choose_key, frames_source
+from dense_imb.data.events.formats.source import BATCH_BYTES, BATCH_HITS, Source, events_of
 from dense_imb.hits import Events, Geometry
-from dense_imb.hits._safety import attributes_of, open_file, safe_datasets, told
 from dense_imb.hits.format import FORMAT, check_offset
+from dense_imb.hits.safety import attributes_of, open_file, safe_datasets, told
 
 
 @contextmanager

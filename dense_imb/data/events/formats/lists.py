@@ -10,8 +10,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dense_imb.data.formats.frames import PathLike
-from dense_imb.data.formats.source import BATCH_HITS, Source, events_of
+from dense_imb.data.events.formats.frames import PathLike
+from dense_imb.data.events.formats.source import BATCH_HITS, Source, events_of
 from dense_imb.hits import Events, Geometry
 
 _LONGEST_LINE = 1 << 16  # a "line" of gigabytes is another format

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from dense_imb.data.formats.frames import PathLike, told_of
-from dense_imb.data.formats.source import Source, events_of
+from dense_imb.data.events.formats.frames import PathLike, told_of
+from dense_imb.data.events.formats.source import Source, events_of
 from dense_imb.hits import Events, Geometry
 
 _STEP = "16 MB"  # of a tree, read at a time

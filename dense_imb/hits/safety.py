@@ -46,6 +46,7 @@ def told(path: Path, what: str) -> Iterator[None]:
 
 
 def identity_of(path: Path) -> tuple[int, ...]:
+    """Return device, inode, size and time of a regular file; refuse anything else."""
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise HitsFileError(f"Expected a file at {path}, got a folder or a device.")
@@ -53,6 +54,7 @@ def identity_of(path: Path) -> tuple[int, ...]:
 
 
 def open_file(path: Path, locking: bool | str | None, wanted: str = "a hits file") -> Any:
+    """Open a file for reading, without a chunk cache."""
     identity_of(path)  # a missing file, a folder and a pipe have a sentence of their own
     with open(path, "rb"):  # and so has one that may not be read
         pass
@@ -93,6 +95,7 @@ def attributes_of(
 
 
 def geometry_of(attributes: Mapping[str, Any], path: Path) -> Geometry:
+    """Return the frame that the attributes of a hits file describe."""
     for name, wanted in (("format", FORMAT), ("format_version", VERSION)):
         got = attributes.get(name)
         if got != wanted:

@@ -1,0 +1,1 @@
+"""The samples of an epoch: class-balanced sampling, mixing, crops and strong views."""

@@ -1,0 +1,1 @@
+"""Events of hits on disk: other formats, conversion, splitting, merging, virtual data sets."""

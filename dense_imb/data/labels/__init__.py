@@ -1,0 +1,1 @@
+"""Whole images with one label each: CSV tables, CIFAR archives, long tails."""

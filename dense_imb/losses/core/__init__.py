@@ -1,0 +1,1 @@
+"""The reduction that all losses share: balanced means, partitions, penalties, adjustments."""

@@ -1,0 +1,1 @@
+"""Published losses, one a file, each with its formula."""

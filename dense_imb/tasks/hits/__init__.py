@@ -1,0 +1,1 @@
+"""Networks that score hits: training, evaluation and pseudo-labels."""

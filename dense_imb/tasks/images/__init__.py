@@ -1,0 +1,1 @@
+"""Networks that segment images: training, evaluation and pseudo-labels."""
