@@ -1,0 +1,57 @@
+"""Runs: their configuration, training, folders and stages."""
+
+from dense_imb.config import (
+    CifarConfig,
+    DataConfig,
+    ImagesConfig,
+    MixingConfig,
+    ModelConfig,
+    OptimizerConfig,
+    SamplingConfig,
+    SecondConfig,
+    TableConfig,
+    TrainConfig,
+    UnlabelledConfig,
+)
+from dense_imb.runs.read import (
+    Run,
+    TrainedDenoiser,
+    open_run,
+)
+from dense_imb.runs.stages import (
+    stages_of,
+)
+from dense_imb.runs.train import (
+    check_folder,
+    train,
+)
+from dense_imb.tasks.recipe import (
+    SamplingWarning,
+    check_config,
+)
+from dense_imb.tasks.unlabelled import (
+    HeldOutWarning,
+)
+
+__all__ = [
+    "CifarConfig",
+    "DataConfig",
+    "HeldOutWarning",
+    "ImagesConfig",
+    "MixingConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "Run",
+    "SamplingConfig",
+    "SamplingWarning",
+    "SecondConfig",
+    "TableConfig",
+    "TrainConfig",
+    "TrainedDenoiser",
+    "UnlabelledConfig",
+    "check_config",
+    "check_folder",
+    "open_run",
+    "stages_of",
+    "train",
+]
