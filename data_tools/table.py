@@ -90,7 +90,7 @@ def run(options: Namespace) -> None:
     if options.classes:
         print(f"{n_all - len(labels.names)} images of other classes left out")
     if labels.classes != tuple(map(str, range(len(labels.classes)))):  # no names are needed
-        print(f"--table.classes '[{', '.join(labels.classes)}]'")
+        print(f"--labels.classes '[{', '.join(labels.classes)}]'")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -37,18 +37,18 @@ from dense_imb.engine import Loop, LoopSettings
 from dense_imb.hits import Degradation, Geometry, open_hits
 from dense_imb.losses import ACBMSELoss
 from dense_imb.models import build_model
-from dense_imb.tasks import Denoiser, Reading
+from dense_imb.tasks import HitsTask, Reading
 
 LOSSES = {"MSE": nn.MSELoss, "MAE": nn.L1Loss, "ACB-MSE": ACBMSELoss}
 PHOTONS = (15, 1500)
 N_SHOWN, N_NOISE, THRESHOLD = 15, 10, 0.5
 
 
-def measured(task: Denoiser, validation: VirtualEvents) -> dict[str, float]:
+def measured(task: HitsTask, validation: VirtualEvents) -> dict[str, float]:
     """What the output lights, over all validation frames."""
     task.network.eval()
     n_lit = n_target = n_both = n_pixels = 0
-    held_out = Denoiser(
+    held_out = HitsTask(
         task.network, nn.MSELoss(), validation, validation,
         reading=task.reading, target="pattern", pixels="frame",
     )  # fmt: skip
@@ -88,7 +88,7 @@ def run(name: str, photons: int, seed: int, options: argparse.Namespace) -> dict
     validation = VirtualEvents(source, shown, seed, first=cut)
     torch.manual_seed(seed)
     network = build_model("autoencoder", in_channels=1, out_channels=1, frame=(height, width))
-    task = Denoiser(
+    task = HitsTask(
         network, LOSSES[name](), train, validation,
         reading=Reading(("gapped",), THRESHOLD, "value"), target="pattern", pixels="frame",
     )  # fmt: skip

@@ -98,15 +98,15 @@ def run_row(
 
     with open_hits(test) as hits:
         clean_tests = hits[:]
-    signal = config.data.signal
-    levels = table.get("noise_levels") or [config.data.noise]
+    signal = config.hits.signal
+    levels = table.get("noise_levels") or [config.hits.noise]
     for level in levels:
         degradation = Degradation(
             signal=tuple(signal) if isinstance(signal, list) else signal, noise=level
         )
         noisy = degrade(clean_tests, degradation, seed=seed, epoch=7)
         half = len(noisy) // 2  # one chooses the threshold, the other is measured
-        found = evaluate([run.scorer()], noisy[:half], noisy[half:]).rows[0]
+        found = evaluate([run.trained()], noisy[:half], noisy[half:]).rows[0]
         before = f"{level}: " if len(levels) > 1 else ""
         result |= {before + score: float(found[score]) for score in SCORES}
     text = json.dumps(result, indent=1)

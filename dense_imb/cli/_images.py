@@ -9,7 +9,7 @@ from jsonargparse import Namespace
 
 if TYPE_CHECKING:  # --help must not wait for torch
     from dense_imb.runs import Run
-    from dense_imb.tasks.images.evaluate import SegmentationTable
+    from dense_imb.tasks.images.evaluate import ImagesTable
 
 _OF_HITS = ("validation", "noise", "signal", "baseline", "events")
 
@@ -24,7 +24,7 @@ def runs_among(paths: list[str]) -> tuple[list[Run], list[str]]:
 
 def evaluate_images(
     options: Namespace, runs: list[Run], others: list[str], outputs: list[Path]
-) -> SegmentationTable:
+) -> ImagesTable:
     """Do what the options say."""
     from tqdm.auto import tqdm
 
@@ -35,7 +35,7 @@ def evaluate_images(
         Blank,
         Segments,
         chosen_thresholds,
-        evaluate_segmenters,
+        evaluate_images,
     )
 
     for name in _OF_HITS:
@@ -47,7 +47,7 @@ def evaluate_images(
             "HDF5 file, or RUN ... alone where all hold out the same images (test_share), got "
             f"{' '.join(options.paths)}."
         )
-    trained = [run.segmenter() for run in runs]
+    trained = [run.trained() for run in runs]
     first = runs[0].config.images
     classes = {one.reading.n_classes for one in trained}
     n_classes = min(classes)
@@ -79,7 +79,7 @@ def evaluate_images(
                 f"{others[0] if others else 'the test images'}."
             )
     segmenters: list[Segments] = list(trained)
-    thresholds = [chosen_thresholds(run.class_scores()) for run in runs]
+    thresholds = [chosen_thresholds(run.scores()) for run in runs]
     if options.baselines:
         segmenters.append(Blank(images.n_classes))
         thresholds.append((0.0,) * images.n_classes)
@@ -87,7 +87,7 @@ def evaluate_images(
         folder_for_outputs(outputs[0].parent)
     total = len(images) * len(segmenters)
     with tqdm(total=total, desc="evaluate", unit="image", disable=options.quiet) as bar:
-        return evaluate_segmenters(
+        return evaluate_images(
             segmenters,
             images,
             thresholds=thresholds,

@@ -7,7 +7,7 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from dense_imb.cli._parser import Parser, one_line_warnings
-from dense_imb.config import SAVED, DataConfig, ImagesConfig, ModelConfig, TrainConfig
+from dense_imb.config import SAVED, HitsConfig, ImagesConfig, ModelConfig, TrainConfig
 
 SUMMARY = "find out which loss to take, on your own data"
 
@@ -124,7 +124,7 @@ def _config(options: Namespace) -> TrainConfig:
     config = TrainConfig(model=model, batch_size=options.batch_size)
     config.optimizer.learning_rate = options.learning_rate
     if is_hits:
-        config.data = DataConfig(
+        config.hits = HitsConfig(
             train=options.data, signal=options.signal, noise=options.noise, validation_share=0.2
         )
     else:

@@ -146,7 +146,7 @@ def _scorer_and_point(
         raise ValueError("Expected `--choose-on` or `--threshold`, got both.")
     run: Any = open_run(options.model) if is_run else None
     if is_run:
-        scorer: Scorer = run.scorer()
+        scorer: Scorer = run.trained()
     else:
         with open_hits(source, in_memory=False) as hits:
             scorer = baseline(options.model, hits.geometry)

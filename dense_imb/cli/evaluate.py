@@ -148,7 +148,7 @@ def run(options: Namespace) -> None:
         raise ValueError(
             "Expected `--noise` beside `--signal`, got none; it degrades clean events."
         )
-    scorers: list[Scorer] = [one.scorer() for one in found_runs]
+    scorers: list[Scorer] = [one.trained() for one in found_runs]
     if not (scorers or options.baselines or options.baseline):
         raise ValueError("Expected a RUN beside `--no-baselines`, got none.")
     test = open_hits(files)

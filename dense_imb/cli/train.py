@@ -21,9 +21,9 @@ from dense_imb.config import SAVED, TrainConfig
 
 # options that take lists, of what
 _LISTS = {
-    "--data.train": str, "--data.validation": str, "--data.signal": int, "--data.noise": int,
-    "--data.profiles": str, "--images.labels": int, "--images.patch": int, "--images.names": str,
-    "--table.classes": str, "--table.size": int, "--model.channels": str, "--trackers": str,
+    "--hits.train": str, "--hits.validation": str, "--hits.signal": int, "--hits.noise": int,
+    "--hits.profiles": str, "--images.labels": int, "--images.patch": int, "--images.names": str,
+    "--labels.classes": str, "--labels.size": int, "--hits.channels": str, "--trackers": str,
     "--unlabelled.train": str,
 }  # fmt: skip
 SUMMARY = "train a network on hits, or on images with masks or labels"
@@ -33,16 +33,16 @@ def make_parser() -> Parser:
     """Return the parser of the options."""
     parser = Parser(
         description="Train a network that tells the hits of a pattern from noise: clean events "
-        "are degraded anew each epoch, --data.signal hits are kept, --data.noise are added. Or one "
+        "are degraded anew each epoch, --hits.signal hits are kept, --hits.noise are added. Or one "
         "that tells the classes of the pixels of images: --images.train and --images.masks. Or the "
-        "class of whole images: --table.train or --cifar.path. All "
+        "class of whole images: --labels.train or --labels.train. All "
         "about the run is kept in a folder. SIGTERM ends it after the step, saved, with exit "
         f"code {SAVED}; --resume goes on, and starts afresh in an empty folder, so that one job "
         "script can be queued again and again.",
-        epilog="Examples:\n  dense-imb train --out runs/arc --data.train arc.h5 --data.signal 30 "
-        "--data.noise 200 --steps 2000\n  dense-imb train --out runs/cracks --images.train images "
+        epilog="Examples:\n  dense-imb train --out runs/arc --hits.train arc.h5 --hits.signal 30 "
+        "--hits.noise 200 --steps 2000\n  dense-imb train --out runs/cracks --images.train images "
         "--images.masks masks --images.labels '[0, 255]'\n  dense-imb train --out runs/tail "
-        "--cifar.path cifar-10-python.tar.gz --cifar.imb_ratio 100 --model.name resnet32 "
+        "--labels.train cifar-10-python.tar.gz --labels.imb_ratio 100 --model.name resnet32 "
         "--loss hmld10000000g05a75\n  dense-imb train --out runs/two --images.train images "
         "--images.masks masks --second.steps 500 --second.loss 'FocalLoss(balance={})'"
         "  (a second stage, images by class; the first is kept in runs/two/first)",
@@ -68,7 +68,7 @@ def make_parser() -> Parser:
         "part of the config: say it again with --resume",
     )
     parser.add_argument(
-        "--imb-ratio", type=float | None, help="short for --cifar.imb_ratio: 100, or 0.01"
+        "--imb-ratio", type=float | None, help="short for --labels.imb_ratio: 100, or 0.01"
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_class_arguments(TrainConfig)
@@ -187,7 +187,7 @@ def _config(options: Namespace) -> TrainConfig:
     built = parser.instantiate(options)
     config = TrainConfig(**{one.name: built[one.name] for one in fields(TrainConfig)})
     if options.imb_ratio is not None:
-        config.cifar.imb_ratio = options.imb_ratio
+        config.labels.imb_ratio = options.imb_ratio
     return config
 
 

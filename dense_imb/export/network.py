@@ -19,7 +19,7 @@ from dense_imb.report.measure import validation_events
 from dense_imb.runs import Run
 from dense_imb.tasks import Reading
 from dense_imb.tasks.build import open_images
-from dense_imb.tasks.images.task import ImageReading
+from dense_imb.tasks.images.task import ImagesReading
 
 _SAMPLES = 4
 _VALIDATION = "validation data of the run"
@@ -40,7 +40,7 @@ class SegmentingNetwork(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, reading: ImageReading) -> None:
+    def __init__(self, network: nn.Module, reading: ImagesReading) -> None:
         super().__init__()
         shape = (1, -1) + (1,) * len(reading.patch)
         self.network, self.is_logit = network, reading.is_logit
@@ -122,7 +122,7 @@ class Exportable:
     samples: tuple[Tensor, ...]
     source: str
     sizes: str | None
-    reading: Reading | ImageReading
+    reading: Reading | ImagesReading
     geometry: Geometry | None = None
 
     @torch.no_grad()
@@ -148,7 +148,7 @@ def exportable(run: Run) -> Exportable:
 
 
 def _of_images(run: Run) -> Exportable:
-    segmenter = run.segmenter(device="cpu")
+    segmenter = run.trained(device="cpu")
     reading = segmenter.reading
     try:
         train, images = open_images(run.config.images)
@@ -186,7 +186,7 @@ def _cropped(image: NDArray[Any], size: Sequence[int]) -> NDArray[Any]:
 
 
 def _of_hits(run: Run) -> Exportable:
-    scorer = run.scorer(device="cpu")
+    scorer = run.trained(device="cpu")
     geometry = scorer.geometry
     try:
         held_out = validation_events(run)

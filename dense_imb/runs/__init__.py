@@ -1,21 +1,21 @@
 """Runs: their configuration, training, folders and stages."""
 
 from dense_imb.config import (
-    CifarConfig,
-    DataConfig,
+    LabelsConfig,
+    HitsConfig,
     ImagesConfig,
     MixingConfig,
     ModelConfig,
     OptimizerConfig,
     SamplingConfig,
     SecondConfig,
-    TableConfig,
+    LabelsConfig,
     TrainConfig,
     UnlabelledConfig,
 )
 from dense_imb.runs.read import (
     Run,
-    TrainedDenoiser,
+    TrainedHits,
     open_run,
 )
 from dense_imb.runs.stages import (
@@ -34,8 +34,8 @@ from dense_imb.tasks.unlabelled import (
 )
 
 __all__ = [
-    "CifarConfig",
-    "DataConfig",
+    "LabelsConfig",
+    "HitsConfig",
     "HeldOutWarning",
     "ImagesConfig",
     "MixingConfig",
@@ -45,9 +45,9 @@ __all__ = [
     "SamplingConfig",
     "SamplingWarning",
     "SecondConfig",
-    "TableConfig",
+    "LabelsConfig",
     "TrainConfig",
-    "TrainedDenoiser",
+    "TrainedHits",
     "UnlabelledConfig",
     "check_config",
     "check_folder",

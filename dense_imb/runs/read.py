@@ -30,17 +30,17 @@ from dense_imb.tasks.recipe import (
     read_config,
 )
 from dense_imb.engine.checkpoint import CheckpointError, load_checkpoint
-from dense_imb.tasks.labels.task import ClassReading, TrainedClassifier
+from dense_imb.tasks.labels.task import LabelsReading, TrainedLabels
 from dense_imb.tasks.hits.task import Reading
 from dense_imb.runs.write import CHECKPOINTS, SCORES
-from dense_imb.tasks.images.task import ImageReading, TrainedSegmenter
+from dense_imb.tasks.images.task import ImagesReading, TrainedImages
 from dense_imb.runs.stages import FIRST, last_stage, told_stages
 
 _SILENT = 0.01  # share that a teacher is sure of, below which nothing is learnt from it
 _OF_CLASS = re.compile(r"sure_share_\d+")  # columns of the history
 
 
-class TrainedDenoiser:
+class TrainedHits:
     """A trained network as a `dense_imb.hits.baselines.Scorer`.
 
     Args:
@@ -284,20 +284,20 @@ class Run:
         *,
         device: str | torch.device | None = None,
         batch_size: int | None = None,
-    ) -> TrainedDenoiser:
+    ) -> TrainedHits:
         """The trained network, ready to score hits; on a GPU where there is one."""
         content = self.checkpoint(which)
         geometry = self._geometry(content)
         network = self._network(content, of_hits(self.config, geometry))
         reading = build_reading(self.config)
-        return TrainedDenoiser(self.name, network, reading, geometry, _device(device), batch_size)
+        return TrainedHits(self.name, network, reading, geometry, _device(device), batch_size)
 
     def segmenter(
         self,
         which: Literal["best", "last"] = "best",
         *,
         device: str | torch.device | None = None,
-    ) -> TrainedSegmenter:
+    ) -> TrainedImages:
         """The trained network, ready to segment images; on a GPU where there is one."""
         if not self.config.trains_on_images:
             raise ValueError(
@@ -305,16 +305,16 @@ class Run:
                 "was trained on something else."
             )
         content = self.checkpoint(which)
-        reading = ImageReading.of_setup(content["setup"])
+        reading = ImagesReading.of_setup(content["setup"])
         network = self._network(content, of_images(reading))
-        return TrainedSegmenter(self.name, network, reading, _device(device))
+        return TrainedImages(self.name, network, reading, _device(device))
 
     def classifier(
         self,
         which: Literal["best", "last"] = "best",
         *,
         device: str | torch.device | None = None,
-    ) -> TrainedClassifier:
+    ) -> TrainedLabels:
         """The trained network, ready to classify images; on a GPU where there is one."""
         if not self.config.trains_on_classes:
             raise ValueError(
@@ -322,9 +322,9 @@ class Run:
                 "which was trained on something else."
             )
         content = self.checkpoint(which)
-        reading = ClassReading.from_text(content["setup"]["classes"])
+        reading = LabelsReading.from_text(content["setup"]["classes"])
         network = self._network(content, of_classes(reading))
-        return TrainedClassifier(self.name, network, reading, _device(device))
+        return TrainedLabels(self.name, network, reading, _device(device))
 
     def validation_scores(self) -> ScoreHistogram:
         """The histogram of the best network's scores on the validation events."""
@@ -340,8 +340,8 @@ class Run:
 
     def operating_point(self, retention: float | None = None) -> OperatingPoint:
         """The threshold for a wanted retention of hits, chosen on the validation events."""
-        wanted = self.config.retention if retention is None else retention
-        return self.validation_scores().operating_point(wanted)
+        wanted = self.config.hits.retention if retention is None else retention
+        return self.scores().operating_point(wanted)
 
 
 def _told_steps(metrics: dict[str, Any], *, is_second: bool) -> str:

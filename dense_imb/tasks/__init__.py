@@ -1,23 +1,23 @@
 """Trainable tasks: score hits, segment images, classify whole images."""
 
 from dense_imb.tasks.hits.task import (
-    Denoiser,
-    HitBatch,
+    HitsTask,
+    HitsBatch,
     Reading,
 )
 from dense_imb.tasks.labels.task import (
-    ClassBatch,
-    Classifier,
-    ClassReading,
-    TrainedClassifier,
+    LabelsBatch,
+    LabelsTask,
+    LabelsReading,
+    TrainedLabels,
 )
 
 __all__ = [
-    "ClassBatch",
-    "ClassReading",
-    "Classifier",
-    "Denoiser",
-    "HitBatch",
+    "LabelsBatch",
+    "LabelsReading",
+    "LabelsTask",
+    "HitsTask",
+    "HitsBatch",
     "Reading",
-    "TrainedClassifier",
+    "TrainedLabels",
 ]

@@ -14,10 +14,10 @@ from dense_imb.data.events.virtual import VirtualEvents
 from dense_imb.data.images.labelled import IGNORED, LabelledImages, LabelTally, open_labelled
 from dense_imb.hits import open_hits
 from dense_imb.losses.foreign.feeding import takes_logits
-from dense_imb.tasks.hits.task import Denoiser, Pixels, is_signal, is_visible
-from dense_imb.tasks.images.task import ImageReading, Segmenter
-from dense_imb.tasks.labels.recipe import build_classifier
-from dense_imb.tasks.labels.task import Classifier
+from dense_imb.tasks.hits.task import HitsTask, Pixels, is_signal, is_visible
+from dense_imb.tasks.images.task import ImagesReading, ImagesTask
+from dense_imb.tasks.labels.recipe import build_task
+from dense_imb.tasks.labels.task import LabelsTask
 from dense_imb.tasks.mean_teacher import SemiSupervised
 from dense_imb.tasks.recipe import (
     build_degradation,
@@ -39,21 +39,21 @@ _COUNTED = 256  # events
 _PATCH = {2: 128, 3: 64}  # largest side of a crop, unless the config says another
 
 
-def build_task(config: TrainConfig) -> Denoiser | Segmenter | Classifier | SemiSupervised:
+def build_task(config: TrainConfig) -> HitsTask | ImagesTask | LabelsTask | SemiSupervised:
     """The network, the losses and the data of a config."""
-    task: Denoiser | Segmenter | Classifier
+    task: HitsTask | ImagesTask | LabelsTask
     if config.trains_on_classes:
-        task = build_classifier(config)
+        task = build_task(config)
     else:
-        task = build_segmenter(config) if config.trains_on_images else build_denoiser(config)
+        task = build_task(config) if config.trains_on_images else build_task(config)
     if not config.is_semi_supervised:
         return task
     return build_semi_supervised(config, task, _images_held_out(config, task))
 
 
-def build_denoiser(config: TrainConfig) -> Denoiser:
+def build_task(config: TrainConfig) -> HitsTask:
     """The network, the losses and the hits of a config."""
-    data = config.data
+    data = config.hits
     degradation = build_degradation(data)
     source = open_hits(data.train)
     if data.validation:
@@ -73,19 +73,19 @@ def build_denoiser(config: TrainConfig) -> Denoiser:
             source, degradation, config.seed, first=cut, count=data.validation_events
         )
     train_events, rest = labelled_events(train_events, config.labelled_share)
-    class_counts = count_pixels(train_events, config.pixels)
+    class_counts = count_pixels(train_events, config.hits.pixels)
     loss = build_loss(config.loss, class_counts=class_counts)
     content = train_events.class_content() if needs_content(config) else None
-    task = Denoiser(
+    task = HitsTask(
         build_network(config, of_hits(config, source.geometry)),
         loss,
         train_events,
         held_out,
         reading=build_reading(config),
-        target=config.target,
-        pixels=config.pixels,
-        value_loss=build_loss(config.value_loss) if config.model.output == "both" else None,
-        retention=config.retention,
+        target=config.hits.target,
+        pixels=config.hits.pixels,
+        value_loss=build_loss(config.hits.value_loss) if config.hits.output == "both" else None,
+        retention=config.hits.retention,
         batch_size=config.batch_size,
         class_counts=class_counts,
         sampling=build_sampling(config, content, len(train_events)),
@@ -120,7 +120,7 @@ def count_pixels(events: VirtualEvents, pixels: Pixels) -> tuple[int, int]:
     return max(n_pixels - n_signal, 1), max(n_signal, 1)
 
 
-def build_segmenter(config: TrainConfig) -> Segmenter:
+def build_task(config: TrainConfig) -> ImagesTask:
     """The network, the loss and the images of a config."""
     train, validation = open_images(config.images)
     train, rest = labelled_part(train, config.labelled_share)
@@ -140,7 +140,7 @@ def build_segmenter(config: TrainConfig) -> Segmenter:
                 "images."
             )
     loss = build_loss(config.loss, class_counts=tally.class_counts)
-    reading = ImageReading(
+    reading = ImagesReading(
         n_classes=train.n_classes,
         mean=tally.mean,
         std=tuple(deviation or 1.0 for deviation in tally.std),
@@ -149,7 +149,7 @@ def build_segmenter(config: TrainConfig) -> Segmenter:
         labels=None if config.images.labels is None else tuple(config.images.labels),
         names=train.class_names if train.has_class_names else None,
     )
-    task = Segmenter(
+    task = ImagesTask(
         build_network(config, of_images(reading)),
         loss,
         train,
@@ -208,10 +208,10 @@ def open_test_images(images: ImagesConfig, n_classes: int | None = None) -> Labe
 
 
 def _images_held_out(
-    config: TrainConfig, task: Denoiser | Segmenter | Classifier
+    config: TrainConfig, task: HitsTask | ImagesTask | LabelsTask
 ) -> list[LabelledImages]:
     """The images with masks that images without masks must not be."""
-    if not isinstance(task, Segmenter) or not config.unlabelled.train:
+    if not isinstance(task, ImagesTask) or not config.unlabelled.train:
         return []
     if config.images.test_share == 0:
         return [task.validation]

@@ -17,7 +17,7 @@ from torch import nn
 
 from dense_imb.base.checks import check_at_least, check_choice
 from dense_imb.config import (
-    DataConfig,
+    HitsConfig,
     MixingConfig,
     SamplingConfig,
     TrainConfig,
@@ -42,8 +42,8 @@ from dense_imb.models import CLASSIFIERS, build_classifier_network, build_model
 from dense_imb.runs.stages import check_second, of_second, stages_of
 from dense_imb.tasks.feature_loss import check_not_mixed, check_takes_features
 from dense_imb.tasks.hits.task import N_CHANNELS, Reading
-from dense_imb.tasks.images.task import ImageReading
-from dense_imb.tasks.labels.task import ClassReading
+from dense_imb.tasks.images.task import ImagesReading
+from dense_imb.tasks.labels.task import LabelsReading
 from dense_imb.tasks.mean_teacher import check_semi_supervised
 
 # a config may come from anybody: what it names is imported from here and nowhere else
@@ -104,16 +104,16 @@ def _check_used(config: TrainConfig) -> None:
 def _check_stage(config: TrainConfig) -> None:
     _check_used(config)
     kinds = {
-        "hits (--data.train)": bool(config.data.train),
+        "hits (--hits.train)": bool(config.hits.train),
         "images (--images.train)": config.trains_on_images,
-        "a table (--table.train)": config.table.train is not None,
-        "CIFAR (--cifar.path)": config.cifar.path is not None,
+        "a table (--labels.train)": config.labels.train is not None,
+        "CIFAR (--labels.train)": config.labels.train is not None,
     }
     if not any(kinds.values()):
         raise ValueError(
-            "Expected hits files to train on (--data.train FILE), or images with masks "
-            "(--images.train FOLDER --images.masks FOLDER), or with labels (--table.train CSV, "
-            "--cifar.path ARCHIVE), got none."
+            "Expected hits files to train on (--hits.train FILE), or images with masks "
+            "(--images.train FOLDER --images.masks FOLDER), or with labels (--labels.train CSV, "
+            "--labels.train ARCHIVE), got none."
         )
     if sum(kinds.values()) > 1:
         got = [name for name, is_there in kinds.items() if is_there]
@@ -132,9 +132,9 @@ def _check_stage(config: TrainConfig) -> None:
     for name in ("patience", "validate_every"):
         if getattr(config, name) is not None:
             check_at_least(name, getattr(config, name), 1)
-    if config.data.validation_events is not None:
-        check_at_least("validation_events", config.data.validation_events, 1)
-    shares = (one.validation_share for one in (config.data, config.images, config.table))
+    if config.hits.validation_events is not None:
+        check_at_least("validation_events", config.hits.validation_events, 1)
+    shares = (one.validation_share for one in (config.hits, config.images, config.labels))
     for share in shares:
         if not 0 < share < 1:
             raise ValueError(f"Expected `validation_share` between 0 and 1, got {share}.")
@@ -147,8 +147,8 @@ def _check_stage(config: TrainConfig) -> None:
         raise ValueError(
             f"Expected `labelled_share` above 0 and up to 1, got {config.labelled_share}."
         )
-    if not 0 < config.retention <= 1:
-        raise ValueError(f"Expected `retention` above 0 and up to 1, got {config.retention}.")
+    if not 0 < config.hits.retention <= 1:
+        raise ValueError(f"Expected `retention` above 0 and up to 1, got {config.hits.retention}.")
     _check_unlabelled(config)
     if config.trains_on_images:
         _check_images(config)
@@ -157,17 +157,17 @@ def _check_stage(config: TrainConfig) -> None:
         check_classes(config)
         return
     build_reading(config)
-    if config.model.output == "value" and takes_logits(build_loss(config.loss, _ANY)):
+    if config.hits.output == "value" and takes_logits(build_loss(config.loss, _ANY)):
         raise ValueError(
             f"Expected a loss of values with an output of value, got {config.loss}, which is fed "
-            "logits; --loss ACBMSELoss for one, mostly with --pixels frame."
+            "logits; --loss ACBMSELoss for one, mostly with --hits.pixels frame."
         )
-    if config.model.output == "both":
-        build_loss(config.value_loss)
-    if config.mixing.hits == "union" and config.target == "pattern":
+    if config.hits.output == "both":
+        build_loss(config.hits.value_loss)
+    if config.hits.mixing == "union" and config.hits.target == "pattern":
         raise ValueError(
             "Expected the target signal with a union of hits, got pattern: hits that thinning "
-            "leaves out can't be asked for; --mixing.hits linear mixes the frames."
+            "leaves out can't be asked for; --hits.mixing linear mixes the frames."
         )
 
 
@@ -243,31 +243,31 @@ def check_classes(config: TrainConfig) -> None:
             f"Expected a cosine head with {config.loss}, whose margins are of cosines, got "
             f'{options.get("head", "linear")}; --model.options \'{{"head": "cosine"}}\'.'
         )
-    if not 0 <= config.cifar.validation_share < 1:
+    if not 0 <= config.labels.validation_share < 1:
         raise ValueError(
             "Expected `cifar.validation_share` from 0 to below 1, got "
-            f"{config.cifar.validation_share}."
+            f"{config.labels.validation_share}."
         )
-    used = config.table if config.table.train is not None else config.cifar
+    used = config.labels if config.labels.train is not None else config.labels
     if used.padding is not None:
         check_at_least("padding", used.padding, 0)
     class_groups((), used.many, used.few)
-    for side in config.table.size or []:
+    for side in config.labels.size or []:
         check_at_least("size", side, 1)
-    if config.cifar.path is not None:  # a ratio that CIFAR has no images for is refused later
-        long_tail_counts(2, 10**9, config.cifar.imb_ratio)
+    if config.labels.train is not None:  # a ratio that CIFAR has no images for is refused later
+        long_tail_counts(2, 10**9, config.labels.imb_ratio)
 
 
 def _refuse_options_of_hits(config: TrainConfig) -> None:
     plain = TrainConfig()
-    if config.mixing.hits != "linear":
+    if config.hits.mixing != "linear":
         raise ValueError("Expected no `mixing.hits` with images to train on: it is of hits.")
     for name in ("data", "value_loss", "target", "pixels", "retention"):
         if getattr(config, name) != getattr(plain, name):
             raise ValueError(f"Expected no `{name}` with images to train on: it is of hits.")
-    if config.model.output != "score":
+    if config.hits.output != "score":
         raise ValueError(
-            f"Expected no `model.output` with images to train on, got {config.model.output}: it "
+            f"Expected no `model.output` with images to train on, got {config.hits.output}: it "
             "is of hits."
         )
 
@@ -321,7 +321,7 @@ def needs_content(config: TrainConfig) -> bool:
     return config.sampling.kind != "instance" or build_mixing(config).needs_classes
 
 
-def build_degradation(data: DataConfig) -> Degradation | None:
+def build_degradation(data: HitsConfig) -> Degradation | None:
     """What happens to each event; None where nothing does."""
     smears = (data.smear_x, data.smear_y, data.smear_t)
     if data.signal is None and data.noise == 0 and not any(smears):
@@ -446,13 +446,13 @@ def build_reading(config: TrainConfig) -> Reading:
 def of_hits(config: TrainConfig, geometry: Geometry) -> dict[str, Any]:
     """What a network of hits takes and gives, for `build_network`."""
     return {
-        "in_channels": sum(CHANNELS.get(channel, 0) for channel in config.model.channels),
-        "out_channels": N_CHANNELS[config.model.output],
+        "in_channels": sum(CHANNELS.get(channel, 0) for channel in config.hits.channels),
+        "out_channels": N_CHANNELS[config.hits.output],
         "frame": (geometry.height, geometry.width),
     }
 
 
-def of_images(reading: ImageReading) -> dict[str, Any]:
+def of_images(reading: ImagesReading) -> dict[str, Any]:
     """What a network of images takes and gives, for `build_network`."""
     return {
         "in_channels": reading.in_channels,
@@ -462,7 +462,7 @@ def of_images(reading: ImageReading) -> dict[str, Any]:
     }
 
 
-def of_classes(reading: ClassReading) -> dict[str, Any]:
+def of_classes(reading: LabelsReading) -> dict[str, Any]:
     """What a network of whole images takes and gives, for `build_network`."""
     return {"in_channels": len(reading.mean), "n_classes": reading.n_classes}
 

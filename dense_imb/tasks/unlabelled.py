@@ -15,12 +15,12 @@ from dense_imb.data.images.unlabelled import find_copies, open_unlabelled
 from dense_imb.data.labels.classified import Pictures
 from dense_imb.data.labels.tables import FilePictures, open_unlabelled_pictures
 from dense_imb.hits import HitsFile, HitsFiles, open_hits
-from dense_imb.tasks.hits.pseudo_labels import UnlabelledHits
-from dense_imb.tasks.hits.task import Denoiser
-from dense_imb.tasks.images.pseudo_labels import Images, UnlabelledCrops
-from dense_imb.tasks.images.task import Segmenter
-from dense_imb.tasks.labels.pseudo_labels import UnlabelledClassImages
-from dense_imb.tasks.labels.task import Classifier
+from dense_imb.tasks.hits.pseudo_labels import HitsPseudoLabels
+from dense_imb.tasks.hits.task import HitsTask
+from dense_imb.tasks.images.pseudo_labels import Images, ImagesPseudoLabels
+from dense_imb.tasks.images.task import ImagesTask
+from dense_imb.tasks.labels.pseudo_labels import LabelsPseudoLabels
+from dense_imb.tasks.labels.task import LabelsTask
 from dense_imb.tasks.mean_teacher import SemiSupervised, Unlabelled
 from dense_imb.tasks.recipe import build_loss
 
@@ -35,7 +35,7 @@ class HeldOutWarning(UserWarning):
 
 def build_semi_supervised(
     config: TrainConfig,
-    task: Denoiser | Segmenter | Classifier,
+    task: HitsTask | ImagesTask | LabelsTask,
     held_out: Sequence[LabelledImages] = (),
 ) -> SemiSupervised:
     """A task with the samples without labels of a config.
@@ -63,7 +63,7 @@ def build_semi_supervised(
 
 def _unlabelled(
     config: TrainConfig,
-    task: Denoiser | Segmenter | Classifier,
+    task: HitsTask | ImagesTask | LabelsTask,
     held_out: Sequence[LabelledImages],
 ) -> Unlabelled:
     wanted = config.unlabelled
@@ -74,22 +74,22 @@ def _unlabelled(
     }
     if wanted.loss is not None:
         options["loss"] = build_loss(wanted.loss, task.class_counts)
-    if isinstance(task, Segmenter):
+    if isinstance(task, ImagesTask):
         images = _images(wanted, task, held_out)
-        return UnlabelledCrops(images, task, threshold=wanted.threshold, **options)
-    if isinstance(task, Classifier):
+        return ImagesPseudoLabels(images, task, threshold=wanted.threshold, **options)
+    if isinstance(task, LabelsTask):
         pictures = task.rest if wanted.rest else _pictures(config, task)
-        return UnlabelledClassImages(task, pictures, **options)
+        return LabelsPseudoLabels(task, pictures, **options)
     del options["operations"], options["magnitude"]
     events = task.rest if wanted.rest else _events(config, task)
-    return UnlabelledHits(task, events, **options)
+    return HitsPseudoLabels(task, events, **options)
 
 
-def _pictures(config: TrainConfig, task: Classifier) -> Pictures:
+def _pictures(config: TrainConfig, task: LabelsTask) -> Pictures:
     place = one_place(config.unlabelled)
     with _about_the_option():
         found = open_unlabelled_pictures(
-            place, task.reading.size, name_column=config.table.name_column
+            place, task.reading.size, name_column=config.labels.name_column
         )
         source, validated = found.source, task.validation.source
         if not isinstance(source, FilePictures) or not isinstance(validated, FilePictures):
@@ -101,12 +101,12 @@ def _pictures(config: TrainConfig, task: Classifier) -> Pictures:
         return Pictures(source, left)
 
 
-def _events(config: TrainConfig, task: Denoiser) -> VirtualEvents:
+def _events(config: TrainConfig, task: HitsTask) -> VirtualEvents:
     paths = config.unlabelled.train
     assert paths is not None
     with _about_the_option():
         source = open_hits(paths)
-        if config.data.validation:
+        if config.hits.validation:
             why = "data.validation, which are validated on"
             _refuse_shared(source, task.validation.source, why)
             why = "data.train, which are learnt from already"
@@ -142,7 +142,7 @@ def _hits_of(file: HitsFile) -> tuple[str, ...] | None:
 
 
 def _images(
-    wanted: UnlabelledConfig, task: Segmenter, held_out: Sequence[LabelledImages]
+    wanted: UnlabelledConfig, task: ImagesTask, held_out: Sequence[LabelledImages]
 ) -> Images:
     if wanted.rest:
         images: Images = task.rest

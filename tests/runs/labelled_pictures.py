@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dense_imb.config import CifarConfig, ModelConfig, OptimizerConfig, TableConfig, TrainConfig
+from dense_imb.config import LabelsConfig, ModelConfig, OptimizerConfig, LabelsConfig, TrainConfig
 from tests.data.labels.generated import small_data
 
 CLASSES = ["nevus", "keratosis", "melanoma"]
@@ -27,8 +27,8 @@ def tiny_classes(**changes: Any) -> TrainConfig:
     model = {"name": "resnet32", "options": {"depth": 8, "width": 4}}
     optimizer = {"learning_rate": 0.01, **changes.pop("optimizer", {})}
     return TrainConfig(
-        table=TableConfig(**changes.pop("table", {})),
-        cifar=CifarConfig(**changes.pop("cifar", {})),
+        labels=LabelsConfig(**changes.pop("table", {})),
+        labels=LabelsConfig(**changes.pop("cifar", {})),
         model=ModelConfig(**{**model, **changes.pop("model", {})}),
         optimizer=OptimizerConfig(**optimizer),
         **{"steps": 10, "batch_size": 16, "validate_every": 5, **changes},

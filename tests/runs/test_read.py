@@ -230,9 +230,9 @@ def test_a_run_is_read_again(path, tmp_path):
     assert "10 steps" in run.summary()
     state = torch.random.get_rng_state()
     events = HitsFile(path)[:]
-    scores = run.scorer(device="cpu", batch_size=3).score(events)
+    scores = run.trained(device="cpu", batch_size=3).score(events)
     assert scores.shape == (events.n_hits,)
-    torch.testing.assert_close(run.scorer(device="cpu").score(events), scores)
+    torch.testing.assert_close(run.trained(device="cpu").score(events), scores)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert 0 <= run.operating_point().threshold <= 1
 
@@ -241,20 +241,20 @@ def test_best_is_what_was_scored(path, tmp_path):
     """The scorer of the folder gives the validation scores that the run has told."""
     from dense_imb.data.events.virtual import VALIDATION_EPOCH
     from dense_imb.metrics import ScoreHistogram
-    from dense_imb.tasks.build import build_denoiser
+    from dense_imb.tasks.build import build_task
 
     run = quiet(tiny(path, steps=16), tmp_path / "run")
-    held_out = build_denoiser(run.config).validation
+    held_out = build_task(run.config).validation
     events = held_out.degraded(np.arange(len(held_out)), VALIDATION_EPOCH).torch()
     events = events.select(~events.hit["is_occluded"])
     found = ScoreHistogram()
-    found.update(run.scorer(device="cpu").score(events), events.label > 0)
-    assert torch.equal(found.curve().retention, run.validation_scores().curve().retention)
+    found.update(run.trained(device="cpu").score(events), events.label > 0)
+    assert torch.equal(found.curve().retention, run.scores().curve().retention)
     assert found.removal_at(0.97) == run.metrics()["best"]["removal_at_97"]
 
 
 def test_another_frame_is_refused(path, tmp_path):
-    scorer = quiet(tiny(path), tmp_path / "run").scorer(device="cpu")
+    scorer = quiet(tiny(path), tmp_path / "run").trained(device="cpu")
     with pytest.raises(ValueError, match="Expected events of width 16, on which run was trained"):
         scorer.score(clean_events(2, frame=Geometry(20, 12, 100)))
 
@@ -264,7 +264,7 @@ def test_weights_of_another_network_are_refused(path, tmp_path):
     stored = tmp_path / "run" / "config.yaml"
     stored.write_text(stored.read_text().replace("- 8", "- 16"))
     with pytest.raises(CheckpointError, match="Expected weights of fast_unet"):
-        open_run(tmp_path / "run").scorer()
+        open_run(tmp_path / "run").trained()
 
 
 @pytest.mark.parametrize("loss", ["csce", "CBLoss"])

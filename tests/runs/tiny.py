@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dense_imb.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from dense_imb.config import HitsConfig, ModelConfig, OptimizerConfig, TrainConfig
 from dense_imb.hits import Events, Geometry, HitsWriter
 from dense_imb.engine import Loop, LoopSettings
 from dense_imb.engine.checkpoint import load_checkpoint
@@ -47,7 +47,7 @@ def tiny(train: str | list[str], **changes: Any) -> TrainConfig:
     data = {"train": train, "noise": 20, "signal": 6, "validation_share": 0.25}
     model = {"name": "fast_unet", "options": {"widths": [4, 8]}}
     return TrainConfig(
-        data=DataConfig(**{**data, **changes.pop("data", {})}),
+        hits=HitsConfig(**{**data, **changes.pop("data", {})}),
         model=ModelConfig(**{**model, **changes.pop("model", {})}),
         optimizer=OptimizerConfig(**changes.pop("optimizer", {})),
         **{"steps": 10, "batch_size": 4, "validate_every": 4, **changes},

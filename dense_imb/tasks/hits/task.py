@@ -78,7 +78,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class HitBatch:
+class HitsBatch:
     """Noisy frames with what a network should make of them.
 
     Args:
@@ -97,7 +97,7 @@ class HitBatch:
     is_soft: bool = False
 
 
-class Denoiser(SampledTask):
+class HitsTask(SampledTask):
     """The task of telling signal from noise, see `dense_imb.engine.task.Task`.
 
     Args:
@@ -185,7 +185,7 @@ class Denoiser(SampledTask):
             **self.features_told(),
         }
 
-    def batch(self, samples: NDArray[np.int64], epoch: int, device: torch.device) -> HitBatch:
+    def batch(self, samples: NDArray[np.int64], epoch: int, device: torch.device) -> HitsBatch:
         """Noisy frames of the epoch, mixed where there is a mixer."""
         clean = self.train.clean(samples)
         noisy = self.train.degraded(samples, epoch, clean)
@@ -218,7 +218,7 @@ class Denoiser(SampledTask):
         assert self.mixer is not None
         return None if self.mixer.content is None else self.mixer.content[samples % self.n_samples]
 
-    def cost_of(self, output: Tensor, batch: HitBatch) -> Tensor:
+    def cost_of(self, output: Tensor, batch: HitsBatch) -> Tensor:
         """The loss of an output for a batch; one of values beside it with an output of both."""
         wants_value = self.reading.output == "value"
         cost = self._apply(0, output[:, :1], batch.value if wants_value else batch.is_signal, batch)
@@ -226,12 +226,12 @@ class Denoiser(SampledTask):
             cost = cost + self._apply(1, output[:, 1:2], batch.value, batch)
         return cost
 
-    def _apply(self, which: int, prediction: Tensor, target: Tensor, batch: HitBatch) -> Tensor:
+    def _apply(self, which: int, prediction: Tensor, target: Tensor, batch: HitsBatch) -> Tensor:
         lit = batch.lit if self.pixels == "lit" else None
         loss, intake = self._losses[which], self._intakes[which]
         return cost_at(loss, intake, prediction, target, lit, is_soft=batch.is_soft)
 
-    def feature_label(self, batch: HitBatch) -> Tensor:
+    def feature_label(self, batch: HitsBatch) -> Tensor:
         """(B, H, W) whether the target lights a pixel, of those that the loss sees."""
         label = batch.is_signal[:, 0].long()
         if self.pixels == "frame":
@@ -270,7 +270,7 @@ class Denoiser(SampledTask):
         """The histogram of the last validation, thresholds are chosen from."""
         self.histogram.save(path)
 
-    def gradient_shares(self, network: nn.Module, batch: HitBatch) -> dict[str, float]:
+    def gradient_shares(self, network: nn.Module, batch: HitsBatch) -> dict[str, float]:
         """Which pixels the loss pulls at: signal, noise and empty ones."""
         is_lit = torch.zeros_like(batch.is_signal).flatten()
         is_lit[batch.lit] = 1
@@ -285,7 +285,7 @@ class Denoiser(SampledTask):
     def _retentions(self) -> list[float]:
         return sorted({*RETENTIONS, self.retention})
 
-    def _batch(self, clean: Events, noisy: Events, device: torch.device) -> HitBatch:
+    def _batch(self, clean: Events, noisy: Events, device: torch.device) -> HitsBatch:
         noisy = noisy.torch(device)
         noisy = noisy.select(is_visible(noisy))
         lit, geometry = pixel_index(noisy), noisy.geometry
@@ -303,7 +303,7 @@ class Denoiser(SampledTask):
         flat[0].scatter_(0, where, 1.0)
         flat[1].scatter_(0, where, value)
         shown = encode(noisy, self.reading.channels, threshold=self.reading.threshold)
-        return HitBatch(
+        return HitsBatch(
             shown,
             lit,
             flat[0].reshape(shape),
@@ -329,7 +329,7 @@ def cost_at(
     return cost
 
 
-def _mixed(first: HitBatch, second: HitBatch, partner: Sequence[int], share: Tensor) -> HitBatch:
+def _mixed(first: HitsBatch, second: HitsBatch, partner: Sequence[int], share: Tensor) -> HitsBatch:
     """Frames of the first with those of their partners in the second."""
     order = torch.tensor(partner, device=share.device)
     shown, is_signal, value = (
@@ -339,7 +339,7 @@ def _mixed(first: HitBatch, second: HitBatch, partner: Sequence[int], share: Ten
     is_lit = torch.zeros(2, is_signal.numel(), dtype=torch.bool, device=share.device)
     is_lit[0, first.lit], is_lit[1, second.lit] = True, True
     either = is_lit[0] | is_lit[1].reshape(len(order), -1)[order].flatten()
-    return HitBatch(shown, either.nonzero()[:, 0], is_signal, value, is_soft=True)
+    return HitsBatch(shown, either.nonzero()[:, 0], is_signal, value, is_soft=True)
 
 
 def _check_events(name: str, events: VirtualEvents) -> None:
@@ -354,7 +354,7 @@ def _check_events(name: str, events: VirtualEvents) -> None:
     if not has_noise:
         raise ValueError(
             f"Expected {name} data with noise hits (label 0), or noise to add, got neither; "
-            "say how much to add (--data.noise 200)."
+            "say how much to add (--hits.noise 200)."
         )
 
 

@@ -1,4 +1,4 @@
-"""Images without masks, for a `Segmenter` to learn from."""
+"""Images without masks, for a `ImagesTask` to learn from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dense_imb.data.epochs.patches import draw_patch, patch_rng
 from dense_imb.data.epochs.views import is_sparse, photometric, rand_augment, thin_and_add
 from dense_imb.data.images.labelled import IGNORED
-from dense_imb.tasks.images.task import Segmenter, probability_of
+from dense_imb.tasks.images.task import ImagesTask, probability_of
 from dense_imb.tasks.mean_teacher import (
     PseudoLoss,
     as_trained,
@@ -68,7 +68,7 @@ class PseudoBatch:
     label: Tensor
 
 
-class UnlabelledCrops:
+class ImagesPseudoLabels:
     """Crops of images without labels, see `dense_imb.tasks.mean_teacher.Unlabelled`.
 
     Args:
@@ -83,7 +83,7 @@ class UnlabelledCrops:
     def __init__(
         self,
         images: Images,
-        task: Segmenter,
+        task: ImagesTask,
         *,
         loss: nn.Module | None = None,
         strong: str = "auto",

@@ -34,7 +34,7 @@ _AT_ONCE = 4  # windows; more falls out of the caches of a CPU
 
 
 @dataclass(frozen=True)
-class ImageReading:
+class ImagesReading:
     """How images become a network's input, and what its output means.
 
     Args:
@@ -122,21 +122,21 @@ class ImageReading:
         return json.dumps(stored)
 
     @classmethod
-    def from_text(cls, text: str) -> ImageReading:
+    def from_text(cls, text: str) -> ImagesReading:
         """What `as_text` was made from."""
         stored = json.loads(text)
         lists = {name: tuple(v) for name, v in stored.items() if isinstance(v, list)}
         return cls(**{**stored, **lists})
 
     @classmethod
-    def of_setup(cls, setup: Mapping[str, str]) -> ImageReading:
+    def of_setup(cls, setup: Mapping[str, str]) -> ImagesReading:
         """Of the setup in a checkpoint, which may be older than names of classes."""
         names = json.loads(setup.get(CLASS_NAMES, "null"))
         return replace(cls.from_text(setup["images"]), names=None if names is None else (*names,))
 
 
 @dataclass(frozen=True)
-class PatchBatch:
+class ImagesBatch:
     """Crops with the class of each pixel.
 
     Args:
@@ -153,7 +153,7 @@ class PatchBatch:
     probability: Tensor | None = None
 
 
-class Segmenter(SampledTask):
+class ImagesTask(SampledTask):
     """The task of telling the classes of pixels, see `dense_imb.engine.task.Task`.
 
     Args:
@@ -180,7 +180,7 @@ class Segmenter(SampledTask):
         train: LabelledImages,
         validation: LabelledImages,
         *,
-        reading: ImageReading,
+        reading: ImagesReading,
         patches: int = 4,
         foreground: float = 0.5,
         flips: bool = True,
@@ -235,11 +235,11 @@ class Segmenter(SampledTask):
             **self.features_told(),
         }
 
-    def batch(self, samples: NDArray[np.int64], epoch: int, device: torch.device) -> PatchBatch:
+    def batch(self, samples: NDArray[np.int64], epoch: int, device: torch.device) -> ImagesBatch:
         """The crops of the epoch, mixed where there is a mixer."""
         shown, label, has_ignored = self._crops(samples, samples % len(self.train), epoch)
         if self.mixer is None:
-            return PatchBatch(shown.to(device), label.to(device).long(), has_ignored)
+            return ImagesBatch(shown.to(device), label.to(device).long(), has_ignored)
         plan = self.mixer.plan(samples, epoch, self._is_present(label))
         shown, label = shown.to(device), label.to(device)
         if self.mixer.draws_images:
@@ -258,7 +258,7 @@ class Segmenter(SampledTask):
         larger = torch.where(is_first, label, other_label)
         if has_ignored:
             larger = larger.masked_fill(~is_known, IGNORED)
-        return PatchBatch(mix(shown, other, share), larger.long(), has_ignored, probability)
+        return ImagesBatch(mix(shown, other, share), larger.long(), has_ignored, probability)
 
     def _is_present(self, label: Tensor) -> NDArray[np.bool_] | None:
         """(B, n_classes) which classes each crop holds, where the mixer asks for it."""
@@ -291,7 +291,7 @@ class Segmenter(SampledTask):
             bool(label.max() == IGNORED),
         )
 
-    def cost_of(self, output: Tensor, batch: PatchBatch) -> Tensor:
+    def cost_of(self, output: Tensor, batch: ImagesBatch) -> Tensor:
         """The loss of an output for a batch."""
         label, options = batch.label, {}
         if batch.probability is not None:
@@ -311,7 +311,7 @@ class Segmenter(SampledTask):
         cost: Tensor = feed(self.output_loss, self._intake, output, label, options)
         return cost
 
-    def feature_label(self, batch: PatchBatch) -> Tensor:
+    def feature_label(self, batch: ImagesBatch) -> Tensor:
         """(B, *spatial) the class of each pixel."""
         return batch.label
 
@@ -341,7 +341,7 @@ class Segmenter(SampledTask):
         ranked = np.argsort(-self._content[:, order], axis=0, kind="stable").ravel()
         return ranked[np.sort(np.unique(ranked, return_index=True)[1])][:n]
 
-    def gradient_shares(self, network: nn.Module, batch: PatchBatch) -> dict[str, float]:
+    def gradient_shares(self, network: nn.Module, batch: ImagesBatch) -> dict[str, float]:
         """Which classes the loss pulls at."""
         kinds = {f"class_{k}": batch.label == k for k in range(self.reading.n_classes)}
         return gradient_shares(
@@ -372,7 +372,7 @@ def validation_scores(scores: SegmentationScores) -> dict[str, float]:
     return found
 
 
-class TrainedSegmenter(TrainedNetwork[ImageReading]):
+class TrainedImages(TrainedNetwork[ImagesReading]):
     """A trained network that segments images, see `TrainedNetwork`."""
 
     @torch.no_grad()

@@ -14,7 +14,7 @@ from dense_imb.data.epochs.views import STRONG, photometric, rand_augment
 from dense_imb.data.images.labelled import IGNORED
 from dense_imb.data.labels.classified import Pictures
 from dense_imb.losses.foreign.feeding import takes_logits
-from dense_imb.tasks.labels.task import Classifier
+from dense_imb.tasks.labels.task import LabelsTask
 from dense_imb.tasks.mean_teacher import (
     PseudoLoss,
     as_trained,
@@ -54,7 +54,7 @@ class PseudoClasses:
     label: Tensor
 
 
-class UnlabelledClassImages:
+class LabelsPseudoLabels:
     """Images whose classes a teacher tells, see `dense_imb.tasks.mean_teacher.Unlabelled`.
 
     Args:
@@ -67,7 +67,7 @@ class UnlabelledClassImages:
 
     def __init__(
         self,
-        task: Classifier,
+        task: LabelsTask,
         images: Pictures,
         loss: nn.Module | None = None,
         *,

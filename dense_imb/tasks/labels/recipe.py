@@ -7,7 +7,7 @@ from dense_imb.data.labels.cifar import open_cifar
 from dense_imb.data.labels.classified import ClassifiedImages, split_by_class
 from dense_imb.data.labels.tables import FilePictures, open_table, read_table
 from dense_imb.losses.core.adjustment import Margin
-from dense_imb.tasks.labels.task import Classifier, ClassReading
+from dense_imb.tasks.labels.task import LabelsTask, LabelsReading
 from dense_imb.tasks.recipe import (
     build_feature_loss,
     build_loss,
@@ -21,16 +21,16 @@ _SPLIT = 0  # seed of the splits and of the long tails: runs of any seed see the
 _HIDDEN = 1  # seed of who has labels
 
 
-def build_classifier(config: TrainConfig) -> Classifier:
+def build_task(config: TrainConfig) -> LabelsTask:
     """The network, the loss and the images of a config."""
     train, validation = open_classified(config)
     train, rest = labelled_images(train, config.labelled_share)
     train.check_every_class("training")
-    used = config.cifar if config.table.train is None else config.table
+    used = config.labels if config.labels.train is None else config.labels
     loss = build_loss(config.loss, class_counts=train.class_counts)
     adjustment = getattr(loss, "adjustment", None)
     mean, std = train.moments()
-    reading = ClassReading(
+    reading = LabelsReading(
         class_names=train.class_names,
         train_counts=train.class_counts,
         mean=mean,
@@ -40,7 +40,7 @@ def build_classifier(config: TrainConfig) -> Classifier:
         few=float(used.few),
         scale=adjustment.scale if isinstance(adjustment, Margin) else 1.0,
     )
-    task = Classifier(
+    task = LabelsTask(
         build_network(config, of_classes(reading)),
         loss,
         train,
@@ -69,14 +69,14 @@ def labelled_images(
 
 def open_classified(config: TrainConfig) -> tuple[ClassifiedImages, ClassifiedImages]:
     """The images to train on, and those to validate on."""
-    if config.table.train is None:
+    if config.labels.train is None:
         train, test = _open_cifar(config)
-        share = config.cifar.validation_share
+        share = config.labels.validation_share
         if share == 0:
             return train, test
         kept, held_out = split_by_class(train.labels, share, _SPLIT)
         return train.subset(kept), train.subset(held_out)
-    table = config.table
+    table = config.labels
     found = open_test_table(config, table.train or "", table.images)
     if table.validation is not None:
         folder = table.validation_images or table.images
@@ -105,7 +105,7 @@ def open_test_table(
         images: the folder of its images.
         classes: of the run, where the config names none.
     """
-    table = config.table
+    table = config.labels
     return open_table(
         path,
         images,
@@ -124,7 +124,7 @@ def open_cifar_test(config: TrainConfig, path: str | None = None) -> ClassifiedI
 def _open_cifar(
     config: TrainConfig, path: str | None = None
 ) -> tuple[ClassifiedImages, ClassifiedImages]:
-    cifar = config.cifar
+    cifar = config.labels
     return open_cifar(
         path or cifar.path or "", imb_ratio=cifar.imb_ratio, profile=cifar.profile, seed=_SPLIT
     )

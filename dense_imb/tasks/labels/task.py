@@ -29,7 +29,7 @@ _LISTED = 20  # classes; of more, head, middle and tail are told
 
 
 @dataclass(frozen=True)
-class ClassReading:
+class LabelsReading:
     """How images become a network's input, and what its output means.
 
     Args:
@@ -84,7 +84,7 @@ class ClassReading:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_text(cls, text: str) -> ClassReading:
+    def from_text(cls, text: str) -> LabelsReading:
         """What `as_text` was made from."""
         stored = json.loads(text)
         lists = {name: tuple(v) for name, v in stored.items() if isinstance(v, list)}
@@ -92,7 +92,7 @@ class ClassReading:
 
 
 @dataclass(frozen=True)
-class ClassBatch:
+class LabelsBatch:
     """Images with the class of each.
 
     Args:
@@ -106,7 +106,7 @@ class ClassBatch:
     probability: Tensor | None = None
 
 
-class Classifier(SampledTask):
+class LabelsTask(SampledTask):
     """The task of telling the class of images, see `dense_imb.engine.task.Task`.
 
     Args:
@@ -131,7 +131,7 @@ class Classifier(SampledTask):
         train: ClassifiedImages,
         validation: ClassifiedImages,
         *,
-        reading: ClassReading,
+        reading: LabelsReading,
         padding: int = 4,
         flips: str = "horizontal",
         seed: int = 0,
@@ -187,11 +187,11 @@ class Classifier(SampledTask):
             **self.features_told(),
         }
 
-    def batch(self, samples: NDArray[np.int64], epoch: int, device: torch.device) -> ClassBatch:
+    def batch(self, samples: NDArray[np.int64], epoch: int, device: torch.device) -> LabelsBatch:
         """The images, as the epoch shows them; sample s is image s % n_images."""
         shown, label = self._views(samples, samples % len(self.train), epoch, device)
         if self.mixer is None:
-            return ClassBatch(shown, label)
+            return LabelsBatch(shown, label)
         n_classes = self.reading.n_classes
         is_present = self.train.labels[samples % len(self.train), None] == np.arange(n_classes)
         plan = self.mixer.plan(samples, epoch, is_present)
@@ -203,7 +203,7 @@ class Classifier(SampledTask):
         share = torch.from_numpy(plan.share).float().to(device)
         probability, _ = mix_labels(label, other_label, share, n_classes)
         larger = torch.where(share >= 0.5, label, other_label)
-        return ClassBatch(mix(shown, other, share), larger, probability)
+        return LabelsBatch(mix(shown, other, share), larger, probability)
 
     def _views(
         self,
@@ -228,7 +228,7 @@ class Classifier(SampledTask):
             images, samples, seed=self.seed, epoch=epoch, padding=self.padding, flips=self.flips
         )
 
-    def cost_of(self, output: Tensor, batch: ClassBatch) -> Tensor:
+    def cost_of(self, output: Tensor, batch: LabelsBatch) -> Tensor:
         """The loss of an output for a batch."""
         if batch.probability is not None:
             mixed: Tensor = feed_soft(self.output_loss, self._intake, output, batch.probability, {})
@@ -236,7 +236,7 @@ class Classifier(SampledTask):
         cost: Tensor = feed(self.output_loss, self._intake, output, batch.label, {})
         return cost
 
-    def feature_label(self, batch: ClassBatch) -> Tensor:
+    def feature_label(self, batch: LabelsBatch) -> Tensor:
         """(B,) the class of each image."""
         return batch.label
 
@@ -259,7 +259,7 @@ class Classifier(SampledTask):
         """The counts of the last validation."""
         self.scores.save(path)
 
-    def gradient_shares(self, network: nn.Module, batch: ClassBatch) -> dict[str, float]:
+    def gradient_shares(self, network: nn.Module, batch: LabelsBatch) -> dict[str, float]:
         """Which classes the loss pulls at; of many classes, the head, the middle and the tail."""
         label = batch.label
         if self.reading.n_classes <= _LISTED:
@@ -277,7 +277,7 @@ class Classifier(SampledTask):
         )
 
 
-class TrainedClassifier(TrainedNetwork[ClassReading]):
+class TrainedLabels(TrainedNetwork[LabelsReading]):
     """A trained network that classifies images, see `TrainedNetwork`."""
 
     @torch.no_grad()

@@ -22,7 +22,7 @@ from dense_imb.runs import open_run, train
 from dense_imb.runs.write import RunFiles
 from dense_imb.tasks.build import build_task, labelled_part, open_images
 from dense_imb.tasks.images import pseudo_labels as unlabelled_images
-from dense_imb.tasks.images.pseudo_labels import UnlabelledCrops
+from dense_imb.tasks.images.pseudo_labels import ImagesPseudoLabels
 from dense_imb.tasks.images.task import probability_of
 from dense_imb.tasks.mean_teacher import PseudoLoss, as_trained
 from dense_imb.tasks.recipe import check_config
@@ -179,7 +179,7 @@ def test_a_resumed_run_is_the_same_to_the_bit(folders, tmp_path, monkeypatch, sa
     """
     # a teacher that sees a line in every third image: those are drawn more often from then on
     monkeypatch.setattr(
-        UnlabelledCrops,
+        ImagesPseudoLabels,
         "content",
         lambda self, teacher, places, device: np.stack(
             [np.full_like(places, 9), places % 3 == 0], 1
