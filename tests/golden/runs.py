@@ -40,9 +40,11 @@ def golden_row(name: str, data: Path, folder: Path) -> dict[str, Any]:
         warnings.simplefilter("ignore")  # ten steps collapse, and say so
         run = train(config_from(config_text(name, data)), folder, is_quiet=True)
     columns, history = _history(folder / "history.csv")
+    teacher = run.checkpoint("last").get("teacher", {})
     return {
         "best": digest_of_tensors(run.weights("best")),
         "last": digest_of_tensors(run.weights("last")),
+        "teacher": digest_of_tensors(teacher) if teacher else None,
         "history": history,
         "columns": columns,
         "setup": {key: str(value) for key, value in run.checkpoint()["setup"].items()},
