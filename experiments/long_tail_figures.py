@@ -47,7 +47,7 @@ from dense_imb.losses.foreign.parse import parse_loss
 from dense_imb.metrics import class_groups
 from dense_imb.models.classifiers import ClassNetwork
 from dense_imb.report.drawing import BLUE, GREEN, ORANGE, PINK, RED, SKY, picture
-from dense_imb.tasks import LabelsTask, LabelsReading
+from dense_imb.tasks import LabelsReading, LabelsTask
 
 sys.path.insert(0, str(Path(__file__).parent / "classification"))
 from small_data import patterns

@@ -26,7 +26,7 @@ from dense_imb.engine import CollapseWarning
 from dense_imb.hits import evaluate
 from dense_imb.losses import class_weights
 from dense_imb.runs import Run, train
-from dense_imb.tasks.build import build_task, build_task, open_test_images
+from dense_imb.tasks.build import build_task, open_test_images
 from dense_imb.tasks.images.evaluate import chosen_thresholds, evaluate_images
 from dense_imb.tasks.recipe import build_loss
 

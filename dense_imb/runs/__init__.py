@@ -1,15 +1,14 @@
 """Runs: their configuration, training, folders and stages."""
 
 from dense_imb.config import (
-    LabelsConfig,
     HitsConfig,
     ImagesConfig,
+    LabelsConfig,
     MixingConfig,
     ModelConfig,
     OptimizerConfig,
     SamplingConfig,
     SecondConfig,
-    LabelsConfig,
     TrainConfig,
     UnlabelledConfig,
 )

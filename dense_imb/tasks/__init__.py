@@ -1,14 +1,14 @@
 """Trainable tasks: score hits, segment images, classify whole images."""
 
 from dense_imb.tasks.hits.task import (
-    HitsTask,
     HitsBatch,
+    HitsTask,
     Reading,
 )
 from dense_imb.tasks.labels.task import (
     LabelsBatch,
-    LabelsTask,
     LabelsReading,
+    LabelsTask,
     TrainedLabels,
 )
 

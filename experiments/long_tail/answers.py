@@ -33,12 +33,12 @@ from dense_imb.cli._script import run_script, script_parser
 from dense_imb.compare import ComparisonTable, Contestant
 from dense_imb.config import (
     ImagesConfig,
+    LabelsConfig,
     MixingConfig,
     ModelConfig,
     OptimizerConfig,
     SamplingConfig,
     SecondConfig,
-    LabelsConfig,
     TrainConfig,
     UnlabelledConfig,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dense_imb.config import LabelsConfig, ModelConfig, OptimizerConfig, LabelsConfig, TrainConfig
+from dense_imb.config import LabelsConfig, ModelConfig, OptimizerConfig, TrainConfig
 from tests.data.labels.generated import small_data
 
 CLASSES = ["nevus", "keratosis", "melanoma"]

@@ -16,7 +16,7 @@ from dense_imb.data.events.virtual import VirtualEvents
 from dense_imb.hits import Degradation, Events, degrade, encode
 from dense_imb.hits.frames import pixel_index
 from dense_imb.losses.foreign.feeding import intake_of, takes_logits
-from dense_imb.tasks.hits.task import HitsTask, HitsBatch, cost_at, is_visible
+from dense_imb.tasks.hits.task import HitsBatch, HitsTask, cost_at, is_visible
 from dense_imb.tasks.mean_teacher import as_trained
 
 _EPOCHS = 2**30  # from here on epochs vary events without labels: not as labelled ones degrade

@@ -7,7 +7,7 @@ from dense_imb.data.labels.cifar import open_cifar
 from dense_imb.data.labels.classified import ClassifiedImages, split_by_class
 from dense_imb.data.labels.tables import FilePictures, open_table, read_table
 from dense_imb.losses.core.adjustment import Margin
-from dense_imb.tasks.labels.task import LabelsTask, LabelsReading
+from dense_imb.tasks.labels.task import LabelsReading, LabelsTask
 from dense_imb.tasks.recipe import (
     build_feature_loss,
     build_loss,

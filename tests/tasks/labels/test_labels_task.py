@@ -20,7 +20,7 @@ from dense_imb.runs import open_run, train
 from dense_imb.runs.write import RunFiles
 from dense_imb.tasks.labels.evaluate import evaluate_labels
 from dense_imb.tasks.labels.recipe import build_task, open_classified, open_test_table
-from dense_imb.tasks.labels.task import LabelsBatch, LabelsReading, Commonest
+from dense_imb.tasks.labels.task import Commonest, LabelsBatch, LabelsReading
 from tests.engine.test_loop import Signal
 from tests.runs.labelled_pictures import (
     CLASSES,
