@@ -150,7 +150,10 @@ def _operating_point(run: Run) -> dict[str, Any] | None:
     """The threshold that the validation chose; None where its counts are gone."""
     try:
         if not run.config.trains_on_images:
-            return {"chosen_at_retention": run.config.hits.retention, **run.operating_point().as_json()}
+            return {
+                "chosen_at_retention": run.config.hits.retention,
+                **run.operating_point().as_json(),
+            }
         scores = run.scores()
         found = {}
         for k, threshold in enumerate(chosen_thresholds(scores)):

@@ -176,3 +176,13 @@ class TrainedNetwork(Generic[Reading]):
             f"{type(self).__name__}({self.name!r}, {type(self.network).__name__} of "
             f"{n_parameters:,} parameters, on {self.device})"
         )
+
+
+def as_logits(output: Tensor, *, is_logit: bool) -> Tensor:
+    """Return an output as logits: 8 z - 4 if its middle is 1/2.
+
+    Args:
+        output: output of a network.
+        is_logit: whether it is trained with a loss of logits; otherwise 0 and 1 are its targets.
+    """
+    return output if is_logit else 8 * output - 4

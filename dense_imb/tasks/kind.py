@@ -1,7 +1,7 @@
 """A kind of data, and all that depends on it: hits, images with masks, or whole images.
 
-Each kind is a folder of this room, with a module `kind` that holds a `KIND`. Rooms above that treat
-kinds differently have one module a kind, of the same name: `report/hits.py`, `export/images.py`.
+Each kind is a folder of this room with a module `kind`, which holds its `KIND`. A room above that
+treats kinds differently has one module a kind with the same name, for example `report/images.py`.
 """
 
 from __future__ import annotations
@@ -12,19 +12,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
-from torch import nn
-
 from dense_imb.base.refusals import Refused, refusal
 from dense_imb.config import KINDS, TrainConfig
 
 if TYPE_CHECKING:
-    from dense_imb.tasks.mean_teacher import Unlabelled
     from dense_imb.tasks.recipe import Recipe
 
-_TRAIN = {
+_WAYS = {
     "hits": "{hits.train=FILE}",
-    "images": "{images.train=FOLDER} and {images.masks=FOLDER}",
+    "images": "{images.train=FOLDER} with {images.masks=FOLDER}",
     "labels": "{labels.train=CSV}",
 }
 
@@ -32,43 +28,32 @@ _TRAIN = {
 class Kind(Protocol):
     """One kind of data."""
 
-    name: str  # of the section of a configuration, the folder and the command
-    description: str  # of the training data, for messages
+    name: str  # section of a configuration, folder and command
+    description: str  # the training data, in messages
     samples: str  # "events" or "images"
-    scored: str  # parts of a sample that have a label: "hits", "pixels" or "images"
+    scored: str  # the parts of a sample that are scored: "hits", "pixels" or "images"
 
-    def check(self, recipe: Recipe) -> None:
-        """Refuse a recipe that cannot be trained."""
-
-    def check_losses(self, recipe: Recipe) -> None:
-        """Refuse losses that do not fit; builds them."""
-
-    def build_task(self, recipe: Recipe) -> Any:
-        """Open the data and build the network and its losses."""
-
-    def pseudo_labels(self, recipe: Recipe, task: Any) -> Unlabelled:
-        """Open the unlabelled samples of a recipe."""
-
-    def trained(
-        self, recipe: Recipe, name: str, content: Mapping[str, Any], device: str | torch.device
-    ) -> Any:
-        """Build the trained network from the content of a checkpoint."""
+    @property
+    def recipe(self) -> type[Recipe]:
+        """Class of its recipes."""
 
     def load_scores(self, path: Path) -> Any:
         """Load the validation scores that a run keeps."""
 
     def headline(self, best: Mapping[str, Any], scores: Any) -> str:
-        """Format the best validation scores in a line."""
+        """Format the best validation scores in one line.
 
-    def network_options(self, recipe: Recipe, content: Mapping[str, Any]) -> dict[str, Any]:
-        """Sizes of a network's input and output from the setup in a checkpoint."""
+        Args:
+            best: scores of the best validation, by name.
+            scores: see `load_scores`; None if a run has none.
+        """
 
 
 def kind_of(config: TrainConfig) -> Kind:
     """Return the kind of data of a configuration; refuse none and several."""
     kinds = config.kinds
     if not kinds:
-        ways = ", or ".join(_TRAIN[kind] for kind in KINDS)
+        ways = ", or ".join(_WAYS[kind] for kind in KINDS)
         raise Refused("training data", "none", f"give hits, images or whole images: {ways}")
     if len(kinds) > 1:
         given = " and ".join(f"{{{kind}.train}}" for kind in kinds)
@@ -83,7 +68,7 @@ def kind_named(name: str) -> Kind:
 
 
 def module_of_kind(room: str, kind: Kind, what: str) -> Any:
-    """Import a room's module of a kind; its absence means that the kind has no such thing.
+    """Import the module of a kind in a room; without one, the kind has no such thing.
 
     Args:
         room: dotted path of the room.
@@ -94,5 +79,3 @@ def module_of_kind(room: str, kind: Kind, what: str) -> Any:
     if find_spec(name) is None:
         raise refusal(f"Runs on {kind.description} have no {what}.")
     return import_module(name)
-
-

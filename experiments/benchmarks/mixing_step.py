@@ -27,12 +27,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from dense_imb.tasks.build import build_task
 from interleaved import Contestant, Runner, time_interleaved
 from torch import Tensor
 
 from dense_imb.config import HitsConfig, ImagesConfig, MixingConfig, TrainConfig
 from dense_imb.hits import HitsWriter, simulate
-from dense_imb.tasks.build import build_task
 from dense_imb.tasks.recipe import check_config
 
 KINDS = ("none", "mixup", "balanced-mixup", "unimix")

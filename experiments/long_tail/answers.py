@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from dense_imb.tasks.build import build_task, open_test_images
 from jsonargparse import Namespace
 from shapes import SHAPES, write_shapes
 
@@ -47,7 +48,6 @@ from dense_imb.data.events.simulated import write_simulated
 from dense_imb.engine import CollapseWarning, Interrupted
 from dense_imb.hits import Degradation, Geometry, open_hits
 from dense_imb.runs import Run, SamplingWarning, check_folder, train
-from dense_imb.tasks.build import build_task, open_test_images
 from dense_imb.tasks.images.evaluate import evaluate_images
 from dense_imb.tasks.labels.evaluate import evaluate_labels
 from dense_imb.tasks.labels.recipe import open_test_table

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from dense_imb.tasks.build import build_task, labelled_events
+
 from dense_imb.data.events.virtual import VirtualEvents
 from dense_imb.hits import Degradation, HitsFile
-from dense_imb.tasks.build import build_task, labelled_events
 from dense_imb.tasks.hits.pseudo_labels import HitsPseudoLabels
 from dense_imb.tasks.labels.pseudo_labels import LabelsPseudoLabels
 from dense_imb.tasks.labels.recipe import build_task, labelled_images, open_classified

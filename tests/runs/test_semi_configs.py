@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dense_imb.tasks.build import build_task
 from PIL import Image
 
 from dense_imb.cli import main
 from dense_imb.config import MixingConfig, SamplingConfig, SecondConfig, UnlabelledConfig
 from dense_imb.runs import Run, train
-from dense_imb.tasks.build import build_task
 from dense_imb.tasks.hits.pseudo_labels import HitsPseudoLabels
 from dense_imb.tasks.labels.pseudo_labels import LabelsPseudoLabels
 from dense_imb.tasks.recipe import check_config

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dense_imb.tasks.build import build_task
 
 from dense_imb.cli import main
 from dense_imb.config import (
@@ -25,7 +26,6 @@ from dense_imb.models import head_of
 from dense_imb.report import write_report
 from dense_imb.runs import SamplingWarning, open_run, stages_of, train
 from dense_imb.runs import train as fit_module
-from dense_imb.tasks.build import build_task
 from dense_imb.tasks.hits.task import is_signal, is_visible
 from tests.runs.labelled_pictures import of_table, write_tables
 from tests.runs.pictures import write_folders

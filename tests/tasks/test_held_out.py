@@ -10,6 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from dense_imb.tasks.build import build_task, open_test_images
 from PIL import Image
 
 from dense_imb.cli import main
@@ -20,7 +21,6 @@ from dense_imb.data.images.unlabelled import find_copies, open_unlabelled
 from dense_imb.data.labels.tables import FilePictures
 from dense_imb.hits import Events
 from dense_imb.runs import open_run, train
-from dense_imb.tasks.build import build_task, open_test_images
 from dense_imb.tasks.unlabelled import HeldOutWarning
 from tests.runs.labelled_pictures import of_table, tiny_classes, write_cifar, write_tables
 from tests.runs.pictures import lines, tiny_images, write_folders

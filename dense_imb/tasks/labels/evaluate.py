@@ -139,9 +139,7 @@ def evaluate_labels(
     for classifier, scores in zip(classifiers, every, strict=True):
         rows += _rows(classifier.name, scores, reading)
         confusion[classifier.name] = scores.confusion.tolist()
-    return LabelsTable(
-        tuple(rows), confusion, reading.class_names, reading.many, reading.few
-    )
+    return LabelsTable(tuple(rows), confusion, reading.class_names, reading.many, reading.few)
 
 
 def _rows(name: str, scores: ClassificationScores, reading: LabelsReading) -> list[Row]:

@@ -7,11 +7,11 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from dense_imb.tasks.build import build_task, labelled_events
 from torch import nn
 
 from dense_imb.data.events.virtual import VirtualEvents
 from dense_imb.hits import Degradation, Events, Geometry, HitsFile
-from dense_imb.tasks.build import build_task, labelled_events
 from dense_imb.tasks.hits.pseudo_labels import HitsPseudoLabels
 from dense_imb.tasks.hits.task import HitsTask, Reading
 from tests.runs.tiny import FRAME, clean_events, tiny, write_events

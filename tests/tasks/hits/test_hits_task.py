@@ -8,13 +8,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from dense_imb.tasks.build import build_task
 from torch import nn
 
 from dense_imb.data.events.virtual import VirtualEvents
 from dense_imb.hits import Degradation, Events, Geometry, HitsFile, gap
 from dense_imb.losses.foreign.catalogue import CATALOGUE
 from dense_imb.losses.foreign.feeding import takes_logits
-from dense_imb.tasks.build import build_task
 from dense_imb.tasks.hits.task import HitsTask, Reading
 from dense_imb.tasks.recipe import build_loss, build_network, build_reading, of_hits
 from tests.runs.tiny import FRAME, clean_events, tiny, write_events

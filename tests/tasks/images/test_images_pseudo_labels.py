@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from dense_imb.tasks.build import build_task, labelled_part, open_images
 from PIL import Image
 from torch import nn
 
@@ -20,7 +21,6 @@ from dense_imb.engine import Callback, Interrupted, Loop
 from dense_imb.losses import Balance, BalancedSoftmaxLoss, CrossEntropyLoss
 from dense_imb.runs import open_run, train
 from dense_imb.runs.write import RunFiles
-from dense_imb.tasks.build import build_task, labelled_part, open_images
 from dense_imb.tasks.images import pseudo_labels as unlabelled_images
 from dense_imb.tasks.images.pseudo_labels import ImagesPseudoLabels
 from dense_imb.tasks.images.task import probability_of

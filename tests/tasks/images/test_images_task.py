@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dense_imb.tasks.build import build_task, open_test_images
 from PIL import Image
 
 from dense_imb.cli import main
@@ -15,7 +16,6 @@ from dense_imb.data.images.labelled import IGNORED, open_labelled
 from dense_imb.engine import Interrupted
 from dense_imb.runs import open_run, train
 from dense_imb.runs.write import RunFiles
-from dense_imb.tasks.build import build_task, open_test_images
 from dense_imb.tasks.images.evaluate import (
     Blank,
     chosen_thresholds,
