@@ -361,11 +361,22 @@ class TrainConfig:
         return self.unlabelled.rest or bool(self.unlabelled.train)
 
     @property
+    def trains_on_images(self) -> bool:
+        """Whether the kind is images; goes away."""
+        return self.kinds == ("images",)
+
+    @property
+    def trains_on_classes(self) -> bool:
+        """Whether the kind is labels; goes away."""
+        return self.kinds == ("labels",)
+
+    @property
     def kinds(self) -> tuple[str, ...]:
         """Kinds whose section names training data; exactly one in a valid configuration."""
         return tuple(kind for kind in KINDS if getattr(self, kind).train)
 
 
+_SECTIONS = ("data", "table", "cifar")
 # names of configurations written before the sections were named by the kind of data
 _RENAMED = {
     "data": "hits",
@@ -384,6 +395,19 @@ _RENAMED = {
 }
 
 
+def renamed(name: str) -> str | None:
+    """Return today's name of an option that was renamed; None if it was not.
+
+    Example:
+        >>> renamed("data.noise"), renamed("cifar.path"), renamed("steps")
+        ('hits.noise', 'labels.train', None)
+    """
+    head, _, tail = name.partition(".")
+    return _RENAMED.get(name) or (
+        f"{_RENAMED[head]}.{tail}" if tail and head in _SECTIONS else None
+    )
+
+
 def upgrade(stored: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content of a configuration file with today's names.
 
@@ -394,18 +418,18 @@ def upgrade(stored: Mapping[str, Any]) -> dict[str, Any]:
     if not _is_old(stored):
         return dict(stored)
     is_cifar = bool((stored.get("cifar") or {}).get("path"))
-    renamed: dict[str, Any] = {}
+    today: dict[str, Any] = {}
     for name, value in _leaves(stored):
-        head, _, tail = name.partition(".")
+        head = name.partition(".")[0]
         if (head == "cifar") != is_cifar and head in ("cifar", "table"):
             continue  # defaults of the other one
-        new = _RENAMED.get(name) or (f"{_RENAMED[head]}.{tail}" if head in _RENAMED else name)
-        place = renamed
+        new = renamed(name) or name
+        place = today
         *sections, last = new.split(".")
         for section in sections:
             place = place.setdefault(section, {})
         place[last] = value
-    return renamed
+    return today
 
 
 def _is_old(stored: Mapping[str, Any]) -> bool:

@@ -31,7 +31,7 @@ from dense_imb.data.events.simulated import write_simulated
 from dense_imb.hits import Degradation, Geometry, degrade, open_hits
 from dense_imb.hits.evaluation import evaluate
 from dense_imb.runs import train
-from dense_imb.tasks.recipe import config_from
+from dense_imb.runs.read import config_from
 
 SCORES = ("removal_at_95", "removal_at_97", "removal_at_99", "auc", "retention_at_half")
 FIRST_TEST = 10_000_000  # events of a seed that no training file reaches

@@ -19,7 +19,7 @@ _NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true o
 _EXAMPLES = {int: "0 255", float: "0.5 1", str: "background crack"}
 
 
-def build_dataclass(of: type[Any], stored: Mapping[str, Any], before: str = "") -> Any:
+def build_dataclass(of: type[Any], stored: Any, before: str = "") -> Any:
     """Build nested dataclasses from nested names and values; refuse unknown names and wrong types.
 
     Args:
@@ -27,7 +27,7 @@ def build_dataclass(of: type[Any], stored: Mapping[str, Any], before: str = "") 
         stored: names and values, for example from a YAML file.
         before: dotted name of the place in the whole, for messages.
     """
-    if not isinstance(stored, Mapping):
+    if not isinstance(stored, Mapping):  # whatever a YAML file holds
         place = f"`{before.rstrip('.')}`" if before else "a configuration"
         raise RefusedType(f"names and values in {place}", repr(stored))
     hints = get_type_hints(of)

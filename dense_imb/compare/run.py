@@ -26,9 +26,9 @@ from dense_imb.engine import CollapseWarning
 from dense_imb.hits import evaluate
 from dense_imb.losses import class_weights
 from dense_imb.runs import Run, train
-from dense_imb.tasks.build import build_task, open_test_images
 from dense_imb.tasks.images.evaluate import chosen_thresholds, evaluate_images
-from dense_imb.tasks.recipe import build_loss
+from dense_imb.tasks.images.recipe import open_test_images
+from dense_imb.tasks.recipe import build_loss, build_task
 
 N_VALIDATIONS = 4  # of a run; the best of them is measured
 _TIMED = 4  # steps that the speed is measured on

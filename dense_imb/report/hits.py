@@ -22,7 +22,7 @@ from dense_imb.report.measure import (
     validation_events,
 )
 from dense_imb.report.text import ERRORS, SCORES, number, percent
-from dense_imb.runs import TrainedHits
+from dense_imb.tasks.hits.trained import TrainedHits
 
 _SAMPLES = "Events before and after"
 _COLUMNS = (

@@ -14,8 +14,8 @@ from dense_imb.report.drawing import Drawing
 from dense_imb.report.found import N_EVENTS, TRAINING, Found, said
 from dense_imb.report.segmented import Measured, measure_images
 from dense_imb.report.text import ERRORS, SCORES, number, percent
-from dense_imb.tasks.build import open_test_images, open_validation_images
 from dense_imb.tasks.images.evaluate import MEAN, Blank, ImagesTable, chosen_thresholds
+from dense_imb.tasks.images.recipe import open_test_images, open_validation_images
 from dense_imb.tasks.images.segment import as_probability
 from dense_imb.tasks.images.task import ImagesReading
 

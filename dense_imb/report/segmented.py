@@ -22,7 +22,7 @@ from dense_imb.tasks.images.evaluate import (
     logit_of_class,
 )
 from dense_imb.tasks.images.segment import decided
-from dense_imb.tasks.images.task import TrainedImages
+from dense_imb.tasks.images.trained import TrainedImages
 
 VERDICTS = ("background", "found", "false alarm", "missed", "wrong class", "ignored")
 Row = dict[str, Any]

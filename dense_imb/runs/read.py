@@ -243,17 +243,26 @@ def open_run(folder: str | os.PathLike[str]) -> Run:
 
 def read_config(path: Path) -> TrainConfig:
     """Read the configuration of a run from its YAML file."""
+    return config_from(read_yaml(path))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read names and values from a YAML file."""
     try:
         stored = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"Expected a YAML file at {path}, got none.") from None
     except yaml.YAMLError as problem:
         raise ValueError(f"Expected YAML in {path}, got {str(problem).splitlines()[0]}.") from None
-    return config_from(stored)
-
-
-def config_from(stored: Any) -> TrainConfig:
-    """Build a configuration from the content of a YAML file, of an older version too."""
     if not isinstance(stored, dict):
-        raise ValueError(f"Expected a config with names and values, got {type(stored).__name__}.")
+        raise ValueError(
+            f"Expected a config with names and values in {path}, got {type(stored).__name__}."
+        )
+    return stored
+
+
+def config_from(stored: dict[str, Any]) -> TrainConfig:
+    """Build a configuration from the content of a YAML file, of an older version too."""
     config: TrainConfig = build_dataclass(TrainConfig, upgrade(stored))
     return config
 

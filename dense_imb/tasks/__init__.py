@@ -32,6 +32,7 @@ __all__ = [
     "TrainedHits",
     "TrainedImages",
     "TrainedLabels",
+    "TrainedNetwork",
     "TrainingData",
     "build_task",
 ]

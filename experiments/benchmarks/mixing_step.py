@@ -27,13 +27,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from dense_imb.tasks.build import build_task
 from interleaved import Contestant, Runner, time_interleaved
 from torch import Tensor
 
 from dense_imb.config import HitsConfig, ImagesConfig, MixingConfig, TrainConfig
 from dense_imb.hits import HitsWriter, simulate
-from dense_imb.tasks.recipe import check_config
 
 KINDS = ("none", "mixup", "balanced-mixup", "unimix")
 N_CLASSES, N_IMAGES, SIDE = 3, 32, 256
@@ -68,8 +66,7 @@ def write_hits(folder: Path) -> HitsConfig:
 def training_step(
     config: TrainConfig, batch_seconds: list[float], cpu_seconds: list[float]
 ) -> Callable[..., Tensor]:
-    check_config(config)
-    task = build_task(config)
+    task = Recipe.of(config).build_task()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = task.network.to(device)
     task.loss.to(device)

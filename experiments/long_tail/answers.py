@@ -24,12 +24,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from dense_imb.tasks.build import build_task, open_test_images
-from jsonargparse import Namespace
 from shapes import SHAPES, write_shapes
 
 from dense_imb.base.files import write_whole
-from dense_imb.cli._parser import Parser
+from dense_imb.cli._parser import Namespace, Parser
 from dense_imb.cli._script import run_script, script_parser
 from dense_imb.compare import ComparisonTable, Contestant
 from dense_imb.config import (
@@ -49,8 +47,10 @@ from dense_imb.engine import CollapseWarning, Interrupted
 from dense_imb.hits import Degradation, Geometry, open_hits
 from dense_imb.runs import Run, SamplingWarning, check_folder, train
 from dense_imb.tasks.images.evaluate import evaluate_images
+from dense_imb.tasks.images.recipe import open_test_images
 from dense_imb.tasks.labels.evaluate import evaluate_labels
 from dense_imb.tasks.labels.recipe import open_test_table
+from dense_imb.tasks.recipe import build_task
 
 LOSSES = {"plain": "CrossEntropyLoss", "balanced": "BalancedSoftmaxLoss"}
 BASES = ("instance (plain)", "instance (balanced)")  # the first that is there the others meet
@@ -60,7 +60,7 @@ N_VALIDATIONS = 3  # of a run; the best of them is measured
 def _in_two_stages(config: TrainConfig, parts: Literal["all", "head"] = "all") -> TrainConfig:
     first = config.steps - config.steps // 3
     # where drawing by class balances the second stage, its loss must not do so again
-    loss = "CrossEntropyLoss" if config.trains_on_classes else None
+    loss = "CrossEntropyLoss" if config.kinds == ("labels",) else None
     return replace(config, steps=first, second=SecondConfig(config.steps - first, loss, parts))
 
 
@@ -187,7 +187,7 @@ def measure_segmenter(run: Run) -> dict[str, float]:
 def measure_classifier(run: Run) -> dict[str, float]:
     classifier = run.trained()
     path = Path(str(run.config.labels.train)).with_name("test.csv")
-    images = open_test_table(run.config, str(path), run.config.labels.images)
+    images = open_test_table(run.config.labels, str(path), run.config.labels.images)
     row = evaluate_labels([classifier], images, classifier.reading)[classifier.name]
     names = ("balanced_accuracy", "head_accuracy", "middle_accuracy", "tail_accuracy", "auc")
     return {name: float(row[name]) for name in names}

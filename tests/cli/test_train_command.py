@@ -30,7 +30,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def arguments(path: str, folder: Path, *more: object, steps: int = 8) -> list[str]:
     return [
-        "train", "--out", str(folder), "--hits.train", path, "--hits.noise", "20",
+        "train", "hits", "--out", str(folder), "--hits.train", path, "--hits.noise", "20",
         "--hits.signal", "6", "--hits.validation_share", "0.25", "--steps", str(steps),
         "--batch_size", "4", "--quiet", *NETWORK, *map(str, more),
     ]  # fmt: skip
@@ -311,14 +311,14 @@ def test_a_range_and_many_files_may_be_typed_as_words():
 def test_a_list_that_is_none_is_told_how_to_write_one(tmp_path, capsys):
     for typed in (["0", "x"], ["0"]):
         with pytest.raises(SystemExit) as ended:
-            main(["train", "--out", str(tmp_path / "run"), "--images.labels", *typed])
+            main(["train", "images", "--out", str(tmp_path / "run"), "--images.labels", *typed])
         assert ended.value.code == 2
         assert "Write --images.labels '[0, 255]'." in capsys.readouterr().err
 
 
 def test_sentences_name_the_option_of_the_command(tmp_path, capsys):
     images, masks = write_folders(tmp_path, n=3, values=(0, 255))
-    run = ["train", "--out", str(tmp_path / "run"), "--images.train", images]
+    run = ["train", "images", "--out", str(tmp_path / "run"), "--images.train", images]
     assert main(run) == 2
     assert "(--images.masks FOLDER), got none" in capsys.readouterr().err
     assert main([*run, "--images.masks", masks]) == 2

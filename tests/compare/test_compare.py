@@ -227,7 +227,7 @@ def test_the_figure_has_a_row_for_each_loss(compared):
 
 def test_hits_compete_by_the_noise_removed(tmp_path):
     path = write_events(tmp_path / "clean.h5", clean_events(40))
-    config = tiny(path, data={"validation_share": 0.4})
+    config = tiny(path, hits={"validation_share": 0.4})
     losses = [*TWO, Contestant("weighted", "CrossEntropyLoss(class_weight=$inverse)"),
               Contestant("softmax", "BalancedSoftmaxLoss")]  # fmt: skip
     table = quiet(config, tmp_path / "out", losses=losses, n_seeds=1)

@@ -85,7 +85,7 @@ def test_a_resumed_run_is_the_same_to_the_bit(path, tmp_path, watched, kind):
 def test_the_stored_config_repeats_the_run(path, tmp_path):
     config = tiny(
         [path],
-        data={"signal": [3, 6], "noise": [10, 20], "profiles": ["uniform", "blob(width=2.0)"]},
+        hits={"signal": [3, 6], "noise": [10, 20], "profiles": ["uniform", "blob(width=2.0)"]},
     )
     first = quiet(config, tmp_path / "first")
     stored = read_config(tmp_path / "first" / "config.yaml")
@@ -113,7 +113,7 @@ def test_measured_noise_is_drawn_from(path, tmp_path):
     noise = clean_events(30, seed=9)
     noise = noise.with_hits(noise.offset, {**noise.hit_columns(), "label": 0 * noise.label})
     noisy = write_events(tmp_path / "noise.h5", noise)
-    run = quiet(tiny(path, data={"measured_noise": noisy, "profiles": []}), tmp_path / "run")
+    run = quiet(tiny(path, hits={"measured_noise": noisy, "profiles": []}), tmp_path / "run")
     assert "Measured" in run.checkpoint("last")["setup"]["degradation"]
     other = write_events(tmp_path / "noise.h5", dataclasses.replace(noise, t=noise.t + 1))
     assert other == noisy
@@ -219,7 +219,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(path, tmp_path,
 
 
 def test_a_run_is_read_again(path, tmp_path):
-    run = quiet(tiny(path, data={"validation": path}), tmp_path / "run")
+    run = quiet(tiny(path, hits={"validation": path}), tmp_path / "run")
     rows = run.history()
     assert [row["step"] for row in rows] == [4, 8, 10]
     assert rows[-1]["learning_rate"] < rows[0]["learning_rate"]
@@ -289,12 +289,12 @@ def test_a_code_that_needs_class_counts_gets_them(path, tmp_path, loss):
         ({"loss": "csc"}, "Expected `code`"),
         ({"loss": "os:system('true')"}, "nothing else is imported"),
         ({"loss": "RangeLoss(8)"}, "loss of frames"),
-        ({"data": {"validation_share": 0.0}}, "`validation_share`"),
-        ({"data": {"validation_events": 0}}, "`validation_events`"),
-        ({"data": {"train": []}}, "hits files to train on"),
-        ({"data": {"profiles": ["blub"]}}, "Did you mean 'blob'"),
-        ({"data": {"signal": [3]}}, "`signal`"),
-        ({"data": {"noise": -3}}, "`noise`"),
+        ({"hits": {"validation_share": 0.0}}, "`validation_share`"),
+        ({"hits": {"validation_events": 0}}, "`validation_events`"),
+        ({"hits": {"train": []}}, "hits files to train on"),
+        ({"hits": {"profiles": ["blub"]}}, "Did you mean 'blob'"),
+        ({"hits": {"signal": [3]}}, "`signal`"),
+        ({"hits": {"noise": -3}}, "`noise`"),
         ({"optimizer": {"clip": 0.0}}, "`clip`"),
         ({"optimizer": {"weight_decay": -1.0}}, "`weight_decay`"),
         ({"model": {"name": "fast_unit"}}, "Did you mean 'fast_unet'"),

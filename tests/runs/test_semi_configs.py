@@ -54,7 +54,16 @@ def test_events_without_labels_are_those_left_out(hits, tmp_path):
 
 def test_a_raw_file_of_hits(hits, tmp_path, capsys):
     raw = write_events(tmp_path / "raw.h5", clean_events(5, seed=3))
-    words = ["train", "--out", str(tmp_path / "run"), "--hits.train", hits, "--hits.signal", "6"]
+    words = [
+        "train",
+        "hits",
+        "--out",
+        str(tmp_path / "run"),
+        "--hits.train",
+        hits,
+        "--hits.signal",
+        "6",
+    ]
     words += ["--hits.noise", "20", "--steps", "4", "--batch_size", "4", "--quiet", "--report"]
     words += ["false", "--unlabelled.train", raw, "--unlabelled.threshold", "0.8"]
     words += ["--model.options", '{"widths": [4, 8]}']
@@ -167,7 +176,16 @@ def test_a_class_that_a_share_of_the_labels_leaves_out_is_said_to_be_so(tmp_path
 
 
 def test_a_resume_takes_what_is_not_typed_from_the_run(hits, tmp_path, capsys):
-    words = ["train", "--out", str(tmp_path / "run"), "--hits.train", hits, "--hits.signal", "6"]
+    words = [
+        "train",
+        "hits",
+        "--out",
+        str(tmp_path / "run"),
+        "--hits.train",
+        hits,
+        "--hits.signal",
+        "6",
+    ]
     words += ["--hits.noise", "20", "--steps", "4", "--batch_size", "4", "--quiet", "--report"]
     words += ["false", "--model.options", '{"widths": [4, 8]}']
     assert main(words) == 0

@@ -295,7 +295,7 @@ def test_the_head_alone_is_trained_from_another_run_only(folders, whole, tmp_pat
 def test_a_run_in_two_stages_is_one_command(folders, tmp_path, capsys):
     folder = tmp_path / "run"
     typed = [
-        "train", "--out", str(folder), "--images.train", folders[0], "--images.masks", folders[1],
+        "train", "images", "--out", str(folder), "--images.train", folders[0], "--images.masks", folders[1],
         "--images.patch", "[32, 32]", "--model.options", '{"widths": [4, 8]}', "--steps", "4",
         "--batch_size", "4", "--second.steps", "2", "--second.loss", "FocalLoss(balance={})",
         "--second.sampling.kind", "sqrt", "--resume",

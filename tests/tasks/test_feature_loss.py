@@ -312,7 +312,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_read(data, changes, sen
 
 
 def test_the_command_refuses_in_one_line(data, tmp_path, capsys):
-    typed = ["train", "--out", str(tmp_path / "run"), "--hits.train", data["denoiser"]]
+    typed = ["train", "hits", "--out", str(tmp_path / "run"), "--hits.train", data["denoiser"]]
     told = refused(capsys, [*typed, "--hits.noise", "20", "--feature_loss", "FocalLoss"])
     assert "Expected a loss of features" in told
     assert not (tmp_path / "run").exists()

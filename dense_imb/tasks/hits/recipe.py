@@ -132,10 +132,7 @@ class HitsRecipe(Recipe):
         hits, seed = self.config.hits, self.config.seed
         source = open_hits(hits.train)
         if hits.validation:
-            train = VirtualEvents(source, self.degradation, seed)
-            held_out = VirtualEvents(
-                open_hits(hits.validation), self.degradation, seed, count=hits.validation_events
-            )
+            train, held_out = VirtualEvents(source, self.degradation, seed), self.open_validation()
         else:
             n_held_out = max(round(hits.validation_share * len(source)), 1)
             cut = len(source) - n_held_out
@@ -149,6 +146,18 @@ class HitsRecipe(Recipe):
             )
         train, rest = split_labelled_events(train, self.config.labelled_share)
         return train, held_out, rest
+
+    def open_validation(self) -> VirtualEvents:
+        """Open the validation events alone; training files of their own may be gone."""
+        hits = self.config.hits
+        if hits.validation:
+            return VirtualEvents(
+                open_hits(hits.validation),
+                self.degradation,
+                self.config.seed,
+                count=hits.validation_events,
+            )
+        return self.open_data()[1]
 
     def labelled_task(self) -> HitsTask:
         """Open the events and build the network and its losses."""

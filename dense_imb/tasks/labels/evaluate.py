@@ -14,7 +14,8 @@ from torch import Tensor
 from dense_imb.data.labels.classified import ClassifiedImages
 from dense_imb.metrics import ClassificationScores
 from dense_imb.metrics.score_table import Row, ScoreTable, aligned, score_cell
-from dense_imb.tasks.labels.task import Commonest, LabelsReading
+from dense_imb.tasks.labels.task import LabelsReading
+from dense_imb.tasks.labels.trained import Commonest
 
 ALL = "all"
 _FORMAT, _VERSION = "dense-imb-classification", 1

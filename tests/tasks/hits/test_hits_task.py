@@ -276,7 +276,7 @@ def test_data_that_teaches_nothing_is_refused(path, change, told):
 def test_other_validation_frames_are_refused(path, tmp_path):
     other = write_events(tmp_path / "other.h5", clean_events(4, frame=Geometry(20, 12, 100)))
     with pytest.raises(ValueError, match="geometry"):
-        build_task(tiny(path, data={"validation": other}))
+        build_task(tiny(path, hits={"validation": other}))
 
 
 def test_a_setup_in_words_tells_data_apart(path, tmp_path):

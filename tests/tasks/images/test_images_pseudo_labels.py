@@ -237,7 +237,16 @@ def test_a_folder_of_images_without_masks(folders, tmp_path, capsys):
     for i, image in enumerate(pixels):
         Image.fromarray(image).save(other / f"{i}.png")
     out = tmp_path / "run"
-    words = ["train", "--out", str(out), "--images.train", folders[0], "--images.masks", folders[1]]
+    words = [
+        "train",
+        "images",
+        "--out",
+        str(out),
+        "--images.train",
+        folders[0],
+        "--images.masks",
+        folders[1],
+    ]
     words += ["--images.patch", "32", "32", "--steps", "6", "--batch_size", "4", "--quiet"]
     words += ["--report", "false", "--unlabelled.train", str(other), "--unlabelled.ratio", "2"]
     words += ["--model.options", json.dumps({"widths": [4, 8]})]
@@ -257,7 +266,15 @@ def test_a_folder_of_images_without_masks(folders, tmp_path, capsys):
 def test_an_empty_folder_is_refused_in_words(folders, tmp_path, capsys):
     empty = tmp_path / "nothing"
     empty.mkdir()
-    words = ["train", "--out", str(tmp_path / "run"), "--images.train", folders[0], "--quiet"]
+    words = [
+        "train",
+        "images",
+        "--out",
+        str(tmp_path / "run"),
+        "--images.train",
+        folders[0],
+        "--quiet",
+    ]
     words += ["--images.masks", folders[1], "--unlabelled.train", str(empty)]
     assert main(words) == 2
     told = capsys.readouterr().err

@@ -50,9 +50,9 @@ def quiet(config, folder: Path, **options):
 
 @pytest.fixture(scope="module")
 def trained(archive, tmp_path_factory: pytest.TempPathFactory):
-    cifar = {"path": archive, "imb_ratio": 4, "many": 20, "few": 8}
+    cifar = {"train": archive, "imb_ratio": 4, "many": 20, "few": 8}
     config = tiny_classes(
-        cifar=cifar, steps=100, validate_every=25, loss="BalancedSoftmaxLoss",
+        labels=cifar, steps=100, validate_every=25, loss="BalancedSoftmaxLoss",
         model={"options": {"depth": 8}},
     )  # fmt: skip
     return quiet(config, tmp_path_factory.mktemp("runs") / "tail")
@@ -74,7 +74,7 @@ def test_it_learns_the_head_and_the_tail(trained, archive):
 
 def test_a_resumed_run_is_the_same_to_the_bit(archive, tmp_path, monkeypatch):
     loss = "HardMiningLoss(balance={})"
-    config = tiny_classes(cifar={"path": archive, "imb_ratio": 4}, loss=loss, steps=16)
+    config = tiny_classes(labels={"train": archive, "imb_ratio": 4}, loss=loss, steps=16)
     whole = quiet(config, tmp_path / "whole")
     signal_at = Signal(9)
     monkeypatch.setattr(RunFiles, "on_step", lambda self, loop: signal_at.on_step(loop))
@@ -187,8 +187,8 @@ def test_many_classes_tell_the_gradient_of_head_middle_and_tail(tmp_path):
 
     files = small_data.cifar_files(100, 12)
     path = str(small_data.write_archive(tmp_path / "c.tar.gz", files))
-    cifar = {"path": path, "imb_ratio": 6, "many": 8, "few": 4}
-    task = build_task(tiny_classes(cifar=cifar))
+    cifar = {"train": path, "imb_ratio": 6, "many": 8, "few": 4}
+    task = build_task(tiny_classes(labels=cifar))
     shares = task.gradient_shares(task.network, task.batch(np.arange(64), 0, torch.device("cpu")))
     names = [f"gradient_share_{name}" for name in ("head", "middle", "tail")]
     assert list(shares) == names
@@ -219,9 +219,9 @@ def test_the_head_and_the_tail_are_those_of_the_training_images(trained):
 
 
 def test_held_out_images_of_cifar_are_no_test_images(archive):
-    cifar = {"path": archive, "imb_ratio": 4, "validation_share": 0.25}
-    kept, held = open_classified(tiny_classes(cifar=cifar))
-    whole, _ = open_classified(tiny_classes(cifar={**cifar, "validation_share": 0.0}))
+    cifar = {"train": archive, "imb_ratio": 4, "validation_share": 0.25}
+    kept, held = open_classified(tiny_classes(labels=cifar))
+    whole, _ = open_classified(tiny_classes(labels={**cifar, "validation_share": 0.0}))
     assert not set(kept.numbers) & set(held.numbers)
     assert sorted([*kept.numbers, *held.numbers]) == whole.numbers
     assert min(held.class_counts) >= 1
@@ -235,7 +235,7 @@ def test_groups_are_held_out_together(folder, tmp_path):
         writer.writeheader()
         writer.writerows({**row, "patient": i // 3} for i, row in enumerate(rows))
     table = {"train": str(tmp_path / "grouped.csv"), "group_column": "patient"}
-    kept, held = open_classified(of_table(folder, table=table))
+    kept, held = open_classified(of_table(folder, labels=table))
     assert not {i // 3 for i in kept.numbers} & {i // 3 for i in held.numbers}
 
 
@@ -272,7 +272,7 @@ def test_a_saved_run_is_tested_on_a_table(folder, tmp_path, capsys):
 
 def test_the_command_trains_and_resumes(archive, tmp_path, capsys):
     typed = [
-        "train", "--out", str(tmp_path / "run"), "--labels.train", archive, "--imb-ratio", "0.25",
+        "train", "labels", "--out", str(tmp_path / "run"), "--labels.train", archive, "--imb-ratio", "0.25",
         "--model.name", "resnet32", "--model.options", '{"depth": 8, "width": 4}', "--steps", "4",
         "--loss", "hmld10000000g05a75", "--quiet", "--batch_size", "16",
     ]  # fmt: skip
@@ -293,15 +293,15 @@ def test_the_command_trains_and_resumes(archive, tmp_path, capsys):
         ({"model": {"output": "value"}}, "no `model.output`"),
         ({"retention": 0.9}, "no `retention` with images"),
         ({"loss": "ACBMSELoss"}, "loss of logits to classify with"),
-        ({"cifar": {"path": "a.tar.gz"}}, "got both: a table"),
-        ({"table": {"validation_share": 1.0}}, "`validation_share`"),
-        ({"table": {"padding": -1}}, "`padding`"),
-        ({"table": {"few": 200}}, "`few` up to `many`"),
-        ({"table": {"classes": [*CLASSES, "vascular"]}}, r"every class .* class 3 \(vascular\)"),
-        ({"table": {"classes": CLASSES[:2]}}, "'melanoma' in row 44, .* and 2 more"),
-        ({"table": {"classes": None}}, "'nevus' in row 2, .* name the classes"),
-        ({"table": {"images": "nowhere"}}, "a folder of images, got nowhere"),
-        ({"table": {"group_column": "patient"}}, "a column 'patient'"),
+        ({"labels": {"train": "a.tar.gz"}}, "got both: a table"),
+        ({"labels": {"validation_share": 1.0}}, "`validation_share`"),
+        ({"labels": {"padding": -1}}, "`padding`"),
+        ({"labels": {"few": 200}}, "`few` up to `many`"),
+        ({"labels": {"classes": [*CLASSES, "vascular"]}}, r"every class .* class 3 \(vascular\)"),
+        ({"labels": {"classes": CLASSES[:2]}}, "'melanoma' in row 44, .* and 2 more"),
+        ({"labels": {"classes": None}}, "'nevus' in row 2, .* name the classes"),
+        ({"labels": {"images": "nowhere"}}, "a folder of images, got nowhere"),
+        ({"labels": {"group_column": "patient"}}, "a column 'patient'"),
     ],
     ids=str,
 )
@@ -320,17 +320,17 @@ def test_two_kinds_of_data_are_refused(folder, tmp_path):
 def test_validation_images_that_are_trained_on_are_refused(folder, tmp_path):
     table = {"validation": f"{folder}/train.csv"}
     with pytest.raises(ValueError, match=r"not trained on, got train_0000.jpg, .* and 44 more"):
-        quiet(of_table(folder, table=table), tmp_path / "run")
+        quiet(of_table(folder, labels=table), tmp_path / "run")
 
 
 @pytest.mark.parametrize("ratio", [0.0, -2.0, 1000.0])
 def test_a_ratio_that_makes_no_sense_is_refused(archive, tmp_path, ratio):
     with pytest.raises(ValueError, match="`imb_ratio`"):
-        quiet(tiny_classes(cifar={"path": archive, "imb_ratio": ratio}), tmp_path / "run")
+        quiet(tiny_classes(labels={"train": archive, "imb_ratio": ratio}), tmp_path / "run")
 
 
 def test_weights_of_another_network_are_refused(trained, archive, tmp_path):
-    config = tiny_classes(cifar={"path": archive})
+    config = tiny_classes(labels={"train": archive})
     with pytest.raises(
         ValueError, match="to be this one, ClassNetwork, 5006 parameters, got the weights of"
     ) as refused:
