@@ -37,7 +37,7 @@ from dense_imb.engine import Loop, LoopSettings
 from dense_imb.hits import Degradation, Geometry, open_hits
 from dense_imb.losses import ACBMSELoss
 from dense_imb.models import build_model
-from dense_imb.tasks import HitsTask
+from dense_imb.tasks import HitsOptions, HitsReading, HitsTask, TrainingData
 
 LOSSES = {"MSE": nn.MSELoss, "MAE": nn.L1Loss, "ACB-MSE": ACBMSELoss}
 PHOTONS = (15, 1500)

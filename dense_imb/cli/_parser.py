@@ -93,7 +93,9 @@ class Parser(argparse.ArgumentParser):
             options.setdefault("metavar", _metavar(names[-1], type, options))
         return super().add_argument(*names, **options)
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Namespace:
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> Namespace:
         """Parse words; end the program with exit code 2 on bad input."""
         words = self._spelt([*(sys.argv[1:] if args is None else args)])
         try:

@@ -51,7 +51,7 @@ class SegmentingNetwork(nn.Module):
         logits = self.network((image - self.mean) / self.std)
         logits = as_logits(logits, is_logit=self.is_logit)
         if logits.shape[1] > 1:
-            return logits.softmax(1)  # type: ignore[no-any-return]
+            return logits.softmax(1)
         of_second = logits.sigmoid()
         return torch.cat([1 - of_second, of_second], 1)
 

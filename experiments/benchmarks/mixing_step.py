@@ -32,6 +32,7 @@ from torch import Tensor
 
 from dense_imb.config import HitsConfig, ImagesConfig, MixingConfig, TrainConfig
 from dense_imb.hits import HitsWriter, simulate
+from dense_imb.tasks import Recipe
 
 KINDS = ("none", "mixup", "balanced-mixup", "unimix")
 N_CLASSES, N_IMAGES, SIDE = 3, 32, 256
