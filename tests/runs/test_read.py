@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import importlib
 import os
 import signal
 from pathlib import Path
@@ -11,14 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dense_imb.tasks.build import build_task
 
 from dense_imb.engine import Callback, CheckpointError, CollapseWarning, Interrupted, TrainingError
 from dense_imb.engine.loop import Loop
 from dense_imb.hits import Geometry, HitsFile
 from dense_imb.runs import TrainConfig, open_run, train
-from dense_imb.runs import train as fit_module
-from dense_imb.tasks.recipe import read_config
+from dense_imb.runs.read import read_config
+from dense_imb.tasks.recipe import build_task
 from tests.engine.test_loop import Signal
 from tests.runs.tiny import (
     assert_same_content,
@@ -28,6 +28,8 @@ from tests.runs.tiny import (
     tiny,
     write_events,
 )
+
+fit_module = importlib.import_module("dense_imb.runs.train")
 
 pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")
 
@@ -239,10 +241,9 @@ def test_a_run_is_read_again(path, tmp_path):
 
 def test_best_is_what_was_scored(path, tmp_path):
     """The scorer of the folder gives the validation scores that the run has told."""
-    from dense_imb.tasks.build import build_task
-
     from dense_imb.data.events.virtual import VALIDATION_EPOCH
     from dense_imb.metrics import ScoreHistogram
+    from dense_imb.tasks.recipe import build_task
 
     run = quiet(tiny(path, steps=16), tmp_path / "run")
     held_out = build_task(run.config).validation

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dense_imb.tasks.build import build_task
 from PIL import Image
 
 from dense_imb.cli import main
@@ -15,7 +14,7 @@ from dense_imb.config import MixingConfig, SamplingConfig, SecondConfig, Unlabel
 from dense_imb.runs import Run, train
 from dense_imb.tasks.hits.pseudo_labels import HitsPseudoLabels
 from dense_imb.tasks.labels.pseudo_labels import LabelsPseudoLabels
-from dense_imb.tasks.recipe import check_config
+from dense_imb.tasks.recipe import Recipe, build_task
 from tests.runs.labelled_pictures import of_table, write_tables
 from tests.runs.pictures import tiny_images, write_folders
 from tests.runs.tiny import clean_events, tiny, write_events
@@ -117,7 +116,7 @@ def test_a_second_stage_learns_from_labels_only(tmp_path):
 def test_a_share_of_labels_is_a_share():
     for share in (0.0, 1.5):
         with pytest.raises(ValueError, match=rf"`labelled_share` above 0 and up to 1, got {share}"):
-            check_config(tiny("nowhere", labelled_share=share))
+            Recipe.of(tiny("nowhere", labelled_share=share))
 
 
 def test_fewer_labels_are_of_every_class_and_the_same_for_every_seed(table):
@@ -152,12 +151,12 @@ def test_gradients_are_of_the_batch_where_a_task_has_no_probe(table, tmp_path):
 )
 def test_options_that_change_nothing_are_refused(changes, told):
     with pytest.raises(ValueError, match=told):
-        check_config(tiny("nowhere", **changes))
+        Recipe.of(tiny("nowhere", **changes))
 
 
 def test_a_group_of_another_type_is_refused():
     with pytest.raises(TypeError, match="Expected `unlabelled` as a UnlabelledConfig, got dict"):
-        check_config(tiny("nowhere", unlabelled={"train": "raw.h5"}))
+        Recipe.of(tiny("nowhere", unlabelled={"train": "raw.h5"}))
 
 
 def test_a_class_that_a_share_of_the_labels_leaves_out_is_said_to_be_so(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dense_imb.tasks.build import build_task
 
 from dense_imb.cli import main
 from dense_imb.config import (
@@ -24,13 +24,16 @@ from dense_imb.engine import Interrupted
 from dense_imb.metrics import ScoreHistogram
 from dense_imb.models import head_of
 from dense_imb.report import write_report
-from dense_imb.runs import SamplingWarning, open_run, stages_of, train
-from dense_imb.runs import train as fit_module
+from dense_imb.runs import SamplingWarning, open_run, train
 from dense_imb.tasks.hits.task import is_signal, is_visible
+from dense_imb.tasks.recipe import build_task
+from dense_imb.tasks.stages import stages_of
 from tests.runs.labelled_pictures import of_table, write_tables
 from tests.runs.pictures import write_folders
 from tests.runs.staged import pictures, stop_at, two
 from tests.runs.tiny import assert_same_runs, changed, clean_events, tiny, write_events
+
+fit_module = importlib.import_module("dense_imb.runs.train")
 
 # networks of ten steps may well be blank
 pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")

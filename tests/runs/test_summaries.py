@@ -16,7 +16,7 @@ from dense_imb.config import TrainConfig, UnlabelledConfig
 from dense_imb.report import write as write_module
 from dense_imb.report import write_report
 from dense_imb.runs import Run, open_run, train
-from dense_imb.runs.stages import told_stages
+from dense_imb.runs.stages import describe_stages
 from tests.runs.labelled_pictures import of_table, write_tables
 from tests.runs.staged import pictures, stop_at, two
 from tests.runs.tiny import changed, clean_events, tiny, write_events
@@ -89,7 +89,7 @@ def test_stages_of_hits_are_compared_in_percent():
     name = "removal_at_97"
     metrics = {"monitor": name, "first": {name: 0.3231}, "best": {name: 0.3432}}
     wanted = "first stage -> second stage: noise removed at 97 %: 32.31 % -> 34.32 %"
-    assert told_stages(metrics, "run") == wanted
+    assert describe_stages(metrics, "run") == wanted
 
 
 def test_a_first_stage_is_called_by_its_run_too(run, folders, tmp_path, capsys):
@@ -225,7 +225,7 @@ def test_the_report_tells_both_stages(run, drawn):
     assert facts["labelled share"] == "0.5 of the training images"
     assert facts["samples"] == "5 labelled images, 6 without labels, 3 to validate on"
     assert facts["without labels"] == "the training images left out by the labelled share"
-    assert facts["pseudo-labels"] == run.told_teacher()
+    assert facts["pseudo-labels"] == run.format_teacher()
 
 
 def test_the_report_of_a_second_stage_alone_tells_what_it_noted(run, drawn):

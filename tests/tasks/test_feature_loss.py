@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dense_imb.tasks.build import build_task
 from torch import Tensor, nn
 
 from dense_imb.config import MixingConfig
@@ -18,9 +17,10 @@ from dense_imb.data.images.labelled import IGNORED
 from dense_imb.engine import Interrupted
 from dense_imb.losses import RangeLoss, range_loss
 from dense_imb.models import head_of
-from dense_imb.runs import TrainConfig, check_config, train
+from dense_imb.runs import TrainConfig, train
 from dense_imb.runs.write import RunFiles
 from dense_imb.tasks.feature_loss import FeatureTerm, coarse_label, rank_of_rarity
+from dense_imb.tasks.recipe import Recipe, build_task
 from tests.cli.test_train_command import refused
 from tests.engine.test_loop import Signal
 from tests.runs.labelled_pictures import of_table, write_tables
@@ -307,7 +307,7 @@ REFUSED = [
 def test_what_does_not_fit_is_refused_before_anything_is_read(data, changes, sentence):
     for kind in KINDS:
         with pytest.raises(ValueError, match=sentence) as told:
-            check_config(config_of(kind, data, **changes))
+            Recipe.of(config_of(kind, data, **changes))
         assert "\n" not in str(told.value)
 
 
@@ -320,7 +320,7 @@ def test_the_command_refuses_in_one_line(data, tmp_path, capsys):
 
 def test_united_hits_are_not_mixed_features(data):
     config = config_of("denoiser", data, mixing=MixingConfig("mixup", hits="union"))
-    check_config(config)
+    Recipe.of(config)
     task = build_task(config)
     assert math.isfinite(task.cost(task.network, task.batch(np.arange(4), 0, CPU)).detach())
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from dense_imb.tasks.build import build_task, open_test_images
 from PIL import Image
 
 from dense_imb.cli import main
@@ -21,6 +20,8 @@ from dense_imb.data.images.unlabelled import find_copies, open_unlabelled
 from dense_imb.data.labels.tables import FilePictures
 from dense_imb.hits import Events
 from dense_imb.runs import open_run, train
+from dense_imb.tasks.images.recipe import open_test_images
+from dense_imb.tasks.recipe import build_task
 from dense_imb.tasks.unlabelled import HeldOutWarning
 from tests.runs.labelled_pictures import of_table, tiny_classes, write_cifar, write_tables
 from tests.runs.pictures import lines, tiny_images, write_folders

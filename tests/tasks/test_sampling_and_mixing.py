@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dense_imb.tasks.build import build_task
 from PIL import Image
 
 from dense_imb.config import MixingConfig, SamplingConfig
@@ -23,6 +22,7 @@ from dense_imb.losses.foreign.catalogue import CATALOGUE
 from dense_imb.losses.foreign.soft_feeding import check_takes_soft
 from dense_imb.runs import SamplingWarning, TrainConfig, train
 from dense_imb.runs.write import RunFiles
+from dense_imb.tasks.recipe import build_task
 from tests.engine.test_loop import Signal
 from tests.runs.pictures import tiny_images, write_folders
 from tests.runs.tiny import Line, assert_same_content, clean_events, loop_of, tiny, write_events

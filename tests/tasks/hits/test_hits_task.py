@@ -8,15 +8,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from dense_imb.tasks.build import build_task
 from torch import nn
 
 from dense_imb.data.events.virtual import VirtualEvents
 from dense_imb.hits import Degradation, Events, Geometry, HitsFile, gap
 from dense_imb.losses.foreign.catalogue import CATALOGUE
 from dense_imb.losses.foreign.feeding import takes_logits
-from dense_imb.tasks.hits.task import HitsTask, Reading
-from dense_imb.tasks.recipe import build_loss, build_network, build_reading, of_hits
+from dense_imb.tasks.hits.task import HitsReading, HitsTask
+from dense_imb.tasks.recipe import build_loss, build_network, build_reading, build_task, of_hits
 from tests.runs.tiny import FRAME, clean_events, tiny, write_events
 
 CPU = torch.device("cpu")
@@ -49,7 +48,7 @@ class Keep(nn.Module):
 def denoiser(path: str, loss: nn.Module, **options) -> HitsTask:
     degradation = Degradation(signal=4, noise=10)
     source = HitsFile(path)
-    n_channels = 2 if options.get("reading", Reading()).output == "both" else 1
+    n_channels = 2 if options.get("reading", HitsReading()).output == "both" else 1
     return HitsTask(
         Constant(torch.zeros(1, n_channels, FRAME.height, FRAME.width)),
         loss,
@@ -101,7 +100,7 @@ def test_the_pattern_is_all_that_it_was_drawn_from(path):
 
 def test_an_output_of_both_feeds_two_losses(path):
     score, value = Keep(), Keep()
-    task = denoiser(path, score, value_loss=value, reading=Reading(output="both"))
+    task = denoiser(path, score, value_loss=value, reading=HitsReading(output="both"))
     task.network.output.data[:, 1] = 0.25
     batch = task.batch(np.arange(2), 0, CPU)
     cost = task.cost(task.network, batch)
@@ -123,16 +122,16 @@ def shared_pixel() -> Events:
 def test_hits_of_one_pixel_share_its_score():
     output = torch.full((1, 1, FRAME.height, FRAME.width), -3.0)
     output[0, 0, 2, 1], output[0, 0, 0, 3] = 2.0, -1.0
-    scores = Reading().score(Constant(output), shared_pixel()).detach()
+    scores = HitsReading().score(Constant(output), shared_pixel()).detach()
     torch.testing.assert_close(scores, torch.tensor([2.0, 2.0, -1.0]).sigmoid())
-    plain = Reading(is_logit=False).score(Constant(output), shared_pixel()).detach()
+    plain = HitsReading(is_logit=False).score(Constant(output), shared_pixel()).detach()
     torch.testing.assert_close(plain, (8 * torch.tensor([2.0, 2.0, -1.0]) - 4).sigmoid())
 
 
 def test_a_value_scores_each_hit_by_its_own_time():
     output = torch.zeros(1, 1, FRAME.height, FRAME.width)
     output[0, 0, 2, 1] = 0.8  # the gapped time of 60
-    scores = Reading(output="value").score(Constant(output), shared_pixel()).detach()
+    scores = HitsReading(output="value").score(Constant(output), shared_pixel()).detach()
     torch.testing.assert_close(scores, torch.tensor([1 - 0.25 / 0.55, 1.0, 0.0]))
 
 

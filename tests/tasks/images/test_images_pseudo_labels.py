@@ -10,7 +10,6 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from dense_imb.tasks.build import build_task, labelled_part, open_images
 from PIL import Image
 from torch import nn
 
@@ -23,9 +22,10 @@ from dense_imb.runs import open_run, train
 from dense_imb.runs.write import RunFiles
 from dense_imb.tasks.images import pseudo_labels as unlabelled_images
 from dense_imb.tasks.images.pseudo_labels import ImagesPseudoLabels
+from dense_imb.tasks.images.recipe import open_images, split_labelled_images
 from dense_imb.tasks.images.task import probability_of
 from dense_imb.tasks.mean_teacher import PseudoLoss, as_trained
-from dense_imb.tasks.recipe import check_config
+from dense_imb.tasks.recipe import Recipe, build_task
 from tests.engine.test_loop import Signal
 from tests.runs.pictures import lines, tiny_images, write_folders
 from tests.runs.tiny import assert_same_runs
@@ -59,7 +59,7 @@ def test_labels_of_the_rest_are_not_seen(folders):
     config = semi(folders)
     task = build_task(config)
     train_images, _ = open_images(config.images)
-    labelled, rest = labelled_part(train_images, 0.5)
+    labelled, rest = split_labelled_images(train_images, 0.5)
     assert task.task.train.names == labelled.names
     assert task.unlabelled.images.names == rest.names
     assert not set(labelled.names) & set(rest.names)
@@ -300,7 +300,7 @@ def test_an_empty_folder_is_refused_in_words(folders, tmp_path, capsys):
 )
 def test_bad_options_are_refused_before_anything_is_read(changes, told):
     with pytest.raises(ValueError, match=told.replace("[", r"\[")):
-        check_config(semi(("nowhere", "nowhere"), **changes))
+        Recipe.of(semi(("nowhere", "nowhere"), **changes))
 
 
 def test_a_loss_that_leaves_nothing_out_is_refused(folders):

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dense_imb.tasks.build import build_task, open_test_images
 from PIL import Image
 
 from dense_imb.cli import main
@@ -22,7 +21,9 @@ from dense_imb.tasks.images.evaluate import (
     evaluate_images,
     logit_of_class,
 )
+from dense_imb.tasks.images.recipe import open_test_images
 from dense_imb.tasks.images.task import ImagesReading
+from dense_imb.tasks.recipe import build_task
 from tests.engine.test_loop import Signal
 from tests.runs.pictures import tiny_images, write_folders
 from tests.runs.tiny import assert_same_content

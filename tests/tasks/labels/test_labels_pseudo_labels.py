@@ -14,8 +14,9 @@ from dense_imb.data.images.labelled import IGNORED
 from dense_imb.data.labels.classified import Pictures, vary
 from dense_imb.data.labels.tables import open_unlabelled_pictures
 from dense_imb.tasks.labels.pseudo_labels import LabelsPseudoLabels
-from dense_imb.tasks.labels.recipe import build_task, labelled_images, open_classified
+from dense_imb.tasks.labels.recipe import open_classified, split_labelled
 from dense_imb.tasks.labels.task import LabelsTask
+from dense_imb.tasks.recipe import build_task
 from tests.runs.labelled_pictures import of_table, write_tables
 
 CPU = torch.device("cpu")
@@ -34,7 +35,7 @@ def task(folder: str) -> LabelsTask:
 
 @pytest.fixture(scope="module")
 def rest(folder: str):
-    _, rest = labelled_images(open_classified(of_table(folder))[0], 0.4)
+    _, rest = split_labelled(open_classified(of_table(folder).labels)[0], 0.4)
     return rest
 
 

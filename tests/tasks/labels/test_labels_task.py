@@ -19,8 +19,10 @@ from dense_imb.engine.callbacks import judged
 from dense_imb.runs import open_run, train
 from dense_imb.runs.write import RunFiles
 from dense_imb.tasks.labels.evaluate import evaluate_labels
-from dense_imb.tasks.labels.recipe import build_task, open_classified, open_test_table
-from dense_imb.tasks.labels.task import Commonest, LabelsBatch, LabelsReading
+from dense_imb.tasks.labels.recipe import open_classified, open_test_table
+from dense_imb.tasks.labels.task import LabelsBatch, LabelsReading
+from dense_imb.tasks.labels.trained import Commonest
+from dense_imb.tasks.recipe import build_task
 from tests.engine.test_loop import Signal
 from tests.runs.labelled_pictures import (
     CLASSES,
@@ -220,8 +222,8 @@ def test_the_head_and_the_tail_are_those_of_the_training_images(trained):
 
 def test_held_out_images_of_cifar_are_no_test_images(archive):
     cifar = {"train": archive, "imb_ratio": 4, "validation_share": 0.25}
-    kept, held = open_classified(tiny_classes(labels=cifar))
-    whole, _ = open_classified(tiny_classes(labels={**cifar, "validation_share": 0.0}))
+    kept, held = open_classified(tiny_classes(labels=cifar).labels)
+    whole, _ = open_classified(tiny_classes(labels={**cifar, "validation_share": 0.0}).labels)
     assert not set(kept.numbers) & set(held.numbers)
     assert sorted([*kept.numbers, *held.numbers]) == whole.numbers
     assert min(held.class_counts) >= 1
@@ -235,7 +237,7 @@ def test_groups_are_held_out_together(folder, tmp_path):
         writer.writeheader()
         writer.writerows({**row, "patient": i // 3} for i, row in enumerate(rows))
     table = {"train": str(tmp_path / "grouped.csv"), "group_column": "patient"}
-    kept, held = open_classified(of_table(folder, labels=table))
+    kept, held = open_classified(of_table(folder, labels=table).labels)
     assert not {i // 3 for i in kept.numbers} & {i // 3 for i in held.numbers}
 
 
