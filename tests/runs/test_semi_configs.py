@@ -43,7 +43,7 @@ def test_events_without_labels_are_those_left_out(hits, tmp_path):
     task = build_task(config)
     assert isinstance(task.unlabelled, HitsPseudoLabels)
     assert (len(task.task.train), task.unlabelled.n_images) == (9, 9)
-    assert task.task.rest.first == 9
+    assert task.task.data.rest.first == 9
     weak = task.unlabelled._shown_hits(np.arange(9))
     assert 200 < weak.n_hits <= 9 * 26  # 6 of the signal and 20 of noise, some hidden by others
     assert weak.label is None
@@ -68,8 +68,11 @@ def test_a_raw_file_of_hits(hits, tmp_path, capsys):
     words += ["--model.options", '{"widths": [4, 8]}']
     assert main(words) == 0
     assert "5 events" in Run(tmp_path / "run").checkpoint("last")["setup"]["unlabelled"]
-    assert main([*words[:2], str(tmp_path / "b"), *words[3:], "--hits.pixels", "frame"]) == 2
-    assert "`pixels` lit to learn from events without labels, got frame" in capsys.readouterr().err
+    assert main([*words[:3], str(tmp_path / "b"), *words[4:], "--hits.pixels", "frame"]) == 2
+    assert (
+        "`hits.pixels` lit to learn from events without labels, got frame"
+        in capsys.readouterr().err
+    )
 
 
 def test_whole_images_without_labels_are_those_left_out(table, tmp_path):
@@ -144,9 +147,18 @@ def test_gradients_are_of_the_batch_where_a_task_has_no_probe(table, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"mixing": MixingConfig(alpha=0.5)}, r"a kind of mixing beside its other options"),
-        ({"sampling": SamplingConfig(power=0.5)}, r"`sampling.kind` power with a `sampling.power`"),
-        ({"sampling": SamplingConfig("class", epochs=3)}, r"progressive with a `sampling.epochs`"),
+        (
+            {"mixing": MixingConfig(alpha=0.5)},
+            r"`mixing.alpha` changes nothing while `mixing.kind` is none; add `mixing.kind=mixup`",
+        ),
+        (
+            {"sampling": SamplingConfig(power=0.5)},
+            r"`sampling.power` changes nothing .* add `sampling.kind=power`",
+        ),
+        (
+            {"sampling": SamplingConfig("class", epochs=3)},
+            r"`sampling.epochs` changes nothing .* add `sampling.kind=progressive`",
+        ),
     ],
 )
 def test_options_that_change_nothing_are_refused(changes, told):
@@ -170,7 +182,7 @@ def test_a_class_that_a_share_of_the_labels_leaves_out_is_said_to_be_so(tmp_path
     config = tiny_images(
         folders, labelled_share=0.2, sampling=SamplingConfig("class"), images={"n_classes": 3}
     )
-    with pytest.raises(ValueError, match=r"of class 2.*0\.2 have labels \(labelled_share\)"):
+    with pytest.raises(ValueError, match=r"of class 2.*only 0\.2 of the images have labels"):
         build_task(config)
 
 
@@ -192,6 +204,6 @@ def test_a_resume_takes_what_is_not_typed_from_the_run(hits, tmp_path, capsys):
     assert main(again) == 0
     assert main([*again, "--batch_size", "8"]) == 2
     assert "(batch_size: 4 there, 8 here)" in capsys.readouterr().err
-    assert main([*words[:2], str(tmp_path / "nothing"), "--resume"]) == 2
-    assert "to go on with (--resume), got none" in capsys.readouterr().err
+    assert main([*words[:3], str(tmp_path / "nothing"), "--resume"]) == 2
+    assert "to continue (--resume), got none" in capsys.readouterr().err
     assert not (tmp_path / "nothing").exists()

@@ -34,7 +34,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     [
         ({"steps": -1}, "`second.steps` to be a number of at least 0, got -1"),
         ({"learning_rate": -1.0}, "`second.learning_rate` to be a number of at least 0, got -1"),
-        ({"steps": 0}, r"length of a second stage with second.loss \(--second.steps N\), got 0"),
+        ({"steps": 0}, "`second.loss` is set but `second.steps` is 0; add `second.steps=N`"),
         ({"loss": "FocalLos"}, "^second stage: .*FocalLos"),
         ({"mixing": MixingConfig("mixup", alpha=0.0)}, "^second stage: .*`alpha`"),
         ({"sampling": SamplingConfig("power", -1.0)}, "^second stage: .*`power`"),

@@ -37,7 +37,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def config_of(name: str, data: dict[str, Any]) -> TrainConfig:
     kind = name.removeprefix("binary ").removeprefix("frame ")
     make = {"classifier": of_table, "segmenter": tiny_images, "denoiser": tiny}[kind]
-    more = {"pixels": "frame"} if name.startswith("frame") else {}
+    more = {"hits": {"pixels": "frame"}} if name.startswith("frame") else {}
     return make(data[name if name in data else kind], loss="BiasCompensatedLoss", **more)
 
 

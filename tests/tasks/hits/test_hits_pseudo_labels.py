@@ -273,15 +273,16 @@ def test_options_that_fit_no_events_are_refused(task, rest, options, told):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"pixels": "frame"}, "`pixels` lit to learn from events without labels, got frame"),
-        ({"target": "pattern"}, "`target` signal"),
-        ({"loss": "torch.nn:L1Loss", "model": {"output": "value"}}, "`model.output` score"),
-        ({"model": {"output": "both"}}, "`model.output` score"),
+        ({"pixels": "frame"}, "`hits.pixels` lit to learn from events without labels, got frame"),
+        ({"target": "pattern"}, "`hits.target` signal"),
+        ({"output": "value"}, "`hits.output` score"),
+        ({"output": "both"}, "`hits.output` score"),
     ],
 )
 def test_tasks_that_labels_of_hits_teach_nothing_are_refused(path, rest, changes, told):
     with pytest.raises(ValueError, match=told):
-        HitsPseudoLabels(build_task(tiny(path, **changes)), rest)
+        loss = "torch.nn:L1Loss" if changes.get("output") == "value" else "CrossEntropyLoss"
+        HitsPseudoLabels(build_task(tiny(path, hits=changes, loss=loss)), rest)
 
 
 def test_other_frames_and_no_events_are_refused(task, rest, tmp_path):

@@ -14,8 +14,9 @@ from dense_imb.data.events.virtual import VirtualEvents
 from dense_imb.hits import Degradation, Events, Geometry, HitsFile, gap
 from dense_imb.losses.foreign.catalogue import CATALOGUE
 from dense_imb.losses.foreign.feeding import takes_logits
-from dense_imb.tasks.hits.task import HitsReading, HitsTask
-from dense_imb.tasks.recipe import build_loss, build_network, build_reading, build_task, of_hits
+from dense_imb.tasks.base import TrainingData
+from dense_imb.tasks.hits.task import HitsOptions, HitsReading, HitsTask
+from dense_imb.tasks.recipe import Recipe, build_loss, build_task
 from tests.runs.tiny import FRAME, clean_events, tiny, write_events
 
 CPU = torch.device("cpu")
@@ -45,16 +46,20 @@ class Keep(nn.Module):
         return (prediction - target).square().mean()
 
 
-def denoiser(path: str, loss: nn.Module, **options) -> HitsTask:
+def denoiser(path: str, loss: nn.Module, reading: HitsReading | None = None, **options) -> HitsTask:
+    reading = reading or HitsReading()
     degradation = Degradation(signal=4, noise=10)
     source = HitsFile(path)
-    n_channels = 2 if options.get("reading", HitsReading()).output == "both" else 1
+    n_channels = 2 if reading.output == "both" else 1
     return HitsTask(
         Constant(torch.zeros(1, n_channels, FRAME.height, FRAME.width)),
         loss,
-        VirtualEvents(source, degradation, 0, count=12),
-        VirtualEvents(source, degradation, 0, first=12),
-        **options,
+        TrainingData(
+            VirtualEvents(source, degradation, 0, count=12),
+            VirtualEvents(source, degradation, 0, first=12),
+        ),
+        reading,
+        HitsOptions(**options),
     )
 
 
@@ -190,7 +195,7 @@ def test_events_without_hits_cost_nothing(tmp_path):
 LOSSES = {
     "torch.nn:BCEWithLogitsLoss": {},
     "torch.nn:MSELoss": {},
-    "torch.nn:SmoothL1Loss": {"model": {"output": "value"}},
+    "torch.nn:SmoothL1Loss": {"output": "value"},
     "monai.losses:DiceLoss(sigmoid=True)": {},
     "monai.losses:FocalLoss()": {},
     'segmentation_models_pytorch.losses:DiceLoss(mode="binary")': {},
@@ -206,7 +211,7 @@ LOSSES = {
     "FocalLoss(gamma=2.0, balance={})": {},
     "CrossEntropyLoss(class_weight=(1.0, 3.0))": {},
     "HardMiningLoss(balance={}) + 0.5 * monai.losses:DiceLoss(sigmoid=True)": {},
-    "ACBMSELoss + torch.nn:L1Loss": {"model": {"output": "value"}},
+    "ACBMSELoss + torch.nn:L1Loss": {"output": "value"},
 }
 OURS = {entry.name for entry in CATALOGUE} - {text.partition("(")[0] for text in LOSSES}
 LOSSES |= {name: {} for name in sorted(OURS - {"CompoundLoss"})}  # that one is a sum, above
@@ -217,7 +222,7 @@ LOSSES |= {name: {} for name in sorted(OURS - {"CompoundLoss"})}  # that one is 
 def test_losses_of_anybody_train(path, text, pixels):
     if text == "RangeLoss":
         pytest.skip("takes features, not frames")
-    config = tiny(path, loss=text, pixels=pixels, **LOSSES[text])
+    config = tiny(path, loss=text, hits={**LOSSES[text], "pixels": pixels})
     task = build_task(config)
     optimizer = torch.optim.SGD(task.network.parameters(), 1e-4)
     before = [p.detach().clone() for p in task.network.parameters()]
@@ -232,7 +237,9 @@ def test_losses_of_anybody_train(path, text, pixels):
 
 
 def test_a_loss_of_features_is_refused(path):
-    with pytest.raises(ValueError, match="Expected a loss of frames"):
+    with pytest.raises(
+        ValueError, match="Expected a loss of the output, got .*, a loss of features"
+    ):
         build_task(tiny(path, loss="RangeLoss(8)"))
 
 
@@ -245,16 +252,17 @@ def test_a_loss_of_features_is_refused(path):
 )  # fmt: skip
 def test_what_a_score_is_depends_on_the_loss(path, text, logits):
     assert takes_logits(build_loss(text)) is logits
-    assert build_reading(tiny(path, loss=text)).is_logit is logits
+    assert Recipe.of(tiny(path, loss=text)).is_logit is logits
 
 
 def test_building_a_network_leaves_the_callers_random_numbers_alone(path):
     torch.manual_seed(5)
     wanted = torch.rand(3)
     torch.manual_seed(5)
-    first = build_network(tiny(path), of_hits(tiny(path), FRAME))
+    recipe = Recipe.of(tiny(path))
+    first = recipe.network(recipe.network_sizes(FRAME))
     assert torch.equal(torch.rand(3), wanted)
-    again = build_network(tiny(path), of_hits(tiny(path), FRAME))
+    again = recipe.network(recipe.network_sizes(FRAME))
     for name, value in again.state_dict().items():
         assert torch.equal(value, first.state_dict()[name])
 
@@ -269,7 +277,7 @@ def test_building_a_network_leaves_the_callers_random_numbers_alone(path):
 )
 def test_data_that_teaches_nothing_is_refused(path, change, told):
     with pytest.raises(ValueError, match=told):
-        build_task(tiny(path, data=change))
+        build_task(tiny(path, hits=change))
 
 
 def test_other_validation_frames_are_refused(path, tmp_path):

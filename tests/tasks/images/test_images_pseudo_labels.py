@@ -31,6 +31,7 @@ from tests.runs.pictures import lines, tiny_images, write_folders
 from tests.runs.tiny import assert_same_runs
 
 pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")
+padded = pytest.mark.filterwarnings("ignore::dense_imb.tasks.images.recipe.PatchWarning")
 CPU = torch.device("cpu")
 
 
@@ -104,6 +105,7 @@ def test_strong_views_differ_from_weak_ones_and_not_from_themselves(folders, str
     assert not torch.equal(views.shown[0], views.shown[3])  # another crop of the same image
 
 
+@padded
 def test_around_a_small_image_there_is_no_label(folders):
     task = build_task(semi(folders, changes={"images": {"patch": [64, 64]}}))
     views = task.unlabelled.views(np.arange(2), np.arange(2), 0, CPU)
@@ -123,7 +125,7 @@ def test_the_strong_view_fits_the_images(folders, tmp_path):
             file["image"], file["mask"] = image, mask
         config = semi((str(tmp_path / f"{name}.h5"), None))
         assert build_task(config).unlabelled.strong == wanted
-        with pytest.raises(ValueError, match=r"images of bytes with 1 or 3 channels"):
+        with pytest.raises(ValueError, match=r"images of 8 bits with 1 or 3 channels"):
             build_task(semi((str(tmp_path / f"{name}.h5"), None), strong="randaugment"))
 
 
@@ -288,8 +290,11 @@ def test_an_empty_folder_is_refused_in_words(folders, tmp_path, capsys):
     ("changes", "told"),
     [
         ({"rest": True, "share": 1.0}, "`labelled_share` below 1 with `unlabelled.rest`, got 1"),
-        ({"rest": True, "train": "x"}, "`unlabelled.rest` or `unlabelled.train`, got both: x"),
-        ({"rest": False}, "something to learn from without labels"),
+        (
+            {"rest": True, "train": "x"},
+            "one of `unlabelled.rest` and `unlabelled.train`, got both: x",
+        ),
+        ({"rest": False}, "unlabelled samples with options of `unlabelled`, got none"),
         ({"threshold": 1.0}, "`unlabelled.threshold` from 0 to below 1, got 1.0"),
         ({"decay": 1.0}, "`unlabelled.decay` from 0 to below 1, got 1.0"),
         ({"ratio": 0}, "`unlabelled.ratio`"),
