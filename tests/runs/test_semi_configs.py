@@ -200,7 +200,7 @@ def test_a_resume_takes_what_is_not_typed_from_the_run(hits, tmp_path, capsys):
     words += ["--hits.noise", "20", "--steps", "4", "--batch_size", "4", "--quiet", "--report"]
     words += ["false", "--model.options", '{"widths": [4, 8]}']
     assert main(words) == 0
-    again = [*words[:3], "--resume", "--quiet", "--report", "false"]
+    again = [*words[:4], "--resume", "--quiet", "--report", "false"]
     assert main(again) == 0
     assert main([*again, "--batch_size", "8"]) == 2
     assert "(batch_size: 4 there, 8 here)" in capsys.readouterr().err

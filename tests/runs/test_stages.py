@@ -278,7 +278,7 @@ def test_the_head_alone_is_trained_from_another_run_only(folders, whole, tmp_pat
     ):
         train(config, tmp_path / "none", is_quiet=True)
     two_heads = changed(config, second=SecondConfig(4))
-    with pytest.raises(ValueError, match="all but the head would stay random"):
+    with pytest.raises(ValueError, match="all layers but the head would stay random"):
         train(two_heads, tmp_path / "none", is_quiet=True)
     run = train(config, tmp_path / "run", warm_start=whole, is_quiet=True)
     before, after = open_run(whole).weights(), run.weights("last")

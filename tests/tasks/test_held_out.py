@@ -274,11 +274,11 @@ def test_hits_that_are_held_out_are_refused(tmp_path):
     with pytest.raises(ValueError, match=wanted):
         build_task(tiny([other, path], unlabelled=both))
     data = {"validation": other}
-    with pytest.raises(ValueError, match=r"those of data.validation, which are validated on"):
-        build_task(tiny(path, data=data, unlabelled=of(other)))
+    with pytest.raises(ValueError, match=r"those of hits.validation, which are validated on"):
+        build_task(tiny(path, hits=data, unlabelled=of(other)))
     with pytest.raises(ValueError, match=r"those of hits.train, which are learnt from already"):
-        build_task(tiny(path, data=data, unlabelled=of(path)))
-    assert build_task(tiny(path, data=data, unlabelled=of(third))).unlabelled.n_images == 8
+        build_task(tiny(path, hits=data, unlabelled=of(path)))
+    assert build_task(tiny(path, hits=data, unlabelled=of(third))).unlabelled.n_images == 8
 
 
 def test_without_stored_digests_paths_tell(tmp_path):

@@ -280,9 +280,10 @@ def test_options_that_fit_no_events_are_refused(task, rest, options, told):
     ],
 )
 def test_tasks_that_labels_of_hits_teach_nothing_are_refused(path, rest, changes, told):
+    loss = "torch.nn:L1Loss" if changes.get("output") == "value" else "CrossEntropyLoss"
+    task = build_task(tiny(path, hits=changes, loss=loss))
     with pytest.raises(ValueError, match=told):
-        loss = "torch.nn:L1Loss" if changes.get("output") == "value" else "CrossEntropyLoss"
-        HitsPseudoLabels(build_task(tiny(path, hits=changes, loss=loss)), rest)
+        HitsPseudoLabels(task, rest)
 
 
 def test_other_frames_and_no_events_are_refused(task, rest, tmp_path):
