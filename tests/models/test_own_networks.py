@@ -139,7 +139,7 @@ def test_it_compiles_as_one_graph(name):
     assert all(p.grad.isfinite().all() for p in network.parameters())
 
 
-def test_the_default_sizes_are_those_that_are_told():
+def test_the_default_sizes_are_the_documented_ones():
     def count(network):
         return sum(parameter.numel() for parameter in network.parameters())
 
