@@ -13,7 +13,7 @@ _MUCH_HIDDEN, _MUCH_TIED, _RANKS = 0.05, 0.02, 0.55  # worth a warning; an AUC t
 _FORMAT, _VERSION = "dense-imb-evaluation", 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation(ScoreTable):
     """What scorers are worth, one row for each scorer and noise level.
 

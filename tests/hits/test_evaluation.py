@@ -70,18 +70,18 @@ def without_speed(table: Evaluation) -> list[dict[str, object]]:
 
 def shown_hits(events: Events) -> list[list[tuple[float, bool]]]:
     """Score and truth of the hits that a frame shows, event by event."""
-    found = []
+    actual = []
     for one in events:
         hits = list(zip(one.x.tolist(), one.y.tolist(), one.t.tolist(), strict=True))
         score = Ranked().score(one.torch()).tolist()
-        found.append(
+        actual.append(
             [
                 (score[j], bool(one.label[j] > 0))
                 for j, (x, y, t) in enumerate(hits)
                 if (-t, j) == min((-u, k) for k, (v, w, u) in enumerate(hits) if (v, w) == (x, y))
             ]
         )
-    return found
+    return actual
 
 
 @pytest.mark.parametrize("batch_size", [1, 13, 256])

@@ -1,4 +1,4 @@
-"""What the autoencoder and the FastUNet promise, for frames of any size."""
+"""Promises of the autoencoder and the FastUNet for frames of any size."""
 
 from __future__ import annotations
 
