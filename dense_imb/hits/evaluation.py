@@ -16,7 +16,7 @@ from dense_imb.hits.degrade import Degradation, Range, degrade
 from dense_imb.hits.events import Events
 from dense_imb.hits.frames import visible
 from dense_imb.hits.masking import Progress, count, score_events
-from dense_imb.hits.noise import Measured, Profile, Uniform
+from dense_imb.hits.noise import MeasuredNoise, Profile, Uniform
 from dense_imb.hits.reader import HitsFile, HitsFiles
 from dense_imb.hits.table import Evaluation
 from dense_imb.metrics import HitScores, OperatingPoint, ScoreHistogram
@@ -64,17 +64,17 @@ def evaluate(
             name, its `HitScores` so far, the batch, the scores, and which hits a frame shows.
     Example:
         >>> from dense_imb.hits import simulate
-        >>> from dense_imb.hits.baselines import Blank, HitDensity
+        >>> from dense_imb.hits.baselines import KeepNothing, HitDensity
         >>> noisy = degrade(simulate("arc", 50, seed=1), Degradation(signal=30, noise=50), seed=1)
-        >>> table = evaluate([Blank(), HitDensity()], None, noisy)
+        >>> table = evaluate([KeepNothing(), HitDensity()], None, noisy)
         >>> table["blank"]["removal"], table["hit density"]["removal"] > 0.5
         (0.0, True)
         >>> table.chosen_on
         'thresholds chosen on every 5th event (10), scores on the 40 others'
     """
     retentions = sorted({*retentions, retention})
-    stage = _Stage(scorers, retentions, retention, batch_size, n_events, progress, watch)
-    rows, chosen_on = stage.measure(validation, test)
+    evaluator = _Evaluator(scorers, retentions, retention, batch_size, n_events, progress, watch)
+    rows, chosen_on = evaluator.measure(validation, test)
     return Evaluation(rows, retention, tuple(retentions), chosen_on)
 
 
@@ -87,8 +87,8 @@ def choose_point(
     progress: Progress | None = None,
 ) -> OperatingPoint:
     """The operating point of a scorer for a wanted retention, chosen on labelled events."""
-    stage = _Stage([scorer], (), retention, batch_size, None, progress)
-    (histogram,), _ = stage.histograms(stage.events(source))
+    evaluator = _Evaluator([scorer], (), retention, batch_size, None, progress)
+    (histogram,), _ = evaluator.histograms(evaluator.events(source))
     return histogram.operating_point(retention)
 
 
@@ -99,7 +99,7 @@ def noise_sweep(
     *,
     signal: Range | None = 30,
     seed: int = 0,
-    profiles: Sequence[Profile | Measured] = (Uniform(),),
+    profiles: Sequence[Profile | MeasuredNoise] = (Uniform(),),
     validation: Source | None = None,
     retentions: Sequence[float] = RETENTIONS,
     retention: float = 0.97,
@@ -122,7 +122,7 @@ def noise_sweep(
         validation: clean events for the thresholds, as of `evaluate`.
     """
     retentions = sorted({*retentions, retention})
-    stage = _Stage(scorers, retentions, retention, batch_size, n_events, progress)
+    evaluator = _Evaluator(scorers, retentions, retention, batch_size, n_events, progress)
     rows: list[Row] = []
     chosen_on = ""
     if not levels:
@@ -139,13 +139,13 @@ def noise_sweep(
             _check_clean(events)
             return degrade(events, how, seed=seed, epoch=epoch, event_index=number)
 
-        found, chosen_on = stage.measure(validation, clean, noisy)
+        found, chosen_on = evaluator.measure(validation, clean, noisy)
         rows += [{"noise": level, **row} for row in found]
     return Evaluation(tuple(rows), retention, tuple(retentions), chosen_on)
 
 
 @dataclass(frozen=True)
-class _Stage:
+class _Evaluator:
     """The scorers of a table, and how they are looked at; `measure` does the work."""
 
     scorers: Sequence[Scorer]

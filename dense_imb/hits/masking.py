@@ -152,7 +152,7 @@ def mask_file(
 
     All other columns of hits and events keep their values and types, to the bit; `score` and
     `keep` of an earlier masking are replaced. The new file takes its name when it is whole, and
-    says which scorer and operating point made it (`masking_of`). A batch at a time is in memory.
+    says which scorer and operating point made it (`read_masking`). A batch at a time is in memory.
 
     Args:
         source: a hits file, several, or a pattern; several become one file.
@@ -230,7 +230,7 @@ def mask_files(
         progress: called with the number of events just done, or skipped.
     """
     point, folder = _as_point(point), Path(folder)
-    targets = outputs_of(sources, folder)
+    targets = output_paths(sources, folder)
     folder.mkdir(parents=True, exist_ok=True)
     masking = Masking(scorer.name, point, only_kept)
     done = []
@@ -256,7 +256,7 @@ def mask_files(
     return done
 
 
-def outputs_of(sources: _Path | Sequence[_Path], folder: _Path) -> dict[Path, Path]:
+def output_paths(sources: _Path | Sequence[_Path], folder: _Path) -> dict[Path, Path]:
     """The source of each output of `mask_files`, patterns looked up."""
     folder = Path(folder)
     targets: dict[Path, Path] = {}
@@ -271,7 +271,7 @@ def outputs_of(sources: _Path | Sequence[_Path], folder: _Path) -> dict[Path, Pa
     return targets
 
 
-def masking_of(hits: HitsFile) -> Masking | None:
+def read_masking(hits: HitsFile) -> Masking | None:
     """The scorer and the operating point that made a denoised file; None of any other file."""
     if not {"scorer", "masking"} <= hits.attributes.keys():
         return None
@@ -336,7 +336,7 @@ def _finished(
         HitsFile(source, locking=locking, in_memory=False) as raw,
         HitsFile(target, locking=locking, in_memory=False) as masked,
     ):
-        made_by = masking_of(masked)
+        made_by = read_masking(masked)
         # as text, for a NaN differs from itself
         if made_by is None or (made_by.scorer, made_by.as_text()) != (
             masking.scorer,

@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from dense_imb.hits.events import Events, Geometry, concatenate, gathered
+from dense_imb.hits.events import Events, Geometry, concatenate, reorder
 from dense_imb.hits.format import (
     ContentHash,
     HitsFileError,
     attributes_digest,
     check_hits,
     check_offset,
-    rows_of,
+    rows_that_fit,
 )
 from dense_imb.hits.safety import (
     attributes_of,
@@ -107,7 +107,7 @@ class HitsFile(_Hits):
     each process opens the file for itself, and a pickle takes neither handle nor data along.
 
     `attributes` holds the root attributes that the format knows, of denoised files also those of
-    the masking (see `dense_imb.hits.masking.masking_of`).
+    the masking (see `dense_imb.hits.masking.read_masking`).
 
     Args:
         path: the file.
@@ -228,7 +228,7 @@ class HitsFile(_Hits):
         offset = self._offset
         assert offset is not None
         if self._held:
-            return self._events(*_gather(offset, self._held, order))
+            return self._events(*_reorder_rows(offset, self._held, order))
         wanted, position = np.unique(order, return_inverse=True)
         # neighbours are read together: runs of events are runs of hits
         edges = np.flatnonzero(np.diff(wanted, prepend=-2, append=len(self) + 1) != 1)
@@ -248,7 +248,7 @@ class HitsFile(_Hits):
         local = np.concatenate([[0], np.cumsum(offset[wanted + 1] - offset[wanted])])
         if len(wanted) == len(order) and np.array_equal(wanted, order):
             return self._events(local, rows)
-        return self._events(*_gather(local, rows, position.astype(np.int64)))
+        return self._events(*_reorder_rows(local, rows, position.astype(np.int64)))
 
     def _events(self, offset: NDArray[np.int64], rows: Mapping[str, NDArray[Any]]) -> Events:
         hit = {n.removeprefix("/hit/"): c for n, c in rows.items() if n.startswith("/hit/")}
@@ -317,7 +317,7 @@ class HitsFiles(_Hits):
         file = self.files[0]
         rows = {f"/hit/{name}": column for name, column in joined.hit_columns().items()}
         rows |= {f"/event/{name}": column for name, column in joined.event.items()}
-        return file._events(*_gather(joined.offset, rows, np.argsort(source)))
+        return file._events(*_reorder_rows(joined.offset, rows, np.argsort(source)))
 
 
 def _difference(wanted: Any, got: Any) -> tuple[str, str]:
@@ -374,7 +374,7 @@ def verify(path: str | os.PathLike[str], *, locking: bool | str | None = None) -
         found = {"/": attributes_digest(attributes)}
         for name, dataset in datasets.items():
             digest = ContentHash(name, dataset.dtype, dataset.shape[1:])
-            step = rows_of(_BLOCK_BYTES, dataset.dtype, dataset.shape)
+            step = rows_that_fit(_BLOCK_BYTES, dataset.dtype, dataset.shape)
             for start in range(0, len(dataset), step):
                 with told(place, name):
                     rows = dataset[start : start + step]
@@ -389,11 +389,11 @@ def verify(path: str | os.PathLike[str], *, locking: bool | str | None = None) -
     return found
 
 
-def _gather(
+def _reorder_rows(
     offset: NDArray[np.int64], rows: Mapping[str, NDArray[Any]], order: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
     """Events in another order: their offsets and columns."""
-    moved, index = gathered(offset, order)
+    moved, index = reorder(offset, order)
     return moved, {
         name: column[index if name.startswith("/hit/") else order] for name, column in rows.items()
     }

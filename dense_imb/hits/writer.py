@@ -33,7 +33,7 @@ from dense_imb.hits.format import (
     check_dtype,
     check_hits,
     check_offset,
-    rows_of,
+    rows_that_fit,
 )
 
 _HIT_ROWS, _EVENT_ROWS = 16384, 4096  # of a chunk: 32 kB, small beside HDF5's chunk cache
@@ -277,7 +277,7 @@ class _Column:
         self.pending: list[NDArray[Any]] = []
         self.digest = ContentHash(path, dtype, row)
         most = _HIT_ROWS if path.startswith("/hit/") else _EVENT_ROWS
-        self.chunk_rows = min(most, rows_of(1 << 18, dtype, (0, *row)))
+        self.chunk_rows = min(most, rows_that_fit(1 << 18, dtype, (0, *row)))
         self.n_rows = 0
 
     @property

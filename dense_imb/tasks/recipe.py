@@ -28,7 +28,7 @@ from dense_imb.data.epochs.samplers import ClassSampling
 from dense_imb.data.epochs.views import check_rand_augment
 from dense_imb.data.images.labelled import check_names
 from dense_imb.data.labels.long_tail import long_tail_counts
-from dense_imb.hits import Blob, Burst, Degradation, HotLines, HotPixels, Measured, Uniform
+from dense_imb.hits import Blob, Burst, Degradation, HotLines, HotPixels, MeasuredNoise, Uniform
 from dense_imb.hits.events import Geometry
 from dense_imb.hits.frames import CHANNELS
 from dense_imb.hits.noise import Profile
@@ -326,10 +326,10 @@ def build_degradation(data: DataConfig) -> Degradation | None:
     smears = (data.smear_x, data.smear_y, data.smear_t)
     if data.signal is None and data.noise == 0 and not any(smears):
         return None
-    profiles: list[Profile | Measured] = [_profile(text) for text in data.profiles]
+    profiles: list[Profile | MeasuredNoise] = [_profile(text) for text in data.profiles]
     if data.measured_noise is not None:
         measured = open_hits(data.measured_noise, in_memory=True)[:]
-        profiles.append(Measured(measured, weight=data.measured_weight))
+        profiles.append(MeasuredNoise(measured, weight=data.measured_weight))
     return Degradation(
         signal=None if data.signal is None else _range("signal", data.signal),
         noise=_range("noise", data.noise),
