@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 Array = Any  # np.ndarray or torch.Tensor; a batch holds arrays of one kind
 
@@ -171,7 +172,7 @@ class Events:
             event={name: column[start:stop] for name, column in self.event.items()},
         )
 
-    def take(self, order: Sequence[int]) -> Events:
+    def take(self, order: Sequence[int] | NDArray[np.int64]) -> Events:
         """Return the events of these indices, in this order; repeats are allowed."""
         numbers = np.asarray(order, np.int64).reshape(-1)
         for i in numbers[(numbers < -len(self)) | (numbers >= len(self))]:

@@ -357,7 +357,7 @@ class Clusters:
         return (events.t > 1).float() * 0.9
 
 
-def test_a_threshold_on_a_tie_is_told() -> None:
+def test_a_threshold_on_a_tie_gets_a_warning() -> None:
     """A tenth of the signal lies outside of clusters with all noise: 97 % means to keep it all."""
     n = 20
     label = np.tile(np.repeat([1, 0], [10, 5]), n).astype(np.uint8)
