@@ -53,7 +53,7 @@ class ClassStatistics:
     Args:
         n_classes: number of classes, default 2.
         partition: "labels" for targets of class indices (B, *spatial) or (B, 1, *spatial), or
-            one-hot (B, n_classes, *spatial); "hits" for frames of values, in which 0 is class 0
+            one-hot (B, n_classes, *spatial). "hits" for frames of values, in which 0 is class 0
             and any other value is class 1.
         ignore_index: label of pixels to leave out; None leaves out none.
 
@@ -99,9 +99,7 @@ class ClassStatistics:
 
         Args:
             targets: target tensors, or batches of a DataLoader with the target at `key`.
-            n_classes: see `ClassStatistics`.
-            partition: see `ClassStatistics`.
-            ignore_index: see `ClassStatistics`.
+            n_classes, partition, ignore_index: see `ClassStatistics`.
             key: place of the target in a batch, such as "label" in a dictionary or 1 in a pair;
                 None for batches that are tensors.
             show_progress: draw a progress bar.

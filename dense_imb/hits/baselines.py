@@ -2,9 +2,9 @@
 
 A scorer gives each hit a score that is larger for signal, and changes no hit. Widths and radii
 are in pixels and time steps. The defaults have the best noise removal at 97 % retention on
-validation events of the arc task: 30 signal and 200 noise hits in 88 x 128 x 1000
-(experiments/benchmarks/hit_baselines.py --choose). `make_baseline` scales them to other frames;
-choose them again for other data.
+validation events of the arc task (experiments/benchmarks/hit_baselines.py --choose). An event of
+this task has 30 signal and 200 noise hits in 88 x 128 x 1000. `make_baseline` scales the defaults
+to other frames; choose them again for other data.
 
 Hits near the edge of the frame have fewer neighbours; no scorer corrects for this.
 """
@@ -203,8 +203,8 @@ class DBSCANScorer:
         score = s / (1 + s)   for a hit in a cluster of s hits, 0 outside of clusters
 
     Neighbours have a distance d <= 1, with d as in `HitDensity`. A hit at the border of two
-    clusters joins the cluster of the first hit by x, then y, then t, so the order of the hits
-    does not matter. Needs scikit-learn (`pip install scikit-learn`, or the extra `clustering`).
+    clusters joins the cluster of the first hit by x, then y, then t. The order of the hits does
+    not matter. Needs scikit-learn (`pip install scikit-learn`, or the extra `clustering`).
 
     Args:
         radius_xy: radius in pixels.

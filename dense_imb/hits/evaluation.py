@@ -123,18 +123,13 @@ def noise_sweep(
     event, so the table does not depend on the batch size.
 
     Args:
-        scorers: see `evaluate`.
+        scorers, retentions, retention, batch_size, n_events, progress: see `evaluate`.
         clean: events without noise: all labels above 0, or no labels.
         levels: numbers of noise hits to add to each event.
         signal: signal hits to keep per event, see `Degradation`.
         seed: random seed of the degradation.
         profiles: profiles of the noise, see `Degradation`.
         validation: clean events for the thresholds, see `evaluate`.
-        retentions: see `evaluate`.
-        retention: see `evaluate`.
-        batch_size: see `evaluate`.
-        n_events: see `evaluate`.
-        progress: see `evaluate`.
     """
     retentions = sorted({*retentions, retention})
     evaluator = _Evaluator(scorers, retentions, retention, batch_size, n_events, progress)

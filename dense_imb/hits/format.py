@@ -16,11 +16,11 @@
 Further columns are bool, integer or floating point, (n, ...). A file may have no events, and an
 event no hits or no signal.
 
-`content_hash` is JSON, {"/hit/x": digest, ...}. The digest of a data set is the hexadecimal
-blake2b (16 bytes) of the line "<path> <dtype> <shape of a row>\\n", such as "/hit/x <u2 ()", and
-of its rows, little endian in C order. The digest under "/" is of the attributes above, as JSON
-with sorted keys. Chunks and compression do not change the hash. It detects flipped bits, not
-deliberate changes.
+`content_hash` is JSON, {"/hit/x": digest, ...}. A digest is a hexadecimal blake2b of 16 bytes. It
+hashes the line "<path> <dtype> <shape of a row>\\n", such as "/hit/x <u2 ()", and then the rows,
+little endian in C order. The digest under "/" hashes the attributes above, as JSON with sorted
+keys. Chunks and compression do not change the hash. It detects flipped bits, not deliberate
+changes.
 """
 
 from __future__ import annotations

@@ -231,18 +231,14 @@ def mask_files(
     """Mask files into a folder under their own names; finished files are skipped.
 
     Repeat an interrupted call to continue it. An output is finished if its content matches its
-    hash, and if it was made from the same source with the same scorer and operating point. Any
-    other file under this name is refused, or replaced with `overwrite`, which skips nothing.
+    hash, and if source, scorer and operating point are the same. Any other file under this name
+    is refused, or replaced with `overwrite`, which skips nothing.
 
     Args:
         sources: paths or patterns of hits files.
         folder: folder of the outputs, made if missing.
-        scorer: see `mask_file`.
-        point: see `mask_file`.
-        only_kept: see `mask_file`.
+        scorer, point, only_kept, batch_size, locking: see `mask_file`.
         overwrite: mask all files again.
-        batch_size: see `mask_file`.
-        locking: see `mask_file`.
         progress: called with the number of events processed or skipped since the last call.
     """
     point, folder = _as_point(point), Path(folder)

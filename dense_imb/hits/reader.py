@@ -269,8 +269,7 @@ class HitsFiles(_Hits):
     Args:
         paths: paths or patterns like "runs/*.h5", in this order; the files of a pattern are
             sorted by name.
-        locking: see `HitsFile`.
-        in_memory: see `HitsFile`.
+        locking, in_memory: see `HitsFile`.
         memory_limit: size of all files together in bytes, default 1 GiB.
     """
 
@@ -351,8 +350,7 @@ def open_hits(
 
     Args:
         paths: path, list of paths, or pattern like "runs/*.h5".
-        locking: see `HitsFile`.
-        in_memory: see `HitsFile`.
+        locking, in_memory: see `HitsFile`.
         memory_limit: size of all files together in bytes, default 1 GiB.
     """
     expanded = _expand(paths)

@@ -20,7 +20,7 @@ class Evaluation(ScoreTable):
     """Table of an evaluation, one row for each scorer and noise level.
 
     Fractions are between 0 and 1. A score without data, such as false alarms without noise-only
-    events, is NaN; it is null in JSON, an empty cell in CSV, and a dash in text.
+    events, is NaN. NaN is null in JSON, an empty cell in CSV, and a dash in text.
 
         noise                    noise hits added to each event (sweeps only)
         scorer, threshold        name, and threshold of the operating point

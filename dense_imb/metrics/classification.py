@@ -45,8 +45,8 @@ def class_groups(
 class ClassificationScores(StreamingCounts):
     """Overall and per-class accuracy of a data set of images with one label each.
 
-    O_jk is the number of images of true class j with predicted class k, n = sum O,
-    t_k = sum_j O_kj the images of class k, p_k = sum_j O_jk the images predicted as k:
+    O_jk is the number of images of class j that are predicted as class k. Further, n = sum O is
+    the number of images, t_k = sum_j O_kj those of class k, p_k = sum_j O_jk those predicted as k:
 
         recall_k           = O_kk / t_k,  the per-class accuracy
         accuracy           = sum_k O_kk / n
@@ -68,8 +68,7 @@ class ClassificationScores(StreamingCounts):
     Args:
         n_classes: number of classes, at least 2.
         train_counts: training images of each class, for head, middle and tail; None omits them.
-        many: see `class_groups`.
-        few: see `class_groups`.
+        many, few: see `class_groups`.
         n_bins: number of bins of the `ScoreHistogram` of each class.
         calibration_bins: number of bins b of the confidence.
 

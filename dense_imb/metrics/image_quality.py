@@ -23,9 +23,10 @@ class ImageQuality(StreamingCounts):
         SSIM = mean over images and window positions of
                (2 m_p m_t + c_1) (2 s_pt + c_2) / ((m_p^2 + m_t^2 + c_1) (s_p^2 + s_t^2 + c_2))
 
-    with means m and (co)variances s in a Gaussian window, 11 pixels wide with sigma 1.5, inside
-    the image, c_1 = (0.01 range)^2, c_2 = (0.03 range)^2 (Wang et al. 2004). Where nearly every
-    pixel is empty, a blank frame has nearly the best score: a prediction must beat it.
+    with means m and (co)variances s in a Gaussian window, c_1 = (0.01 range)^2 and
+    c_2 = (0.03 range)^2 (Wang et al. 2004). The window is 11 pixels wide with sigma 1.5, and lies
+    inside the image. Where nearly every pixel is empty, a blank frame has nearly the best score:
+    a prediction must beat it.
 
     Args:
         data_range: largest minus smallest possible value of a pixel.

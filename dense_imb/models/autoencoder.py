@@ -22,8 +22,8 @@ class Autoencoder(nn.Module):
 
     The dense layers fix the frame size when the network is built. Any size is possible: frames
     are padded with zeros to a multiple of 16, and the output is cropped. The output has no
-    activation, so any loss fits. There is no normalisation, so the code of a frame does not
-    depend on the rest of its batch, and processes have no buffers to synchronise.
+    activation, so any loss fits. There is no normalisation: the code of a frame does not depend
+    on its batch, and processes have no buffers to synchronise.
 
     Args:
         in_channels: channels of the input.

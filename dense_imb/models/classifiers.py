@@ -98,8 +98,8 @@ class ResNet32(nn.Sequential):
     """Body of the residual network for small images (He et al., 2016, section 4.2).
 
     A convolution is followed by three stages and a global average. A stage has (depth - 2) / 6
-    blocks; the stages have 1, 2 and 4 times `width` channels, and the second and the third halve
-    the resolution. With 10 classes and a linear head there are 0.46 million parameters.
+    blocks. The stages have 1, 2 and 4 times `width` channels; the last two halve the resolution.
+    With 10 classes and a linear head there are 0.46 million parameters.
 
     Args:
         in_channels: channels of the frames.
