@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dense_imb.base.files import UnreadableFileError
 from dense_imb.hits.events import Geometry
 
 FORMAT = "dense-imb-hits"
@@ -54,7 +55,7 @@ DTYPES: dict[str, tuple[np.dtype[Any], ...]] = {
 }
 
 
-class HitsFileError(ValueError):
+class HitsFileError(UnreadableFileError):
     """A file that is no hits file, or a damaged or dangerous one."""
 
 

@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from dense_imb.base.files import refuse_existing, write_whole
+from dense_imb.base.files import check_space, refuse_existing, write_whole
+from dense_imb.base.refusals import RefusedFile
 from dense_imb.data.events.formats.frames import PathLike
 from dense_imb.data.events.formats.source import BATCH_BYTES
 from dense_imb.hits import HitsFile, HitsFiles, rasterise
@@ -72,9 +73,10 @@ def to_frames(
         if path.suffix:
             refuse_existing(output, overwrite)
         elif output.exists() and not (overwrite and _is_folder_of_images(output)):
-            raise FileExistsError(
-                f"Expected no file or folder at {output}, got one; choose another name, or "
-                "overwrite a folder of images with --overwrite."
+            raise RefusedFile(
+                f"no file or folder at {output}",
+                "one",
+                "choose another name, or replace a folder of PNG images with {overwrite}",
             )
     is_whole = rule == "count" or hits.columns["/hit/t"].kind == "u"
     frames = _Frames(hits, rule, np.dtype(np.uint16 if is_whole else np.float32), progress)
@@ -114,7 +116,7 @@ class _Frames:
 
 
 def _write_npy(path: Path, frames: _Frames, kind: str) -> None:
-    _check_space(path, math.prod(frames.shape) * frames.dtype[kind].itemsize)
+    check_space(path, math.prod(frames.shape) * frames.dtype[kind].itemsize)
 
     def write(partial: Path) -> None:
         mapped = np.lib.format.open_memmap(partial, "w+", frames.dtype[kind], frames.shape)
@@ -154,7 +156,7 @@ def _write_hdf5(path: Path, frames: _Frames, has_labels: bool) -> None:
             start = 0
             for blocks in frames.blocks(*kinds):
                 # HDF5 can crash on a full disk: have room for a block that does not pack
-                _check_space(path, sum(block.nbytes for block in blocks) + (1 << 20))
+                check_space(path, sum(block.nbytes for block in blocks) + (1 << 20))
                 for kind, block in zip(kinds, blocks, strict=True):
                     file[kind][start : start + len(block)] = block
                 file.flush()
@@ -203,12 +205,3 @@ def _write_png(path: Path, frames: _Frames, kind: str) -> None:
 def _is_folder_of_images(path: Path) -> bool:
     """Nothing but PNG files: what may be replaced as a whole."""
     return path.is_dir() and all(p.suffix == ".png" and p.is_file() for p in path.iterdir())
-
-
-def _check_space(path: Path, needed: int) -> None:
-    free = shutil.disk_usage(path.parent).free
-    if free < needed:
-        raise OSError(
-            f"Expected room for {needed / 1e6:.1f} MB for {path.name}, got {free / 1e6:.1f} MB "
-            f"free in {path.parent}; free some or write elsewhere."
-        )

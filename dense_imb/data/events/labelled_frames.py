@@ -15,8 +15,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from dense_imb.base.checks import check_at_least, check_choice
-from dense_imb.base.files import refuse_existing, write_whole
-from dense_imb.data.events.dense import _check_space, create_frames
+from dense_imb.base.files import check_space, refuse_existing, write_whole
+from dense_imb.data.events.dense import create_frames
 from dense_imb.data.events.formats.frames import PathLike
 from dense_imb.data.events.formats.source import BATCH_BYTES
 from dense_imb.hits import Events, HitsFile, HitsFiles, encode, paint
@@ -124,7 +124,7 @@ def write_labelled_frames(
                 n_hidden += int((~is_shown).sum())
                 n_hidden_signal += int((label[~is_shown] > 0).sum())
                 # HDF5 can crash on a full disk: have room for a block that does not pack
-                _check_space(path, value.nbytes + of_pixel.numel() + (1 << 20))
+                check_space(path, value.nbytes + of_pixel.numel() + (1 << 20))
                 rows = slice(start, start + len(events))
                 image[rows] = value.numpy()
                 mask[rows] = of_pixel.to(torch.uint8).numpy()

@@ -16,8 +16,8 @@ import h5py
 import numpy as np
 from tqdm.auto import tqdm
 
-from dense_imb.base.files import refuse_existing, write_whole
-from dense_imb.data.events.dense import _check_space, create_frames
+from dense_imb.base.files import check_space, refuse_existing, write_whole
+from dense_imb.data.events.dense import create_frames
 from dense_imb.data.events.formats.frames import PathLike
 from dense_imb.data.events.formats.hdf5 import open_datasets
 from dense_imb.data.events.formats.source import BATCH_BYTES
@@ -130,7 +130,7 @@ def _layout(name: str, dataset: Any) -> Layout:
 
 
 def _copy(new: Any, name: str, dataset: Any, target: Path, progress: bool) -> None:
-    _check_space(target, (1 << 20) + min(dataset.nbytes, BATCH_BYTES))
+    check_space(target, (1 << 20) + min(dataset.nbytes, BATCH_BYTES))
     if not _is_frames(dataset):
         if dataset.ndim == 0:
             new.create_dataset(name, data=dataset[()])
@@ -146,7 +146,7 @@ def _copy(new: Any, name: str, dataset: Any, target: Path, progress: bool) -> No
     ) as bar:
         for rows in _blocks(dataset):
             block = dataset[rows]
-            _check_space(target, block.nbytes + (1 << 20))
+            check_space(target, block.nbytes + (1 << 20))
             copied[rows] = block
             new.flush()
             bar.update(len(block))

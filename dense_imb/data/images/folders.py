@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dense_imb.base.files import decoding
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
 NIFTI = (".nii", ".nii.gz")
@@ -80,20 +80,6 @@ def pair_images(
     return [Pair(path, by_name[stem_of(path)]) for path in found]
 
 
-@contextmanager
-def _told(source: Path) -> Iterator[None]:
-    """Decoders meet damaged files with exceptions of many kinds: make them one sentence."""
-    try:
-        yield
-    except (ImportError, MemoryError):
-        raise
-    except Exception as problem:
-        if isinstance(problem, OSError) and problem.errno is not None:
-            raise  # a missing file, one that may not be read, a failing disk
-        reason = " ".join(str(problem).split()).rstrip(".") or type(problem).__name__
-        raise ValueError(f"Expected an image in {source}, got {reason}.") from problem
-
-
 def read_image(path: str | os.PathLike[str], *, is_volume: bool = False) -> NDArray[Any]:
     """Pixels (H, W) or (H, W, channels) in the file's own type; nothing is rescaled.
 
@@ -105,7 +91,7 @@ def read_image(path: str | os.PathLike[str], *, is_volume: bool = False) -> NDAr
             NIfTI, its axes as stored.
     """
     source = Path(path)
-    with _told(source):
+    with decoding(f"an image in {source}"):
         if source.suffix.lower() == ".npy":
             pixels = np.load(source, mmap_mode="r", allow_pickle=False)
         elif is_nifti(source):
@@ -153,7 +139,7 @@ def dimensions_of(path: Path) -> int:
     """Spatial dimensions of a file of labels, which have no channels: 2 or 3."""
     from PIL import Image
 
-    with _told(path):
+    with decoding(f"an image in {path}"):
         if path.suffix.lower() == ".npy":
             return int(np.load(path, mmap_mode="r", allow_pickle=False).ndim)
         if is_nifti(path):
@@ -180,7 +166,7 @@ def _nifti_shape(path: Path) -> tuple[int, ...]:
 
 def orientation_of(path: Path) -> str:
     """Where the axes of a NIfTI file lead: "RAS" to the right, to the front and up."""
-    with _told(path):
+    with decoding(f"an image in {path}"):
         _nifti_shape(path)
         import nibabel
 

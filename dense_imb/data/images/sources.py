@@ -13,6 +13,14 @@ from typing import Any, Protocol, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
+from dense_imb.base.files import UnreadableFileError
+from dense_imb.base.hdf5 import (
+    identify_file,
+    list_datasets,
+    open_file,
+    read_attributes,
+    reading,
+)
 from dense_imb.data.images.folders import (
     LARGEST,
     NIFTI,
@@ -24,8 +32,6 @@ from dense_imb.data.images.folders import (
     read_image,
     stem_of,
 )
-from dense_imb.hits.format import HitsFileError
-from dense_imb.hits.safety import attributes_of, identity_of, open_file, safe_datasets, told
 
 _HASHED_WHOLE = 1 << 30  # bytes of all files together; of more, both ends of each are hashed
 _END = 1 << 19
@@ -144,7 +150,7 @@ class HDF5Images:
                 )
         image = self._datasets()["image"]
         self.value_names = _names_in(image.parent, self.path)
-        attributes = attributes_of(image, self.path, ("channel_axis",))
+        attributes = read_attributes(image, self.path, ("channel_axis",))
         axis = int(attributes["channel_axis"]) if attributes else None
         if axis not in (None, 1, -1, image.ndim - 1):
             raise ValueError(
@@ -158,7 +164,7 @@ class HDF5Images:
         """The data sets, in this process; their structure is checked on each opening."""
         if self._opened is not None and self._opened[0] == os.getpid():
             return self._opened[2]
-        identity = identity_of(self.path)
+        identity = identify_file(self.path)
         if self._identity not in (None, identity):
             raise ValueError(
                 f"Expected {self.path} as it was when first opened, got another file or other "
@@ -166,7 +172,7 @@ class HDF5Images:
             )
         file = open_file(self.path, None, " and ".join(f"{name}s" for name in self.needs))
         try:
-            datasets = safe_datasets(file, self.path)
+            datasets = list_datasets(file, self.path)
             if not {*self.needs} <= set(datasets):
                 wanted = " and ".join(f"`{name}`" for name in self.needs)
                 raise ValueError(
@@ -184,7 +190,7 @@ class HDF5Images:
 
     def read(self, name: str, i: int) -> NDArray[Any]:
         """Entry i of a data set, as stored."""
-        with told(self.path, name):
+        with reading(self.path, name):
             pixels: NDArray[Any] = self._datasets()[name][i]
         return pixels
 
@@ -261,9 +267,9 @@ def is_labelled_file(path: str | os.PathLike[str]) -> bool:
     """Whether a file is HDF5 with data sets `image` and `mask`; nothing else is read."""
     place = Path(path)
     try:
-        with open_file(place, None) as file, told(place, "/"):
+        with open_file(place) as file, reading(place, "/"):
             return {"image", "mask"} <= set(file)
-    except (HitsFileError, OSError):
+    except (UnreadableFileError, OSError):
         return False
 
 
@@ -280,8 +286,8 @@ def are_names(names: object) -> TypeGuard[Sequence[str]]:
 def _names_in(file: Any, path: Path) -> tuple[str, ...] | None:
     """What `data_tools/label.py` calls the mask values; another tool's `classes` are none."""
     try:
-        names = json.loads(str(attributes_of(file, path, ("classes",)).get("classes")))
-    except (HitsFileError, ValueError, RecursionError):
+        names = json.loads(str(read_attributes(file, path, ("classes",)).get("classes")))
+    except (ValueError, RecursionError):
         return None
     return tuple(names) if are_names(names) else None
 

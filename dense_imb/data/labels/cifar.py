@@ -13,14 +13,14 @@ import io
 import os
 import pickle
 import tarfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dense_imb.base.files import decoding
 from dense_imb.data.labels.classified import ArrayPictures, ClassifiedImages
 from dense_imb.data.labels.long_tail import long_tail, long_tail_counts
 
@@ -109,7 +109,7 @@ def _files_of(path: Path) -> tuple[_Layout, dict[str, bytes]]:
         raise _unknown(path)
     if not path.is_file():
         raise ValueError(f"Expected a CIFAR archive or folder, got {path}, which does not exist.")
-    with _told(path):
+    with decoding(f"CIFAR as published in {path}"):
         found = _files_in_archive(path)
     for layout in _LAYOUTS:
         inside = {name: found.get(f"{layout.folder}/{name}") for name in _needed(layout)}
@@ -192,25 +192,11 @@ def _files_in_archive(path: Path) -> dict[str, bytes]:
     return found
 
 
-@contextmanager
-def _told(place: Path | str) -> Iterator[None]:
-    """Whatever damaged content makes of a reader becomes one sentence."""
-    try:
-        yield
-    except MemoryError:
-        raise
-    except Exception as problem:
-        if isinstance(problem, OSError) and problem.errno is not None:
-            raise
-        reason = " ".join(str(problem).split()).rstrip(".") or type(problem).__name__
-        raise ValueError(f"Expected CIFAR as published in {place}, got {reason}.") from problem
-
-
 # the content of a file
 
 
 def _names(layout: _Layout, content: bytes, path: object) -> tuple[str, ...]:
-    with _told(f"{layout.meta} of {path}"):
+    with decoding(f"CIFAR as published in {layout.meta} of {path}"):
         if layout.is_binary:
             names = content.decode().split()
         else:
@@ -225,7 +211,7 @@ def _read(
     layout: _Layout, content: bytes, place: str
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """(N, 3, 32, 32) images and (N,) labels."""
-    with _told(place):
+    with decoding(f"CIFAR as published in {place}"):
         flat, label = _records(layout, content) if layout.is_binary else _batch(layout, content)
         if flat.dtype != np.uint8 or flat.shape != (len(label), _PIXELS):
             raise ValueError(

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from dense_imb.base.files import write_whole
-from dense_imb.data.images.folders import LARGEST, _told
+from dense_imb.base.files import decoding, write_whole
+from dense_imb.data.images.folders import LARGEST
 from dense_imb.data.images.sources import _add_file
 from dense_imb.data.labels.classified import ClassifiedImages, Pictures
 
@@ -369,7 +369,7 @@ def read_picture(
     """
     from PIL import Image
 
-    with _told(path), Image.open(path) as image:
+    with decoding(f"an image in {path}"), Image.open(path) as image:
         if image.width * image.height > LARGEST:
             raise ValueError(f"it declares {image.width} x {image.height} pixels")
         colours = image.convert("RGB")
@@ -383,7 +383,7 @@ def read_picture(
 def _size_of(path: Path) -> tuple[int, int]:
     from PIL import Image
 
-    with _told(path), Image.open(path) as image:
+    with decoding(f"an image in {path}"), Image.open(path) as image:
         return image.height, image.width
 
 

@@ -123,7 +123,7 @@ def test_back_to_the_same_frames(tmp_path, monkeypatch, kind, at_once):
     assert label.dtype == np.uint8
     assert np.array_equal(time, TIME)
     assert np.array_equal(label, LABEL)
-    with pytest.raises(FileExistsError, match="--overwrite"):
+    with pytest.raises(FileExistsError, match="with `overwrite`"):
         to_frames(hits, target, progress=False)
     to_frames(hits, target, overwrite=True, progress=False)
     left = {"hits.h5", target.name} | ({labels.name} if labels else set())

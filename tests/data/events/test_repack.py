@@ -54,7 +54,7 @@ def test_one_frame_a_chunk_and_the_same_values(slow, tmp_path):
 
 
 def test_in_place_needs_the_word(slow, tmp_path):
-    with pytest.raises(FileExistsError, match="--overwrite"):
+    with pytest.raises(FileExistsError, match="with `overwrite`"):
         repack(slow, slow, progress=False)
     repack(slow, slow, overwrite=True, progress=False)
     assert not layouts(slow)[0].is_slow

@@ -47,7 +47,7 @@ def test_a_folder_is_prepared_with_the_folders_in_it(tmp_path):
             assert image.size == (8, 8)
             assert image.getpixel((4, 4)) == pytest.approx((60, 60, 60), abs=2)  # JPEG
     assert not list(tmp_path.rglob("*.partial"))
-    with pytest.raises(FileExistsError, match="--overwrite"):
+    with pytest.raises(FileExistsError, match="with `overwrite`"):
         prepare_pictures(tmp_path / "in", tmp_path / "out", **options)
     assert prepare_pictures(tmp_path / "in", tmp_path / "out", overwrite=True, **options) == 3
 

@@ -38,7 +38,7 @@ def test_each_part_has_its_share_of_each_class(tmp_path):
     label_of = dict(zip(labels.names, labels.labels, strict=True))
     for table in tables:
         assert [label_of[name] for name in table.column("image", 0)] == table.column("label", 1)
-    with pytest.raises(FileExistsError, match="--overwrite"):
+    with pytest.raises(FileExistsError, match="with `overwrite`"):
         split_table(labels, paths)
     assert split_table(labels, paths, overwrite=True) == counts
     assert split_table(labels, paths, overwrite=True, seed=1) == counts

@@ -12,7 +12,6 @@ import os
 import pickle
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dense_imb.base.files import UnreadableFileError, decoding
 from dense_imb.data.events.formats.source import BATCH_BYTES, Source
 from dense_imb.data.images.folders import list_images, pair_images, read_image
 from dense_imb.hits import Events, Geometry, frames_to_events
@@ -102,7 +102,7 @@ def npy_source(path: PathLike, labels: PathLike | None = None) -> Source:
 
 def npz_source(path: PathLike, key: str | None = None, labels: str | None = None) -> Source:
     """Frames under one name of a .npz file, and their labels under another."""
-    with told_of(path, "a .npz archive"), zipfile.ZipFile(path) as archive:
+    with decoding(f"{path} to be a .npz archive"), zipfile.ZipFile(path) as archive:
         known = [name.removesuffix(".npy") for name in archive.namelist()]
     frames = _Member(Path(path), choose_key(path, known, key, [labels]))
     rows = None if labels is None else _Member(Path(path), choose_key(path, known, labels))
@@ -111,8 +111,16 @@ def npz_source(path: PathLike, key: str | None = None, labels: str | None = None
 
 def pt_source(path: PathLike, key: str | None = None, labels: str | None = None) -> Source:
     """Frames of a .pt bundle: a tensor, or a dict with tensors. Only tensors are loaded."""
-    with told_of(path, "a .pt bundle of tensors"):
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    try:
+        with decoding(f"{path} to be a .pt bundle of tensors"):
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except UnreadableFileError as problem:
+        if not isinstance(problem.__cause__, pickle.UnpicklingError):
+            raise
+        raise UnreadableFileError(
+            f"Expected {path} to be a .pt bundle of tensors, got a pickle of other objects, which "
+            "could run any code and is not loaded; save plain tensors with torch.save."
+        ) from problem
     if isinstance(loaded, torch.Tensor):
         if labels is not None or key is not None:
             raise ValueError(f"Expected no key for {path}, which holds one tensor only.")
@@ -199,7 +207,7 @@ class _Member:
         self._close()
 
     def _open(self) -> None:
-        with told_of(self.path, "a .npz archive"), zipfile.ZipFile(self.path) as archive:
+        with decoding(f"{self.path} to be a .npz archive"), zipfile.ZipFile(self.path) as archive:
             member = archive.getinfo(f"{self.key}.npy")
             self._stream = archive.open(member)  # keeps the file open
             try:
@@ -242,7 +250,7 @@ class _Member:
             self._open()
         size = math.prod(self.shape[1:]) * self.dtype.itemsize
         try:
-            with told_of(self.path, "a .npz archive"):
+            with decoding(f"{self.path} to be a .npz archive"):
                 for _ in range(self._row, start):
                     self._stream.read(size)
                 data = self._stream.read((stop - start) * size)
@@ -253,25 +261,6 @@ class _Member:
         if stop == self.shape[0]:
             self._close()
         return np.frombuffer(data, self.dtype).reshape(stop - start, *self.shape[1:])
-
-
-@contextmanager
-def told_of(path: PathLike, kind: str) -> Iterator[None]:
-    """Damaged and hostile files raise exceptions of many kinds: make them one sentence."""
-    try:
-        yield
-    except MemoryError:
-        raise
-    except pickle.UnpicklingError as problem:
-        raise ValueError(
-            f"Expected {path} to be {kind}, got a pickle of other objects, which could run any "
-            "code and is not loaded; save plain tensors with torch.save."
-        ) from problem
-    except Exception as problem:
-        if isinstance(problem, OSError) and problem.errno is not None:
-            raise  # a missing file, one that may not be read, a failing disk
-        reason = str(problem).strip().split("\n")[0].rstrip(".") or type(problem).__name__
-        raise ValueError(f"Expected {path} to be {kind}, got: {reason}.") from problem
 
 
 def choose_key(
@@ -288,7 +277,7 @@ def choose_key(
 
 
 def _map_npy(path: PathLike) -> NDArray[Any]:
-    with told_of(path, "a .npy array"):
+    with decoding(f"{path} to be a .npy array"):
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         if not isinstance(array, np.ndarray):
             raise TypeError("an archive of several; name it .npz")

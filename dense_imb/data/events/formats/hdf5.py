@@ -1,6 +1,6 @@
-"""HDF5 files of other people: flat arrays with offsets, and dense frames.
+"""HDF5 files of other programs: flat arrays with offsets, and dense frames.
 
-Their dangers are those of hits files, and are refused by the same rules before data is read.
+Dangerous files are refused before data is read, see `dense_imb.base.hdf5`.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from typing import Any
 
 import numpy as np
 
+from dense_imb.base.hdf5 import list_datasets, open_file, read_attributes, reading
 from dense_imb.data.events.formats.frames import PathLike, choose_key, frames_source
 from dense_imb.data.events.formats.source import BATCH_BYTES, BATCH_HITS, Source, events_of
 from dense_imb.hits import Events, Geometry
 from dense_imb.hits.format import FORMAT, check_offset
-from dense_imb.hits.safety import attributes_of, open_file, safe_datasets, told
 
 
 @contextmanager
 def open_datasets(path: PathLike) -> Iterator[dict[str, Any]]:
-    """The data sets of a foreign file by path, none of them dangerous."""
+    """Open a file and give its data sets by path, after checking that none is dangerous."""
     place = Path(path)
-    with open_file(place, None) as file:
-        yield safe_datasets(file, place)
+    with open_file(place) as file:
+        yield list_datasets(file, place)
 
 
 def is_hits_file(path: PathLike) -> bool:
-    """Whether a file calls itself a hits file; it may be damaged all the same."""
+    """Whether the attribute `format` of an HDF5 file is that of hits files; nothing else is checked."""
     place = Path(path)
-    with open_file(place, None) as file, told(place, "attributes"):
-        return attributes_of(file, place).get("format") == FORMAT
+    with open_file(place) as file, reading(place, "attributes"):
+        return read_attributes(file, place, ("format",)).get("format") == FORMAT
 
 
 def hdf5_hits_source(
@@ -69,7 +69,7 @@ def hdf5_hits_source(
                 f"Expected whole numbers in one dimension in `{offset}` of {path}, got "
                 f"{rows.dtype} of shape {rows.shape}."
             )
-        with told(Path(path), offset):
+        with reading(Path(path), offset):
             starts = rows[:]
         n_hits = len(known[x.strip("/")])
         check_offset(starts, n_hits, f"{path} (`{offset}`)")
@@ -98,7 +98,7 @@ def hdf5_hits_source(
             def read(places: dict[str, str], first: int, last: int) -> dict[str, Any]:
                 found = {}
                 for name, place in places.items():
-                    with told(Path(path), place):
+                    with reading(Path(path), place):
                         found[name] = known[place.strip("/")][first:last]
                 return found
 
@@ -153,5 +153,5 @@ class _Frames:
         self.n_at_once = rows if rows * frame <= 32 * BATCH_BYTES else 1
 
     def __getitem__(self, rows: slice) -> Any:
-        with open_datasets(self.path) as known, told(Path(self.path), self.place):
+        with open_datasets(self.path) as known, reading(Path(self.path), self.place):
             return known[self.place][rows]

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from dense_imb.data.events.formats.frames import PathLike, told_of
+from dense_imb.base.files import decoding
+from dense_imb.data.events.formats.frames import PathLike
 from dense_imb.data.events.formats.source import Source, events_of
 from dense_imb.hits import Events, Geometry
 
@@ -41,7 +42,7 @@ def root_source(
     wanted |= {name.rpartition("/")[2]: name for name in keep}
 
     def open_tree() -> Any:
-        with told_of(path, "a ROOT file"):
+        with decoding(f"{path} to be a ROOT file"):
             file = uproot.open({str(Path(path).absolute()): None})
             known = dict.fromkeys(
                 key.split(";")[0] for key, kind in file.classnames().items() if kind in _KINDS
@@ -50,11 +51,11 @@ def root_source(
             raise ValueError(f"Expected a ROOT file with a tree at {path}, got one without.")
         if (tree is None and len(known) > 1) or (tree is not None and tree not in known):
             raise ValueError(f"Expected a tree (--tree) of {path}, one of {[*known]}, got {tree}.")
-        with told_of(path, "a ROOT file"):
+        with decoding(f"{path} to be a ROOT file"):
             return file[tree or next(iter(known))]
 
     with open_tree() as opened:
-        with told_of(path, "a ROOT file"):
+        with decoding(f"{path} to be a ROOT file"):
             n_events, known = int(opened.num_entries), opened.keys()
         missing = [name for name in wanted.values() if name not in known]
         if missing:
@@ -66,7 +67,7 @@ def root_source(
         with open_tree() as opened:
             blocks: Any = None
             while True:
-                with told_of(path, "a ROOT file"):
+                with decoding(f"{path} to be a ROOT file"):
                     blocks = blocks or opened.iterate(
                         [*wanted.values()], step_size=_STEP, library="ak"
                     )
