@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from dense_imb.base.checks import check_finite
+from dense_imb.base.refusals import Refused, option, refusal
 from dense_imb.data.images.sources import ImageSource, are_names, find_source
 from dense_imb.statistics import ClassStatistics
 
@@ -29,16 +31,17 @@ _LISTED = 10
 
 
 class LabelMap:
-    """Which mask value is which class.
+    """Map of mask values to classes.
 
     Args:
-        values: of class 0, class 1 and so on.
-        ignore_index: the mask value of pixels that belong to no class.
-        is_given: the user named the values, rather than their number.
+        values: mask value of each class.
+        ignore_index: mask value of the pixels that belong to no class.
+        is_given: the user named the values, and not only their number.
     """
 
     def __init__(self, values: Sequence[int], ignore_index: int | None, is_given: bool) -> None:
         self.values, self.ignore_index, self.is_given = tuple(values), ignore_index, is_given
+        self.n_classes = len(values)
         classes = {int(value): k for k, value in enumerate(values)}
         if ignore_index is not None:
             classes[int(ignore_index)] = IGNORED
@@ -48,7 +51,7 @@ class LabelMap:
 
     @classmethod
     def of(cls, labels: Sequence[int], ignore_index: int | None = None) -> LabelMap:
-        """The map of values that a user names, once they make sense."""
+        """Return the map of the values that a user names; refuse repeated values."""
         if not 2 <= len(labels) <= MOST_CLASSES or len(set(labels)) < len(labels):
             raise ValueError(
                 f"Expected `labels` with the mask value of each of at least two classes, got "
@@ -60,22 +63,64 @@ class LabelMap:
             )
         return cls(labels, ignore_index, True)
 
+    def name_classes(self, value_names: Sequence[str] | None) -> tuple[str, ...] | None:
+        """Return the names of the classes, from names of the mask values 0, 1, 2 and so on."""
+        return names_of_classes(value_names, self.values)
+
+    def read(self, source: ImageSource, number: int) -> NDArray[np.uint8]:
+        """Return the class of each pixel of an image."""
+        return self(source.mask(number), source.place(number))
+
     def _searched(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
         place = np.minimum(np.searchsorted(self._known, mask), len(self._known) - 1)
         return np.where(self._known[place] == mask, self._class[place], np.uint8(_UNKNOWN))
 
     def __call__(self, mask: NDArray[Any], place: str) -> NDArray[np.uint8]:
-        """The class of each pixel; a value that no class has is refused."""
+        """Return the class of each pixel; refuse a value without a class."""
         is_bytes = mask.dtype == np.uint8
         label = self._of_byte[mask] if is_bytes else self._searched(mask.astype(np.int64))
         if (label == _UNKNOWN).any():
             found = [int(value) for value in np.unique(mask)]
             if self.is_given:
-                raise ValueError(
-                    f"Expected {place} to hold the values {listed(self.values)} of `labels`, got "
-                    f"{listed(found)}; add what lacks, or leave it out with ignore_index."
-                )
+                unknown = [v for v in found if v not in (*self.values, self.ignore_index)]
+                cure = f"add {unknown[0]}, or ignore its pixels with {{ignore_index={unknown[0]}}}"
+                if len(found) > _LISTED:
+                    cure = f"{_threshold_cure(found)} in place of `labels`"
+                wanted = f"{place} to hold the values {listed(self.values)} of `labels`"
+                raise Refused(wanted, listed(found), cure)
             raise _unmapped(place, found, self.ignore_index, f"0 to {len(self.values) - 1}")
+        return label
+
+
+class Threshold:
+    """Two classes of masks with grey values: class 1 where the value is above a threshold.
+
+    Args:
+        above: the threshold; the value itself is of class 0.
+        ignore_index: mask value of the pixels that belong to no class.
+    """
+
+    n_classes = 2
+
+    def __init__(self, above: float, ignore_index: int | None) -> None:
+        check_finite("above", above)
+        self.above, self.ignore_index = above, ignore_index
+
+    def name_classes(self, value_names: Sequence[str] | None) -> None:
+        """Return None: names of mask values are not those of the two classes."""
+
+    def read(self, source: ImageSource, number: int) -> NDArray[np.uint8]:
+        """Return the class of each pixel of an image."""
+        values = source.mask_values(number)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            n_broken = int((~np.isfinite(values)).sum())
+            raise Refused(
+                f"{source.place(number)} to hold finite numbers",
+                f"{n_broken} NaN or infinite of {values.size}",
+            )
+        label = (values > self.above).astype(np.uint8)
+        if self.ignore_index is not None:
+            label[values == self.ignore_index] = IGNORED
         return label
 
 
@@ -162,18 +207,18 @@ class LabelledImages:
     def __init__(
         self,
         source: ImageSource,
-        label_map: LabelMap,
+        label_map: LabelMap | Threshold,
         numbers: Sequence[int],
         decoded: _Decoded,
         class_names: Sequence[str] | None = None,
     ) -> None:
         self._source, self._map, self._decoded = source, label_map, decoded
         self.has_class_names = class_names is not None
-        self.class_names = tuple(class_names or numbered_classes(len(label_map.values)))
+        self.class_names = tuple(class_names or numbered_classes(label_map.n_classes))
         self.numbers = [int(i) for i in numbers]
         self.names = [source.names[i] for i in self.numbers]
         self.spatial_dims = source.spatial_dims
-        self.n_classes = len(label_map.values)
+        self.n_classes = label_map.n_classes
         self.n_channels = 0  # not known before the first image
         self.n_channels = len(self.image(0))
 
@@ -192,15 +237,14 @@ class LabelledImages:
         number = self.numbers[i]
         if number in self._decoded.held:
             return self._decoded.held[number]
-        mask = self._source.mask(number)
-        image = self._source.image(number, mask.shape)
+        label = self._map.read(self._source, number)
+        image = self._source.image(number, label.shape)
         if self.n_channels not in (0, len(image)):
             raise ValueError(
                 f"Expected all images with the {self.n_channels} channels of {self.names[0]}, got "
                 f"{len(image)} in {self.names[i]} ({self._source.where}); convert it, or move "
                 "it to a folder of its own."
             )
-        label = self._map(mask, self._source.place(number))
         image.flags.writeable = label.flags.writeable = False
         self._decoded.keep(self._decoded.held, number, (image, label), (image, label))
         return image, label
@@ -287,6 +331,7 @@ def open_labelled(
     masks: str | os.PathLike[str] | None = None,
     *,
     labels: Sequence[int] | None = None,
+    above: float | None = None,
     ignore_index: int | None = None,
     n_classes: int | None = None,
     names: Sequence[str] | None = None,
@@ -303,13 +348,16 @@ def open_labelled(
     Args:
         images: a folder, or an HDF5 file.
         masks: the folder of the masks; None with an HDF5 file.
-        labels: the mask values of class 0, class 1 and so on: [0, 255] say.
-        ignore_index: the mask value of pixels that belong to no class.
-        n_classes: how many; without it, `labels` and `names` all masks are looked at.
-        names: of class 0, class 1 and so on; by default those in an HDF5 file.
+        labels: mask value of each class, for example [0, 255].
+        above: threshold of grey masks, in place of `labels`: class 1 where the mask value is
+            larger. For anti-aliased and JPEG masks, 127.
+        ignore_index: mask value of the pixels that belong to no class.
+        n_classes: number of classes. Without `labels`, `above`, `names` and `n_classes`, all masks
+            are read to find it.
+        names: name of each class; by default those in an HDF5 file.
         spatial_dims: 2 or 3; by default the dimensions of the first mask, which has no channels.
         budget: bytes of decoded images that may stay in memory.
-        show_progress: draw a bar where looking at the masks takes long.
+        show_progress: draw a bar where reading the masks takes long.
 
     Example:
         >>> import tempfile, pathlib, numpy as np
@@ -324,12 +372,23 @@ def open_labelled(
     """
     if n_classes is not None and not 2 <= n_classes <= MOST_CLASSES:
         raise ValueError(f"Expected `n_classes` from 2 to {MOST_CLASSES}, got {n_classes}.")
+    if above is not None and labels is not None:
+        raise refusal("`above` takes the place of `labels`; drop {labels} or {above}.")
+    if above is not None and n_classes not in (None, 2):
+        raise refusal(
+            f"`above` makes two classes, got {option('n_classes', n_classes)}; drop {{n_classes}}."
+        )
     if labels is not None and n_classes not in (None, len(labels)):
         raise ValueError(
             f"Expected `labels` with a value for each of {n_classes} classes, got {list(labels)}."
         )
-    check_names(names, len(labels) if labels is not None else n_classes)
-    label_map = None if labels is None else LabelMap.of(labels, ignore_index)
+    n_given = len(labels) if labels is not None else n_classes if above is None else 2
+    check_names(names, n_given)
+    label_map: LabelMap | Threshold | None = None
+    if above is not None:
+        label_map = Threshold(above, ignore_index)
+    elif labels is not None:
+        label_map = LabelMap.of(labels, ignore_index)
     source = find_source(images, masks, spatial_dims)
     if label_map is None:
         given = n_classes or len(names or ())
@@ -340,7 +399,7 @@ def open_labelled(
         label_map,
         range(len(source.names)),
         _Decoded(budget),
-        names or names_of_classes(source.value_names, label_map.values),
+        names or label_map.name_classes(source.value_names),
     )
 
 
@@ -408,29 +467,28 @@ def _count_classes(source: ImageSource, ignore_index: int | None, show_progress:
     return max(2, values[-1] + 1)
 
 
-def _unmapped(
-    place: str, values: Sequence[int], ignore_index: int | None, wanted: str
-) -> ValueError:
-    """The sentence for mask values that are no class numbers."""
+def _unmapped(place: str, values: Sequence[int], ignore_index: int | None, wanted: str) -> Refused:
+    """Return the refusal of mask values that are no class numbers."""
     values = [value for value in values if value != ignore_index]
     if len(values) > _LISTED:
-        cure = "are these images? JPEG and smoothing blur labels: save masks as PNG"
+        cure = _threshold_cure(values)
     else:
         named = values if len(values) > 1 else [0, *values]
-        options = f"(labels={named}, --labels {' '.join(map(str, named))})"
-        cure = f"say which value is which class {options}"
+        cure = f"name the value of each class with {option('labels', ' '.join(map(str, named)))}"
         if values[0] < 0 and ignore_index is None:
-            cure += f", or leave pixels out {_ignoring(values[0])}"
+            cure += f", or ignore pixels with {option('ignore_index', values[0])}"
         elif values[-1] == IGNORED and len(values) > 2 and ignore_index is None:
-            cure += f", or leave pixels out {_ignoring(255)}"
+            cure += f", or ignore pixels with {option('ignore_index', IGNORED)}"
         elif 0 <= values[-1] < 50:
-            n = values[-1] + 1
-            cure += f", or that there are {n} classes (n_classes={n}, --n-classes {n})"
-    return ValueError(f"Expected {place} to hold labels {wanted}, got {listed(values)}: {cure}.")
+            cure += f", or the number of classes with {option('n_classes', values[-1] + 1)}"
+    return Refused(f"{place} to hold labels {wanted}", listed(values), cure)
 
 
-def _ignoring(value: int) -> str:
-    return f"(ignore_index={value}, --ignore-index {value})"
+def _threshold_cure(values: Sequence[int]) -> str:
+    """Return the cure for grey values, which smooth edges and JPEG make of two classes."""
+    low, high = min(values), max(values)
+    above = 127 if low >= 0 and 127 < high <= 255 else (low + high) // 2
+    return f"for grey masks, in which larger values mean class 1, pass {option('above', above)}"
 
 
 def listed(values: Sequence[int]) -> str:
@@ -441,8 +499,9 @@ def listed(values: Sequence[int]) -> str:
     return f"{head} and {values[-1]}" if head else str(values[0])
 
 
-def _all_ignored(source: ImageSource, ignore_index: int | None) -> ValueError:
-    return ValueError(
-        f"Expected labelled pixels in the masks of {source.where}, got ignore_index "
-        f"{ignore_index} everywhere; give another ignore_index."
+def _all_ignored(source: ImageSource, ignore_index: int | None) -> Refused:
+    return Refused(
+        f"labelled pixels in the masks of {source.where}",
+        f"ignore_index {ignore_index} everywhere",
+        "pass another {ignore_index}",
     )

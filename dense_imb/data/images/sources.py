@@ -21,6 +21,7 @@ from dense_imb.base.hdf5 import (
     read_attributes,
     reading,
 )
+from dense_imb.base.refusals import Refused, option
 from dense_imb.data.images.folders import (
     LARGEST,
     NIFTI,
@@ -55,6 +56,9 @@ class ImageSource(Protocol):
     def mask(self, i: int) -> NDArray[Any]:
         """(*spatial) whole numbers of any integer type."""
 
+    def mask_values(self, i: int) -> NDArray[Any]:
+        """(*spatial) of the stored type."""
+
     def digest(self, numbers: Iterable[int]) -> str:
         """Of the names and the content; the same wherever the data lie."""
 
@@ -88,6 +92,9 @@ class FolderSource:
         return channels_first(pixels, spatial, axis, str(path), self.place(i))
 
     def mask(self, i: int) -> NDArray[Any]:
+        return whole(self.mask_values(i), self.place(i))
+
+    def mask_values(self, i: int) -> NDArray[Any]:
         path = self.pairs[i].mask
         mask = read_image(path, is_volume=self.spatial_dims == 3)
         if mask.ndim == self.spatial_dims + 1:
@@ -98,7 +105,7 @@ class FolderSource:
                 )
             mask = mask[..., 0]
         self._check_orientation(i)
-        return whole(mask, str(path))
+        return mask
 
     def _check_orientation(self, i: int) -> None:
         """Voxels of one size can be mirrored; then every label is elsewhere."""
@@ -234,7 +241,10 @@ class HDF5Source(HDF5Images):
         )
 
     def mask(self, i: int) -> NDArray[Any]:
-        return whole(self.read("mask", i), self.place(i))
+        return whole(self.mask_values(i), self.place(i))
+
+    def mask_values(self, i: int) -> NDArray[Any]:
+        return self.read("mask", i)
 
     def digest(self, numbers: Iterable[int]) -> str:
         found = hashlib.blake2b(",".join(map(str, numbers)).encode(), digest_size=16)
@@ -336,12 +346,14 @@ def whole(mask: NDArray[Any], place: str) -> NDArray[Any]:
     return mask
 
 
-def no_labels(mask: NDArray[Any], place: str, wanted: str) -> ValueError:
-    """The sentence for values that can't be labels."""
-    return ValueError(
-        f"Expected {place} to hold labels, {wanted}, got {mask.dtype} from {mask.min()} to "
-        f"{mask.max()}; of an image of values make a mask, image > 0 say."
-    )
+def no_labels(mask: NDArray[Any], place: str, wanted: str) -> Refused:
+    """Return the refusal of values that cannot be labels."""
+    low, high = mask.min(), mask.max()
+    middle = (float(low) + float(high)) / 2
+    cure = "mend these values"
+    if np.isfinite(middle):
+        cure = f"where larger values mean class 1, pass {option('above', f'{middle:g}')}"
+    return Refused(f"{place} to hold labels, {wanted}", f"{mask.dtype} from {low} to {high}", cure)
 
 
 def _checked(n_dims: int, place: str) -> int:

@@ -29,7 +29,7 @@ def open_datasets(path: PathLike) -> Iterator[dict[str, Any]]:
 
 
 def is_hits_file(path: PathLike) -> bool:
-    """Whether the attribute `format` of an HDF5 file is that of hits files; nothing else is checked."""
+    """Whether an HDF5 file has the attribute `format` of hits files; it may be damaged."""
     place = Path(path)
     with open_file(place) as file, reading(place, "attributes"):
         return read_attributes(file, place, ("format",)).get("format") == FORMAT
