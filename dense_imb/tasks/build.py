@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dense_imb.config import ImagesConfig, TrainConfig
-from dense_imb.data.events.combine import split_by_image
+from dense_imb.data.images.split import split_by_image
 from dense_imb.data.events.virtual import VirtualEvents
 from dense_imb.data.images.labelled import IGNORED, LabelledImages, LabelTally, open_labelled
 from dense_imb.hits import open_hits

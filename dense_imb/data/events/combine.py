@@ -14,80 +14,10 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from dense_imb.data.events.formats.frames import PathLike
+from dense_imb.data.parts import assign_parts
 from dense_imb.hits import Events, HitsFile, HitsFiles, HitsWriter, open_hits
 
 _Hits = HitsFile | HitsFiles
-
-
-def assign_parts(
-    group: NDArray[Any], shares: Sequence[float], seed: int = 0, *, at_least_one: bool = False
-) -> NDArray[np.int64]:
-    """The part of each event: all events of one group in one part.
-
-    Groups are drawn in a random order and fill one part after the other, so that each part has
-    its share of the events up to half of the group at its border.
-
-    Args:
-        group: (n_events,) what must stay together; the event's number, where nothing must.
-        shares: of the events, any positive numbers.
-        seed: of the order.
-        at_least_one: give the first and the last part a group, however small their share is.
-    Example:
-        >>> import numpy as np
-        >>> run = np.repeat([7, 8, 9, 10], 5)
-        >>> assign_parts(run, [0.5, 0.5], seed=0).reshape(4, 5)[:, 0].tolist()
-        [0, 1, 0, 1]
-    """
-    share = np.asarray(shares, np.float64)
-    if share.ndim != 1 or not len(share) or not (np.isfinite(share).all() and (share > 0).all()):
-        raise ValueError(f"Expected `shares` of positive numbers, got {list(shares)}.")
-    if len(group) == 0:
-        raise ValueError(f"Expected events to share among {len(share)} parts, got none.")
-    _, member, size = np.unique(group, return_inverse=True, return_counts=True)
-    order = np.random.default_rng(seed).permutation(len(size))
-    middle = np.cumsum(size[order]) - size[order] / 2
-    edges = np.cumsum(share)[:-1] / share.sum() * len(group)
-    part_in_order = np.searchsorted(edges, middle, side="right")
-    if at_least_one and len(size) > 1:
-        part_in_order[0], part_in_order[-1] = 0, len(share) - 1
-    part_of_group = np.empty(len(size), np.int64)
-    part_of_group[order] = part_in_order
-    part: NDArray[np.int64] = part_of_group[member]
-    empty = sorted(set(range(len(share))) - set(part_of_group.tolist()))
-    if empty:
-        raise ValueError(
-            f"Expected events for each of {len(share)} parts, got none for part {empty[0] + 1}: "
-            f"{len(size)} groups of {len(group)} events can't be shared as {list(shares)}; give "
-            "other shares or another seed."
-        )
-    return part
-
-
-def split_by_image(
-    n: int, share: float, seed: int = 0, groups: NDArray[Any] | Sequence[Any] | None = None
-) -> tuple[list[int], list[int]]:
-    """Numbers of the images to train on, and of those held out: at least one on either side.
-
-    Args:
-        n: images.
-        share: of the images, to hold out.
-        seed: of who is held out; the same whatever else is drawn.
-        groups: (n,) images of one value stay together: of one patient, say.
-    Example:
-        >>> split_by_image(5, 0.2)
-        ([0, 2, 3, 4], [1])
-    """
-    if n < 2:
-        raise ValueError(f"Expected two images or more to hold one out, got {n}.")
-    if not 0 < share < 1:
-        raise ValueError(f"Expected `share` between 0 and 1, got {share}.")
-    group = np.arange(n) if groups is None else np.asarray(groups)
-    if group.shape != (n,):
-        raise ValueError(
-            f"Expected `groups` with a value for each of {n} images, got {group.shape}."
-        )
-    part = assign_parts(group, [1 - share, share], seed, at_least_one=True)
-    return np.flatnonzero(part == 0).tolist(), np.flatnonzero(part == 1).tolist()
 
 
 def split_hits(
