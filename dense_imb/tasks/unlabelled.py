@@ -12,8 +12,8 @@ from dense_imb.config import TrainConfig, UnlabelledConfig
 from dense_imb.data.events.virtual import VirtualEvents
 from dense_imb.data.images.labelled import LabelledImages
 from dense_imb.data.images.unlabelled import find_copies, open_unlabelled
-from dense_imb.data.labels.classified import Pictures
-from dense_imb.data.labels.tables import FilePictures, open_unlabelled_pictures
+from dense_imb.data.labels.classified import WholeImages
+from dense_imb.data.labels.tables import FileImages, open_whole_images
 from dense_imb.hits import HitsFile, HitsFiles, open_hits
 from dense_imb.tasks.hits.pseudo_labels import UnlabelledHits
 from dense_imb.tasks.hits.task import Denoiser
@@ -85,20 +85,18 @@ def _unlabelled(
     return UnlabelledHits(task, events, **options)
 
 
-def _pictures(config: TrainConfig, task: Classifier) -> Pictures:
+def _pictures(config: TrainConfig, task: Classifier) -> WholeImages:
     place = one_place(config.unlabelled)
     with _about_the_option():
-        found = open_unlabelled_pictures(
-            place, task.reading.size, name_column=config.table.name_column
-        )
+        found = open_whole_images(place, task.reading.size, name_column=config.table.name_column)
         source, validated = found.source, task.validation.source
-        if not isinstance(source, FilePictures) or not isinstance(validated, FilePictures):
+        if not isinstance(source, FileImages) or not isinstance(validated, FileImages):
             return found  # images of CIFAR are no files
         held_out = [validated.paths[i] for i in task.validation.numbers]
         copies = set(find_copies(source.paths, held_out))
         left = [i for i in found.numbers if i not in copies]
         _tell(len(left), len(found), place)
-        return Pictures(source, left)
+        return WholeImages(source, left)
 
 
 def _events(config: TrainConfig, task: Denoiser) -> VirtualEvents:

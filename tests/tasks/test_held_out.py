@@ -17,7 +17,7 @@ from dense_imb.config import UnlabelledConfig
 from dense_imb.data.images.labelled import open_labelled
 from dense_imb.data.images.sources import digest_of_files
 from dense_imb.data.images.unlabelled import find_copies, open_unlabelled
-from dense_imb.data.labels.tables import FilePictures
+from dense_imb.data.labels.tables import FileImages
 from dense_imb.hits import Events
 from dense_imb.runs import open_run, train
 from dense_imb.tasks.build import build_task, open_test_images
@@ -201,7 +201,7 @@ def test_classified_images_that_are_held_out_are_left_out(tmp_path):
         with pytest.warns(HeldOutWarning) as told:
             task = build_task(of_table(folder, unlabelled=of(place)))
         validation, left = task.task.validation, task.unlabelled._images
-        assert isinstance(validation.source, FilePictures)
+        assert isinstance(validation.source, FileImages)
         forbidden = {validation.source.paths[i].name for i in validation.numbers}
         assert forbidden
         assert str(told[0].message).startswith(f"unlabelled.train: {len(forbidden)} of {n} images")

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dense_imb.base.files import decoding
-from dense_imb.data.labels.classified import ArrayPictures, ClassifiedImages
+from dense_imb.data.labels.classified import ArrayImages, ClassifiedImages
 from dense_imb.data.labels.long_tail import long_tail, long_tail_counts
 
 SIDE = 32
@@ -94,8 +94,8 @@ def open_cifar(
         images, labels = images[stay], labels[stay]
     where = f"{layout.name} in {path}"
     return (
-        ClassifiedImages(ArrayPictures(images, where), labels, names),
-        ClassifiedImages(ArrayPictures(test_images, where), test_labels, names),
+        ClassifiedImages(ArrayImages(images, where), labels, names),
+        ClassifiedImages(ArrayImages(test_images, where), test_labels, names),
     )
 
 

@@ -24,7 +24,7 @@ _SPLIT = 0xC1A56
 FLIPS = ("none", "horizontal", "both")
 
 
-class PictureSource(Protocol):
+class WholeImageSource(Protocol):
     """Images of one size by number."""
 
     size: tuple[int, int]
@@ -40,7 +40,7 @@ class PictureSource(Protocol):
         """Of the content of some images; the same wherever they lie."""
 
 
-class ArrayPictures:
+class ArrayImages:
     """Images that lie in memory.
 
     Args:
@@ -71,7 +71,7 @@ class ArrayPictures:
         return found.hexdigest()
 
 
-class Pictures:
+class WholeImages:
     """Images of one size by number, without labels.
 
     Those made from files stay in memory up to a budget of 1 GB, which a `subset` shares.
@@ -83,7 +83,7 @@ class Pictures:
 
     def __init__(
         self,
-        source: PictureSource,
+        source: WholeImageSource,
         numbers: Sequence[int],
         *,
         held: dict[int, NDArray[np.uint8]] | None = None,
@@ -91,7 +91,7 @@ class Pictures:
         self.source, self.numbers = source, list(numbers)
         self._held: dict[int, NDArray[np.uint8]] = {} if held is None else held
         self._most = _BUDGET // (3 * source.size[0] * source.size[1])
-        if isinstance(source, ArrayPictures):
+        if isinstance(source, ArrayImages):
             self._most = 0
 
     def __len__(self) -> int:
@@ -99,7 +99,7 @@ class Pictures:
 
     def __repr__(self) -> str:
         height, width = self.size
-        return f"Pictures({len(self)} images of {height} x {width}, of {self.source.where})"
+        return f"WholeImages({len(self)} images of {height} x {width}, of {self.source.where})"
 
     @property
     def size(self) -> tuple[int, int]:
@@ -125,8 +125,8 @@ class Pictures:
         return self.source.digest(self.numbers)
 
 
-class ClassifiedImages(Pictures):
-    """Images of one size with a label each, see `Pictures`.
+class ClassifiedImages(WholeImages):
+    """Images of one size with a label each, see `WholeImages`.
 
     Args:
         source: of the images.
@@ -137,7 +137,7 @@ class ClassifiedImages(Pictures):
 
     def __init__(
         self,
-        source: PictureSource,
+        source: WholeImageSource,
         labels: ArrayLike,
         class_names: Sequence[str],
         numbers: Sequence[int] | None = None,

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from dense_imb.base.files import decoding, write_whole
+from dense_imb.base.files import decoding
 from dense_imb.data.images.folders import LARGEST
 from dense_imb.data.images.sources import _add_file
-from dense_imb.data.labels.classified import ClassifiedImages, Pictures
+from dense_imb.data.labels.classified import ClassifiedImages, WholeImages
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
 _BESIDE = (".txt", ".md", ".csv", ".json")  # licences and tables, which archives bring along
@@ -84,18 +84,6 @@ def read_table(path: str | os.PathLike[str]) -> Table:
     return Table(place, tuple(columns), rows)
 
 
-def write_table(path: str | os.PathLike[str], columns: Sequence[str], rows: Any) -> None:
-    """Write a CSV file, whole or not at all."""
-
-    def write(partial: Path) -> None:
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns, lineterminator="\n", extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(rows)
-
-    write_whole(path, write)
-
-
 def open_table(
     table: str | os.PathLike[str],
     images: str | os.PathLike[str] | None = None,
@@ -125,18 +113,18 @@ def open_table(
         raise ValueError(f"Expected a folder of images, got {folder}, which is none.")
     labels, names = _labels(read, label_column, classes)
     paths = _paths(read, read.column(name_column, 0), folder)
-    source = FilePictures(paths, size, str(read.path), show_progress=show_progress)
+    source = FileImages(paths, size, str(read.path), show_progress=show_progress)
     return ClassifiedImages(source, labels, names)
 
 
-def open_unlabelled_pictures(
+def open_whole_images(
     place: str | os.PathLike[str],
     size: Sequence[int] | None = None,
     *,
     images: str | os.PathLike[str] | None = None,
     name_column: str | None = None,
     show_progress: bool = True,
-) -> Pictures:
+) -> WholeImages:
     """Images without labels: all of a folder, or those that a CSV file names.
 
     Args:
@@ -150,7 +138,7 @@ def open_unlabelled_pictures(
         >>> from PIL import Image
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     Image.new("RGB", (6, 4)).save(f"{folder}/a.png")
-        ...     len(open_unlabelled_pictures(folder)), open_unlabelled_pictures(folder).size
+        ...     len(open_whole_images(folder)), open_whole_images(folder).size
         (1, (4, 6))
     """
     where = Path(place)
@@ -164,8 +152,8 @@ def open_unlabelled_pictures(
         raise ValueError(f"Expected a folder of images, or a CSV file of names, got {where}.")
     bar = tqdm(paths, "look at images", unit="image", disable=not show_progress, delay=1)
     _refuse_others(where, [path.name for path in bar if not _is_picture(path)])
-    source = FilePictures(paths, size, str(where), show_progress=show_progress)
-    return Pictures(source, range(len(paths)))
+    source = FileImages(paths, size, str(where), show_progress=show_progress)
+    return WholeImages(source, range(len(paths)))
 
 
 def _pictures_in(folder: Path) -> list[Path]:
@@ -290,7 +278,7 @@ def _path_of(folder: Path, name: str) -> Path | None:
     return None
 
 
-class FilePictures:
+class FileImages:
     """Image files, read as colours of one size.
 
     Args:
@@ -331,7 +319,7 @@ class FilePictures:
 
     def image(self, number: int) -> NDArray[np.uint8]:
         """(3, height, width)."""
-        pixels = read_picture(self.paths[number], self.size if self.resizes else None)
+        pixels = read_colours(self.paths[number], self.size if self.resizes else None)
         if pixels.shape[1:] != self.size:
             raise ValueError(
                 f"Expected {self.paths[number]} of {_as_text(self.size)} pixels, got "
@@ -354,7 +342,7 @@ class FilePictures:
         return found.hexdigest()
 
 
-def read_picture(
+def read_colours(
     path: Path,
     size: Sequence[int] | None = None,
     *,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dense_imb.base.checks import check_choice
 from dense_imb.data.epochs.views import STRONG, photometric, rand_augment
 from dense_imb.data.images.labelled import IGNORED
-from dense_imb.data.labels.classified import Pictures
+from dense_imb.data.labels.classified import WholeImages
 from dense_imb.losses.foreign.feeding import takes_logits
 from dense_imb.tasks.labels.task import Classifier
 from dense_imb.tasks.mean_teacher import (
@@ -68,7 +68,7 @@ class UnlabelledClassImages:
     def __init__(
         self,
         task: Classifier,
-        images: Pictures,
+        images: WholeImages,
         loss: nn.Module | None = None,
         *,
         strong: str = "auto",

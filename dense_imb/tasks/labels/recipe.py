@@ -5,7 +5,7 @@ from __future__ import annotations
 from dense_imb.config import TrainConfig
 from dense_imb.data.labels.cifar import open_cifar
 from dense_imb.data.labels.classified import ClassifiedImages, split_by_class
-from dense_imb.data.labels.tables import FilePictures, open_table, read_table
+from dense_imb.data.labels.tables import FileImages, open_table, read_table
 from dense_imb.losses.core.adjustment import Margin
 from dense_imb.tasks.labels.task import Classifier, ClassReading
 from dense_imb.tasks.recipe import (
@@ -132,8 +132,8 @@ def _open_cifar(
 
 def _refuse_shared(train: ClassifiedImages, validation: ClassifiedImages) -> None:
     """Images that are trained on say nothing about others."""
-    assert isinstance(train.source, FilePictures)
-    assert isinstance(validation.source, FilePictures)
+    assert isinstance(train.source, FileImages)
+    assert isinstance(validation.source, FileImages)
     seen = {path.resolve() for path in train.source.paths}
     shared = [path.name for path in validation.source.paths if path.resolve() in seen]
     if shared:

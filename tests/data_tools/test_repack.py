@@ -6,9 +6,10 @@ import h5py
 import numpy as np
 import pytest
 
-from dense_imb.data.events.repack import layouts, repack
 from tests.data.events.other_formats import frames
+from tests.data_tools.scripts import load
 
+layouts, repack = load("repack").measure_layouts, load("repack").repack
 TIME = np.concatenate([frames(200, seed) for seed in range(3)])
 
 
