@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dense_imb.base.checks import check_at_least, check_choice
-from dense_imb.data.epochs.samplers import SAMPLINGS, ClassSampling, uniform_of
+from dense_imb.data.epochs.samplers import SAMPLINGS, ClassSampling, draw_uniform
 from dense_imb.data.images.labelled import IGNORED
 from dense_imb.losses.core.adjustment import LogPrior, Temperature
 from dense_imb.losses.foreign.feeding import feed, intake_of
@@ -186,7 +186,7 @@ class SemiSupervised:
         number = np.repeat(samples * self.ratio, self.ratio) + np.tile(
             np.arange(self.ratio), len(samples)
         )
-        places = self._places(uniform_of(self.seed, epoch, number, _DRAW))
+        places = self._places(draw_uniform(self.seed, epoch, number, _DRAW))
         return SemiBatch(
             self.task.batch(samples, epoch, device),
             self.unlabelled.views(number, places, epoch, device),

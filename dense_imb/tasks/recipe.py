@@ -294,7 +294,7 @@ def build_sampling(config: TrainConfig, content: Any, n_samples: int) -> ClassSa
             f"{str(problem).rstrip('.')}; of all images {config.labelled_share:g} have labels "
             "(labelled_share), more may have that class."
         ) from problem
-    if sampling.is_alike:
+    if sampling.is_uniform:
         warnings.warn(
             f"each of the {sampling.n_images} images holds the same classes, so that the sampling "
             f"{wanted.kind} draws all of them alike, as instance does",

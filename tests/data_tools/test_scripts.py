@@ -238,7 +238,7 @@ def test_an_empty_list_and_flat_arrays_without_names_are_one_sentence(tmp_path, 
     assert run("convert", tmp_path / "flat.h5", tmp_path / "a.h5") == 2
     error = capsys.readouterr().err
     assert "`p/o` of 2, `p/t` of 2" in error
-    assert "--x --y --t --offset" in error
+    assert "--x, --y, --t and --offset" in error
 
 
 def test_labels_that_frames_lack_are_mentioned(tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Hits files into several without leakage, and several into one."""
+"""Split a hits file into several without leakage, and merge several into one."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from dense_imb.base.refusals import Refused
 from dense_imb.data.events.formats.frames import PathLike
 from dense_imb.data.parts import assign_parts
 from dense_imb.hits import Events, HitsFile, HitsFiles, HitsWriter, open_hits
@@ -29,15 +30,16 @@ def split_hits(
     overwrite: bool = False,
     progress: bool = True,
 ) -> list[int]:
-    """Share events among files; each event goes to one, with all its columns, in the old order.
+    """Split events among files. Each event goes to one file with all its columns; order is kept.
 
     Args:
-        hits: from `open_hits`.
-        parts: file names, and the share of the events that each shall have.
-        seed: of who goes where.
-        group: a column of the events, `run` say; all events of one value go to one file.
+        hits: result of `open_hits`.
+        parts: path of each file, and its share of the events.
+        seed: random seed of the split.
+        group: column of the events, for example `run`; events with equal values go to one file.
         overwrite: replace files that exist.
         progress: show a bar.
+
     Returns:
         The number of events in each file.
     """
@@ -45,10 +47,10 @@ def split_hits(
     if group is not None:
         known = [name.removeprefix("/event/") for name in hits.columns if "/event/" in name]
         if not set(known) - {"offset"}:
-            raise ValueError(
-                f"Expected a column of the events to group by, got `{group}` and a file without "
-                "any; leave it out, or keep such a column when the file is made (--keep, "
-                "--event-columns of data_tools/convert.py)."
+            raise Refused(
+                "a column of the events to group by",
+                f"`{group}` and a file without any",
+                "drop {group}, or let data_tools/convert.py keep such a column",
             )
         if group not in known or group == "offset":
             raise ValueError(
@@ -58,7 +60,7 @@ def split_hits(
         column = [np.asarray(events.event[group]) for events in hits.batches()]
         number = np.concatenate(column) if column else number
         if number.ndim != 1 or (number.dtype.kind == "f" and np.isnan(number).any()):
-            raise ValueError(f"Expected `{group}` with one number an event, got others.")
+            raise ValueError(f"Expected `{group}` with one number for each event, got others.")
     part = assign_parts(number, [*parts.values()], seed)
     paths = [Path(path) for path in parts]
     refuse_own_input(hits, paths)
@@ -88,13 +90,14 @@ def merge_hits(
     compression: int | None = None,
     progress: bool = True,
 ) -> HitsWriter:
-    """Write the events of several files, of one geometry and with the same columns, to one.
+    """Write the events of several files with the same geometry and columns to one file.
 
     Args:
         paths: files or patterns, in this order; one file is copied.
-        target: the file to write.
-        source_column: a new column of the events for the number of their file, from 0.
-        overwrite, compression: as of `HitsWriter`.
+        target: file to write.
+        source_column: name of a new column of the events with the number of their file, from 0.
+        overwrite: replace a file that exists.
+        compression: gzip level, 1 to 9.
         progress: show a bar.
     """
     with open_hits([*paths], in_memory=False) as hits:
@@ -129,7 +132,7 @@ def refuse_own_input(hits: _Hits, targets: Sequence[Path]) -> None:
 
 
 def _chosen(events: Events, is_chosen: NDArray[np.bool_]) -> Events:
-    """Some events with all their columns; `is_chosen` is (n_events,)."""
+    """Return some events with all their columns; `is_chosen` is (n_events,)."""
     hits = events.select(np.repeat(is_chosen, np.diff(events.offset)))
     offset = np.append(0, hits.offset[1:][is_chosen])
     event = {name: column[is_chosen] for name, column in events.event.items()}

@@ -1,4 +1,4 @@
-"""From hits back to dense frames: .npy, .npz, HDF5 with one frame a chunk, PNG."""
+"""Write hits as dense frames: .npy, .npz, HDF5 with one frame a chunk, PNG."""
 
 from __future__ import annotations
 
@@ -37,20 +37,21 @@ def to_frames(
     overwrite: bool = False,
     progress: bool = True,
 ) -> int:
-    """Write the frames (N, H, W) of hits, in the format that the suffix names.
+    """Write hits as frames (N, H, W), in the format that the suffix names.
 
-    Frames are uint16 where times are whole, else float32. A .npz or HDF5 file has them under
-    "frames" and, where hits have labels, the labels of the visible hits under "labels".
+    Frames are uint16 if times are whole, else float32. A .npz or HDF5 file has them under
+    "frames", and the labels of the visible hits under "labels" if there are any.
 
     Args:
-        hits: from `open_hits`.
+        hits: result of `open_hits`.
         path: .npy, .npz, .h5, .hdf5, or a new folder for PNG images.
-        labels: a second .npy file or folder for the label frames.
-        rule: which hit a shared pixel shows, or "count".
-        overwrite: replace what is there.
+        labels: second .npy file or folder for the label frames.
+        rule: hit that is visible in a shared pixel, or "count".
+        overwrite: replace files and folders of PNG images.
         progress: show a bar.
+
     Returns:
-        How many hits lie behind others, and so are in no frame.
+        The number of hits hidden by others, which are in no frame.
     """
     path = Path(path)
     writers: dict[str, Callable[..., None]] = {
@@ -90,7 +91,7 @@ def to_frames(
 
 
 class _Frames:
-    """The frames of a hits file in blocks, as often as asked."""
+    """Frames of a hits file, in blocks."""
 
     def __init__(self, hits: _Hits, rule: Rule, dtype: np.dtype[Any], progress: bool) -> None:
         self.hits, self.rule, self.progress = hits, rule, progress
@@ -155,7 +156,7 @@ def _write_hdf5(path: Path, frames: _Frames, has_labels: bool) -> None:
                 create_frames(file, kind, frames.shape, frames.dtype[kind])
             start = 0
             for blocks in frames.blocks(*kinds):
-                # HDF5 can crash on a full disk: have room for a block that does not pack
+                # HDF5 can crash on a full disk: have room for an incompressible block
                 check_space(path, sum(block.nbytes for block in blocks) + (1 << 20))
                 for kind, block in zip(kinds, blocks, strict=True):
                     file[kind][start : start + len(block)] = block
@@ -166,7 +167,7 @@ def _write_hdf5(path: Path, frames: _Frames, has_labels: bool) -> None:
 
 
 def create_frames(file: Any, name: str, shape: tuple[int, ...], dtype: Any, level: int = 4) -> Any:
-    """A data set whose chunks hold one frame each, so that a frame is read alone."""
+    """Create a data set with one frame a chunk, so that a frame can be read alone."""
     chunks = (1, *(max(1, size) for size in shape[1:]))
     return file.create_dataset(
         name, shape, dtype, maxshape=(None, *shape[1:]), chunks=chunks,
@@ -203,5 +204,5 @@ def _write_png(path: Path, frames: _Frames, kind: str) -> None:
 
 
 def _is_folder_of_images(path: Path) -> bool:
-    """Nothing but PNG files: what may be replaced as a whole."""
+    """Whether a folder holds nothing but PNG files, and may be replaced as a whole."""
     return path.is_dir() and all(p.suffix == ".png" and p.is_file() for p in path.iterdir())

@@ -1,4 +1,4 @@
-"""Images with a label for each pixel, in 2-D or 3-D: random access, and one pass that counts.
+"""Images with a label for each pixel, in 2-D or 3-D: random access, and statistics in one pass.
 
 data = open_labelled("images", "masks", labels=[0, 255])
 image, label = data.image(0), data.label(0)  # (C, *spatial), (*spatial)
@@ -80,15 +80,15 @@ class LabelMap:
         is_bytes = mask.dtype == np.uint8
         label = self._of_byte[mask] if is_bytes else self._searched(mask.astype(np.int64))
         if (label == _UNKNOWN).any():
-            found = [int(value) for value in np.unique(mask)]
+            values = [int(value) for value in np.unique(mask)]
             if self.is_given:
-                unknown = [v for v in found if v not in (*self.values, self.ignore_index)]
+                unknown = [v for v in values if v not in (*self.values, self.ignore_index)]
                 cure = f"add {unknown[0]}, or ignore its pixels with {{ignore_index={unknown[0]}}}"
-                if len(found) > _LISTED:
-                    cure = f"{_threshold_cure(found)} in place of `labels`"
-                wanted = f"{place} to hold the values {listed(self.values)} of `labels`"
-                raise Refused(wanted, listed(found), cure)
-            raise _unmapped(place, found, self.ignore_index, f"0 to {len(self.values) - 1}")
+                if len(values) > _LISTED:
+                    cure = f"{_threshold_cure(values)} in place of `labels`"
+                wanted = f"{place} to hold the values {list_values(self.values)} of `labels`"
+                raise Refused(wanted, list_values(values), cure)
+            raise _unmapped(place, values, self.ignore_index, f"0 to {len(self.values) - 1}")
         return label
 
 
@@ -126,13 +126,14 @@ class Threshold:
 
 @dataclass(frozen=True)
 class LabelTally:
-    """What one pass over labelled images counts.
+    """Statistics of labelled images, from one pass over them.
 
     Args:
-        n_classes: of the data.
+        n_classes: number of classes.
         class_content: (n_images, n_classes) pixels of each class in each image.
-        mean, std: of each channel over all pixels, ignored ones included.
-        sizes: how many images have each size (*spatial).
+        mean: mean of each channel over all pixels, ignored ones included.
+        std: standard deviation of each channel over the same pixels.
+        sizes: number of images of each size (*spatial).
     """
 
     n_classes: int
@@ -148,21 +149,24 @@ class LabelTally:
 
     @property
     def statistics(self) -> ClassStatistics:
-        """For whatever takes `class_counts`: losses, `class_weights`."""
+        """Class statistics, for losses and `class_weights`."""
         return statistics_of(self.class_content)
 
 
-def statistics_of(content: NDArray[np.int64]) -> ClassStatistics:
-    """Class statistics of images of which (n_images, n_classes) pixels were counted."""
-    is_present = content > 0
-    of_images = (content.sum(1, keepdims=True) * is_present).sum(0)
+def statistics_of(class_content: NDArray[np.int64]) -> ClassStatistics:
+    """Return class statistics from (n_images, n_classes) pixel counts."""
+    is_present = class_content > 0
+    image_pixels = (class_content.sum(1, keepdims=True) * is_present).sum(0)
     return ClassStatistics.from_counts(
-        content.sum(0).tolist(), is_present.sum(0).tolist(), of_images.tolist(), len(content)
+        class_content.sum(0).tolist(),
+        is_present.sum(0).tolist(),
+        image_pixels.tolist(),
+        len(class_content),
     )
 
 
 def class_pixels(label: NDArray[np.uint8]) -> dict[int, NDArray[np.int64]]:
-    """The flat places of the pixels of each foreground class that a label map holds."""
+    """Return the flat indices of the pixels of each foreground class in a label map."""
     flat = label.ravel()
     lit = np.flatnonzero(flat)
     classes = flat[lit]
@@ -173,7 +177,7 @@ def class_pixels(label: NDArray[np.uint8]) -> dict[int, NDArray[np.int64]]:
 
 
 class _Decoded:
-    """Decoded images, shared by a data set and its parts, until the budget is spent."""
+    """Cache of decoded images with a budget, shared by a data set and its subsets."""
 
     def __init__(self, budget: int) -> None:
         self.budget, self.n_bytes = budget, 0
@@ -194,14 +198,17 @@ class _Decoded:
 class LabelledImages:
     """Images and the class of each of their pixels, by number; made by `open_labelled`.
 
-    Nothing is decoded before it is asked for. Decoded images stay in memory up to a budget of 1
-    GB, which a `subset` shares; a pickle leaves them behind. The arrays handed out are
-    read-only: change a copy.
+    Images are decoded on access, and stay in memory up to a budget of 1 GB. A `subset` shares the
+    budget; a pickle drops the decoded images. Arrays are read-only: change a copy.
 
-    `names` are the files' without suffix, or numbers; `numbers` those in the folder or file;
-    `spatial_dims` is 2 or 3; all images have `n_channels`, whatever their sizes. `class_names` are
-    those given, or those of an HDF5 file, or "background", "class 1" and so on where
-    `has_class_names` is False.
+    Attributes:
+        names: name of each image: the file name without suffix, or a number.
+        numbers: number of each image in the folder or file.
+        spatial_dims: 2 or 3.
+        n_classes: number of classes.
+        n_channels: number of channels, equal for all images; sizes may differ.
+        class_names: the names given, or those in an HDF5 file, or "background", "class 1", ...
+        has_class_names: whether the names were given or read.
     """
 
     def __init__(
@@ -219,7 +226,7 @@ class LabelledImages:
         self.names = [source.names[i] for i in self.numbers]
         self.spatial_dims = source.spatial_dims
         self.n_classes = label_map.n_classes
-        self.n_channels = 0  # not known before the first image
+        self.n_channels = 0  # unknown until the first image is read
         self.n_channels = len(self.image(0))
 
     def __len__(self) -> int:
@@ -250,24 +257,24 @@ class LabelledImages:
         return image, label
 
     def image(self, i: int) -> NDArray[Any]:
-        """(C, *spatial), in the file's own type; read-only."""
+        """Return (C, *spatial) pixels of the stored type, read-only."""
         return self._pair(i)[0]
 
     def label(self, i: int) -> NDArray[np.uint8]:
-        """(*spatial): 0 .. n_classes - 1, and IGNORED where the mask holds ignore_index."""
+        """Return (*spatial) classes 0 .. n_classes - 1, and IGNORED."""
         return self._pair(i)[1]
 
     def pixels(self, i: int) -> dict[int, NDArray[np.int64]]:
-        """The flat places of the pixels of each foreground class of an image."""
+        """Return the flat indices of the pixels of each foreground class of an image."""
         label, number = self.label(i), self.numbers[i]
         if number in self._decoded.pixels:
             return self._decoded.pixels[number]
-        found = class_pixels(label)
-        self._decoded.keep(self._decoded.pixels, number, found, found.values())
-        return found
+        pixels = class_pixels(label)
+        self._decoded.keep(self._decoded.pixels, number, pixels, pixels.values())
+        return pixels
 
     def subset(self, numbers: Sequence[int]) -> LabelledImages:
-        """Some of the images, in this order; what is decoded is shared."""
+        """Return some of the images, in this order; decoded images are shared."""
         wrong = [i for i in numbers if not 0 <= i < len(self)]
         if wrong or not len(numbers):
             got = wrong[0] if wrong else "none"
@@ -277,34 +284,34 @@ class LabelledImages:
         return LabelledImages(self._source, self._map, chosen, self._decoded, names)
 
     def files(self) -> list[Path]:
-        """That the images lie in, without those of masks; of HDF5 the one file."""
+        """Return the image files, without masks; for HDF5 the one file."""
         return self._source.files(self.numbers)
 
     def fingerprint(self) -> str:
-        """Digest of the files' names, sizes and bytes; the same wherever the folder lies.
+        """Return a digest of the files' names, sizes and bytes, independent of their folder.
 
-        Of data above 1 GB, the first and last 512 kB of each file stand for it.
+        For data above 1 GB, only the first and last 512 kB of each file are read.
         """
         return self._source.digest(self.numbers)
 
     def tally(self, show_progress: bool = True) -> LabelTally:
-        """Look at every image once: the classes, the sizes, and mean and spread of the pixels."""
-        content = np.zeros((len(self), self.n_classes), np.int64)
+        """Count classes and sizes, and compute mean and standard deviation, in one pass."""
+        class_content = np.zeros((len(self), self.n_classes), np.int64)
         sizes: Counter[tuple[int, ...]] = Counter()
-        moments = _Moments(self.n_channels)
-        bar = tqdm(range(len(self)), "look at images", unit="image", disable=not show_progress)
+        moments = Moments(self.n_channels)
+        bar = tqdm(range(len(self)), "read images", unit="image", disable=not show_progress)
         for i in bar:
             image, label = self._pair(i)
-            content[i] = np.bincount(label.ravel(), minlength=256)[: self.n_classes]
+            class_content[i] = np.bincount(label.ravel(), minlength=256)[: self.n_classes]
             sizes[label.shape] += 1
             moments.add(image)
-        if not content.any():
+        if not class_content.any():
             raise _all_ignored(self._source, self._map.ignore_index)
-        return LabelTally(self.n_classes, content, *moments.mean_and_std(), sizes)
+        return LabelTally(self.n_classes, class_content, *moments.mean_and_std(), sizes)
 
 
-class _Moments:
-    """Mean and variance of each channel, piece by piece, without cancellation (Chan et al.)."""
+class Moments:
+    """Running mean and variance of each channel, without cancellation (Chan et al.)."""
 
     def __init__(self, n_channels: int) -> None:
         self.n, self.mean, self.square = 0, np.zeros(n_channels), np.zeros(n_channels)
@@ -339,15 +346,15 @@ def open_labelled(
     budget: int = _BUDGET,
     show_progress: bool = True,
 ) -> LabelledImages:
-    """Images and masks from two folders, or from one HDF5 file.
+    """Open images and masks in two folders, or in one HDF5 file.
 
     Folders hold PNG, JPEG, TIFF (pages are the slices of a volume), .npy or NIfTI (with nibabel:
     `pip install 'dense-imb[nifti]'`), and each image has a mask of the same name. An HDF5 file
     holds the data sets `image` and `mask`; see `HDF5Source`.
 
     Args:
-        images: a folder, or an HDF5 file.
-        masks: the folder of the masks; None with an HDF5 file.
+        images: folder, or HDF5 file.
+        masks: folder of the masks; None with an HDF5 file.
         labels: mask value of each class, for example [0, 255].
         above: threshold of grey masks, in place of `labels`: class 1 where the mask value is
             larger. For anti-aliased and JPEG masks, 127.
@@ -404,7 +411,7 @@ def open_labelled(
 
 
 def numbered_classes(n_classes: int) -> tuple[str, ...]:
-    """What classes are called that have no names.
+    """Return names for classes without any.
 
     Example:
         >>> numbered_classes(3)
@@ -416,7 +423,7 @@ def numbered_classes(n_classes: int) -> tuple[str, ...]:
 def names_of_classes(
     value_names: Sequence[str] | None, values: Sequence[int]
 ) -> tuple[str, ...] | None:
-    """The names of classes out of those of mask values; None where one has none.
+    """Return the names of classes from names of mask values; None if one has no name.
 
     Example:
         >>> names_of_classes(("empty", "noise", "arc"), values=(0, 2))
@@ -429,7 +436,7 @@ def names_of_classes(
 
 
 def check_names(names: Sequence[str] | None, n_classes: int | None = None) -> None:
-    """Refuse names that tell no classes apart, or of another number of classes."""
+    """Refuse repeated or empty names, and another number of names than of classes."""
     if names is None:
         return
     if not are_names(names) or not 2 <= len(names) <= MOST_CLASSES:
@@ -445,16 +452,16 @@ def check_names(names: Sequence[str] | None, n_classes: int | None = None) -> No
 
 
 def _count_classes(source: ImageSource, ignore_index: int | None, show_progress: bool) -> int:
-    """The largest label + 1; labels with gaps may mean anything, and are refused."""
+    """Return the largest label + 1; refuse labels with gaps, whose meaning is unclear."""
     first_with: dict[int, int] = {}
     bar = tqdm(
-        range(len(source.names)), "look at masks", unit="mask", disable=not show_progress, delay=1
+        range(len(source.names)), "read masks", unit="mask", disable=not show_progress, delay=1
     )
     for i in bar:
         mask = source.mask(i)
         is_bytes = mask.dtype == np.uint8
-        found = np.flatnonzero(np.bincount(mask.ravel())) if is_bytes else np.unique(mask)
-        for value in found.tolist():
+        present = np.flatnonzero(np.bincount(mask.ravel())) if is_bytes else np.unique(mask)
+        for value in present.tolist():
             first_with.setdefault(value, i)
     values = sorted(set(first_with) - {ignore_index})
     if not values:
@@ -481,7 +488,7 @@ def _unmapped(place: str, values: Sequence[int], ignore_index: int | None, wante
             cure += f", or ignore pixels with {option('ignore_index', IGNORED)}"
         elif 0 <= values[-1] < 50:
             cure += f", or the number of classes with {option('n_classes', values[-1] + 1)}"
-    return Refused(f"{place} to hold labels {wanted}", listed(values), cure)
+    return Refused(f"{place} to hold labels {wanted}", list_values(values), cure)
 
 
 def _threshold_cure(values: Sequence[int]) -> str:
@@ -491,8 +498,8 @@ def _threshold_cure(values: Sequence[int]) -> str:
     return f"for grey masks, in which larger values mean class 1, pass {option('above', above)}"
 
 
-def listed(values: Sequence[int]) -> str:
-    """Values for a sentence: each of a few, of many how many there are."""
+def list_values(values: Sequence[int]) -> str:
+    """Write values for an error: each of a few, the number and range of many."""
     if len(values) > _LISTED:
         return f"{len(values)} values from {min(values)} to {max(values)}"
     head = ", ".join(map(str, values[:-1]))

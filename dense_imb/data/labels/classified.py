@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dense_imb.base.random import Draws, between
-from dense_imb.data.images.labelled import _Moments
+from dense_imb.data.images.labelled import Moments
 
 _BUDGET = 1 << 30
 _LOOKED_AT = 1024  # images, for the mean and the deviation of the pixels
@@ -188,7 +188,7 @@ class ClassifiedImages(WholeImages):
 
     def moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and deviation of each channel, of at most 1024 images evenly from all."""
-        found = _Moments(3)
+        found = Moments(3)
         n_seen = min(len(self), _LOOKED_AT)
         for i in (np.arange(n_seen) * len(self) // n_seen).tolist():
             found.add(self.image(i))

@@ -6,7 +6,6 @@ data = open_table("train.csv", "images", classes=("nevus", "melanoma"), size=(22
 from __future__ import annotations
 
 import csv
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -19,13 +18,12 @@ from tqdm.auto import tqdm
 
 from dense_imb.base.files import decoding
 from dense_imb.data.images.folders import LARGEST
-from dense_imb.data.images.sources import _add_file
+from dense_imb.data.images.sources import digest_files
 from dense_imb.data.labels.classified import ClassifiedImages, WholeImages
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
 _BESIDE = (".txt", ".md", ".csv", ".json")  # licences and tables, which archives bring along
 _LISTED = 3
-_HASHED_WHOLE = 1 << 30  # bytes of all files together; of more, both ends of each are hashed
 
 
 @dataclass(frozen=True)
@@ -333,13 +331,7 @@ class FileImages:
 
     def digest(self, numbers: Iterable[int]) -> str:
         """Of names, sizes and bytes; of more than 1 GB, of both ends of each file."""
-        chosen = [self.paths[i] for i in numbers]
-        is_whole = sum(path.stat().st_size for path in chosen) <= _HASHED_WHOLE
-        found = hashlib.blake2b(repr(self.size).encode(), digest_size=16)
-        for path in chosen:
-            found.update(path.name.encode(errors="surrogateescape") + b"\0")
-            _add_file(found, path, is_whole)
-        return found.hexdigest()
+        return digest_files([self.paths[i] for i in numbers], repr(self.size).encode())
 
 
 def read_colours(

@@ -100,7 +100,7 @@ class UnlabelledHits:
         self._shift = float(trained[0, -1] - trained[0, 0])
         self._change = None if strong == "none" else self._strong_change()
         self._told = (
-            f"{events.fingerprint()}, degradation {events.told()}, seed {events.seed}, strong "
+            f"{events.fingerprint()}, degradation {events.describe()}, seed {events.seed}, strong "
             f"views {self._change}"
         )
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dense_imb.base.checks import check_at_least, check_choice
-from dense_imb.data.epochs.mixing import Mixer, mix, samples_told, union
+from dense_imb.data.epochs.mixing import Mixer, mix, describe_samples, union
 from dense_imb.data.epochs.samplers import ClassSampling
 from dense_imb.data.events.virtual import VALIDATION_EPOCH, VirtualEvents
 from dense_imb.data.images.labelled import IGNORED
@@ -178,10 +178,10 @@ class Denoiser(SampledTask):
             "loss": " ".join(repr(self._losses).split()),
             "target": f"{self.target}, {self.pixels} pixels, {self.reading}",
             "frame": f"{frame.width} x {frame.height} x {frame.time_steps}",
-            "degradation": f"{self.train.told()}, seed {self.train.seed}",
+            "degradation": f"{self.train.describe()}, seed {self.train.seed}",
             "data": self.train.fingerprint(),
             "validation data": self.validation.fingerprint(),
-            **samples_told(self.sampling, self.mixer),
+            **describe_samples(self.sampling, self.mixer),
             **self.features_told(),
         }
 

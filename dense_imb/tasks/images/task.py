@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dense_imb.base.checks import check_at_least
-from dense_imb.data.epochs.mixing import Mixer, mix, mix_labels, samples_told
+from dense_imb.data.epochs.mixing import Mixer, mix, mix_labels, describe_samples
 from dense_imb.data.epochs.patches import draw_patch, patch_rng
 from dense_imb.data.epochs.samplers import ClassSampling
 from dense_imb.data.images.labelled import IGNORED, LabelledImages
@@ -231,7 +231,7 @@ class Segmenter(SampledTask):
             f"flips {self.flips}, seed {self.seed}",
             "data": self.train.fingerprint(),
             "validation data": self.validation.fingerprint(),
-            **samples_told(self.sampling, self.mixer),
+            **describe_samples(self.sampling, self.mixer),
             **self.features_told(),
         }
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dense_imb.base.checks import check_at_least, check_choice
-from dense_imb.data.epochs.mixing import Mixer, mix, mix_labels, samples_told
+from dense_imb.data.epochs.mixing import Mixer, mix, mix_labels, describe_samples
 from dense_imb.data.epochs.samplers import ClassSampling
 from dense_imb.data.labels.classified import FLIPS, ClassifiedImages, vary
 from dense_imb.engine.gradients import gradient_shares
@@ -183,7 +183,7 @@ class Classifier(SampledTask):
             "views": f"padding {self.padding}, flips {self.flips}, seed {self.seed}",
             "data": self.train.fingerprint(),
             "validation data": self.validation.fingerprint(),
-            **samples_told(self.sampling, self.mixer),
+            **describe_samples(self.sampling, self.mixer),
             **self.features_told(),
         }
 
