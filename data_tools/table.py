@@ -20,9 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jsonargparse import Namespace
-
-from dense_imb.cli._parser import Parser
+from dense_imb.cli._parser import Namespace, Parser
 from dense_imb.cli._script import run_script, script_parser
 
 
@@ -92,7 +90,7 @@ def run(options: Namespace) -> None:
     if options.classes:
         print(f"{n_all - len(labels.names)} images of other classes left out")
     if labels.classes != tuple(map(str, range(len(labels.classes)))):  # no names are needed
-        print(f"--table.classes '[{', '.join(labels.classes)}]'")
+        print(f"--labels.classes '[{', '.join(labels.classes)}]'")
 
 
 @dataclass(frozen=True)
