@@ -74,7 +74,7 @@ class Unlabelled(Protocol):
     ) -> NDArray[np.int64]:
         """(n, n_classes) pixels, or images, that the teacher calls each class."""
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """Which samples these are and how they are varied, in words, for a checkpoint."""
 
 
@@ -210,7 +210,7 @@ class SemiSupervised:
     def describe(self) -> Mapping[str, str]:
         """Network, losses and data, in words."""
         told = (
-            f"{self.unlabelled.told()}; {self.ratio} for each labelled one by {self.sampling}, "
+            f"{self.unlabelled.describe()}; {self.ratio} for each labelled one by {self.sampling}, "
             f"weight {self.weight:g} after {self.ramp_steps} steps, threshold {self.threshold:g}, "
             f"decay {self.decay:g}, {' '.join(repr(self.unlabelled.loss).split())}"
         )

@@ -197,6 +197,7 @@ def _open(
         masks,
         n_classes=n_classes,
         labels=images.labels,
+        above=images.above,
         ignore_index=images.ignore_index,
         names=images.names,
     )

@@ -107,7 +107,7 @@ class LabelsPseudoLabels:
         self._operations, self._magnitude = operations, magnitude
         if self._strong == "randaugment":  # what it can't do is said here, not in the first step
             self._augmented(images.images([0]), np.zeros(1, np.int64), 0)
-        self._told = (
+        self._description = (
             f"{len(images)} images {images.digest()}, strong views {self._strong}"
             f"{f' {operations} {magnitude}' if self._strong == 'randaugment' else ''}"
         )
@@ -154,9 +154,9 @@ class LabelsPseudoLabels:
             found[start + np.arange(len(part)), label] = 1
         return found
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """Which images these are, and how strong their views."""
-        return self._told
+        return self._description
 
     def _probability(self, teacher: nn.Module, shown: Tensor) -> Tensor:
         logits: Tensor = self._task.reading.scale * teacher(shown).float()

@@ -133,15 +133,15 @@ def test_content_is_the_likeliest_class_of_every_image(task, rest):
 
 
 def test_words_tell_images_and_views_apart(task, rest):
-    told = LabelsPseudoLabels(task, rest).told()
-    assert LabelsPseudoLabels(task, rest).told() == told
+    told = LabelsPseudoLabels(task, rest).describe()
+    assert LabelsPseudoLabels(task, rest).describe() == told
     others = [
         LabelsPseudoLabels(task, rest.subset([*range(1, len(rest)), 0])),
         LabelsPseudoLabels(task, task.train),
         LabelsPseudoLabels(task, rest, strong=StrongViews("none")),
         LabelsPseudoLabels(task, rest, strong=StrongViews(magnitude=3)),
     ]
-    assert told not in {other.told() for other in others}
+    assert told not in {other.describe() for other in others}
 
 
 def test_a_folder_and_a_table_hold_the_same_images(folder, task):
