@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from dense_imb.base.checks import check_at_least, check_choice
 from dense_imb.data.epochs.samplers import SAMPLINGS, ClassSampling, uniform_of
 from dense_imb.data.images.labelled import IGNORED
-from dense_imb.losses.core.adjustment import LogPrior, Temperature
+from dense_imb.losses import LogPrior, Temperature
 from dense_imb.losses.foreign.feeding import feed, intake_of
 from dense_imb.tasks.base import ShownBatch
 

@@ -33,7 +33,7 @@ from dense_imb.hits.events import Geometry
 from dense_imb.hits.frames import CHANNELS
 from dense_imb.hits.noise import Profile
 from dense_imb.hits.reader import open_hits
-from dense_imb.losses.core.adjustment import Margin
+from dense_imb.losses import Margin
 from dense_imb.losses.foreign.codes import loss_from_code
 from dense_imb.losses.foreign.feeding import feeds_on, takes_logits
 from dense_imb.losses.foreign.parse import parse_call, parse_loss, split_sum

@@ -14,7 +14,7 @@ from dense_imb.base.checks import (
     check_n_entries,
     class_numbers,
 )
-from dense_imb.losses.core.adjustment import Adjustment, adjusted, check_adjustment
+from dense_imb.losses.core.adjustment import Adjustment, adjust_logits, check_adjustment
 from dense_imb.losses.core.balance import (
     Balance,
     Parts,
@@ -56,7 +56,7 @@ def pixel_loss(
         target: y, class indices (B, *spatial) or (B, 1, *spatial), or one number for each class,
             (B, C, *spatial): one-hot or probabilities t, whose error is sum_k t_k phi(lp_k). With
             C = 1, floats are the foreground's probability.
-        penalty: phi: `CrossEntropy()` (the default), `Focal(gamma)` or `HardMining(...)`.
+        penalty: phi, `Focal(gamma)`, `HardMining(...)` or your own; by default cross-entropy, -lp.
         adjustment: `LogPrior(counts)`, `Temperature(counts)`, `Margin(counts)` or none.
         class_weight: a, one number for each class; the mean is sum a_y e / sum a_y, as in torch.
             Turn the background down with a_0.
@@ -76,7 +76,7 @@ def pixel_loss(
         >>> pixel_loss(logits, torch.tensor([0, 1]))
         tensor(0.4100)
     """
-    penalty = check_penalty(penalty)
+    check_penalty(penalty)
     check_adjustment(adjustment)
 
     def error(pixels: PixelTarget) -> Tensor:
@@ -92,24 +92,26 @@ def _refusing(adjustment: Adjustment | None) -> str | None:
     return type(adjustment).__name__
 
 
-def penalty_of(penalty: Penalty, adjustment: Adjustment | None, pixels: PixelTarget) -> Tensor:
-    """The penalty of each pixel on its adjusted logits, (B, *spatial)."""
-    logits = adjusted(adjustment, pixels.logits, pixels.label)
+def penalty_of(
+    penalty: Penalty | None, adjustment: Adjustment | None, pixels: PixelTarget
+) -> Tensor:
+    """Return the penalty of each pixel on its adjusted logits, (B, *spatial)."""
+    logits = adjust_logits(adjustment, pixels.logits, pixels.label)
     lp = torch.log_softmax(logits, 1)
-    factor = penalty.factor_of_class
-    of_class = None
-    if factor is not None:
-        check_n_entries("alpha", factor, pixels.n_classes)
-        of_class = class_tensor(factor, logits).to(logits.dtype)
+    factor: Tensor | None = None  # (C,)
+    if penalty is not None and penalty.factor_of_class is not None:
+        check_n_entries("alpha", penalty.factor_of_class, pixels.n_classes)
+        factor = class_tensor(penalty.factor_of_class, logits).to(logits.dtype)
     if pixels.probability is None:
-        error = penalty(lp.gather(1, pixels.label.unsqueeze(1)).squeeze(1))
-        if of_class is not None:
-            error = error * of_class.index_select(0, pixels.label.reshape(-1)).view_as(error)
+        lp = lp.gather(1, pixels.label.unsqueeze(1)).squeeze(1)
+        error = -lp if penalty is None else penalty(lp)
+        if factor is not None:
+            error = error * factor.index_select(0, pixels.label.reshape(-1)).view_as(error)
         return error
     share = pixels.probability
-    if of_class is not None:
-        share = share * of_class.view((1, -1) + (1,) * (share.dim() - 2))
-    return (share * penalty(lp)).sum(1)
+    if factor is not None:
+        share = share * factor.view((1, -1) + (1,) * (share.dim() - 2))
+    return (share * (-lp if penalty is None else penalty(lp))).sum(1)
 
 
 def mean_of_pixels(
@@ -313,8 +315,9 @@ class PixelLoss(ClassificationLoss):
         **options: Unpack[MeanOptions],
     ) -> None:
         super().__init__(**options)
+        check_penalty(penalty)
         check_adjustment(adjustment)
-        self.penalty = check_penalty(penalty)
+        self.penalty = penalty
         self.adjustment = adjustment
 
     @property

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Unpack
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from dense_imb.base.checks import check_at_least
@@ -15,7 +17,28 @@ from dense_imb.losses.core.options import (
     check_options,
     shows_options,
 )
-from dense_imb.losses.named.regression import balanced_regression_loss
+from dense_imb.losses.core.value_loss import is_nonzero, mean_of_values
+
+
+def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """Return (p - t)^2 of each pixel."""
+    return F.mse_loss(prediction, target, reduction="none")
+
+
+@dataclass(frozen=True)
+class Hits:
+    """Two classes: empty (target = 0) and hit (target != 0)."""
+
+    n_classes = 2
+
+    def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return is_nonzero(target)
+
+
+def _mean(prediction: Tensor, target: Tensor, balance: Balance, **options: Any) -> Any:
+    return mean_of_values(
+        squared_error, Hits(), prediction, target, n_classes=2, balance=balance, **options
+    )
 
 
 @shows_options(ReducedCallOptions)
@@ -53,12 +76,8 @@ def acb_mse_loss(
         tensor(2.)
     """
     check_options("the loss", options, ReducedCallOptions)
-    return balanced_regression_loss(
-        prediction,
-        target,
-        balance=_balance(empty_weight, hit_weight, frame_weight, combine, absent, scope),
-        **options,
-    )
+    balance = _balance(empty_weight, hit_weight, frame_weight, combine, absent, scope)
+    return _mean(prediction, target, balance, **options)
 
 
 def _balance(
@@ -112,12 +131,6 @@ class ACBMSELoss(Loss):
 
     @shows_options(CallOptions)
     def forward(self, prediction: Tensor, target: Tensor, **options: Unpack[CallOptions]) -> Any:
-        """The loss of values of any shape; see `balanced_regression_loss` for the options."""
+        """Return the loss of values; see `balanced_regression_loss` for shapes and options."""
         check_options(type(self).__name__, options, CallOptions)
-        return balanced_regression_loss(
-            prediction,
-            target,
-            balance=self.balance,
-            reduction=self.reduction,
-            **options,
-        )
+        return _mean(prediction, target, self.balance, reduction=self.reduction, **options)

@@ -6,7 +6,7 @@ from dense_imb.config import TrainConfig
 from dense_imb.data.labels.cifar import open_cifar
 from dense_imb.data.labels.classified import ClassifiedImages, split_by_class
 from dense_imb.data.labels.tables import FilePictures, open_table, read_table
-from dense_imb.losses.core.adjustment import Margin
+from dense_imb.losses import Margin
 from dense_imb.tasks.labels.task import Classifier, ClassReading
 from dense_imb.tasks.recipe import (
     build_feature_loss,
