@@ -22,6 +22,7 @@ from dense_imb.losses.core.value_loss import is_nonzero, mean_of_values
 
 def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
     """Return (p - t)^2 of each pixel."""
+    # fused: with (p - t) ** 2 the loss takes 1.1 to 1.3 times as long
     return F.mse_loss(prediction, target, reduction="none")
 
 
@@ -36,6 +37,7 @@ class Hits:
 
 
 def _mean(prediction: Tensor, target: Tensor, balance: Balance, **options: Any) -> Any:
+    # the balanced mean selects nothing: error[target != 0].mean() takes 8 to 20 times as long
     return mean_of_values(
         squared_error, Hits(), prediction, target, n_classes=2, balance=balance, **options
     )
