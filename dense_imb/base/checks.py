@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from dense_imb.base.refusals import suggest
 
 
 def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
@@ -17,8 +18,7 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
     if value in known:
         return
     listed = ", ".join(repr(choice) for choice in known)
-    near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
-    cure = f" Did you mean {near[0]!r}?" if near else ""
+    cure = suggest(str(value), known)
     raise ValueError(f"Expected `{name}` to be one of {listed}, got {value!r}.{cure}")
 
 
@@ -167,6 +167,8 @@ def check_label_range(name: str, label: Tensor, n_classes: int, valid: Tensor | 
         f"classes than {n_classes}."
     )
     used = label if valid is None else label[valid]
-    if example > 0 and bool(((used == 0) | (used == example)).all()):
+    if int(used.min()) == 1 and int(used.max()) == n_classes:
+        cure = f"its labels begin at 1: subtract 1 ({name} - 1)."
+    elif example > 0 and bool(((used == 0) | (used == example)).all()):
         cure = f"its labels are 0 and {example}: map them with ({name} > 0)."
     raise ValueError(f"Expected `{name}` between 0 and {n_classes - 1}, got {example}; {cure}")

@@ -66,7 +66,7 @@ def test_one_loss_is_explained(capsys):
         (["losses", "--format", "yaml"], "Expected `format` to be 'text', 'json', got yaml"),
         (["curves", "--points", "many"], "Expected `points` to be a whole number, got many"),
         (["curves", "--value", "nan"], "Expected `value` to be a number, got nan"),
-        (["curves", "--loss", "FocalLoss(gama=2)"], "Did you mean `gamma`?"),
+        (["curves", "--loss", "FocalLoss(gama=2)"], "Did you mean 'gamma'?"),
         (["curves", "--loss", "FocalLoss(balance=1)"], "write balance={}"),
         (["curves", "--loss", "./mine.py:Loss"], "leave the .py away"),
         (["losses", "ACBMSELos"], "Did you mean 'ACBMSELoss'?"),

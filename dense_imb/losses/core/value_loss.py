@@ -23,6 +23,7 @@ from dense_imb.losses.core.balance import (
     reduce_balanced,
     valid_pixels,
 )
+from dense_imb.losses.core.target import check_not_swapped
 
 ErrorMap = Callable[[Tensor, Tensor], Tensor]
 Partition = Callable[[Tensor, Tensor], Tensor]
@@ -61,6 +62,7 @@ def mean_of_values(
     prediction, target = bare(prediction), bare(target)
     mask, pixel_weight = bare(mask), bare(pixel_weight)
     check_reduction(reduction)
+    check_not_swapped("prediction", prediction, target)
     check_floating("prediction", prediction)
     check_same_shape("target", target, "prediction", prediction)
     if target.is_complex():

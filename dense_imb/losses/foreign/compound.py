@@ -119,6 +119,12 @@ def _named(
         if not losses:
             raise ValueError("Expected at least one loss, got none.")
         return dict(losses)
+    if isinstance(losses, Sequence) and not isinstance(losses, str):
+        kind = type(losses).__name__
+        raise TypeError(
+            f"Expected losses one by one, got a {kind}; pass CompoundLoss(a, b) or a mapping of "
+            "names to losses."
+        )
     named: dict[str, nn.Module] = {}
     for loss in (losses, *more):
         name = type(loss).__name__

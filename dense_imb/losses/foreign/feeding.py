@@ -21,7 +21,7 @@ from dense_imb.base.checks import (
     values_are_readable,
     widen_half,
 )
-from dense_imb.losses.core.target import without_channel
+from dense_imb.losses.core.target import check_not_swapped, without_channel
 from dense_imb.losses.foreign.catalogue import CATALOGUE
 
 # the name of each of our losses, and what it is fed
@@ -173,6 +173,7 @@ def feed(
             )
     if intake.is_ours and intake.feeds_on == "logits":
         return loss(logits, label, **given)
+    check_not_swapped("logits", logits, label)
     check_floating("logits", logits)
     check_tensor("target", label)
     if logits.dim() < 2 or logits.shape[1] == 0:

