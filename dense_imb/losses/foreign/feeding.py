@@ -22,10 +22,8 @@ from dense_imb.base.checks import (
     widen_half,
 )
 from dense_imb.losses.core.target import check_not_swapped, without_channel
-from dense_imb.losses.foreign.catalogue import CATALOGUE
+from dense_imb.losses.foreign.catalogue import OUR_INPUTS
 
-# the name of each of our losses, and what it is fed
-CATALOGUED = {entry.name: entry.feeds_on for entry in CATALOGUE}
 # class indices (B, *spatial); the same as (B, 1, *spatial); one number for each class,
 # (B, C, *spatial); and 0 or 1 for a sigmoid of each channel, in the logits' shape
 TARGET_FORMS = ("indices", "channel", "one-hot", "binary")
@@ -65,7 +63,7 @@ def feeds_on(loss: nn.Module) -> str:
         return str(declared)
     ours = _our_name(loss)
     if ours is not None:
-        return CATALOGUED[ours]
+        return OUR_INPUTS[ours]
     if type(loss).__name__ in _OF_VALUES:
         return "values"
     is_known = _package(loss) == "monai" or _known_form(loss) is not None
@@ -294,7 +292,7 @@ def _our_name(loss: nn.Module) -> str | None:
     if hasattr(loss, "target_form"):
         return None
     for base in type(loss).__mro__:
-        if base.__module__.startswith("dense_imb.") and base.__name__ in CATALOGUED:
+        if base.__module__.startswith("dense_imb.") and base.__name__ in OUR_INPUTS:
             return base.__name__
     return None
 
