@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from dense_imb.base.checks import check_at_least, check_choice, check_label_range, check_tensor
 from dense_imb.base.files import write_whole
 from dense_imb.losses import ValueBins, class_weights
-from dense_imb.losses.core.class_weights import EFFECTIVE_BETA, of_mean_one
+from dense_imb.losses.core.class_weights import EFFECTIVE_BETA, scale_to_mean_one
 from dense_imb.losses.core.counts import class_counts_of
 
 _FORMAT = "dense-imb-class-statistics"
@@ -277,7 +277,7 @@ class ClassStatistics:
         share = [n / total for n, total in zip(pixels, of_images, strict=True)]
         seen = [s for s, count in zip(share, self.class_counts, strict=True) if count > 0]
         median = statistics.median(seen)
-        return of_mean_one([median / s for s in share])
+        return scale_to_mean_one([median / s for s in share])
 
     def log_prior(self) -> tuple[float, ...]:
         """Logarithm of each class's share, finite for a class never seen."""

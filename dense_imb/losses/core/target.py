@@ -123,7 +123,8 @@ def _check_values_not_swapped(logits: Tensor, target: Tensor) -> None:
 
     `logits` are those after the contract, where one channel has become two.
     """
-    if _is_label_map(logits) and not _is_label_map(target):
+    # zeros are the logits of a blank network
+    if _is_label_map(logits) and bool(logits.any()) and not _is_label_map(target):
         raise _swapped("logits", logits, target)
 
 

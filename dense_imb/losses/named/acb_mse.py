@@ -60,7 +60,7 @@ def acb_mse_loss(
 
         loss = w_e mean_{i: t_i = 0} (p_i - t_i)^2  +  w_h mean_{i: t_i != 0} (p_i - t_i)^2
 
-    A class that the batch lacks adds nothing.
+    A class without pixels in the batch adds nothing.
 
     Args:
         prediction: p, any shape, floating point; the first dimension counts the images.

@@ -1,4 +1,4 @@
-"""Balanced regression: any error map, averaged so that every class of pixels counts."""
+"""Balanced regression: the mean of any error map over classes of pixels."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def balanced_regression_loss(
     reduction: str = "mean",
     return_parts: bool = False,
 ) -> Any:
-    """Regression error in which every class of pixels counts by its weight, not by its size.
+    """Regression error in which a class of pixels counts by its weight, not by its size.
 
         loss = sum_c  w_c / K  *  mean over the pixels of class c of error(p_i, t_i)
 
@@ -138,15 +138,15 @@ def balanced_regression_loss(
         error: "mse", "l1", "huber" or a function (prediction, target) -> error of each pixel.
         partition: "hits" (target = 0, target != 0), "labels" (the `label` of the call),
             `ValueBins`, `Outcome` or a function (prediction, target) -> label of each pixel.
-        balance: how the class means combine; by default the mean over the classes present.
+        balance: rule by which class means combine; by default the mean over the classes present.
         n_classes: number of classes; needed for labels or a function, if `balance` has no weights.
         label: class of each pixel, with partition="labels".
-        ignore_index: label of the pixels that are left out.
-        mask: nonzero where a pixel counts. Others are left out, a NaN there included.
+        ignore_index: label of ignored pixels.
+        mask: nonzero where a pixel counts. Others are ignored, even if they hold NaN.
         pixel_weight: weight of each pixel within its class, at least 0.
         class_count: pixels of each class in a whole window of gradient accumulation.
         reduction: "mean" for the loss, "none" for the map of contributions whose sum is the loss.
-        return_parts: return `Parts` (value, class_mean, class_count) in place of the value.
+        return_parts: return `Parts` (value, class_mean, class_count) instead of the value.
 
     Example:
         >>> t = torch.tensor([0.0, 0.0, 0.0, 2.0])
@@ -225,7 +225,7 @@ def _resolve_partition(
 
 
 class BalancedRegressionLoss(Loss):
-    """Regression error in which every class of pixels counts by its weight, not by its size.
+    """Regression error in which a class of pixels counts by its weight, not by its size.
 
         loss = sum_c  w_c / K  *  mean over the pixels of class c of error(p_i, t_i)
 
