@@ -16,8 +16,8 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dense_imb.training import train
-from dense_imb.training.build import config_from
+from dense_imb.runs import train
+from dense_imb.runs.read import config_from
 from tests.golden.configs import config_text
 
 PINS = Path(__file__).with_name("pins.json")
