@@ -68,7 +68,7 @@ def test_one_loss_is_explained(capsys):
         (["curves", "--value", "nan"], "Expected `value` to be a number, got nan"),
         (["curves", "--loss", "FocalLoss(gama=2)"], "Did you mean 'gamma'?"),
         (["curves", "--loss", "FocalLoss(balance=1)"], "write balance={}"),
-        (["curves", "--loss", "./mine.py:Loss"], "leave the .py away"),
+        (["curves", "--loss", "./mine.py:Loss"], "drop the .py"),
         (["losses", "ACBMSELos"], "Did you mean 'ACBMSELoss'?"),
         (["losses", "os.system"], "os.system"),
     ],
