@@ -113,15 +113,17 @@ def check_not_swapped(name: str, prediction: object, target: object) -> None:
         return
     if not target.is_floating_point() or prediction.is_complex():
         return
-    lacks_channels = target.dim() > 2 and prediction.shape == target[:, 0].shape
+    without_channels = (*target.shape[:1], *target.shape[2:])
+    lacks_channels = target.dim() > 2 and tuple(prediction.shape) == without_channels
     if not prediction.is_floating_point() or (lacks_channels and name == "logits"):
         raise _swapped(name, prediction, target)
 
 
 def _check_values_not_swapped(logits: Tensor, target: Tensor) -> None:
-    """Refuse a label map in place of the logits, by its values; for input that is refused anyway.
+    """Refuse a label map in place of the logits, by its values.
 
-    `logits` are those after the contract, where one channel has become two.
+    Called for input that is refused anyway. `logits` are those after the contract, in which one
+    channel has become two.
     """
     # zeros are the logits of a blank network
     if _is_label_map(logits) and bool(logits.any()) and not _is_label_map(target):
