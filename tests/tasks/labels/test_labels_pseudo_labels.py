@@ -11,11 +11,13 @@ from torch import nn
 
 from dense_imb.data.epochs.views import photometric, rand_augment
 from dense_imb.data.images.labelled import IGNORED
-from dense_imb.data.labels.classified import Pictures, vary
-from dense_imb.data.labels.tables import open_unlabelled_pictures
+from dense_imb.data.labels.classified import WholeImages, vary
+from dense_imb.data.labels.tables import open_whole_images
 from dense_imb.tasks.labels.pseudo_labels import LabelsPseudoLabels
-from dense_imb.tasks.labels.recipe import build_task, labelled_images, open_classified
+from dense_imb.tasks.labels.recipe import open_classified, split_labelled
 from dense_imb.tasks.labels.task import LabelsTask
+from dense_imb.tasks.mean_teacher import StrongViews
+from dense_imb.tasks.recipe import build_task
 from tests.runs.labelled_pictures import of_table, write_tables
 
 CPU = torch.device("cpu")
@@ -34,7 +36,7 @@ def task(folder: str) -> LabelsTask:
 
 @pytest.fixture(scope="module")
 def rest(folder: str):
-    _, rest = labelled_images(open_classified(of_table(folder))[0], 0.4)
+    _, rest = split_labelled(open_classified(of_table(folder).labels)[0], 0.4)
     return rest
 
 
@@ -66,7 +68,7 @@ def test_weak_views_vary_as_labelled_images_do(task, rest):
 
 def test_strong_views_are_of_the_bytes_of_the_weak_ones(task, rest):
     for strong in ("auto", "randaugment", "photometric", "none"):
-        unlabelled = LabelsPseudoLabels(task, rest, strong=strong, magnitude=12)
+        unlabelled = LabelsPseudoLabels(task, rest, strong=StrongViews(strong, magnitude=12))
         views = unlabelled.views(SAMPLES, PLACES, 2, CPU)
         pseudo, _ = unlabelled.labelled(Answering([[0.0, 0, 0]] * 4), views, 0.9)
         options = {"seed": task.seed, "epoch": 2 + 2**30}
@@ -95,7 +97,7 @@ def test_views_of_a_sample_are_the_same_whatever_the_batch(task, rest):
 
 
 def test_a_label_is_the_likeliest_class_of_a_sure_teacher(task, rest):
-    unlabelled = LabelsPseudoLabels(task, rest, nn.CrossEntropyLoss(), strong="none")
+    unlabelled = LabelsPseudoLabels(task, rest, nn.CrossEntropyLoss(), strong=StrongViews("none"))
     teacher = Answering([[9.0, 0, 0], [0, 1, 0], [0, 0, 9], [0, 0, 0]])
     views = unlabelled.views(SAMPLES, PLACES, 0, CPU)
     pseudo, sure = unlabelled.labelled(teacher, views, 0.95)
@@ -112,7 +114,7 @@ def test_the_teacher_is_as_sure_as_the_scale_of_its_logits_says(folder, rest):
         of_table(folder, loss=loss, model={"options": {"depth": 8, "width": 4, "head": "cosine"}})
     )
     assert scaled.reading.scale > 1
-    unlabelled = LabelsPseudoLabels(scaled, rest, strong="none")
+    unlabelled = LabelsPseudoLabels(scaled, rest, strong=StrongViews("none"))
     teacher = Answering([[0.9, 0.1, 0.0]])
     views = unlabelled.views(SAMPLES[:1], PLACES[:1], 0, CPU)
     assert unlabelled.labelled(teacher, views, 0.95)[0].label.tolist() == [0]
@@ -131,25 +133,23 @@ def test_content_is_the_likeliest_class_of_every_image(task, rest):
 
 
 def test_words_tell_images_and_views_apart(task, rest):
-    told = LabelsPseudoLabels(task, rest).told()
-    assert LabelsPseudoLabels(task, rest).told() == told
+    told = LabelsPseudoLabels(task, rest).describe()
+    assert LabelsPseudoLabels(task, rest).describe() == told
     others = [
         LabelsPseudoLabels(task, rest.subset([*range(1, len(rest)), 0])),
         LabelsPseudoLabels(task, task.train),
-        LabelsPseudoLabels(task, rest, strong="none"),
-        LabelsPseudoLabels(task, rest, magnitude=3),
+        LabelsPseudoLabels(task, rest, strong=StrongViews("none")),
+        LabelsPseudoLabels(task, rest, strong=StrongViews(magnitude=3)),
     ]
-    assert told not in {other.told() for other in others}
+    assert told not in {other.describe() for other in others}
 
 
 def test_a_folder_and_a_table_hold_the_same_images(folder, task):
-    found = open_unlabelled_pictures(f"{folder}/images", task.reading.size)
+    found = open_whole_images(f"{folder}/images", task.reading.size)
     names = [Path(found.source.name(i)).name for i in range(len(found))]
     assert names == sorted(names)
     assert len(found) == len(list(Path(folder, "images").iterdir()))
-    listed = open_unlabelled_pictures(
-        f"{folder}/train.csv", task.reading.size, images=f"{folder}/images"
-    )
+    listed = open_whole_images(f"{folder}/train.csv", task.reading.size, images=f"{folder}/images")
     assert len(listed) == 47
     place = names.index(Path(listed.source.name(5)).name)
     np.testing.assert_array_equal(found.image(place), listed.image(5))
@@ -162,7 +162,7 @@ def test_labels_of_a_table_are_not_read(folder, tmp_path):
     (tmp_path / "names.csv").write_text("\n".join(line.split(",")[0] for line in names))
     (tmp_path / "odd.csv").write_text("\n".join(f"{line.split(',')[0]},-7 %" for line in names))
     digests = {
-        open_unlabelled_pictures(path, images=f"{folder}/images").digest()
+        open_whole_images(path, images=f"{folder}/images").digest()
         for path in (tmp_path / "names.csv", tmp_path / "odd.csv", f"{folder}/train.csv")
     }
     assert len(digests) == 1
@@ -173,21 +173,21 @@ def test_images_of_other_sizes_are_resized(folder, tmp_path):
 
     Image.new("L", (50, 31), 9).save(tmp_path / "a.PNG")
     Image.new("RGB", (24, 24)).save(tmp_path / "b.jpg")
-    found = open_unlabelled_pictures(tmp_path, (24, 24))
+    found = open_whole_images(tmp_path, (24, 24))
     assert found.images(range(2)).shape == (2, 3, 24, 24)
     with pytest.raises(ValueError, match="Expected images of one size"):
-        open_unlabelled_pictures(tmp_path)
+        open_whole_images(tmp_path)
 
 
 def test_a_folder_without_images_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"Expected images without labels \(.*\) in .*, got none"):
-        open_unlabelled_pictures(tmp_path)
+        open_whole_images(tmp_path)
     (tmp_path / "LICENSE.txt").write_text("free")
     (tmp_path / ".hidden.png").write_text("")
     with pytest.raises(ValueError, match="got none"):
-        open_unlabelled_pictures(tmp_path)
+        open_whole_images(tmp_path)
     with pytest.raises(ValueError, match=r"Expected a folder of images, or a CSV file"):
-        open_unlabelled_pictures(tmp_path / "nowhere")
+        open_whole_images(tmp_path / "nowhere")
 
 
 def test_files_that_are_no_images_are_named(folder, tmp_path):
@@ -195,24 +195,24 @@ def test_files_that_are_no_images_are_named(folder, tmp_path):
 
     Image.new("RGB", (24, 24)).save(tmp_path / "a.png")
     (tmp_path / "LICENSE.txt").write_text("free")
-    assert len(open_unlabelled_pictures(tmp_path)) == 1
+    assert len(open_whole_images(tmp_path)) == 1
     (tmp_path / "b.png").write_bytes(b"no picture")
     with pytest.raises(ValueError, match=r"got b.png, which can't be read"):
-        open_unlabelled_pictures(tmp_path, (24, 24))
+        open_whole_images(tmp_path, (24, 24))
     for k in range(4):
         (tmp_path / f"c{k}.zip").write_bytes(b"")
     with pytest.raises(ValueError, match=r"got b.png, c0.zip, c1.zip and 2 more"):
-        open_unlabelled_pictures(tmp_path)
+        open_whole_images(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"strong": "hits"}, "randaugment, photometric or none, got hits"),
-        ({"strong": "weak"}, "unlabelled.strong"),
-        ({"loss": nn.MSELoss()}, "loss of logits for the teacher's labels"),
-        ({"magnitude": 31}, "magnitude"),
-        ({"operations": -1}, "operations"),
+        ({"strong": StrongViews("hits")}, "randaugment, photometric or none, got hits"),
+        ({"strong": StrongViews("weak")}, "unlabelled.strong"),
+        ({"loss": nn.MSELoss()}, "loss of logits for the pseudo-labels"),
+        ({"strong": StrongViews(magnitude=31)}, "magnitude"),
+        ({"strong": StrongViews(operations=-1)}, "operations"),
     ],
 )
 def test_what_teaches_nothing_is_refused(task, rest, options, told):
@@ -225,6 +225,6 @@ def test_other_images_are_refused(task, rest, tmp_path):
 
     Image.new("RGB", (20, 24)).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"without labels of \(24, 24\) pixels"):
-        LabelsPseudoLabels(task, open_unlabelled_pictures(tmp_path))
+        LabelsPseudoLabels(task, open_whole_images(tmp_path))
     with pytest.raises(ValueError, match="got none"):
-        LabelsPseudoLabels(task, Pictures(rest.source, []))
+        LabelsPseudoLabels(task, WholeImages(rest.source, []))
