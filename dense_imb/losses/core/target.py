@@ -131,10 +131,12 @@ def _check_values_not_swapped(logits: Tensor, target: Tensor) -> None:
 
 
 def _swapped(name: str, prediction: Tensor, target: Tensor) -> TypeError:
+    wanted = "before `target`, got a label map of"
+    if not prediction.is_floating_point():
+        wanted = "to be floating point, got"
     return TypeError(
-        f"Expected `{name}` and `target`, got a label map of {prediction.dtype} and "
-        f"{target.dtype} of the shape {tuple(target.shape)}, which look swapped; call the loss as "
-        f"loss({name}, target)."
+        f"Expected `{name}` {wanted} {prediction.dtype} with a `target` of {target.dtype} and the "
+        f"shape {tuple(target.shape)}, which look swapped; call the loss as loss({name}, target)."
     )
 
 
