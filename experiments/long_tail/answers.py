@@ -311,7 +311,7 @@ def table_of(name: str, size: Size, options: Namespace, folder: Path) -> Methods
     names = [one.name for one in named]
     compared = [name for name in BASES if name in names]
     plain = compared[0] if compared else None
-    table = MethodsTable.of_runs(runs, task.scores, named, size.steps, plain=plain)
+    table = MethodsTable.from_runs(runs, task.scores, named, size.steps, plain=plain)
     table = replace(table, notes=notes)
     for suffix in ("json", "csv"):
         table.save(folder / f"{name}.{suffix}")
