@@ -1,4 +1,4 @@
-"""Our scores as MONAI metrics, for `IgniteMetricHandler` or a loop of one's own."""
+"""Scores as MONAI metrics, for `IgniteMetricHandler` or your own loop."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class _PooledMetric(CumulativeIterationMetric):
 
     def __call__(self, y_pred: Any, y: Any = None, **options: Any) -> Any:
         """Count a batch, (B, C, *spatial), or a list of (C, *spatial)."""
-        # not Cumulative's: that would keep every image
+        # the one of Cumulative would keep every image
         return IterationMetric.__call__(self, y_pred, y, **options)
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **options: Any) -> Tensor:
@@ -85,24 +85,24 @@ class _PooledMetric(CumulativeIterationMetric):
                     stacklevel=3,
                 )
             self._total = copy.deepcopy(self.scores).reduce_over_processes()
-        values = self._of_classes(self._total)
+        values = self._class_scores(self._total)
         return values if self.include_background else values[1:]
 
-    def _of_classes(self, scores: SegmentationScores) -> tuple[float, ...]:
+    def _class_scores(self, scores: SegmentationScores) -> tuple[float, ...]:
         raise NotImplementedError
 
 
 class PixelAveragePrecision(_PooledMetric):
     """Mean over the classes of the average precision over all pixels of all images.
 
-    Fed with logits as the losses are, (B, C, *spatial) with C = 1 for binary ones, or a list of
-    (C, *spatial), and class indices or one-hot. Counts instead of images are kept: constant memory.
+    Predictions are logits (B, C, *spatial), C = 1 if binary, or a list of (C, *spatial). Targets
+    are class indices or one-hot. Only counts are kept, in constant memory.
 
     Args:
         n_classes: number of classes; 2 for logits with one channel.
         include_background: whether class 0 enters the mean.
-        ignore_index: label of the pixels that are left out.
-        is_probability: for what comes out of a softmax or sigmoid.
+        ignore_index: label of the pixels to ignore.
+        is_probability: whether predictions are probabilities, from a softmax or sigmoid.
 
     Example:
         >>> metric = PixelAveragePrecision()
@@ -111,7 +111,7 @@ class PixelAveragePrecision(_PooledMetric):
         0.8333
     """
 
-    def _of_classes(self, scores: SegmentationScores) -> tuple[float, ...]:
+    def _class_scores(self, scores: SegmentationScores) -> tuple[float, ...]:
         return scores.average_precision()
 
 
@@ -127,7 +127,7 @@ class PixelIoU(_PooledMetric):
         0.3333
     """
 
-    def _of_classes(self, scores: SegmentationScores) -> tuple[float, ...]:
+    def _class_scores(self, scores: SegmentationScores) -> tuple[float, ...]:
         return scores.iou()
 
 
@@ -143,5 +143,5 @@ class PixelDice(_PooledMetric):
         0.5
     """
 
-    def _of_classes(self, scores: SegmentationScores) -> tuple[float, ...]:
+    def _class_scores(self, scores: SegmentationScores) -> tuple[float, ...]:
         return scores.dice()
