@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 from dense_imb.base.checks import check_choice
 from dense_imb.losses.foreign.catalogue import CATALOGUE
 
-Kind = Literal["hits", "images", "labels"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 PLAIN = "cross-entropy"  # the loss that the others are compared with
 _DICE = "monai.losses:DiceLoss(softmax=True, to_onehot_y=True, include_background=False)"
 
@@ -75,7 +73,7 @@ _OF_PIXELS = (
     "focal", "weighted cross-entropy", "Tversky", "balanced hard mining",
     "balanced complement cross-entropy",
 )  # fmt: skip
-ORDER: dict[Kind, tuple[str, ...]] = {
+ORDER: dict[str, tuple[str, ...]] = {
     "hits": _OF_PIXELS,
     "images": _OF_PIXELS,
     "labels": (
@@ -87,11 +85,11 @@ ORDER: dict[Kind, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-def contestants(kind: Kind, *, n_classes: int = 2) -> list[Contestant]:
+def contestants(kind: str, *, n_classes: int = 2) -> list[Contestant]:
     """Return all losses of a kind of data, in the order in which a small budget keeps them.
 
     Args:
-        kind: "hits", "images" (with masks) or "labels" (of whole images).
+        kind: name of the kind, see `dense_imb.config.KINDS`.
         n_classes: number of classes; with two, complement cross-entropy is cross-entropy.
     """
     every = {name: Contestant(name, loss, False) for name, loss in _THEIRS.items()}

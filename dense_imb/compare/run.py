@@ -13,20 +13,14 @@ from typing import Any
 
 from dense_imb.base.checks import check_at_least
 from dense_imb.base.files import write_whole
-from dense_imb.compare.benchmarks import (
-    N_VALIDATIONS,
-    Benchmark,
-    HitsBenchmark,
-    ImagesBenchmark,
-    LabelsBenchmark,
-    Row,
-)
-from dense_imb.compare.contestants import N_FIRST, Contestant, Kind, contestants, parse_contestant
+from dense_imb.compare.benchmark import N_VALIDATIONS, Benchmark, Row, Settings
+from dense_imb.compare.contestants import N_FIRST, Contestant, contestants, parse_contestant
 from dense_imb.compare.plan import Plan, count_runs, plan, run_seconds
 from dense_imb.compare.table import ComparisonTable
 from dense_imb.config import TrainConfig
 from dense_imb.engine import CollapseWarning
-from dense_imb.runs import check_config, train
+from dense_imb.runs import Recipe, train
+from dense_imb.tasks.kind import kind_of, module_of_kind
 
 _PLAN = "plan.json"
 
@@ -63,18 +57,18 @@ def compare(
         steps: number of steps of each run, whatever the duration.
         test: for whole images: CSV file of test images, or a CIFAR archive; by default CIFAR's
             own test images, or the validation images.
-        tolerance, precision: for images with masks, see `evaluate_segmenters`.
+        tolerance, precision: for images with masks, see `evaluate_images`.
         is_quiet: show no progress bars.
         say: called with a line on each step of the comparison.
     """
     check_at_least("n_seeds", n_seeds, 1)
     if not minutes > 0:
         raise ValueError(f"Expected `minutes` above 0, got {minutes}.")
-    folder, kind = Path(folder), _kind_of(config)
-    if test is not None and kind != "labels":
-        raise ValueError(f"Expected no `test` with {kind}, got {test}; it is for whole images.")
-    benchmark = _benchmark(kind, config, test, tolerance, precision)
-    competing = _competing(kind, benchmark, losses)
+    folder, kind = Path(folder), kind_of(config)
+    settings = Settings(test, tolerance, precision)
+    make = module_of_kind("dense_imb.compare", kind, "comparison").BENCHMARK
+    benchmark: Benchmark = make(config, settings)
+    competing = _competing(kind.name, benchmark, losses)
     asked = {
         "losses": {one.name: one.loss for one in competing},
         "n_seeds": n_seeds,
@@ -110,32 +104,15 @@ def compare(
                 + f" ({row['cpu_seconds']:.0f} CPU s)"
             )
     table = ComparisonTable.from_runs(
-        rows, benchmark.scores, chosen, planned.steps, folder=str(folder)
+        rows, benchmark.scores, chosen, planned.steps, folder=str(folder), kind=kind.name
     )
     table.save(folder / "comparison.json")
     table.save(folder / "comparison.csv")
     return table
 
 
-def _kind_of(config: TrainConfig) -> Kind:
-    """Return the kind of data that a config trains on."""
-    if config.trains_on_classes:
-        return "labels"
-    return "images" if config.trains_on_images else "hits"
-
-
-def _benchmark(
-    kind: Kind, config: TrainConfig, test: str | None, tolerance: float, precision: float
-) -> Benchmark:
-    if kind == "labels":
-        return LabelsBenchmark(config, test)
-    if kind == "images":
-        return ImagesBenchmark(config, tolerance, precision)
-    return HitsBenchmark(config)
-
-
 def _competing(
-    kind: Kind, benchmark: Benchmark, losses: Sequence[Contestant | str] | None
+    kind: str, benchmark: Benchmark, losses: Sequence[Contestant | str] | None
 ) -> list[Contestant]:
     """Return the losses that compete; wrong ones are refused before anything is timed."""
     if losses is None:
@@ -143,7 +120,7 @@ def _competing(
     known = contestants(kind, n_classes=3)
     competing = [parse_contestant(one, known) if isinstance(one, str) else one for one in losses]
     for one in competing:
-        check_config(benchmark.config(one))
+        Recipe.of(benchmark.config(one))
     folders = [one.folder for one in competing]
     twice = sorted({folder for folder in folders if folders.count(folder) > 1})
     if len(competing) < 2 or twice:

@@ -49,6 +49,7 @@ class ComparisonTable(ScoreTable):
         steps: steps of each run.
         plain: name of plain cross-entropy, if it competes.
         folder: folder of the runs; "" where there is none.
+        kind: kind of the data, see `dense_imb.config.KINDS`.
     """
 
     rows: tuple[Row, ...]
@@ -58,6 +59,7 @@ class ComparisonTable(ScoreTable):
     steps: int
     plain: str | None = None
     folder: str = ""
+    kind: str = ""
 
     @classmethod
     def from_runs(
@@ -69,6 +71,7 @@ class ComparisonTable(ScoreTable):
         *,
         plain: str | None = None,
         folder: str = "",
+        kind: str = "",
     ) -> Self:
         """Make the table of single runs with `loss`, `seed` and scores.
 
@@ -79,6 +82,7 @@ class ComparisonTable(ScoreTable):
             steps: steps of each run.
             plain: name of the row that others are compared with; by default plain cross-entropy.
             folder: folder of the runs.
+            kind: kind of the data.
         """
         first = scores[0]
         by_name = {
@@ -102,7 +106,7 @@ class ComparisonTable(ScoreTable):
             row["gain"], row["p"] = _paired(own, by_name.get(plain or "", []), first)
             row["from_best"], row["p_best"] = _paired(by_name[best], own, first)
         texts = {one.name: one.loss for one in losses}
-        return cls(tuple(rows), tuple(runs), tuple(scores), texts, steps, plain, folder)
+        return cls(tuple(rows), tuple(runs), tuple(scores), texts, steps, plain, folder, kind)
 
     def as_json(self) -> dict[str, Any]:
         """Return the table for strict JSON: NaN becomes null."""
@@ -166,7 +170,8 @@ class ComparisonTable(ScoreTable):
         if not self.folder:
             return f"--loss {loss!r}"
         config = Path(self.folder) / f"{Contestant(name, loss).folder}-0" / "config.yaml"
-        return f"dense-imb train --config {shlex.quote(str(config))} --steps 2000 --out RUN"
+        path = shlex.quote(str(config))
+        return f"dense-imb train {self.kind} --config {path} --steps 2000 --out RUN"
 
     def level(self) -> list[str]:
         """Return the rows over which the lead of the first may be chance."""

@@ -14,14 +14,14 @@ from matplotlib.figure import Figure
 from dense_imb.base.refusals import Refused
 from dense_imb.cli import main
 from dense_imb.compare import ComparisonTable, Contestant, compare, contestants, parse_contestant
-from dense_imb.compare.contestants import KINDS, N_FIRST, ORDER, PLAIN
+from dense_imb.compare.contestants import N_FIRST, ORDER, PLAIN
 from dense_imb.compare.figure import draw
 from dense_imb.compare.plan import LEAST_STEPS, MOST_STEPS, count_runs, plan, run_seconds
 from dense_imb.config import TrainConfig
 from dense_imb.losses.foreign.parse import parse_loss
 from dense_imb.runs import open_run
-from dense_imb.tasks.build import open_images, open_test_images
-from dense_imb.tasks.labels.evaluate import evaluate_classifiers
+from dense_imb.tasks.images.recipe import open_images, open_test_images
+from dense_imb.tasks.labels.evaluate import evaluate_labels
 from dense_imb.tasks.labels.recipe import open_cifar_test, open_classified, open_test_table
 from tests.runs.labelled_pictures import of_table, tiny_classes, write_cifar, write_tables
 from tests.runs.pictures import tiny_images, write_folders
@@ -218,7 +218,7 @@ def test_a_budget_too_small_starts_nothing(config, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ORDER)
 def test_contestants_are_losses_that_exist(kind):
     for one in contestants(kind, n_classes=3):
         parse_loss(one.loss.replace("$inverse", "(0.5, 1.5)"), class_counts=(9, 1))
@@ -259,7 +259,7 @@ def test_the_figure_has_a_row_for_each_loss(compared):
 
 def test_hits_compete_by_the_noise_removed(tmp_path):
     path = write_events(tmp_path / "clean.h5", clean_events(40))
-    config = tiny(path, data={"validation_share": 0.4})
+    config = tiny(path, hits={"validation_share": 0.4})
     losses = [*TWO, Contestant("weighted", "CrossEntropyLoss(class_weight=$inverse)"),
               Contestant("softmax", "BalancedSoftmaxLoss")]  # fmt: skip
     table = quiet(config, tmp_path / "out", losses=losses, n_seeds=1)
@@ -283,9 +283,10 @@ def test_the_command(config, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["{hits}", "--labels", "0", "255"], "`--labels` with images, got it with a hits file"),
-        (["{folder}", "--noise", "3"], "with a hits file, got images"),
+        (["{hits}", "--labels", "0", "255"], "--labels is an option for images, got a hits file"),
+        (["{folder}", "--noise", "3"], "options for hits files, got images"),
         (["{hits}", "--minutes", "0", "--noise", "5"], "Expected `minutes` above 0"),
+        (["{hits}", "--minutes", "0.001", "--noise", "5"], "raise --minutes, or set the length"),
         (["{folder}/none.h5"], "none.h5"),
     ],
     ids=str,
@@ -314,9 +315,9 @@ def test_whole_images_compete_by_balanced_accuracy(labelled, tmp_path):
     for name, head in (("cross-entropy", None), ("LDAM", "cosine")):
         run = open_run(tmp_path / "out" / f"{name}-0")
         assert run.config.model.options.get("head") == head
-        classifier = run.classifier()
-        _, validation = open_classified(run.config)
-        row = evaluate_classifiers([classifier], validation, classifier.reading)[classifier.name]
+        classifier = run.trained()
+        _, validation = open_classified(run.config.labels)
+        row = evaluate_labels([classifier], validation, classifier.reading)[classifier.name]
         (compared,) = (one for one in table.runs if one["loss"] == name)
         for score in table.scores:
             assert compared[score] == row[score]
@@ -326,9 +327,9 @@ def test_whole_images_are_scored_on_the_test_images_named(labelled, tmp_path):
     config = of_table(labelled)
     test = f"{labelled}/test.csv"
     table = quiet(config, tmp_path / "out", n_seeds=1, steps=2, test=test)
-    classifier = open_run(tmp_path / "out" / "ours-0").classifier()
-    images = open_test_table(config, test, config.table.images)
-    row = evaluate_classifiers([classifier], images, classifier.reading)[classifier.name]
+    classifier = open_run(tmp_path / "out" / "ours-0").trained()
+    images = open_test_table(config.labels, test, config.labels.images)
+    row = evaluate_labels([classifier], images, classifier.reading)[classifier.name]
     (compared,) = (one for one in table.runs if one["loss"] == "ours")
     assert compared["accuracy"] == row["accuracy"]
     with pytest.raises(ValueError, match=r"got another \(test differ\)"):
@@ -337,11 +338,11 @@ def test_whole_images_are_scored_on_the_test_images_named(labelled, tmp_path):
 
 def test_held_out_images_of_cifar_choose_and_its_test_images_score(tmp_path):
     path = write_cifar(tmp_path, per_class=8)
-    config = tiny_classes(cifar={"path": path, "validation_share": 0.25})
+    config = tiny_classes(labels={"train": path, "validation_share": 0.25})
     table = quiet(config, tmp_path / "out", n_seeds=1, steps=2)
-    classifier = open_run(tmp_path / "out" / "ours-0").classifier()
-    images = open_cifar_test(config)
-    row = evaluate_classifiers([classifier], images, classifier.reading)[classifier.name]
+    classifier = open_run(tmp_path / "out" / "ours-0").trained()
+    images = open_cifar_test(config.labels)
+    row = evaluate_labels([classifier], images, classifier.reading)[classifier.name]
     (compared,) = (one for one in table.runs if one["loss"] == "ours")
     assert table.scores[0] == "balanced_accuracy"
     assert compared["balanced_accuracy"] == row["balanced_accuracy"]
@@ -356,14 +357,14 @@ def test_a_loss_of_values_classifies_nothing(labelled, tmp_path):
 @pytest.mark.parametrize("kind", ["hits", "images"])
 def test_test_images_belong_to_whole_images(config, tmp_path, kind):
     other = config if kind == "images" else tiny(tmp_path / "none.h5")
-    with pytest.raises(ValueError, match=f"Expected no `test` with {kind}, got t.csv"):
+    with pytest.raises(ValueError, match=rf"`test=t.csv` is for whole images, got {kind}"):
         quiet(other, tmp_path / "out", test="t.csv")
 
 
 def test_the_winner_comes_with_the_command_that_trains_it(compared, tmp_path, capsys):
     folder, table = compared
     best = Contestant(str(table.rows[0]["loss"]), "")
-    command = f"dense-imb train --config {folder}/{best.folder}-0/config.yaml --steps 2000"
+    command = f"dense-imb train images --config {folder}/{best.folder}-0/config.yaml --steps 2000"
     assert f"To train with it: {command} --out RUN." in table.advice()
     arguments = shlex.split(command.replace("2000", "2"))[1:]
     assert main([*arguments, "--out", str(tmp_path / "run"), "--quiet", "--report", "false"]) == 0
