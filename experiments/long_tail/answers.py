@@ -45,7 +45,7 @@ from dense_imb.data.events.labelled_frames import write_labelled_frames
 from dense_imb.data.events.simulated import write_simulated
 from dense_imb.engine import CollapseWarning, Interrupted
 from dense_imb.hits import Degradation, Geometry, open_hits
-from dense_imb.runs import Run, SamplingWarning, check_folder, train
+from dense_imb.runs import Recipe, Run, SamplingWarning, check_folder, train
 from dense_imb.tasks.images.evaluate import evaluate_images
 from dense_imb.tasks.images.recipe import open_test_images
 from dense_imb.tasks.labels.evaluate import evaluate_labels
@@ -257,7 +257,7 @@ def result_of(task: Task, config: TrainConfig, place: Path, is_quiet: bool) -> d
     if stored.exists():
         result = json.loads(stored.read_text())
         if result["config"] != asked:
-            check_folder(place, config, resume=True)  # says what differs
+            check_folder(place, Recipe.of(config), resume=True)  # says what differs
         return {name: float(value) for name, value in result["scores"].items()}
     start = time.process_time()
     with warnings.catch_warnings():  # a method may go blank, or draw alike: the table says so
