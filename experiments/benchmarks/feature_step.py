@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from mixing_step import N_CLASSES, compare, write_hits, write_images
@@ -40,12 +41,14 @@ def main() -> None:
         images.patch = [options.patch, options.patch]
         contests = {
             f"images, {options.patch} x {options.patch}, {N_CLASSES} classes": {"images": images},
-            "hits, 88 x 128, lit pixels": {"data": data},
-            "hits, 88 x 128, whole frames": {"data": data, "pixels": "frame"},
+            "hits, 88 x 128, lit pixels": {"hits": data},
+            "hits, 88 x 128, whole frames": {"hits": replace(data, pixels="frame")},
         }
-        for title, of_data in contests.items():
+        for title, data_config in contests.items():
             configs = {
-                loss or "none": TrainConfig(**of_data, feature_loss=loss, batch_size=options.batch)
+                loss or "none": TrainConfig(
+                    **data_config, feature_loss=loss, batch_size=options.batch
+                )
                 for loss in LOSSES
             }
             print(f"{title}, batch of {options.batch}, {options.rounds} rounds")

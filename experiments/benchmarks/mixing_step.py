@@ -21,6 +21,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,7 @@ def main() -> None:
             },
             "hits, 88 x 128": {
                 kind if hits == "linear" else f"{kind}, union": TrainConfig(
-                    data=data, mixing=MixingConfig(kind, hits=hits), **common
+                    hits=replace(data, mixing=hits), mixing=MixingConfig(kind), **common
                 )
                 for kind in KINDS
                 for hits in ("linear", "union")
