@@ -19,8 +19,9 @@ from dense_imb.base.refusals import Refused, option, refusal
 from dense_imb.data.images.labelled import (
     IGNORED,
     LabelMap,
+    Threshold,
     check_names,
-    listed,
+    list_values,
     names_of_classes,
     numbered_classes,
     statistics_of,
@@ -110,7 +111,7 @@ def inspect_images(
     if names is not None and last >= len(names):
         raise Refused(
             f"masks of {len(names)} classes, as many as `names`",
-            f"the values {listed(present)}",
+            f"the values {list_values(present)}",
             "name the mask value of each class with "
             + option("labels", " ".join(map(str, present))),
         )
@@ -176,13 +177,12 @@ class _Masks:
         above: float | None,
         ignore_index: int | None,
     ) -> None:
-        self.source, self.labels, self.above, self.ignore_index = (
-            source,
-            labels,
-            above,
-            ignore_index,
-        )
-        self._map = None if labels is None else LabelMap.of(labels, ignore_index)
+        self.source, self.labels, self.above = source, labels, above
+        self._map: LabelMap | Threshold | None = None
+        if above is not None:
+            self._map = Threshold(above, ignore_index)
+        elif labels is not None:
+            self._map = LabelMap.of(labels, ignore_index)
         self.ignored = -1  # value of ignored pixels in the masks that are read
         if ignore_index is not None:
             self.ignored = ignore_index if labels is None and above is None else IGNORED
@@ -190,14 +190,9 @@ class _Masks:
 
     def read(self, number: int) -> NDArray[np.uint8]:
         """Return a mask as numbers from 0 to 255."""
-        mask, place = self.source.mask(number), self.source.place(number)
         if self._map is not None:
-            return self._map(mask, place)
-        if self.above is not None:
-            label = (mask > self.above).astype(np.uint8)
-            if self.ignore_index is not None:
-                label[mask == self.ignore_index] = IGNORED
-            return label
+            return self._map.read(self.source, number)
+        mask, place = self.source.mask(number), self.source.place(number)
         if not (mask.min() >= 0 and mask.max() < _N_LABELS):
             raise no_labels(mask, place, f"whole numbers from 0 to {_N_LABELS - 1}")
         return mask.astype(np.uint8)
@@ -213,7 +208,7 @@ class _Masks:
         if self.above is not None:
             return f"grey values, class 1 above {self.above:g}"
         if self.labels is not None:
-            return f"{listed(self.labels)}, in this order classes 0 to {len(self.labels) - 1}"
+            return f"{list_values(self.labels)}, in this order classes 0 to {len(self.labels) - 1}"
         return "0 and 255, read as classes 0 and 1" if self.is_binary else "labels"
 
 
