@@ -77,19 +77,17 @@ def run(options: Namespace) -> None:
     """Do what the options say."""
     import sys
 
-    from dense_imb.compare import compare, contestants, parse_contestant
+    from dense_imb.compare import compare
     from dense_imb.compare.figure import save_figure
     from dense_imb.engine import Interrupted
 
     config = _config(options)
-    known = contestants(of_hits=not config.trains_on_images, n_classes=3)
-    losses = [parse_contestant(text, known) for text in options.loss] or None
     with one_line_warnings("compare"):
         try:
             table = compare(
                 config,
                 options.out,
-                losses=losses,
+                losses=options.loss or None,
                 n_seeds=options.seeds,
                 first_seeds=options.first_seeds,
                 minutes=options.minutes,

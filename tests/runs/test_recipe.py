@@ -56,5 +56,7 @@ def test_the_kind_follows_the_section_that_names_data(path, tmp_path):
     with pytest.raises(ValueError, match=r"Expected training data, got none; .*`labels.train=CSV`"):
         kind_of(TrainConfig())
     both = replace(tiny(path), images=tiny_images(folders).images)
-    with pytest.raises(ValueError, match="one kind of training data, got hits.train and images.train"):
+    with pytest.raises(
+        ValueError, match="one kind of training data, got hits.train and images.train"
+    ):
         kind_of(both)
