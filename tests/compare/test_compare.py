@@ -23,7 +23,7 @@ from dense_imb.runs import open_run
 from dense_imb.tasks.images.recipe import open_images, open_test_images
 from dense_imb.tasks.labels.evaluate import evaluate_labels
 from dense_imb.tasks.labels.recipe import open_cifar_test, open_classified, open_test_table
-from tests.runs.labelled_pictures import of_table, tiny_classes, write_cifar, write_tables
+from tests.runs.labelled_pictures import CLASSES, of_table, tiny_classes, write_cifar, write_tables
 from tests.runs.pictures import tiny_images, write_folders
 from tests.runs.tiny import clean_events, tiny, write_events
 
@@ -283,8 +283,14 @@ def test_the_command(config, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["{hits}", "--labels", "0", "255"], "--labels is an option for images, got a hits file"),
-        (["{folder}", "--noise", "3"], "options for hits files, got images"),
+        (
+            ["{hits}", "--labels", "0", "255"],
+            "--labels is an option for images with masks, got",
+        ),
+        (
+            ["{folder}", "--noise", "3"],
+            "--noise is an option for hits files, got images",
+        ),
         (["{hits}", "--minutes", "0", "--noise", "5"], "Expected `minutes` above 0"),
         (["{hits}", "--minutes", "0.001", "--noise", "5"], "raise --minutes, or set the length"),
         (["{folder}/none.h5"], "none.h5"),
@@ -369,3 +375,17 @@ def test_the_winner_comes_with_the_command_that_trains_it(compared, tmp_path, ca
     arguments = shlex.split(command.replace("2000", "2"))[1:]
     assert main([*arguments, "--out", str(tmp_path / "run"), "--quiet", "--report", "false"]) == 0
     assert open_run(tmp_path / "run").config.loss == table.losses[best.name]
+
+
+def test_the_command_compares_whole_images(labelled, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = [
+        *(f"{labelled}/train.csv", "--images", f"{labelled}/images", "--out", str(out)),
+        *("--classes", *CLASSES, "--test", f"{labelled}/test.csv", "--steps", "2"),
+        *("--seeds", "1", "--quiet", "--loss", "cross-entropy", "--loss", "LDAM"),
+    ]
+    assert main(["compare", *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert "balanced accuracy" in printed
+    assert f"dense-imb train labels --config {out}/" in printed
+    assert (out / "comparison.png").stat().st_size > 10_000
