@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dense_imb.data.events.virtual import VALIDATION_EPOCH
 from dense_imb.hits import Events, Geometry, gap, rasterise
 from dense_imb.hits.frames import TURNS
-from dense_imb.report.measure import validation_events
+from dense_imb.report.hits.measures import validation_events
 from dense_imb.runs import Run
 from dense_imb.tasks import Reading
 from dense_imb.tasks.build import open_images

@@ -20,10 +20,10 @@ from dense_imb.inspection.report import strict
 from dense_imb.metrics.score_table import ScoreTable
 from dense_imb.report import page
 from dense_imb.report.drawing import Rows, column, picture
-from dense_imb.report.found import N_EVENTS, Found
-from dense_imb.report.hits import OfHits
-from dense_imb.report.images import OfImages
-from dense_imb.report.text import whole_page
+from dense_imb.report.source import N_EVENTS, Found
+from dense_imb.report.hits.source import OfHits
+from dense_imb.report.images.source import OfImages
+from dense_imb.report.facts import whole_page
 from dense_imb.runs import Run, open_run
 
 FORMAT, _VERSION = "dense-imb-report", 1

@@ -8,7 +8,7 @@ import warnings
 import pytest
 
 from dense_imb.cli import main
-from dense_imb.report.hits import OfHits
+from dense_imb.report.hits.source import OfHits
 from dense_imb.runs import open_run
 from tests.report.conftest import files, run_folder, trained  # noqa: F401
 

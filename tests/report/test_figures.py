@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 from dense_imb.hits import Degradation, available_baselines, degrade, evaluate
 from dense_imb.hits.baselines import HitDensity
 from dense_imb.metrics import HitScores, OperatingPoint, ScoreHistogram
-from dense_imb.report import figures, image_figures
-from dense_imb.report.measure import Measured, Sample, _Watcher
-from dense_imb.report.segmented import Picture
+from dense_imb.report.hits import figures
+from dense_imb.report.images import figures as image_figures
+from dense_imb.report.hits.measures import Measured, Sample, _Watcher
+from dense_imb.report.images.measures import Picture
 from tests.report.conftest import clean_events
 
 

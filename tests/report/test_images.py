@@ -17,9 +17,9 @@ from dense_imb.cli import main
 from dense_imb.data.images.labelled import IGNORED
 from dense_imb.engine import CollapseWarning
 from dense_imb.metrics import ScoreHistogram
-from dense_imb.report import image_figures
-from dense_imb.report.images import OfImages
-from dense_imb.report.segmented import chosen_images, fullest_slice, image_scores, verdicts
+from dense_imb.report.images import figures as image_figures
+from dense_imb.report.images.source import OfImages
+from dense_imb.report.images.measures import chosen_images, fullest_slice, image_scores, verdicts
 from dense_imb.runs import open_run, train
 from dense_imb.tasks.build import open_images, open_test_images
 from dense_imb.tasks.images.evaluate import Blank, chosen_thresholds, evaluate_segmenters

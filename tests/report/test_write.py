@@ -24,7 +24,7 @@ def test_the_table_is_that_of_evaluate(run_folder, files):
     report = quiet(run_folder, test=str(files / "noisy.h5"), n_events=30)
     numbers = strict_json(run_folder / "report.json")
     run = open_run(run_folder)
-    from dense_imb.report.measure import validation_events
+    from dense_imb.report.hits.measures import validation_events
     from dense_imb.tasks.build import build_denoiser
 
     task = build_denoiser(run.config)
@@ -72,7 +72,7 @@ def test_clean_test_events_are_degraded_as_the_runs_own(run_folder, files):
 
 
 def test_test_events_get_other_noise_than_validation_events(files, run_folder):
-    from dense_imb.report.measure import TEST_EPOCH, VALIDATION_EPOCH, test_events
+    from dense_imb.report.hits.measures import TEST_EPOCH, VALIDATION_EPOCH, test_events
 
     events, adds_noise = test_events(open_run(run_folder), str(files / "clean.h5"), 5)
     assert adds_noise
@@ -215,7 +215,7 @@ def test_an_empty_test_file_is_refused(run_folder, tmp_path):
 
 
 def test_no_event_chooses_and_is_measured(run_folder):
-    from dense_imb.report.measure import _sources, validation_events
+    from dense_imb.report.hits.measures import _sources, validation_events
 
     held_out = validation_events(open_run(run_folder))
     for n_events, wanted in ((500, 24), (5, 10)):

@@ -9,11 +9,12 @@ from typing import Any, ClassVar
 
 from dense_imb.hits import Evaluation
 from dense_imb.hits.masking import Progress
-from dense_imb.report import figures, page
+from dense_imb.report import page
+from dense_imb.report.hits import figures
 from dense_imb.report.drawing import Drawing
-from dense_imb.report.figures import score_bins, steps_of
-from dense_imb.report.found import TRAINING, Found, said
-from dense_imb.report.measure import (
+from dense_imb.report.hits.figures import score_bins, steps_of
+from dense_imb.report.source import TRAINING, Found, said
+from dense_imb.report.hits.measures import (
     VERDICTS,
     Measured,
     by_number_of_hits,
@@ -21,7 +22,7 @@ from dense_imb.report.measure import (
     test_events,
     validation_events,
 )
-from dense_imb.report.text import ERRORS, SCORES, number, percent
+from dense_imb.report.facts import ERRORS, SCORES, number, percent
 from dense_imb.runs import TrainedDenoiser
 
 _SAMPLES = "Events before and after"

@@ -13,7 +13,7 @@ import yaml
 
 from dense_imb.config import TrainConfig
 from dense_imb.report import page
-from dense_imb.report.found import Found
+from dense_imb.report.source import Found
 from dense_imb.report.page import Picture
 from dense_imb.runs.stages import FIRST, stages_of
 

@@ -9,11 +9,12 @@ from typing import Any, ClassVar
 
 from dense_imb.data.images.labelled import LabelledImages, open_labelled
 from dense_imb.hits.masking import Progress
-from dense_imb.report import image_figures, page
+from dense_imb.report import page
+from dense_imb.report.images import figures as image_figures
 from dense_imb.report.drawing import Drawing
-from dense_imb.report.found import N_EVENTS, TRAINING, Found, said
-from dense_imb.report.segmented import Measured, measure_images
-from dense_imb.report.text import ERRORS, SCORES, number, percent
+from dense_imb.report.source import N_EVENTS, TRAINING, Found, said
+from dense_imb.report.images.measures import Measured, measure_images
+from dense_imb.report.facts import ERRORS, SCORES, number, percent
 from dense_imb.tasks.build import open_test_images, open_validation_images
 from dense_imb.tasks.images.evaluate import MEAN, Blank, SegmentationTable, chosen_thresholds
 from dense_imb.tasks.images.segment import as_probability

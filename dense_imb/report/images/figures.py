@@ -29,7 +29,7 @@ from dense_imb.report.drawing import (
     say,
     shown_name,
 )
-from dense_imb.report.segmented import VERDICTS, Measured, Picture
+from dense_imb.report.images.measures import VERDICTS, Measured, Picture
 
 if TYPE_CHECKING:  # the package must not wait for matplotlib
     from matplotlib.axes import Axes

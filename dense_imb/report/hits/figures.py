@@ -28,7 +28,7 @@ from dense_imb.report.drawing import (
     of_shares,
     probability_ticks,
 )
-from dense_imb.report.measure import VERDICTS, Measured, Sample, by_number_of_hits, shares
+from dense_imb.report.hits.measures import VERDICTS, Measured, Sample, by_number_of_hits, shares
 
 if TYPE_CHECKING:  # the package must not wait for matplotlib
     from matplotlib.axes import Axes
