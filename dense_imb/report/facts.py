@@ -1,28 +1,22 @@
-"""The words and tables that all pages share."""
+"""The origin of a run, and numbers as text."""
 
 from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import TYPE_CHECKING, Any
 
 from dense_imb.config import TrainConfig
-from dense_imb.report import page
-from dense_imb.report.source import Found
-from dense_imb.report.page import Picture
 from dense_imb.runs.stages import FIRST, stages_of
 
-SCORES, ERRORS = "Scores", "Where it errs"
-_MADE_FROM, _AGAIN = "What it was made from", "How to make it again"
+if TYPE_CHECKING:
+    from dense_imb.report.source import ReportSource
 
 
 def percent(share: float | str) -> str:
-    """A share for people, with another digit where it counts; a dash where it is unknown.
+    """Return a share as a percentage, with more digits near 100 %; a dash for NaN.
 
     Example:
         >>> percent(0.5412), percent(0.98765), percent(0.99987), percent(float("nan"))
@@ -36,101 +30,89 @@ def percent(share: float | str) -> str:
 
 
 def number(value: float | str, form: str = ".3f") -> str:
-    """A number for people, a dash where it is unknown."""
+    """Return a number as text, a dash for NaN."""
     return "-" if math.isnan(float(value)) else format(float(value), form)
 
 
-def whole_page(found: Found, told: str, pictures: Sequence[Picture]) -> str:
-    """The page of a run, `told` being its headline."""
-    parts = [page.heading(found.name, 1), page.paragraph(told, "headline")]
-    parts += [page.paragraph(note, "note") for note in found.notes]
-    tables = found.tables()
-    for section in found.sections:
-        content = list(tables.get(section, []))
-        content += [page.figure(one) for one in pictures if one.section == section]
-        if content:
-            parts += [page.heading(section), *content]
-    parts += [page.heading(_MADE_FROM), page.facts(_facts(found))]
-    stored = yaml.safe_dump(asdict(found.run.whole_config), sort_keys=False)
-    parts.append(page.folded("config.yaml", page.code(stored)))
-    parts += [page.heading(_AGAIN), page.code(found.commands())]
-    return page.page(f"{found.name} - dense-imb", parts)
+def run_facts(source: ReportSource) -> dict[str, str]:
+    """Return the origin of a run, by name: network, stages, samples, versions, command."""
+    run, metrics, environment = source.run, source.metrics, source.environment
+    facts = {"folder": str(run.folder), "network": run.config.model.name}
+    if metrics:
+        facts["parameters"] = f"{metrics.get('parameters', 0):,}"
+    first, second = stages_of(run.whole_config)
+    if second is None:
+        facts |= _stage_facts(first, metrics)
+    else:
+        records = source.first_metrics or _noted_first_metrics(metrics)
+        stages = {
+            "first": {"folder": str(run.folder / FIRST), **_stage_facts(first, records)},
+            "second": _stage_facts(second, metrics),
+        }
+        for stage, known in stages.items():
+            facts |= {f"{stage} stage, {name}": value for name, value in known.items()}
+    return {**facts, **_sample_facts(source), **_environment_facts(environment)} | {
+        "seed": str(run.config.seed)
+    }
 
 
-def _stage(config: TrainConfig, metrics: Mapping[str, Any]) -> dict[str, str]:
-    """What a stage was, and what is known to have become of it."""
+def _stage_facts(config: TrainConfig, metrics: Mapping[str, Any]) -> dict[str, str]:
+    """Return the settings of a stage, and its results where they are known."""
     sampling: str = config.sampling.kind
     sampling += f" {config.sampling.power:g}" if sampling == "power" else ""
-    known = {"loss": config.loss, "sampling": sampling}
+    facts = {"loss": config.loss, "sampling": sampling}
     if metrics:
         best = metrics.get("best") or {}
-        known |= {
+        facts |= {
             "steps": f"{metrics.get('steps', 0):,} of {config.steps:,}",
             "best after step": f"{best['step']:.0f}" if best.get("step") is not None else "none",
             "training": f"{metrics.get('seconds', math.nan):,.0f} s",
         }
-    return known
+    return facts
 
 
-def _of_first(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """What the second stage has noted of the first one, whose folder is gone."""
+def _noted_first_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the second stage noted of the first, for a first stage without a folder."""
     noted = {name: metrics.get(f"{FIRST}_{name}") for name in ("steps", "seconds")}
     if noted["steps"] is None:
         return {}
     return {"best": metrics.get(FIRST), **noted}
 
 
-def _samples(found: Found) -> dict[str, str]:
-    """How many there were, and what was learnt from without labels."""
-    config, known = found.run.whole_config, {}
+def _sample_facts(source: ReportSource) -> dict[str, str]:
+    """Return the numbers of samples, and the origin of those without labels."""
+    config, facts = source.run.whole_config, {}
     try:
-        told = {
-            "samples": found.run.told_samples(),
-            "pseudo-labels": found.run.told_teacher(),
-        }
+        facts["samples"] = source.run.told_samples()
+        facts["pseudo-labels"] = source.run.told_teacher()
     except (ValueError, TypeError, OSError):  # metrics.json can't be read, which a note says
-        told = {}
+        facts = {}
     if config.labelled_share < 1:
-        known["labelled share"] = f"{config.labelled_share:g} of the training {found.unit}s"
+        facts["labelled share"] = f"{config.labelled_share:g} of the training {source.unit}s"
     if config.is_semi_supervised:
         wanted = config.unlabelled
         places = [wanted.train] if isinstance(wanted.train, str) else wanted.train or []
-        known["without labels"] = (
-            f"the training {found.unit}s left out by the labelled share"
+        facts["without labels"] = (
+            f"the training {source.unit}s left out by the labelled share"
             if wanted.rest
             else ", ".join(places)
         )
-    return {name: value for name, value in {**told, **known}.items() if value}
+    return {name: value for name, value in facts.items() if value}
 
 
-def _facts(found: Found) -> dict[str, str]:
-    run, metrics, environment = found.run, found.metrics, found.environment
-    known = {"folder": str(run.folder), "network": run.config.model.name}
-    first, second = stages_of(run.whole_config)
-    if metrics:
-        known["parameters"] = f"{metrics.get('parameters', 0):,}"
-    if second is None:
-        known |= _stage(first, metrics)
-    else:
-        records = found.first_metrics or _of_first(metrics)
-        of_first = {"folder": str(run.folder / FIRST), **_stage(first, records)}
-        for stage, facts in (("first", of_first), ("second", _stage(second, metrics))):
-            known |= {f"{stage} stage, {name}": value for name, value in facts.items()}
-    known |= _samples(found)
+def _environment_facts(environment: Mapping[str, Any]) -> dict[str, str]:
+    """Return the versions, the commit and the command of the training."""
+    facts = {}
+    names = ("dense_imb", "python", "system", "device", "threads")
+    versions = {name: environment[name] for name in names if name in environment}
     packages = environment.get("packages")
-    versions = {
-        name: environment[name]
-        for name in ("dense_imb", "python", "system", "device", "threads")
-        if name in environment
-    }
     versions |= packages if isinstance(packages, dict) else {}
     if versions:
-        known["versions"] = ", ".join(f"{name} {value}" for name, value in versions.items())
+        facts["versions"] = ", ".join(f"{name} {value}" for name, value in versions.items())
     git = environment.get("git")
-    known["git"] = f"{git} (+: with changes)" if str(git).endswith("+") else str(git or "unknown")
+    facts["git"] = f"{git} (+: with changes)" if str(git).endswith("+") else str(git or "unknown")
     if isinstance(environment.get("command"), list):
         program, *words = [*map(str, environment["command"])] or ["unknown"]
         is_ours = Path(program).name in ("__main__.py", "dense-imb")
-        known["command"] = shlex.join(["dense-imb" if is_ours else program, *words])
-    known["seed"] = str(run.config.seed)
-    return known
+        facts["command"] = shlex.join(["dense-imb" if is_ours else program, *words])
+    return facts

@@ -1,4 +1,4 @@
-"""The report of a run that was trained on hits."""
+"""Source of a report on hits."""
 
 from __future__ import annotations
 
@@ -7,31 +7,29 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from dense_imb.base.refusals import Refused
+from dense_imb.data.events.virtual import VirtualEvents
 from dense_imb.hits import Evaluation
 from dense_imb.hits.masking import Progress
-from dense_imb.report import page
+from dense_imb.report.facts import number, percent
 from dense_imb.report.hits import figures
-from dense_imb.report.drawing import Drawing
-from dense_imb.report.hits.figures import score_bins, steps_of
-from dense_imb.report.source import TRAINING, Found, said
 from dense_imb.report.hits.measures import (
     VERDICTS,
-    Measured,
+    HitMeasures,
     by_number_of_hits,
-    measure,
+    measure_hits,
     test_events,
     validation_events,
 )
-from dense_imb.report.facts import ERRORS, SCORES, number, percent
-from dense_imb.runs import TrainedDenoiser
+from dense_imb.report.page import Drawing, Section, Table
+from dense_imb.report.source import ReportSource, as_clause, joined, quoted
 
-_SAMPLES = "Events before and after"
 _COLUMNS = (
-    ("signal kept", "retention"),
-    ("noise removed", "removal"),
-    ("purity", "purity"),
-    ("AUC", "auc"),
-    ("avg. precision", "average_precision"),
+    ("signal kept", "retention", percent),
+    ("noise removed", "removal", percent),
+    ("purity", "purity", percent),
+    ("AUC", "auc", lambda value: number(value, ".4f")),
+    ("avg. precision", "average_precision", lambda value: number(value, ".4f")),
 )
 _QUANTILES = {
     "q05": "5 % of events below",
@@ -43,74 +41,80 @@ _QUANTILES = {
 
 
 @dataclass
-class OfHits(Found):
-    """What there is to report of a denoiser.
+class HitsSource(ReportSource):
+    """Report of a denoiser.
 
     Args:
-        retention: as of `write_report`.
-        measured: None where the network or the events are missing.
-        adds_noise: to the test events.
+        retention: fraction of the signal to keep; None for that of the run.
+        measured: measurements; None if the network or the events are missing.
+        adds_noise: whether noise was added to the test events.
     """
 
-    retention: float = 0.97
-    measured: Measured | None = None
+    retention: float | None = None
+    measured: HitMeasures | None = None
     adds_noise: bool = False
 
+    kind: ClassVar[str] = "hits"
     unit: ClassVar[str] = "event"
-    sections: ClassVar[tuple[str, ...]] = (SCORES, _SAMPLES, ERRORS, TRAINING)
+    options: ClassVar[frozenset[str]] = frozenset({"retention"})
     figure_names: ClassVar[tuple[str, ...]] = (
         "removal", "training", "scores", "sample_1", "sample_2", "events",
     )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        wanted = self.run.config.retention if self.retention is None else self.retention
+        if not 0 < wanted <= 1:
+            raise Refused("`retention` above 0 and up to 1", wanted, argument="retention")
+        self.wanted = wanted
 
     @property
     def table(self) -> Evaluation | None:
         return None if self.measured is None else self.measured.evaluation
 
     def measure(self, progress: Callable[[int], Progress]) -> None:
-        test = None
-        if self.test:
-            # asked for by name: what is wrong with it ends the report
-            test, self.adds_noise = test_events(self.run, [*self.test], self.n_events)
-            if "/hit/label" not in test.source.columns:
-                self.notes.append(
-                    "The hits of the test events have no labels: all of them are taken for signal."
-                )
-        network: TrainedDenoiser
+        test = self._test_events()
         try:
             network = self.run.scorer()
         except (ValueError, OSError, KeyError) as problem:
-            self.notes.append(f"No scores: the network can't be loaded ({said(problem)}).")
+            self.note("No scores: the network can't be loaded", problem)
             return
         validation = None
         try:
             validation = validation_events(self.run)
         except (ValueError, OSError) as problem:
-            self.notes.append(
-                f"The validation events can't be read ({said(problem)})."
-                + ("" if test else " Bring the files back, or give others with --test.")
-            )
+            cure = "" if test else "Bring the files back, or report on others with --test FILES."
+            self.note("The validation events can't be read", problem, cure)
         if validation is None and test is None:
             return
         try:
-            self.measured = measure(
+            self.measured = measure_hits(
                 network,
                 validation,
                 test,
-                retention=self.retention,
-                n_events=self.n_events,
+                retention=self.wanted,
+                n_events=self.n_samples,
                 progress=progress,
             )
         except ValueError as problem:
             if test is not None:
                 raise
-            self.notes.append(f"No scores: {said(problem)}")
+            self.notes.append(f"No scores: {as_clause(problem)}.")
             return
         self.name = network.name
         self.notes += self.measured.evaluation.notes
 
+    def _test_events(self) -> VirtualEvents | None:
+        """Open the events asked for by name: an error in them ends the report."""
+        if not self.test:
+            return None
+        events, self.adds_noise = test_events(self.run, [*self.test], self.n_samples)
+        if "/hit/label" not in events.source.columns:
+            self.notes.append("The test hits have no labels: all of them count as signal.")
+        return events
+
     def headline(self) -> str:
-        measured, name = self.measured, self.name
-        wanted = f"{100 * self.retention:g}"
+        measured, wanted = self.measured, f"{100 * self.wanted:g}"
         validated = (self.metrics.get("best") or {}).get(f"removal_at_{wanted}")
         parts = []
         if validated is not None:
@@ -119,12 +123,12 @@ class OfHits(Found):
                 "(validation)"
             )
         if measured is not None:
-            own = measured.evaluation[name]
+            own = measured.evaluation[self.name]
             where = "test" if self.test else "half of the validation events"
             parts.append(
                 f"{percent(own['removal'])} removed at {percent(own['retention'])} kept ({where})"
             )
-            if (best := best_baseline(measured.evaluation, name)) is not None:
+            if (best := best_baseline(measured.evaluation, self.name)) is not None:
                 row = measured.evaluation[best]
                 parts.append(
                     f"best baseline, {best}: {percent(row['removal'])} at "
@@ -135,90 +139,124 @@ class OfHits(Found):
         sentence = "; ".join(parts)
         return f"{sentence[:1].upper()}{sentence[1:]}."
 
-    def tables(self) -> dict[str, list[str]]:
-        if self.table is None:
-            return {}
-        return {
-            SCORES: _scores(self.table, self.name, self.adds_noise),
-            ERRORS: [_quantiles(self.table, self.name)],
-        }
+    def sections(self) -> list[Section]:
+        training = self.training_section(
+            figures.draw_training,
+            "Loss, noise removal, AUC, learning rate and gradient shares against the step.",
+            "A marker for each validation. Removal has a logarithmic scale of the noise that is "
+            "left.",
+        )
+        if self.measured is None:
+            return [training]
+        return [*self._measured_sections(self.measured), training]
 
-    def drawings(self) -> list[Drawing]:
-        drawn = []
-        measured, name = self.measured, self.name
-        if measured is not None:
-            own = measured.scores[name]
-            drawn.append(
+    def _measured_sections(self, measured: HitMeasures) -> list[Section]:
+        name, own = self.name, measured.scores[self.name]
+        removal = Drawing(
+            "removal",
+            lambda to: figures.draw_removal(measured, name, to),
+            (9.5, 4.9),
+            "Noise removed against signal kept, for the network and the baselines.",
+            "Noise removed for each share of signal kept, on the events of the table. Right: the "
+            "upper end, with a logarithmic scale of the noise that is left; a line ends where none "
+            "is left. The vertical line is the wanted retention.",
+        )
+        scores = Drawing(
+            "scores",
+            lambda to: figures.draw_scores(own, to),
+            (8.5, 4),
+            "Histogram of the network's score for signal and for noise, log counts.",
+            "The network's score of signal and of noise, on a logit scale; counts are logarithmic.",
+        )
+        events = Drawing(
+            "events",
+            lambda to: figures.draw_events(measured, name, to),
+            (9.5, 4),
+            "Retention and removal of single events, and against the number of hits.",
+            "Left: the share of events whose signal kept, or noise removed, is at most the value "
+            "on the x axis. Right: means of events grouped by their number of hits.",
+        )
+        samples = []
+        for k, sample in enumerate(measured.samples):
+            counts = ", ".join(f"{n} {words}" for words, n in sample.counts().items())
+            samples.append(
                 Drawing(
-                    "removal",
-                    SCORES,
-                    lambda to: figures.draw_removal(measured, name, to),
-                    (9.5, 4.9),
-                    "Noise removed against signal kept, for the network and the baselines.",
-                    "Noise removed for each share of signal kept, on the events of the table. "
-                    "Right: the upper end, on a logarithmic scale of the noise that is left; a "
-                    "line ends where none is left. The vertical line is the wanted retention.",
+                    f"sample_{k + 1}",
+                    lambda to, one=sample: figures.draw_sample(one, to),  # type: ignore[misc]
+                    (8.5, 9.8),
+                    f"{sample.title}, in x-y and x-y-time: {counts}.",
+                    f"{sample.title} (number {sample.number}): {counts}. A hit hidden behind a "
+                    "later one in its pixel gets that hit's score, and is not counted. Below: the "
+                    "same in x, y and time, without the noise removed.",
                 )
             )
-            drawn.append(
-                Drawing(
-                    "scores",
-                    ERRORS,
-                    lambda to: figures.draw_scores(own, to),
-                    (8.5, 4),
-                    "Histogram of the network's score for signal and for noise, log counts.",
-                    "The network's score of the hits by truth, on a logit scale; log counts.",
-                )
-            )
-            for k, sample in enumerate(measured.samples):
-                counts = ", ".join(f"{n} {words}" for words, n in sample.counts().items())
-                drawn.append(
-                    Drawing(
-                        f"sample_{k + 1}",
-                        _SAMPLES,
-                        lambda to, one=sample: figures.draw_sample(one, to),  # type: ignore[misc]
-                        (8.5, 9.8),
-                        f"{sample.title}, in x-y and x-y-time: {counts}.",
-                        f"{sample.title} (number {sample.number}): {counts}. Hits hidden behind a "
-                        "later one in their pixel get its score, and count nowhere. Below: the "
-                        "same in x, y and time, without the noise removed.",
-                    )
-                )
-            if len(measured.events):
-                drawn.append(
-                    Drawing(
-                        "events",
-                        ERRORS,
-                        lambda to: figures.draw_events(measured, name, to),
-                        (9.5, 4),
-                        "Retention and removal of single events, and against the number of hits.",
-                        "Left: the share of events whose signal kept, or noise removed, is at most "
-                        "so much. Right: means of events grouped by their number of hits.",
-                    )
-                )
-        if self.history:
-            drawn.append(
-                self.drawing_of_training(
-                    lambda rows, second, to: figures.draw_training(rows, to, second),
-                    "Loss, noise removal, AUC, learning rate and gradient shares against the step.",
-                    "A mark for each validation. Removal stands on a logarithmic scale of the "
-                    "noise that is left.",
-                )
-            )
-        return drawn
+        return [
+            Section("Scores", [self._score_table()], [self._conditions()], [removal]),
+            Section("Events before and after", drawings=samples),
+            Section(
+                "Errors",
+                [self._quantile_table()],
+                drawings=[scores, *([events] if len(measured.events) else [])],
+            ),
+        ]
+
+    def _score_table(self) -> Table:
+        table = self.table
+        assert table is not None
+        further = [f"{100 * r:g}" for r in table.retentions if r != table.retention]
+        header = ["", *(title for title, *_ in _COLUMNS)]
+        header += [*(f"removed at {r} %" for r in further), "events per second"]
+        rows = [
+            [
+                str(row["scorer"]),
+                *(form(row[key]) for _, key, form in _COLUMNS),
+                *(percent(row[f"removal_at_{r}"]) for r in further),
+                number(row["events_per_second"], ",.0f"),
+            ]
+            for row in table.rows
+        ]
+        return Table(header, rows, own=self.name)
+
+    def _conditions(self) -> str:
+        table = self.table
+        assert table is not None
+        first = table.rows[0]
+        sentence = (
+            f"Each threshold was chosen to keep {100 * table.retention:g} % of the signal; the "
+            f"table shows what it kept. Events: {table.chosen_on}; {float(first['n_signal']):,.0f} "
+            f"signal and {float(first['n_noise']):,.0f} noise hits. Hits hidden behind others in "
+            f"their pixel ({percent(first['occluded_share'])} of the signal) are not counted."
+        )
+        if self.adds_noise:
+            sentence += " The test events were clean, and degraded as the run's own events are."
+        return sentence
+
+    def _quantile_table(self) -> Table:
+        table = self.table
+        assert table is not None
+        scorers = [self.name, best_baseline(table, self.name)]
+        rows = [
+            [
+                f"{scorer}: {words}",
+                *(percent(table[scorer][f"event_{key}_{quantile}"]) for quantile in _QUANTILES),
+            ]
+            for scorer in scorers
+            if scorer is not None
+            for key, words in (("removal", "noise removed"), ("retention", "signal kept"))
+        ]
+        return Table(["within single events", *_QUANTILES.values()], rows)
 
     def numbers(self) -> dict[str, Any]:
         measured = self.measured
-        found: dict[str, Any] = {
-            "retention": self.retention,
-            "noise_added_to_test": self.adds_noise,
-        }
+        known = {"retention": self.wanted, "noise_added_to_test": self.adds_noise}
         if measured is None:
-            return found
-        own = measured.scores[self.name]
-        edges, signal, noise = score_bins(own.histogram)
-        curves = {name: steps_of(scores.histogram) for name, scores in measured.scores.items()}
-        return found | {
+            return known
+        edges, signal, noise = figures.score_bins(measured.scores[self.name].histogram)
+        curves = {
+            name: figures.removal_steps(scores.histogram)
+            for name, scores in measured.scores.items()
+        }
+        return known | {
             "curves": {
                 name: {"retention": kept.tolist(), "removal": (1 - left).tolist()}
                 for name, (kept, left) in curves.items()
@@ -236,73 +274,34 @@ class OfHits(Found):
             "verdicts": list(VERDICTS),
         }
 
-    def commands(self) -> str:
-        run, test = self.run, self.test
-        folder = shlex.quote(str(run.folder))
-        files = shlex.join(test) if test else "test.h5"
-        wanted = f"--retention {self.retention:g}"
-        data = run.config.data
-        # without a test file it is the validation data that tell what a file looks like
-        is_clean = self.adds_noise if test else data.noise not in (0, [0, 0])
-        extra = ""
+    def uses(self) -> list[tuple[str, str]]:
+        folder, wanted = shlex.quote(str(self.run.folder)), f"--retention {self.wanted:g}"
+        data = self.run.config.data
+        # without a test file the validation data show what a file looks like
+        is_clean = self.adds_noise if self.test else data.noise not in (0, [0, 0])
+        noise = ""
         if is_clean and isinstance(data.noise, int):
-            extra = f" --noise {data.noise}"
-            extra += f" --signal {data.signal}" if isinstance(data.signal, int) else ""
-        lines = [
-            "# the same network again, in a new folder",
-            f"dense-imb train --config {shlex.quote(str(run.folder / 'config.yaml'))} --out again",
-            "# scores beside the baselines",
-            f"dense-imb evaluate {folder} {files}{extra} {wanted}",
-            "# a score and a verdict for each hit of a file of yours",
-            f"dense-imb denoise {folder} raw.h5 clean.h5 {wanted}",
-            "# this page",
-            f"dense-imb report {folder}{' --test ' + files if test else ''} {wanted} "
-            f"--events {self.n_events}",
+            noise = f"--noise {data.noise}"
+            noise += f" --signal {data.signal}" if isinstance(data.signal, int) else ""
+        files = quoted(self.test, "test.h5")
+        return [
+            (
+                "compare its scores with the baselines",
+                joined("dense-imb evaluate", folder, files, noise, wanted),
+            ),
+            (
+                "score and filter the hits of your own file",
+                f"dense-imb denoise {folder} raw.h5 clean.h5 {wanted}",
+            ),
         ]
-        return "\n".join(lines)
+
+    def report_options(self) -> str:
+        test = f"--test {quoted(self.test, '')}" if self.test else ""
+        return joined(test, f"--retention {self.wanted:g}", f"--events {self.n_samples}")
 
 
 def best_baseline(table: Evaluation, name: str) -> str | None:
-    """The one that removes most noise, by name."""
+    """Return the name of the baseline that removes most noise."""
     others = [row for row in table.rows if row["scorer"] != name]
-    found = [row for row in others if float(row["removal"]) == float(row["removal"])]
-    return str(max(found, key=lambda row: float(row["removal"]))["scorer"]) if found else None
-
-
-def _scores(table: Evaluation, name: str, adds_noise: bool) -> list[str]:
-    further = [r for r in table.retentions if r != table.retention]
-    header = ["", *(title for title, _ in _COLUMNS)]
-    header += [f"removed at {100 * r:g} %" for r in further]
-    rows = []
-    for row in table.rows:
-        cells = [str(row["scorer"])]
-        for _, key in _COLUMNS:
-            is_score = key in ("auc", "average_precision")
-            value = float(row[key])
-            cells.append(number(value, ".4f") if is_score else percent(value))
-        cells += [percent(row[f"removal_at_{100 * r:g}"]) for r in further]
-        rows.append([*cells, number(float(row["events_per_second"]), ",.0f")])
-    first = table.rows[0]
-    seen = (
-        f"Each threshold was chosen to keep {100 * table.retention:g} % of the signal, and the "
-        f"table says what it kept: {table.chosen_on}; {float(first['n_signal']):,.0f} signal and "
-        f"{float(first['n_noise']):,.0f} noise hits, those hidden behind others in their pixel "
-        f"({percent(first['occluded_share'])} of the signal) not counted."
-    )
-    if adds_noise:
-        seen += " The test events were clean, and degraded as the run's own events are."
-    return [page.table([*header, "events per second"], rows, own=name), page.paragraph(seen)]
-
-
-def _quantiles(table: Evaluation, name: str) -> str:
-    best = best_baseline(table, name)
-    header = ["within single events", *_QUANTILES.values()]
-    rows = []
-    for scorer in (name, best):
-        if scorer is None:
-            continue
-        for key, words in (("removal", "noise removed"), ("retention", "signal kept")):
-            row = table[scorer]
-            cells = [percent(row[f"event_{key}_{q}"]) for q in _QUANTILES]
-            rows.append([f"{scorer}: {words}", *cells])
-    return page.table(header, rows)
+    known = [row for row in others if float(row["removal"]) == float(row["removal"])]
+    return str(max(known, key=lambda row: float(row["removal"]))["scorer"]) if known else None
