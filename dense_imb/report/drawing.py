@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from dense_imb.metrics import ScoreHistogram
 
 if TYPE_CHECKING:  # the package must not wait for matplotlib
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 # colours of Okabe and Ito; lines differ in their dashes, hits in their markers, too
@@ -193,6 +194,20 @@ def probability_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
     """Return places and labels of the ticks of a probability between two logits."""
     ticks = [p for p in PROBABILITIES if low <= logit(p) <= high]
     return [logit(p) for p in ticks], [f"{p:.7g}" for p in ticks]
+
+
+def plain_log_ticks(axes: Axes, name: Literal["x", "y"], values: Values) -> None:
+    """Fit a logarithmic axis to positive values, and label it with plain numbers such as 0.5."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    low, high = float(values.min()) / 1.3, float(values.max()) * 1.3
+    steps = (1, 2, 5) if high / low < 300 else (1,)
+    ticks = [m * 10.0**d for d in range(-6, 7) for m in steps]
+    axes.set(**{f"{name}lim": (low, high)})
+    axis: Axis = axes.xaxis if name == "x" else axes.yaxis
+    axis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
 
 
 def plain_label(name: str) -> str:

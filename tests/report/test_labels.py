@@ -248,4 +248,19 @@ def test_any_number_of_classes_is_drawn(measured, n_classes):
     drawn(lambda to: figures.draw_class_accuracy(other, to))
     drawn(lambda to: figures.draw_confusion(other, to))
     history = [{"step": 1.0, "loss": 1.0, "head_accuracy": 0.5}, {"step": 2.0}]
-    drawn(lambda to: figures.draw_label_training(history, names, to))
+    drawn(lambda to: figures.draw_label_training(history, names, groups, to))
+
+
+def test_gradient_shares_of_many_classes_are_those_of_head_middle_and_tail():
+    shares = {f"gradient_share_class_{k}": 0.1 for k in range(10)}
+    shares["gradient_share_class_9"] = float("nan")  # not in the batch
+    groups = {"head": (0, 1), "middle": (), "tail": tuple(range(2, 10))}
+    names = [f"kind {k}" for k in range(10)]
+    figure = drawn(
+        lambda to: figures.draw_label_training([{"step": 1.0, **shares}], names, groups, to)
+    )
+    (panel,) = (axes for axes in figure.axes if axes.get_title() == "Share of the loss's gradient"
+                or axes.get_title(loc="left") == "Share of the loss's gradient")  # fmt: skip
+    assert {line.get_label(): line.get_ydata()[0] for line in panel.lines} == pytest.approx(
+        {"head": 0.2, "tail": 0.7}
+    )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dense_imb.hits import Geometry
 from dense_imb.metrics import HitScores, ScoreHistogram
 from dense_imb.report.drawing import (
     BLUE,
@@ -198,7 +199,8 @@ def draw_sample(sample: EventSample, figure: Figure) -> None:
     ]
     after = [(verdict == k, VERDICTS[k], _MARKS[k]) for k in (2, 0, 3, 1)]
     hidden = (verdict < 0, "hidden, not scored", (SKY, "+", 26, True))
-    grid = figure.add_gridspec(2, 2, height_ratios=(1.35, 1))
+    flat_height, deep_height = _sample_heights(events.geometry)
+    grid = figure.add_gridspec(2, 2, height_ratios=(flat_height, deep_height))
     for place, (title, parts) in enumerate(
         (("Before: truth", truth), ("After: verdicts", [*after, hidden]))
     ):
@@ -236,6 +238,17 @@ def draw_sample(sample: EventSample, figure: Figure) -> None:
         deep.set_box_aspect((1, 1.3, 1), zoom=0.84)
         for axis in (deep.xaxis, deep.yaxis, deep.zaxis):
             axis.set_major_locator(MaxNLocator(5))
+
+
+def sample_size(frame: Geometry) -> tuple[float, float]:
+    """Return the size of the figure of an event, in inches."""
+    return 8.5, sum(_sample_heights(frame))
+
+
+def _sample_heights(frame: Geometry) -> tuple[float, float]:
+    """Return the heights of the x-y views, with their legends, and of the x-y-t views."""
+    ratio = frame.height / frame.width
+    return min(max(3.6 * ratio, 1.5), 6.0) + 1.5, 3.8
 
 
 def draw_events(measured: HitMeasures, network: str, figure: Figure) -> None:

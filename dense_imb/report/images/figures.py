@@ -23,6 +23,7 @@ from dense_imb.report.drawing import (
     line_style,
     loss_panel,
     plain_label,
+    plain_log_ticks,
     probability_ticks,
     rate_panel,
     score_axis,
@@ -246,25 +247,10 @@ def draw_images(measured: ImageMeasures, figure: Figure) -> None:
     against.set(title="Against the share of foreground", ylim=(0, 1.02), ylabel="F1 of an image")
     if has_some.any():
         against.set_xscale("log")
+        plain_log_ticks(against, "x", 100 * share[has_some])
     else:
         write_message(against, "no image has foreground")
     against.set_xlabel("foreground (% of the pixels)")
-    _plain_ticks(against, 100 * share[has_some])
-
-
-def _plain_ticks(axes: Axes, values: Values) -> None:
-    """Label a logarithmic x axis with plain numbers such as 0.5."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
-    if not len(values):
-        return
-    low, high = float(values.min()) / 1.3, float(values.max()) * 1.3
-    steps = (1, 2, 5) if high / low < 300 else (1,)
-    ticks = [m * 10.0**d for d in range(-6, 3) for m in steps]
-    axes.set_xlim(low, high)
-    axes.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def sample_layout(shape: tuple[int, ...]) -> tuple[int, int, tuple[float, float]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,11 +14,14 @@ from dense_imb.report.drawing import (
     SKY,
     Panel,
     Rows,
+    Values,
     column,
     draw_panels,
     loss_panel,
     plain_label,
+    plain_log_ticks,
     rate_panel,
+    score_axis,
     share_axis,
 )
 from dense_imb.report.labels.measures import MOST_WORST, LabelMeasures, WrongImage
@@ -34,15 +37,21 @@ _COLOURS = {"head": BLUE, "middle": SKY, "tail": ORANGE}
 
 
 def draw_label_training(
-    history: Rows, names: Sequence[str], figure: Figure, second: float | None = None
+    history: Rows,
+    names: Sequence[str],
+    groups: Mapping[str, Sequence[int]],
+    figure: Figure,
+    second: float | None = None,
 ) -> None:
-    """Draw the validation scores against the step; for `second` see `draw_panels`."""
-    known = {name for row in history for name in row}
-    classes = [k for k in range(len(names)) if f"gradient_share_class_{k}" in known]
-    shares = {
-        plain_label(names[k]): column(history, f"gradient_share_class_{k}")
-        for k in classes[:_MOST_CURVES]
-    } or {name: column(history, f"gradient_share_{name}") for name in GROUPS}
+    """Draw the validation scores against the step.
+
+    Args:
+        history: rows of the history.
+        names: names of the classes.
+        groups: classes of the head, the middle and the tail.
+        figure: figure to draw on.
+        second: see `draw_panels`.
+    """
     panels = [
         loss_panel(history),
         Panel(
@@ -58,7 +67,7 @@ def draw_label_training(
             {name: column(history, f"{name}_accuracy") for name in GROUPS},
             share_axis,
         ),
-        Panel("Share of the loss's gradient", shares, share_axis),
+        Panel("Share of the loss's gradient", _gradient_shares(history, names, groups), score_axis),
         Panel(
             "Largest share predicted as one class: 1 is a collapse",
             {"largest share": column(history, "most_called")},
@@ -67,6 +76,29 @@ def draw_label_training(
         rate_panel(history),
     ]
     draw_panels(column(history, "step"), panels, figure, second)
+
+
+def _gradient_shares(
+    history: Rows, names: Sequence[str], groups: Mapping[str, Sequence[int]]
+) -> dict[str, Values]:
+    """Return the curves of each class; of many classes those of head, middle and tail."""
+    known = {name for row in history for name in row}
+    by_class = {
+        k: column(history, f"gradient_share_class_{k}")
+        for k in range(len(names))
+        if f"gradient_share_class_{k}" in known
+    }
+    if not by_class:
+        return {name: column(history, f"gradient_share_{name}") for name in GROUPS}
+    if len(by_class) <= _MOST_CURVES or not groups:
+        first = [*by_class][:_MOST_CURVES]
+        return {plain_label(names[k]): by_class[k] for k in first}
+    totals = {}
+    for name, members in groups.items():
+        if members:
+            values = np.array([by_class[k] for k in members])  # NaN: no image of it in the batch
+            totals[name] = np.where(np.isnan(values).all(0), np.nan, np.nansum(values, 0))
+    return totals
 
 
 def draw_class_accuracy(measured: LabelMeasures, figure: Figure) -> None:
@@ -100,12 +132,12 @@ def draw_class_accuracy(measured: LabelMeasures, figure: Figure) -> None:
             accuracies.text(x, height + 0.01, text, ha="center", va="bottom", fontsize=8.5)
     chance = 1 / len(order)
     accuracies.axhline(
-        chance, color="#777777", linestyle="--", linewidth=1, label="mean of the commonest class"
+        chance, color="#777777", linestyle="--", linewidth=1, label="always the commonest class"
     )
     accuracies.set(ylim=(0, 1.1), ylabel="accuracy", title="Accuracy of each class")
     images.bar(range(len(order)), counts[order], color=colours, width=0.8)
     images.set(yscale="log", ylabel="training\nimages")
-    images.set_ylim(bottom=max(0.5, 0.5 * float(counts.min())))
+    plain_log_ticks(images, "y", np.maximum(counts, 1).astype(np.float64))
     _name_classes(images.xaxis, [measured.table.class_names[k] for k in order], rotation=45)
     if len(order) > MOST_NAMED:
         images.set_xlabel("classes, from the commonest to the rarest")

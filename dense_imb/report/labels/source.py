@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from dense_imb.base.refusals import Refused
 from dense_imb.data.labels.classified import ClassifiedImages
 from dense_imb.hits.masking import Progress
+from dense_imb.metrics import class_groups
 from dense_imb.report.facts import number
 from dense_imb.report.labels import figures
 from dense_imb.report.labels.measures import LabelMeasures, measure_labels
@@ -45,12 +46,14 @@ class LabelsSource(ReportSource):
         measured: measurements; None if the network or the images are missing.
         where: description of the measured images.
         class_names: names of the classes; () if unknown.
+        groups: classes of the head, the middle and the tail; empty if unknown.
     """
 
     images: str | None = None
     measured: LabelMeasures | None = None
     where: str = ""
     class_names: tuple[str, ...] = ()
+    groups: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     kind: ClassVar[str] = "labels"
     unit: ClassVar[str] = "image"
@@ -85,8 +88,10 @@ class LabelsSource(ReportSource):
         except (ValueError, OSError, KeyError) as problem:
             self.note("No scores: the network can't be loaded", problem)
             return
-        self.class_names = network.reading.class_names
-        images = self._open_images(network.reading)
+        reading = network.reading
+        self.class_names = reading.class_names
+        self.groups = class_groups(reading.train_counts, reading.many, reading.few)
+        images = self._open_images(reading)
         if images is None:
             return
         if len(images) > self.n_samples:
@@ -143,7 +148,9 @@ class LabelsSource(ReportSource):
     def sections(self) -> list[Section]:
         names = self.class_names or self._numbered_classes()
         training = self.training_section(
-            lambda rows, to, second: figures.draw_label_training(rows, names, to, second),
+            lambda rows, to, second: figures.draw_label_training(
+                rows, names, self.groups, to, second
+            ),
             "Loss, accuracies, gradient shares and learning rate against the step.",
             "A marker for each validation. Head, middle and tail are classes with many, some and "
             "few training images.",
@@ -182,8 +189,7 @@ class LabelsSource(ReportSource):
             figures.worst_layout(len(measured.worst))[2],
             "Wrongly classified images with their true and predicted classes.",
             "The wrongly classified images of which the network is most confident, with the "
-            "probability of the predicted class. Files: "
-            f"{', '.join(one.name for one in measured.worst)}.",
+            "probability of the predicted class. The JSON file of the report names them.",
         )
         classes = self._class_table() if n_classes <= figures.MOST_NAMED else None
         return [
@@ -204,7 +210,7 @@ class LabelsSource(ReportSource):
     def _class_table(self) -> Table:
         assert self.measured is not None
         rows = []
-        group_of = {k: name for name, group in self.measured.groups.items() for k in group}
+        group_of = {k: name for name, group in self.groups.items() for k in group}
         own = [row for row in self.measured.table.rows if row["scorer"] == self.name][1:]
         for k, row in enumerate(own):
             counts = (f"{float(row[key]):,.0f}" for key in ("n_trained_on", "n_images"))
@@ -238,7 +244,7 @@ class LabelsSource(ReportSource):
             return known
         return known | {
             "measured_on": self.where,
-            "groups": {name: list(group) for name, group in self.measured.groups.items()},
+            "groups": {name: list(group) for name, group in self.groups.items()},
             "worst": [
                 {
                     "image": one.name,
