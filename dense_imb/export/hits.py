@@ -1,71 +1,42 @@
-"""What of a run is exported: its network with all that stands before and after it."""
+"""Exported networks of hits: frames of hit times in, scores out."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dense_imb.data.events.virtual import VALIDATION_EPOCH
+from dense_imb.export.base import FROM_RANDOM, FROM_VALIDATION, N_SAMPLES, Exportable
 from dense_imb.hits import Events, Geometry, gap, rasterise
 from dense_imb.hits.frames import TURNS
 from dense_imb.report.hits.measures import validation_events
 from dense_imb.runs import Run
 from dense_imb.tasks import Reading
-from dense_imb.tasks.build import open_images
-from dense_imb.tasks.images.task import ImageReading
 
-_SAMPLES = 4
-_VALIDATION = "validation data of the run"
-_RANDOM = "random frames, since the run's validation data can't be read"
-
-
-class SegmentingNetwork(nn.Module):
-    """Pixels as they are in a file to the probability of each class.
-
-        probability = softmax(z), or (1 - sigmoid(z), sigmoid(z)) of one channel,
-        z = network((image - mean) / std)
-
-    Args:
-        network: of a run on images.
-        reading: of the run.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, network: nn.Module, reading: ImageReading) -> None:
-        super().__init__()
-        shape = (1, -1) + (1,) * len(reading.patch)
-        self.network, self.is_logit = network, reading.is_logit
-        self.register_buffer("mean", torch.tensor(reading.mean).reshape(shape))
-        self.register_buffer("std", torch.tensor(reading.std).reshape(shape))
-
-    def forward(self, image: Tensor) -> Tensor:  # (B, channels, *spatial)
-        logits = self.network((image - self.mean) / self.std)
-        logits = logits if self.is_logit else 8 * logits - 4
-        if logits.shape[1] > 1:
-            return logits.softmax(1)  # type: ignore[no-any-return]
-        of_second = logits.sigmoid()
-        return torch.cat([1 - of_second, of_second], 1)
+_GAPPED = "r + (1 - r) t / T at a hit, 0 elsewhere"
+_CHANNELS = {
+    "gapped": _GAPPED,
+    "hit": "1 at a hit, 0 elsewhere",
+    "fourier": f"sin and cos of {', '.join(map(str, TURNS[:-1]))} and {TURNS[-1]} turns of "
+    "2 pi t / T at a hit, 0 elsewhere",
+}
 
 
 class DenoisingNetwork(nn.Module):
-    """Frames of hit times, 0 where no hit is, to the score of each pixel.
+    """Network from frames of hit times, 0 where no hit is, to the score of each pixel.
 
-    The channels of `dense_imb.hits.encode` are made inside, and the output is read as
-    `Reading.score` reads it: the score of a hit is that of its pixel.
+    It makes the channels of `dense_imb.hits.encode` itself, and reads the output like
+    `Reading.score`: the score of a hit is that of its pixel.
 
     Args:
-        network: of a run on hits.
-        reading: of the run.
-        geometry: of the run.
+        network: network of a run on hits.
+        reading: reading of the run.
+        geometry: frames of the run.
     """
 
     def __init__(self, network: nn.Module, reading: Reading, geometry: Geometry) -> None:
@@ -96,116 +67,94 @@ class DenoisingNetwork(nn.Module):
 
 
 @dataclass(frozen=True)
-class Exportable:
-    """A network with what it takes and gives.
+class ExportableDenoiser(Exportable):
+    """The network of a run on hits.
 
     Args:
-        network: takes one tensor, gives one for each of `outputs`.
-        input: name of what it takes.
-        outputs: names of what it gives.
-        frame: the size that it was trained on.
-        channels: of its input.
-        fits_any_size: worth trying; frames of hits have one size.
-        samples: (1, C, *frame) each, to compare on.
-        source: of the samples.
-        sizes: of the training data, in words; None of hits, and where they are gone.
-        reading: of the run.
-        geometry: of a run on hits.
+        reading: reading of the run.
+        geometry: frames of the run.
     """
 
-    network: nn.Module
-    input: str
-    outputs: tuple[str, ...]
-    frame: tuple[int, ...]
-    channels: int
-    fits_any_size: bool
-    samples: tuple[Tensor, ...]
-    source: str
-    sizes: str | None
-    reading: Reading | ImageReading
-    geometry: Geometry | None = None
+    reading: Reading
+    geometry: Geometry
 
-    @torch.no_grad()
-    def answers(self, given: Tensor) -> list[Tensor]:
-        """The outputs, by PyTorch."""
-        return as_list(self.network(given))
+    kind: ClassVar[str] = "denoiser"
+    purpose: ClassVar[str] = "separates the hits of a pattern from noise"
+    input: ClassVar[str] = "time"
+    measured_on: ClassVar[str] = "validation events of the run, hits that a frame shows"
 
-    def of_another_size(self) -> Tensor:
-        """A sample with one more pixel on an axis, two on the next: what a fixed size refuses."""
-        extra = [k + 1 for k in range(len(self.frame))]
-        ends = [end for more in reversed(extra) for end in (0, more)]
-        return nn.functional.pad(self.samples[0], ends, mode="replicate")
+    def input_facts(self) -> dict[str, Any]:
+        steps = self.geometry.time_steps
+        return {
+            "is": f"time of the hit in each pixel, 1 to T = {steps} time steps, 0 without a hit; "
+            "of several hits in a pixel the largest time; encoded inside",
+            "time_steps": steps,
+            "threshold_r": self.reading.threshold,
+            "channels": {name: _CHANNELS[name] for name in self.reading.channels},
+        }
 
-
-def as_list(given: Tensor | Sequence[Tensor]) -> list[Tensor]:
-    """One output or several, as a list."""
-    return [given] if isinstance(given, Tensor) else list(given)
-
-
-def exportable(run: Run) -> Exportable:
-    """The best network of a run, on the CPU, with frames to compare on."""
-    return _of_images(run) if run.config.trains_on_images else _of_hits(run)
-
-
-def _of_images(run: Run) -> Exportable:
-    segmenter = run.segmenter(device="cpu")
-    reading = segmenter.reading
-    try:
-        train, images = open_images(run.config.images)
-        pixels = [images.image(i) for i in range(min(len(images), _SAMPLES))]
-        source, sizes = _VALIDATION, f"{len(train)} images, {len(images)} to validate"
-    except (ValueError, OSError):
-        rng = np.random.default_rng(0)
-        normal = [rng.normal(size=(reading.in_channels, *reading.patch)) for _ in range(_SAMPLES)]
-        shape = (-1,) + (1,) * len(reading.patch)
-        pixels = [
-            np.reshape(reading.mean, shape) + x * np.reshape(reading.std, shape) for x in normal
+    def output_facts(self, any_size: bool) -> list[dict[str, Any]]:
+        score = "from 0, noise, to 1, signal; read it at the pixels of the hits"
+        if self.reading.output == "value":
+            score += "; 1 - |value - v| / v, at least 0, v = r + (1 - r) t / T of the hit"
+        meanings = {
+            "score": score,
+            "value": f"time that the network predicts for a pixel, scaled: {_GAPPED}",
+        }
+        shape = ["batch", 1, *self.sides(any_size)]
+        return [
+            {"name": name, "dtype": "float32", "shape": shape, "is": meanings[name]}
+            for name in self.outputs
         ]
-        source, sizes = _RANDOM, None
-    crops = [_cropped(x.astype(np.float32), reading.patch) for x in pixels]
-    return Exportable(
-        SegmentingNetwork(segmenter.network, reading).eval(),
-        "image",
-        ("probability",),
-        reading.patch,
-        reading.in_channels,
-        True,
-        tuple(torch.from_numpy(crop)[None] for crop in crops),
-        source,
-        sizes,
-        reading,
-    )
+
+    def training_facts(self) -> dict[str, Any]:
+        data, setup = self.run.config.data, self.run.checkpoint()["setup"]
+        return {
+            "train": data.train,
+            "validation": data.validation,
+            "degradation": setup.get("degradation"),
+        }
+
+    def operating_point(self) -> dict[str, Any] | None:
+        try:
+            point = self.run.operating_point()
+        except (ValueError, OSError):
+            return None
+        return {"chosen_at_retention": self.run.config.retention, **point.as_json()}
+
+    def limitations(self, any_size: bool) -> list[str]:
+        hidden = (
+            "they share the score of the hit in front."
+            if self.reading.output != "value"
+            else "score them by their own time with the formula of the score."
+        )
+        return [
+            f"It takes frames of {self.frame_text} pixels and {self.geometry.time_steps} time "
+            "steps only, as in training.",
+            f"It does not see hits behind another one in their pixel; {hidden}",
+            "The validation data chose both the weights and the threshold: scores on new data are "
+            "slightly lower.",
+        ]
 
 
-def _cropped(image: NDArray[Any], size: Sequence[int]) -> NDArray[Any]:
-    """The middle of an image (C, *spatial), its edges repeated where it is too small."""
-    missing = [max(s - n, 0) for s, n in zip(size, image.shape[1:], strict=True)]
-    image = np.pad(image, [(0, 0), *((0, more) for more in missing)], mode="edge")
-    starts = [(n - s) // 2 for s, n in zip(size, image.shape[1:], strict=True)]
-    return image[(slice(None), *(slice(a, a + s) for a, s in zip(starts, size, strict=True)))]
-
-
-def _of_hits(run: Run) -> Exportable:
+def exportable(run: Run) -> ExportableDenoiser:
+    """Return the best network of a run on hits."""
     scorer = run.scorer(device="cpu")
     geometry = scorer.geometry
     try:
         held_out = validation_events(run)
-        events = held_out.degraded(np.arange(min(len(held_out), _SAMPLES)), VALIDATION_EPOCH)
-        source = _VALIDATION
+        events = held_out.degraded(np.arange(min(len(held_out), N_SAMPLES)), VALIDATION_EPOCH)
+        source = FROM_VALIDATION
     except (ValueError, OSError):
-        events, source = _random_events(geometry), _RANDOM
-    frames = rasterise(events).frame
-    has_value = scorer.reading.output != "score"
-    return Exportable(
+        events, source = _random_events(geometry), FROM_RANDOM
+    return ExportableDenoiser(
+        run,
         DenoisingNetwork(scorer.network, scorer.reading, geometry).eval(),
-        "time",
-        ("score", "value") if has_value else ("score",),
+        ("score", "value") if scorer.reading.output != "score" else ("score",),
         (geometry.height, geometry.width),
         1,
-        False,
-        tuple(frame[None].contiguous() for frame in frames),
+        tuple(frame[None].contiguous() for frame in rasterise(events).frame),
         source,
-        None,  # their fingerprint tells
         scorer.reading,
         geometry,
     )
@@ -214,5 +163,5 @@ def _of_hits(run: Run) -> Exportable:
 def _random_events(geometry: Geometry, n_hits: int = 200) -> Events:
     rng = np.random.default_rng(0)
     sizes = (geometry.width, geometry.height, geometry.time_steps)
-    x, y, t = (rng.integers(0, size, _SAMPLES * n_hits) for size in sizes)
-    return Events(geometry, n_hits * np.arange(_SAMPLES + 1), x, y, t + 1)
+    x, y, t = (rng.integers(0, size, N_SAMPLES * n_hits) for size in sizes)
+    return Events(geometry, n_hits * np.arange(N_SAMPLES + 1), x, y, t + 1)
