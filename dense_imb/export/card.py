@@ -36,8 +36,6 @@ def card_facts(what: Exportable, file: str, *, any_size: bool) -> dict[str, Any]
         "validation_data": setup.get("validation data"),
         "loss": config.loss,
     }
-    if config.model.output == "both":
-        training["value_loss"] = config.value_loss
     if FIRST in metrics:
         first = metrics[FIRST].get("step")
         training["first_stage"] = {"loss": run.whole_config.loss, "best_step": first}

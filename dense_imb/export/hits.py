@@ -16,7 +16,8 @@ from dense_imb.hits import Events, Geometry, gap, rasterise
 from dense_imb.hits.frames import TURNS
 from dense_imb.report.hits.measures import validation_events
 from dense_imb.runs import Run
-from dense_imb.tasks import Reading
+from dense_imb.tasks import HitsReading
+from dense_imb.tasks.base import as_logits
 
 _GAPPED = "r + (1 - r) t / T at a hit, 0 elsewhere"
 _CHANNELS = {
@@ -31,7 +32,7 @@ class DenoisingNetwork(nn.Module):
     """Network from frames of hit times, 0 where no hit is, to the score of each pixel.
 
     It makes the channels of `dense_imb.hits.encode` itself, and reads the output like
-    `Reading.score`: the score of a hit is that of its pixel.
+    `HitsReading.score`: the score of a hit is that of its pixel.
 
     Args:
         network: network of a run on hits.
@@ -39,7 +40,7 @@ class DenoisingNetwork(nn.Module):
         geometry: frames of the run.
     """
 
-    def __init__(self, network: nn.Module, reading: Reading, geometry: Geometry) -> None:
+    def __init__(self, network: nn.Module, reading: HitsReading, geometry: Geometry) -> None:
         super().__init__()
         self.network, self.reading, self.time_steps = network, reading, geometry.time_steps
 
@@ -51,7 +52,7 @@ class DenoisingNetwork(nn.Module):
             error = (output - own).abs() / torch.where(is_hit, own, torch.ones_like(own))
             score = torch.where(is_hit, torch.clamp(1 - error, 0, 1), torch.zeros_like(own))
             return score, output
-        score = output[:, :1] if reading.is_logit else 8 * output[:, :1] - 4
+        score = as_logits(output[:, :1], is_logit=reading.is_logit)
         return score.sigmoid() if reading.output == "score" else (score.sigmoid(), output[:, 1:2])
 
     def _encoded(self, time: Tensor, own: Tensor, is_hit: Tensor) -> Tensor:
@@ -75,7 +76,7 @@ class ExportableDenoiser(Exportable):
         geometry: frames of the run.
     """
 
-    reading: Reading
+    reading: HitsReading
     geometry: Geometry
 
     kind: ClassVar[str] = "denoiser"
@@ -108,19 +109,20 @@ class ExportableDenoiser(Exportable):
         ]
 
     def training_facts(self) -> dict[str, Any]:
-        data, setup = self.run.config.data, self.run.checkpoint()["setup"]
-        return {
-            "train": data.train,
-            "validation": data.validation,
+        hits, setup = self.run.config.hits, self.run.checkpoint()["setup"]
+        facts = {
+            "train": hits.train,
+            "validation": hits.validation,
             "degradation": setup.get("degradation"),
         }
+        return {**facts, "value_loss": hits.value_loss} if hits.output == "both" else facts
 
     def operating_point(self) -> dict[str, Any] | None:
         try:
             point = self.run.operating_point()
         except (ValueError, OSError):
             return None
-        return {"chosen_at_retention": self.run.config.retention, **point.as_json()}
+        return {"chosen_at_retention": self.run.config.hits.retention, **point.as_json()}
 
     def limitations(self, any_size: bool) -> list[str]:
         hidden = (
@@ -139,7 +141,7 @@ class ExportableDenoiser(Exportable):
 
 def exportable(run: Run) -> ExportableDenoiser:
     """Return the best network of a run on hits."""
-    scorer = run.scorer(device="cpu")
+    scorer = run.trained(device="cpu")
     geometry = scorer.geometry
     try:
         held_out = validation_events(run)

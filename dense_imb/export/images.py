@@ -21,9 +21,10 @@ from dense_imb.export.base import (
     random_pixels,
 )
 from dense_imb.runs import Run
-from dense_imb.tasks.build import open_images
+from dense_imb.tasks.base import as_logits
 from dense_imb.tasks.images.evaluate import chosen_thresholds
-from dense_imb.tasks.images.task import ImageReading
+from dense_imb.tasks.images.recipe import open_images
+from dense_imb.tasks.images.task import ImagesReading
 
 
 class SegmentingNetwork(nn.Module):
@@ -40,7 +41,7 @@ class SegmentingNetwork(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, reading: ImageReading) -> None:
+    def __init__(self, network: nn.Module, reading: ImagesReading) -> None:
         super().__init__()
         shape = (1, -1) + (1,) * len(reading.patch)
         self.network, self.is_logit = network, reading.is_logit
@@ -49,9 +50,9 @@ class SegmentingNetwork(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:  # (B, channels, *spatial)
         logits = self.network((image - self.mean) / self.std)
-        logits = logits if self.is_logit else 8 * logits - 4
+        logits = as_logits(logits, is_logit=self.is_logit)
         if logits.shape[1] > 1:
-            return logits.softmax(1)  # type: ignore[no-any-return]
+            return logits.softmax(1)
         foreground = logits.sigmoid()
         return torch.cat([1 - foreground, foreground], 1)
 
@@ -65,7 +66,7 @@ class ExportableSegmenter(Exportable):
         sizes: numbers of training and validation images, in words; None if unknown.
     """
 
-    reading: ImageReading
+    reading: ImagesReading
     sizes: str | None
 
     kind: ClassVar[str] = "segmenter"
@@ -104,7 +105,7 @@ class ExportableSegmenter(Exportable):
 
     def operating_point(self) -> dict[str, Any] | None:
         try:
-            scores = self.run.class_scores()
+            scores = self.run.scores()
         except (ValueError, OSError):
             return None
         classes = {}
@@ -134,7 +135,7 @@ class ExportableSegmenter(Exportable):
 
 def exportable(run: Run) -> ExportableSegmenter:
     """Return the best network of a run on images."""
-    segmenter = run.segmenter(device="cpu")
+    segmenter = run.trained(device="cpu")
     reading = segmenter.reading
     sizes = None
     try:

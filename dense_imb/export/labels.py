@@ -18,7 +18,7 @@ from dense_imb.export.base import (
 )
 from dense_imb.runs import Run
 from dense_imb.tasks.labels.recipe import open_classified
-from dense_imb.tasks.labels.task import ClassReading
+from dense_imb.tasks.labels.task import LabelsReading
 
 
 class ClassifyingNetwork(nn.Module):
@@ -34,7 +34,7 @@ class ClassifyingNetwork(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, reading: ClassReading) -> None:
+    def __init__(self, network: nn.Module, reading: LabelsReading) -> None:
         super().__init__()
         self.network, self.scale = network, reading.scale
         self.register_buffer("mean", torch.tensor(reading.mean).view(1, -1, 1, 1))
@@ -54,7 +54,7 @@ class ExportableClassifier(Exportable):
         sizes: numbers of training and validation images, in words; None if unknown.
     """
 
-    reading: ClassReading
+    reading: LabelsReading
     sizes: str | None
 
     kind: ClassVar[str] = "classifier"
@@ -88,19 +88,15 @@ class ExportableClassifier(Exportable):
         ]
 
     def training_facts(self) -> dict[str, Any]:
-        table, cifar = self.run.config.table, self.run.config.cifar
-        return {
-            "train": cifar.path if table.train is None else table.train,
-            "validation": table.validation,
-            "sizes": self.sizes,
-        }
+        labels = self.run.config.labels
+        return {"train": labels.train, "validation": labels.validation, "sizes": self.sizes}
 
     def operating_point(self) -> dict[str, Any] | None:
         return {"scale": "probability", "chosen_for": "the likeliest class of each image"}
 
     def limitations(self, any_size: bool) -> list[str]:
         size = f"It takes images of {self.frame_text} pixels only (height x width)."
-        if self.run.config.table.train is not None and self.run.config.table.size is not None:
+        if self.run.config.labels.size is not None:
             size += (
                 " The training images were resized to this size whatever their shape, bilinearly "
                 "with Pillow; resize yours in the same way."
@@ -115,11 +111,11 @@ class ExportableClassifier(Exportable):
 
 def exportable(run: Run) -> ExportableClassifier:
     """Return the best network of a run on whole images."""
-    classifier = run.classifier(device="cpu")
+    classifier = run.trained(device="cpu")
     reading = classifier.reading
     sizes = None
     try:
-        validation = open_classified(run.config)[1]
+        validation = open_classified(run.config.labels)[1]
         pixels = [validation.image(i) for i in range(min(len(validation), N_SAMPLES))]
         n_train = sum(reading.train_counts)
         source, sizes = FROM_VALIDATION, f"{n_train} images, {len(validation)} to validate"

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dense_imb.config import TrainConfig
-from dense_imb.runs.stages import FIRST, stages_of
+from dense_imb.runs.stages import FIRST
+from dense_imb.tasks.stages import stages_of
 
 if TYPE_CHECKING:
     from dense_imb.report.source import ReportSource
@@ -83,8 +84,8 @@ def _sample_facts(source: ReportSource) -> dict[str, str]:
     """Return the numbers of samples, and the origin of those without labels."""
     config, facts = source.run.whole_config, {}
     try:
-        facts["samples"] = source.run.told_samples()
-        facts["pseudo-labels"] = source.run.told_teacher()
+        facts["samples"] = source.run.format_sample_counts()
+        facts["pseudo-labels"] = source.run.format_teacher()
     except (ValueError, TypeError, OSError):  # metrics.json can't be read, which a note says
         facts = {}
     if config.labelled_share < 1:

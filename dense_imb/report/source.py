@@ -13,7 +13,7 @@ from dense_imb.metrics.score_table import ScoreTable
 from dense_imb.report.drawing import Rows
 from dense_imb.report.page import Drawing, Section
 from dense_imb.runs import Run
-from dense_imb.runs.stages import FIRST, told_stages
+from dense_imb.runs.stages import FIRST, describe_stages
 
 if TYPE_CHECKING:  # the package must not wait for matplotlib
     from matplotlib.figure import Figure
@@ -93,7 +93,7 @@ class ReportSource:
         config = shlex.quote(str(self.run.folder / "config.yaml"))
         every = [
             ("train the same network again, in a new folder",
-             f"dense-imb train --config {config} --out again"),
+             f"dense-imb train {self.kind} --config {config} --out again"),
             *self.uses(),
             ("make this page again", f"dense-imb report {folder} {self.report_options()}".rstrip()),
         ]  # fmt: skip
@@ -131,7 +131,7 @@ class ReportSource:
             return
         sentence = f"The network is that of a second stage; the first one is {first.folder}"
         if FIRST in self.metrics:
-            sentence += f", a run of its own ({told_stages(self.metrics, self.run.folder)})"
+            sentence += f", a run of its own ({describe_stages(self.metrics, self.run.folder)})"
         self.notes.append(f"{sentence}.")
         try:
             self.first_history, self.first_metrics = first.history(), first.metrics()

@@ -18,19 +18,17 @@ from tqdm.auto import tqdm
 from dense_imb.base.checks import check_at_least
 from dense_imb.base.files import write_whole
 from dense_imb.base.refusals import Refused, RefusedFile
+from dense_imb.config import KINDS
 from dense_imb.inspection.report import strict
 from dense_imb.metrics.score_table import ScoreTable
 from dense_imb.report.drawing import Rows, column, draw_png
 from dense_imb.report.facts import run_facts
-from dense_imb.report.hits import Source as HitsSource
-from dense_imb.report.images import Source as ImagesSource
-from dense_imb.report.labels import Source as LabelsSource
 from dense_imb.report.page import is_report, render_page
 from dense_imb.report.source import ReportSource
-from dense_imb.runs import Run, open_run
+from dense_imb.runs import open_run
+from dense_imb.tasks.kind import Kind, kind_named, module_of_kind
 
 FORMAT, _VERSION = "dense-imb-report", 1
-_KINDS: tuple[type[ReportSource], ...] = (HitsSource, ImagesSource, LabelsSource)
 _Path = str | os.PathLike[str]
 
 
@@ -94,7 +92,7 @@ def write_report(
         check_at_least("n_events", n_events, 1)
     run = open_run(run_folder)
     paths = (test,) if isinstance(test, str) else tuple(test or ())
-    kind = _kind_of(run)
+    kind = _source_of(run.kind)
     given = {"masks": masks, "images": images, "retention": retention}
     options = _own_options(kind, given)
     source = kind(run, paths, kind.most if n_events is None else n_events, **options)
@@ -139,17 +137,17 @@ def write_report(
     return Report(path, numbers, headline, source.table, tuple(source.notes))
 
 
-def _kind_of(run: Run) -> type[ReportSource]:
-    if run.config.trains_on_images:
-        return ImagesSource
-    return LabelsSource if run.config.trains_on_classes else HitsSource
+def _source_of(kind: Kind) -> type[ReportSource]:
+    source: type[ReportSource] = module_of_kind("dense_imb.report", kind, "report").Source
+    return source
 
 
 def _own_options(kind: type[ReportSource], given: dict[str, Any]) -> dict[str, Any]:
     """Return the options that a kind takes; refuse those of other kinds."""
     for name, value in given.items():
         if value is not None and name not in kind.options:
-            takers = " or ".join(one.kind for one in _KINDS if name in one.options)
+            sources = [_source_of(kind_named(one)) for one in KINDS]
+            takers = " or ".join(one.kind for one in sources if name in one.options)
             raise Refused(
                 f"no {{{name}}} with a run on {kind.kind}",
                 value,

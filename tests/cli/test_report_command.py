@@ -36,7 +36,7 @@ def test_another_place_is_kept_unless_told(run_folder, tmp_path, capsys):  # noq
     out = tmp_path / "page.html"
     assert run(run_folder, "--out", out) == 0
     assert run(run_folder, "--out", out) == 2
-    assert "overwrite" in capsys.readouterr().err.splitlines()[-1]
+    assert "--overwrite" in capsys.readouterr().err.splitlines()[-1]
     assert run(run_folder, "--out", out, "--overwrite") == 0
 
 

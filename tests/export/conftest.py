@@ -46,11 +46,11 @@ def _volumes(folder: Path) -> TrainConfig:
 
 CASES: dict[str, tuple[str, Callable[[Path], TrainConfig]]] = {
     "scores.onnx": ("denoiser", _hits),
-    "both.pt2": ("denoiser", lambda f: _hits(f, model={"output": "both", "channels": ["hit"]})),
+    "both.pt2": ("denoiser", lambda f: _hits(f, hits={"output": "both", "channels": ["hit"]})),
     "values.pt2": (
         "denoiser",
         lambda f: _hits(
-            f, model={"output": "value"}, loss="ACBMSELoss", target="pattern", pixels="frame"
+            f, hits={"output": "value", "target": "pattern", "pixels": "frame"}, loss="ACBMSELoss"
         ),
     ),
     "binary.onnx": (
@@ -66,7 +66,7 @@ CASES: dict[str, tuple[str, Callable[[Path], TrainConfig]]] = {
             loss="ACBMSELoss",  # of values
         ),
     ),
-    "skin.onnx": ("classifier", lambda f: of_table(write_tables(f), table={"size": [20, 28]})),
+    "skin.onnx": ("classifier", lambda f: of_table(write_tables(f), labels={"size": [20, 28]})),
     "margins.pt2": (
         "classifier",
         lambda f: of_table(  # cosines with a scale

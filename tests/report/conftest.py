@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dense_imb.config import DataConfig, ModelConfig, TrainConfig
+from dense_imb.config import HitsConfig, ModelConfig, TrainConfig
 from dense_imb.engine import CollapseWarning
 from dense_imb.hits import Degradation, Events, Geometry, degrade, simulate
 from dense_imb.runs import train
@@ -35,9 +35,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config_of(files: Path) -> TrainConfig:
-    data = DataConfig(train=str(files / "train.h5"), validation_share=0.3, signal=8, noise=30)
+    hits = HitsConfig(train=str(files / "train.h5"), validation_share=0.3, signal=8, noise=30)
     model = ModelConfig(options={"widths": [4, 8]})
-    return TrainConfig(data=data, model=model, steps=30, batch_size=8, validate_every=10)
+    return TrainConfig(hits=hits, model=model, steps=30, batch_size=8, validate_every=10)
 
 
 def trained_in(folder: Path, config: TrainConfig) -> Path:
@@ -56,8 +56,8 @@ def trained(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def value_run(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose output is a time, its loss one of values."""
     config = config_of(files)
-    config = replace(config, model=replace(config.model, output="value"), loss="ACBMSELoss")
-    config = replace(config, target="pattern", pixels="frame")
+    hits = replace(config.hits, output="value", target="pattern", pixels="frame")
+    config = replace(config, hits=hits, loss="ACBMSELoss")
     return trained_in(tmp_path_factory.mktemp("runs") / "values", config)
 
 

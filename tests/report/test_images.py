@@ -21,8 +21,8 @@ from dense_imb.report.images import figures as image_figures
 from dense_imb.report.images.measures import chosen_images, fullest_slice, image_scores, verdicts
 from dense_imb.report.images.source import ImagesSource
 from dense_imb.runs import open_run, train
-from dense_imb.tasks.build import open_images, open_test_images
-from dense_imb.tasks.images.evaluate import Blank, chosen_thresholds, evaluate_segmenters
+from dense_imb.tasks.images.evaluate import Blank, chosen_thresholds, evaluate_images
+from dense_imb.tasks.images.recipe import open_images, open_test_images
 from tests.report.reports import Page, pngs, quiet, strict_json
 from tests.runs.pictures import tiny_images, write_folders
 
@@ -76,8 +76,8 @@ def test_the_table_is_that_of_evaluate(run_folder):
     report = quiet(run_folder)
     run = open_run(run_folder)
     _, validation = open_images(run.config.images)
-    thresholds = [chosen_thresholds(run.class_scores()), (0.0, 0.0)]
-    wanted = evaluate_segmenters([run.segmenter(), Blank(2)], validation, thresholds=thresholds)
+    thresholds = [chosen_thresholds(run.scores()), (0.0, 0.0)]
+    wanted = evaluate_images([run.trained(), Blank(2)], validation, thresholds=thresholds)
     assert report.evaluation == wanted
     stored = strict_json(run_folder / "report.json")
     assert stored["evaluation"] == wanted.as_json()
@@ -247,7 +247,7 @@ def test_the_axes_show_the_numbers(run_folder):
 def test_train_writes_the_report_at_its_end(folders, tmp_path, capsys):
     options = [f"--images.train={folders[0]}", f"--images.masks={folders[1]}", "--steps=2",
                "--images.patch=[32, 32]", "--batch_size=2"]  # fmt: skip
-    assert main(["train", f"--out={tmp_path / 'run'}", "--quiet", *options]) == 0
-    *_, headline, path = capsys.readouterr().out.splitlines()
+    assert main(["train", "images", f"--out={tmp_path / 'run'}", "--quiet", *options]) == 0
+    *_, headline, path, _ = capsys.readouterr().out.splitlines()
     assert "a blank answer has" in headline
     assert Path(path).is_file()

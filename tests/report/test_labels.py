@@ -18,9 +18,9 @@ from dense_imb.report.labels import figures
 from dense_imb.report.labels.measures import LabelMeasures, WrongImage, confident_errors
 from dense_imb.report.labels.source import LabelsSource
 from dense_imb.runs import open_run, train
-from dense_imb.tasks.labels.evaluate import evaluate_classifiers
+from dense_imb.tasks.labels.evaluate import evaluate_labels
 from dense_imb.tasks.labels.recipe import open_cifar_test, open_classified
-from dense_imb.tasks.labels.task import Commonest
+from dense_imb.tasks.labels.trained import Commonest
 from tests.report.reports import Page, pngs, quiet, strict_json
 from tests.runs.labelled_pictures import CLASSES, of_table, tiny_classes, write_cifar, write_tables
 
@@ -41,7 +41,7 @@ def tables(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def trained(tables, tmp_path_factory) -> Path:
-    config = of_table(tables, table={"validation_share": 0.4, "many": 15, "few": 5})
+    config = of_table(tables, labels={"validation_share": 0.4, "many": 15, "few": 5})
     return trained_in(tmp_path_factory.mktemp("runs") / "skin", config)
 
 
@@ -70,8 +70,8 @@ def test_the_page_stands_on_its_own(run_folder):
 def test_the_table_is_that_of_evaluate(run_folder):
     report = quiet(run_folder)
     run = open_run(run_folder)
-    network, (_, validation) = run.classifier(), open_classified(run.config)
-    wanted = evaluate_classifiers(
+    network, (_, validation) = run.trained(), open_classified(run.config.labels)
+    wanted = evaluate_labels(
         [network, Commonest(network.reading.train_counts)], validation, network.reading
     )
     assert report.evaluation.as_json() == wanted.as_json()
@@ -102,11 +102,11 @@ def test_it_says_which_images_were_measured(run_folder, tables, tmp_path):
 @pytest.mark.parametrize(("share", "which"), [(0.5, "test"), (0.0, "validation")])
 def test_cifar_has_a_report_too(tmp_path, share, which):
     archive = write_cifar(tmp_path)
-    config = tiny_classes(cifar={"path": archive, "validation_share": share}, steps=2,
+    config = tiny_classes(labels={"train": archive, "validation_share": share}, steps=2,
                           validate_every=2)  # fmt: skip
     folder = trained_in(tmp_path / "run", config)
     report = quiet(folder)
-    test = open_cifar_test(config)
+    test = open_cifar_test(config.labels)
     assert report.evaluation["run"]["n_images"] == len(test)
     assert f"on {len(test)} {which} images" in report.headline
     again = quiet(folder, test=archive)

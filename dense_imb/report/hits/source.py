@@ -63,7 +63,7 @@ class HitsSource(ReportSource):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        wanted = self.run.config.retention if self.retention is None else self.retention
+        wanted = self.run.config.hits.retention if self.retention is None else self.retention
         if not 0 < wanted <= 1:
             raise Refused("`retention` above 0 and up to 1", wanted, argument="retention")
         self.wanted = wanted
@@ -75,7 +75,7 @@ class HitsSource(ReportSource):
     def measure(self, progress: Callable[[int], Progress]) -> None:
         test = self._test_events()
         try:
-            network = self.run.scorer()
+            network = self.run.trained()
         except (ValueError, OSError, KeyError) as problem:
             self.note("No scores: the network can't be loaded", problem)
             return
@@ -276,7 +276,7 @@ class HitsSource(ReportSource):
 
     def uses(self) -> list[tuple[str, str]]:
         folder, wanted = shlex.quote(str(self.run.folder)), f"--retention {self.wanted:g}"
-        data = self.run.config.data
+        data = self.run.config.hits
         # without a test file the validation data show what a file looks like
         is_clean = self.adds_noise if self.test else data.noise not in (0, [0, 0])
         noise = ""

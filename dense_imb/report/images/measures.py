@@ -18,12 +18,12 @@ from dense_imb.metrics import ScoreHistogram, SegmentationScores
 from dense_imb.metrics.score_table import mean_of_known
 from dense_imb.tasks.images.evaluate import (
     Blank,
-    SegmentationTable,
-    evaluate_segmenters,
+    ImagesTable,
+    evaluate_images,
     logit_of_class,
 )
 from dense_imb.tasks.images.segment import decided
-from dense_imb.tasks.images.task import TrainedSegmenter
+from dense_imb.tasks.images.trained import TrainedImages
 
 VERDICTS = ("background", "found", "false alarm", "missed", "wrong class", "ignored")
 Row = dict[str, Any]
@@ -66,7 +66,7 @@ class ImageMeasures:
         samples: a typical image, the worst and the best.
     """
 
-    table: SegmentationTable
+    table: ImagesTable
     scores: SegmentationScores
     thresholds: tuple[float, ...]
     images: list[Row] = field(default_factory=list)
@@ -74,7 +74,7 @@ class ImageMeasures:
 
 
 def measure_images(
-    network: TrainedSegmenter,
+    network: TrainedImages,
     images: LabelledImages,
     thresholds: tuple[float, ...],
     progress: Callable[[int], Progress],
@@ -92,7 +92,7 @@ def measure_images(
             label = images.label(i)
             rows.append({"image": images.names[i], **image_scores(logits, label, thresholds)})
 
-    table = evaluate_segmenters(
+    table = evaluate_images(
         [network, blank],
         images,
         thresholds=[thresholds, (0.0,) * images.n_classes],
@@ -184,7 +184,7 @@ def chosen_images(rows: list[Row]) -> dict[int, str]:
 
 
 def _sample(
-    network: TrainedSegmenter,
+    network: TrainedImages,
     images: LabelledImages,
     i: int,
     thresholds: tuple[float, ...],

@@ -15,10 +15,10 @@ from dense_imb.report.images import figures
 from dense_imb.report.images.measures import ImageMeasures, ImageSample, measure_images
 from dense_imb.report.page import Drawing, Section, Table
 from dense_imb.report.source import ReportSource, joined, quoted, sample_limit
-from dense_imb.tasks.build import open_test_images, open_validation_images
-from dense_imb.tasks.images.evaluate import MEAN, Blank, SegmentationTable, chosen_thresholds
+from dense_imb.tasks.images.evaluate import MEAN, Blank, ImagesTable, chosen_thresholds
+from dense_imb.tasks.images.recipe import open_test_images, open_validation_images
 from dense_imb.tasks.images.segment import as_probability
-from dense_imb.tasks.images.task import ImageReading
+from dense_imb.tasks.images.task import ImagesReading
 
 
 @dataclass
@@ -56,12 +56,12 @@ class ImagesSource(ReportSource):
             )
 
     @property
-    def table(self) -> SegmentationTable | None:
+    def table(self) -> ImagesTable | None:
         return None if self.measured is None else self.measured.table
 
     def measure(self, progress: Callable[[int], Progress]) -> None:
         try:
-            network = self.run.segmenter()
+            network = self.run.trained()
         except (ValueError, OSError, KeyError) as problem:
             self.note("No scores: the network can't be loaded", problem)
             return
@@ -71,7 +71,7 @@ class ImagesSource(ReportSource):
             return
         thresholds: tuple[float, ...] = (0.0,) * network.reading.n_classes
         try:
-            thresholds = chosen_thresholds(self.run.class_scores())
+            thresholds = chosen_thresholds(self.run.scores())
         except (ValueError, OSError) as problem:
             sentence = "The threshold is 1/2: the counts of the validation can't be read"
             self.note(sentence, problem)
@@ -86,7 +86,7 @@ class ImagesSource(ReportSource):
         self.measured = measure_images(network, images, thresholds, progress)
         self.name = network.name
 
-    def _open_images(self, reading: ImageReading) -> LabelledImages | None:
+    def _open_images(self, reading: ImagesReading) -> LabelledImages | None:
         """Open the images asked for, else the run's test images, else its validation images."""
         config = self.run.config.images
         if self.test:

@@ -13,8 +13,8 @@ from torch import Tensor
 from dense_imb.data.labels.classified import ClassifiedImages
 from dense_imb.hits.masking import Progress
 from dense_imb.metrics import class_groups
-from dense_imb.tasks.labels.evaluate import ClassificationTable, evaluate_classifiers
-from dense_imb.tasks.labels.task import Commonest, TrainedClassifier
+from dense_imb.tasks.labels.evaluate import LabelsTable, evaluate_labels
+from dense_imb.tasks.labels.trained import Commonest, TrainedLabels
 
 MOST_WORST = 12  # wrongly classified images to show
 
@@ -50,7 +50,7 @@ class LabelMeasures:
     """
 
     name: str
-    table: ClassificationTable
+    table: LabelsTable
     train_counts: tuple[int, ...]
     groups: dict[str, tuple[int, ...]]
     worst: list[WrongImage]
@@ -71,7 +71,7 @@ class LabelMeasures:
 
 
 def measure_labels(
-    network: TrainedClassifier, images: ClassifiedImages, progress: Callable[[int], Progress]
+    network: TrainedLabels, images: ClassifiedImages, progress: Callable[[int], Progress]
 ) -> LabelMeasures:
     """Measure a classifier and the commonest class."""
     reading = network.reading
@@ -79,9 +79,7 @@ def measure_labels(
     if network.name == rule.name:
         network.name += " (run)"
     recorder = _Recorder(network)
-    table = evaluate_classifiers(
-        [recorder, rule], images, reading, progress=progress(2 * len(images))
-    )
+    table = evaluate_labels([recorder, rule], images, reading, progress=progress(2 * len(images)))
     probability = torch.cat(recorder.logits_of_batches).double().softmax(1).numpy()
     names = reading.class_names
     worst = []
@@ -118,7 +116,7 @@ def confident_errors(
 class _Recorder:
     """A classifier that records its logits."""
 
-    def __init__(self, network: TrainedClassifier) -> None:
+    def __init__(self, network: TrainedLabels) -> None:
         self.network, self.name = network, network.name
         self.logits_of_batches: list[Tensor] = []
 

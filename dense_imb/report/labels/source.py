@@ -18,9 +18,15 @@ from dense_imb.report.labels import figures
 from dense_imb.report.labels.measures import LabelMeasures, measure_labels
 from dense_imb.report.page import Drawing, Section, Table
 from dense_imb.report.source import ReportSource, joined, quoted, sample_limit
-from dense_imb.tasks.labels.evaluate import ALL, ClassificationTable
-from dense_imb.tasks.labels.recipe import open_cifar_test, open_classified, open_test_table
-from dense_imb.tasks.labels.task import ClassReading, Commonest
+from dense_imb.tasks.labels.evaluate import ALL, LabelsTable
+from dense_imb.tasks.labels.recipe import (
+    open_cifar_test,
+    open_classified,
+    open_test_table,
+    validation_share,
+)
+from dense_imb.tasks.labels.task import LabelsReading
+from dense_imb.tasks.labels.trained import Commonest
 
 _COLUMNS = {
     "accuracy": "accuracy",
@@ -76,15 +82,15 @@ class LabelsSource(ReportSource):
 
     @property
     def _is_cifar(self) -> bool:
-        return self.run.config.table.train is None
+        return not self.run.config.labels.is_table
 
     @property
-    def table(self) -> ClassificationTable | None:
+    def table(self) -> LabelsTable | None:
         return None if self.measured is None else self.measured.table
 
     def measure(self, progress: Callable[[int], Progress]) -> None:
         try:
-            network = self.run.classifier()
+            network = self.run.trained()
         except (ValueError, OSError, KeyError) as problem:
             self.note("No scores: the network can't be loaded", problem)
             return
@@ -105,20 +111,20 @@ class LabelsSource(ReportSource):
         self.measured = measure_labels(network, images, progress)
         self.name = network.name
 
-    def _open_images(self, reading: ClassReading) -> ClassifiedImages | None:
+    def _open_images(self, reading: LabelsReading) -> ClassifiedImages | None:
         """Open the images asked for, else CIFAR's held-out ones, else the validation images."""
-        config = self.run.config
+        labels = self.run.config.labels
         if self.test:
             self.where = "test images"
             # asked for by name: an error in them ends the report
             if self._is_cifar:
-                return open_cifar_test(config, self.test[0])
-            folder = self.images or config.table.images
-            return open_test_table(config, self.test[0], folder, reading.class_names)
-        is_held_out = self._is_cifar and config.cifar.validation_share > 0
+                return open_cifar_test(labels, self.test[0])
+            folder = self.images or labels.images
+            return open_test_table(labels, self.test[0], folder, reading.class_names)
+        is_held_out = self._is_cifar and validation_share(labels) > 0
         self.where = "test images" if is_held_out else "validation images"
         try:
-            return open_cifar_test(config) if is_held_out else open_classified(config)[1]
+            return open_cifar_test(labels) if is_held_out else open_classified(labels)[1]
         except (ValueError, OSError, ImportError) as problem:
             cure = "Bring them back, or report on others with --test CSV and --images FOLDER."
             if self._is_cifar:
