@@ -178,20 +178,16 @@ def test_a_frame_of_one_pixel_is_drawn():
 
 
 def test_single_events_add_up(measured):
-    axes = axes_of(lambda to: figures.draw_events(measured, "hit density", to))
-    removal, retention = axes["Single events"].lines[:2]
+    (axes,) = axes_of(lambda to: figures.draw_events(measured, to)).values()
     row = measured.evaluation["hit density"]
     events = measured.events
     assert events[:, 1].sum() == row["n_signal"]
     assert events[:, 3].sum() == row["n_noise"]
     assert events[:, 2].sum() / events[:, 1].sum() == pytest.approx(row["retention"])
     assert 1 - events[:, 4].sum() / events[:, 3].sum() == pytest.approx(row["removal"])
-    shares = 100 * (1 - events[:, 4] / events[:, 3])
-    np.testing.assert_allclose(removal.get_xdata()[:-1], np.sort(shares))
-    assert retention.get_ydata()[-1] == 1
     groups = figures.by_number_of_hits(events)
-    drawn = axes["Events with more hits"].lines[0]
-    np.testing.assert_allclose(drawn.get_ydata(), [100 * g["removal"] for g in groups])
+    for line, name in zip(axes.lines, ("removal", "retention"), strict=True):
+        np.testing.assert_allclose(line.get_ydata(), [100 * g[name] for g in groups])
     assert len(groups) > 4
     assert sum(g["n_events"] for g in groups) == len(events)
     weights = [g["hits"] * g["n_events"] for g in groups]

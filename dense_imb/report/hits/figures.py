@@ -28,13 +28,13 @@ from dense_imb.report.drawing import (
     probability_ticks,
     rate_panel,
     share_axis,
+    write_message,
 )
 from dense_imb.report.hits.measures import (
     VERDICTS,
     EventSample,
     HitMeasures,
     by_number_of_hits,
-    shares,
 )
 
 if TYPE_CHECKING:  # the package must not wait for matplotlib
@@ -251,47 +251,21 @@ def _sample_heights(frame: Geometry) -> tuple[float, float]:
     return min(max(3.6 * ratio, 1.5), 6.0) + 1.5, 3.8
 
 
-def draw_events(measured: HitMeasures, network: str, figure: Figure) -> None:
-    """Draw retention and removal of single events, and against the number of hits."""
-    events = measured.events
-    single, crowded = figure.subplots(1, 2)
-    single.set(
-        title="Single events", xlabel="share of an event's hits (%)", ylabel="share of events"
-    )
-    for name, words, colour, style in (
-        ("removal", "noise removed", "#000000", "--"),
-        ("retention", "signal kept", BLUE, "-"),
-    ):
-        values = 100 * np.sort(shares(events, name))
-        if len(values):
-            height = np.arange(1, len(values) + 1) / len(values)
-            single.step(
-                [*values, 100.0], [*height, 1.0], where="post", color=colour, linestyle=style,
-                label=f"{words}, at most",
-            )  # fmt: skip
-            single.legend(loc="upper left")
-    single.axhline(0.05, color="#777777", linewidth=0.8)
-    single.text(
-        0.01, 0.055, "worst 5 %", transform=single.get_yaxis_transform(), va="bottom", fontsize=8.5
-    )
-    single.set(ylim=(0, 1.02))
-    groups = by_number_of_hits(events)
+def draw_events(measured: HitMeasures, figure: Figure) -> None:
+    """Draw retention and removal against the number of hits of an event."""
+    axes = figure.add_subplot()
+    groups = by_number_of_hits(measured.events)
     hits = [group["hits"] for group in groups]
-    crowded.set(title="Events with more hits", xlabel="hits per event", ylabel="share (%)")
-    for name, words, colour, style, mark in (
-        ("removal", "noise removed", "#000000", "--", "s"),
-        ("retention", "signal kept", BLUE, "-", "o"),
+    for name, label, style in (
+        ("removal", "noise removed", {"color": "#000000", "linestyle": "--", "marker": "s"}),
+        ("retention", "signal kept", {"color": BLUE, "linestyle": "-", "marker": "o"}),
     ):
-        crowded.plot(
-            hits, [100 * group[name] for group in groups], color=colour, linestyle=style,
-            marker=mark, markersize=4.5, label=words,
-        )  # fmt: skip
-    crowded.legend()
+        shares = [100 * group[name] for group in groups]
+        axes.plot(hits, shares, markersize=4.5, label=label, **style)
+    axes.set(title="Events with more hits", xlabel="hits per event", ylabel="share (%)")
+    axes.legend()
     if len(groups) == 1:
-        crowded.text(
-            0.5, 0.5, "all events have about as many hits", ha="center", va="center",
-            transform=crowded.transAxes,
-        )  # fmt: skip
+        write_message(axes, "all events have about as many hits")
 
 
 def _removal_axis(axes: Axes, least: float, label: str = "noise removed (%)") -> None:

@@ -258,12 +258,3 @@ def by_number_of_hits(events: NDArray[np.int64]) -> list[dict[str, float]]:
             }
         )
     return rows
-
-
-def shares(events: NDArray[np.int64], which: str) -> NDArray[np.float64]:
-    """Return the retention of each event with signal, or the removal of each with noise."""
-    whole, part = (1, 2) if which == "retention" else (3, 4)
-    some = events[events[:, whole] > 0]
-    share = some[:, part] / some[:, whole]
-    values: NDArray[np.float64] = share if which == "retention" else 1 - share
-    return values

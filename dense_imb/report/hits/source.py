@@ -170,11 +170,10 @@ class HitsSource(ReportSource):
         )
         events = Drawing(
             "events",
-            lambda to: figures.draw_events(measured, name, to),
-            (9.5, 4),
-            "Retention and removal of single events, and against the number of hits.",
-            "Left: the share of events whose signal kept, or noise removed, is at most the value "
-            "on the x axis. Right: means of events grouped by their number of hits.",
+            lambda to: figures.draw_events(measured, to),
+            (6.5, 3.2),
+            "Retention and removal against the number of hits of an event.",
+            "Means of events grouped by their number of hits.",
         )
         samples = []
         for k, sample in enumerate(measured.samples):
