@@ -89,8 +89,13 @@ def test_the_table_is_that_of_evaluate(run_folder):
 @pytest.mark.usefixtures("_undrawn")
 def test_it_says_which_images_were_measured(run_folder, tables, tmp_path):
     test = f"{tables}/test.csv"
-    report = quiet(run_folder, test=test, images=f"{tables}/images")
+    moved = shutil.copytree(f"{tables}/images", tmp_path / "moved")
+    config = run_folder / "config.yaml"
+    stored = config.read_text()
+    config.write_text(stored.replace(f"{tables}/images", f"{tables}/gone"))
+    report = quiet(run_folder, test=test, images=str(moved))
     assert "test images" in report.headline
+    config.write_text(stored)
     limited = quiet(run_folder, test=test, n_events=4)
     assert "on 4 test images" in limited.headline
     (note,) = limited.notes

@@ -256,12 +256,12 @@ def draw_events(measured: HitMeasures, figure: Figure) -> None:
     axes = figure.add_subplot()
     groups = by_number_of_hits(measured.events)
     hits = [group["hits"] for group in groups]
-    for name, label, style in (
-        ("removal", "noise removed", {"color": "#000000", "linestyle": "--", "marker": "s"}),
-        ("retention", "signal kept", {"color": BLUE, "linestyle": "-", "marker": "o"}),
+    for name, label, colour, form in (
+        ("removal", "noise removed", "#000000", "--s"),
+        ("retention", "signal kept", BLUE, "-o"),
     ):
         shares = [100 * group[name] for group in groups]
-        axes.plot(hits, shares, markersize=4.5, label=label, **style)
+        axes.plot(hits, shares, form, color=colour, markersize=4.5, label=label)
     axes.set(title="Events with more hits", xlabel="hits per event", ylabel="share (%)")
     axes.legend()
     if len(groups) == 1:
