@@ -81,7 +81,7 @@ class Exportable:
         """Return the outputs of PyTorch."""
         return as_list(self.network(given))
 
-    def of_other_size(self) -> Tensor:
+    def sample_of_other_size(self) -> Tensor:
         """Return a sample with one more pixel on the first axis, two more on the second, ..."""
         extra = [k + 1 for k in range(len(self.frame))]
         ends = [end for more in reversed(extra) for end in (0, more)]

@@ -173,7 +173,7 @@ def _difference(what: Exportable, answer: Answer, *, any_size: bool) -> float:
     """Return the largest difference, over single samples, their batch and another size."""
     given = [*what.samples, torch.cat(what.samples)]
     if any_size:
-        given.append(what.of_other_size())
+        given.append(what.sample_of_other_size())
     largest = 0.0
     for one in given:
         pairs = zip(what.answers(one), answer(one), strict=True)

@@ -194,10 +194,10 @@ class _Recorder:
             return
         verdict = verdicts(events.label, scores.operating_point.keep(score), shown)
         place, n = events.event_index(), len(events)
-        of_kind = [
+        per_verdict = [
             torch.bincount(place[torch.from_numpy(verdict == k)], minlength=n) for k in range(4)
         ]
-        kept, lost, removed, left = (count.numpy() for count in of_kind)
+        kept, lost, removed, left = (count.numpy() for count in per_verdict)
         total = kept + lost + removed + left
         self.counts.append(np.stack([total, kept + lost, kept, removed + left, left], 1))
         self._n_events += n
