@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable
 
-# our own markup, never anybody's English
+# our own markup; nothing else is parsed
 _OPTION = re.compile(r"\{([A-Za-z_][\w.]*)(?:=([^{}]*))?\}")
 
 
@@ -33,7 +33,7 @@ def render(sentence: str, write: Callable[[str, str | None], str]) -> str:
         sentence: text with options in braces.
         write: returns the text of an option from its name and its value, None without a value.
     """
-    return _OPTION.sub(lambda found: write(found[1], found[2]), sentence)
+    return _OPTION.sub(lambda match: write(match[1], match[2]), sentence)
 
 
 def in_python(name: str, value: str | None) -> str:

@@ -13,8 +13,8 @@ from PIL import Image
 
 from dense_imb.config import MixingConfig, SamplingConfig
 from dense_imb.data.epochs.samplers import ClassSampling
-from dense_imb.data.events.combine import split_by_image
 from dense_imb.data.images.labelled import IGNORED
+from dense_imb.data.images.split import split_by_image
 from dense_imb.engine import Interrupted
 from dense_imb.hits import Events
 from dense_imb.hits.events import concatenate
