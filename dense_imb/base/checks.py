@@ -172,6 +172,8 @@ def check_label_range(name: str, label: Tensor, n_classes: int, valid: Tensor | 
         f"classes than {n_classes}."
     )
     used = label if valid is None else label[valid]
-    if example > 0 and bool(((used == 0) | (used == example)).all()):
+    if int(used.min()) == 1 and int(used.max()) == n_classes:
+        cure = f"its labels begin at 1: subtract 1 ({name} - 1)."
+    elif example > 0 and bool(((used == 0) | (used == example)).all()):
         cure = f"its labels are 0 and {example}: map them with ({name} > 0)."
     raise ValueError(f"Expected `{name}` between 0 and {n_classes - 1}, got {example}; {cure}")

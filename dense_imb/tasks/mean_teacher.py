@@ -29,7 +29,7 @@ from dense_imb.base.checks import check_at_least, check_choice
 from dense_imb.base.refusals import Refused
 from dense_imb.data.epochs.samplers import SAMPLINGS, ClassSampling, draw_uniform
 from dense_imb.data.images.labelled import IGNORED
-from dense_imb.losses.core.adjustment import LogPrior, Temperature
+from dense_imb.losses import LogPrior, Temperature
 from dense_imb.losses.foreign.feeding import feed, intake_of
 from dense_imb.tasks.base import ShownBatch
 

@@ -21,7 +21,7 @@ from dense_imb.data.labels.tables import (
     open_whole_images,
     read_table,
 )
-from dense_imb.losses.core.adjustment import Margin
+from dense_imb.losses import Margin
 from dense_imb.metrics import class_groups
 from dense_imb.models import CLASSIFIERS, build_classifier_network
 from dense_imb.tasks.base import TrainingData
