@@ -47,7 +47,7 @@ from dense_imb.losses import BiasCompensatedLoss, CrossEntropyLoss
 from dense_imb.losses.foreign.parse import parse_loss
 from dense_imb.metrics import class_groups
 from dense_imb.models.classifiers import ClassNetwork
-from dense_imb.report.drawing import BLUE, GREEN, ORANGE, PINK, RED, SKY, picture
+from dense_imb.report.drawing import BLUE, GREEN, ORANGE, PINK, RED, SKY, draw_png
 from dense_imb.tasks import LabelsOptions, LabelsReading, LabelsTask, TrainingData
 
 sys.path.insert(0, str(Path(__file__).parent / "classification"))
@@ -448,12 +448,12 @@ def main() -> None:
     features, ratios = measure_features(options)
     write_rows(files["features"], features)
     write_rows(files["feature_ratios"], ratios)
-    drawn = picture(lambda figure: draw_features(features, ratios, figure), (13, 5.2))
+    drawn = draw_png(lambda figure: draw_features(features, ratios, figure), (13, 5.2))
     write_whole(figures[0], lambda to: to.write_bytes(drawn))
     grid, points, accuracies = measure_boundary(options)
     for name, rows in (("margins", grid), ("points", points), ("accuracies", accuracies)):
         write_rows(files[name], rows)
-    drawn = picture(lambda figure: draw_boundary(grid, points, accuracies, figure), (12, 6.2))
+    drawn = draw_png(lambda figure: draw_boundary(grid, points, accuracies, figure), (12, 6.2))
     write_whole(figures[1], lambda to: to.write_bytes(drawn))
     for name, title in TITLES.items():
         for group in dict.fromkeys(row["group"] for row in ratios):
