@@ -18,7 +18,8 @@ def make_parser() -> Parser:
         "and all else, measure each on data that none has seen, and say which loss to take and "
         "why. The data are images with masks, whole images with labels, or a hits file. A budget "
         "says how long it may take: steps follow from it. Everything is kept in a folder, and a "
-        f"comparison that was stopped (SIGTERM, exit code {SAVED}, or Ctrl-C) goes on when the same command is given again.",
+        f"comparison that was stopped (SIGTERM, exit code {SAVED}, or Ctrl-C) goes on "
+        "when the same command is given again.",
         epilog="Examples:\n  dense-imb compare images --masks masks --labels 0 255 --minutes 20\n"
         "  dense-imb compare patterns.h5 --signal 30 --noise 200\n"
         "  dense-imb compare train.csv --images images --test test.csv",

@@ -18,7 +18,7 @@ from dense_imb.compare.benchmark import (
 from dense_imb.compare.contestants import Contestant
 from dense_imb.config import TrainConfig
 from dense_imb.data.labels.classified import ClassifiedImages
-from dense_imb.losses.core.adjustment import Margin
+from dense_imb.losses.named.ldam import Margin
 from dense_imb.runs import Run
 from dense_imb.tasks.labels.evaluate import evaluate_labels
 from dense_imb.tasks.labels.recipe import open_cifar_test, open_test_table
