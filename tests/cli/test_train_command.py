@@ -16,6 +16,7 @@ import pytest
 from dense_imb.cli import main
 from dense_imb.cli import train as train_command
 from dense_imb.runs import open_run
+from tests.limits import HANG_SECONDS
 from tests.runs.pictures import write_folders
 from tests.runs.tiny import assert_same_runs, clean_events, write_events
 
@@ -195,7 +196,7 @@ def start(typed: list[str], *before: str, **options) -> subprocess.Popen[str]:
 
 def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> None:
     """Until a checkpoint of the step or a later one is written, or the process has ended."""
-    until = time.monotonic() + 90
+    until = time.monotonic() + HANG_SECONDS
     while process.poll() is None and time.monotonic() < until:
         found = sorted((folder / "checkpoints").glob("step-*.pt"))
         if found and int(found[-1].stem[5:]) >= step:
@@ -204,7 +205,7 @@ def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> No
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    told = process.communicate(timeout=100)[1]
+    told = process.communicate(timeout=HANG_SECONDS)[1]
     return process.returncode, told
 
 

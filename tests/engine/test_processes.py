@@ -15,6 +15,7 @@ import torch
 from dense_imb.cli import main
 from dense_imb.runs import open_run
 from tests.cli.test_train_command import ENVIRONMENT, arguments, ended, start, wait_for_step
+from tests.limits import HANG_SECONDS
 from tests.runs.labelled_pictures import write_cifar
 from tests.runs.pictures import write_folders
 from tests.runs.tiny import Line, assert_same_runs, clean_events, loop_of, write_events
@@ -109,7 +110,7 @@ def test_loops_of_two_processes(tmp_path):
     script = str(Path(__file__).parent / "pair.py")
     command = [sys.executable, *torchrun, script, str(tmp_path)]
     done = subprocess.run(
-        command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False
+        command, env=ENVIRONMENT, capture_output=True, text=True, timeout=HANG_SECONDS, check=False
     )
     assert done.returncode == 0, done.stderr
     task = Line()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dense_imb.hits.baselines import BASELINES
+from tests.limits import HANG_SECONDS
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "experiments" / "benchmarks" / "hit_baselines.py"
@@ -21,7 +22,7 @@ def bench(*arguments):
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANG_SECONDS,
     )
 
 

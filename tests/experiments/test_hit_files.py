@@ -11,6 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.limits import HANG_SECONDS
+
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "experiments" / "benchmarks"
 
@@ -25,7 +27,7 @@ def bench(out, *arguments, data=None):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANG_SECONDS,
     )
 
 

@@ -17,6 +17,8 @@ sys.path.insert(0, str(FOLDER))
 
 from long_tail_figures import GRID, best_accuracy, spread_and_distance  # noqa: E402
 
+from tests.limits import HANG_SECONDS
+
 
 def figures(*arguments):
     return subprocess.run(
@@ -24,7 +26,7 @@ def figures(*arguments):
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANG_SECONDS,
     )
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.limits import HANG_SECONDS
+
 ROOT = Path(__file__).parents[2]
 SCRIPTS = {"plain_torch": 2, "segmentation_models_pytorch": 3}  # and how many losses each compares
 
@@ -23,7 +25,7 @@ def run(name, *arguments):
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANG_SECONDS,
     )
 
 
