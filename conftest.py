@@ -1,4 +1,4 @@
-"""What the worked examples in the docstrings may use without importing it."""
+"""Names for the worked examples in the docstrings, and the division of tests among processes."""
 
 from importlib.util import find_spec
 
@@ -25,3 +25,16 @@ def _names_of_examples(doctest_namespace):
     for room in (dense_imb.losses, dense_imb.curves, dense_imb.metrics):
         for name in room.__all__:
             doctest_namespace[name] = getattr(room, name)
+
+
+# rooms whose files share trained runs, each made once in a process
+_SHARED = ("tests/report/", "tests/export/")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each file to one process (`--dist loadgroup`), so that its fixtures are made once."""
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        group = next((room for room in _SHARED if file.startswith(room)), file)
+        item.add_marker(pytest.mark.xdist_group(group))

@@ -1,8 +1,6 @@
 """The bench of hits files runs at a tiny size and writes what it prints."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,23 +9,21 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.limits import HANG_SECONDS
+from tests.scripts import run_script
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "experiments" / "benchmarks"
 
 
 def bench(out, *arguments, data=None):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    environment.pop("DENSE_IMB_DATA", None)
-    if data is not None:
-        environment["DENSE_IMB_DATA"] = str(data)
-    return subprocess.run(
-        [sys.executable, BENCHMARKS / "hit_files.py", "--out", out, *map(str, arguments)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=HANG_SECONDS,
+    folder = None if data is None else str(data)
+    return run_script(
+        BENCHMARKS / "hit_files.py",
+        "--out",
+        out,
+        *arguments,
+        DENSE_IMB_DATA=folder,
+        PYTHONPATH=str(ROOT),
     )
 
 

@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,21 +9,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.limits import HANG_SECONDS
+from tests.scripts import run_script
 
-ROOT = Path(__file__).parents[2]
-BENCHMARKS = ROOT / "experiments" / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "experiments" / "benchmarks"
 
 
 def loss_speed(*arguments):
     pytest.importorskip("rich", reason="the bench needs the extra `bench`")
-    return subprocess.run(
-        [sys.executable, BENCHMARKS / "loss_speed.py", *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=HANG_SECONDS,
-    )
+    return run_script(BENCHMARKS / "loss_speed.py", *arguments)
 
 
 def tiny(out, *arguments):

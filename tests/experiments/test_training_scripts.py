@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.limits import HANG_SECONDS
+from tests.scripts import run_script
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = {"plain_torch": 2, "segmentation_models_pytorch": 3}  # and how many losses each compares
@@ -20,13 +17,7 @@ SCRIPTS = {"plain_torch": 2, "segmentation_models_pytorch": 3}  # and how many l
 def run(name, *arguments):
     if name != "plain_torch":
         pytest.importorskip(name)
-    return subprocess.run(
-        [sys.executable, ROOT / "experiments" / name / "train.py", *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=HANG_SECONDS,
-    )
+    return run_script(ROOT / "experiments" / name / "train.py", *arguments)
 
 
 def scores(finished):
