@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from dense_imb.engine.checkpoint import CheckpointError, load_checkpoint
 from dense_imb.hits import Events, Geometry
 from dense_imb.metrics import (
     ClassificationScores,
@@ -21,6 +22,11 @@ from dense_imb.metrics import (
     ScoreHistogram,
     SegmentationScores,
 )
+from dense_imb.runs.stages import FIRST, last_stage, told_stages
+from dense_imb.runs.write import CHECKPOINTS, SCORES
+from dense_imb.tasks.hits.task import Reading
+from dense_imb.tasks.images.task import ImageReading, TrainedSegmenter
+from dense_imb.tasks.labels.task import ClassReading, TrainedClassifier
 from dense_imb.tasks.recipe import (
     build_network,
     build_reading,
@@ -29,12 +35,6 @@ from dense_imb.tasks.recipe import (
     of_images,
     read_config,
 )
-from dense_imb.engine.checkpoint import CheckpointError, load_checkpoint
-from dense_imb.tasks.labels.task import ClassReading, TrainedClassifier
-from dense_imb.tasks.hits.task import Reading
-from dense_imb.runs.write import CHECKPOINTS, SCORES
-from dense_imb.tasks.images.task import ImageReading, TrainedSegmenter
-from dense_imb.runs.stages import FIRST, last_stage, told_stages
 
 _SILENT = 0.01  # share that a teacher is sure of, below which nothing is learnt from it
 _OF_CLASS = re.compile(r"sure_share_\d+")  # columns of the history

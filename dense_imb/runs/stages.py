@@ -9,8 +9,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from dense_imb.config import SecondConfig, TrainConfig, UnlabelledConfig
 from dense_imb.base.checks import check_at_least
+from dense_imb.config import SecondConfig, TrainConfig, UnlabelledConfig
 
 FIRST = "first"  # the folder of the first stage in that of the run: a whole run of its own
 _SLOWER = 10  # times, where no learning rate is asked for; a head alone has no features to spoil

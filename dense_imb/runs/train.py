@@ -24,8 +24,6 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from dense_imb.config import TrainConfig
-from dense_imb.models import head_of
-from dense_imb.tasks.recipe import SamplingWarning, check_config, read_config
 from dense_imb.engine.callbacks import (
     COLLAPSED,
     CollapseAlarm,
@@ -37,12 +35,14 @@ from dense_imb.engine.callbacks import (
 )
 from dense_imb.engine.checkpoint import CheckpointError
 from dense_imb.engine.loop import Callback, Loop, LoopSettings
-from dense_imb.runs.write import CHECKPOINTS, RunFiles, write_config
-from dense_imb.runs.read import Run, open_run
 from dense_imb.engine.signals import Interrupted
-from dense_imb.runs.stages import FIRST, check_same_data, of_second, stages_of
 from dense_imb.engine.task import TaughtTask
+from dense_imb.models import head_of
+from dense_imb.runs.read import Run, open_run
+from dense_imb.runs.stages import FIRST, check_same_data, of_second, stages_of
+from dense_imb.runs.write import CHECKPOINTS, RunFiles, write_config
 from dense_imb.tasks.build import build_task
+from dense_imb.tasks.recipe import SamplingWarning, check_config, read_config
 
 _TIMEOUT = timedelta(minutes=10)  # that a process waits for the others
 _LONGEST = 200  # what torch says of weights that don't fit

@@ -25,9 +25,9 @@ from dense_imb import __version__
 from dense_imb.base.files import write_whole
 from dense_imb.config import TrainConfig
 from dense_imb.engine.loop import Callback, Loop
-from dense_imb.tasks.mean_teacher import SemiSupervised
-from dense_imb.runs.stages import FIRST
 from dense_imb.engine.task import ScoredTask
+from dense_imb.runs.stages import FIRST
+from dense_imb.tasks.mean_teacher import SemiSupervised
 
 CHECKPOINTS = "checkpoints"  # the folder of them in the folder of a run
 SCORES = "validation_scores.json"

@@ -6,11 +6,11 @@ from typing import Any
 
 from dense_imb.data.events.virtual import VirtualEvents
 from dense_imb.hits import Degradation, HitsFile
+from dense_imb.tasks.build import build_denoiser, labelled_events
+from dense_imb.tasks.hits.pseudo_labels import UnlabelledHits
+from dense_imb.tasks.labels.pseudo_labels import UnlabelledClassImages
 from dense_imb.tasks.labels.recipe import build_classifier, labelled_images, open_classified
 from dense_imb.tasks.mean_teacher import SemiSupervised
-from dense_imb.tasks.build import build_denoiser, labelled_events
-from dense_imb.tasks.labels.pseudo_labels import UnlabelledClassImages
-from dense_imb.tasks.hits.pseudo_labels import UnlabelledHits
 from tests.runs.labelled_pictures import of_table
 from tests.runs.tiny import tiny
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from dense_imb.cli import main
-from dense_imb.runs import open_run, train
 from dense_imb.engine.checkpoint import load_checkpoint, save_checkpoint
+from dense_imb.runs import open_run, train
 from dense_imb.tasks.images.task import ImageReading
 from tests.runs.pictures import lines, tiny_images
 

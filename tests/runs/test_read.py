@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from dense_imb.hits import Geometry, HitsFile
 from dense_imb.engine import Callback, CheckpointError, CollapseWarning, Interrupted, TrainingError
+from dense_imb.engine.loop import Loop
+from dense_imb.hits import Geometry, HitsFile
 from dense_imb.runs import TrainConfig, open_run, train
 from dense_imb.runs import train as fit_module
-from dense_imb.tasks.recipe import read_config
-from dense_imb.engine.loop import Loop
 from dense_imb.tasks.build import build_task
+from dense_imb.tasks.recipe import read_config
+from tests.engine.test_loop import Signal
 from tests.runs.tiny import (
     assert_same_content,
     assert_same_runs,
@@ -27,7 +28,6 @@ from tests.runs.tiny import (
     tiny,
     write_events,
 )
-from tests.engine.test_loop import Signal
 
 pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")
 

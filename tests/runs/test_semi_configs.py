@@ -12,10 +12,10 @@ from PIL import Image
 from dense_imb.cli import main
 from dense_imb.config import MixingConfig, SamplingConfig, SecondConfig, UnlabelledConfig
 from dense_imb.runs import Run, train
-from dense_imb.tasks.recipe import check_config
 from dense_imb.tasks.build import build_task
-from dense_imb.tasks.labels.pseudo_labels import UnlabelledClassImages
 from dense_imb.tasks.hits.pseudo_labels import UnlabelledHits
+from dense_imb.tasks.labels.pseudo_labels import UnlabelledClassImages
+from dense_imb.tasks.recipe import check_config
 from tests.runs.labelled_pictures import of_table, write_tables
 from tests.runs.pictures import tiny_images, write_folders
 from tests.runs.tiny import clean_events, tiny, write_events

@@ -19,18 +19,18 @@ from dense_imb.config import (
     UnlabelledConfig,
 )
 from dense_imb.data.events.virtual import VALIDATION_EPOCH
+from dense_imb.engine import Interrupted
 from dense_imb.metrics import ScoreHistogram
 from dense_imb.models import head_of
 from dense_imb.report import write_report
-from dense_imb.engine import Interrupted
 from dense_imb.runs import SamplingWarning, open_run, stages_of, train
 from dense_imb.runs import train as fit_module
-from dense_imb.tasks.hits.task import is_signal, is_visible
 from dense_imb.tasks.build import build_denoiser
+from dense_imb.tasks.hits.task import is_signal, is_visible
 from tests.runs.labelled_pictures import of_table, write_tables
 from tests.runs.pictures import write_folders
-from tests.runs.tiny import assert_same_runs, changed, clean_events, tiny, write_events
 from tests.runs.staged import pictures, stop_at, two
+from tests.runs.tiny import assert_same_runs, changed, clean_events, tiny, write_events
 
 # networks of ten steps may well be blank
 pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")

@@ -14,8 +14,8 @@ from dense_imb.config import MixingConfig, SamplingConfig, SecondConfig, TrainCo
 from dense_imb.engine import Interrupted
 from dense_imb.runs import check_config, train
 from dense_imb.runs import train as fit_module
-from tests.runs.tiny import changed
 from tests.runs.staged import pictures, stop_at, two
+from tests.runs.tiny import changed
 
 # networks of ten steps may well be blank
 pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")

@@ -18,8 +18,8 @@ from dense_imb.report import write_report
 from dense_imb.runs import Run, open_run, train
 from dense_imb.runs.stages import told_stages
 from tests.runs.labelled_pictures import of_table, write_tables
-from tests.runs.tiny import changed, clean_events, tiny, write_events
 from tests.runs.staged import pictures, stop_at, two
+from tests.runs.tiny import changed, clean_events, tiny, write_events
 
 # networks of ten steps may well be blank
 pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")

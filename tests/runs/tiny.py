@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from dense_imb.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig
-from dense_imb.hits import Events, Geometry, HitsWriter
 from dense_imb.engine import Loop, LoopSettings
 from dense_imb.engine.checkpoint import load_checkpoint
+from dense_imb.hits import Events, Geometry, HitsWriter
 
 FRAME = Geometry(16, 12, 100)
 
