@@ -1,6 +1,9 @@
 """Names for the worked examples in the docstrings, and the division of tests among processes."""
 
+import os
 from importlib.util import find_spec
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests' processes share the cores
 
 import pytest
 import torch

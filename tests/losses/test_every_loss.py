@@ -209,7 +209,24 @@ def test_autocast_changes_nothing(case):
     torch.testing.assert_close(value, expected)
 
 
-@pytest.mark.parametrize(("scope", "is_masked"), [("image", True), ("batch", False)])
+COMPILED = ("acb_mse", "hard mining", "LDAM", "compound")  # one of each family; the others: slow
+
+
+def is_quick(case: Case, is_masked: bool) -> bool:
+    return case.id in COMPILED and (is_masked or case.id == COMPILED[0])
+
+
+@pytest.mark.parametrize(
+    ("case", "scope", "is_masked"),
+    [
+        pytest.param(
+            case, scope, is_masked, marks=() if is_quick(case, is_masked) else pytest.mark.slow,
+            id=f"{case.id}-{scope}-{is_masked}",
+        )
+        for case in CASES
+        for scope, is_masked in (("image", True), ("batch", False))
+    ],
+)  # fmt: skip
 def test_compiles_as_one_graph(case, scope, is_masked):
     torch.compiler.reset()
     inputs = cast(case.inputs(3), torch.float32)
