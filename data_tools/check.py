@@ -12,9 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import Namespace
-
-from dense_imb.cli._parser import Parser
+from dense_imb.cli._parser import Namespace, Parser
 from dense_imb.cli._script import run_script, script_parser
 
 

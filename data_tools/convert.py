@@ -23,9 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from jsonargparse import Namespace
-
-from dense_imb.cli._parser import Parser
+from dense_imb.cli._parser import Namespace, Parser
 from dense_imb.cli._script import run_script, script_parser
 
 if TYPE_CHECKING:

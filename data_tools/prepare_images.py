@@ -12,9 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from jsonargparse import Namespace
-
-from dense_imb.cli._parser import Parser
+from dense_imb.cli._parser import Namespace, Parser
 from dense_imb.cli._script import run_script, script_parser
 
 

@@ -17,9 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import Namespace
-
-from dense_imb.cli._parser import Parser
+from dense_imb.cli._parser import Namespace, Parser
 from dense_imb.cli._script import run_script, script_parser
 
 
@@ -90,7 +88,7 @@ def run(options: Namespace) -> None:
     if options.classes:
         print(f"{n_all - len(labels.names)} images of other classes left out")
     if labels.classes != tuple(map(str, range(len(labels.classes)))):  # no names are needed
-        print(f"--table.classes '[{', '.join(labels.classes)}]'")
+        print(f"--labels.classes '[{', '.join(labels.classes)}]'")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,35 +1,48 @@
-"""What a run is made from: plain numbers and names, as a YAML file holds them.
+"""Configuration of a run: plain numbers and names, as a YAML file holds them.
 
-Nothing is imported here, so that `--help` does not wait for torch; `dense_imb.tasks.recipe`
-makes things of it.
+This module imports nothing heavy, so that `--help` does not wait for torch. `Recipe` in
+`dense_imb.tasks.recipe` checks a configuration and builds from it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any, Literal
 
-SAVED = 75  # exit code of a run that was asked to stop and can go on; EX_TEMPFAIL of sysexits.h
+SAVED = 75  # exit code of a run that was asked to stop and can be resumed; EX_TEMPFAIL, sysexits.h
+KINDS = ("hits", "images", "labels")  # kinds of data, and the sections of a configuration
 
 
 @dataclass
-class DataConfig:
-    """Which events, and what happens to them each epoch.
+class HitsConfig:
+    """Hits files, the degradation of their events, and what the network sees and predicts.
 
     Args:
         train: hits files or patterns like "runs/*.h5".
-        validation: hits files or patterns to validate on; without any the last events of `train`.
-        validation_share: share of the events of `train` to validate on, without validation files.
-        validation_events: most events to validate on; null takes all.
-        signal: signal hits to keep, a number or a range [low, high]; null keeps all.
-        noise: noise hits to add, a number or a range; 0 for files with noise in them.
-        smear_x: Gaussian smearing of signal hits along x, in pixels.
-        smear_y: Gaussian smearing of signal hits along y, in pixels.
-        smear_t: Gaussian smearing of signal hits in time, in time steps.
-        profiles: where noise falls: uniform, blob, burst, hot_pixels, hot_lines, with options as in
-            "blob(width=5.0, weight=0.5)".
-        measured_noise: a hits file of noise-only events to draw noise from, beside the profiles.
-        measured_weight: weight of `measured_noise` beside the profiles, 1 each by default.
+        validation: validation hits files or patterns; by default the last events of `train`.
+        validation_share: fraction of the events of `train` held out for validation, if there are no
+            validation files.
+        validation_events: largest number of validation events; null takes all.
+        signal: number of signal hits to keep, or a range [low, high]; null keeps all.
+        noise: number of noise hits to add, or a range; 0 for files that contain noise.
+        smear_x: standard deviation of the smearing of signal hits along x, in pixels.
+        smear_y: standard deviation of the smearing of signal hits along y, in pixels.
+        smear_t: standard deviation of the smearing of signal hits in time, in time steps.
+        profiles: spatial profiles of the added noise: uniform, blob, burst, hot_pixels, hot_lines,
+            with options as in "blob(width=5.0, weight=0.5)".
+        measured_noise: hits file of noise-only events; its noise is drawn beside the profiles.
+        measured_weight: weight of `measured_noise`; each profile has weight 1 by default.
+        target: hits to find: the signal hits, or the full pattern that they were drawn from.
+        pixels: pixels that enter the loss: lit pixels only, or the whole frame.
+        channels: input channels of the network: gapped, hit, fourier.
+        threshold: r of the gapped values r + (1 - r) t / T of hits.
+        output: network output for hits: a score, a value (time), or both.
+        value_loss: loss of the value, if `output` is both.
+        retention: fraction of the signal to keep, at which networks are compared.
+        mixing: mix events as frames (linear), or as the union of thinned hits (union), which stay
+            sharp, as do the targets; used if `mixing.kind` is set.
     """
 
     train: str | list[str] = field(default_factory=list)
@@ -44,31 +57,42 @@ class DataConfig:
     profiles: list[str] = field(default_factory=lambda: ["uniform"])
     measured_noise: str | None = None
     measured_weight: float = 1.0
+    target: Literal["signal", "pattern"] = "signal"
+    pixels: Literal["lit", "frame"] = "lit"
+    channels: list[str] = field(default_factory=lambda: ["gapped", "hit", "fourier"])
+    threshold: float = 0.5
+    output: Literal["score", "value", "both"] = "score"
+    value_loss: str = "ACBMSELoss"
+    retention: float = 0.97
+    mixing: Literal["linear", "union"] = "linear"
 
 
 @dataclass
 class ImagesConfig:
-    """Images with a mask each, 2-D or 3-D, in place of hits: they train a segmenter.
+    """Images with a mask each, 2-D or 3-D.
 
     Args:
-        train: a folder of images (png, jpg, tif, npy, nii.gz), or an HDF5 file with data sets
-            image and mask.
-        masks: the folder of their masks, of the same names.
-        validation: images to validate on, as of `train`; without any a share of `train`.
-        validation_masks: the folder of the masks of `validation`.
-        validation_share: share of the images of `train` to validate on, where no others are given;
-            the same images whatever the seed.
-        test_share: share of the images of `train` that no run sees, for tests; the same images
-            whatever the seed.
-        labels: which value of a mask is which class, [0, 255] say; by default values are classes.
-        ignore_index: value of the mask pixels that are left out.
-        n_classes: number of classes; by default the largest label and one more.
-        names: names of the classes, the background first; by default those in the HDF5 file.
-        patch: size of the crops to train on, [128, 128] say; by default at most 128 a side, 64 in
-            3-D.
+        train: folder of images (png, jpg, tif, npy, nii.gz), or an HDF5 file with data sets image
+            and mask.
+        masks: folder of their masks, with the same file names.
+        validation: validation images, in the same form as `train`; by default a fraction of
+            `train`.
+        validation_masks: folder of the masks of `validation`.
+        validation_share: fraction of the images of `train` held out for validation, if `validation`
+            is not set; the same images for every seed.
+        test_share: fraction of the images of `train` kept for tests, unseen by every run; the same
+            images for every seed.
+        labels: mask value of each class, for example [0, 255]; by default values are classes.
+        above: class 1 where a mask value is larger than this, for example 127 for anti-aliased
+            masks; excludes `labels`.
+        ignore_index: mask value of pixels to leave out.
+        n_classes: number of classes; by default the largest label plus one.
+        names: class names, background first; by default those in the HDF5 file.
+        patch: size of the training crops, for example [128, 128]; by default at most 128 a side in
+            2-D and 64 in 3-D.
         patches: number of crops of each image in an epoch.
-        foreground: share of the crops that are drawn for a pixel of a class, every class of the
-            image but the first alike; the others fall anywhere.
+        foreground: fraction of the crops centred on a pixel of a class; every class of the image
+            but the first is equally likely, the other crops fall anywhere.
         flips: mirror half of the crops along each axis.
     """
 
@@ -79,6 +103,7 @@ class ImagesConfig:
     validation_share: float = 0.2
     test_share: float = 0.0
     labels: list[int] | None = None
+    above: int | None = None
     ignore_index: int | None = None
     n_classes: int | None = None
     names: list[str] | None = None
@@ -89,34 +114,40 @@ class ImagesConfig:
 
 
 @dataclass
-class TableConfig:
-    """Image files with a label each in a CSV file, in place of hits: they train a classifier.
+class LabelsConfig:
+    """Whole images with one label each: a CSV file with a folder of images, or CIFAR.
 
     Args:
-        train: the CSV file, whose first line names the columns.
-        images: the folder that its file names are of; by default that of the CSV file.
-        validation: another CSV file, to validate on; without any a share of each class of `train`
-            is held out.
-        validation_images: folder that its file names are of; by default that of `images`.
-        validation_share: share of each class of `train` held out, where no other CSV file is
-            given; the same images whatever the seed.
-        name_column: column of the file names, with or without suffix; the first one by default.
-        label_column: column of the labels; the second one by default.
-        group_column: images of one value there, of one patient say, are held out together.
-        classes: the names of the classes, in an order; by default labels are 0, 1, 2 and so on.
-        size: height and width that images are resized to; none where all have one size.
-        padding: largest shift of an image in training, in pixels; an eighth of its shorter side
-            by default.
-        flips: mirror half of the images in training.
-        many: a class with more training images is of the head.
-        few: a class with fewer training images is of the tail.
+        train: CSV file whose first line names the columns; or a CIFAR archive
+            (cifar-10-python.tar.gz, cifar-100-python.tar.gz, or the binary ones), or the folder it
+            was unpacked in.
+        images: folder of the images that the CSV file names; by default its own folder.
+        validation: validation CSV file; by default a fraction of each class of `train`.
+        validation_images: folder of the images of `validation`; by default that of `images`.
+        validation_share: fraction of each class of `train` held out for validation; by default 0.2
+            of a CSV file and 0 of CIFAR, whose test images then validate, as published tables do.
+        name_column: column of the file names, with or without suffix; by default the first one.
+        label_column: column of the labels; by default the second one.
+        group_column: images with the same value here, for example of one patient, are held out
+            together.
+        classes: class names in order; by default the labels are 0, 1, 2, ...
+        size: height and width that images are resized to; none if all have one size.
+        padding: largest shift of a training image, in pixels; by default 4 for CIFAR, otherwise an
+            eighth of the shorter side.
+        flips: mirror half of the training images.
+        imb_ratio: CIFAR only: number of images of the largest class divided by that of the
+            smallest; 100 and 0.01 mean the same, 1 is the balanced data set.
+        profile: CIFAR only: class sizes in between: exponential, or step with half of the classes
+            small.
+        many: smallest number of training images, exclusive, of a head class.
+        few: largest number of training images, exclusive, of a tail class.
     """
 
     train: str | None = None
     images: str | None = None
     validation: str | None = None
     validation_images: str | None = None
-    validation_share: float = 0.2
+    validation_share: float | None = None
     name_column: str | None = None
     label_column: str | None = None
     group_column: str | None = None
@@ -124,36 +155,15 @@ class TableConfig:
     size: list[int] | None = None
     padding: int | None = None
     flips: Literal["none", "horizontal", "both"] = "horizontal"
-    many: float = 100.0
-    few: float = 20.0
-
-
-@dataclass
-class CifarConfig:
-    """CIFAR-10 or CIFAR-100, long-tailed, in place of hits: they train a classifier.
-
-    Args:
-        path: cifar-10-python.tar.gz, cifar-100-python.tar.gz, the binary ones, or the folder that
-            one was unpacked in.
-        imb_ratio: images of the largest class over those of the smallest; 100 and 0.01 mean the
-            same, 1 is the balanced data set.
-        profile: sizes of the classes between: exponential, or step with half of the classes small.
-        validation_share: share of each class of the training images held out; with 0 the test
-            images are validated on, as published tables do.
-        padding: largest shift of an image in training, in pixels.
-        flips: mirror half of the images in training.
-        many: a class with more training images is of the head.
-        few: a class with fewer training images is of the tail.
-    """
-
-    path: str | None = None
     imb_ratio: float = 1.0
     profile: Literal["exponential", "step"] = "exponential"
-    validation_share: float = 0.0
-    padding: int = 4
-    flips: Literal["none", "horizontal", "both"] = "horizontal"
     many: float = 100.0
     few: float = 20.0
+
+    @property
+    def is_table(self) -> bool:
+        """Whether `train` is a CSV file; CIFAR is an archive, or a folder."""
+        return PurePath(self.train or "").suffix not in ("", ".gz", ".tgz", ".tar")
 
 
 @dataclass
@@ -161,32 +171,26 @@ class ModelConfig:
     """The network.
 
     Args:
-        name: network to train: fast_unet, autoencoder, smp:Unet/resnet18, monai:UNet and their
-            like; of whole images resnet32, or timm:resnet18 and its like.
+        name: network of hits or of images with masks: fast_unet, autoencoder, smp:Unet/resnet18,
+            monai:UNet, ...; of whole images: resnet32, timm:resnet18, ...
         options: options of the network, by name.
-        channels: what the network is shown of each hit: gapped, hit, fourier.
-        threshold: r of the gapped values r + (1 - r) t / T of hits.
-        output: what the network gives for hits: score, value or both.
     """
 
     name: str = "fast_unet"
     options: dict[str, Any] = field(default_factory=dict)
-    channels: list[str] = field(default_factory=lambda: ["gapped", "hit", "fourier"])
-    threshold: float = 0.5
-    output: Literal["score", "value", "both"] = "score"
 
 
 @dataclass
 class OptimizerConfig:
-    """What moves the weights.
+    """The optimizer.
 
     Args:
         name: optimizer: adamw, adam or sgd (with momentum 0.9).
-        learning_rate: learning rate at its peak.
-        weight_decay: decay of all weights.
-        schedule: course of the learning rate: one-cycle, cosine or constant.
+        learning_rate: peak learning rate.
+        weight_decay: weight decay of all parameters.
+        schedule: learning-rate schedule: one-cycle, cosine or constant.
         clip: largest norm of the gradient; larger ones are scaled down.
-        parts: whether all weights move, or those of the head only, the last layer.
+        parts: parameters to train: all, or the head only, which is the last layer.
     """
 
     name: Literal["adamw", "adam", "sgd"] = "adamw"
@@ -199,15 +203,14 @@ class OptimizerConfig:
 
 @dataclass
 class SamplingConfig:
-    """How often images, or events of hits, are shown, by the classes that they hold.
+    """Class-balanced sampling of images, or of events of hits.
 
     Args:
-        kind: instance shows each once an epoch; class, sqrt and power draw an image of class k,
-            of n_k images, with a weight n_k^-1, n_k^-0.5 and n_k^-power; progressive goes from
-            instance to class; mean is class, reverse n_k^-2.
+        kind: instance shows each image once an epoch. class, sqrt and power draw images of class k,
+            of n_k images, with weights n_k^-1, n_k^-0.5 and n_k^-power. progressive moves from
+            instance to class. mean equals class, reverse is n_k^-2.
         power: exponent of kind power; the cube root of the literature is 0.125 in its code.
-        epochs: number of epochs after which progressive has arrived at class; by default those of
-            the run.
+        epochs: epochs until progressive has reached class; by default all epochs of the run.
     """
 
     kind: Literal["instance", "class", "sqrt", "power", "progressive", "mean", "reverse"] = (
@@ -222,43 +225,41 @@ class MixingConfig:
     """Mixing of each sample with another one, and of their targets; the loss must take both.
 
     Args:
-        kind: none, mixup (with another one of the batch), balanced-mixup (with one drawn by
-            class) or unimix (with one of the batch, in a share by the sizes of their classes).
-        alpha: parameter of the Beta distribution of the shares, above 0; the smaller, the purer.
-        tau: for unimix: partners are drawn with a weight n_k^tau.
-        hits: events are mixed as frames (linear), or as the union of thinned hits (union), which
-            stay sharp, as do the targets.
+        kind: none, mixup (partner from the batch), balanced-mixup (partner drawn by class) or
+            unimix (partner from the batch, mixed by the sizes of both classes).
+        alpha: parameter of the Beta distribution of the mixing share, above 0; small values mix
+            little.
+        tau: unimix only: partners are drawn with weight n_k^tau.
     """
 
     kind: Literal["none", "mixup", "balanced-mixup", "unimix"] = "none"
     alpha: float = 0.2
     tau: float = -1.0
-    hits: Literal["linear", "union"] = "linear"
 
 
 @dataclass
 class UnlabelledConfig:
-    """Images, or events of hits, without labels, learnt from beside the labelled ones.
+    """Semi-supervised training: a mean teacher labels images, or events, that have no labels.
 
-    A teacher, the running mean of the network, labels weak views where it is sure; the network
-    learns these labels on strong views of the same images.
+    The teacher, a running mean of the network, labels weak views where it is confident. The network
+    learns these pseudo-labels on strong views of the same images.
 
     Args:
-        train: files as the labelled ones are: a folder of images, an HDF5 file or hits files;
-            images that are validated or tested on are left out.
+        train: unlabelled files, of the same kind as the labelled ones; validation and test images
+            among them are left out.
         rest: learn from the training images, or events, that `labelled_share` leaves out.
-        ratio: unlabelled samples in a step for each labelled one.
-        weight: weight of the loss of the teacher's labels, beside that of the others.
-        ramp: share of the steps over which this weight grows from 0.
-        threshold: probability from which on the teacher is sure.
-        decay: how much of the teacher stays as it was, each step.
-        sampling: how often images are shown, by the teacher's labels, see `sampling.kind`.
-        loss: loss of the teacher's labels; by default that of the others.
-        strong: strong views: randaugment (torchvision's, of images of bytes in 2-D), photometric
-            (any image), hits (lit pixels lost and added, of sparse frames; of hits the only one),
+        ratio: unlabelled samples for each labelled sample in a batch.
+        weight: weight of the loss of the pseudo-labels.
+        ramp: fraction of the steps over which this weight grows from 0.
+        threshold: smallest probability of a confident pseudo-label.
+        decay: fraction of the teacher that is kept in each step.
+        sampling: class-balanced sampling by pseudo-label, see `sampling.kind`.
+        loss: loss of the pseudo-labels; by default the loss of the labels.
+        strong: strong views: randaugment (torchvision's, 8-bit 2-D images), photometric (any
+            image), hits (lit pixels lost and added; sparse frames, and the only one for hits),
             none; auto takes the first that fits.
-        operations: RandAugment's number of operations, one after the other.
-        magnitude: RandAugment's strength of each, 0 to 30.
+        operations: RandAugment: number of operations in sequence.
+        magnitude: RandAugment: strength of each operation, 0 to 30.
     """
 
     train: str | list[str] | None = None
@@ -277,16 +278,16 @@ class UnlabelledConfig:
 
 @dataclass
 class SecondConfig:
-    """A second stage, from the best network of the first one on; labelled images only.
+    """A second stage, which starts from the best network of the first; labelled images only.
 
     Args:
         steps: number of steps; 0 trains in one stage.
         loss: loss of the second stage; by default that of the first.
-        parts: train all weights, or those of the head only, the last layer.
-        learning_rate: learning rate at its peak; by default a tenth of the first stage's, of the
-            head alone as much.
-        sampling: as of the first stage; by class unless said otherwise.
-        mixing: as of the first stage; none unless said otherwise.
+        parts: parameters to train: all, or the head only, which is the last layer.
+        learning_rate: peak learning rate; by default that of the first stage for the head alone,
+            and a tenth of it for all parameters.
+        sampling: sampling of the second stage; by class by default.
+        mixing: mixing of the second stage; none by default.
     """
 
     steps: int = 0
@@ -299,48 +300,41 @@ class SecondConfig:
 
 @dataclass
 class TrainConfig:
-    """A whole run.
+    """A whole run. Exactly one of `hits`, `images` and `labels` names training data.
 
     Args:
-        data: which hits, and what happens to them: a denoiser is trained.
-        images: which images, in place of hits: a segmenter is trained.
-        table: which images with a label each, in place of hits: a classifier is trained.
-        cifar: CIFAR, long-tailed, in place of hits: a classifier is trained.
-        sampling: which images or events are shown how often.
-        mixing: how samples and their targets are mixed.
-        labelled_share: share of the training images, or events, whose labels are used; of a
-            classifier of each class. The same ones whatever the seed; the others are left out.
-        unlabelled: what is learnt from without labels.
-        second: a second stage of training.
-        model: the network, what it is shown and what it gives.
-        loss: loss to train with: a name of `dense-imb losses` with options,
+        hits: hits of a detector; the network scores each hit.
+        images: images with masks; the network segments them.
+        labels: whole images with one label each; the network classifies them.
+        sampling: class-balanced sampling of images or events.
+        mixing: mixing of samples and their targets.
+        labelled_share: fraction of training images or events whose labels are used (per class, for
+            whole images); the same ones for every seed.
+        unlabelled: semi-supervised training.
+        second: second stage of training.
+        model: network.
+        loss: training loss: a name of `dense-imb losses` with options,
             "HardMiningLoss(gamma=0.5, balance={})", a code like hmld10000000g05a75,
-            package.module:Class, or a sum of such, "FocalLoss + 0.5 * monai.losses:DiceLoss(..)".
-        value_loss: for hits: loss of the value, with a model.output of both.
-        feature_loss: loss of the features that the last layer sees, beside `loss`: "RangeLoss"
-            with options; none by default.
-        target: for hits: what to find, the signal hits or the full pattern they were drawn from.
-        pixels: for hits: whether the loss sees the lit pixels only, or the whole frame.
-        optimizer: what moves the weights.
-        steps: number of steps of the optimizer.
+            package.module:Class, or a sum, "FocalLoss + 0.5 * monai.losses:DiceLoss(..)".
+        feature_loss: loss of the features that enter the last layer, in addition to `loss`:
+            "RangeLoss" with options; none by default.
+        optimizer: optimizer.
+        steps: number of optimizer steps.
         batch_size: events or crops in a step, over all processes together.
-        seed: seed of all randomness.
-        validate_every: number of steps between two validations; a tenth of all steps by default.
+        seed: random seed of everything.
+        validate_every: number of steps between two validations; by default a tenth of all steps.
         save_every: number of seconds between two checkpoints.
-        retention: for hits: share of the signal to keep, at which networks are compared.
-        patience: stop after so many validations without a better score; never by default.
-        collapse: what to do when the network ranks no better than chance.
-        precision: number format of the network while it trains: "no" is float32, "auto" is bf16
-            where the device has instructions for it.
-        trackers: experiment trackers to send scores to, of those installed: tensorboard, mlflow,
-            wandb, ...
-        compile: run the network through torch.compile.
+        patience: validations without a better score before training stops; never by default.
+        collapse: action when the network ranks no better than chance.
+        precision: number format of the network in training: "no" is float32, "auto" is bf16 if the
+            device has instructions for it.
+        trackers: experiment trackers to log to, if installed: tensorboard, mlflow, wandb, ...
+        compile: compile the network with torch.compile.
     """
 
-    data: DataConfig = field(default_factory=DataConfig)
+    hits: HitsConfig = field(default_factory=HitsConfig)
     images: ImagesConfig = field(default_factory=ImagesConfig)
-    table: TableConfig = field(default_factory=TableConfig)
-    cifar: CifarConfig = field(default_factory=CifarConfig)
+    labels: LabelsConfig = field(default_factory=LabelsConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     mixing: MixingConfig = field(default_factory=MixingConfig)
     labelled_share: float = 1.0
@@ -348,17 +342,13 @@ class TrainConfig:
     second: SecondConfig = field(default_factory=SecondConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: str = "CrossEntropyLoss"
-    value_loss: str = "ACBMSELoss"
     feature_loss: str | None = None
-    target: Literal["signal", "pattern"] = "signal"
-    pixels: Literal["lit", "frame"] = "lit"
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     steps: int = 2000
     batch_size: int = 16
     seed: int = 0
     validate_every: int | None = None
     save_every: float = 60.0
-    retention: float = 0.97
     patience: int | None = None
     collapse: Literal["warn", "stop", "roll-back"] = "warn"
     precision: Literal["no", "bf16", "auto"] = "no"
@@ -367,15 +357,98 @@ class TrainConfig:
 
     @property
     def is_semi_supervised(self) -> bool:
-        """Whether anything is learnt from without labels."""
+        """Whether the run learns from unlabelled samples."""
         return self.unlabelled.rest or bool(self.unlabelled.train)
 
     @property
     def trains_on_images(self) -> bool:
-        """Whether it is a segmenter that is trained, else a denoiser or a classifier."""
-        return self.images.train is not None
+        """Whether the kind is images; goes away."""
+        return self.kinds == ("images",)
 
     @property
     def trains_on_classes(self) -> bool:
-        """Whether it is a classifier that is trained."""
-        return self.table.train is not None or self.cifar.path is not None
+        """Whether the kind is labels; goes away."""
+        return self.kinds == ("labels",)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds whose section names training data; exactly one in a valid configuration."""
+        return tuple(kind for kind in KINDS if getattr(self, kind).train)
+
+
+_SECTIONS = ("data", "table", "cifar")
+# names of configurations written before the sections were named by the kind of data
+_RENAMED = {
+    "data": "hits",
+    "table": "labels",
+    "cifar": "labels",
+    "cifar.path": "labels.train",
+    "target": "hits.target",
+    "pixels": "hits.pixels",
+    "retention": "hits.retention",
+    "value_loss": "hits.value_loss",
+    "model.channels": "hits.channels",
+    "model.threshold": "hits.threshold",
+    "model.output": "hits.output",
+    "mixing.hits": "hits.mixing",
+    "second.mixing.hits": "hits.mixing",
+}
+
+
+def renamed(name: str) -> str | None:
+    """Return today's name of an option that was renamed; None if it was not.
+
+    Example:
+        >>> renamed("data.noise"), renamed("cifar.path"), renamed("steps")
+        ('hits.noise', 'labels.train', None)
+    """
+    head, _, tail = name.partition(".")
+    return _RENAMED.get(name) or (
+        f"{_RENAMED[head]}.{tail}" if tail and head in _SECTIONS else None
+    )
+
+
+def upgrade(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a configuration file with today's names.
+
+    Example:
+        >>> upgrade({"data": {"train": "a.h5"}, "pixels": "frame", "steps": 10})
+        {'hits': {'train': 'a.h5', 'pixels': 'frame'}, 'steps': 10}
+    """
+    if not _is_old(stored):
+        return dict(stored)
+    is_cifar = bool((stored.get("cifar") or {}).get("path"))
+    today: dict[str, Any] = {}
+    for name, value in _leaves(stored):
+        head = name.partition(".")[0]
+        if (head == "cifar") != is_cifar and head in ("cifar", "table"):
+            continue  # defaults of the other one
+        new = renamed(name) or name
+        place = today
+        *sections, last = new.split(".")
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = value
+    return today
+
+
+def _is_old(stored: Mapping[str, Any]) -> bool:
+    nested = [
+        f"{name}.{key}"
+        for name in ("model", "mixing")
+        if isinstance(stored.get(name), Mapping)
+        for key in stored[name]
+    ]
+    return any(name in _RENAMED for name in [*stored, *nested])
+
+
+def _leaves(stored: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:
+    """Every value with its dotted name; options of a network are one value."""
+    leaves: list[tuple[str, Any]] = []
+    for key, value in stored.items():
+        name = f"{before}{key}"
+        if isinstance(value, Mapping) and key != "options":
+            leaves += _leaves(value, f"{name}.")
+        else:
+            leaves.append((name, value))
+    return leaves

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from tqdm.auto import tqdm
 
-from dense_imb.config import DataConfig, OptimizerConfig, TrainConfig
+from dense_imb.config import HitsConfig, OptimizerConfig, TrainConfig
 from dense_imb.data.events.simulated import write_simulated
 from dense_imb.hits import Degradation, mask_files, open_hits
 from dense_imb.hits.masking import MaskedFile
@@ -71,7 +71,7 @@ def demo(
     say("3/4 denoise the raw file")
     with _bar("denoise", is_quiet) as advance:
         (masked,) = mask_files(
-            raw, folder / "denoised", run.scorer(), run.operating_point(), progress=advance
+            raw, folder / "denoised", run.trained(), run.operating_point(), progress=advance
         )
     say(masked.summary())
 
@@ -96,7 +96,7 @@ def demo(
 def recipe(train_file: str, *, steps: int, seed: int = 0) -> TrainConfig:
     """The config of the demo's run."""
     return TrainConfig(
-        data=DataConfig(
+        hits=HitsConfig(
             train=[train_file],
             signal=SIGNAL,
             noise=NOISE,

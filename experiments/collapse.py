@@ -37,21 +37,24 @@ from dense_imb.engine import Loop, LoopSettings
 from dense_imb.hits import Degradation, Geometry, open_hits
 from dense_imb.losses import ACBMSELoss
 from dense_imb.models import build_model
-from dense_imb.tasks import Denoiser, Reading
+from dense_imb.tasks import HitsOptions, HitsReading, HitsTask, TrainingData
 
 LOSSES = {"MSE": nn.MSELoss, "MAE": nn.L1Loss, "ACB-MSE": ACBMSELoss}
 PHOTONS = (15, 1500)
 N_SHOWN, N_NOISE, THRESHOLD = 15, 10, 0.5
 
 
-def measured(task: Denoiser, validation: VirtualEvents) -> dict[str, float]:
+def measured(task: HitsTask, validation: VirtualEvents) -> dict[str, float]:
     """What the output lights, over all validation frames."""
     task.network.eval()
     n_lit = n_target = n_both = n_pixels = 0
-    held_out = Denoiser(
-        task.network, nn.MSELoss(), validation, validation,
-        reading=task.reading, target="pattern", pixels="frame",
-    )  # fmt: skip
+    held_out = HitsTask(
+        task.network,
+        nn.MSELoss(),
+        TrainingData(validation, validation),
+        task.reading,
+        HitsOptions(target="pattern", pixels="frame"),
+    )
     for start in range(0, len(validation), 50):
         numbers = np.arange(start, min(start + 50, len(validation)))
         batch = held_out.batch(numbers, 0, torch.device("cpu"))
@@ -88,10 +91,13 @@ def run(name: str, photons: int, seed: int, options: argparse.Namespace) -> dict
     validation = VirtualEvents(source, shown, seed, first=cut)
     torch.manual_seed(seed)
     network = build_model("autoencoder", in_channels=1, out_channels=1, frame=(height, width))
-    task = Denoiser(
-        network, LOSSES[name](), train, validation,
-        reading=Reading(("gapped",), THRESHOLD, "value"), target="pattern", pixels="frame",
-    )  # fmt: skip
+    task = HitsTask(
+        network,
+        LOSSES[name](),
+        TrainingData(train, validation),
+        HitsReading(("gapped",), THRESHOLD, "value"),
+        HitsOptions(target="pattern", pixels="frame"),
+    )
     settings = LoopSettings(
         options.steps, batch_size=32, seed=seed, validate_every=options.steps, schedule="cosine"
     )

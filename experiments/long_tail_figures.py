@@ -47,7 +47,7 @@ from dense_imb.losses.foreign.parse import parse_loss
 from dense_imb.metrics import class_groups
 from dense_imb.models.classifiers import ClassNetwork
 from dense_imb.report.drawing import BLUE, GREEN, ORANGE, PINK, RED, SKY, picture
-from dense_imb.tasks import Classifier, ClassReading
+from dense_imb.tasks import LabelsOptions, LabelsReading, LabelsTask, TrainingData
 
 sys.path.insert(0, str(Path(__file__).parent / "classification"))
 from small_data import patterns
@@ -92,12 +92,18 @@ def trained_features(
     mean, std = train.moments()
     torch.manual_seed(seed)
     network = flat_network()
-    task = Classifier(
-        network, CrossEntropyLoss(), train, test,
-        reading=ClassReading(train.class_names, counts, mean, std, train.size),
-        padding=2, flips="none", seed=seed,
-        feature_loss=None if range_loss is None else parse_loss(range_loss),
-    )  # fmt: skip
+    task = LabelsTask(
+        network,
+        CrossEntropyLoss(),
+        TrainingData(train, test),
+        LabelsReading(train.class_names, counts, mean, std, train.size),
+        LabelsOptions(
+            feature_loss=None if range_loss is None else parse_loss(range_loss),
+            padding=2,
+            flips="none",
+            seed=seed,
+        ),
+    )
     optimizer = torch.optim.AdamW(network.parameters(), 0.01, weight_decay=0.01)
     settings = LoopSettings(
         options.steps, min(64, len(train)), seed=seed, validate_every=options.steps

@@ -31,7 +31,7 @@ from dense_imb.data.events.simulated import write_simulated
 from dense_imb.hits import Degradation, Geometry, degrade, open_hits
 from dense_imb.hits.evaluation import evaluate
 from dense_imb.runs import train
-from dense_imb.tasks.recipe import config_from
+from dense_imb.runs.read import config_from
 
 SCORES = ("removal_at_95", "removal_at_97", "removal_at_99", "auc", "retention_at_half")
 FIRST_TEST = 10_000_000  # events of a seed that no training file reaches
@@ -98,15 +98,15 @@ def run_row(
 
     with open_hits(test) as hits:
         clean_tests = hits[:]
-    signal = config.data.signal
-    levels = table.get("noise_levels") or [config.data.noise]
+    signal = config.hits.signal
+    levels = table.get("noise_levels") or [config.hits.noise]
     for level in levels:
         degradation = Degradation(
             signal=tuple(signal) if isinstance(signal, list) else signal, noise=level
         )
         noisy = degrade(clean_tests, degradation, seed=seed, epoch=7)
         half = len(noisy) // 2  # one chooses the threshold, the other is measured
-        found = evaluate([run.scorer()], noisy[:half], noisy[half:]).rows[0]
+        found = evaluate([run.trained()], noisy[:half], noisy[half:]).rows[0]
         before = f"{level}: " if len(levels) > 1 else ""
         result |= {before + score: float(found[score]) for score in SCORES}
     text = json.dumps(result, indent=1)

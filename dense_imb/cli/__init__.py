@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from types import ModuleType
+from dataclasses import dataclass
 
 from dense_imb import __version__
+from dense_imb.base.refusals import suggest
 from dense_imb.cli import (
     compare,
     curves,
@@ -21,66 +22,104 @@ from dense_imb.cli import (
     simulate,
     train,
 )
-from dense_imb.cli._parser import Parser
+from dense_imb.cli._parser import Namespace, Parser
 from dense_imb.cli._script import guarded
 
-# each has `make_parser`, `run` and one line of help, `SUMMARY`
-_COMMANDS: dict[str, ModuleType] = {
-    "compare": compare,
-    "curves": curves,
-    "demo": demo,
-    "denoise": denoise,
-    "evaluate": evaluate,
-    "export": export,
-    "inspect": inspect,
-    "losses": losses,
-    "report": report,
-    "segment": segment,
-    "simulate": simulate,
-    "train": train,
-}
-
-_FIRST = """Begin with
+_JOBS = """Begin with
   dense-imb demo
-The three jobs: look at data, train a network, use it (--help of a command says more):
-  dense-imb inspect images --masks masks
-  dense-imb train --out run --images.train images --images.masks masks
-  dense-imb segment run images segmented"""
+
+Three jobs
+  1. Denoise sparse detector data:
+       dense-imb inspect hits.h5
+       dense-imb train hits --out runs/hits --hits.train hits.h5
+       dense-imb denoise runs/hits raw.h5 clean.h5
+  2. Segment images, or use our losses in MONAI, plain torch, smp or nnU-Net:
+       dense-imb inspect images --masks masks
+       dense-imb train images --out runs/images --images.train images --images.masks masks
+       dense-imb segment runs/images images segmented
+       dense-imb losses
+  3. Draw how losses respond, ours and any other:
+       dense-imb curves --loss torch.nn:HuberLoss"""
+_USAGE = "usage: dense-imb COMMAND ..., or dense-imb COMMAND --help, or dense-imb --version"
 
 
-def _build_parser() -> Parser:
-    parser = Parser(
-        prog="dense-imb",
-        description="Segmentation and autoencoders when almost every pixel is of the wrong class.",
-        version=__version__,
-        epilog=_FIRST,
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Args:
+        summary: one line of help.
+        make_parser: returns the parser of its options.
+        run: runs it.
+    """
+
+    summary: str
+    make_parser: Callable[[], Parser]
+    run: Callable[[Namespace], int | None]
+
+
+COMMANDS: dict[str, Command] = {
+    module.__name__.rpartition(".")[2]: Command(module.SUMMARY, module.make_parser, module.run)
+    for module in (
+        compare, curves, demo, denoise, evaluate, export, inspect, losses, report, segment, simulate
     )
-    commands = parser.add_subcommands(required=True, dest="command")
-    for name, command in _COMMANDS.items():
-        commands.add_subcommand(name, command.make_parser(), help=command.SUMMARY)
-    return parser
+}  # fmt: skip
+COMMANDS |= {
+    f"train {kind}": Command(summary, train.parser_maker(kind), train.run)
+    for kind, summary in train.SUMMARIES.items()
+}
+COMMANDS = dict(sorted(COMMANDS.items()))
 
 
-def _with_lists(typed: Sequence[str]) -> list[str]:
-    """The words typed; a command may write some of them as lists for its parser."""
-    command = _COMMANDS.get(typed[0]) if typed else None
-    as_lists: Callable[[Sequence[str]], list[str]] | None = getattr(command, "as_lists", None)
-    return [*typed] if as_lists is None else as_lists(typed)
+def help_text() -> str:
+    """Return the help of `dense-imb` alone: the three jobs and the commands."""
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name:{width}}  {one.summary}" for name, one in COMMANDS.items())
+    return (
+        f"{_USAGE}\n\nSegmentation, autoencoders and hits when almost every pixel is of the wrong "
+        f"class.\n\n{_JOBS}\n\nCommands\n{commands}\n"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 on success, 2 on bad input."""
-    Parser.commands = {name: command.make_parser for name, command in _COMMANDS.items()}
-    Parser.typed = sys.argv[1:] if arguments is None else list(arguments)
-    parser = _build_parser()
+    words = [*(sys.argv[1:] if arguments is None else arguments)]
+    if not words or words[0] in ("-h", "--help", "help"):
+        return _printed(help_text())
+    if words[0] == "--version":
+        print(f"dense-imb {__version__}")
+        return 0
+    name, rest = words[0], words[1:]
+    if name == "train":
+        if not rest or rest[0] in ("-h", "--help"):
+            return _printed(train.help_text())
+        if rest[0] not in train.SUMMARIES:
+            return _refused(name, train.kind_refusal(rest))
+        name, rest = f"train {rest[0]}", rest[1:]
+    if name not in COMMANDS:
+        names = [*dict.fromkeys(one.split()[0] for one in COMMANDS)]
+        near = suggest(name, names)
+        return _refused("", f"Expected a command, {', '.join(names)}, got {name!r}.{near}")
+    command = COMMANDS[name]
+    parser = command.make_parser()
+    parser.prog = f"dense-imb {name}"
+    options = parser.parse_args(rest)
+    return guarded(parser, lambda: command.run(options))
+
+
+def _printed(text: str) -> int:
     try:
-        options = parser.parse_args(_with_lists(Parser.typed))
-    except ImportError as problem:
-        parser.error(f"Expected nothing to import in a config, got: {problem}")
-    command = _COMMANDS[options.command]
-    return guarded(f"dense-imb {options.command}", lambda: command.run(options[options.command]))
+        print(text, flush=True)
+    except BrokenPipeError:  # the reader, for example `head`, has seen enough
+        sys.stderr.close()
+    return 0
+
+
+def _refused(name: str, sentence: str) -> int:
+    print(f"{f'dense-imb {name}'.strip()}: error: {sentence}", file=sys.stderr)
+    return 2
 
 
 def entry_point() -> None:
-    """What the installed command runs."""
+    """Run the installed command."""
     sys.exit(main())

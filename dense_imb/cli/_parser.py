@@ -1,110 +1,209 @@
-"""The parser that all commands share: what it refuses, it refuses in one line."""
+"""The parser that all commands share: bad input is one sentence with its cure."""
 
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
-import re
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
-
-# No value that a user types may name an import; what a command needs is looked up by our own code.
-set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=["dense_imb"])
-
+from dense_imb.base.refusals import Refused, in_python, nearest, refusal, render
+from dense_imb.base.values import read_words
 
 # a log has no use for ten pictures of a bar a second; tqdm reads this once, when it is imported
 if not sys.stderr.isatty():
     os.environ.setdefault("TQDM_MININTERVAL", "20")
 
-# what jsonargparse calls the types of our options
-_KINDS = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false"}
+# names that people know from other programs
+_ALIASES = {
+    "lr": "learning_rate",
+    "wd": "weight_decay",
+    "batch": "batch_size",
+    "epochs": "steps",
+    "iterations": "steps",
+    "output": "out",
+    "gpu": "device",
+    "model": "model.name",
+}
 
-_EXAMPLES = {"patch": "128, 128", "names": "background, crack"}  # of lists
+
+class Namespace(argparse.Namespace):
+    """Options of a command, by attribute or by name."""
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self, name)
 
 
-class _AsWritten(DefaultHelpFormatter):
-    """Help in which a text of several lines keeps them: an example can be copied."""
+class Refusal(Exception):
+    """Carries a `Refused` out of argparse, which hides the ValueErrors of a type."""
+
+    def __init__(self, problem: Refused) -> None:
+        super().__init__(str(problem))
+        self.problem = problem
+
+
+class _Formatter(argparse.HelpFormatter):
+    """Help that keeps the lines of examples and shows defaults."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         if "\n" not in text:
             return super()._fill_text(text, width, indent)
-        return argparse.RawDescriptionHelpFormatter._fill_text(self, text, width, indent)
+        return "".join(f"{indent}{line}\n" for line in text.splitlines())
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        default = action.default
+        if default in (None, False, argparse.SUPPRESS) or default == [] or action.nargs == 0:
+            return text
+        shown = " ".join(map(str, default)) if isinstance(default, list) else str(default)
+        return f"{text} (default: {shown.replace('%', '%%')})"
 
 
-class Parser(ArgumentParser):
-    """An ArgumentParser that says in one line what was wanted, what came, and the cure."""
+class Parser(argparse.ArgumentParser):
+    """An argparse parser with types as annotations, and refusals as one sentence.
 
-    typed: ClassVar[Sequence[str]] = ()  # the arguments: a parser knows its own part of them only
-    commands: ClassVar[Mapping[str, Callable[[], Parser]]] = {}  # the others, to suggest names of
+    Options are accepted with hyphens and with underscores.
 
-    program = "dense-imb"  # what the line begins with; a script has its own name
+    Args:
+        description: text above the options.
+        epilog: text below them, for example commands to copy.
+        program: name of the program, in front of a refusal.
+    """
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        # an option cut short is one mistyped: a later option may begin alike
-        options = {"formatter_class": _AsWritten, **options}
-        super().__init__(*args, allow_abbrev=False, **options)
+    def __init__(
+        self, description: str | None = None, epilog: str | None = None, program: str = "dense-imb"
+    ) -> None:
+        super().__init__(
+            prog=program,
+            description=description,
+            epilog=epilog,
+            formatter_class=_Formatter,
+            allow_abbrev=False,  # an option cut short is one mistyped: a later one may begin alike
+            exit_on_error=False,
+        )
 
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        sentence = " ".join(str(message).split())
-        command = next((word for word in self.typed if word in self.commands), None)
-        if unknown := re.match(r"unrecognized arguments: (.*)", sentence):
-            sentence = f"Expected options that exist, got {unknown[1]}."
-            options = (
-                self.commands[command]()._option_string_actions
-                if command
-                else self._option_string_actions
-            )
-            near = difflib.get_close_matches(re.split("[= ]", unknown[1])[0], options, n=1)
-            sentence += f" Did you mean {near[0]}?" if near else ""
-        elif wrong := re.match(
-            r'Parser key "([^"]+)"(?: element \d+)?: .*(?:Given|Got) value: (.*)', sentence
-        ):
-            kind = r"Expected an? (?:<class '(\w+)'>|typing\.Literal\[(.*?)\])"
-            kinds = [
-                choices or _KINDS.get(name, name) for name, choices in re.findall(kind, sentence)
-            ]
-            wanted = " or ".join(one for one in dict.fromkeys(kinds) if one != "NoneType")
-            key = wrong[1].split(".")[-1]
-            sentence = f"Expected `{key}` to be {wanted}, got {wrong[2]}."
-            if "list" in wanted:
-                sentence += f" Write --{wrong[1]} '[{_EXAMPLES.get(key, '0, 255')}]'."
-        elif invalid := re.search(r"invalid choice: (\S+)", sentence):
-            near = difflib.get_close_matches(invalid[1].strip("'"), self.commands, n=1)
-            sentence = f"Expected a command, {', '.join(self.commands)}, got {invalid[1]}."
-            sentence += f" Did you mean {near[0]}?" if near else ""
-        elif option := re.search(r"does not accept option '([^']+)'", sentence):
-            known = self.commands[command]()._option_string_actions if command else {}
-            near = difflib.get_close_matches(f"--{option[1]}", known, n=1)
-            sentence = f"Expected names of a config, got `{option[1]}`."
-            sentence += f" Did you mean `{near[0][2:]}`?" if near else ""
-        elif broken := re.match(r"Problems parsing config: (.*)", sentence):
-            sentence = f"Expected plain YAML in a config, got a problem: {broken[1]}."
-        elif foreign := re.match(r"Unexpected config: (.*)", sentence):
-            sentence = f"Expected a config with names and values, got {foreign[1]}."
-        elif missing := re.search(r"File does not exist: (.*)", sentence):
-            sentence = f"Expected a file, got {missing[1]}, which does not exist."
-        elif '"command"' in sentence:
-            sentence = f"Expected a command, {', '.join(self.commands)}, got none."
-        program = f"{self.program} {command}" if command else self.program
-        self.exit(2, f"{program}: error: {sentence} (--help lists the options)\n")
+    def add_argument(self, *names: str, type: Any = None, **options: Any) -> argparse.Action:
+        """Add an argument whose type is an annotation, for example `int | None`."""
+        if type is not None:
+            options["type"] = _converter(names[-1].lstrip("-"), type)
+            options.setdefault("metavar", _metavar(names[-1], type, options))
+        return super().add_argument(*names, **options)
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> Namespace:
+        """Parse words; end the program with exit code 2 on bad input."""
+        words = self._spelt([*(sys.argv[1:] if args is None else args)])
+        try:
+            options, others = self.parse_known_args(words, namespace or Namespace())
+            if others:
+                raise Refusal(self._unknown(others[0]))
+        except Refusal as refused:
+            self.refuse(refused.problem)
+        except argparse.ArgumentError as problem:
+            self.error(str(problem))
+        return options
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line and end the program with exit code 2."""
+        self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")
+
+    def refuse(self, problem: Exception) -> NoReturn:
+        """Print a refusal with the options of this parser, and end the program."""
+        self.error(self.sentence(problem))
+
+    def sentence(self, problem: Exception) -> str:
+        """Return what a problem says, with the options of this command in their own spelling."""
+        if isinstance(problem, Refused):
+            return render(problem.sentence, self.write_option)
+        return str(problem)
+
+    def write_option(self, name: str, value: str | None) -> str:
+        """Return an option as one types it; a Python argument if the command has no such option."""
+        option = self.option_named(name)
+        if option is None:
+            return in_python(name, value)
+        takes_none = self._option_string_actions[option].nargs == 0
+        return option if value is None or takes_none else f"{option} {value}"
+
+    def option_named(self, name: str) -> str | None:
+        """Return the option with a name, or with a name that ends, or begins, with it."""
+        options = {_plain(option): option for option in self._option_string_actions}
+        if (plain := _plain(name)) in options:
+            return options[plain]
+        tails = [o for p, o in options.items() if p.endswith(f".{plain}")]
+        if tails:  # rather of the run than of its second stage
+            return min(tails, key=lambda option: ("second." in option, option.count(".")))
+        return options.get(plain.rpartition(".")[2])
+
+    def _spelt(self, words: list[str]) -> list[str]:
+        """Return the words with options in the spelling of this parser."""
+        options = {_plain(option): option for option in self._option_string_actions}
+        spelt = []
+        for word in words:
+            name, joined, value = word.partition("=")
+            if name.startswith("--") and _plain(name) in options:
+                word = options[_plain(name)] + joined + value
+            spelt.append(word)
+        return spelt
+
+    def _unknown(self, word: str) -> Refused:
+        """Return the refusal of an option that does not exist."""
+        if not word.startswith("-"):
+            return refusal(f"Expected no further word, got {word!r}.")
+        typed = _plain(word.partition("=")[0])
+        near = self.option_named(_ALIASES.get(typed, typed))
+        if near is None:
+            by_tail = {_plain(o).rpartition(".")[2]: o for o in self._option_string_actions}
+            by_name = {_plain(o): o for o in reversed(self._option_string_actions)}
+            close = nearest(typed, [*by_name, *by_tail], cutoff=0.6)
+            near = None if close is None else by_name.get(close) or by_tail[close]
+        hint = "" if near is None else f" Did you mean {near}?"
+        return refusal(f"Expected options that exist, got {word.partition('=')[0]}.{hint}")
+
+
+def _plain(name: str) -> str:
+    return name.lstrip("-").replace("-", "_").lower()
+
+
+def _converter(name: str, hint: Any) -> Callable[[str], Any]:
+    """Return a function that reads one word as its annotation says."""
+
+    def convert(word: str) -> Any:
+        try:
+            return read_words(name, [word], hint)
+        except Refused as problem:
+            raise Refusal(problem) from None
+
+    return convert
+
+
+def _metavar(name: str, hint: Any, options: Mapping[str, Any]) -> str | None:
+    choices = getattr(hint, "__args__", ())
+    if getattr(hint, "__origin__", None) is Literal:
+        return "{" + ",".join(map(str, choices)) + "}"
+    return None if name.startswith("-") else name.upper()
+
+
+def quoted(words: Sequence[str]) -> str:
+    """Return words as one types them."""
+    return " ".join(shlex.quote(word) for word in words)
 
 
 @contextmanager
 def one_line_warnings(
     command: str, action: Literal["default", "always"] = "default", kind: type[Warning] = Warning
 ) -> Iterator[None]:
-    """Warnings as one line each on stderr, not as Python shows them.
+    """Show warnings as one line each on stderr.
 
     Args:
-        command: what the lines begin with.
-        action: whether warnings of a kind are shown once from each place, or always.
-        kind: of warnings.
+        command: command that the lines begin with.
+        action: whether a warning is shown once from each place, or always.
+        kind: kind of warnings.
     """
 
     def show(message: Warning | str, *_: Any) -> None:

@@ -1,65 +1,44 @@
-"""What commands and scripts share: bad input is one line and exit code 2, never a traceback."""
+"""Parts that commands and scripts share: bad input is one line and exit code 2, no traceback."""
 
 from __future__ import annotations
 
 import os
 import re
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from jsonargparse import Namespace
+from dense_imb.base.refusals import Refused
+from dense_imb.cli._parser import Namespace, Parser
 
-from dense_imb.cli._parser import Parser
-
-_OPTION = re.compile(r" \((\w+)=([^()]+), (--[\w-]+)((?: [^()]*)?)\)")  # with its argument
+_PARTIAL = re.compile(r"\.\d+\.partial$")  # ending of the temporary name of a file being written
 
 
-def guarded(program: str, action: Callable[[], int | None]) -> int:
-    """Run it; 0 or its own code on success, 2 on bad input, 130 when stopped by hand."""
+def guarded(parser: Parser, action: Callable[[], int | None]) -> int:
+    """Run an action; return 0 or its own code, 2 on bad input, 130 when stopped by hand."""
     try:
         return action() or 0
-    except BrokenPipeError:  # the reader, `head` say, has seen enough
+    except BrokenPipeError:  # the reader, for example `head`, has seen enough
         sys.stderr.close()
         return 0
     except (ValueError, TypeError, OSError, ImportError) as problem:
-        sentence = str(problem)
-        if isinstance(problem, OSError) and problem.strerror:  # without "[Errno 28]"
-            # a file is written under another name, which nobody has heard of
-            name = re.sub(r"\.\d+\.partial$", "", str(problem.filename or ""))
-            sentence = f"{problem.strerror.rstrip('.')}{name and ': '}{name}."
-            if isinstance(problem, FileExistsError) and name:
-                sentence = f"Expected a folder at {name}, got a file."
-            elif isinstance(problem, NotADirectoryError) and name:
-                sentence = f"Expected folders on the way to {name}, got a file."
-        sentence = _with_options(sentence, program.rpartition(" ")[2])
-        print(f"{program}: error: {sentence}", file=sys.stderr)
+        sentence = parser.sentence(problem)
+        if isinstance(problem, OSError) and not isinstance(problem, Refused) and problem.strerror:
+            sentence = _sentence_of_system(problem)  # without "[Errno 28]"
+        print(f"{parser.prog}: error: {sentence}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"{program}: stopped", file=sys.stderr)
+        print(f"{parser.prog}: stopped", file=sys.stderr)
         return 130
 
 
-def _with_options(sentence: str, command: str) -> str:
-    """A library sentence names an argument and its option: here there are options only.
-
-    One that the command has under --images. is written so; one that it lacks helps nobody.
-    """
-    found = _OPTION.search(sentence)
-    make_parser = Parser.commands.get(command)
-    known = make_parser()._option_string_actions if found and make_parser else None
-
-    def option_of(match: re.Match[str]) -> str:
-        name, value, option, words = match.groups()
-        of_images = f"--images.{name}"
-        if known is None or option in known:
-            return f" ({option}{words})"
-        if of_images in known:
-            return f" ({of_images} {shlex.quote(value)})"
-        return ""
-
-    return _OPTION.sub(option_of, sentence)
+def _sentence_of_system(problem: OSError) -> str:
+    name = _PARTIAL.sub("", str(problem.filename or ""))
+    if isinstance(problem, FileExistsError) and name:
+        return f"Expected a folder at {name}, got a file."
+    if isinstance(problem, NotADirectoryError) and name:
+        return f"Expected folders on the way to {name}, got a file."
+    return f"{(problem.strerror or '').rstrip('.')}{name and ': '}{name}."
 
 
 def folder_for_outputs(folder: Path) -> None:
@@ -70,7 +49,7 @@ def folder_for_outputs(folder: Path) -> None:
 
 
 def script_parser(docstring: str | None) -> Parser:
-    """The parser of a script, whose docstring asks the question and shows the usage."""
+    """Return the parser of a script, whose docstring asks the question and shows the usage."""
     return Parser(description=docstring)
 
 
@@ -80,9 +59,7 @@ def run_script(
     run: Callable[[Namespace], int | None],
     arguments: Sequence[str] | None,
 ) -> int:
-    """The `main` of a script in data_tools: parse, run, return the exit code."""
-    Parser.commands = {}
-    Parser.typed = sys.argv[1:] if arguments is None else list(arguments)
-    parser.program = program
-    options = parser.parse_args(list(Parser.typed))
-    return guarded(program, lambda: run(options))
+    """Parse the words of a script, run it, and return the exit code."""
+    parser.prog = program
+    options = parser.parse_args(arguments)
+    return guarded(parser, lambda: run(options))

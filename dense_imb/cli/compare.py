@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jsonargparse import Namespace
-
-from dense_imb.cli._parser import Parser, one_line_warnings
-from dense_imb.config import SAVED, DataConfig, ImagesConfig, ModelConfig, TrainConfig
+from dense_imb.base.refusals import refusal
+from dense_imb.cli._parser import Namespace, Parser, one_line_warnings
+from dense_imb.config import SAVED, HitsConfig, ImagesConfig, ModelConfig, TrainConfig
 
 SUMMARY = "find out which loss to take, on your own data"
 
@@ -114,17 +113,16 @@ def _config(options: Namespace) -> TrainConfig:
     if is_hits:
         for name in of_images:
             if getattr(options, name):
-                told = name.replace("_", "-")
-                raise ValueError(f"Expected `--{told}` with images, got it with a hits file.")
+                raise refusal(f"{{{name}}} is an option for images, got a hits file; drop it.")
     elif options.signal is not None or options.noise:
-        raise ValueError("Expected `--signal` and `--noise` with a hits file, got images.")
+        raise refusal("{signal} and {noise} are options for hits files, got images; drop them.")
     model = ModelConfig(name=options.model)
     if options.widths:
         model.options = {"widths": list(options.widths)}
     config = TrainConfig(model=model, batch_size=options.batch_size)
     config.optimizer.learning_rate = options.learning_rate
     if is_hits:
-        config.data = DataConfig(
+        config.hits = HitsConfig(
             train=options.data, signal=options.signal, noise=options.noise, validation_share=0.2
         )
     else:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from jsonargparse import Namespace
-
-from dense_imb.cli._parser import Parser, one_line_warnings
+from dense_imb.cli._parser import Namespace, Parser, one_line_warnings
 
 SUMMARY = "draw how losses respond"
 

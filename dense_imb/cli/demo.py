@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from jsonargparse import Namespace
-
-from dense_imb.cli._parser import Parser, one_line_warnings
+from dense_imb.cli._parser import Namespace, Parser, one_line_warnings
 
 SUMMARY = "simulate, train, denoise, compare, report: a few minutes on a laptop"
 

@@ -6,9 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jsonargparse import Namespace
-
-from dense_imb.cli._parser import Parser
+from dense_imb.base.refusals import Refused, RefusedFile
+from dense_imb.cli._parser import Namespace, Parser
 
 if TYPE_CHECKING:  # --help must not wait for torch
     from dense_imb.hits.baselines import Scorer
@@ -110,15 +109,14 @@ def _check_pair(options: Namespace) -> None:
     from dense_imb.hits import HitsFile, HitsFileError, masking_of
 
     if len(options.files) != 2:
-        raise ValueError(
-            f"Expected a hits file and the file to write, got {len(options.files)} files; name the "
-            "folder for the outputs of several with --out."
+        raise Refused(
+            "a hits file and the file to write",
+            f"{len(options.files)} files",
+            "name the folder for the outputs of several with {out=FOLDER}",
         )
     target = Path(options.files[1])
     if target.exists() and not options.overwrite:  # before the threshold is chosen, that may take
-        raise FileExistsError(
-            f"Expected no file at {target}, got one; choose another name or --overwrite."
-        )
+        raise RefusedFile(f"no file at {target}", "one", "choose another name or {overwrite}")
     if options.overwrite and target.is_file():
         try:
             with HitsFile(target, in_memory=False) as hits:
@@ -126,9 +124,10 @@ def _check_pair(options: Namespace) -> None:
         except HitsFileError:
             is_ours = False
         if not is_ours:
-            raise ValueError(
-                f"Expected `--overwrite` to replace a denoised file, got {target}, which is none; "
-                "remove it yourself, or name a folder for the outputs with --out."
+            raise Refused(
+                "{overwrite} to replace a denoised file",
+                f"{target}, which is none",
+                "remove it yourself, or name a folder for the outputs with {out=FOLDER}",
             )
 
 
@@ -143,10 +142,12 @@ def _scorer_and_point(
 
     is_run = Path(options.model).is_dir()
     if options.choose_on is not None and options.threshold is not None:
-        raise ValueError("Expected `--choose-on` or `--threshold`, got both.")
+        raise Refused("{choose_on} or {threshold}", "both", "drop one")
     run: Any = open_run(options.model) if is_run else None
     if is_run:
-        scorer: Scorer = run.scorer()
+        run.require("hits", "denoise")
+    if is_run:
+        scorer: Scorer = run.trained()
     else:
         with open_hits(source, in_memory=False) as hits:
             scorer = baseline(options.model, hits.geometry)
@@ -167,9 +168,10 @@ def _scorer_and_point(
                 progress=bar.update,
             )
     if not is_run:
-        raise ValueError(
-            f"Expected `--choose-on`, a labelled hits file, for the threshold of {scorer.name}, "
-            "got none; or give it by --threshold."
+        raise Refused(
+            f"{{choose_on}}, a labelled hits file, for the threshold of {scorer.name}",
+            "none",
+            "or give the threshold itself, {threshold=0.5}",
         )
     point: OperatingPoint = run.operating_point(options.retention)
     return scorer, point

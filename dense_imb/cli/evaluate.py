@@ -6,15 +6,12 @@ from argparse import BooleanOptionalAction
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from jsonargparse import Namespace
-
-from dense_imb.cli._classes import evaluate_classes
-from dense_imb.cli._images import evaluate_images, runs_among
-from dense_imb.cli._parser import Parser
-from dense_imb.cli._script import folder_for_outputs
+from dense_imb.base.refusals import Refused, RefusedFile
+from dense_imb.cli._parser import Namespace, Parser
 
 if TYPE_CHECKING:  # --help must not wait for torch
-    from dense_imb.hits import Evaluation, Scorer
+    from dense_imb.hits import Evaluation
+    from dense_imb.runs import Run
 
 SUMMARY = "measure trained models beside the baselines"
 _FIGURE = "removal.png"
@@ -105,96 +102,37 @@ def make_parser() -> Parser:
 
 def run(options: Namespace) -> None:
     """Do what the options say."""
-    from dataclasses import replace
-
-    from tqdm.auto import tqdm
-
-    from dense_imb.cli._scorers import baseline
-    from dense_imb.hits import available_baselines, evaluate, noise_sweep, open_hits
-    from dense_imb.hits.scaling import scaling_note
+    from importlib import import_module
 
     outputs = _outputs(options)
-    found_runs, others = runs_among(options.paths)
-    if any(one.config.trains_on_classes for one in found_runs):
-        found_classes = evaluate_classes(options, found_runs, others, outputs)
-        for path in outputs:
-            found_classes.save(path)
-        print(found_classes.json() if options.format == "json" else found_classes.text())
-        return
-    if options.masks is not None or any(one.config.trains_on_images for one in found_runs):
-        table = evaluate_images(options, found_runs, others, outputs)
-        for path in outputs:
-            table.save(path)
-        print(table.json() if options.format == "json" else table.text())
-        return
-    files = [path for path in others if not Path(path).is_dir()]
-    folders = [path for path in others if Path(path).is_dir()]
-    for typed in folders:
-        if any(Path(typed).glob("*.h5")):
-            raise ValueError(
-                f"Expected RUN ... FILE, got the folder {typed}, which is no run; name its hits "
-                f'files: "{Path(typed)}/*.h5".'
-            )
-    if folders:
-        raise ValueError(
-            f"Expected folders of runs before the files, got {folders[0]}, which is none; images "
-            f"come behind their run: evaluate RUN {folders[0]} --masks MASKS."
+    runs, others = runs_among(options.paths)
+    kinds = {one.kind.name: one for one in runs}
+    if len(kinds) > 1:
+        first, second, *_ = kinds.values()
+        raise Refused(
+            "runs on one kind of data",
+            f"{first.folder} on {first.kind.description} and {second.folder} on "
+            f"{second.kind.description}",
+            "evaluate them one by one",
         )
-    if not files:
-        raise ValueError(
-            f"Expected a hits file behind the runs, got only {', '.join(options.paths)}."
-        )
-    if options.signal is not None and not options.noise:
-        raise ValueError(
-            "Expected `--noise` beside `--signal`, got none; it degrades clean events."
-        )
-    scorers: list[Scorer] = [one.scorer() for one in found_runs]
-    if not (scorers or options.baselines or options.baseline):
-        raise ValueError("Expected a RUN beside `--no-baselines`, got none.")
-    test = open_hits(files)
-    notes: tuple[str, ...] = ()
-    rules: list[Scorer] = []
-    if options.baselines:
-        rules, notes = available_baselines(test.geometry)
-    for typed in options.baseline:
-        rule = baseline(typed, test.geometry, option="--baseline")
-        if rule.name not in [one.name for one in rules]:
-            rules.append(rule)
-    if note := scaling_note(test.geometry, [rule.name for rule in rules]):
-        notes = (*notes, f"{note} --baseline 'NAME(OPTION=VALUE)' sets others.")
-    scorers += rules
-    if outputs:
-        folder_for_outputs(outputs[0].parent)
-    validation = open_hits(options.validation) if options.validation else None
-    most = options.events if options.events is not None else max(len(test), len(validation or ()))
-    n_events = sum(min(most, len(source)) for source in (test, validation) if source is not None)
-    total = n_events * len(scorers) * max(1, len(options.noise))
-    with tqdm(total=total, desc="evaluate", unit="event", disable=options.quiet) as bar:
-        common = {
-            "retention": options.retention,
-            "batch_size": options.batch_size,
-            "n_events": options.events,
-            "progress": bar.update,
-        }
-        if options.noise:
-            found = noise_sweep(
-                scorers,
-                test,
-                options.noise,
-                signal=options.signal,
-                seed=options.seed,
-                validation=validation,
-                **common,
-            )
-        else:
-            found = evaluate(scorers, validation, test, **common)
-    found = replace(found, notes=notes)
+    kind = next(iter(kinds), "images" if options.masks is not None else "hits")
+    table = import_module(f"dense_imb.cli.evaluating.{kind}").evaluate(
+        options, runs, others, outputs
+    )
     for path in outputs:
         if path.name == _FIGURE:
-            _draw(found, path)
+            _draw(table, path)
         else:
-            found.save(path)
-    print(found.json() if options.format == "json" else found.text())
+            table.save(path)
+    print(table.json() if options.format == "json" else table.text())
+
+
+def runs_among(paths: list[str]) -> tuple[list[Run], list[str]]:
+    """Split paths into runs and others."""
+    from dense_imb.runs import open_run
+
+    folders = [path for path in paths if (Path(path) / "config.yaml").is_file()]
+    return [open_run(path) for path in folders], [path for path in paths if path not in folders]
 
 
 def _outputs(options: Namespace) -> list[Path]:
@@ -204,8 +142,8 @@ def _outputs(options: Namespace) -> list[Path]:
     outputs = [Path(options.out) / name for name in names]
     existing = [path for path in outputs if path.exists()]
     if existing and not options.overwrite:
-        raise FileExistsError(
-            f"Expected no file at {existing[0]}, got one; choose another folder or --overwrite."
+        raise RefusedFile(
+            f"no file at {existing[0]}", "one", "choose another folder or {overwrite}"
         )
     return outputs
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from jsonargparse import Namespace
-
-from dense_imb.cli._parser import Parser
+from dense_imb.base.refusals import Refused
+from dense_imb.cli._parser import Namespace, Parser
 
 SUMMARY = "write a run's network as ONNX or torch.export, with a model card"
 
@@ -40,9 +39,7 @@ def make_parser() -> Parser:
 def run(options: Namespace) -> None:
     """Do what the options say."""
     if options.benchmark and not options.out.endswith(".onnx"):
-        raise ValueError(
-            f"Expected a file name that ends in .onnx with --benchmark, got {options.out!r}."
-        )
+        raise Refused("a file name that ends in .onnx with {benchmark}", repr(options.out))
     from dense_imb.export import export_run, throughput
 
     exported = export_run(

@@ -6,9 +6,8 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from jsonargparse import Namespace
-
-from dense_imb.cli._parser import Parser
+from dense_imb.base.refusals import Refused, RefusedFile, refusal
+from dense_imb.cli._parser import Namespace, Parser
 from dense_imb.cli._script import folder_for_outputs
 
 SUMMARY = "learn how imbalanced data are, and which weights follow"
@@ -66,7 +65,7 @@ def run(options: Namespace) -> None:
     written = [] if out is None else [out / "inspect.json", out / "inspect.png"]
     for path in written:
         if path.exists() and not options.overwrite:
-            raise ValueError(f"Expected no file {path}, got one; --overwrite replaces it.")
+            raise RefusedFile(f"no file {path}", "one", "{overwrite} replaces it")
     if out is not None:
         folder_for_outputs(out)
     if has_images:
@@ -104,15 +103,12 @@ def _check(options: Namespace, has_images: bool) -> None:
     """Refuse options that do not go together."""
     folders = [path for path in options.data if Path(path).is_dir()]
     if options.masks is None and folders:
-        raise ValueError(
-            f"Expected `--masks FOLDER` with the folder of images {folders[0]}, got none."
-        )
+        raise Refused(f"masks of the folder of images {folders[0]}", "none", "add {masks=FOLDER}")
     if has_images and len(options.data) > 1:
         kind = "folder" if options.masks is not None else "file"
         raise ValueError(f"Expected one {kind} of images, got {len(options.data)}.")
     if has_images and options.verify:
-        raise ValueError("Expected `--verify` with hits files, got it with images.")
+        raise refusal("{verify} is an option for hits files, got images; drop it.")
     for name in ("labels", "names", "ignore_index"):
         if not has_images and getattr(options, name) is not None:
-            option = f"--{name.replace('_', '-')}"
-            raise ValueError(f"Expected `{option}` with `--masks`, got it with hits files.")
+            raise refusal(f"{{{name}}} is an option for images with {{masks}}; drop it.")

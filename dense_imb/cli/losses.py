@@ -7,9 +7,7 @@ import json
 import re
 from typing import Literal
 
-from jsonargparse import Namespace
-
-from dense_imb.cli._parser import Parser
+from dense_imb.cli._parser import Namespace, Parser
 
 SUMMARY = "list every loss with its formula"
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from jsonargparse import Namespace
-
-from dense_imb.cli._parser import Parser
+from dense_imb.cli._parser import Namespace, Parser
 
 SUMMARY = "make the report of a run: a page with its scores and figures"
 

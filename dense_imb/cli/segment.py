@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from jsonargparse import Namespace
-
-from dense_imb.cli._parser import Parser
+from dense_imb.cli._parser import Namespace, Parser
 
 SUMMARY = "write the masks of images, by a run that was trained on images"
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from jsonargparse import Namespace
-
-from dense_imb.cli._parser import Parser
+from dense_imb.cli._parser import Namespace, Parser
 
 SUMMARY = "make a hits file of simulated events"
 

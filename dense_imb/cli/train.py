@@ -1,166 +1,394 @@
-"""`dense-imb train`: a denoiser, segmenter or classifier, in a folder that holds all about it."""
+"""`dense-imb train hits|images|labels`: train a network in a folder that keeps the whole run."""
 
 from __future__ import annotations
 
-import json
+import argparse
 import os
-import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args, get_origin
 
-from jsonargparse import Namespace
+from docstring_parser import parse as parse_docstring
 
-from dense_imb.cli._parser import Parser, one_line_warnings
-from dense_imb.config import SAVED, TrainConfig
+from dense_imb.base.refusals import Refused, refusal
+from dense_imb.base.values import build_dataclass, option_types, read_words
+from dense_imb.cli._parser import Namespace, Parser, one_line_warnings
+from dense_imb.config import KINDS, SAVED, TrainConfig, renamed, upgrade
 
-# options that take lists, of what
-_LISTS = {
-    "--data.train": str, "--data.validation": str, "--data.signal": int, "--data.noise": int,
-    "--data.profiles": str, "--images.labels": int, "--images.patch": int, "--images.names": str,
-    "--table.classes": str, "--table.size": int, "--model.channels": str, "--trackers": str,
-    "--unlabelled.train": str,
-}  # fmt: skip
-SUMMARY = "train a network on hits, or on images with masks or labels"
-
-
-def make_parser() -> Parser:
-    """Return the parser of the options."""
-    parser = Parser(
-        description="Train a network that tells the hits of a pattern from noise: clean events "
-        "are degraded anew each epoch, --data.signal hits are kept, --data.noise are added. Or one "
-        "that tells the classes of the pixels of images: --images.train and --images.masks. Or the "
-        "class of whole images: --table.train or --cifar.path. All "
-        "about the run is kept in a folder. SIGTERM ends it after the step, saved, with exit "
-        f"code {SAVED}; --resume goes on, and starts afresh in an empty folder, so that one job "
-        "script can be queued again and again.",
-        epilog="Examples:\n  dense-imb train --out runs/arc --data.train arc.h5 --data.signal 30 "
-        "--data.noise 200 --steps 2000\n  dense-imb train --out runs/cracks --images.train images "
-        "--images.masks masks --images.labels '[0, 255]'\n  dense-imb train --out runs/tail "
-        "--cifar.path cifar-10-python.tar.gz --cifar.imb_ratio 100 --model.name resnet32 "
-        "--loss hmld10000000g05a75\n  dense-imb train --out runs/two --images.train images "
-        "--images.masks masks --second.steps 500 --second.loss 'FocalLoss(balance={})'"
-        "  (a second stage, images by class; the first is kept in runs/two/first)",
-    )
-    parser.add_argument("--config", action="config", help="a YAML file; options override it")
-    parser.add_argument("--out", type=str, required=True, help="the folder of the run")
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="go on with the run in the folder; its config is read there",
-    )
-    parser.add_argument(
-        "--warm-start", type=str | None, help="another run, whose weights to begin with"
-    )
-    parser.add_argument(
-        "--devices", type=int, default=1, help="processes on this machine, one for each GPU"
-    )
-    parser.add_argument(
-        "--report",
-        type=bool,
-        default=True,
-        help="write RUN/report.html at the end, some 20 s (of whole images there is none yet); no "
-        "part of the config: say it again with --resume",
-    )
-    parser.add_argument(
-        "--imb-ratio", type=float | None, help="short for --cifar.imb_ratio: 100, or 0.01"
-    )
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    parser.add_class_arguments(TrainConfig)
-    return parser
+SUMMARIES = {
+    "hits": "train a network that scores the hits of a detector",
+    "images": "train a network that segments images with masks",
+    "labels": "train a network that classifies whole images",
+}
+_FIRST_OPTIONS = {
+    "hits": ("hits.train", "hits.signal", "hits.noise", "hits.validation"),
+    "images": ("images.train", "images.masks", "images.labels", "images.patch"),
+    "labels": ("labels.train", "labels.images", "labels.size", "labels.imb_ratio"),
+}
+_ALWAYS_FIRST = ("out", "model.name", "loss", "steps", "batch_size", "resume")
+_EXAMPLES = {
+    "hits": "dense-imb train hits --out runs/arc --hits.train arc.h5 --hits.signal 30 "
+    "--hits.noise 200 --steps 2000",
+    "images": "dense-imb train images --out runs/cracks --images.train images --images.masks masks "
+    "--images.labels 0 255\n"
+    "  dense-imb train images --out runs/two --images.train images --images.masks masks "
+    "--second.steps 500 --second.loss 'FocalLoss(balance={})'",
+    "labels": "dense-imb train labels --out runs/skin --labels.train train.csv --labels.images "
+    "images --model.name resnet32\n"
+    "  dense-imb train labels --out runs/tail --labels.train cifar-10-python.tar.gz "
+    "--labels.imb_ratio 100 --model.name resnet32 --loss hmld10000000g05a75",
+}
+_DESCRIPTIONS = {
+    "hits": "Train a network that scores each hit: signal or noise. Clean events are degraded anew "
+    "in each epoch: --hits.signal hits are kept, --hits.noise hits are added.",
+    "images": "Train a network that segments images, 2-D or 3-D, from images with a mask each.",
+    "labels": "Train a network that classifies whole images, from a CSV file with a folder of "
+    "images, or from CIFAR.",
+}
+_THINGS = {"hits": "FILE", "images": "FOLDER", "labels": "CSV"}
+_FOLDER = (
+    "The folder --out keeps everything about the run. SIGTERM ends the run after the step, saved, "
+    f"with exit code {SAVED}; --resume continues it, and starts afresh in an empty folder."
+)
 
 
-def as_lists(typed: Sequence[str]) -> list[str]:
-    """The words typed, where several behind an option of a list became one.
+class _Help(argparse.Action):
+    """`--help` with the ten options that matter first, `--help all` with every option."""
 
-    Example:
-        >>> as_lists(["train", "--images.labels", "0", "255", "--images.patch=96,96"])
-        ['train', '--images.labels', '[0, 255]', '--images.patch', '[96, 96]']
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
+        parser.shows_all = values == "all"
+        parser.print_help()
+        parser.exit()
+
+
+class TrainParser(Parser):
+    """The parser of `train` for one kind of data.
+
+    Args:
+        kind: a name of `KINDS`.
     """
-    found: list[str] = []
-    words = [*typed]
-    while words:
-        option, is_joined, value = words.pop(0).partition("=")
-        if option not in _LISTS:
-            found.append(option + is_joined + value)
-            continue
-        behind = [value] if is_joined else []
-        while not is_joined and words and not words[0].startswith("--"):
-            behind.append(words.pop(0))
-        text = " ".join(behind)
-        numbers = re.split(r"[\s,]+", text)
-        if len(numbers) > 1 and all(re.fullmatch(r"-?\d+", one) for one in numbers):
-            behind = [f"[{', '.join(numbers)}]"]
-        elif len(behind) > 1 and _LISTS[option] is str:
-            behind = [json.dumps(behind)]
-        found += [option, *behind]
-    return found
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(
+            description=f"{_DESCRIPTIONS[kind]} {_FOLDER}",
+            epilog=f"Examples:\n  {_EXAMPLES[kind]}",
+        )
+        self.usage = f"dense-imb train {kind} --out FOLDER [OPTION ...]"
+        self.kind, self.shows_all = kind, True
+        self.types = _types_of(kind)
+        texts, defaults = _texts_of(TrainConfig), _defaults_of(TrainConfig)
+        run = self.add_argument_group("the run")
+        run.add_argument("--out", metavar="FOLDER", help="folder of the run, new or empty")
+        run.add_argument("--config", metavar="FILE", help="YAML file of options; typed ones win")
+        run.add_argument("--resume", action="store_true", help="continue the run in the folder")
+        run.add_argument("--warm-start", metavar="RUN", help="run whose weights to begin with")
+        run.add_argument(
+            "--device",
+            choices=None,
+            default="auto",
+            metavar="{auto,cpu}",
+            help="auto takes a GPU if there is one; CUDA_VISIBLE_DEVICES chooses among several",
+        )
+        run.add_argument(
+            "--devices",
+            default="1",
+            metavar="N",
+            help="number of processes on this machine, one for each GPU",
+        )
+        run.add_argument(
+            "--report",
+            default="true",
+            metavar="{true,false}",
+            help="write RUN/report.html at the end, which takes some 20 s",
+        )
+        run.add_argument("--quiet", action="store_true", help="show no progress bar")
+        groups: dict[str, Any] = {}
+        for name, hint in self.types.items():
+            section = name.rpartition(".")[0].partition(".")[0]
+            if section not in groups:
+                groups[section] = self.add_argument_group(section or "training")
+            names = [f"--{name}"]
+            if name == "labels.imb_ratio":
+                names.append("--imb-ratio")
+            groups[section].add_argument(
+                *names,
+                dest=name,
+                nargs="*" if _takes_list(hint) else None,
+                default=argparse.SUPPRESS,
+                metavar=_metavar(hint),
+                help=_with_default(texts[name], defaults[name]),
+            )
+        self._option_string_actions.pop("-h")
+        self._option_string_actions.pop("--help")
+        self._actions.pop(0)
+        self._optionals._group_actions.clear()
+        self.add_argument(
+            "-h",
+            "--help",
+            action=_Help,
+            nargs="?",
+            const="ten",
+            metavar="all",
+            help="--help all lists every option",
+        )
+
+    def format_help(self) -> str:
+        """Return the help; only the ten options that matter first unless `shows_all`."""
+        if self.shows_all:
+            return super().format_help()
+        kept = {*_ALWAYS_FIRST, *_FIRST_OPTIONS[self.kind], "help"}
+        hidden = {a: a.help for a in self._actions if a.dest not in kept}
+        for action in hidden:
+            action.help = argparse.SUPPRESS
+        try:
+            text = super().format_help()
+        finally:
+            for action, help_text in hidden.items():
+                action.help = help_text
+        return f"{text}\n{len(hidden)} more options: dense-imb train {self.kind} --help all\n"
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Namespace:  # type: ignore[override]
+        """Parse words; the options also hold the kind, and the words for other processes."""
+        words = [*(sys.argv[1:] if args is None else args)]
+        options = super().parse_args(words, namespace)
+        options.kind, options.words = self.kind, words
+        return options
+
+    def _unknown(self, word: str) -> Refused:
+        """Name the command of an option of another kind, and the new name of an old one."""
+        option = word.partition("=")[0]
+        name = option.lstrip("-").replace("-", "_")
+        today = renamed(name) or name
+        other = today.partition(".")[0]
+        if other in KINDS and other != self.kind and today in _types_of(other):
+            return refusal(
+                f"{option} is an option of {other}, as --{today} of dense-imb train {other}."
+            )
+        if today != name:
+            return refusal(f"{option} is named --{today} now.")
+        return super()._unknown(word)
+
+
+def parser_maker(kind: str) -> Callable[[], Parser]:
+    """Return a function that makes the parser of a kind."""
+    return lambda: TrainParser(kind)
+
+
+def help_text() -> str:
+    """Return the help of `dense-imb train` without a kind."""
+    lines = [f"  dense-imb train {kind:6}  {summary}" for kind, summary in SUMMARIES.items()]
+    return "\n".join(
+        [
+            "usage: dense-imb train hits|images|labels --out FOLDER [OPTION ...]",
+            "",
+            "Train a network. Choose the kind of data first:",
+            *lines,
+            "",
+            "dense-imb train KIND --help shows the ten options that matter first, --help all every "
+            "option.",
+        ]
+    )
+
+
+def kind_refusal(words: Sequence[str]) -> str:
+    """Return the sentence for `train` without a kind of data, with the command that was meant."""
+    options = {word.lstrip("-").partition("=")[0].partition(".")[0] for word in words}
+    meant = {"data": "hits", "table": "labels", "cifar": "labels", **{k: k for k in KINDS}}
+    kind = next((meant[option] for option in meant if option in options), None)
+    example = " ".join(["dense-imb train", kind or "images", *words[:2]])
+    return (
+        f"Expected a kind of data behind train, hits, images or labels, got {words[0]}; for "
+        f"example: {example} ..."
+    )
 
 
 def run(options: Namespace) -> None:
-    """Do what the options say."""
-    from dense_imb.base.checks import check_at_least
+    """Train as the options say."""
     from dense_imb.engine import Interrupted, is_launched, launch
-    from dense_imb.runs import check_config, check_folder
+    from dense_imb.runs import Recipe, check_folder
     from dense_imb.runs import train as train_run
-    from dense_imb.tasks.recipe import read_config
 
-    check_at_least("devices", options.devices, 1)
+    kind: str = options.kind
+    if options.out is None:
+        raise Refused("a folder for the run", "none", "add {out=runs/NAME}")
+    n_processes = read_words("devices", [options.devices], int)
+    if n_processes < 1:
+        raise Refused("{devices} of at least 1", n_processes)
+    writes_report = read_words("report", [options.report], bool)
+    if options.device not in ("auto", "cpu"):
+        raise Refused(
+            "{device=auto} or {device=cpu}",
+            options.device,
+            "choose among several GPUs with CUDA_VISIBLE_DEVICES",
+        )
     folder = Path(options.out)
-    stored = folder / "config.yaml"
-    if options.resume and stored.exists():
-        read_config(stored)  # says what is wrong with it
-        options = _with_stored(options, stored)  # what is not typed is as it was
-    config: TrainConfig = _config(options)
-    if options.resume and not stored.exists() and config == TrainConfig():
-        raise ValueError(f"Expected a run in {folder} to go on with (--resume), got none.")
-    check_config(config)
-    if options.devices > 1 and not is_launched():
-        check_folder(folder, config, resume=options.resume)
-        arguments = [*Parser.typed]
-        sys.exit(launch(_main, arguments, options.devices))
+    config = _config(options, kind, folder)
+    if not config.kinds:
+        raise Refused(f"{kind} to train on", "none", f"add {{{kind}.train={_THINGS[kind]}}}")
+    recipe = Recipe.of(config)
+    if n_processes > 1 and not is_launched():
+        check_folder(folder, recipe, resume=options.resume)
+        sys.exit(launch(_main, ["train", kind, *options.words], n_processes))
     is_main = os.environ.get("RANK", "0") == "0"
     was_finished = options.resume and _is_finished(folder)
-    with one_line_warnings("train"), _stoppable():
+    with one_line_warnings(f"train {kind}"), _stoppable():
         try:
             trained = train_run(
-                config,
+                recipe,
                 folder,
                 resume=options.resume,
                 warm_start=options.warm_start,
+                device=options.device,
                 is_quiet=options.quiet,
             )
         except Interrupted as stopped:
             if is_main:
-                print(f"dense-imb train: {stopped}; --resume goes on", file=sys.stderr)
+                print(f"dense-imb train {kind}: {stopped}; --resume goes on", file=sys.stderr)
             sys.exit(stopped.exit_code)
-    if is_main:
-        if was_finished:
-            print(f"{folder}: this run was finished before, nothing was left to do")
-        print(trained.summary())
-        if options.report and not (was_finished or config.trains_on_classes):
-            from dense_imb.report import write_report
+    if not is_main:
+        return
+    if was_finished:
+        print(f"{folder}: this run was finished before, nothing was left to do")
+    print(trained.summary())
+    if writes_report and not was_finished:
+        from dense_imb.report import write_report
 
-            report = write_report(folder, show_progress=not options.quiet)
-            print(f"{report.headline}\n{report.path}")
+        report = write_report(folder, show_progress=not options.quiet)
+        print(f"{report.headline}\n{report.path}")
+    next_command = {
+        "hits": f"dense-imb denoise {folder} raw.h5 clean.h5",
+        "images": f"dense-imb segment {folder} IMAGES OUT",
+        "labels": f"dense-imb evaluate {folder} TEST.csv",
+    }
+    print(f"next: {next_command[kind]}")
 
 
-def _with_stored(options: Namespace, stored: Path) -> Namespace:
-    """The options, those of a stored config where others were not typed."""
-    typed = as_lists(Parser.typed)
-    behind = typed[typed.index("train") + 1 :] if "train" in typed else typed
-    found: Namespace = make_parser().parse_args(["--config", str(stored), *behind])
-    return found
+def _config(options: Namespace, kind: str, folder: Path) -> TrainConfig:
+    """Return the configuration: a stored one, a file and typed options, the later ones win."""
+    from dense_imb.runs.read import read_yaml
+
+    types = _types_of(kind)
+    stored = folder / "config.yaml"
+    nested: dict[str, Any] = {}
+    for path in (stored if options.resume and stored.exists() else None, options.config):
+        if path is not None:
+            content = read_yaml(Path(path))
+            build_dataclass(TrainConfig, upgrade(content))  # says what is wrong with it
+            _merge(nested, upgrade(content))
+    for name, hint in types.items():
+        if hasattr(options, name):
+            words = getattr(options, name)
+            words = words if isinstance(words, list) else [words]
+            _merge(nested, _nested(name, read_words(name, words, hint)))
+    config: TrainConfig = build_dataclass(TrainConfig, nested)
+    if options.resume and not stored.exists() and config == TrainConfig():
+        raise Refused(f"a run in {folder} to continue ({{resume}})", "none")
+    if config.kinds and kind not in config.kinds:
+        raise refusal(
+            f"Expected a config of {kind}, got one of {config.kinds[0]}; dense-imb train "
+            f"{config.kinds[0]} takes it."
+        )
+    return config
+
+
+def _nested(name: str, value: Any) -> dict[str, Any]:
+    head, dot, tail = name.partition(".")
+    return {head: _nested(tail, value)} if dot else {name: value}
+
+
+def _merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:
+    """Merge nested values; options of a network are replaced as one value."""
+    for name, value in other.items():
+        if isinstance(value, Mapping) and name != "options":
+            place = into.setdefault(name, {})
+            _merge(place, value)
+        else:
+            into[name] = value
+
+
+def _types_of(kind: str) -> dict[str, Any]:
+    """Return the types of the options of a kind of data, its own first."""
+    others = tuple(f"{other}." for other in KINDS if other != kind)
+    types = {n: t for n, t in option_types(TrainConfig).items() if not n.startswith(others)}
+    return dict(sorted(types.items(), key=lambda item: not item[0].startswith(f"{kind}.")))
+
+
+def _texts_of(of: Any, before: str = "") -> dict[str, str]:
+    """Return the help of every option, from the docstrings of the dataclasses."""
+    documented = {one.arg_name: one.description for one in parse_docstring(of.__doc__ or "").params}
+    texts: dict[str, str] = {}
+    for one in fields(of):
+        factory: Any = one.default_factory
+        if is_dataclass(_section_class(factory)):
+            texts |= _texts_of(_section_class(factory), f"{before}{one.name}.")
+        else:
+            text = " ".join((documented.get(one.name) or "").split())
+            is_open = text.endswith("...")
+            texts[before + one.name] = (text if is_open else text.removesuffix(".")).replace(
+                "%", "%%"
+            )
+    return texts
+
+
+def _defaults_of(of: Any, before: str = "") -> dict[str, Any]:
+    """Return the default of every option."""
+    defaults: dict[str, Any] = {}
+    for one in fields(of):
+        factory: Any = one.default_factory
+        default = factory() if one.default is MISSING else one.default
+        if is_dataclass(default):
+            for inner in fields(default):
+                value = getattr(default, inner.name)
+                name = f"{before}{one.name}.{inner.name}"
+                if is_dataclass(value):
+                    for last in fields(value):
+                        defaults[f"{name}.{last.name}"] = getattr(value, last.name)
+                else:
+                    defaults[name] = value
+        else:
+            defaults[before + one.name] = default
+    return defaults
+
+
+def _section_class(factory: Any) -> Any:
+    """Return the dataclass that a default factory makes; None if it makes something else."""
+    if factory is MISSING:
+        return None
+    made = factory()
+    return type(made) if is_dataclass(made) else None
+
+
+def _takes_list(hint: Any) -> bool:
+    return any(get_origin(choice) is list for choice in (hint, *get_args(hint)))
+
+
+def _metavar(hint: Any) -> str:
+    choices = [choice for choice in (get_args(hint) or (hint,)) if choice is not type(None)]
+    if all(isinstance(choice, str) for choice in choices):
+        return "{" + ",".join(choices) + "}"
+    names = {int: "N", float: "X", str: "TEXT", bool: "{true,false}"}
+    for choice in choices:
+        if get_origin(choice) is list:
+            return names.get(get_args(choice)[0], "VALUE")
+    return names.get(choices[0], "{...}") if get_origin(hint) is not dict else "{...}"
+
+
+def _with_default(text: str, default: Any) -> str:
+    if default is None or default in ([], {}, "") or "default" in text:
+        return text
+    shown = " ".join(map(str, default)) if isinstance(default, list) else str(default)
+    shown = shown.lower() if isinstance(default, bool) else shown
+    return f"{text} (default: {shown.replace('%', '%%')})"
 
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """End a run that has not begun to train, with the code of one that can go on."""
+    """End a run that has not begun to train, with the code of one that can be resumed."""
 
     def leave(number: int, frame: Any) -> NoReturn:
         sys.exit(SAVED)
@@ -180,15 +408,6 @@ def _is_finished(folder: Path) -> bool:
     from dense_imb.runs import open_run
 
     return (folder / "config.yaml").exists() and bool(open_run(folder).metrics().get("is_finished"))
-
-
-def _config(options: Namespace) -> TrainConfig:
-    parser = make_parser()
-    built = parser.instantiate(options)
-    config = TrainConfig(**{one.name: built[one.name] for one in fields(TrainConfig)})
-    if options.imb_ratio is not None:
-        config.cifar.imb_ratio = options.imb_ratio
-    return config
 
 
 def _main(arguments: Sequence[str]) -> int:

@@ -26,9 +26,9 @@ from dense_imb.engine import CollapseWarning
 from dense_imb.hits import evaluate
 from dense_imb.losses import class_weights
 from dense_imb.runs import Run, train
-from dense_imb.tasks.build import build_denoiser, build_segmenter, open_test_images
-from dense_imb.tasks.images.evaluate import chosen_thresholds, evaluate_segmenters
-from dense_imb.tasks.recipe import build_loss
+from dense_imb.tasks.images.evaluate import chosen_thresholds, evaluate_images
+from dense_imb.tasks.images.recipe import open_test_images
+from dense_imb.tasks.recipe import build_loss, build_task
 
 N_VALIDATIONS = 4  # of a run; the best of them is measured
 _TIMED = 4  # steps that the speed is measured on
@@ -84,7 +84,7 @@ def compare(
         first_seeds: of the first six losses, if they shall have more.
         minutes: the budget of all runs, from which the number of steps follows.
         steps: of each run, in place of what follows from the budget.
-        tolerance, precision: of the scores of images, see `evaluate_segmenters`.
+        tolerance, precision: of the scores of images, see `evaluate_images`.
         is_quiet: no progress bars.
         say: told what happens.
     """
@@ -236,7 +236,7 @@ class _Images:
     def __init__(self, config: TrainConfig, tolerance: float, precision: float) -> None:
         self.config, self.tolerance, self.precision = config, tolerance, precision
         self.test: LabelledImages = open_test_images(config.images)
-        self._task = build_segmenter(replace(config, loss="CrossEntropyLoss"))
+        self._task = build_task(replace(config, loss="CrossEntropyLoss"))
 
     def contestants(self) -> list[Contestant]:
         return contestants(n_classes=self.test.n_classes)
@@ -261,10 +261,10 @@ class _Images:
         return seconds, 1.3 * of_image * n_images
 
     def measure(self, run: Run) -> Row:
-        table = evaluate_segmenters(
-            [run.segmenter()],
+        table = evaluate_images(
+            [run.trained()],
             self.test,
-            thresholds=[chosen_thresholds(run.class_scores())],
+            thresholds=[chosen_thresholds(run.scores())],
             tolerance=self.tolerance,
             precision=self.precision,
         )
@@ -275,11 +275,11 @@ class _Images:
 class _Hits:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        wanted = f"removal_at_{100 * config.retention:g}"
+        wanted = f"removal_at_{100 * config.hits.retention:g}"
         self.scores: tuple[str, ...] = tuple(
             dict.fromkeys([wanted, "removal_at_95", "removal_at_99", "auc", "retention_at_half"])
         )
-        self._task = build_denoiser(replace(config, loss="CrossEntropyLoss"))
+        self._task = build_task(replace(config, loss="CrossEntropyLoss"))
 
     def contestants(self) -> list[Contestant]:
         return contestants(of_hits=True)
@@ -299,7 +299,7 @@ class _Hits:
             events.degraded(np.arange(*ends), VALIDATION_EPOCH)
             for ends in ((0, half), (half, len(events)))
         )
-        row = evaluate([run.scorer()], first, second).rows[0]
+        row = evaluate([run.trained()], first, second).rows[0]
         return {name: float(row[name]) for name in self.scores}
 
 

@@ -16,7 +16,7 @@ from dense_imb.hits.frames import TURNS
 from dense_imb.runs import Run
 from dense_imb.runs.stages import FIRST
 from dense_imb.tasks.images.evaluate import chosen_thresholds
-from dense_imb.tasks.images.task import ImageReading
+from dense_imb.tasks.images.task import ImagesReading
 
 _FORMAT, _VERSION = "dense-imb-export", 1
 _PACKAGES = ("torch", "numpy", "onnx", "onnxscript", "onnxruntime")
@@ -44,7 +44,7 @@ def facts_of(run: Run, what: Exportable, file: str, *, any_size: bool) -> dict[s
         first = {"loss": run.whole_config.loss, "best_step": metrics[FIRST].get("step")}
     setup = content["setup"]
     on_images = config.trains_on_images
-    data = config.images if on_images else config.data
+    data = config.images if on_images else config.hits
     names = {"train": _names(data.train), "validation": _names(data.validation)}
     return {
         "format": _FORMAT,
@@ -68,7 +68,7 @@ def facts_of(run: Run, what: Exportable, file: str, *, any_size: bool) -> dict[s
             "validation_data": setup.get("validation data"),
             **({} if on_images else {"degradation": setup.get("degradation")}),
             "loss": config.loss,
-            **({"value_loss": config.value_loss} if config.model.output == "both" else {}),
+            **({"value_loss": config.hits.value_loss} if config.hits.output == "both" else {}),
             "steps": metrics.get("steps"),
             **({} if first is None else {"first_stage": first}),
             "batch_size": config.batch_size,
@@ -101,7 +101,7 @@ def _input(what: Exportable, any_size: bool) -> dict[str, Any]:
     reading = what.reading
     shape: list[Any] = ["batch", what.channels, *_sides(what, any_size)]
     found: dict[str, Any] = {"name": what.input, "dtype": "float32", "shape": shape}
-    if isinstance(reading, ImageReading):
+    if isinstance(reading, ImagesReading):
         words = "pixels in the units of the files, as they are read; normalised inside"
         return {**found, "is": words, "mean": list(reading.mean), "std": list(reading.std)}
     assert what.geometry is not None
@@ -121,7 +121,7 @@ def _input(what: Exportable, any_size: bool) -> dict[str, Any]:
 
 def _output(what: Exportable, name: str, any_size: bool) -> dict[str, Any]:
     reading, sides = what.reading, _sides(what, any_size)
-    if isinstance(reading, ImageReading):
+    if isinstance(reading, ImagesReading):
         values = reading.labels or range(reading.n_classes)
         names = reading.names or numbered_classes(reading.n_classes)
         return {
@@ -150,8 +150,11 @@ def _operating_point(run: Run) -> dict[str, Any] | None:
     """The threshold that the validation chose; None where its counts are gone."""
     try:
         if not run.config.trains_on_images:
-            return {"chosen_at_retention": run.config.retention, **run.operating_point().as_json()}
-        scores = run.class_scores()
+            return {
+                "chosen_at_retention": run.config.hits.retention,
+                **run.operating_point().as_json(),
+            }
+        scores = run.scores()
         found = {}
         for k, threshold in enumerate(chosen_thresholds(scores)):
             f1 = scores.best_f1()[k][0]
@@ -175,7 +178,7 @@ def _versions() -> dict[str, str]:
 def _limitations(what: Exportable, any_size: bool) -> list[str]:
     frame = " x ".join(map(str, what.frame))
     found = []
-    if isinstance(what.reading, ImageReading):
+    if isinstance(what.reading, ImagesReading):
         if any_size:
             found.append(
                 f"Trained on crops of {frame} pixels. Any size is taken, but scores and thresholds "

@@ -17,9 +17,9 @@ from dense_imb.hits import Events, Geometry, gap, rasterise
 from dense_imb.hits.frames import TURNS
 from dense_imb.report.measure import validation_events
 from dense_imb.runs import Run
-from dense_imb.tasks import Reading
-from dense_imb.tasks.build import open_images
-from dense_imb.tasks.images.task import ImageReading
+from dense_imb.tasks import HitsReading, ImagesReading
+from dense_imb.tasks.base import as_logits
+from dense_imb.tasks.images.recipe import open_images
 
 _SAMPLES = 4
 _VALIDATION = "validation data of the run"
@@ -40,7 +40,7 @@ class SegmentingNetwork(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, reading: ImageReading) -> None:
+    def __init__(self, network: nn.Module, reading: ImagesReading) -> None:
         super().__init__()
         shape = (1, -1) + (1,) * len(reading.patch)
         self.network, self.is_logit = network, reading.is_logit
@@ -49,9 +49,9 @@ class SegmentingNetwork(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:  # (B, channels, *spatial)
         logits = self.network((image - self.mean) / self.std)
-        logits = logits if self.is_logit else 8 * logits - 4
+        logits = as_logits(logits, is_logit=self.is_logit)
         if logits.shape[1] > 1:
-            return logits.softmax(1)  # type: ignore[no-any-return]
+            return logits.softmax(1)
         of_second = logits.sigmoid()
         return torch.cat([1 - of_second, of_second], 1)
 
@@ -60,7 +60,7 @@ class DenoisingNetwork(nn.Module):
     """Frames of hit times, 0 where no hit is, to the score of each pixel.
 
     The channels of `dense_imb.hits.encode` are made inside, and the output is read as
-    `Reading.score` reads it: the score of a hit is that of its pixel.
+    `HitsReading.score` reads it: the score of a hit is that of its pixel.
 
     Args:
         network: of a run on hits.
@@ -68,7 +68,7 @@ class DenoisingNetwork(nn.Module):
         geometry: of the run.
     """
 
-    def __init__(self, network: nn.Module, reading: Reading, geometry: Geometry) -> None:
+    def __init__(self, network: nn.Module, reading: HitsReading, geometry: Geometry) -> None:
         super().__init__()
         self.network, self.reading, self.time_steps = network, reading, geometry.time_steps
 
@@ -80,7 +80,7 @@ class DenoisingNetwork(nn.Module):
             error = (output - own).abs() / torch.where(is_hit, own, torch.ones_like(own))
             score = torch.where(is_hit, torch.clamp(1 - error, 0, 1), torch.zeros_like(own))
             return score, output
-        score = output[:, :1] if reading.is_logit else 8 * output[:, :1] - 4
+        score = as_logits(output[:, :1], is_logit=reading.is_logit)
         return score.sigmoid() if reading.output == "score" else (score.sigmoid(), output[:, 1:2])
 
     def _encoded(self, time: Tensor, own: Tensor, is_hit: Tensor) -> Tensor:
@@ -122,7 +122,7 @@ class Exportable:
     samples: tuple[Tensor, ...]
     source: str
     sizes: str | None
-    reading: Reading | ImageReading
+    reading: HitsReading | ImagesReading
     geometry: Geometry | None = None
 
     @torch.no_grad()
@@ -148,7 +148,7 @@ def exportable(run: Run) -> Exportable:
 
 
 def _of_images(run: Run) -> Exportable:
-    segmenter = run.segmenter(device="cpu")
+    segmenter = run.trained(device="cpu")
     reading = segmenter.reading
     try:
         train, images = open_images(run.config.images)
@@ -186,7 +186,7 @@ def _cropped(image: NDArray[Any], size: Sequence[int]) -> NDArray[Any]:
 
 
 def _of_hits(run: Run) -> Exportable:
-    scorer = run.scorer(device="cpu")
+    scorer = run.trained(device="cpu")
     geometry = scorer.geometry
     try:
         held_out = validation_events(run)

@@ -107,7 +107,7 @@ class LightningSegmenter(_lightning.LightningModule):  # type: ignore[misc]
 
 
 class LightningTask(_lightning.LightningModule):  # type: ignore[misc]
-    """A task of ours, `Denoiser` or `Segmenter`, with its data; `Trainer.fit` needs no loaders.
+    """A task of ours, `HitsTask` or `ImagesTask`, with its data; `Trainer.fit` needs no loaders.
 
     Each process draws its own share of an epoch, and validates its share of the events or images.
 

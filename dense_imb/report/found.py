@@ -11,7 +11,7 @@ from dense_imb.hits.masking import Progress
 from dense_imb.metrics.score_table import ScoreTable
 from dense_imb.report.drawing import Drawing, Rows
 from dense_imb.runs import Run
-from dense_imb.runs.stages import FIRST, told_stages
+from dense_imb.runs.stages import FIRST, describe_stages
 
 if TYPE_CHECKING:  # the package must not wait for matplotlib
     from matplotlib.figure import Figure
@@ -104,7 +104,7 @@ class Found:
         if (first := self.run.first) is not None:
             told = f"The network is that of a second stage; the first one is {first.folder}"
             if FIRST in self.metrics:
-                told += f", a run of its own ({told_stages(self.metrics, self.run.folder)})"
+                told += f", a run of its own ({describe_stages(self.metrics, self.run.folder)})"
             self.notes.append(f"{told}.")
             try:
                 self.first_history, self.first_metrics = first.history(), first.metrics()

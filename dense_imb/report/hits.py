@@ -22,7 +22,7 @@ from dense_imb.report.measure import (
     validation_events,
 )
 from dense_imb.report.text import ERRORS, SCORES, number, percent
-from dense_imb.runs import TrainedDenoiser
+from dense_imb.tasks.hits.trained import TrainedHits
 
 _SAMPLES = "Events before and after"
 _COLUMNS = (
@@ -74,9 +74,9 @@ class OfHits(Found):
                 self.notes.append(
                     "The hits of the test events have no labels: all of them are taken for signal."
                 )
-        network: TrainedDenoiser
+        network: TrainedHits
         try:
-            network = self.run.scorer()
+            network = self.run.trained()
         except (ValueError, OSError, KeyError) as problem:
             self.notes.append(f"No scores: the network can't be loaded ({said(problem)}).")
             return
@@ -240,7 +240,7 @@ class OfHits(Found):
         folder = shlex.quote(str(run.folder))
         files = shlex.join(test) if test else "test.h5"
         wanted = f"--retention {self.retention:g}"
-        data = run.config.data
+        data = run.config.hits
         # without a test file it is the validation data that tell what a file looks like
         is_clean = self.adds_noise if test else data.noise not in (0, [0, 0])
         extra = ""

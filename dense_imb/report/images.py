@@ -14,10 +14,10 @@ from dense_imb.report.drawing import Drawing
 from dense_imb.report.found import N_EVENTS, TRAINING, Found, said
 from dense_imb.report.segmented import Measured, measure_images
 from dense_imb.report.text import ERRORS, SCORES, number, percent
-from dense_imb.tasks.build import open_test_images, open_validation_images
-from dense_imb.tasks.images.evaluate import MEAN, Blank, SegmentationTable, chosen_thresholds
+from dense_imb.tasks.images.evaluate import MEAN, Blank, ImagesTable, chosen_thresholds
+from dense_imb.tasks.images.recipe import open_test_images, open_validation_images
 from dense_imb.tasks.images.segment import as_probability
-from dense_imb.tasks.images.task import ImageReading
+from dense_imb.tasks.images.task import ImagesReading
 
 _SAMPLES = "Images and what became of them"
 
@@ -57,12 +57,12 @@ class OfImages(Found):
             )
 
     @property
-    def table(self) -> SegmentationTable | None:
+    def table(self) -> ImagesTable | None:
         return None if self.measured is None else self.measured.table
 
     def measure(self, progress: Callable[[int], Progress]) -> None:
         try:
-            network = self.run.segmenter()
+            network = self.run.trained()
         except (ValueError, OSError, KeyError) as problem:
             self.notes.append(f"No scores: the network can't be loaded ({said(problem)}).")
             return
@@ -72,7 +72,7 @@ class OfImages(Found):
             return
         thresholds: tuple[float, ...] = (0.0,) * network.reading.n_classes
         try:
-            thresholds = chosen_thresholds(self.run.class_scores())
+            thresholds = chosen_thresholds(self.run.scores())
         except (ValueError, OSError) as problem:
             self.notes.append(
                 "The threshold is a probability of 1/2: the counts of the validation can't be read "
@@ -89,7 +89,7 @@ class OfImages(Found):
         self.measured = measure_images(network, images, thresholds, progress)
         self.name = network.name
 
-    def _images(self, reading: ImageReading) -> LabelledImages | None:
+    def _images(self, reading: ImagesReading) -> LabelledImages | None:
         """Those asked for, those that no run has seen, or those of the validation."""
         config = self.run.config.images
         if self.test:

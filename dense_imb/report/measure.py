@@ -17,9 +17,9 @@ from dense_imb.hits import Evaluation, Events, available_baselines, evaluate, op
 from dense_imb.hits.baselines import Scorer
 from dense_imb.hits.masking import Progress
 from dense_imb.metrics import HitScores
-from dense_imb.runs import Run, TrainedDenoiser
-from dense_imb.tasks.build import build_denoiser
-from dense_imb.tasks.recipe import build_degradation
+from dense_imb.runs import Run
+from dense_imb.tasks.hits.recipe import HitsRecipe
+from dense_imb.tasks.hits.trained import TrainedHits
 
 TEST_EPOCH = VALIDATION_EPOCH - 1  # or test events would get the noise of validation events
 VERDICTS = ("signal kept", "signal lost", "noise removed", "noise kept")
@@ -70,11 +70,8 @@ class Measured:
 
 def validation_events(run: Run) -> VirtualEvents:
     """The events that the run was validated on, as it saw them."""
-    data = run.config.data
-    if data.validation:  # then the files to train on are not needed, and may be gone
-        data = replace(data, train=data.validation)
-    held_out: VirtualEvents = build_denoiser(replace(run.config, data=data)).validation
-    return held_out
+    assert isinstance(run.recipe, HitsRecipe)
+    return run.recipe.open_validation()
 
 
 def test_events(run: Run, paths: str | Sequence[str], n_events: int) -> tuple[VirtualEvents, bool]:
@@ -86,7 +83,8 @@ def test_events(run: Run, paths: str | Sequence[str], n_events: int) -> tuple[Vi
     _, has_noise = plain.kinds()
     if has_noise:
         return plain, False
-    degradation = build_degradation(run.config.data)
+    assert isinstance(run.recipe, HitsRecipe)
+    degradation = run.recipe.degradation
     if degradation is None or degradation.noise in (0, (0, 0)):
         raise ValueError(
             f"Expected test events with hits labelled as noise (0) in {paths}, got none; the run "
@@ -96,7 +94,7 @@ def test_events(run: Run, paths: str | Sequence[str], n_events: int) -> tuple[Vi
 
 
 def measure(
-    network: TrainedDenoiser,
+    network: TrainedHits,
     validation: VirtualEvents | None,
     test: VirtualEvents | None,
     *,

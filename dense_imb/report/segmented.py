@@ -17,12 +17,12 @@ from dense_imb.hits.masking import Progress
 from dense_imb.metrics import ScoreHistogram, SegmentationScores
 from dense_imb.tasks.images.evaluate import (
     Blank,
-    SegmentationTable,
-    evaluate_segmenters,
+    ImagesTable,
+    evaluate_images,
     logit_of_class,
 )
 from dense_imb.tasks.images.segment import decided
-from dense_imb.tasks.images.task import TrainedSegmenter
+from dense_imb.tasks.images.trained import TrainedImages
 
 VERDICTS = ("background", "found", "false alarm", "missed", "wrong class", "ignored")
 Row = dict[str, Any]
@@ -65,7 +65,7 @@ class Measured:
         samples: a typical image, the worst and the best.
     """
 
-    table: SegmentationTable
+    table: ImagesTable
     scores: SegmentationScores
     thresholds: tuple[float, ...]
     images: list[Row] = field(default_factory=list)
@@ -73,7 +73,7 @@ class Measured:
 
 
 def measure_images(
-    network: TrainedSegmenter,
+    network: TrainedImages,
     images: LabelledImages,
     thresholds: tuple[float, ...],
     progress: Callable[[int], Progress],
@@ -91,7 +91,7 @@ def measure_images(
             label = images.label(i)
             rows.append({"image": images.names[i], **image_scores(logits, label, thresholds)})
 
-    table = evaluate_segmenters(
+    table = evaluate_images(
         [network, blank],
         images,
         thresholds=[thresholds, (0.0,) * images.n_classes],
@@ -182,7 +182,7 @@ def chosen_images(rows: list[Row]) -> dict[int, str]:
 
 
 def _picture(
-    network: TrainedSegmenter,
+    network: TrainedImages,
     images: LabelledImages,
     i: int,
     thresholds: tuple[float, ...],

@@ -15,7 +15,8 @@ from dense_imb.config import TrainConfig
 from dense_imb.report import page
 from dense_imb.report.found import Found
 from dense_imb.report.page import Picture
-from dense_imb.runs.stages import FIRST, stages_of
+from dense_imb.runs.stages import FIRST
+from dense_imb.tasks.stages import stages_of
 
 SCORES, ERRORS = "Scores", "Where it errs"
 _MADE_FROM, _AGAIN = "What it was made from", "How to make it again"
@@ -85,8 +86,8 @@ def _samples(found: Found) -> dict[str, str]:
     config, known = found.run.whole_config, {}
     try:
         told = {
-            "samples": found.run.told_samples(),
-            "pseudo-labels": found.run.told_teacher(),
+            "samples": found.run.format_sample_counts(),
+            "pseudo-labels": found.run.format_teacher(),
         }
     except (ValueError, TypeError, OSError):  # metrics.json can't be read, which a note says
         told = {}

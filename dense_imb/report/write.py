@@ -38,7 +38,7 @@ class Report:
         path: the page.
         numbers: what the JSON beside it holds.
         headline: the result in a sentence.
-        evaluation: the table, an `Evaluation` of hits or a `SegmentationTable` of images; None
+        evaluation: the table, an `Evaluation` of hits or a `ImagesTable` of images; None
             where the network or the data are missing.
         notes: what a reader should know, what is missing for one.
     """
@@ -141,7 +141,7 @@ def _found(
             f"Expected a run on hits or on images with masks to report on, got {run.folder}, a "
             "classifier of whole images; dense-imb evaluate RUN TEST.csv measures it."
         )
-    retention = run.config.retention if retention is None else retention
+    retention = run.config.hits.retention if retention is None else retention
     if not 0 < retention <= 1:
         raise ValueError(f"Expected `retention` above 0 and up to 1, got {retention}.")
     return OfHits(run, test, n_events, run.name, retention=retention)

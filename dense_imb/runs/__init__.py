@@ -1,57 +1,42 @@
 """Runs: their configuration, training, folders and stages."""
 
 from dense_imb.config import (
-    CifarConfig,
-    DataConfig,
+    HitsConfig,
     ImagesConfig,
+    LabelsConfig,
     MixingConfig,
     ModelConfig,
     OptimizerConfig,
     SamplingConfig,
     SecondConfig,
-    TableConfig,
     TrainConfig,
     UnlabelledConfig,
 )
-from dense_imb.runs.read import (
-    Run,
-    TrainedDenoiser,
-    open_run,
-)
-from dense_imb.runs.stages import (
-    stages_of,
-)
-from dense_imb.runs.train import (
-    check_folder,
-    train,
-)
-from dense_imb.tasks.recipe import (
-    SamplingWarning,
-    check_config,
-)
-from dense_imb.tasks.unlabelled import (
-    HeldOutWarning,
-)
+from dense_imb.runs.folder import check_folder
+from dense_imb.runs.read import Run, open_run, read_config
+from dense_imb.runs.train import train
+from dense_imb.tasks.recipe import Recipe, SamplingWarning
+from dense_imb.tasks.stages import stages_of
+from dense_imb.tasks.unlabelled import HeldOutWarning
 
 __all__ = [
-    "CifarConfig",
-    "DataConfig",
     "HeldOutWarning",
+    "HitsConfig",
     "ImagesConfig",
+    "LabelsConfig",
     "MixingConfig",
     "ModelConfig",
     "OptimizerConfig",
+    "Recipe",
     "Run",
     "SamplingConfig",
     "SamplingWarning",
     "SecondConfig",
-    "TableConfig",
     "TrainConfig",
-    "TrainedDenoiser",
     "UnlabelledConfig",
-    "check_config",
     "check_folder",
     "open_run",
+    "read_config",
     "stages_of",
     "train",
 ]

@@ -1,23 +1,38 @@
 """Trainable tasks: score hits, segment images, classify whole images."""
 
-from dense_imb.tasks.hits.task import (
-    Denoiser,
-    HitBatch,
-    Reading,
-)
-from dense_imb.tasks.labels.task import (
-    ClassBatch,
-    Classifier,
-    ClassReading,
-    TrainedClassifier,
-)
+from dense_imb.tasks.base import TaskOptions, TrainedNetwork, TrainingData
+from dense_imb.tasks.hits.task import HitsBatch, HitsOptions, HitsReading, HitsTask
+from dense_imb.tasks.hits.trained import TrainedHits
+from dense_imb.tasks.images.task import ImagesBatch, ImagesOptions, ImagesReading, ImagesTask
+from dense_imb.tasks.images.trained import TrainedImages
+from dense_imb.tasks.labels.task import LabelsBatch, LabelsOptions, LabelsReading, LabelsTask
+from dense_imb.tasks.labels.trained import Commonest, TrainedLabels
+from dense_imb.tasks.mean_teacher import SemiSupervised, StrongViews, TeacherOptions
+from dense_imb.tasks.recipe import Recipe, build_task
 
 __all__ = [
-    "ClassBatch",
-    "ClassReading",
-    "Classifier",
-    "Denoiser",
-    "HitBatch",
-    "Reading",
-    "TrainedClassifier",
+    "Commonest",
+    "HitsBatch",
+    "HitsOptions",
+    "HitsReading",
+    "HitsTask",
+    "ImagesBatch",
+    "ImagesOptions",
+    "ImagesReading",
+    "ImagesTask",
+    "LabelsBatch",
+    "LabelsOptions",
+    "LabelsReading",
+    "LabelsTask",
+    "Recipe",
+    "SemiSupervised",
+    "StrongViews",
+    "TaskOptions",
+    "TeacherOptions",
+    "TrainedHits",
+    "TrainedImages",
+    "TrainedLabels",
+    "TrainedNetwork",
+    "TrainingData",
+    "build_task",
 ]

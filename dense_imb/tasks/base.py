@@ -1,11 +1,13 @@
-"""What the tasks have in common: samples drawn by class and mixed, and the loss of a batch."""
+"""Parts that all tasks share: training data, options, sampling, mixing and the loss of a batch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -15,91 +17,120 @@ from dense_imb.data.epochs.samplers import ClassSampling
 from dense_imb.models import padded_frame
 from dense_imb.tasks.feature_loss import FeatureTerm, check_not_mixed
 
+Reading = TypeVar("Reading")
+
 
 class ShownBatch(Protocol):
     """A batch of any task."""
 
     @property
     def shown(self) -> Tensor:
-        """(B, channels, *spatial), the network's input."""
+        """Input of the network, (B, channels, *spatial)."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Training and validation samples of a task, and their class statistics.
+
+    Args:
+        train: training samples, by number.
+        validation: validation samples, by number.
+        class_counts: training pixels (hits, images) of each class; () if unknown.
+        class_content: (n_images, n_classes) the same for each image; None if unknown.
+        rest: training samples whose labels are not used; None without any.
+    """
+
+    train: Any
+    validation: Any
+    class_counts: Sequence[int] = ()
+    class_content: NDArray[np.int64] | None = None
+    rest: Any = None
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """Options of every task.
+
+    Args:
+        sampling: class-balanced sampling of an epoch; None shows each sample once.
+        mixer: mixes samples and their targets; None mixes nothing.
+        feature_loss: loss of the features that enter the last layer, see `FeatureTerm`.
+    """
+
+    sampling: ClassSampling | None = None
+    mixer: Mixer | None = None
+    feature_loss: nn.Module | None = None
 
 
 class SampledTask:
-    """A task whose epochs show samples by `sampling`, mixed by `mixer`.
+    """A task whose epochs are sampled by class and mixed.
 
     Sample s is image, or event, s % n_images.
 
     Args:
-        network: gives an output of `batch.shown`.
-        loss: of its output.
-        n_images: of the training set.
-        n_samples: of an epoch.
-        sampling: which images an epoch shows; None shows each alike.
-        mixer: mixes samples and their targets.
-        what: what messages call an image.
-        feature_loss: of what the last layer of the network is fed, beside `loss`; see
-            `FeatureTerm`.
-        class_counts: of the training set, which say what is rare.
+        network: its input is `batch.shown`.
+        loss: loss of its output.
+        data: training and validation samples.
+        options: sampling, mixing and loss of features.
+        n_samples: samples of an epoch.
 
     Attributes:
-        loss: with all the state there is, that of `feature_loss` too.
-        output_loss: `loss` as it was given.
+        loss: `loss` and `options.feature_loss`, with all their state.
+        output_loss: `loss` as given.
     """
 
-    rest: Any = None  # samples of the training set whose labels are not used
+    sample_name = "images"  # in messages
 
     def __init__(
         self,
         network: nn.Module,
         loss: nn.Module,
-        *,
-        n_images: int,
+        data: TrainingData,
+        options: TaskOptions,
         n_samples: int,
-        sampling: ClassSampling | None,
-        mixer: Mixer | None,
-        what: str = "images",
-        feature_loss: nn.Module | None = None,
-        class_counts: Sequence[int] = (),
     ) -> None:
+        sampling, mixer, n_images = options.sampling, options.mixer, len(data.train)
         if sampling is not None and sampling.n_images != n_images:
             raise ValueError(
-                f"Expected `sampling` of the {n_images} training {what}, got one of "
+                f"Expected `sampling` of the {n_images} training {self.sample_name}, got one of "
                 f"{sampling.n_images}."
             )
         self.features: FeatureTerm | None = None
         self.network, self.loss, self.output_loss = network, loss, loss
-        if feature_loss is not None:
+        if options.feature_loss is not None:
             if mixer is not None:
                 check_not_mixed(mixer.mixing)
-            self.features = FeatureTerm(network, feature_loss, class_counts)
+            self.features = FeatureTerm(network, options.feature_loss, data.class_counts)
             self.loss = nn.ModuleDict({"output": loss, "features": self.features})
+        self.data, self.train, self.validation = data, data.train, data.validation
+        self.class_counts = tuple(data.class_counts)
         self.n_samples, self.sampling, self.mixer = n_samples, sampling, mixer
 
     def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
-        """The samples of an epoch."""
+        """Return the samples of an epoch."""
         if self.sampling is None:
             return epoch_order(self.n_samples, seed, epoch)
         return self.sampling.order(seed, epoch, self.n_samples)
 
     def cost(self, network: nn.Module, batch: Any) -> Tensor:
-        """The loss of a batch."""
+        """Return the loss of a batch."""
         # losses sum over more pixels than bf16 can count
         cost = self.cost_of(network(batch.shown).float(), batch)
         of_features = self.feature_cost(batch, len(batch.shown))
         return cost if of_features is None else cost + of_features
 
     def cost_of(self, output: Tensor, batch: Any) -> Tensor:
-        """The loss of an output for a batch."""
+        """Return the loss of an output for a batch."""
         raise NotImplementedError
 
     def feature_cost(self, batch: Any, n: int) -> Tensor | None:
-        """The loss of the features of the first n samples that the network was last shown.
+        """Return the loss of the features of the first n samples of the last forward pass.
 
-        None where there is no such loss, or nothing before the last layer learns.
+        None without such a loss, and if no layer before the last one is trained.
 
         Args:
             batch: these n samples.
-            n: how many.
+            n: number of samples.
         """
         if self.features is None:
             return None
@@ -108,11 +139,50 @@ class SampledTask:
         return self.features.cost(label, n, padded_frame(self.network, frame) if frame else ())
 
     def feature_label(self, batch: Any) -> Tensor:
-        """(B,) or (B, *spatial) classes of a batch, `IGNORED` where the features are left out."""
+        """Return classes (B,) or (B, *spatial), `IGNORED` where features are left out."""
         raise NotImplementedError
 
-    def features_told(self) -> Mapping[str, str]:
-        """For `describe`; nothing without a loss of features."""
+    def describe_features(self) -> Mapping[str, str]:
+        """Entry of `describe`; empty without a loss of features."""
         if self.features is None:
             return {}
         return {"feature loss": " ".join(repr(self.features.loss).split())}
+
+    def describe_network(self) -> str:
+        """Entry of `describe`: class and number of parameters."""
+        n_parameters = sum(parameter.numel() for parameter in self.network.parameters())
+        return f"{type(self.network).__name__}, {n_parameters} parameters"
+
+
+class TrainedNetwork(Generic[Reading]):
+    """A trained network, ready to use.
+
+    Args:
+        name: name in tables.
+        network: network with its weights.
+        reading: preparation of its input, and meaning of its output.
+        device: device it runs on.
+    """
+
+    def __init__(
+        self, name: str, network: nn.Module, reading: Reading, device: str | torch.device = "cpu"
+    ) -> None:
+        self.name, self.reading, self.device = name, reading, torch.device(device)
+        self.network = network.eval().to(device)
+
+    def __repr__(self) -> str:
+        n_parameters = sum(parameter.numel() for parameter in self.network.parameters())
+        return (
+            f"{type(self).__name__}({self.name!r}, {type(self.network).__name__} of "
+            f"{n_parameters:,} parameters, on {self.device})"
+        )
+
+
+def as_logits(output: Tensor, *, is_logit: bool) -> Tensor:
+    """Return an output as logits: 8 z - 4 if its middle is 1/2.
+
+    Args:
+        output: output of a network.
+        is_logit: whether it is trained with a loss of logits; otherwise 0 and 1 are its targets.
+    """
+    return output if is_logit else 8 * output - 4

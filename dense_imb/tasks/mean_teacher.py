@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dense_imb.base.checks import check_at_least, check_choice
+from dense_imb.base.refusals import Refused
 from dense_imb.data.epochs.samplers import SAMPLINGS, ClassSampling, uniform_of
 from dense_imb.data.images.labelled import IGNORED
 from dense_imb.losses.core.adjustment import LogPrior, Temperature
@@ -120,39 +121,78 @@ class Teacher(nn.Module):
         self.n_steps.fill_(n_steps)
 
 
+@dataclass(frozen=True)
+class StrongViews:
+    """Strong views of unlabelled samples.
+
+    Args:
+        kind: kind of view, see `UnlabelledConfig.strong`.
+        operations: RandAugment: number of operations in sequence.
+        magnitude: RandAugment: strength of each operation, 0 to 30.
+    """
+
+    kind: str = "auto"
+    operations: int = 2
+    magnitude: int = 9
+
+
+@dataclass(frozen=True)
+class TeacherOptions:
+    """Options of learning from a mean teacher.
+
+    Args:
+        ratio: unlabelled samples for each labelled sample in a batch.
+        weight: weight of the loss of the pseudo-labels.
+        ramp_steps: number of steps over which this weight grows from 0.
+        threshold: smallest probability of a confident pseudo-label.
+        decay: fraction of the teacher that is kept in each step.
+        sampling: class-balanced sampling of unlabelled samples, by pseudo-label.
+        seed: random seed of their draw.
+    """
+
+    ratio: int = 1
+    weight: float = 1.0
+    ramp_steps: int = 0
+    threshold: float = 0.95
+    decay: float = 0.99
+    sampling: str = "instance"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_at_least("unlabelled.ratio", self.ratio, 1)
+        check_at_least("unlabelled.weight", self.weight, 0)
+        if not 0 <= self.threshold < 1:
+            raise ValueError(
+                f"Expected `unlabelled.threshold` from 0 to below 1, got {self.threshold}: no "
+                "probability is larger than that."
+            )
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"Expected `unlabelled.decay` from 0 to below 1, got {self.decay}.")
+        check_choice("unlabelled.sampling", self.sampling, UNLABELLED_SAMPLINGS)
+
+
 class SemiSupervised:
     """A task that learns from unlabelled samples as well, see `dense_imb.engine.task.TaughtTask`.
 
     Args:
-        task: the labelled part; it validates, too.
-        unlabelled: the samples without labels.
-        ratio: of them in a step, for each labelled sample.
-        weight: of their loss.
-        ramp_steps: steps over which this weight grows from 0.
-        threshold: probability from which on the teacher is sure.
-        decay: of the teacher.
-        sampling: of the unlabelled samples, by pseudo-label.
-        seed: of their draw.
+        task: labelled part; it also validates.
+        unlabelled: unlabelled samples.
+        options: options of the teacher.
     """
 
     def __init__(
-        self,
-        task: Any,
-        unlabelled: Unlabelled,
-        *,
-        ratio: int = 1,
-        weight: float = 1.0,
-        ramp_steps: int = 0,
-        threshold: float = 0.95,
-        decay: float = 0.99,
-        sampling: str = "instance",
-        seed: int = 0,
+        self, task: Any, unlabelled: Unlabelled, options: TeacherOptions | None = None
     ) -> None:
-        check_semi_supervised(ratio, weight, threshold, decay)
-        check_choice("unlabelled.sampling", sampling, UNLABELLED_SAMPLINGS)
-        self.task, self.unlabelled = task, unlabelled
-        self.ratio, self.weight, self.ramp_steps = ratio, weight, ramp_steps
-        self.threshold, self.decay, self.sampling, self.seed = threshold, decay, sampling, seed
+        options = options or TeacherOptions()
+        self.task, self.unlabelled, self.options = task, unlabelled, options
+        self.ratio, self.weight, self.ramp_steps = (
+            options.ratio,
+            options.weight,
+            options.ramp_steps,
+        )
+        self.threshold, self.decay = options.threshold, options.decay
+        self.sampling, self.seed = options.sampling, options.seed
+        sampling = options.sampling
         self.network: nn.Module = task.network
         is_shared = unlabelled.loss is task.output_loss
         self.loss: nn.Module = (
@@ -265,19 +305,6 @@ class SemiSupervised:
         return shares
 
 
-def check_semi_supervised(ratio: int, weight: float, threshold: float, decay: float) -> None:
-    """Refuse what nothing can be learnt with."""
-    check_at_least("unlabelled.ratio", ratio, 1)
-    check_at_least("unlabelled.weight", weight, 0)
-    if not 0 <= threshold < 1:
-        raise ValueError(
-            f"Expected `unlabelled.threshold` from 0 to below 1, got {threshold}: no answer is "
-            "surer than that."
-        )
-    if not 0 <= decay < 1:
-        raise ValueError(f"Expected `unlabelled.decay` from 0 to below 1, got {decay}.")
-
-
 class PseudoLoss:
     """A loss of the pixels, or images, that have a label; the others are IGNORED.
 
@@ -290,9 +317,10 @@ class PseudoLoss:
         self.loss, self._intake, self._is_dense = loss, intake_of(loss), is_dense
         intake = self._intake
         if is_dense and "mask" not in intake.takes and intake.ignore_index is None:
-            raise ValueError(
-                "Expected a loss of pseudo-labels that can leave pixels out, by `mask` or "
-                f"`ignore_index`, got {intake.name}; --unlabelled.loss CrossEntropyLoss for one."
+            raise Refused(
+                "a loss of pseudo-labels that can leave pixels out, by `mask` or `ignore_index`",
+                intake.name,
+                "for example {unlabelled.loss=CrossEntropyLoss}",
             )
 
     def __call__(self, output: Tensor, label: Tensor) -> Tensor:

@@ -30,10 +30,9 @@ import torch
 from interleaved import Contestant, Runner, time_interleaved
 from torch import Tensor
 
-from dense_imb.config import DataConfig, ImagesConfig, MixingConfig, TrainConfig
+from dense_imb.config import HitsConfig, ImagesConfig, MixingConfig, TrainConfig
 from dense_imb.hits import HitsWriter, simulate
-from dense_imb.tasks.build import build_task
-from dense_imb.tasks.recipe import check_config
+from dense_imb.tasks import Recipe
 
 KINDS = ("none", "mixup", "balanced-mixup", "unimix")
 N_CLASSES, N_IMAGES, SIDE = 3, 32, 256
@@ -57,19 +56,18 @@ def write_images(folder: Path) -> ImagesConfig:
     return ImagesConfig(train=str(folder / "images"), masks=str(folder / "masks"))
 
 
-def write_hits(folder: Path) -> DataConfig:
+def write_hits(folder: Path) -> HitsConfig:
     """Two kinds of patterns."""
     events = simulate(["arc", "ring"], N_EVENTS, seed=0, frequency=[9, 1])
     with HitsWriter(folder / "hits.h5", events.geometry) as writer:
         writer.append(events)
-    return DataConfig(train=str(folder / "hits.h5"), signal=30, noise=NOISE)
+    return HitsConfig(train=str(folder / "hits.h5"), signal=30, noise=NOISE)
 
 
 def training_step(
     config: TrainConfig, batch_seconds: list[float], cpu_seconds: list[float]
 ) -> Callable[..., Tensor]:
-    check_config(config)
-    task = build_task(config)
+    task = Recipe.of(config).build_task()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = task.network.to(device)
     task.loss.to(device)

@@ -14,7 +14,7 @@ mkdir -p "$out"
 small='{"depth": 8}'
 for loss in ce hmld10000000g05a75 BalancedSoftmaxLoss; do
     "$python" -m dense_imb train --config "$here/cifar10.yaml" --out "$out/runs/$loss" \
-        --cifar.path "$out/small/cifar-10-python.tar.gz" --imb-ratio 10 --loss "$loss" \
+        --labels.train "$out/small/cifar-10-python.tar.gz" --imb-ratio 10 --loss "$loss" \
         --model.options "$small" --steps "$steps" --validate_every "$steps" --batch_size 32 --quiet
 done
 "$python" -m dense_imb evaluate "$out"/runs/{ce,hmld10000000g05a75,BalancedSoftmaxLoss} \
@@ -25,8 +25,8 @@ done
 "$python" "$tools/table.py" "$out/small/table/train.csv" --classes nevus melanoma \
     --shares train=0.8 validation=0.2 --out "$out/tables" --overwrite
 "$python" -m dense_imb train --config "$here/melanoma.yaml" --out "$out/runs/melanoma" \
-    --table.train "$out/tables/train.csv" --table.validation "$out/tables/validation.csv" \
-    --table.images "$out/prepared" --table.size '[32, 32]' --table.classes '[nevus, melanoma]' \
+    --labels.train "$out/tables/train.csv" --labels.validation "$out/tables/validation.csv" \
+    --labels.images "$out/prepared" --labels.size '[32, 32]' --labels.classes '[nevus, melanoma]' \
     --model.name resnet32 --model.options '{"depth": 8, "head": "cosine"}' --loss LDAM-RW \
     --steps "$steps" --validate_every "$steps" --batch_size 16 --quiet
 "$python" -m dense_imb evaluate "$out/runs/melanoma" "$out/tables/validation.csv"

@@ -24,21 +24,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jsonargparse import Namespace
 from shapes import SHAPES, write_shapes
 
 from dense_imb.base.files import write_whole
-from dense_imb.cli._parser import Parser
+from dense_imb.cli._parser import Namespace, Parser
 from dense_imb.cli._script import run_script, script_parser
 from dense_imb.compare import ComparisonTable, Contestant
 from dense_imb.config import (
     ImagesConfig,
+    LabelsConfig,
     MixingConfig,
     ModelConfig,
     OptimizerConfig,
     SamplingConfig,
     SecondConfig,
-    TableConfig,
     TrainConfig,
     UnlabelledConfig,
 )
@@ -47,10 +46,11 @@ from dense_imb.data.events.simulated import write_simulated
 from dense_imb.engine import CollapseWarning, Interrupted
 from dense_imb.hits import Degradation, Geometry, open_hits
 from dense_imb.runs import Run, SamplingWarning, check_folder, train
-from dense_imb.tasks.build import build_task, open_test_images
-from dense_imb.tasks.images.evaluate import evaluate_segmenters
-from dense_imb.tasks.labels.evaluate import evaluate_classifiers
+from dense_imb.tasks.images.evaluate import evaluate_images
+from dense_imb.tasks.images.recipe import open_test_images
+from dense_imb.tasks.labels.evaluate import evaluate_labels
 from dense_imb.tasks.labels.recipe import open_test_table
+from dense_imb.tasks.recipe import build_task
 
 LOSSES = {"plain": "CrossEntropyLoss", "balanced": "BalancedSoftmaxLoss"}
 BASES = ("instance (plain)", "instance (balanced)")  # the first that is there the others meet
@@ -60,7 +60,7 @@ N_VALIDATIONS = 3  # of a run; the best of them is measured
 def _in_two_stages(config: TrainConfig, parts: Literal["all", "head"] = "all") -> TrainConfig:
     first = config.steps - config.steps // 3
     # where drawing by class balances the second stage, its loss must not do so again
-    loss = "CrossEntropyLoss" if config.trains_on_classes else None
+    loss = "CrossEntropyLoss" if config.kinds == ("labels",) else None
     return replace(config, steps=first, second=SecondConfig(config.steps - first, loss, parts))
 
 
@@ -160,7 +160,7 @@ def images_config(folder: Path, size: Size) -> TrainConfig:
     if not (place / "test.csv").exists():  # written last
         write_shapes(place, largest=size.number, imb_ratio=50, n_held_out=50, side=height)
     return TrainConfig(
-        table=TableConfig(
+        labels=LabelsConfig(
             train=str(place / "train.csv"), validation=str(place / "validation.csv"),
             images=str(place / "images"), classes=list(SHAPES), flips="both", padding=2,
             many=size.number / 8, few=size.number / 25,
@@ -175,7 +175,7 @@ def images_config(folder: Path, size: Size) -> TrainConfig:
 
 def measure_segmenter(run: Run) -> dict[str, float]:
     """Means over the foreground classes, and the last class, which is the rarest."""
-    rows = evaluate_segmenters([run.segmenter()], open_test_images(run.config.images)).rows
+    rows = evaluate_images([run.trained()], open_test_images(run.config.images)).rows
     mean, rarest = rows[0], rows[-1]
     return {
         "average_precision": float(mean["average_precision"]),
@@ -185,10 +185,10 @@ def measure_segmenter(run: Run) -> dict[str, float]:
 
 
 def measure_classifier(run: Run) -> dict[str, float]:
-    classifier = run.classifier()
-    path = Path(str(run.config.table.train)).with_name("test.csv")
-    images = open_test_table(run.config, str(path), run.config.table.images)
-    row = evaluate_classifiers([classifier], images, classifier.reading)[classifier.name]
+    classifier = run.trained()
+    path = Path(str(run.config.labels.train)).with_name("test.csv")
+    images = open_test_table(run.config.labels, str(path), run.config.labels.images)
+    row = evaluate_labels([classifier], images, classifier.reading)[classifier.name]
     names = ("balanced_accuracy", "head_accuracy", "middle_accuracy", "tail_accuracy", "auc")
     return {name: float(row[name]) for name in names}
 

@@ -47,10 +47,10 @@ def test_masks_hold_the_values_of_the_training(trained, folders, tmp_path, capsy
     assert {path.name for path in out.iterdir()} == {
         "segmented.json", *names, *(f"{Path(name).stem}_probability.npy" for name in names)
     }  # fmt: skip
-    cut = chosen_thresholds(trained.class_scores())[1]
+    cut = chosen_thresholds(trained.scores())[1]
     for name in names:
         image = np.array(Image.open(Path(folders[0]) / name))[None]
-        logits = trained.segmenter(device="cpu").logits(image)[0, 0]
+        logits = trained.trained(device="cpu").logits(image)[0, 0]
         mask = mask_of(out / name)
         assert mask.dtype == np.uint8
         np.testing.assert_array_equal(mask, 255 * (logits.numpy() >= cut))

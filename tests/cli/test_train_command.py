@@ -31,8 +31,8 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def arguments(path: str, folder: Path, *more: object, steps: int = 8) -> list[str]:
     return [
-        "train", "--out", str(folder), "--data.train", path, "--data.noise", "20",
-        "--data.signal", "6", "--data.validation_share", "0.25", "--steps", str(steps),
+        "train", "hits", "--out", str(folder), "--hits.train", path, "--hits.noise", "20",
+        "--hits.signal", "6", "--hits.validation_share", "0.25", "--steps", str(steps),
         "--batch_size", "4", "--quiet", *NETWORK, *map(str, more),
     ]  # fmt: skip
 
@@ -64,7 +64,7 @@ def test_a_run_tells_what_came_out_and_a_finished_one_that_nothing_is_left(path,
 
 
 def test_the_written_config_is_a_config(path, tmp_path):
-    options = ("--data.noise", "[10, 20]", "--report", "false")
+    options = ("--hits.noise", "[10, 20]", "--report", "false")
     assert main(arguments(path, tmp_path / "run", *options)) == 0
     config = tmp_path / "run" / "config.yaml"
     typed = ["train", "--config", str(config), "--quiet", "--out", str(tmp_path / "again")]
@@ -78,12 +78,12 @@ def test_the_written_config_is_a_config(path, tmp_path):
         (["--stepz", "3"], "--stepz.* Did you mean --steps"),
         (["--optimizer.learning_rat", "3"], "Did you mean --optimizer.learning_rate"),
         (["--steps", "many"], "`steps` to be a whole number, got many"),
-        (["--pixels", "some"], "`pixels` to be .*lit.*frame.* got some"),
+        (["--hits.pixels", "some"], "`pixels` to be .*lit.*frame.* got some"),
         (["--optimizer.name", "adamx"], "`name` to be .*adamw.*got adamx"),
         (["--loss", "os:system('touch executed')"], "nothing else is imported"),
         (["--loss", "subprocess:Popen(['touch', 'executed'])"], "nothing else is imported"),
         (["--model.name", "fast_unit"], "Did you mean 'fast_unet'"),
-        (["--data.train", "none.h5"], r"none\.h5"),
+        (["--hits.train", "none.h5"], r"none\.h5"),
         (["--devices", "0"], "`devices`"),
         (["--warm-start", "nowhere"], "Expected the folder of a run"),
     ],
@@ -117,7 +117,7 @@ def test_bad_configs_are_one_line(path, tmp_path, capsys, monkeypatch, text, tol
     config.write_text(text)
     typed = ["train", "--config", str(config), "--out", str(tmp_path / "run")]
     if "data" not in text:
-        typed += ["--data.train", path]
+        typed += ["--hits.train", path]
     assert re.search(told, refused(capsys, typed))
     assert not (tmp_path / "executed").exists()
     assert not (tmp_path / "run").exists()
@@ -303,7 +303,7 @@ def test_lists_may_be_typed_as_words(typed, name, wanted):
 
 
 def test_a_range_and_many_files_may_be_typed_as_words():
-    typed = ["--data.noise", "100", "200", "--data.train", "a.h5", "b.h5", "--data.signal", "30"]
+    typed = ["--hits.noise", "100", "200", "--hits.train", "a.h5", "b.h5", "--hits.signal", "30"]
     options = train_command.make_parser().parse_args(
         train_command.as_lists(["--out", "run", *typed])
     )
@@ -314,14 +314,14 @@ def test_a_range_and_many_files_may_be_typed_as_words():
 def test_a_list_that_is_none_is_told_how_to_write_one(tmp_path, capsys):
     for typed in (["0", "x"], ["0"]):
         with pytest.raises(SystemExit) as ended:
-            main(["train", "--out", str(tmp_path / "run"), "--images.labels", *typed])
+            main(["train", "images", "--out", str(tmp_path / "run"), "--images.labels", *typed])
         assert ended.value.code == 2
         assert "Write --images.labels '[0, 255]'." in capsys.readouterr().err
 
 
 def test_sentences_name_the_option_of_the_command(tmp_path, capsys):
     images, masks = write_folders(tmp_path, n=3, values=(0, 255))
-    run = ["train", "--out", str(tmp_path / "run"), "--images.train", images]
+    run = ["train", "images", "--out", str(tmp_path / "run"), "--images.train", images]
     assert main(run) == 2
     assert "(--images.masks FOLDER), got none" in capsys.readouterr().err
     assert main([*run, "--images.masks", masks]) == 2

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 import pytest
+from dense_imb.tasks.build import open_images, open_test_images
 from matplotlib.figure import Figure
 
 from dense_imb.cli import main
@@ -16,7 +17,6 @@ from dense_imb.compare.figure import draw
 from dense_imb.compare.plan import LEAST_STEPS, MOST_STEPS, plan, run_seconds
 from dense_imb.config import TrainConfig
 from dense_imb.losses.foreign.parse import parse_loss
-from dense_imb.tasks.build import open_images, open_test_images
 from tests.runs.pictures import tiny_images, write_folders
 from tests.runs.tiny import clean_events, tiny, write_events
 
@@ -227,7 +227,7 @@ def test_the_figure_has_a_row_for_each_loss(compared):
 
 def test_hits_compete_by_the_noise_removed(tmp_path):
     path = write_events(tmp_path / "clean.h5", clean_events(40))
-    config = tiny(path, data={"validation_share": 0.4})
+    config = tiny(path, hits={"validation_share": 0.4})
     losses = [*TWO, Contestant("weighted", "CrossEntropyLoss(class_weight=$inverse)"),
               Contestant("softmax", "BalancedSoftmaxLoss")]  # fmt: skip
     table = quiet(config, tmp_path / "out", losses=losses, n_seeds=1)

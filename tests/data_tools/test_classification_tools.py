@@ -43,7 +43,7 @@ def test_melanoma_against_nevi_without_a_lesion_on_both_sides(tmp_path, truth, c
     arguments = (truth, "--one-hot", "--classes", "NV", "MEL", *grouped, "--out", tmp_path / "out")
     assert run("table", *arguments) == 0
     printed = capsys.readouterr().out
-    assert "--table.classes '[NV, MEL]'" in printed
+    assert "--labels.classes '[NV, MEL]'" in printed
     assert "images of other classes left out" in printed
     seen = []
     for name in ("train", "validation", "test"):

@@ -142,7 +142,7 @@ def test_two_processes_segment_as_one_with_a_global_loss(tmp_path):
 def test_two_processes_classify_as_one_with_a_global_loss(tmp_path):
     path = write_cifar(tmp_path, 10)
     typed = [
-        "train", "--cifar.path", path, "--imb-ratio", "4", "--model.name", "resnet32",
+        "train", "--labels.train", path, "--imb-ratio", "4", "--model.name", "resnet32",
         "--model.options", '{"depth": 8, "width": 4}', "--steps", "6", "--validate_every", "3",
         "--batch_size", "16", "--loss", "CrossEntropyLoss(balance={'scope': 'global'})", "--quiet",
     ]  # fmt: skip
@@ -152,5 +152,5 @@ def test_two_processes_classify_as_one_with_a_global_loss(tmp_path):
     first, second = (open_run(tmp_path / name).history() for name in ("one", "two"))
     # the first step's images are the same; batch normalisation sees half of them at a time
     assert second[0]["loss"] == pytest.approx(first[0]["loss"], rel=0.1)
-    scores = [open_run(tmp_path / name).classification_scores() for name in ("one", "two")]
+    scores = [open_run(tmp_path / name).scores() for name in ("one", "two")]
     assert scores[0].n_images == scores[1].n_images == 40

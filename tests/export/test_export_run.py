@@ -21,18 +21,18 @@ def test_the_thresholds_are_those_of_the_run(case_of):
     run, exported = case_of("scores.onnx")
     point, chosen = exported.facts["operating_point"], run.operating_point()
     assert point["threshold"] == chosen.threshold
-    assert point["chosen_at_retention"] == run.config.retention
+    assert point["chosen_at_retention"] == run.config.hits.retention
     assert f"**{chosen.threshold:.9g}**" in exported.card.read_text()
     run, exported = case_of("volumes.pt2")
     found = exported.facts["operating_point"]["classes"]
-    for k, logit in enumerate(chosen_thresholds(run.class_scores())):
+    for k, logit in enumerate(chosen_thresholds(run.scores())):
         assert math.isclose(found[str(k)]["threshold"], 1 / (1 + math.exp(-logit)))
 
 
 def test_the_card_tells_data_loss_and_labels(case_of):
     run, exported = case_of("volumes.pt2")
     card, setup = exported.card.read_text(), run.checkpoint()["setup"]
-    reading = run.segmenter(device="cpu").reading
+    reading = run.trained(device="cpu").reading
     assert exported.facts["input"]["mean"] == list(reading.mean)
     assert exported.facts["training"]["data"] == setup["data"]
     for words in (

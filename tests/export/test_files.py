@@ -40,7 +40,7 @@ def test_hits_score_as_the_run_scores_them(case_of, name, n_events):
     run, exported = case_of(name)
     events = clean_events(n_events, seed=5).torch()
     events = events.select(is_visible(events))
-    expected = run.scorer(device="cpu").score(events).numpy()
+    expected = run.trained(device="cpu").score(events).numpy()
     score = answers(exported.path, rasterise(events).frame.numpy())[0]
     found = score[events.event_index().numpy(), 0, events.y.numpy(), events.x.numpy()]
     np.testing.assert_allclose(found, expected, atol=2e-5)
@@ -51,7 +51,7 @@ def test_hits_score_as_the_run_scores_them(case_of, name, n_events):
 @pytest.mark.parametrize("n_images", [1, 3])
 def test_pixels_have_the_run_s_probabilities(case_of, name, n_images):
     run, exported = case_of(name)
-    segmenter = run.segmenter(device="cpu")
+    segmenter = run.trained(device="cpu")
     images, _ = lines(n_images, segmenter.reading.patch, seed=5)
     expected = torch.stack([segmenter.probability(image[None]) for image in images]).numpy()
     (found,) = answers(exported.path, images[:, None].astype(np.float32))
@@ -64,7 +64,7 @@ def test_pixels_have_the_run_s_probabilities(case_of, name, n_images):
 def test_images_have_any_size_where_the_network_allows_it(case_of, name, sides):
     run, exported = case_of(name)
     assert exported.facts["fits_any_size"]
-    segmenter = run.segmenter(device="cpu")
+    segmenter = run.trained(device="cpu")
     images, _ = lines(2, sides[: len(segmenter.reading.patch)], seed=6)
     (found,) = answers(exported.path, images[:, None].astype(np.float32))
     shown = torch.stack([torch.from_numpy(segmenter.reading.shown(x[None])) for x in images])

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dense_imb.runs import train
-from dense_imb.tasks.recipe import config_from
+from dense_imb.runs.read import config_from
 from tests.golden.configs import config_text
 
 PINS = Path(__file__).with_name("pins.json")

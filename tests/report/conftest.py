@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dense_imb.config import DataConfig, ModelConfig, TrainConfig
+from dense_imb.config import HitsConfig, ModelConfig, TrainConfig
 from dense_imb.engine import CollapseWarning
 from dense_imb.hits import Degradation, Events, Geometry, degrade, simulate
 from dense_imb.runs import train
@@ -35,7 +35,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config_of(files: Path) -> TrainConfig:
-    data = DataConfig(train=str(files / "train.h5"), validation_share=0.3, signal=8, noise=30)
+    data = HitsConfig(train=str(files / "train.h5"), validation_share=0.3, signal=8, noise=30)
     model = ModelConfig(options={"widths": [4, 8]})
     return TrainConfig(data=data, model=model, steps=30, batch_size=8, validate_every=10)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dense_imb.tasks.build import open_images, open_test_images
 from matplotlib.figure import Figure
 
 from dense_imb.cli import main
@@ -21,8 +22,7 @@ from dense_imb.report import image_figures
 from dense_imb.report.images import OfImages
 from dense_imb.report.segmented import chosen_images, fullest_slice, image_scores, verdicts
 from dense_imb.runs import open_run, train
-from dense_imb.tasks.build import open_images, open_test_images
-from dense_imb.tasks.images.evaluate import Blank, chosen_thresholds, evaluate_segmenters
+from dense_imb.tasks.images.evaluate import Blank, chosen_thresholds, evaluate_images
 from tests.report.reports import Page, pngs, quiet, strict_json
 from tests.runs.pictures import tiny_images, write_folders
 
@@ -76,8 +76,8 @@ def test_the_table_is_that_of_evaluate(run_folder):
     report = quiet(run_folder)
     run = open_run(run_folder)
     _, validation = open_images(run.config.images)
-    thresholds = [chosen_thresholds(run.class_scores()), (0.0, 0.0)]
-    wanted = evaluate_segmenters([run.segmenter(), Blank(2)], validation, thresholds=thresholds)
+    thresholds = [chosen_thresholds(run.scores()), (0.0, 0.0)]
+    wanted = evaluate_images([run.trained(), Blank(2)], validation, thresholds=thresholds)
     assert report.evaluation == wanted
     stored = strict_json(run_folder / "report.json")
     assert stored["evaluation"] == wanted.as_json()

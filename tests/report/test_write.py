@@ -24,15 +24,16 @@ def test_the_table_is_that_of_evaluate(run_folder, files):
     report = quiet(run_folder, test=str(files / "noisy.h5"), n_events=30)
     numbers = strict_json(run_folder / "report.json")
     run = open_run(run_folder)
-    from dense_imb.report.measure import validation_events
-    from dense_imb.tasks.build import build_denoiser
+    from dense_imb.tasks.build import build_task
 
-    task = build_denoiser(run.config)
+    from dense_imb.report.measure import validation_events
+
+    task = build_task(run.config)
     held_out = task.validation
     assert validation_events(run).first == held_out.first == 56
     validation = held_out.degraded(np.arange(len(held_out)), 2**31 - 1)
     rule = make_baseline("hit density", run.geometry())
-    wanted = evaluate([run.scorer(), rule], validation, open_hits(files / "noisy.h5"), n_events=30)
+    wanted = evaluate([run.trained(), rule], validation, open_hits(files / "noisy.h5"), n_events=30)
     for name in ("tiny", "hit density"):
         got = {k: v for k, v in report.evaluation[name].items() if k != "events_per_second"}
         row = {k: v for k, v in wanted[name].items() if k != "events_per_second"}

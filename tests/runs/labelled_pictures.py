@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dense_imb.config import CifarConfig, ModelConfig, OptimizerConfig, TableConfig, TrainConfig
+from dense_imb.config import LabelsConfig, ModelConfig, OptimizerConfig, TrainConfig
 from tests.data.labels.generated import small_data
 
 CLASSES = ["nevus", "keratosis", "melanoma"]
@@ -23,12 +23,11 @@ def write_tables(folder: Path, counts: tuple[int, ...] = (30, 12, 5)) -> str:
 
 
 def tiny_classes(**changes: Any) -> TrainConfig:
-    """A few steps of a tiny network; `table`, `cifar`, `model` and `optimizer` change a part."""
+    """A few steps of a tiny network; `labels`, `model` and `optimizer` change a part."""
     model = {"name": "resnet32", "options": {"depth": 8, "width": 4}}
     optimizer = {"learning_rate": 0.01, **changes.pop("optimizer", {})}
     return TrainConfig(
-        table=TableConfig(**changes.pop("table", {})),
-        cifar=CifarConfig(**changes.pop("cifar", {})),
+        labels=LabelsConfig(**changes.pop("labels", {})),
         model=ModelConfig(**{**model, **changes.pop("model", {})}),
         optimizer=OptimizerConfig(**optimizer),
         **{"steps": 10, "batch_size": 16, "validate_every": 5, **changes},
@@ -37,4 +36,4 @@ def tiny_classes(**changes: Any) -> TrainConfig:
 
 def of_table(folder: str, **changes: Any) -> TrainConfig:
     table = {"train": f"{folder}/train.csv", "images": f"{folder}/images", "classes": CLASSES}
-    return tiny_classes(table={**table, **changes.pop("table", {})}, **changes)
+    return tiny_classes(labels={**table, **changes.pop("labels", {})}, **changes)

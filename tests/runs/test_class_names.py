@@ -12,7 +12,7 @@ import pytest
 from dense_imb.cli import main
 from dense_imb.engine.checkpoint import load_checkpoint, save_checkpoint
 from dense_imb.runs import open_run, train
-from dense_imb.tasks.images.task import ImageReading
+from dense_imb.tasks.images.task import ImagesReading
 from tests.runs.pictures import lines, tiny_images
 
 pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")
@@ -35,7 +35,7 @@ def trained(data, tmp_path_factory):
 
 
 def test_a_run_knows_its_classes_by_name(trained):
-    assert trained.segmenter(device="cpu").reading.names == NAMES
+    assert trained.trained(device="cpu").reading.names == NAMES
 
 
 def test_evaluate_and_segment_say_the_names(trained, data, tmp_path, capsys):
@@ -73,15 +73,15 @@ def test_runs_that_are_older_than_names_open_and_go_on(trained, data, tmp_path):
         content = load_checkpoint(path)
         del content["setup"]["class names"]
         save_checkpoint(path, content)
-    assert open_run(folder).segmenter(device="cpu").reading.names is None
+    assert open_run(folder).trained(device="cpu").reading.names is None
     train(trained.config, folder, resume=True, is_quiet=True)
 
 
 def test_a_reading_without_names_is_stored_as_before():
-    reading = ImageReading(2, (1.0,), (0.5,), (8, 8))
+    reading = ImagesReading(2, (1.0,), (0.5,), (8, 8))
     assert "names" not in json.loads(reading.as_text())
-    named = ImageReading(2, (1.0,), (0.5,), (8, 8), names=("a", "b"))
-    assert ImageReading.from_text(named.as_text()) == named
+    named = ImagesReading(2, (1.0,), (0.5,), (8, 8), names=("a", "b"))
+    assert ImagesReading.from_text(named.as_text()) == named
 
 
 def test_names_of_another_number_of_classes_are_refused(data, tmp_path, capsys):

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dense_imb.tasks.build import build_task
 
 from dense_imb.engine import Callback, CheckpointError, CollapseWarning, Interrupted, TrainingError
 from dense_imb.engine.loop import Loop
 from dense_imb.hits import Geometry, HitsFile
 from dense_imb.runs import TrainConfig, open_run, train
 from dense_imb.runs import train as fit_module
-from dense_imb.tasks.build import build_task
 from dense_imb.tasks.recipe import read_config
 from tests.engine.test_loop import Signal
 from tests.runs.tiny import (
@@ -85,7 +85,7 @@ def test_a_resumed_run_is_the_same_to_the_bit(path, tmp_path, watched, kind):
 def test_the_stored_config_repeats_the_run(path, tmp_path):
     config = tiny(
         [path],
-        data={"signal": [3, 6], "noise": [10, 20], "profiles": ["uniform", "blob(width=2.0)"]},
+        hits={"signal": [3, 6], "noise": [10, 20], "profiles": ["uniform", "blob(width=2.0)"]},
     )
     first = quiet(config, tmp_path / "first")
     stored = read_config(tmp_path / "first" / "config.yaml")
@@ -113,7 +113,7 @@ def test_measured_noise_is_drawn_from(path, tmp_path):
     noise = clean_events(30, seed=9)
     noise = noise.with_hits(noise.offset, {**noise.hit_columns(), "label": 0 * noise.label})
     noisy = write_events(tmp_path / "noise.h5", noise)
-    run = quiet(tiny(path, data={"measured_noise": noisy, "profiles": []}), tmp_path / "run")
+    run = quiet(tiny(path, hits={"measured_noise": noisy, "profiles": []}), tmp_path / "run")
     assert "Measured" in run.checkpoint("last")["setup"]["degradation"]
     other = write_events(tmp_path / "noise.h5", dataclasses.replace(noise, t=noise.t + 1))
     assert other == noisy
@@ -219,7 +219,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(path, tmp_path,
 
 
 def test_a_run_is_read_again(path, tmp_path):
-    run = quiet(tiny(path, data={"validation": path}), tmp_path / "run")
+    run = quiet(tiny(path, hits={"validation": path}), tmp_path / "run")
     rows = run.history()
     assert [row["step"] for row in rows] == [4, 8, 10]
     assert rows[-1]["learning_rate"] < rows[0]["learning_rate"]
@@ -230,31 +230,32 @@ def test_a_run_is_read_again(path, tmp_path):
     assert "10 steps" in run.summary()
     state = torch.random.get_rng_state()
     events = HitsFile(path)[:]
-    scores = run.scorer(device="cpu", batch_size=3).score(events)
+    scores = run.trained(device="cpu", batch_size=3).score(events)
     assert scores.shape == (events.n_hits,)
-    torch.testing.assert_close(run.scorer(device="cpu").score(events), scores)
+    torch.testing.assert_close(run.trained(device="cpu").score(events), scores)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert 0 <= run.operating_point().threshold <= 1
 
 
 def test_best_is_what_was_scored(path, tmp_path):
     """The scorer of the folder gives the validation scores that the run has told."""
+    from dense_imb.tasks.build import build_task
+
     from dense_imb.data.events.virtual import VALIDATION_EPOCH
     from dense_imb.metrics import ScoreHistogram
-    from dense_imb.tasks.build import build_denoiser
 
     run = quiet(tiny(path, steps=16), tmp_path / "run")
-    held_out = build_denoiser(run.config).validation
+    held_out = build_task(run.config).validation
     events = held_out.degraded(np.arange(len(held_out)), VALIDATION_EPOCH).torch()
     events = events.select(~events.hit["is_occluded"])
     found = ScoreHistogram()
-    found.update(run.scorer(device="cpu").score(events), events.label > 0)
-    assert torch.equal(found.curve().retention, run.validation_scores().curve().retention)
+    found.update(run.trained(device="cpu").score(events), events.label > 0)
+    assert torch.equal(found.curve().retention, run.scores().curve().retention)
     assert found.removal_at(0.97) == run.metrics()["best"]["removal_at_97"]
 
 
 def test_another_frame_is_refused(path, tmp_path):
-    scorer = quiet(tiny(path), tmp_path / "run").scorer(device="cpu")
+    scorer = quiet(tiny(path), tmp_path / "run").trained(device="cpu")
     with pytest.raises(ValueError, match="Expected events of width 16, on which run was trained"):
         scorer.score(clean_events(2, frame=Geometry(20, 12, 100)))
 
@@ -264,7 +265,7 @@ def test_weights_of_another_network_are_refused(path, tmp_path):
     stored = tmp_path / "run" / "config.yaml"
     stored.write_text(stored.read_text().replace("- 8", "- 16"))
     with pytest.raises(CheckpointError, match="Expected weights of fast_unet"):
-        open_run(tmp_path / "run").scorer()
+        open_run(tmp_path / "run").trained()
 
 
 @pytest.mark.parametrize("loss", ["csce", "CBLoss"])
@@ -288,12 +289,12 @@ def test_a_code_that_needs_class_counts_gets_them(path, tmp_path, loss):
         ({"loss": "csc"}, "Expected `code`"),
         ({"loss": "os:system('true')"}, "nothing else is imported"),
         ({"loss": "RangeLoss(8)"}, "loss of frames"),
-        ({"data": {"validation_share": 0.0}}, "`validation_share`"),
-        ({"data": {"validation_events": 0}}, "`validation_events`"),
-        ({"data": {"train": []}}, "hits files to train on"),
-        ({"data": {"profiles": ["blub"]}}, "Did you mean 'blob'"),
-        ({"data": {"signal": [3]}}, "`signal`"),
-        ({"data": {"noise": -3}}, "`noise`"),
+        ({"hits": {"validation_share": 0.0}}, "`validation_share`"),
+        ({"hits": {"validation_events": 0}}, "`validation_events`"),
+        ({"hits": {"train": []}}, "hits files to train on"),
+        ({"hits": {"profiles": ["blub"]}}, "Did you mean 'blob'"),
+        ({"hits": {"signal": [3]}}, "`signal`"),
+        ({"hits": {"noise": -3}}, "`noise`"),
         ({"optimizer": {"clip": 0.0}}, "`clip`"),
         ({"optimizer": {"weight_decay": -1.0}}, "`weight_decay`"),
         ({"model": {"name": "fast_unit"}}, "Did you mean 'fast_unet'"),

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dense_imb.tasks.build import build_task
 from PIL import Image
 
 from dense_imb.cli import main
 from dense_imb.config import MixingConfig, SamplingConfig, SecondConfig, UnlabelledConfig
 from dense_imb.runs import Run, train
-from dense_imb.tasks.build import build_task
-from dense_imb.tasks.hits.pseudo_labels import UnlabelledHits
-from dense_imb.tasks.labels.pseudo_labels import UnlabelledClassImages
+from dense_imb.tasks.hits.pseudo_labels import HitsPseudoLabels
+from dense_imb.tasks.labels.pseudo_labels import LabelsPseudoLabels
 from dense_imb.tasks.recipe import check_config
 from tests.runs.labelled_pictures import of_table, write_tables
 from tests.runs.pictures import tiny_images, write_folders
@@ -42,7 +42,7 @@ def quiet(config, folder: Path) -> Run:
 def test_events_without_labels_are_those_left_out(hits, tmp_path):
     config = tiny(hits, labelled_share=0.5, unlabelled=REST)
     task = build_task(config)
-    assert isinstance(task.unlabelled, UnlabelledHits)
+    assert isinstance(task.unlabelled, HitsPseudoLabels)
     assert (len(task.task.train), task.unlabelled.n_images) == (9, 9)
     assert task.task.rest.first == 9
     weak = task.unlabelled._shown_hits(np.arange(9))
@@ -54,20 +54,29 @@ def test_events_without_labels_are_those_left_out(hits, tmp_path):
 
 def test_a_raw_file_of_hits(hits, tmp_path, capsys):
     raw = write_events(tmp_path / "raw.h5", clean_events(5, seed=3))
-    words = ["train", "--out", str(tmp_path / "run"), "--data.train", hits, "--data.signal", "6"]
-    words += ["--data.noise", "20", "--steps", "4", "--batch_size", "4", "--quiet", "--report"]
+    words = [
+        "train",
+        "hits",
+        "--out",
+        str(tmp_path / "run"),
+        "--hits.train",
+        hits,
+        "--hits.signal",
+        "6",
+    ]
+    words += ["--hits.noise", "20", "--steps", "4", "--batch_size", "4", "--quiet", "--report"]
     words += ["false", "--unlabelled.train", raw, "--unlabelled.threshold", "0.8"]
     words += ["--model.options", '{"widths": [4, 8]}']
     assert main(words) == 0
     assert "5 events" in Run(tmp_path / "run").checkpoint("last")["setup"]["unlabelled"]
-    assert main([*words[:2], str(tmp_path / "b"), *words[3:], "--pixels", "frame"]) == 2
+    assert main([*words[:2], str(tmp_path / "b"), *words[3:], "--hits.pixels", "frame"]) == 2
     assert "`pixels` lit to learn from events without labels, got frame" in capsys.readouterr().err
 
 
 def test_whole_images_without_labels_are_those_left_out(table, tmp_path):
     config = of_table(table, labelled_share=0.5, unlabelled=REST)
     task = build_task(config)
-    assert isinstance(task.unlabelled, UnlabelledClassImages)
+    assert isinstance(task.unlabelled, LabelsPseudoLabels)
     whole = build_task(of_table(table)).train
     assert len(task.task.train) + task.unlabelled.n_images == len(whole)
     assert all(n > 0 for n in task.task.train.class_counts)  # of each class a share
@@ -167,8 +176,17 @@ def test_a_class_that_a_share_of_the_labels_leaves_out_is_said_to_be_so(tmp_path
 
 
 def test_a_resume_takes_what_is_not_typed_from_the_run(hits, tmp_path, capsys):
-    words = ["train", "--out", str(tmp_path / "run"), "--data.train", hits, "--data.signal", "6"]
-    words += ["--data.noise", "20", "--steps", "4", "--batch_size", "4", "--quiet", "--report"]
+    words = [
+        "train",
+        "hits",
+        "--out",
+        str(tmp_path / "run"),
+        "--hits.train",
+        hits,
+        "--hits.signal",
+        "6",
+    ]
+    words += ["--hits.noise", "20", "--steps", "4", "--batch_size", "4", "--quiet", "--report"]
     words += ["false", "--model.options", '{"widths": [4, 8]}']
     assert main(words) == 0
     again = [*words[:3], "--resume", "--quiet", "--report", "false"]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dense_imb.tasks.build import build_task
 
 from dense_imb.cli import main
 from dense_imb.config import (
@@ -25,7 +26,6 @@ from dense_imb.models import head_of
 from dense_imb.report import write_report
 from dense_imb.runs import SamplingWarning, open_run, stages_of, train
 from dense_imb.runs import train as fit_module
-from dense_imb.tasks.build import build_denoiser
 from dense_imb.tasks.hits.task import is_signal, is_visible
 from tests.runs.labelled_pictures import of_table, write_tables
 from tests.runs.pictures import write_folders
@@ -124,7 +124,7 @@ def test_a_run_in_two_stages_is_read_as_its_second(folders, whole):
     assert "average precision {:.4f} -> {:.4f}".format(*names) in run.summary()
     assert "stage 1: 6 steps in " in run.summary()
     assert "; stage 2: 4 steps in " in run.summary()
-    weights = run.segmenter().network.state_dict()
+    weights = run.trained().network.state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in run.weights().items())
 
 
@@ -152,15 +152,15 @@ def test_a_denoiser_is_scored_by_the_loss_of_its_second_stage(events, tmp_path):
     second = SecondConfig(steps=4, loss="ACBMSELoss", sampling=SamplingConfig())
     config = tiny(events, steps=4, validate_every=4, second=second)
     run = train(config, tmp_path / "run", is_quiet=True)
-    assert not run.scorer().reading.is_logit
-    assert run.first.scorer().reading.is_logit
-    held_out = build_denoiser(run.config).validation
+    assert not run.trained().reading.is_logit
+    assert run.first.trained().reading.is_logit
+    held_out = build_task(run.config).validation
     shown = held_out.degraded(np.arange(len(held_out)), VALIDATION_EPOCH).torch()
     shown = shown.select(is_visible(shown))
     for one in (run, run.first):
         histogram = ScoreHistogram()
-        histogram.update(one.scorer().score(shown), is_signal(shown))
-        assert histogram.auc() == one.validation_scores().auc() == one.metrics()["best"]["auc"]
+        histogram.update(one.trained().score(shown), is_signal(shown))
+        assert histogram.auc() == one.scores().auc() == one.metrics()["best"]["auc"]
     typed = ["evaluate", str(run.folder), str(run.first.folder), events, "--noise", "20"]
     assert main([*typed, "--no-baselines", "--quiet"]) == 0
 
@@ -278,7 +278,7 @@ def test_the_head_alone_is_trained_from_another_run_only(folders, whole, tmp_pat
     run = train(config, tmp_path / "run", warm_start=whole, is_quiet=True)
     before, after = open_run(whole).weights(), run.weights("last")
     moved = [name for name in before if not torch.equal(before[name], after[name])]
-    network = run.segmenter().network
+    network = run.trained().network
     wanted = [id(weight) for weight in head_of(network).parameters()]
     assert moved == [name for name, w in network.named_parameters() if id(w) in wanted]
     assert len(run.checkpoint("last")["optimizer"]["state"]) == len(moved)
@@ -295,7 +295,7 @@ def test_the_head_alone_is_trained_from_another_run_only(folders, whole, tmp_pat
 def test_a_run_in_two_stages_is_one_command(folders, tmp_path, capsys):
     folder = tmp_path / "run"
     typed = [
-        "train", "--out", str(folder), "--images.train", folders[0], "--images.masks", folders[1],
+        "train", "images", "--out", str(folder), "--images.train", folders[0], "--images.masks", folders[1],
         "--images.patch", "[32, 32]", "--model.options", '{"widths": [4, 8]}', "--steps", "4",
         "--batch_size", "4", "--second.steps", "2", "--second.loss", "FocalLoss(balance={})",
         "--second.sampling.kind", "sqrt", "--resume",

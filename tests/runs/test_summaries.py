@@ -94,7 +94,7 @@ def test_stages_of_hits_are_compared_in_percent():
 
 def test_a_first_stage_is_called_by_its_run_too(run, folders, tmp_path, capsys):
     assert (run.name, run.first.name) == ("two", "two/first")
-    assert open_run(run.folder / "first").segmenter().name == "two/first"
+    assert open_run(run.folder / "first").trained().name == "two/first"
     runs = [str(run.folder), str(run.folder / "first")]
     assert main(["evaluate", *runs, folders[0], "--masks", folders[1], "--quiet"]) == 0
     rows = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line[:3] == "two"]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dense_imb.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from dense_imb.config import HitsConfig, ModelConfig, OptimizerConfig, TrainConfig
 from dense_imb.engine import Loop, LoopSettings
 from dense_imb.engine.checkpoint import load_checkpoint
 from dense_imb.hits import Events, Geometry, HitsWriter
@@ -43,11 +43,11 @@ def write_events(path: Path, events: Events) -> str:
 
 
 def tiny(train: str | list[str], **changes: Any) -> TrainConfig:
-    """Ten steps of a tiny network; `data`, `model` and `optimizer` change a part each."""
-    data = {"train": train, "noise": 20, "signal": 6, "validation_share": 0.25}
+    """Ten steps of a tiny network; `hits`, `model` and `optimizer` change a part each."""
+    hits = {"train": train, "noise": 20, "signal": 6, "validation_share": 0.25}
     model = {"name": "fast_unet", "options": {"widths": [4, 8]}}
     return TrainConfig(
-        data=DataConfig(**{**data, **changes.pop("data", {})}),
+        hits=HitsConfig(**{**hits, **changes.pop("hits", {})}),
         model=ModelConfig(**{**model, **changes.pop("model", {})}),
         optimizer=OptimizerConfig(**changes.pop("optimizer", {})),
         **{"steps": 10, "batch_size": 4, "validate_every": 4, **changes},

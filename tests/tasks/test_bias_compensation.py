@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dense_imb.tasks.build import build_task
 
 from dense_imb.engine import Interrupted
 from dense_imb.losses import BiasCompensatedLoss
 from dense_imb.runs import TrainConfig, train
 from dense_imb.runs.write import RunFiles
-from dense_imb.tasks.build import build_task
 from tests.engine.test_loop import Signal
 from tests.runs.labelled_pictures import of_table, write_tables
 from tests.runs.pictures import tiny_images, write_folders

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dense_imb.tasks.build import build_task
 from torch import Tensor, nn
 
 from dense_imb.config import MixingConfig
@@ -19,7 +20,6 @@ from dense_imb.losses import RangeLoss, range_loss
 from dense_imb.models import head_of
 from dense_imb.runs import TrainConfig, check_config, train
 from dense_imb.runs.write import RunFiles
-from dense_imb.tasks.build import build_task
 from dense_imb.tasks.feature_loss import FeatureTerm, coarse_label, rank_of_rarity
 from tests.cli.test_train_command import refused
 from tests.engine.test_loop import Signal
@@ -312,8 +312,8 @@ def test_what_does_not_fit_is_refused_before_anything_is_read(data, changes, sen
 
 
 def test_the_command_refuses_in_one_line(data, tmp_path, capsys):
-    typed = ["train", "--out", str(tmp_path / "run"), "--data.train", data["denoiser"]]
-    told = refused(capsys, [*typed, "--data.noise", "20", "--feature_loss", "FocalLoss"])
+    typed = ["train", "hits", "--out", str(tmp_path / "run"), "--hits.train", data["denoiser"]]
+    told = refused(capsys, [*typed, "--hits.noise", "20", "--feature_loss", "FocalLoss"])
     assert "Expected a loss of features" in told
     assert not (tmp_path / "run").exists()
 

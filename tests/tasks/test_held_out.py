@@ -10,6 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from dense_imb.tasks.build import build_task, open_test_images
 from PIL import Image
 
 from dense_imb.cli import main
@@ -20,7 +21,6 @@ from dense_imb.data.images.unlabelled import find_copies, open_unlabelled
 from dense_imb.data.labels.tables import FilePictures
 from dense_imb.hits import Events
 from dense_imb.runs import open_run, train
-from dense_imb.tasks.build import build_task, open_test_images
 from dense_imb.tasks.unlabelled import HeldOutWarning
 from tests.runs.labelled_pictures import of_table, tiny_classes, write_cifar, write_tables
 from tests.runs.pictures import lines, tiny_images, write_folders
@@ -113,7 +113,15 @@ def test_images_that_nothing_holds_out_are_all_kept_without_a_word(folders, tmp_
 
 def test_where_nothing_is_left_it_is_refused(folders, tmp_path, capsys):
     other, masks = write_folders(tmp_path / "other", n=4, seed=9)
-    words = ["train", "--out", str(tmp_path / "run"), "--images.train", folders[0], "--quiet"]
+    words = [
+        "train",
+        "images",
+        "--out",
+        str(tmp_path / "run"),
+        "--images.train",
+        folders[0],
+        "--quiet",
+    ]
     words += ["--images.masks", folders[1], "--images.validation", other]
     words += ["--images.validation_masks", masks, "--unlabelled.train", other]
     assert main(words) == 2
@@ -170,7 +178,16 @@ def test_the_fingerprint_is_of_what_is_left(tmp_path):
 
 def test_a_run_goes_on_and_learns_from_the_same_images(folders, everything, tmp_path, capsys):
     out = tmp_path / "run"
-    words = ["train", "--out", str(out), "--images.train", folders[0], "--images.masks", folders[1]]
+    words = [
+        "train",
+        "images",
+        "--out",
+        str(out),
+        "--images.train",
+        folders[0],
+        "--images.masks",
+        folders[1],
+    ]
     words += ["--images.test_share", "0.25", "--images.patch", "32", "32", "--batch_size", "4"]
     words += ["--quiet", "--report", "false", "--model.options", json.dumps({"widths": [4, 8]})]
     words += ["--steps", "6", "--save_every", "2", "--unlabelled.train", str(everything)]
@@ -218,22 +235,22 @@ def test_images_of_a_second_table_are_left_out(tmp_path):
         (tmp_path / f"{name}.csv").write_text("\n".join([head, *part]))
     tables = {name: str(tmp_path / f"{name}.csv") for name in parts}
     n = len(list(Path(folder, "images").iterdir()))
-    config = of_table(folder, table=tables, unlabelled=of(f"{folder}/images"))
+    config = of_table(folder, labels=tables, unlabelled=of(f"{folder}/images"))
     with pytest.warns(HeldOutWarning):
         assert build_task(config).unlabelled.n_images == n - len(parts["validation"])
     (tmp_path / "held").mkdir()
-    source = build_task(of_table(folder, table=tables)).validation.source
+    source = build_task(of_table(folder, labels=tables)).validation.source
     for path in source.paths:
         shutil.copy(path, tmp_path / "held")
     with pytest.raises(ValueError, match=r"unlabelled.train: Expected images .* got none of"):
-        build_task(of_table(folder, table=tables, unlabelled=of(tmp_path / "held")))
+        build_task(of_table(folder, labels=tables, unlabelled=of(tmp_path / "held")))
 
 
 def test_cifar_needs_nothing(tmp_path):
     path = write_cifar(tmp_path)
     (tmp_path / "more").mkdir()
     Image.new("RGB", (32, 32)).save(tmp_path / "more" / "a.png")
-    config = tiny_classes(cifar={"path": path}, unlabelled=of(tmp_path / "more"))
+    config = tiny_classes(labels={"train": path}, unlabelled=of(tmp_path / "more"))
     assert build_task(config).unlabelled.n_images == 1
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dense_imb.tasks.build import build_task
 from PIL import Image
 
 from dense_imb.config import MixingConfig, SamplingConfig
@@ -22,7 +23,6 @@ from dense_imb.losses.foreign.catalogue import CATALOGUE
 from dense_imb.losses.foreign.soft_feeding import check_takes_soft
 from dense_imb.runs import SamplingWarning, TrainConfig, train
 from dense_imb.runs.write import RunFiles
-from dense_imb.tasks.build import build_denoiser, build_segmenter
 from tests.engine.test_loop import Signal
 from tests.runs.pictures import tiny_images, write_folders
 from tests.runs.tiny import Line, assert_same_content, clean_events, loop_of, tiny, write_events
@@ -126,7 +126,7 @@ def test_a_loop_follows_the_order_of_a_task():
 
 
 def test_an_image_that_comes_twice_is_cropped_twice(folders):
-    task = build_segmenter(images(folders, by="class"))
+    task = build_task(images(folders, by="class"))
     n = len(task.train)
     batch = task.batch(np.array([1, 1 + n, 1]), 0, CPU)
     assert torch.equal(batch.shown[0], batch.shown[2])
@@ -134,7 +134,7 @@ def test_an_image_that_comes_twice_is_cropped_twice(folders):
 
 
 def test_an_event_that_comes_twice_has_other_noise(path):
-    task = build_denoiser(events(path, by="class"))
+    task = build_task(events(path, by="class"))
     n = len(task.train)
     batch = task.batch(np.array([1, 1 + n, 1]), 0, CPU)
     assert torch.equal(batch.shown[0], batch.shown[2])
@@ -144,7 +144,7 @@ def test_an_event_that_comes_twice_has_other_noise(path):
 
 
 def test_events_of_the_rare_label_are_drawn_as_often(path):
-    task = build_denoiser(events(path, by="class"))
+    task = build_task(events(path, by="class"))
     label = [int(task.train.clean(np.array([i])).label[0]) for i in range(len(task.train))]
     assert 2 * sum(k == 2 for k in label) < len(label)
     orders = np.concatenate([task.order(0, epoch) for epoch in range(30)])
@@ -156,12 +156,12 @@ def test_events_of_the_rare_label_are_drawn_as_often(path):
 
 
 def test_images_are_mixed_as_their_targets(folders):
-    task = build_segmenter(images(folders, "balanced-mixup", mixing={"alpha": 0.5}))
+    task = build_task(images(folders, "balanced-mixup", mixing={"alpha": 0.5}))
     samples = np.arange(4)
     plan = task.mixer.plan(samples, 2)
     batch = task.batch(samples, 2, CPU)
     plain = dataclasses.replace(images(folders), steps=10)
-    first = build_segmenter(plain).batch(samples, 2, CPU)
+    first = build_task(plain).batch(samples, 2, CPU)
     share = torch.tensor(plan.share).float()[:, None, None, None]
     one_hot = torch.nn.functional.one_hot(first.label, 3).movedim(-1, 1)
     rest = batch.probability - share * one_hot
@@ -178,11 +178,11 @@ def test_images_are_mixed_as_their_targets(folders):
 
 
 def test_an_image_that_is_its_own_partner_is_cropped_anew(folders):
-    task = build_segmenter(images(folders, "balanced-mixup", mixing={"alpha": 1e9}))
+    task = build_task(images(folders, "balanced-mixup", mixing={"alpha": 1e9}))
     samples = np.arange(task.n_samples)
     plan = task.mixer.plan(samples, 0)
     own = samples[plan.partner == samples % len(task.train)]
-    plain = build_segmenter(images(folders)).batch(own, 0, CPU)
+    plain = build_task(images(folders)).batch(own, 0, CPU)
     assert len(own) > 0
     for mixed, crop in zip(task.batch(own, 0, CPU).shown, plain.shown, strict=True):
         assert not torch.allclose(mixed, crop)  # all of it is the partner's
@@ -190,8 +190,8 @@ def test_an_image_that_is_its_own_partner_is_cropped_anew(folders):
 
 def test_a_checkpoint_knows_what_was_sampled_and_mixed(folders, path):
     for build, make, data in (
-        (build_segmenter, images, folders),
-        (build_denoiser, events, path),
+        (build_task, images, folders),
+        (build_task, events, path),
     ):
         plain = build(make(data)).describe()
         told = build(make(data, "balanced-mixup", "sqrt")).describe()
@@ -202,7 +202,7 @@ def test_a_checkpoint_knows_what_was_sampled_and_mixed(folders, path):
 
 def test_two_samples_with_the_same_partner_see_it_with_other_noise(path):
     mixing = {"alpha": 1e9, "hits": "union"}
-    task = build_denoiser(events(path, "balanced-mixup", mixing=mixing))
+    task = build_task(events(path, "balanced-mixup", mixing=mixing))
     samples = np.arange(task.n_samples)
     partner = task.mixer.plan(samples, 0).partner
     twice = samples[partner == np.bincount(partner).argmax()]
@@ -213,7 +213,7 @@ def test_two_samples_with_the_same_partner_see_it_with_other_noise(path):
 
 def test_a_share_of_one_is_no_mixing(folders):
     """With a large alpha, Beta(alpha, 1) is 1: the partner's; the target is hard again."""
-    task = build_segmenter(images(folders, "balanced-mixup", mixing={"alpha": 1e9}))
+    task = build_task(images(folders, "balanced-mixup", mixing={"alpha": 1e9}))
     batch = task.batch(np.arange(4), 0, CPU)
     assert torch.equal(batch.probability.argmax(1), batch.label)
     assert batch.probability.amax(1).min() > 0.999
@@ -222,10 +222,10 @@ def test_a_share_of_one_is_no_mixing(folders):
 def test_a_pixel_ignored_in_either_pulls_at_nothing(tmp_path):
     folders = write_folders(tmp_path, n=5, size=(24, 24), n_classes=3)
     config = images(folders, "mixup", images={"patch": [40, 40], "flips": False})
-    task = build_segmenter(config)
+    task = build_task(config)
     batch = task.batch(np.arange(4), 0, CPU)
     is_ignored = batch.label == IGNORED
-    plain = build_segmenter(images(folders, images={"patch": [40, 40], "flips": False}))
+    plain = build_task(images(folders, images={"patch": [40, 40], "flips": False}))
     alone = plain.batch(np.arange(4), 0, CPU).label == IGNORED
     assert (is_ignored >= alone).all()
     assert is_ignored.sum() > alone.sum()
@@ -244,7 +244,7 @@ def test_a_loss_that_can_not_leave_pixels_out_says_so(tmp_path):
 
 
 def test_a_union_of_hits_keeps_its_targets_hard(path):
-    task = build_denoiser(events(path, "balanced-mixup", mixing={"hits": "union", "alpha": 1.0}))
+    task = build_task(events(path, "balanced-mixup", mixing={"hits": "union", "alpha": 1.0}))
     batch = task.batch(np.arange(8), 0, CPU)
     assert not batch.is_soft
     assert set(batch.is_signal.unique().tolist()) == {0.0, 1.0}
@@ -257,9 +257,9 @@ def test_a_union_of_hits_keeps_its_targets_hard(path):
 
 
 def test_frames_of_hits_are_mixed_with_all_their_pixels(path):
-    task = build_denoiser(events(path, "mixup", mixing={"alpha": 1.0}))
+    task = build_task(events(path, "mixup", mixing={"alpha": 1.0}))
     batch = task.batch(np.arange(8), 0, CPU)
-    alone = build_denoiser(events(path)).batch(np.arange(8), 0, CPU)
+    alone = build_task(events(path)).batch(np.arange(8), 0, CPU)
     assert set(alone.lit.tolist()) < set(batch.lit.tolist())
     assert batch.is_soft
     soft = (batch.is_signal > 0) & (batch.is_signal < 1)
@@ -335,9 +335,9 @@ def test_what_is_wrong_with_labels_too_is_no_matter_of_mixing():
 
 def test_a_mixed_loss_is_that_of_both_labels(folders):
     """Cross-entropy is linear in its target: s L(y_1) + (1 - s) L(y_2)."""
-    task = build_segmenter(images(folders, "mixup", mixing={"alpha": 1.0}))
+    task = build_task(images(folders, "mixup", mixing={"alpha": 1.0}))
     batch = task.batch(np.arange(4), 0, CPU)
-    plain = build_segmenter(images(folders)).batch(np.arange(4), 0, CPU)
+    plain = build_task(images(folders)).batch(np.arange(4), 0, CPU)
     plan = task.mixer.plan(np.arange(4), 0)
     logits = torch.randn(batch.probability.shape)
     losses = [
@@ -407,4 +407,4 @@ def test_lightning_refuses_a_task_that_orders_its_samples(folders):
     from dense_imb.integrations.lightning import LightningTask
 
     with pytest.raises(ValueError, match="Expected a task without `sampling` for Lightning"):
-        LightningTask(build_segmenter(images(folders, by="class")))
+        LightningTask(build_task(images(folders, by="class")))

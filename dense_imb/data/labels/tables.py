@@ -226,7 +226,7 @@ def _labels(
     if wrong:
         raise ValueError(
             f"Expected whole numbers from 0 in {told}, got {_listed(wrong)}; name the classes "
-            "(classes=NAMES, --table.classes) where labels are names."
+            "(classes=NAMES, --labels.classes) where labels are names."
         )
     labels = [int(float(cell)) for cell in cells]
     n_classes = max(max(labels) + 1, 2)
@@ -324,7 +324,7 @@ class FilePictures:
                 raise ValueError(
                     f"Expected images of one size in {self.where}, got {_as_text(common)} in "
                     f"{self.paths[0].name} and {_as_text(size)} in {path.name}; resize them "
-                    "(size=(224, 224), --table.size '[224, 224]')."
+                    "(size=(224, 224), --labels.size '[224, 224]')."
                 )
         assert common is not None
         return common

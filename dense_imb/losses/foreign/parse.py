@@ -87,7 +87,7 @@ def _parse_one(
             raise ValueError(
                 f"Expected a loss of {', '.join(packages)}, got {text!r}; a config may come "
                 "from anybody, so nothing else is imported for it. From Python, hand the "
-                "loss itself to `Denoiser`."
+                "loss itself to `HitsTask`."
             )
         loss_class = _import(path, class_name, text)
     else:

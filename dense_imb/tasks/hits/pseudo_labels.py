@@ -16,7 +16,7 @@ from dense_imb.data.events.virtual import VirtualEvents
 from dense_imb.hits import Degradation, Events, degrade, encode
 from dense_imb.hits.frames import pixel_index
 from dense_imb.losses.foreign.feeding import intake_of, takes_logits
-from dense_imb.tasks.hits.task import Denoiser, HitBatch, cost_at, is_visible
+from dense_imb.tasks.hits.task import HitsBatch, HitsTask, cost_at, is_visible
 from dense_imb.tasks.mean_teacher import as_trained
 
 _EPOCHS = 2**30  # from here on epochs vary events without labels: not as labelled ones degrade
@@ -43,7 +43,7 @@ class HitViews:
     origin: Tensor
 
 
-class UnlabelledHits:
+class HitsPseudoLabels:
     """Events whose hits a teacher labels, see `dense_imb.tasks.mean_teacher.Unlabelled`.
 
     Strong views lose up to 0.3 of the hits, move the others by about a pixel and some time steps,
@@ -62,7 +62,7 @@ class UnlabelledHits:
 
     def __init__(
         self,
-        task: Denoiser,
+        task: HitsTask,
         events: VirtualEvents,
         loss: nn.Module | None = None,
         *,
@@ -121,7 +121,7 @@ class UnlabelledHits:
 
     def labelled(
         self, teacher: nn.Module, views: HitViews, threshold: float
-    ) -> tuple[HitBatch, Tensor]:
+    ) -> tuple[HitsBatch, Tensor]:
         """The strong views, at whose pixels with a label alone the loss looks.
 
         A pixel is of the signal where the hit that it shows is; hits that were added are noise.
@@ -137,9 +137,9 @@ class UnlabelledHits:
         frame.view(-1)[place[signal]] = 1.0
         kinds = torch.stack([is_sure & ~is_signal, is_signal])  # noise, signal
         share = kinds.float().sum(1) / max(len(is_sure), 1)
-        return HitBatch(views.shown, place[sure], frame, torch.zeros_like(frame)), share
+        return HitsBatch(views.shown, place[sure], frame, torch.zeros_like(frame)), share
 
-    def cost(self, output: Tensor, pseudo: HitBatch) -> Tensor:
+    def cost(self, output: Tensor, pseudo: HitsBatch) -> Tensor:
         """The loss of the pixels with a label."""
         return cost_at(self._fed, self._intake, output[:, :1], pseudo.is_signal, pseudo.lit)
 
@@ -205,7 +205,7 @@ class UnlabelledHits:
         return strong, np.asarray(strong.hit["origin"], np.int64)
 
 
-def _check_task(task: Denoiser) -> None:
+def _check_task(task: HitsTask) -> None:
     """Refuse what labels of hits teach nothing about."""
     wanted = {
         "pixels": (task.pixels, "lit", "an empty pixel has no hit that a teacher could label"),

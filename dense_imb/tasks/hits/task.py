@@ -1,9 +1,9 @@
-"""Training a network to tell the hits of a pattern from noise."""
+"""The task of scoring hits: signal against noise."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dense_imb.base.checks import check_at_least, check_choice
-from dense_imb.data.epochs.mixing import Mixer, mix, samples_told, union
-from dense_imb.data.epochs.samplers import ClassSampling
+from dense_imb.base.refusals import Refused
+from dense_imb.data.epochs.mixing import mix, samples_told, union
 from dense_imb.data.events.virtual import VALIDATION_EPOCH, VirtualEvents
 from dense_imb.data.images.labelled import IGNORED
 from dense_imb.engine.gradients import gradient_shares
@@ -24,7 +24,7 @@ from dense_imb.losses.foreign.feeding import Intake, feed, intake_of
 from dense_imb.losses.foreign.soft_feeding import check_takes_soft, feed_soft
 from dense_imb.metrics import ScoreHistogram
 from dense_imb.metrics.hits import RETENTIONS
-from dense_imb.tasks.base import SampledTask
+from dense_imb.tasks.base import SampledTask, TaskOptions, TrainingData, as_logits
 
 Target = Literal["signal", "pattern"]
 Pixels = Literal["lit", "frame"]
@@ -35,15 +35,15 @@ _PARTNERS = 2**31  # epochs from here on degrade events that others are mixed wi
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How events become frames for a network, and what its output means.
+class HitsReading:
+    """How events become frames for a network, and how its output becomes scores.
 
     Args:
-        channels: of `dense_imb.hits.encode`.
+        channels: input channels, see `dense_imb.hits.encode`.
         threshold: r of the gapped values.
-        output: the network gives a "score" in its first channel, a gapped time ("value"), or
-            "both", the value in the second channel.
-        is_logit: the score is a logit; else 0 means noise and 1 signal.
+        output: network output: a "score" in its first channel, a gapped time ("value"), or "both",
+            with the value in the second channel.
+        is_logit: whether the score is a logit; otherwise 0 means noise and 1 signal.
     """
 
     channels: Sequence[str] = ("gapped", "hit", "fourier")
@@ -61,7 +61,7 @@ class Reading:
             raise ValueError(f"Expected `threshold` at least 0 and below 1, got {self.threshold}.")
 
     def score(self, network: nn.Module, events: Events) -> Tensor:
-        """(n_hits,) score of each hit, in [0, 1]; hits that share a pixel see the same output.
+        """Return the score of each hit, (n_hits,) in [0, 1]; hits in one pixel see one output.
 
         score   = sigmoid(z), or sigmoid(8 z - 4) of an output that means 0 or 1
         value   = 1 - |p - v| / v, at least 0; v is the gapped time of the hit itself
@@ -73,21 +73,31 @@ class Reading:
         if self.output == "value":
             own = gap(events.t.float(), events.geometry.time_steps, self.threshold)
             return torch.clamp(1 - (seen[:, 0] - own).abs() / own, 0, 1)
-        score: Tensor = torch.sigmoid(seen[:, 0] if self.is_logit else 8 * seen[:, 0] - 4)
+        score: Tensor = torch.sigmoid(as_logits(seen[:, 0], is_logit=self.is_logit))
         return score
+
+    def as_text(self) -> str:
+        """Return the text of the description in checkpoints."""
+        arguments = ", ".join(f"{one.name}={getattr(self, one.name)!r}" for one in fields(self))
+        return f"Reading({arguments})"  # as checkpoints have always held it
+
+    @staticmethod
+    def is_logit_in(text: str) -> bool:
+        """Tell whether the reading of an `as_text` is of logits."""
+        return text.endswith("is_logit=True)")
 
 
 @dataclass(frozen=True)
-class HitBatch:
-    """Noisy frames with what a network should make of them.
+class HitsBatch:
+    """Noisy frames and their targets.
 
     Args:
-        shown: (B, C, H, W) the input.
-        lit: (n,) place of each lit pixel in the flattened (B, H, W).
-        is_signal: (B, 1, H, W) float, 1 at pixels that the target lights.
+        shown: (B, C, H, W) network input.
+        lit: (n,) index of each lit pixel in the flattened (B, H, W).
+        is_signal: (B, 1, H, W) float, 1 at pixels of the target.
         value: (B, 1, H, W) gapped times of those pixels, 0 elsewhere.
-        is_soft: frames were mixed: `is_signal` holds probabilities, `value` mixed times, and
-            `lit` the pixels that either frame lights.
+        is_soft: whether frames were mixed: `is_signal` holds probabilities, `value` mixed times,
+            and `lit` the pixels that either frame lights.
     """
 
     shown: Tensor
@@ -97,50 +107,57 @@ class HitBatch:
     is_soft: bool = False
 
 
-class Denoiser(SampledTask):
-    """The task of telling signal from noise, see `dense_imb.engine.task.Task`.
+@dataclass(frozen=True)
+class HitsOptions(TaskOptions):
+    """Options of the task of scoring hits, beside those of `TaskOptions`.
 
     Args:
-        network: takes (B, C, H, W) of the channels of `reading`, gives (B, 1 or 2, H, W).
-        loss: takes (prediction, target), both (1, 1, n) lit pixels or (B, 1, H, W) frames;
-            target is 0 or 1, or a gapped time with `output="value"`.
-        train, validation: the events.
-        reading: input channels and meaning of the output.
-        target: the "signal" hits, or the full "pattern" they were drawn from.
-        pixels: the loss sees the "lit" pixels only, or the whole "frame".
-        value_loss: of the second channel with `output="both"`.
-        retention: share of the signal to keep, at which networks are compared.
-        batch_size: of the validation.
-        class_counts: pixels that the loss sees as background and as signal, for who asks.
-        sampling: which events an epoch shows; None shows each once.
-        mixer: mixes frames or hits.
-        feature_loss: of what the last layer is fed, see `FeatureTerm`.
+        target: hits to find: the "signal" hits, or the full "pattern" they were drawn from.
+        pixels: pixels that enter the loss: "lit" pixels only, or the whole "frame".
+        value_loss: loss of the second channel with `output="both"`.
+        retention: fraction of the signal to keep, at which networks are compared.
+        batch_size: number of events validated together.
     """
+
+    target: Target = "signal"
+    pixels: Pixels = "lit"
+    value_loss: nn.Module | None = None
+    retention: float = 0.97
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        check_choice("target", self.target, TARGETS)
+        check_choice("pixels", self.pixels, PIXELS)
+        check_at_least("batch_size", self.batch_size, 1)
+
+
+class HitsTask(SampledTask):
+    """The task of scoring hits, see `dense_imb.engine.task.Task`.
+
+    Args:
+        network: takes (B, C, H, W) of the channels of `reading`, returns (B, 1 or 2, H, W).
+        loss: takes (prediction, target), both (1, 1, n) lit pixels or (B, 1, H, W) frames; the
+            target is 0 or 1, or a gapped time with `output="value"`.
+        data: training and validation events.
+        reading: input channels and meaning of the output.
+        options: target, loss pixels, sampling, mixing.
+    """
+
+    sample_name = "events"
 
     def __init__(
         self,
         network: nn.Module,
         loss: nn.Module,
-        train: VirtualEvents,
-        validation: VirtualEvents,
-        *,
-        reading: Reading | None = None,
-        target: Target = "signal",
-        pixels: Pixels = "lit",
-        value_loss: nn.Module | None = None,
-        retention: float = 0.97,
-        batch_size: int = 64,
-        class_counts: Sequence[int] = (),
-        sampling: ClassSampling | None = None,
-        mixer: Mixer | None = None,
-        feature_loss: nn.Module | None = None,
+        data: TrainingData,
+        reading: HitsReading | None = None,
+        options: HitsOptions | None = None,
     ) -> None:
-        check_choice("target", target, TARGETS)
-        check_choice("pixels", pixels, PIXELS)
-        check_at_least("batch_size", batch_size, 1)
-        self.reading = reading or Reading()
+        self.reading, options = reading or HitsReading(), options or HitsOptions()
+        value_loss = options.value_loss
         if self.reading.output == "both" and value_loss is None:
             raise ValueError("Expected `value_loss` with an output of both, got none.")
+        train, validation = data.train, data.validation
         for name, events in (("train", train), ("validation", validation)):
             _check_events(name, events)
         if train.geometry != validation.geometry:
@@ -149,43 +166,32 @@ class Denoiser(SampledTask):
                 f"got {validation.geometry}."
             )
         losses = [loss] if value_loss is None else [loss, value_loss]
-        super().__init__(
-            network,
-            nn.ModuleList(losses),
-            n_images=len(train),
-            n_samples=len(train),
-            sampling=sampling,
-            mixer=mixer,
-            what="events",
-            feature_loss=feature_loss,
-            class_counts=class_counts,
-        )
-        self.train, self.validation = train, validation
+        super().__init__(network, nn.ModuleList(losses), data, options, len(train))
         self._losses, self._intakes = losses, [intake_of(one) for one in losses]
-        self.target, self.pixels, self.retention = target, pixels, retention
-        self.batch_size, self.class_counts = batch_size, tuple(class_counts)
-        self.monitor = f"removal_at_{100 * retention:g}"
-        if mixer is not None and mixer.mixing.hits == "linear":
+        self.target, self.pixels, self.retention = options.target, options.pixels, options.retention
+        self.batch_size = options.batch_size
+        self.monitor = f"removal_at_{100 * self.retention:g}"
+        if self.mixer is not None and self.mixer.mixing.hits == "linear":
             for one in losses:
                 check_takes_soft(one, 1)
         self.histogram = ScoreHistogram()  # of the last validation
 
     def describe(self) -> Mapping[str, str]:
-        """Network, loss and data, in words."""
+        """Describe network, loss and data in words, for a checkpoint."""
         frame = self.train.geometry
         return {
-            "network": f"{type(self.network).__name__}, {_n_parameters(self.network)} parameters",
+            "network": self.describe_network(),
             "loss": " ".join(repr(self._losses).split()),
-            "target": f"{self.target}, {self.pixels} pixels, {self.reading}",
+            "target": f"{self.target}, {self.pixels} pixels, {self.reading.as_text()}",
             "frame": f"{frame.width} x {frame.height} x {frame.time_steps}",
             "degradation": f"{self.train.told()}, seed {self.train.seed}",
             "data": self.train.fingerprint(),
             "validation data": self.validation.fingerprint(),
             **samples_told(self.sampling, self.mixer),
-            **self.features_told(),
+            **self.describe_features(),
         }
 
-    def batch(self, samples: NDArray[np.int64], epoch: int, device: torch.device) -> HitBatch:
+    def batch(self, samples: NDArray[np.int64], epoch: int, device: torch.device) -> HitsBatch:
         """Noisy frames of the epoch, mixed where there is a mixer."""
         clean = self.train.clean(samples)
         noisy = self.train.degraded(samples, epoch, clean)
@@ -218,7 +224,7 @@ class Denoiser(SampledTask):
         assert self.mixer is not None
         return None if self.mixer.content is None else self.mixer.content[samples % self.n_samples]
 
-    def cost_of(self, output: Tensor, batch: HitBatch) -> Tensor:
+    def cost_of(self, output: Tensor, batch: HitsBatch) -> Tensor:
         """The loss of an output for a batch; one of values beside it with an output of both."""
         wants_value = self.reading.output == "value"
         cost = self._apply(0, output[:, :1], batch.value if wants_value else batch.is_signal, batch)
@@ -226,12 +232,12 @@ class Denoiser(SampledTask):
             cost = cost + self._apply(1, output[:, 1:2], batch.value, batch)
         return cost
 
-    def _apply(self, which: int, prediction: Tensor, target: Tensor, batch: HitBatch) -> Tensor:
+    def _apply(self, which: int, prediction: Tensor, target: Tensor, batch: HitsBatch) -> Tensor:
         lit = batch.lit if self.pixels == "lit" else None
         loss, intake = self._losses[which], self._intakes[which]
         return cost_at(loss, intake, prediction, target, lit, is_soft=batch.is_soft)
 
-    def feature_label(self, batch: HitBatch) -> Tensor:
+    def feature_label(self, batch: HitsBatch) -> Tensor:
         """(B, H, W) whether the target lights a pixel, of those that the loss sees."""
         label = batch.is_signal[:, 0].long()
         if self.pixels == "frame":
@@ -270,7 +276,7 @@ class Denoiser(SampledTask):
         """The histogram of the last validation, thresholds are chosen from."""
         self.histogram.save(path)
 
-    def gradient_shares(self, network: nn.Module, batch: HitBatch) -> dict[str, float]:
+    def gradient_shares(self, network: nn.Module, batch: HitsBatch) -> dict[str, float]:
         """Which pixels the loss pulls at: signal, noise and empty ones."""
         is_lit = torch.zeros_like(batch.is_signal).flatten()
         is_lit[batch.lit] = 1
@@ -285,7 +291,7 @@ class Denoiser(SampledTask):
     def _retentions(self) -> list[float]:
         return sorted({*RETENTIONS, self.retention})
 
-    def _batch(self, clean: Events, noisy: Events, device: torch.device) -> HitBatch:
+    def _batch(self, clean: Events, noisy: Events, device: torch.device) -> HitsBatch:
         noisy = noisy.torch(device)
         noisy = noisy.select(is_visible(noisy))
         lit, geometry = pixel_index(noisy), noisy.geometry
@@ -303,7 +309,7 @@ class Denoiser(SampledTask):
         flat[0].scatter_(0, where, 1.0)
         flat[1].scatter_(0, where, value)
         shown = encode(noisy, self.reading.channels, threshold=self.reading.threshold)
-        return HitBatch(
+        return HitsBatch(
             shown,
             lit,
             flat[0].reshape(shape),
@@ -329,7 +335,7 @@ def cost_at(
     return cost
 
 
-def _mixed(first: HitBatch, second: HitBatch, partner: Sequence[int], share: Tensor) -> HitBatch:
+def _mixed(first: HitsBatch, second: HitsBatch, partner: Sequence[int], share: Tensor) -> HitsBatch:
     """Frames of the first with those of their partners in the second."""
     order = torch.tensor(partner, device=share.device)
     shown, is_signal, value = (
@@ -339,7 +345,7 @@ def _mixed(first: HitBatch, second: HitBatch, partner: Sequence[int], share: Ten
     is_lit = torch.zeros(2, is_signal.numel(), dtype=torch.bool, device=share.device)
     is_lit[0, first.lit], is_lit[1, second.lit] = True, True
     either = is_lit[0] | is_lit[1].reshape(len(order), -1)[order].flatten()
-    return HitBatch(shown, either.nonzero()[:, 0], is_signal, value, is_soft=True)
+    return HitsBatch(shown, either.nonzero()[:, 0], is_signal, value, is_soft=True)
 
 
 def _check_events(name: str, events: VirtualEvents) -> None:
@@ -352,9 +358,10 @@ def _check_events(name: str, events: VirtualEvents) -> None:
             f"{len(events)} events; there is nothing to learn from."
         )
     if not has_noise:
-        raise ValueError(
-            f"Expected {name} data with noise hits (label 0), or noise to add, got neither; "
-            "say how much to add (--data.noise 200)."
+        raise Refused(
+            f"{name} data with noise hits (label 0), or noise to add",
+            "neither",
+            "add noise hits: {hits.noise=200}",
         )
 
 
@@ -370,7 +377,3 @@ def is_signal(events: Events) -> Tensor:
     assert events.label is not None  # degraded, or checked at the start
     is_signal: Tensor = events.label > 0
     return is_signal
-
-
-def _n_parameters(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())

@@ -59,7 +59,7 @@ class Blank:
 
 
 @dataclass(frozen=True)
-class SegmentationTable(ScoreTable):
+class ImagesTable(ScoreTable):
     """Scores of segmenters, a row for each and each of its classes; NaN where there was nothing.
 
         scorer, class          "mean" is over the foreground classes
@@ -126,7 +126,7 @@ class SegmentationTable(ScoreTable):
         )
 
 
-def evaluate_segmenters(
+def evaluate_images(
     segmenters: Sequence[Segments],
     images: LabelledImages,
     *,
@@ -135,7 +135,7 @@ def evaluate_segmenters(
     precision: float = 0.5,
     progress: Callable[[int], object] | None = None,
     watch: Callable[[str, SegmentationScores, int, Tensor], object] | None = None,
-) -> SegmentationTable:
+) -> ImagesTable:
     """Score segmenters on labelled images.
 
     Args:
@@ -164,7 +164,7 @@ def evaluate_segmenters(
                 progress(1)
         chosen = None if thresholds is None else thresholds[place]
         rows += _rows(segmenter.name, images, scores, near, chosen, precision)
-    return SegmentationTable(tuple(rows), tolerance, precision)
+    return ImagesTable(tuple(rows), tolerance, precision)
 
 
 def logit_of_class(logits: Tensor, k: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Images without masks, for a `Segmenter` to learn from."""
+"""Images without masks, for a `ImagesTask` to learn from."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dense_imb.base.refusals import Refused
 from dense_imb.data.epochs.patches import draw_patch, patch_rng
 from dense_imb.data.epochs.views import is_sparse, photometric, rand_augment, thin_and_add
 from dense_imb.data.images.labelled import IGNORED
-from dense_imb.tasks.images.task import Segmenter, probability_of
+from dense_imb.tasks.images.task import ImagesTask, probability_of
 from dense_imb.tasks.mean_teacher import (
     PseudoLoss,
+    StrongViews,
     as_trained,
     pseudo_labels,
     sure_shares,
@@ -68,29 +70,26 @@ class PseudoBatch:
     label: Tensor
 
 
-class UnlabelledCrops:
-    """Crops of images without labels, see `dense_imb.tasks.mean_teacher.Unlabelled`.
+class ImagesPseudoLabels:
+    """Crops of unlabelled images, see `dense_imb.tasks.mean_teacher.Unlabelled`.
 
     Args:
-        images: of any size; nothing but their pixels is looked at.
-        task: what learns from them, in crops of its size and with its flips.
-        loss: of the teacher's labels; the task's by default.
-        strong: kind of the strong view, see `UnlabelledConfig`.
-        operations, magnitude: of RandAugment.
-        threshold: from which on a pixel counts for what an image holds.
+        images: images of any size; only their pixels are used.
+        task: labelled part; crops have its size and its flips.
+        loss: loss of the pseudo-labels; that of the task by default.
+        strong: strong views.
+        threshold: probability above which a pixel counts towards the classes of an image.
     """
 
     def __init__(
         self,
         images: Images,
-        task: Segmenter,
-        *,
+        task: ImagesTask,
         loss: nn.Module | None = None,
-        strong: str = "auto",
-        operations: int = 2,
-        magnitude: int = 9,
+        strong: StrongViews | None = None,
         threshold: float = 0.95,
     ) -> None:
+        strong = strong or StrongViews()
         if not len(images):
             raise ValueError("Expected images without masks to learn from, got none.")
         reading = task.reading
@@ -109,10 +108,10 @@ class UnlabelledCrops:
         self.loss = task.output_loss if loss is None else loss
         self._pseudo_loss = PseudoLoss(self.loss, is_dense=True)
         self.n_images, self.n_classes = len(images), reading.n_classes
-        self.operations, self.magnitude = operations, magnitude
+        self.operations, self.magnitude = strong.operations, strong.magnitude
         self._held: dict[int, NDArray[Any]] = {}
         self._n_bytes = 0
-        self.strong = self._strong_view(strong)
+        self.strong = self._strong_view(strong.kind)
 
     def _strong_view(self, wanted: str) -> str:
         looked_at = [self._image(i) for i in range(min(_LOOKED_AT, self.n_images))]
@@ -124,10 +123,10 @@ class UnlabelledCrops:
                 return "hits"
             return "randaugment" if is_plain else "photometric"
         if wanted == "randaugment" and not is_plain:
-            raise ValueError(
-                "Expected 2-D images of bytes with 1 or 3 channels for RandAugment, got "
-                f"{looked_at[0].shape} of {looked_at[0].dtype}; --unlabelled.strong photometric "
-                "takes any."
+            raise Refused(
+                "2-D images of 8 bits with 1 or 3 channels for RandAugment",
+                f"{looked_at[0].shape} of {looked_at[0].dtype}",
+                "{unlabelled.strong=photometric} takes any image",
             )
         return wanted
 

@@ -54,7 +54,7 @@ def decided(logits: Tensor, threshold: float = 0.0) -> NDArray[np.uint8]:
     """(*spatial) the class of each pixel of one image.
 
     Args:
-        logits: (1, 1 or C, *spatial), as of `TrainedSegmenter.logits`.
+        logits: (1, 1 or C, *spatial), as of `TrainedImages.logits`.
         threshold: of two classes: the least logit of the second one. Of more the likeliest
             class is taken.
 
@@ -98,7 +98,7 @@ def segment_images(
         device: a GPU where there is one.
         show_progress: a bar on stderr.
     """
-    segmenter = run.segmenter(device=device)
+    segmenter = run.trained(device=device)
     reading = segmenter.reading
     cut = _threshold(run, reading.n_classes, threshold)
     source = open_unlabelled(
@@ -167,7 +167,7 @@ def _threshold(run: Run, n_classes: int, threshold: float | None) -> float | Non
             )
         return None
     if threshold is None:
-        return chosen_thresholds(run.class_scores())[1]
+        return chosen_thresholds(run.scores())[1]
     if not 0 < threshold < 1:
         raise ValueError(f"Expected `threshold` between 0 and 1, a probability, got {threshold}.")
     return math.log(threshold / (1 - threshold))

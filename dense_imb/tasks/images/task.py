@@ -1,4 +1,4 @@
-"""Training a network to tell the classes of the pixels of images, 2-D or 3-D."""
+"""The task of segmenting images, 2-D or 3-D."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dense_imb.base.checks import check_at_least
-from dense_imb.data.epochs.mixing import Mixer, mix, mix_labels, samples_told
+from dense_imb.data.epochs.mixing import mix, mix_labels, samples_told
 from dense_imb.data.epochs.patches import draw_patch, patch_rng
-from dense_imb.data.epochs.samplers import ClassSampling
-from dense_imb.data.images.labelled import IGNORED, LabelledImages
+from dense_imb.data.images.labelled import IGNORED
 from dense_imb.engine.gradients import gradient_shares
 from dense_imb.engine.task import CLASS_NAMES
 from dense_imb.losses.foreign.feeding import feed, intake_of
 from dense_imb.losses.foreign.soft_feeding import check_takes_soft, feed_soft
 from dense_imb.metrics import SegmentationScores
 from dense_imb.metrics.score_table import mean_of_known
-from dense_imb.tasks.base import SampledTask
-from dense_imb.tasks.trained import TrainedNetwork
+from dense_imb.tasks.base import (
+    SampledTask,
+    TaskOptions,
+    TrainingData,
+    as_logits,
+)
 
 _OVERLAP = 0.25  # of neighbouring windows, MONAI's own default
 _PARTNERS = 1 << 62  # samples from here on are crops that others are mixed with
@@ -34,7 +37,7 @@ _AT_ONCE = 4  # windows; more falls out of the caches of a CPU
 
 
 @dataclass(frozen=True)
-class ImageReading:
+class ImagesReading:
     """How images become a network's input, and what its output means.
 
     Args:
@@ -111,8 +114,8 @@ class ImageReading:
         return self.as_logits(output)
 
     def as_logits(self, output: Tensor) -> Tensor:
-        """What the network gave, as if 1/2 were the middle where it gives no logits."""
-        return output if self.is_logit else 8 * output - 4
+        """Return the output as logits."""
+        return as_logits(output, is_logit=self.is_logit)
 
     def as_text(self) -> str:
         """For a checkpoint, which holds texts."""
@@ -122,21 +125,21 @@ class ImageReading:
         return json.dumps(stored)
 
     @classmethod
-    def from_text(cls, text: str) -> ImageReading:
+    def from_text(cls, text: str) -> ImagesReading:
         """What `as_text` was made from."""
         stored = json.loads(text)
         lists = {name: tuple(v) for name, v in stored.items() if isinstance(v, list)}
         return cls(**{**stored, **lists})
 
     @classmethod
-    def of_setup(cls, setup: Mapping[str, str]) -> ImageReading:
+    def of_setup(cls, setup: Mapping[str, str]) -> ImagesReading:
         """Of the setup in a checkpoint, which may be older than names of classes."""
         names = json.loads(setup.get(CLASS_NAMES, "null"))
         return replace(cls.from_text(setup["images"]), names=None if names is None else (*names,))
 
 
 @dataclass(frozen=True)
-class PatchBatch:
+class ImagesBatch:
     """Crops with the class of each pixel.
 
     Args:
@@ -153,22 +156,37 @@ class PatchBatch:
     probability: Tensor | None = None
 
 
-class Segmenter(SampledTask):
-    """The task of telling the classes of pixels, see `dense_imb.engine.task.Task`.
+@dataclass(frozen=True)
+class ImagesOptions(TaskOptions):
+    """Options of the task of segmenting images, beside those of `TaskOptions`.
 
     Args:
-        network: takes (B, channels, *spatial), gives (B, out_channels of `reading`, *spatial).
-        loss: ours or another library's, see `dense_imb.losses.foreign.feeding`.
-        train, validation: the images.
-        reading: what the network is shown, and what its output means.
-        patches: crops of each image in an epoch.
-        foreground, flips: see `dense_imb.data.epochs.patches.draw_patch`.
-        seed: of the crops.
-        class_counts: pixels of each class in the training images, for who asks.
-        class_content: (n_images, n_classes) the same of each image.
-        sampling: which images an epoch shows; None shows `patches` crops of each.
-        mixer: mixes crops, and their labels to probabilities.
-        feature_loss: of what the last layer is fed, see `FeatureTerm`.
+        patches: number of crops of each image in an epoch.
+        foreground: fraction of the crops centred on a class, see `draw_patch`.
+        flips: whether crops are mirrored.
+        seed: random seed of the crops.
+    """
+
+    patches: int = 4
+    foreground: float = 0.5
+    flips: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_at_least("patches", self.patches, 1)
+        if not 0 <= self.foreground <= 1:
+            raise ValueError(f"Expected `foreground` between 0 and 1, got {self.foreground}.")
+
+
+class ImagesTask(SampledTask):
+    """The task of segmenting images, see `dense_imb.engine.task.Task`.
+
+    Args:
+        network: takes (B, channels, *spatial), returns (B, out_channels of `reading`, *spatial).
+        loss: a loss of ours or of another library, see `dense_imb.losses.foreign.feeding`.
+        data: training and validation images.
+        reading: preparation of the input, and meaning of the output.
+        options: crops, sampling, mixing.
     """
 
     monitor = "average_precision"
@@ -177,23 +195,12 @@ class Segmenter(SampledTask):
         self,
         network: nn.Module,
         loss: nn.Module,
-        train: LabelledImages,
-        validation: LabelledImages,
-        *,
-        reading: ImageReading,
-        patches: int = 4,
-        foreground: float = 0.5,
-        flips: bool = True,
-        seed: int = 0,
-        class_counts: Sequence[int] = (),
-        class_content: NDArray[np.int64] | None = None,
-        sampling: ClassSampling | None = None,
-        mixer: Mixer | None = None,
-        feature_loss: nn.Module | None = None,
+        data: TrainingData,
+        reading: ImagesReading,
+        options: ImagesOptions | None = None,
     ) -> None:
-        check_at_least("patches", patches, 1)
-        if not 0 <= foreground <= 1:
-            raise ValueError(f"Expected `foreground` between 0 and 1, got {foreground}.")
+        options = options or ImagesOptions()
+        train, validation = data.train, data.validation
         for what in ("spatial_dims", "n_channels"):
             mine, theirs = getattr(train, what), getattr(validation, what)
             if mine != theirs:
@@ -201,29 +208,19 @@ class Segmenter(SampledTask):
                     f"Expected validation images with {what} {mine}, as the training images "
                     f"have, got {theirs}."
                 )
-        super().__init__(
-            network,
-            loss,
-            n_images=len(train),
-            n_samples=len(train) * patches,
-            sampling=sampling,
-            mixer=mixer,
-            feature_loss=feature_loss,
-            class_counts=class_counts,
-        )
+        super().__init__(network, loss, data, options, len(train) * options.patches)
         self._intake = intake_of(loss)
-        self.train, self.validation, self.reading = train, validation, reading
-        self.patches, self.foreground, self.flips, self.seed = patches, foreground, flips, seed
-        self.class_counts, self._content = tuple(class_counts), class_content
-        if mixer is not None:
+        self.reading = reading
+        self.patches, self.foreground = options.patches, options.foreground
+        self.flips, self.seed = options.flips, options.seed
+        if self.mixer is not None:
             check_takes_soft(loss, reading.out_channels, len(reading.patch))
         self.scores = self._no_scores()  # of the last validation
 
     def describe(self) -> Mapping[str, str]:
         """Network, loss and data, in words."""
-        n_parameters = sum(parameter.numel() for parameter in self.network.parameters())
         return {
-            "network": f"{type(self.network).__name__}, {n_parameters} parameters",
+            "network": self.describe_network(),
             "loss": " ".join(repr(self.output_loss).split()),
             "images": replace(self.reading, names=None).as_text(),
             CLASS_NAMES: json.dumps(self.reading.names),
@@ -232,14 +229,14 @@ class Segmenter(SampledTask):
             "data": self.train.fingerprint(),
             "validation data": self.validation.fingerprint(),
             **samples_told(self.sampling, self.mixer),
-            **self.features_told(),
+            **self.describe_features(),
         }
 
-    def batch(self, samples: NDArray[np.int64], epoch: int, device: torch.device) -> PatchBatch:
+    def batch(self, samples: NDArray[np.int64], epoch: int, device: torch.device) -> ImagesBatch:
         """The crops of the epoch, mixed where there is a mixer."""
         shown, label, has_ignored = self._crops(samples, samples % len(self.train), epoch)
         if self.mixer is None:
-            return PatchBatch(shown.to(device), label.to(device).long(), has_ignored)
+            return ImagesBatch(shown.to(device), label.to(device).long(), has_ignored)
         plan = self.mixer.plan(samples, epoch, self._is_present(label))
         shown, label = shown.to(device), label.to(device)
         if self.mixer.draws_images:
@@ -258,7 +255,7 @@ class Segmenter(SampledTask):
         larger = torch.where(is_first, label, other_label)
         if has_ignored:
             larger = larger.masked_fill(~is_known, IGNORED)
-        return PatchBatch(mix(shown, other, share), larger.long(), has_ignored, probability)
+        return ImagesBatch(mix(shown, other, share), larger.long(), has_ignored, probability)
 
     def _is_present(self, label: Tensor) -> NDArray[np.bool_] | None:
         """(B, n_classes) which classes each crop holds, where the mixer asks for it."""
@@ -291,7 +288,7 @@ class Segmenter(SampledTask):
             bool(label.max() == IGNORED),
         )
 
-    def cost_of(self, output: Tensor, batch: PatchBatch) -> Tensor:
+    def cost_of(self, output: Tensor, batch: ImagesBatch) -> Tensor:
         """The loss of an output for a batch."""
         label, options = batch.label, {}
         if batch.probability is not None:
@@ -311,7 +308,7 @@ class Segmenter(SampledTask):
         cost: Tensor = feed(self.output_loss, self._intake, output, label, options)
         return cost
 
-    def feature_label(self, batch: PatchBatch) -> Tensor:
+    def feature_label(self, batch: ImagesBatch) -> Tensor:
         """(B, *spatial) the class of each pixel."""
         return batch.label
 
@@ -334,14 +331,15 @@ class Segmenter(SampledTask):
 
     def probe(self, n: int) -> NDArray[np.int64]:
         """Samples to look at the gradient with: images that hold each class, the rarest first."""
-        if self._content is None:
+        content = self.data.class_content
+        if content is None:
             return np.arange(min(n, self.n_samples))
-        order = np.argsort(self._content[:, 1:].sum(0), kind="stable") + 1
+        order = np.argsort(content[:, 1:].sum(0), kind="stable") + 1
         # of each class the images with most of it, one of each class after the other
-        ranked = np.argsort(-self._content[:, order], axis=0, kind="stable").ravel()
+        ranked = np.argsort(-content[:, order], axis=0, kind="stable").ravel()
         return ranked[np.sort(np.unique(ranked, return_index=True)[1])][:n]
 
-    def gradient_shares(self, network: nn.Module, batch: PatchBatch) -> dict[str, float]:
+    def gradient_shares(self, network: nn.Module, batch: ImagesBatch) -> dict[str, float]:
         """Which classes the loss pulls at."""
         kinds = {f"class_{k}": batch.label == k for k in range(self.reading.n_classes)}
         return gradient_shares(
@@ -370,20 +368,6 @@ def validation_scores(scores: SegmentationScores) -> dict[str, float]:
     if scores.n_classes > 2:
         found |= {f"average_precision_{k}": of_class["average_precision"][k] for k in foreground}
     return found
-
-
-class TrainedSegmenter(TrainedNetwork[ImageReading]):
-    """A trained network that segments images, see `TrainedNetwork`."""
-
-    @torch.no_grad()
-    def logits(self, image: NDArray[Any]) -> Tensor:
-        """(1, 1 or C, *spatial) of one image (channels, *spatial)."""
-        shown = torch.from_numpy(self.reading.shown(image))[None].to(self.device)
-        return self.reading.logits(self.network, shown).cpu()
-
-    def probability(self, image: NDArray[Any]) -> Tensor:
-        """(n_classes, *spatial) of one image."""
-        return probability_of(self.logits(image))[0]
 
 
 def probability_of(logits: Tensor) -> Tensor:

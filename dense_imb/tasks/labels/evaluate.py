@@ -14,7 +14,8 @@ from torch import Tensor
 from dense_imb.data.labels.classified import ClassifiedImages
 from dense_imb.metrics import ClassificationScores
 from dense_imb.metrics.score_table import Row, ScoreTable, aligned, score_cell
-from dense_imb.tasks.labels.task import ClassReading, Commonest
+from dense_imb.tasks.labels.task import LabelsReading
+from dense_imb.tasks.labels.trained import Commonest
 
 ALL = "all"
 _FORMAT, _VERSION = "dense-imb-classification", 1
@@ -44,7 +45,7 @@ class Classifies(Protocol):
 
 
 @dataclass(frozen=True)
-class ClassificationTable(ScoreTable):
+class LabelsTable(ScoreTable):
     """Scores of classifiers, a row for each and each of its classes; NaN where there was nothing.
 
         scorer, class           "all", or the name of a class
@@ -105,13 +106,13 @@ class ClassificationTable(ScoreTable):
         return "\n".join(lines)
 
 
-def evaluate_classifiers(
+def evaluate_labels(
     classifiers: Sequence[Classifies],
     images: ClassifiedImages,
-    reading: ClassReading,
+    reading: LabelsReading,
     *,
     progress: Callable[[int], object] | None = None,
-) -> ClassificationTable:
+) -> LabelsTable:
     """Score classifiers on labelled images.
 
     Args:
@@ -139,12 +140,10 @@ def evaluate_classifiers(
     for classifier, scores in zip(classifiers, every, strict=True):
         rows += _rows(classifier.name, scores, reading)
         confusion[classifier.name] = scores.confusion.tolist()
-    return ClassificationTable(
-        tuple(rows), confusion, reading.class_names, reading.many, reading.few
-    )
+    return LabelsTable(tuple(rows), confusion, reading.class_names, reading.many, reading.few)
 
 
-def _rows(name: str, scores: ClassificationScores, reading: ClassReading) -> list[Row]:
+def _rows(name: str, scores: ClassificationScores, reading: LabelsReading) -> list[Row]:
     of_classes = scores.of_classes
     n_images = scores.confusion.sum(1).tolist()
     columns = {

@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dense_imb.base.checks import check_choice
+from dense_imb.base.refusals import Refused
 from dense_imb.data.epochs.views import STRONG, photometric, rand_augment
 from dense_imb.data.images.labelled import IGNORED
 from dense_imb.data.labels.classified import Pictures
 from dense_imb.losses.foreign.feeding import takes_logits
-from dense_imb.tasks.labels.task import Classifier
+from dense_imb.tasks.labels.task import LabelsTask
 from dense_imb.tasks.mean_teacher import (
     PseudoLoss,
+    StrongViews,
     as_trained,
     pseudo_labels,
     sure_shares,
@@ -54,29 +56,27 @@ class PseudoClasses:
     label: Tensor
 
 
-class UnlabelledClassImages:
-    """Images whose classes a teacher tells, see `dense_imb.tasks.mean_teacher.Unlabelled`.
+class LabelsPseudoLabels:
+    """Unlabelled whole images, see `dense_imb.tasks.mean_teacher.Unlabelled`.
 
     Args:
-        task: the labelled part; weak views vary as its images do.
-        images: without labels, or with labels that are not looked at.
-        loss: of the teacher's labels; that of the task by default.
-        strong: "randaugment" (of "auto", too), "photometric" or "none".
-        operations, magnitude: of RandAugment.
+        task: labelled part; weak views vary as its images do.
+        images: images without labels, or with labels that are not used.
+        loss: loss of the pseudo-labels; that of the task by default.
+        strong: strong views: "randaugment" (also for "auto"), "photometric" or "none".
     """
 
     def __init__(
         self,
-        task: Classifier,
+        task: LabelsTask,
         images: Pictures,
         loss: nn.Module | None = None,
-        *,
-        strong: str = "auto",
-        operations: int = 2,
-        magnitude: int = 9,
+        strong: StrongViews | None = None,
     ) -> None:
-        check_choice("unlabelled.strong", strong, STRONG)
-        if strong == "hits":
+        views = strong or StrongViews()
+        strong_kind, operations, magnitude = views.kind, views.operations, views.magnitude
+        check_choice("unlabelled.strong", strong_kind, STRONG)
+        if strong_kind == "hits":
             raise ValueError(
                 "Expected strong views of whole images by randaugment, photometric or none, got "
                 "hits, which are of sparse frames."
@@ -95,15 +95,15 @@ class UnlabelledClassImages:
             )
         self.loss: nn.Module = task.output_loss if loss is None else loss
         if not takes_logits(self.loss):
-            raise ValueError(
-                f"Expected a loss of logits for the teacher's labels, got "
-                f"{type(self.loss).__name__}, which is fed values; --unlabelled.loss "
-                "CrossEntropyLoss for one."
+            raise Refused(
+                "a loss of logits for the pseudo-labels",
+                f"{type(self.loss).__name__}, which is fed values",
+                "for example {unlabelled.loss=CrossEntropyLoss}",
             )
         self.n_images, self.n_classes = len(images), task.reading.n_classes
         self._task, self._images = task, images
         self._cost = PseudoLoss(self.loss, is_dense=False)
-        self._strong = "randaugment" if strong == "auto" else strong
+        self._strong = "randaugment" if strong_kind == "auto" else strong_kind
         self._operations, self._magnitude = operations, magnitude
         if self._strong == "randaugment":  # what it can't do is said here, not in the first step
             self._augmented(images.images([0]), np.zeros(1, np.int64), 0)

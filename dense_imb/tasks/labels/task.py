@@ -1,10 +1,10 @@
-"""Training a network to tell the class of whole images."""
+"""The task of classifying whole images."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,23 +13,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dense_imb.base.checks import check_at_least, check_choice
-from dense_imb.data.epochs.mixing import Mixer, mix, mix_labels, samples_told
-from dense_imb.data.epochs.samplers import ClassSampling
-from dense_imb.data.labels.classified import FLIPS, ClassifiedImages, vary
+from dense_imb.data.epochs.mixing import mix, mix_labels, samples_told
+from dense_imb.data.labels.classified import FLIPS, vary
 from dense_imb.engine.gradients import gradient_shares
 from dense_imb.losses.foreign.feeding import feed, intake_of, takes_logits
 from dense_imb.losses.foreign.soft_feeding import check_takes_soft, feed_soft
 from dense_imb.metrics import ClassificationScores, class_groups
 from dense_imb.metrics.classification import FEW, MANY
-from dense_imb.tasks.base import SampledTask
-from dense_imb.tasks.trained import TrainedNetwork
+from dense_imb.tasks.base import SampledTask, TaskOptions, TrainingData
 
 _PARTNERS = 1 << 31  # samples from here on are views that others are mixed with
 _LISTED = 20  # classes; of more, head, middle and tail are told
 
 
 @dataclass(frozen=True)
-class ClassReading:
+class LabelsReading:
     """How images become a network's input, and what its output means.
 
     Args:
@@ -84,7 +82,7 @@ class ClassReading:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_text(cls, text: str) -> ClassReading:
+    def from_text(cls, text: str) -> LabelsReading:
         """What `as_text` was made from."""
         stored = json.loads(text)
         lists = {name: tuple(v) for name, v in stored.items() if isinstance(v, list)}
@@ -92,7 +90,7 @@ class ClassReading:
 
 
 @dataclass(frozen=True)
-class ClassBatch:
+class LabelsBatch:
     """Images with the class of each.
 
     Args:
@@ -106,20 +104,36 @@ class ClassBatch:
     probability: Tensor | None = None
 
 
-class Classifier(SampledTask):
-    """The task of telling the class of images, see `dense_imb.engine.task.Task`.
+@dataclass(frozen=True)
+class LabelsOptions(TaskOptions):
+    """Options of the task of classifying whole images, beside those of `TaskOptions`.
 
     Args:
-        network: takes (B, 3, height, width), gives (B, n_classes).
-        loss: of logits, ours or another library's, see `dense_imb.losses.foreign.feeding`.
-        train, validation: the images.
-        reading: what the network is shown, and what its output means.
-        padding, flips: see `dense_imb.data.labels.classified.vary`.
-        seed: of the views.
-        batch_size: images validated together.
-        sampling: which images an epoch shows; None shows each once.
-        mixer: mixes images, and their labels to probabilities.
-        feature_loss: of what the last layer is fed, see `FeatureTerm`.
+        padding: largest shift of a training image, in pixels, see `vary`.
+        flips: mirroring of training images, see `vary`.
+        seed: random seed of shifts and flips.
+        batch_size: number of images validated together.
+    """
+
+    padding: int = 4
+    flips: str = "horizontal"
+    seed: int = 0
+    batch_size: int = 128
+
+    def __post_init__(self) -> None:
+        check_at_least("padding", self.padding, 0)
+        check_choice("flips", self.flips, FLIPS)
+
+
+class LabelsTask(SampledTask):
+    """The task of classifying whole images, see `dense_imb.engine.task.Task`.
+
+    Args:
+        network: takes (B, 3, height, width), returns (B, n_classes).
+        loss: a loss of logits, ours or another library's, see `dense_imb.losses.foreign.feeding`.
+        data: training and validation images; its class counts are those of the images.
+        reading: preparation of the input, and meaning of the output.
+        options: shifts, flips, sampling, mixing.
     """
 
     monitor = "balanced_accuracy"
@@ -128,70 +142,52 @@ class Classifier(SampledTask):
         self,
         network: nn.Module,
         loss: nn.Module,
-        train: ClassifiedImages,
-        validation: ClassifiedImages,
-        *,
-        reading: ClassReading,
-        padding: int = 4,
-        flips: str = "horizontal",
-        seed: int = 0,
-        batch_size: int = 128,
-        sampling: ClassSampling | None = None,
-        mixer: Mixer | None = None,
-        feature_loss: nn.Module | None = None,
+        data: TrainingData,
+        reading: LabelsReading,
+        options: LabelsOptions | None = None,
     ) -> None:
-        check_at_least("padding", padding, 0)
-        check_choice("flips", flips, FLIPS)
+        options = options or LabelsOptions()
         if not takes_logits(loss):
             raise ValueError(
                 f"Expected a loss of logits to classify with, got {type(loss).__name__}, which is "
                 "fed values; CrossEntropyLoss is one."
             )
-        for what, images in (("training", train), ("validation", validation)):
+        train = data.train
+        for what, images in (("training", train), ("validation", data.validation)):
             if images.class_names != reading.class_names or images.size != reading.size:
                 raise ValueError(
                     f"Expected {what} images of {reading.size} pixels and {reading.n_classes} "
                     f"classes, got {images!r}."
                 )
         train.check_every_class("training")
-        super().__init__(
-            network,
-            loss,
-            n_images=len(train),
-            n_samples=len(train),
-            sampling=sampling,
-            mixer=mixer,
-            feature_loss=feature_loss,
-            class_counts=train.class_counts,
-        )
+        data = replace(data, class_counts=train.class_counts)
+        super().__init__(network, loss, data, options, len(train))
         self._intake = intake_of(loss)
-        self.train, self.validation, self.reading = train, validation, reading
-        self.padding, self.flips, self.seed = padding, flips, seed
-        self.batch_size = batch_size
-        if mixer is not None:
+        self.reading = reading
+        self.padding, self.flips, self.seed = options.padding, options.flips, options.seed
+        self.batch_size = options.batch_size
+        if self.mixer is not None:
             check_takes_soft(loss, reading.n_classes, 0)
-        self.class_counts = train.class_counts
         self.scores = reading.no_scores()  # of the last validation
 
     def describe(self) -> Mapping[str, str]:
         """Network, loss and data, in words."""
-        n_parameters = sum(parameter.numel() for parameter in self.network.parameters())
         return {
-            "network": f"{type(self.network).__name__}, {n_parameters} parameters",
+            "network": self.describe_network(),
             "loss": " ".join(repr(self.output_loss).split()),
             "classes": self.reading.as_text(),
             "views": f"padding {self.padding}, flips {self.flips}, seed {self.seed}",
             "data": self.train.fingerprint(),
             "validation data": self.validation.fingerprint(),
             **samples_told(self.sampling, self.mixer),
-            **self.features_told(),
+            **self.describe_features(),
         }
 
-    def batch(self, samples: NDArray[np.int64], epoch: int, device: torch.device) -> ClassBatch:
+    def batch(self, samples: NDArray[np.int64], epoch: int, device: torch.device) -> LabelsBatch:
         """The images, as the epoch shows them; sample s is image s % n_images."""
         shown, label = self._views(samples, samples % len(self.train), epoch, device)
         if self.mixer is None:
-            return ClassBatch(shown, label)
+            return LabelsBatch(shown, label)
         n_classes = self.reading.n_classes
         is_present = self.train.labels[samples % len(self.train), None] == np.arange(n_classes)
         plan = self.mixer.plan(samples, epoch, is_present)
@@ -203,7 +199,7 @@ class Classifier(SampledTask):
         share = torch.from_numpy(plan.share).float().to(device)
         probability, _ = mix_labels(label, other_label, share, n_classes)
         larger = torch.where(share >= 0.5, label, other_label)
-        return ClassBatch(mix(shown, other, share), larger, probability)
+        return LabelsBatch(mix(shown, other, share), larger, probability)
 
     def _views(
         self,
@@ -228,7 +224,7 @@ class Classifier(SampledTask):
             images, samples, seed=self.seed, epoch=epoch, padding=self.padding, flips=self.flips
         )
 
-    def cost_of(self, output: Tensor, batch: ClassBatch) -> Tensor:
+    def cost_of(self, output: Tensor, batch: LabelsBatch) -> Tensor:
         """The loss of an output for a batch."""
         if batch.probability is not None:
             mixed: Tensor = feed_soft(self.output_loss, self._intake, output, batch.probability, {})
@@ -236,7 +232,7 @@ class Classifier(SampledTask):
         cost: Tensor = feed(self.output_loss, self._intake, output, batch.label, {})
         return cost
 
-    def feature_label(self, batch: ClassBatch) -> Tensor:
+    def feature_label(self, batch: LabelsBatch) -> Tensor:
         """(B,) the class of each image."""
         return batch.label
 
@@ -259,7 +255,7 @@ class Classifier(SampledTask):
         """The counts of the last validation."""
         self.scores.save(path)
 
-    def gradient_shares(self, network: nn.Module, batch: ClassBatch) -> dict[str, float]:
+    def gradient_shares(self, network: nn.Module, batch: LabelsBatch) -> dict[str, float]:
         """Which classes the loss pulls at; of many classes, the head, the middle and the tail."""
         label = batch.label
         if self.reading.n_classes <= _LISTED:
@@ -275,34 +271,3 @@ class Classifier(SampledTask):
         return gradient_shares(
             network, batch.shown, self.loss, lambda output: self.cost_of(output, batch), kinds
         )
-
-
-class TrainedClassifier(TrainedNetwork[ClassReading]):
-    """A trained network that classifies images, see `TrainedNetwork`."""
-
-    @torch.no_grad()
-    def logits(self, images: NDArray[np.uint8]) -> Tensor:
-        """(B, n_classes) of images (B, 3, height, width)."""
-        return self.reading.logits(self.network, images, self.device)
-
-    def probability(self, images: NDArray[np.uint8]) -> Tensor:
-        """(B, n_classes)."""
-        return self.logits(images).softmax(1)
-
-
-class Commonest:
-    """The answer that costs nothing: every image is of the class that was trained on most.
-
-    Args:
-        train_counts: training images of each class.
-    """
-
-    name = "commonest"
-
-    def __init__(self, train_counts: Sequence[int]) -> None:
-        self.train_counts = tuple(train_counts)
-
-    def logits(self, images: NDArray[np.uint8]) -> Tensor:
-        """The logarithm of the share of each class in the training images."""
-        counts = torch.tensor(self.train_counts, dtype=torch.float64)
-        return (counts / counts.sum()).log().float().expand(len(images), -1)

@@ -7,13 +7,13 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from dense_imb.tasks.build import build_task, labelled_events
 from torch import nn
 
 from dense_imb.data.events.virtual import VirtualEvents
 from dense_imb.hits import Degradation, Events, Geometry, HitsFile
-from dense_imb.tasks.build import build_denoiser, labelled_events
-from dense_imb.tasks.hits.pseudo_labels import UnlabelledHits
-from dense_imb.tasks.hits.task import Denoiser, Reading
+from dense_imb.tasks.hits.pseudo_labels import HitsPseudoLabels
+from dense_imb.tasks.hits.task import HitsTask, Reading
 from tests.runs.tiny import FRAME, clean_events, tiny, write_events
 
 CPU = torch.device("cpu")
@@ -28,8 +28,8 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def task(path: str) -> Denoiser:
-    return build_denoiser(tiny(path, labelled_share=0.4))
+def task(path: str) -> HitsTask:
+    return build_task(tiny(path, labelled_share=0.4))
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def labels_by_loop(unlabelled, views, threshold: float) -> dict[tuple[int, int, 
 
 
 def test_the_rest_is_degraded_once_and_its_labels_are_hidden(task, rest):
-    unlabelled = UnlabelledHits(task, rest)
+    unlabelled = HitsPseudoLabels(task, rest)
     weak = unlabelled.views(SAMPLES, PLACES, 5, CPU).weak
     noisy = rest.degraded(PLACES, 0).torch()
     noisy = noisy.select(~noisy.hit["is_occluded"])
@@ -86,7 +86,7 @@ def test_a_measured_event_is_shown_as_it_is(task, tmp_path):
     told = []
     for name, events in (("bare", bare), ("labelled", whole)):
         source = HitsFile(write_events(tmp_path / f"{name}.h5", events))
-        unlabelled = UnlabelledHits(task, VirtualEvents(source, None, 0))
+        unlabelled = HitsPseudoLabels(task, VirtualEvents(source, None, 0))
         views = unlabelled.views(SAMPLES, PLACES, 0, CPU)
         np.testing.assert_array_equal(views.weak.x, whole.take(PLACES).x)
         pseudo, sure = unlabelled.labelled(Knowing(), views, 0.95)
@@ -96,7 +96,7 @@ def test_a_measured_event_is_shown_as_it_is(task, tmp_path):
 
 
 def test_pseudo_labels_follow_their_hits(task, rest):
-    unlabelled = UnlabelledHits(task, rest)
+    unlabelled = HitsPseudoLabels(task, rest)
     n_unsure = 0
     for epoch in range(5):
         views = unlabelled.views(SAMPLES, PLACES, epoch, CPU)
@@ -115,7 +115,7 @@ def test_pseudo_labels_follow_their_hits(task, rest):
 
 
 def test_strong_hits_are_near_those_they_come_from(task, rest):
-    unlabelled = UnlabelledHits(task, rest)
+    unlabelled = HitsPseudoLabels(task, rest)
     n_weak = n_kept = n_added = 0
     moved = []
     for epoch in range(30):
@@ -137,7 +137,7 @@ def test_strong_hits_are_near_those_they_come_from(task, rest):
 
 
 def test_views_of_a_sample_are_the_same_whatever_the_batch(task, rest):
-    unlabelled = UnlabelledHits(task, rest)
+    unlabelled = HitsPseudoLabels(task, rest)
     together = unlabelled.views(SAMPLES, PLACES, 1, CPU)
     torch.manual_seed(3)
     for i in range(len(SAMPLES)):
@@ -152,7 +152,7 @@ def test_views_of_a_sample_are_the_same_whatever_the_batch(task, rest):
 
 def test_strong_views_do_not_move_as_labelled_events_are_degraded(task, rest):
     """Whatever numbers labelled events of the same number and epoch have drawn."""
-    unlabelled = UnlabelledHits(task, dataclasses.replace(rest, degradation=None))
+    unlabelled = HitsPseudoLabels(task, dataclasses.replace(rest, degradation=None))
     views = unlabelled.views(np.arange(4), np.arange(4), 1, CPU)
     added = views.strong.select(views.origin == 0)
     drawn = task.train.degraded(np.arange(4), 1).torch()
@@ -167,7 +167,7 @@ def test_strong_views_do_not_move_as_labelled_events_are_degraded(task, rest):
 def test_a_perfect_teacher_tells_the_hidden_truth(task, path):
     # noise that the streaks, which end before, never are as late as
     source = VirtualEvents(HitsFile(path), Degradation(noise=40), 0)
-    unlabelled = UnlabelledHits(task, source, strong="none")
+    unlabelled = HitsPseudoLabels(task, source, strong="none")
     noisy = source.degraded(PLACES, 0).torch()
     noisy = noisy.select(~noisy.hit["is_occluded"])
 
@@ -191,20 +191,20 @@ def test_a_perfect_teacher_tells_the_hidden_truth(task, path):
 
 
 def test_a_loss_of_its_own_sees_the_same_pixels(task, rest):
-    views = UnlabelledHits(task, rest).views(SAMPLES, PLACES, 0, CPU)
-    unlabelled = UnlabelledHits(task, rest, nn.BCEWithLogitsLoss())
+    views = HitsPseudoLabels(task, rest).views(SAMPLES, PLACES, 0, CPU)
+    unlabelled = HitsPseudoLabels(task, rest, nn.BCEWithLogitsLoss())
     pseudo, _ = unlabelled.labelled(Knowing(), views, 0.95)
     output = torch.randn(pseudo.is_signal.shape)
     wanted = nn.functional.binary_cross_entropy_with_logits(
         output.flatten()[pseudo.lit], pseudo.is_signal.flatten()[pseudo.lit]
     )
     torch.testing.assert_close(unlabelled.cost(output, pseudo), wanted)
-    assert UnlabelledHits(task, rest).loss is task.loss
+    assert HitsPseudoLabels(task, rest).loss is task.loss
     assert unlabelled.loss is not task.loss
 
 
 def test_a_teacher_sure_of_nothing_labels_what_was_added_only(task, rest):
-    unlabelled = UnlabelledHits(task, rest)
+    unlabelled = HitsPseudoLabels(task, rest)
     views = unlabelled.views(SAMPLES, PLACES, 0, CPU)
     pseudo, sure = unlabelled.labelled(Knowing(0.0), views, 0.95)
     assert sure.sum() == 0
@@ -217,7 +217,7 @@ def test_events_without_hits_are_shown(task, tmp_path):
     columns = {name: column[:8] for name, column in some.hit_columns().items()}
     lonely = some.with_hits(np.array([0, 0, 8, 8, 8]), columns)
     source = HitsFile(write_events(tmp_path / "few.h5", lonely))
-    unlabelled = UnlabelledHits(task, VirtualEvents(source, None, 0))
+    unlabelled = HitsPseudoLabels(task, VirtualEvents(source, None, 0))
     views = unlabelled.views(np.arange(1), np.array([0]), 0, CPU)
     pseudo, sure = unlabelled.labelled(Knowing(), views, 0.95)
     assert sure.sum() == 0
@@ -225,7 +225,7 @@ def test_events_without_hits_are_shown(task, tmp_path):
 
 
 def test_content_counts_what_the_teacher_calls_noise_and_signal(task, rest):
-    unlabelled = UnlabelledHits(task, rest)
+    unlabelled = HitsPseudoLabels(task, rest)
     found = unlabelled.content(Knowing(), np.arange(len(rest)), CPU)
     for i in range(len(rest)):
         weak = unlabelled.views(np.array([i]), np.array([i]), 0, CPU).weak
@@ -237,14 +237,14 @@ def test_content_counts_what_the_teacher_calls_noise_and_signal(task, rest):
 
 
 def test_words_tell_events_and_views_apart(task, rest):
-    told = UnlabelledHits(task, rest).told()
-    assert UnlabelledHits(task, rest).told() == told
+    told = HitsPseudoLabels(task, rest).told()
+    assert HitsPseudoLabels(task, rest).told() == told
     others = [
-        UnlabelledHits(task, dataclasses.replace(rest, first=rest.first + 1)),
-        UnlabelledHits(task, dataclasses.replace(rest, count=3)),
-        UnlabelledHits(task, dataclasses.replace(rest, degradation=None)),
-        UnlabelledHits(task, dataclasses.replace(rest, seed=1)),
-        UnlabelledHits(task, rest, strong="none"),
+        HitsPseudoLabels(task, dataclasses.replace(rest, first=rest.first + 1)),
+        HitsPseudoLabels(task, dataclasses.replace(rest, count=3)),
+        HitsPseudoLabels(task, dataclasses.replace(rest, degradation=None)),
+        HitsPseudoLabels(task, dataclasses.replace(rest, seed=1)),
+        HitsPseudoLabels(task, rest, strong="none"),
     ]
     assert told not in {other.told() for other in others}
 
@@ -252,7 +252,7 @@ def test_words_tell_events_and_views_apart(task, rest):
 def test_no_number_is_drawn_from_torch(task, rest):
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    UnlabelledHits(task, rest).views(SAMPLES, PLACES, 0, CPU)
+    HitsPseudoLabels(task, rest).views(SAMPLES, PLACES, 0, CPU)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -266,7 +266,7 @@ def test_no_number_is_drawn_from_torch(task, rest):
 )
 def test_options_that_fit_no_events_are_refused(task, rest, options, told):
     with pytest.raises(ValueError, match=told):
-        UnlabelledHits(task, rest, **options)
+        HitsPseudoLabels(task, rest, **options)
 
 
 @pytest.mark.parametrize(
@@ -280,25 +280,25 @@ def test_options_that_fit_no_events_are_refused(task, rest, options, told):
 )
 def test_tasks_that_labels_of_hits_teach_nothing_are_refused(path, rest, changes, told):
     with pytest.raises(ValueError, match=told):
-        UnlabelledHits(build_denoiser(tiny(path, **changes)), rest)
+        HitsPseudoLabels(build_task(tiny(path, **changes)), rest)
 
 
 def test_other_frames_and_no_events_are_refused(task, rest, tmp_path):
     other = clean_events(4, frame=Geometry(20, 12, 100))
     source = HitsFile(write_events(tmp_path / "other.h5", other))
     with pytest.raises(ValueError, match="frames of 16 x 12 x 100, .* got 20 x 12 x 100"):
-        UnlabelledHits(task, VirtualEvents(source, None, 0))
+        HitsPseudoLabels(task, VirtualEvents(source, None, 0))
     with pytest.raises(ValueError, match="got none"):
-        UnlabelledHits(task, dataclasses.replace(rest, count=0))
+        HitsPseudoLabels(task, dataclasses.replace(rest, count=0))
     sized = dataclasses.replace(FRAME, x_mm=0.5, y_mm=0.5, t_ns=1.0)
     known = HitsFile(write_events(tmp_path / "sized.h5", clean_events(4, frame=sized)))
-    assert UnlabelledHits(task, VirtualEvents(known, None, 0)).n_images == 4
+    assert HitsPseudoLabels(task, VirtualEvents(known, None, 0)).n_images == 4
 
 
 def test_values_of_zero_to_one_are_scores_too(path, rest):
-    task = build_denoiser(tiny(path, loss="torch.nn:MSELoss"))
+    task = build_task(tiny(path, loss="torch.nn:MSELoss"))
     assert not task.reading.is_logit
-    unlabelled = UnlabelledHits(task, rest)
+    unlabelled = HitsPseudoLabels(task, rest)
     views = unlabelled.views(SAMPLES, PLACES, 0, CPU)
     pseudo, sure = unlabelled.labelled(nn.Identity(), views, 0.9)
     assert isinstance(views.weak, Events)

@@ -8,14 +8,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from dense_imb.tasks.build import build_task
 from torch import nn
 
 from dense_imb.data.events.virtual import VirtualEvents
 from dense_imb.hits import Degradation, Events, Geometry, HitsFile, gap
 from dense_imb.losses.foreign.catalogue import CATALOGUE
 from dense_imb.losses.foreign.feeding import takes_logits
-from dense_imb.tasks.build import build_denoiser
-from dense_imb.tasks.hits.task import Denoiser, Reading
+from dense_imb.tasks.hits.task import HitsTask, Reading
 from dense_imb.tasks.recipe import build_loss, build_network, build_reading, of_hits
 from tests.runs.tiny import FRAME, clean_events, tiny, write_events
 
@@ -46,11 +46,11 @@ class Keep(nn.Module):
         return (prediction - target).square().mean()
 
 
-def denoiser(path: str, loss: nn.Module, **options) -> Denoiser:
+def denoiser(path: str, loss: nn.Module, **options) -> HitsTask:
     degradation = Degradation(signal=4, noise=10)
     source = HitsFile(path)
     n_channels = 2 if options.get("reading", Reading()).output == "both" else 1
-    return Denoiser(
+    return HitsTask(
         Constant(torch.zeros(1, n_channels, FRAME.height, FRAME.width)),
         loss,
         VirtualEvents(source, degradation, 0, count=12),
@@ -219,7 +219,7 @@ def test_losses_of_anybody_train(path, text, pixels):
     if text == "RangeLoss":
         pytest.skip("takes features, not frames")
     config = tiny(path, loss=text, pixels=pixels, **LOSSES[text])
-    task = build_denoiser(config)
+    task = build_task(config)
     optimizer = torch.optim.SGD(task.network.parameters(), 1e-4)
     before = [p.detach().clone() for p in task.network.parameters()]
     for step in range(2):
@@ -234,7 +234,7 @@ def test_losses_of_anybody_train(path, text, pixels):
 
 def test_a_loss_of_features_is_refused(path):
     with pytest.raises(ValueError, match="Expected a loss of frames"):
-        build_denoiser(tiny(path, loss="RangeLoss(8)"))
+        build_task(tiny(path, loss="RangeLoss(8)"))
 
 
 @pytest.mark.parametrize(
@@ -270,19 +270,19 @@ def test_building_a_network_leaves_the_callers_random_numbers_alone(path):
 )
 def test_data_that_teaches_nothing_is_refused(path, change, told):
     with pytest.raises(ValueError, match=told):
-        build_denoiser(tiny(path, data=change))
+        build_task(tiny(path, data=change))
 
 
 def test_other_validation_frames_are_refused(path, tmp_path):
     other = write_events(tmp_path / "other.h5", clean_events(4, frame=Geometry(20, 12, 100)))
     with pytest.raises(ValueError, match="geometry"):
-        build_denoiser(tiny(path, data={"validation": other}))
+        build_task(tiny(path, hits={"validation": other}))
 
 
 def test_a_setup_in_words_tells_data_apart(path, tmp_path):
     same = write_events(tmp_path / "same.h5", clean_events(16))
     other = write_events(tmp_path / "other.h5", clean_events(16, seed=1))
-    mine, theirs, others = (build_denoiser(tiny(p)).describe() for p in (path, same, other))
+    mine, theirs, others = (build_task(tiny(p)).describe() for p in (path, same, other))
     assert mine == theirs
     differ = {name for name in mine if mine[name] != others[name]}
     assert differ == {"data", "validation data"}

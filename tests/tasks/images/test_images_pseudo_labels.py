@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from dense_imb.tasks.build import build_task, labelled_part, open_images
 from PIL import Image
 from torch import nn
 
@@ -20,9 +21,8 @@ from dense_imb.engine import Callback, Interrupted, Loop
 from dense_imb.losses import Balance, BalancedSoftmaxLoss, CrossEntropyLoss
 from dense_imb.runs import open_run, train
 from dense_imb.runs.write import RunFiles
-from dense_imb.tasks.build import build_task, labelled_part, open_images
 from dense_imb.tasks.images import pseudo_labels as unlabelled_images
-from dense_imb.tasks.images.pseudo_labels import UnlabelledCrops
+from dense_imb.tasks.images.pseudo_labels import ImagesPseudoLabels
 from dense_imb.tasks.images.task import probability_of
 from dense_imb.tasks.mean_teacher import PseudoLoss, as_trained
 from dense_imb.tasks.recipe import check_config
@@ -179,7 +179,7 @@ def test_a_resumed_run_is_the_same_to_the_bit(folders, tmp_path, monkeypatch, sa
     """
     # a teacher that sees a line in every third image: those are drawn more often from then on
     monkeypatch.setattr(
-        UnlabelledCrops,
+        ImagesPseudoLabels,
         "content",
         lambda self, teacher, places, device: np.stack(
             [np.full_like(places, 9), places % 3 == 0], 1
@@ -237,7 +237,16 @@ def test_a_folder_of_images_without_masks(folders, tmp_path, capsys):
     for i, image in enumerate(pixels):
         Image.fromarray(image).save(other / f"{i}.png")
     out = tmp_path / "run"
-    words = ["train", "--out", str(out), "--images.train", folders[0], "--images.masks", folders[1]]
+    words = [
+        "train",
+        "images",
+        "--out",
+        str(out),
+        "--images.train",
+        folders[0],
+        "--images.masks",
+        folders[1],
+    ]
     words += ["--images.patch", "32", "32", "--steps", "6", "--batch_size", "4", "--quiet"]
     words += ["--report", "false", "--unlabelled.train", str(other), "--unlabelled.ratio", "2"]
     words += ["--model.options", json.dumps({"widths": [4, 8]})]
@@ -257,7 +266,15 @@ def test_a_folder_of_images_without_masks(folders, tmp_path, capsys):
 def test_an_empty_folder_is_refused_in_words(folders, tmp_path, capsys):
     empty = tmp_path / "nothing"
     empty.mkdir()
-    words = ["train", "--out", str(tmp_path / "run"), "--images.train", folders[0], "--quiet"]
+    words = [
+        "train",
+        "images",
+        "--out",
+        str(tmp_path / "run"),
+        "--images.train",
+        folders[0],
+        "--quiet",
+    ]
     words += ["--images.masks", folders[1], "--unlabelled.train", str(empty)]
     assert main(words) == 2
     told = capsys.readouterr().err

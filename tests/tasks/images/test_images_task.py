@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dense_imb.tasks.build import build_task, open_test_images
 from PIL import Image
 
 from dense_imb.cli import main
@@ -15,14 +16,13 @@ from dense_imb.data.images.labelled import IGNORED, open_labelled
 from dense_imb.engine import Interrupted
 from dense_imb.runs import open_run, train
 from dense_imb.runs.write import RunFiles
-from dense_imb.tasks.build import build_segmenter, open_test_images
 from dense_imb.tasks.images.evaluate import (
     Blank,
     chosen_thresholds,
-    evaluate_segmenters,
+    evaluate_images,
     logit_of_class,
 )
-from dense_imb.tasks.images.task import ImageReading
+from dense_imb.tasks.images.task import ImagesReading
 from tests.engine.test_loop import Signal
 from tests.runs.pictures import tiny_images, write_folders
 from tests.runs.tiny import assert_same_content
@@ -47,7 +47,7 @@ def trained(folders, tmp_path_factory: pytest.TempPathFactory):
 
 def test_it_learns_to_find_the_rare_class(trained, folders):
     images = open_labelled(*folders)
-    table = evaluate_segmenters([trained.segmenter(device="cpu"), Blank(2)], images)
+    table = evaluate_images([trained.trained(device="cpu"), Blank(2)], images)
     blank, own = table["blank"], table["lines"]
     assert blank["average_precision"] == pytest.approx(blank["share"], rel=1e-6)
     assert own["average_precision"] > 0.8 > 10 * blank["average_precision"]
@@ -87,7 +87,7 @@ def test_several_classes(tmp_path):
     row = run.history()[-1]
     assert {f"average_precision_{k}" for k in (1, 2, 3)} <= row.keys()
     assert sum(row[f"gradient_share_class_{k}"] for k in range(4)) == pytest.approx(1)
-    probability = run.segmenter(device="cpu").probability(open_labelled(*folders).image(0))
+    probability = run.trained(device="cpu").probability(open_labelled(*folders).image(0))
     assert probability.shape == (4, 40, 48)
     torch.testing.assert_close(probability.sum(0), torch.ones(40, 48))
 
@@ -97,7 +97,7 @@ def test_the_gradient_is_looked_at_where_every_class_is(tmp_path):
     for path in sorted(Path(folders[1]).iterdir())[:11]:  # the rarest class in one image only
         mask = np.array(Image.open(path))
         Image.fromarray(np.where(mask == 2, 0, mask).astype(np.uint8)).save(path)
-    task = build_segmenter(tiny_images(folders, images={"patch": [40, 48]}))
+    task = build_task(tiny_images(folders, images={"patch": [40, 48]}))
     batch = task.batch(task.probe(2), 0, torch.device("cpu"))
     assert {0, 1, 2} <= set(batch.label.unique().tolist())
     assert len(set(task.probe(7).tolist())) == 7
@@ -108,7 +108,7 @@ def test_masks_without_foreground_are_refused(tmp_path):
     for path in Path(folders[1]).iterdir():
         Image.fromarray(np.zeros((40, 48), np.uint8)).save(path)
     with pytest.raises(ValueError, match="images to train on with a pixel of another class than 0"):
-        build_segmenter(tiny_images(folders))
+        build_task(tiny_images(folders))
 
 
 def test_validation_masks_without_foreground_are_refused(tmp_path):
@@ -117,10 +117,10 @@ def test_validation_masks_without_foreground_are_refused(tmp_path):
         Image.fromarray(np.zeros((40, 48), np.uint8)).save(path)
     images = {"validation": others[0], "validation_masks": others[1]}
     with pytest.raises(ValueError, match=r"images to validate on .* got none in .*b.masks"):
-        build_segmenter(tiny_images(folders, images=images))
+        build_task(tiny_images(folders, images=images))
     images = {"validation": folders[0], "validation_masks": folders[1]}
     with pytest.raises(ValueError, match=r"images to train on .* got none in .*b.masks"):
-        build_segmenter(tiny_images(others, images=images))
+        build_task(tiny_images(others, images=images))
 
 
 def test_volumes(tmp_path):
@@ -129,7 +129,7 @@ def test_volumes(tmp_path):
     config = tiny_images(folders, images={"patch": [8, 16, 16]}, model=model, steps=4)
     run = quiet(config, tmp_path / "run")
     image = open_labelled(*folders).image(0)
-    assert run.segmenter(device="cpu").probability(image).shape == (2, 12, 20, 24)
+    assert run.trained(device="cpu").probability(image).shape == (2, 12, 20, 24)
 
 
 def test_a_resumed_run_is_the_same_to_the_bit(folders, tmp_path, monkeypatch):
@@ -146,7 +146,7 @@ def test_a_resumed_run_is_the_same_to_the_bit(folders, tmp_path, monkeypatch):
 
 
 def test_windows_cover_an_image_larger_than_a_patch(trained, folders):
-    segmenter = trained.segmenter(device="cpu")
+    segmenter = trained.trained(device="cpu")
     image = np.tile(open_labelled(*folders).image(0), (1, 3, 2))
     assert segmenter.logits(image).shape == (1, 1, 120, 96)
     assert segmenter.logits(image[:, :17, :9]).shape == (1, 1, 17, 9)
@@ -160,7 +160,7 @@ def test_ignored_pixels_pull_at_nothing(tmp_path, loss):
         pixels[:20] = 77
         Image.fromarray(pixels).save(path)
     images = {"ignore_index": 77, "patch": [40, 48], "flips": False}
-    task = build_segmenter(tiny_images(folders, images=images, loss=loss))
+    task = build_task(tiny_images(folders, images=images, loss=loss))
     batch = task.batch(np.arange(2), 0, torch.device("cpu"))
     assert (batch.label[:, :20] == IGNORED).all()
     pulls = []
@@ -193,8 +193,8 @@ def test_the_logit_of_a_class_is_that_of_its_probability(n_classes):
 
 
 def test_a_reading_comes_back_from_its_text():
-    reading = ImageReading(3, (1.0, 2.0), (0.5, 0.1), (32, 48), True, (0, 7, 9))
-    assert ImageReading.from_text(reading.as_text()) == reading
+    reading = ImagesReading(3, (1.0, 2.0), (0.5, 0.1), (32, 48), True, (0, 7, 9))
+    assert ImagesReading.from_text(reading.as_text()) == reading
 
 
 def test_evaluate_prints_a_table(trained, folders, tmp_path, capsys):
@@ -218,9 +218,9 @@ def test_evaluate_alone_takes_the_images_that_no_run_saw(trained, folders, tmp_p
     assert main(["evaluate", *names, "--format", "json"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     test = open_test_images(runs[0].config.images)
-    thresholds = [chosen_thresholds(run.class_scores()) for run in runs]
-    wanted = evaluate_segmenters(
-        [run.segmenter() for run in runs], test, thresholds=thresholds
+    thresholds = [chosen_thresholds(run.scores()) for run in runs]
+    wanted = evaluate_images(
+        [run.trained() for run in runs], test, thresholds=thresholds
     ).finite_rows()
     assert rows[:4] == wanted
     # the other run was trained on those images
@@ -244,19 +244,19 @@ def test_evaluate_alone_takes_the_images_that_no_run_saw(trained, folders, tmp_p
 def test_what_can_not_be_trained_is_refused(folders, tmp_path, change, sentence):
     from dataclasses import replace
 
-    from dense_imb.config import DataConfig
+    from dense_imb.config import HitsConfig
 
     data = change.pop("data", None)
     config = tiny_images(folders, **change)
     if data:
-        config = replace(config, data=DataConfig(**data))
+        config = replace(config, hits=HitsConfig(**data))
     with pytest.raises(ValueError, match=sentence):
         quiet(config, tmp_path / "run")
 
 
 def test_a_run_of_images_scores_no_hits(trained):
     with pytest.raises(ValueError, match=r"trained on hits, got .* trained on images"):
-        trained.scorer()
+        trained.trained()
 
 
 def test_a_run_says_what_came_out(trained):

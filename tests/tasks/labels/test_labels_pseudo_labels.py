@@ -13,9 +13,9 @@ from dense_imb.data.epochs.views import photometric, rand_augment
 from dense_imb.data.images.labelled import IGNORED
 from dense_imb.data.labels.classified import Pictures, vary
 from dense_imb.data.labels.tables import open_unlabelled_pictures
-from dense_imb.tasks.labels.pseudo_labels import UnlabelledClassImages
-from dense_imb.tasks.labels.recipe import build_classifier, labelled_images, open_classified
-from dense_imb.tasks.labels.task import Classifier
+from dense_imb.tasks.labels.pseudo_labels import LabelsPseudoLabels
+from dense_imb.tasks.labels.recipe import build_task, labelled_images, open_classified
+from dense_imb.tasks.labels.task import LabelsTask
 from tests.runs.labelled_pictures import of_table, write_tables
 
 CPU = torch.device("cpu")
@@ -28,8 +28,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def task(folder: str) -> Classifier:
-    return build_classifier(of_table(folder, labelled_share=0.4))
+def task(folder: str) -> LabelsTask:
+    return build_task(of_table(folder, labelled_share=0.4))
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_the_rest_shares_no_image_with_the_labelled_part(task, rest):
 
 
 def test_weak_views_vary_as_labelled_images_do(task, rest):
-    unlabelled = UnlabelledClassImages(task, rest)
+    unlabelled = LabelsPseudoLabels(task, rest)
     views = unlabelled.views(SAMPLES, PLACES, 2, CPU)
     options = {"padding": task.padding, "flips": task.flips, "seed": task.seed}
     wanted = vary(rest.images(PLACES), SAMPLES, epoch=2 + 2**30, **options)
@@ -66,7 +66,7 @@ def test_weak_views_vary_as_labelled_images_do(task, rest):
 
 def test_strong_views_are_of_the_bytes_of_the_weak_ones(task, rest):
     for strong in ("auto", "randaugment", "photometric", "none"):
-        unlabelled = UnlabelledClassImages(task, rest, strong=strong, magnitude=12)
+        unlabelled = LabelsPseudoLabels(task, rest, strong=strong, magnitude=12)
         views = unlabelled.views(SAMPLES, PLACES, 2, CPU)
         pseudo, _ = unlabelled.labelled(Answering([[0.0, 0, 0]] * 4), views, 0.9)
         options = {"seed": task.seed, "epoch": 2 + 2**30}
@@ -82,7 +82,7 @@ def test_strong_views_are_of_the_bytes_of_the_weak_ones(task, rest):
 
 
 def test_views_of_a_sample_are_the_same_whatever_the_batch(task, rest):
-    unlabelled = UnlabelledClassImages(task, rest)
+    unlabelled = LabelsPseudoLabels(task, rest)
     teacher = Answering([[0.0, 0, 0]] * 99)
     together, _ = unlabelled.labelled(teacher, unlabelled.views(SAMPLES, PLACES, 1, CPU), 0.9)
     torch.manual_seed(3)
@@ -95,7 +95,7 @@ def test_views_of_a_sample_are_the_same_whatever_the_batch(task, rest):
 
 
 def test_a_label_is_the_likeliest_class_of_a_sure_teacher(task, rest):
-    unlabelled = UnlabelledClassImages(task, rest, nn.CrossEntropyLoss(), strong="none")
+    unlabelled = LabelsPseudoLabels(task, rest, nn.CrossEntropyLoss(), strong="none")
     teacher = Answering([[9.0, 0, 0], [0, 1, 0], [0, 0, 9], [0, 0, 0]])
     views = unlabelled.views(SAMPLES, PLACES, 0, CPU)
     pseudo, sure = unlabelled.labelled(teacher, views, 0.95)
@@ -108,18 +108,18 @@ def test_a_label_is_the_likeliest_class_of_a_sure_teacher(task, rest):
 
 def test_the_teacher_is_as_sure_as_the_scale_of_its_logits_says(folder, rest):
     loss = "LDAMLoss()"
-    scaled = build_classifier(
+    scaled = build_task(
         of_table(folder, loss=loss, model={"options": {"depth": 8, "width": 4, "head": "cosine"}})
     )
     assert scaled.reading.scale > 1
-    unlabelled = UnlabelledClassImages(scaled, rest, strong="none")
+    unlabelled = LabelsPseudoLabels(scaled, rest, strong="none")
     teacher = Answering([[0.9, 0.1, 0.0]])
     views = unlabelled.views(SAMPLES[:1], PLACES[:1], 0, CPU)
     assert unlabelled.labelled(teacher, views, 0.95)[0].label.tolist() == [0]
 
 
 def test_content_is_the_likeliest_class_of_every_image(task, rest):
-    unlabelled = UnlabelledClassImages(task, rest)
+    unlabelled = LabelsPseudoLabels(task, rest)
     generator = torch.Generator().manual_seed(0)
     logits = 0.1 * torch.randn(len(rest), 3, generator=generator)  # sure of none
     whole = unlabelled.content(Answering(logits.tolist()), np.arange(len(rest)), CPU)
@@ -131,13 +131,13 @@ def test_content_is_the_likeliest_class_of_every_image(task, rest):
 
 
 def test_words_tell_images_and_views_apart(task, rest):
-    told = UnlabelledClassImages(task, rest).told()
-    assert UnlabelledClassImages(task, rest).told() == told
+    told = LabelsPseudoLabels(task, rest).told()
+    assert LabelsPseudoLabels(task, rest).told() == told
     others = [
-        UnlabelledClassImages(task, rest.subset([*range(1, len(rest)), 0])),
-        UnlabelledClassImages(task, task.train),
-        UnlabelledClassImages(task, rest, strong="none"),
-        UnlabelledClassImages(task, rest, magnitude=3),
+        LabelsPseudoLabels(task, rest.subset([*range(1, len(rest)), 0])),
+        LabelsPseudoLabels(task, task.train),
+        LabelsPseudoLabels(task, rest, strong="none"),
+        LabelsPseudoLabels(task, rest, magnitude=3),
     ]
     assert told not in {other.told() for other in others}
 
@@ -153,7 +153,7 @@ def test_a_folder_and_a_table_hold_the_same_images(folder, task):
     assert len(listed) == 47
     place = names.index(Path(listed.source.name(5)).name)
     np.testing.assert_array_equal(found.image(place), listed.image(5))
-    unlabelled = UnlabelledClassImages(task, found)
+    unlabelled = LabelsPseudoLabels(task, found)
     assert unlabelled.n_images == len(found)
 
 
@@ -217,7 +217,7 @@ def test_files_that_are_no_images_are_named(folder, tmp_path):
 )
 def test_what_teaches_nothing_is_refused(task, rest, options, told):
     with pytest.raises(ValueError, match=told):
-        UnlabelledClassImages(task, rest, **options)
+        LabelsPseudoLabels(task, rest, **options)
 
 
 def test_other_images_are_refused(task, rest, tmp_path):
@@ -225,6 +225,6 @@ def test_other_images_are_refused(task, rest, tmp_path):
 
     Image.new("RGB", (20, 24)).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"without labels of \(24, 24\) pixels"):
-        UnlabelledClassImages(task, open_unlabelled_pictures(tmp_path))
+        LabelsPseudoLabels(task, open_unlabelled_pictures(tmp_path))
     with pytest.raises(ValueError, match="got none"):
-        UnlabelledClassImages(task, Pictures(rest.source, []))
+        LabelsPseudoLabels(task, Pictures(rest.source, []))

@@ -12,15 +12,15 @@ import pytest
 import torch
 
 from dense_imb.cli import main
-from dense_imb.config import DataConfig, MixingConfig, SamplingConfig
+from dense_imb.config import HitsConfig, MixingConfig, SamplingConfig
 from dense_imb.data.labels.cifar import open_cifar
 from dense_imb.engine import CollapseAlarm, CollapseWarning, Interrupted
 from dense_imb.engine.callbacks import judged
 from dense_imb.runs import open_run, train
 from dense_imb.runs.write import RunFiles
-from dense_imb.tasks.labels.evaluate import evaluate_classifiers
-from dense_imb.tasks.labels.recipe import build_classifier, open_classified, open_test_table
-from dense_imb.tasks.labels.task import ClassBatch, ClassReading, Commonest
+from dense_imb.tasks.labels.evaluate import evaluate_labels
+from dense_imb.tasks.labels.recipe import build_task, open_classified, open_test_table
+from dense_imb.tasks.labels.task import Commonest, LabelsBatch, LabelsReading
 from tests.engine.test_loop import Signal
 from tests.runs.labelled_pictures import (
     CLASSES,
@@ -50,9 +50,9 @@ def quiet(config, folder: Path, **options):
 
 @pytest.fixture(scope="module")
 def trained(archive, tmp_path_factory: pytest.TempPathFactory):
-    cifar = {"path": archive, "imb_ratio": 4, "many": 20, "few": 8}
+    cifar = {"train": archive, "imb_ratio": 4, "many": 20, "few": 8}
     config = tiny_classes(
-        cifar=cifar, steps=100, validate_every=25, loss="BalancedSoftmaxLoss",
+        labels=cifar, steps=100, validate_every=25, loss="BalancedSoftmaxLoss",
         model={"options": {"depth": 8}},
     )  # fmt: skip
     return quiet(config, tmp_path_factory.mktemp("runs") / "tail")
@@ -62,9 +62,9 @@ def test_it_learns_the_head_and_the_tail(trained, archive):
     row = trained.history()[-1]
     assert row["balanced_accuracy"] > 0.7
     assert row["tail_accuracy"] > 0.5
-    classifier = trained.classifier(device="cpu")
+    classifier = trained.trained(device="cpu")
     test = open_cifar(archive)[1]
-    table = evaluate_classifiers([classifier, Commonest((2, 1) * 5)], test, classifier.reading)
+    table = evaluate_labels([classifier, Commonest((2, 1) * 5)], test, classifier.reading)
     best = trained.metrics()["best"]["balanced_accuracy"]
     assert table["tail"]["balanced_accuracy"] == pytest.approx(best, abs=1e-12)
     assert table["commonest"]["balanced_accuracy"] == pytest.approx(0.1)
@@ -74,7 +74,7 @@ def test_it_learns_the_head_and_the_tail(trained, archive):
 
 def test_a_resumed_run_is_the_same_to_the_bit(archive, tmp_path, monkeypatch):
     loss = "HardMiningLoss(balance={})"
-    config = tiny_classes(cifar={"path": archive, "imb_ratio": 4}, loss=loss, steps=16)
+    config = tiny_classes(labels={"train": archive, "imb_ratio": 4}, loss=loss, steps=16)
     whole = quiet(config, tmp_path / "whole")
     signal_at = Signal(9)
     monkeypatch.setattr(RunFiles, "on_step", lambda self, loop: signal_at.on_step(loop))
@@ -105,7 +105,7 @@ def test_margins_want_cosines_and_answer_in_their_scale(folder, tmp_path):
         quiet(of_table(folder, loss="LDAM-RW"), tmp_path / "run")
     options = {"depth": 8, "width": 4, "head": "cosine"}
     config = of_table(folder, loss="LDAM-RW", model={"options": options}, steps=4)
-    classifier = quiet(config, tmp_path / "cosine").classifier(device="cpu")
+    classifier = quiet(config, tmp_path / "cosine").trained(device="cpu")
     assert classifier.reading.scale == 30
     images = np.zeros((2, 3, 24, 24), np.uint8)
     network = classifier.network(classifier.reading.shown(images, torch.device("cpu")))
@@ -116,7 +116,7 @@ def test_a_timm_network_trains_and_comes_back(folder, tmp_path):
     pytest.importorskip("timm")
     config = of_table(folder, model={"name": "timm:resnet10t", "options": {}}, steps=2)
     run = quiet(config, tmp_path / "run")
-    assert run.classifier(device="cpu").logits(np.zeros((1, 3, 24, 24), np.uint8)).shape == (1, 3)
+    assert run.trained(device="cpu").logits(np.zeros((1, 3, 24, 24), np.uint8)).shape == (1, 3)
 
 
 def test_weights_are_not_fetched_again_for_a_run_that_has_its_own(folder, tmp_path, monkeypatch):
@@ -129,12 +129,12 @@ def test_weights_are_not_fetched_again_for_a_run_that_has_its_own(folder, tmp_pa
 
     monkeypatch.setattr(timm, "create_model", untrained)
     model = {"name": "timm:resnet10t", "options": {"pretrained": True}}
-    quiet(of_table(folder, model=model, steps=1), tmp_path / "run").classifier(device="cpu")
+    quiet(of_table(folder, model=model, steps=1), tmp_path / "run").trained(device="cpu")
     assert asked == [True, False]
 
 
 def test_a_batch_is_a_function_of_its_samples_and_the_epoch(folder):
-    task, again = (build_classifier(of_table(folder)) for _ in range(2))
+    task, again = (build_task(of_table(folder)) for _ in range(2))
     device = torch.device("cpu")
     whole = task.batch(np.arange(8), 3, device)
     again.batch(np.arange(20), 0, device)
@@ -145,15 +145,15 @@ def test_a_batch_is_a_function_of_its_samples_and_the_epoch(folder):
 
 
 def test_mixed_labels_have_a_cost_between(folder):
-    task = build_classifier(of_table(folder))
+    task = build_task(of_table(folder))
     task.network.eval()
     batch = task.batch(np.arange(6), 0, torch.device("cpu"))
     one_hot = torch.nn.functional.one_hot(batch.label, 3).float()
     hard = task.cost(task.network, batch)
     torch.testing.assert_close(
-        task.cost(task.network, ClassBatch(batch.shown, batch.label, one_hot)), hard
+        task.cost(task.network, LabelsBatch(batch.shown, batch.label, one_hot)), hard
     )
-    shares = task.gradient_shares(task.network, ClassBatch(batch.shown, batch.label, one_hot))
+    shares = task.gradient_shares(task.network, LabelsBatch(batch.shown, batch.label, one_hot))
     assert np.nansum([*shares.values()]) == pytest.approx(1)  # a class that is not there has none
 
 
@@ -176,7 +176,7 @@ def test_every_mixing_and_sampling_trains_and_resumes_to_the_bit(
 
 def test_sampling_by_class_shows_the_tail_as_often_as_the_head(folder):
     config = replace(of_table(folder), sampling=SamplingConfig("class"))
-    task = build_classifier(config)
+    task = build_task(config)
     orders = [task.order(0, epoch) for epoch in range(40)]
     shown = np.bincount(task.train.labels[np.concatenate(orders) % task.n_samples])
     assert shown / shown.sum() == pytest.approx([1 / 3] * 3, abs=0.05)
@@ -187,8 +187,8 @@ def test_many_classes_tell_the_gradient_of_head_middle_and_tail(tmp_path):
 
     files = small_data.cifar_files(100, 12)
     path = str(small_data.write_archive(tmp_path / "c.tar.gz", files))
-    cifar = {"path": path, "imb_ratio": 6, "many": 8, "few": 4}
-    task = build_classifier(tiny_classes(cifar=cifar))
+    cifar = {"train": path, "imb_ratio": 6, "many": 8, "few": 4}
+    task = build_task(tiny_classes(labels=cifar))
     shares = task.gradient_shares(task.network, task.batch(np.arange(64), 0, torch.device("cpu")))
     names = [f"gradient_share_{name}" for name in ("head", "middle", "tail")]
     assert list(shares) == names
@@ -210,18 +210,18 @@ def test_a_network_that_calls_all_one_class_is_told(folder, tmp_path):
 
 
 def test_the_head_and_the_tail_are_those_of_the_training_images(trained):
-    reading = trained.classifier(device="cpu").reading
-    assert ClassReading.from_text(reading.as_text()) == reading
+    reading = trained.trained(device="cpu").reading
+    assert LabelsReading.from_text(reading.as_text()) == reading
     assert (reading.train_counts[0], reading.train_counts[-1]) == (24, 6)
-    scores = trained.classification_scores()
+    scores = trained.scores()
     assert scores.groups["head"] == (0,)
     assert scores.groups["tail"] == (8, 9)
 
 
 def test_held_out_images_of_cifar_are_no_test_images(archive):
-    cifar = {"path": archive, "imb_ratio": 4, "validation_share": 0.25}
-    kept, held = open_classified(tiny_classes(cifar=cifar))
-    whole, _ = open_classified(tiny_classes(cifar={**cifar, "validation_share": 0.0}))
+    cifar = {"train": archive, "imb_ratio": 4, "validation_share": 0.25}
+    kept, held = open_classified(tiny_classes(labels=cifar))
+    whole, _ = open_classified(tiny_classes(labels={**cifar, "validation_share": 0.0}))
     assert not set(kept.numbers) & set(held.numbers)
     assert sorted([*kept.numbers, *held.numbers]) == whole.numbers
     assert min(held.class_counts) >= 1
@@ -235,7 +235,7 @@ def test_groups_are_held_out_together(folder, tmp_path):
         writer.writeheader()
         writer.writerows({**row, "patient": i // 3} for i, row in enumerate(rows))
     table = {"train": str(tmp_path / "grouped.csv"), "group_column": "patient"}
-    kept, held = open_classified(of_table(folder, table=table))
+    kept, held = open_classified(of_table(folder, labels=table))
     assert not {i // 3 for i in kept.numbers} & {i // 3 for i in held.numbers}
 
 
@@ -272,13 +272,13 @@ def test_a_saved_run_is_tested_on_a_table(folder, tmp_path, capsys):
 
 def test_the_command_trains_and_resumes(archive, tmp_path, capsys):
     typed = [
-        "train", "--out", str(tmp_path / "run"), "--cifar.path", archive, "--imb-ratio", "0.25",
+        "train", "labels", "--out", str(tmp_path / "run"), "--labels.train", archive, "--imb-ratio", "0.25",
         "--model.name", "resnet32", "--model.options", '{"depth": 8, "width": 4}', "--steps", "4",
         "--loss", "hmld10000000g05a75", "--quiet", "--batch_size", "16",
     ]  # fmt: skip
     assert main(typed) == 0
     assert "balanced accuracy" in capsys.readouterr().out
-    assert open_run(tmp_path / "run").config.cifar.imb_ratio == 0.25
+    assert open_run(tmp_path / "run").config.labels.imb_ratio == 0.25
     assert main(["train", "--out", str(tmp_path / "run"), "--resume"]) == 0
     assert "finished before" in capsys.readouterr().out
     for command in (["report", "RUN"], ["export", "RUN", "m.onnx"], ["segment", "RUN", "a", "b"]):
@@ -293,15 +293,15 @@ def test_the_command_trains_and_resumes(archive, tmp_path, capsys):
         ({"model": {"output": "value"}}, "no `model.output`"),
         ({"retention": 0.9}, "no `retention` with images"),
         ({"loss": "ACBMSELoss"}, "loss of logits to classify with"),
-        ({"cifar": {"path": "a.tar.gz"}}, "got both: a table"),
-        ({"table": {"validation_share": 1.0}}, "`validation_share`"),
-        ({"table": {"padding": -1}}, "`padding`"),
-        ({"table": {"few": 200}}, "`few` up to `many`"),
-        ({"table": {"classes": [*CLASSES, "vascular"]}}, r"every class .* class 3 \(vascular\)"),
-        ({"table": {"classes": CLASSES[:2]}}, "'melanoma' in row 44, .* and 2 more"),
-        ({"table": {"classes": None}}, "'nevus' in row 2, .* name the classes"),
-        ({"table": {"images": "nowhere"}}, "a folder of images, got nowhere"),
-        ({"table": {"group_column": "patient"}}, "a column 'patient'"),
+        ({"labels": {"train": "a.tar.gz"}}, "got both: a table"),
+        ({"labels": {"validation_share": 1.0}}, "`validation_share`"),
+        ({"labels": {"padding": -1}}, "`padding`"),
+        ({"labels": {"few": 200}}, "`few` up to `many`"),
+        ({"labels": {"classes": [*CLASSES, "vascular"]}}, r"every class .* class 3 \(vascular\)"),
+        ({"labels": {"classes": CLASSES[:2]}}, "'melanoma' in row 44, .* and 2 more"),
+        ({"labels": {"classes": None}}, "'nevus' in row 2, .* name the classes"),
+        ({"labels": {"images": "nowhere"}}, "a folder of images, got nowhere"),
+        ({"labels": {"group_column": "patient"}}, "a column 'patient'"),
     ],
     ids=str,
 )
@@ -312,7 +312,7 @@ def test_what_can_not_be_trained_is_refused(folder, tmp_path, change, sentence):
 
 
 def test_two_kinds_of_data_are_refused(folder, tmp_path):
-    config = replace(of_table(folder), data=DataConfig(train="a.h5"))
+    config = replace(of_table(folder), hits=HitsConfig(train="a.h5"))
     with pytest.raises(ValueError, match="got both: hits"):
         quiet(config, tmp_path / "run")
 
@@ -320,17 +320,17 @@ def test_two_kinds_of_data_are_refused(folder, tmp_path):
 def test_validation_images_that_are_trained_on_are_refused(folder, tmp_path):
     table = {"validation": f"{folder}/train.csv"}
     with pytest.raises(ValueError, match=r"not trained on, got train_0000.jpg, .* and 44 more"):
-        quiet(of_table(folder, table=table), tmp_path / "run")
+        quiet(of_table(folder, labels=table), tmp_path / "run")
 
 
 @pytest.mark.parametrize("ratio", [0.0, -2.0, 1000.0])
 def test_a_ratio_that_makes_no_sense_is_refused(archive, tmp_path, ratio):
     with pytest.raises(ValueError, match="`imb_ratio`"):
-        quiet(tiny_classes(cifar={"path": archive, "imb_ratio": ratio}), tmp_path / "run")
+        quiet(tiny_classes(labels={"train": archive, "imb_ratio": ratio}), tmp_path / "run")
 
 
 def test_weights_of_another_network_are_refused(trained, archive, tmp_path):
-    config = tiny_classes(cifar={"path": archive})
+    config = tiny_classes(labels={"train": archive})
     with pytest.raises(
         ValueError, match="to be this one, ClassNetwork, 5006 parameters, got the weights of"
     ) as refused:

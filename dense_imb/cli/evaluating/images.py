@@ -1,53 +1,49 @@
-"""`evaluate` for runs that were trained on images."""
+"""`dense-imb evaluate` for runs on images with masks."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from jsonargparse import Namespace
+from tqdm.auto import tqdm
 
-if TYPE_CHECKING:  # --help must not wait for torch
-    from dense_imb.runs import Run
-    from dense_imb.tasks.images.evaluate import SegmentationTable
+from dense_imb.base.refusals import Refused, refusal
+from dense_imb.cli._parser import Namespace
+from dense_imb.cli._script import folder_for_outputs
+from dense_imb.data.images.labelled import open_labelled
+from dense_imb.runs import Run
+from dense_imb.tasks.images.evaluate import (
+    Blank,
+    ImagesTable,
+    Segments,
+    chosen_thresholds,
+    evaluate_images,
+)
+from dense_imb.tasks.images.recipe import open_test_images
 
 _OF_HITS = ("validation", "noise", "signal", "baseline", "events")
 
 
-def runs_among(paths: list[str]) -> tuple[list[Run], list[str]]:
-    """The runs that are typed, and the other paths."""
-    from dense_imb.runs import open_run
-
-    folders = [path for path in paths if (Path(path) / "config.yaml").is_file()]
-    return [open_run(path) for path in folders], [path for path in paths if path not in folders]
-
-
-def evaluate_images(
+def evaluate(
     options: Namespace, runs: list[Run], others: list[str], outputs: list[Path]
-) -> SegmentationTable:
-    """Do what the options say."""
-    from tqdm.auto import tqdm
+) -> ImagesTable:
+    """Measure runs on images with masks.
 
-    from dense_imb.cli._script import folder_for_outputs
-    from dense_imb.data.images.labelled import open_labelled
-    from dense_imb.tasks.build import open_test_images
-    from dense_imb.tasks.images.evaluate import (
-        Blank,
-        Segments,
-        chosen_thresholds,
-        evaluate_segmenters,
-    )
-
+    Args:
+        options: options of the command.
+        runs: runs to measure.
+        others: paths that are no runs.
+        outputs: files to write later; their folder is made before the work.
+    """
     for name in _OF_HITS:
         if getattr(options, name):
-            raise ValueError(f"Expected `--{name}` with hits files, got it with images.")
+            raise refusal(f"{{{name}}} is an option for hits, but the runs are on images; drop it.")
     if not runs or len(others) > 1 or not (others or _hold_out_the_same(runs)):
-        raise ValueError(
-            "Expected RUN ... IMAGES, folders of runs and one of images (with --masks) or one "
-            "HDF5 file, or RUN ... alone where all hold out the same images (test_share), got "
-            f"{' '.join(options.paths)}."
+        raise Refused(
+            "RUN ... IMAGES, folders of runs and one of images (with {masks=FOLDER}) or one HDF5 "
+            "file, or RUN ... alone if all hold out the same images (images.test_share)",
+            " ".join(options.paths),
         )
-    trained = [run.segmenter() for run in runs]
+    trained = [run.trained() for run in runs]
     first = runs[0].config.images
     classes = {one.reading.n_classes for one in trained}
     n_classes = min(classes)
@@ -79,7 +75,7 @@ def evaluate_images(
                 f"{others[0] if others else 'the test images'}."
             )
     segmenters: list[Segments] = list(trained)
-    thresholds = [chosen_thresholds(run.class_scores()) for run in runs]
+    thresholds = [chosen_thresholds(run.scores()) for run in runs]
     if options.baselines:
         segmenters.append(Blank(images.n_classes))
         thresholds.append((0.0,) * images.n_classes)
@@ -87,7 +83,7 @@ def evaluate_images(
         folder_for_outputs(outputs[0].parent)
     total = len(images) * len(segmenters)
     with tqdm(total=total, desc="evaluate", unit="image", disable=options.quiet) as bar:
-        return evaluate_segmenters(
+        return evaluate_images(
             segmenters,
             images,
             thresholds=thresholds,
@@ -98,6 +94,6 @@ def evaluate_images(
 
 
 def _hold_out_the_same(runs: list[Run]) -> bool:
-    """Whether no run has seen the test images of the first; there are some."""
+    """Tell whether all runs hold out the test images of the first; there are some."""
     held_out = {(one.train, one.masks, one.test_share) for one in (r.config.images for r in runs)}
     return len(held_out) == 1 and runs[0].config.images.test_share > 0

@@ -1,0 +1,130 @@
+"""The folder of a run before and while it trains: free or resumable, and locked."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from dense_imb.base.refusals import Refused
+from dense_imb.config import TrainConfig
+from dense_imb.runs.read import read_config
+from dense_imb.runs.stages import FIRST
+from dense_imb.runs.write import CHECKPOINTS
+from dense_imb.tasks.recipe import Recipe
+
+_FREE = ("save_every", "trackers")  # options that change nothing that is learnt
+
+
+def check_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
+    """Refuse to overwrite a run, and to continue another one."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"Expected a folder for the run, got the file {folder}.")
+    stored = folder / "config.yaml"
+    if stored.exists() and not resume:
+        raise Refused(
+            "a new folder for the run",
+            f"{folder}, which holds one",
+            "continue it with {resume}, or choose another name",
+        )
+    if folder.is_dir() and not stored.exists() and _has_files(folder):
+        raise ValueError(f"Expected a new or empty folder for the run, got {folder}, with files.")
+    if stored.exists():
+        if differences := _describe_differences(folder, recipe.whole_config):
+            raise Refused(
+                f"the config of the run in {folder}",
+                f"another ({differences})",
+                "choose a new folder, with {warm_start=RUN} to begin from its weights",
+            )
+        if recipe.second is not None:
+            _check_first(folder / FIRST, recipe.config)
+
+
+def _check_first(folder: Path, config: TrainConfig) -> None:
+    """Refuse a first stage that is not this run's; there may be none yet."""
+    if not (folder / "config.yaml").exists():
+        if folder.is_dir() and _has_files(folder):
+            raise ValueError(
+                f"Expected a new or empty folder for the run, got {folder}, with files."
+            )
+    elif differences := _describe_differences(folder, config):
+        raise ValueError(
+            f"Expected the first stage of this run in {folder}, got another run ({differences}); "
+            "bring it back, or train in a new folder."
+        )
+
+
+def _describe_differences(folder: Path, config: TrainConfig) -> str:
+    """Describe the differences between the configuration of the run in a folder and another."""
+    differences = config_differences(asdict(read_config(folder / "config.yaml")), asdict(config))
+    return "; ".join(
+        f"{name}: {there} there, {here} here"
+        for name, there, here in differences
+        if name not in _FREE
+    )
+
+
+def config_differences(
+    before: Mapping[str, Any], now: Mapping[str, Any]
+) -> list[tuple[str, Any, Any]]:
+    """Return the options whose values differ, with both values."""
+    there, here = _flat(before), _flat(now)
+    return [(n, there.get(n), here[n]) for n in here if there.get(n) != here[n]]
+
+
+def _flat(nested: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in nested.items():
+        if isinstance(value, Mapping) and name != "options":
+            flat |= _flat(value, f"{before}{name}.")
+        else:
+            flat[before + name] = value
+    return flat
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Tell whether the run in a folder has a checkpoint to resume from."""
+    return any((folder / CHECKPOINTS).glob("step-*.pt"))
+
+
+def _has_files(folder: Path) -> bool:
+    """Tell whether a folder holds files other than those a run begins with."""
+    return any(
+        path.is_file() and path.name != ".lock" and path.suffix != ".partial"
+        for path in folder.rglob("*")
+    )
+
+
+@contextmanager
+def locked(folder: Path, accelerator: Accelerator) -> Iterator[None]:
+    """Allow one run at a time in a folder; the lock ends with the process, however that ends."""
+    with ExitStack() as held:
+        problem: list[OSError | ValueError | None] = [None]
+        if accelerator.is_main_process:
+            try:
+                (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+                _lock(held.enter_context((folder / ".lock").open("w")), folder)
+                for partial in folder.rglob("*.partial"):  # of a run that was killed while saving
+                    partial.unlink()
+            except (OSError, ValueError) as caught:
+                problem = [caught]
+        broadcast_object_list(problem)  # or the others would wait for the main process
+        if problem[0] is not None:
+            raise problem[0]
+        yield
+
+
+def _lock(file: IO[str], folder: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise ValueError(
+            f"Expected a folder that no other run works in, got {folder}, which one does; "
+            "wait for it or choose another name."
+        ) from None

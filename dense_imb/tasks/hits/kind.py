@@ -1,0 +1,35 @@
+"""Hits of a detector, as a kind of data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dense_imb.metrics import ScoreHistogram
+from dense_imb.tasks.hits.recipe import HitsRecipe
+
+
+class HitsKind:
+    """Hits of a detector; the network scores each hit."""
+
+    name = "hits"
+    description = "hits"
+    samples, scored = "events", "hits"
+    recipe = HitsRecipe
+
+    def load_scores(self, path: Path) -> ScoreHistogram:
+        """Load the histogram of the scores of the validation hits."""
+        return ScoreHistogram.load(path)
+
+    def headline(self, best: Mapping[str, Any], scores: ScoreHistogram | None) -> str:
+        """Format the noise removed at each retention."""
+        removal = ", ".join(
+            f"{100 * value:.2f} % at {name.removeprefix('removal_at_')} %"
+            for name, value in best.items()
+            if name.startswith("removal_at_") and value is not None
+        )
+        return f"noise removed at a retention: {removal} (validation events)"
+
+
+KIND = HitsKind()

@@ -1,0 +1,242 @@
+"""Recipes of networks that segment images."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from dense_imb.base.checks import check_at_least
+from dense_imb.base.refusals import Refused
+from dense_imb.config import ImagesConfig
+from dense_imb.data.events.combine import split_by_image
+from dense_imb.data.images.labelled import (
+    IGNORED,
+    LabelledImages,
+    LabelTally,
+    check_names,
+    open_labelled,
+)
+from dense_imb.data.images.unlabelled import open_unlabelled
+from dense_imb.losses.foreign.feeding import takes_logits
+from dense_imb.models import build_model
+from dense_imb.tasks.base import TrainingData
+from dense_imb.tasks.images.pseudo_labels import Images, ImagesPseudoLabels
+from dense_imb.tasks.images.task import ImagesOptions, ImagesReading, ImagesTask
+from dense_imb.tasks.images.trained import TrainedImages
+from dense_imb.tasks.recipe import Recipe, check_share
+from dense_imb.tasks.unlabelled import naming_the_option, single_place, warn_held_out
+
+_SPLIT = 0  # seed of the splits: runs of any seed see the same images
+_HIDDEN = 1  # seed of the choice of images whose labels are used
+_PATCH = {2: 128, 3: 64}  # largest side of a crop by default
+_LOOKED_AT = 8  # images, for their channels
+
+
+class PatchWarning(UserWarning):
+    """Crops that are larger than every training image."""
+
+
+@dataclass(frozen=True)
+class ImagesRecipe(Recipe):
+    """The recipe of a network that segments images."""
+
+    def check(self) -> None:
+        """Refuse options of images that cannot be trained."""
+        self.checked_loss  # noqa: B018  # refuses what is no loss
+        images = self.config.images
+        check_share("validation_share", images.validation_share)
+        check_names(images.names)
+        held_out = images.validation
+        if held_out and images.validation_masks is None and Path(held_out).is_dir():
+            raise Refused(
+                f"`validation_masks`, the folder of the masks of {held_out}",
+                "none",
+                "add {images.validation_masks=FOLDER}",
+            )
+        check_at_least("patches", images.patches, 1)
+        for side in images.patch or []:
+            check_at_least("patch", side, 1)
+        if not 0 <= images.test_share < 1:
+            raise ValueError(f"Expected `test_share` from 0 to below 1, got {images.test_share}.")
+        ImagesOptions(patches=images.patches, foreground=images.foreground)
+
+    def labelled_task(self) -> ImagesTask:
+        """Open the images and build the network and its loss."""
+        images = self.config.images
+        train, validation = open_images(images)
+        train, rest = split_labelled_images(train, self.config.labelled_share)
+        tally = train.tally(show_progress=False)
+        _check_foreground(images, tally, validation)
+        loss = self.loss(tally.class_counts)
+        reading = ImagesReading(
+            n_classes=train.n_classes,
+            mean=tally.mean,
+            std=tuple(deviation or 1.0 for deviation in tally.std),
+            patch=_patch(images.patch, train.spatial_dims, tally),
+            is_logit=takes_logits(loss),
+            labels=None if images.labels is None else tuple(images.labels),
+            names=train.class_names if train.has_class_names else None,
+        )
+        options = ImagesOptions(
+            **self.shared_options(tally, len(train) * images.patches),
+            patches=images.patches,
+            foreground=images.foreground,
+            flips=images.flips,
+            seed=self.config.seed,
+        )
+        data = TrainingData(train, validation, tally.class_counts, tally.class_content, rest)
+        return ImagesTask(self.network(network_sizes(reading)), loss, data, reading, options)
+
+    def initial_network(self, sizes: Mapping[str, Any]) -> nn.Module:
+        """Build the network."""
+        model = self.config.model
+        return build_model(model.name, **sizes, **model.options)
+
+    def pseudo_labels(self, task: ImagesTask) -> ImagesPseudoLabels:
+        """Open the unlabelled images; validation and test images among them are left out."""
+        wanted = self.config.unlabelled
+        return ImagesPseudoLabels(
+            task.data.rest if wanted.rest else self._unlabelled_images(task),
+            task,
+            self.pseudo_label_loss(task.class_counts),
+            self.strong_views,
+            wanted.threshold,
+        )
+
+    def _unlabelled_images(self, task: ImagesTask) -> Images:
+        place, reading = single_place(self.config.unlabelled), task.reading
+        held_out = [task.validation]
+        if self.config.images.test_share > 0:
+            held_out.append(open_test_images(self.config.images, reading.n_classes))
+        with naming_the_option():
+            images = open_unlabelled(
+                place, n_channels=reading.in_channels, spatial_dims=len(reading.patch)
+            )
+            left = images.without(held_out)
+            warn_held_out(len(left), len(images), place)
+            for i in range(min(_LOOKED_AT, len(left))):
+                left.image(i)  # refused here, with the option's name, rather than in training
+        return left
+
+    def trained(self, name: str, content: Mapping[str, Any], device: Any) -> TrainedImages:
+        """Build the trained network."""
+        reading = ImagesReading.of_setup(content["setup"])
+        network = self.trained_network(network_sizes(reading), content["network"])
+        return TrainedImages(name, network, reading, device)
+
+
+def network_sizes(reading: ImagesReading) -> dict[str, Any]:
+    """Return the sizes of a network's input and output."""
+    return {
+        "in_channels": reading.in_channels,
+        "out_channels": reading.out_channels,
+        "frame": reading.patch,
+        "spatial_dims": len(reading.patch),
+    }
+
+
+def split_labelled_images(
+    images: LabelledImages, share: float
+) -> tuple[LabelledImages, LabelledImages | None]:
+    """Split off the images whose labels are used; the others are None if there are none."""
+    if share == 1:
+        return images, None
+    kept, left_out = split_by_image(len(images), 1 - share, _HIDDEN)
+    return images.subset(kept), images.subset(left_out)
+
+
+def open_images(images: ImagesConfig) -> tuple[LabelledImages, LabelledImages]:
+    """Open the training and the validation images."""
+    train, _ = _train_and_test(images)
+    if images.validation is None:
+        kept, held_out = split_by_image(len(train), images.validation_share, _SPLIT)
+        return train.subset(kept), train.subset(held_out)
+    return train, _open(images, images.validation, images.validation_masks, train.n_classes)
+
+
+def open_validation_images(images: ImagesConfig, n_classes: int) -> LabelledImages:
+    """Open the validation images of a run whose classes are known.
+
+    If they are files of their own, the training images are not needed, and may be gone.
+    """
+    images = replace(images, n_classes=n_classes)  # no need to count the classes again
+    if images.validation is None:
+        return open_images(images)[1]
+    return _open(images, images.validation, images.validation_masks, n_classes)
+
+
+def open_test_images(images: ImagesConfig, n_classes: int | None = None) -> LabelledImages:
+    """Open the images of `test_share`, which no run of the configuration has seen."""
+    _, test = _train_and_test(replace(images, n_classes=n_classes or images.n_classes))
+    if test is None:
+        raise ValueError("Expected `test_share` above 0 to have images for tests, got 0.")
+    return test
+
+
+def _train_and_test(images: ImagesConfig) -> tuple[LabelledImages, LabelledImages | None]:
+    assert images.train is not None
+    found = _open(images, images.train, images.masks, images.n_classes)
+    if images.test_share == 0:
+        return found, None
+    kept, held_out = split_by_image(len(found), images.test_share, _SPLIT)
+    return found.subset(kept), found.subset(held_out)
+
+
+def _open(
+    images: ImagesConfig, folder: str, masks: str | None, n_classes: int | None
+) -> LabelledImages:
+    return open_labelled(
+        folder,
+        masks,
+        n_classes=n_classes,
+        labels=images.labels,
+        ignore_index=images.ignore_index,
+        names=images.names,
+    )
+
+
+def _check_foreground(images: ImagesConfig, tally: LabelTally, validation: LabelledImages) -> None:
+    """Refuse training or validation images without any foreground."""
+    place = images.masks or images.train
+    other = images.validation_masks or images.validation or place
+    has_any = any(_has_foreground(validation.label(i)) for i in range(len(validation)))
+    for what, is_there, where in (
+        ("train", sum(tally.class_counts[1:]) > 0, place),
+        ("validate", has_any, other),
+    ):
+        if not is_there:
+            raise Refused(
+                f"images to {what} on with a pixel of another class than 0",
+                f"none in {where}",
+                "check which mask value is which class ({images.labels}), or use more images",
+            )
+
+
+def _has_foreground(label: NDArray[np.uint8]) -> bool:
+    return bool(((label > 0) & (label != IGNORED)).any())
+
+
+def _patch(wanted: Sequence[int] | None, spatial_dims: int, tally: LabelTally) -> tuple[int, ...]:
+    largest = tuple(max(sides) for sides in zip(*tally.sizes, strict=True))
+    if wanted is None:
+        return tuple(min(side, _PATCH[spatial_dims]) for side in largest)
+    if len(wanted) != spatial_dims:
+        raise ValueError(
+            f"Expected `patch` with a number for each of the {spatial_dims} dimensions of the "
+            f"images, got {list(wanted)}."
+        )
+    if any(side > most for side, most in zip(wanted, largest, strict=True)):
+        warnings.warn(
+            f"images.patch {list(wanted)} is larger than every training image (at most "
+            f"{' x '.join(map(str, largest))}): crops are padded",
+            PatchWarning,
+            stacklevel=2,
+        )
+    return tuple(wanted)

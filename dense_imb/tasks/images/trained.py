@@ -1,0 +1,26 @@
+"""A trained network that segments images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dense_imb.tasks.base import TrainedNetwork
+from dense_imb.tasks.images.task import ImagesReading, probability_of
+
+
+class TrainedImages(TrainedNetwork[ImagesReading]):
+    """A trained network that segments images, see `TrainedNetwork`."""
+
+    @torch.no_grad()
+    def logits(self, image: NDArray[Any]) -> Tensor:
+        """Return the logits (1, 1 or C, *spatial) of one image (channels, *spatial)."""
+        shown = torch.from_numpy(self.reading.shown(image))[None].to(self.device)
+        return self.reading.logits(self.network, shown).cpu()
+
+    def probability(self, image: NDArray[Any]) -> Tensor:
+        """Return the class probabilities (n_classes, *spatial) of one image."""
+        return probability_of(self.logits(image))[0]
