@@ -7,11 +7,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests' processes share the 
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 import dense_imb.curves
 import dense_imb.losses
 import dense_imb.metrics
 from dense_imb.statistics import ClassStatistics
+
+# a busy machine is no failure
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 # rooms that another library's absence keeps from being imported: their tests say so and skip
 _NEED = {

@@ -46,6 +46,7 @@ def tracks(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_tiny_run_has_every_table_and_is_not_overwritten(tmp_path):
     out = tmp_path / "new" / "files.json"
     small = ("--events", 80, "--rounds", 2, "--memory-events", 200)

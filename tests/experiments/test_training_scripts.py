@@ -34,7 +34,9 @@ def test_a_script_runs_as_it_is(name):
     assert all(0 < score < 1 for score in found)
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize(
+    "name", ["plain_torch", pytest.param("segmentation_models_pytorch", marks=pytest.mark.slow)]
+)
 def test_a_script_reads_folders(name, tmp_path):
     from PIL import Image
 

@@ -268,6 +268,7 @@ for place in [*range(0, 4096, 13), *range(4096, len(good), 4099)]:
 """
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_anywhere_never_crashes(path: Path) -> None:
     root = str(Path(__file__).parents[2])
     ran = subprocess.run(  # in a process of its own: HDF5 may crash, or loop for ever
