@@ -42,11 +42,13 @@ def _volumes(folder: Path) -> TrainConfig:
 
 CASES: dict[str, tuple[str, Callable[[Path], TrainConfig]]] = {
     "scores.onnx": ("denoiser", _hits),
-    "both.pt2": ("denoiser", lambda f: _hits(f, model={"output": "both", "channels": ["hit"]})),
+    "both.pt2": ("denoiser", lambda f: _hits(f, hits={"output": "both", "channels": ["hit"]})),
     "values.pt2": (
         "denoiser",
         lambda f: _hits(
-            f, model={"output": "value"}, loss="ACBMSELoss", target="pattern", pixels="frame"
+            f,
+            hits={"output": "value", "target": "pattern", "pixels": "frame"},
+            loss="ACBMSELoss",
         ),
     ),
     "binary.onnx": (

@@ -56,8 +56,8 @@ def trained(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def of_values(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose output is a time, its loss one of values."""
     config = config_of(files)
-    config = replace(config, model=replace(config.model, output="value"), loss="ACBMSELoss")
-    config = replace(config, target="pattern", pixels="frame")
+    hits = replace(config.hits, output="value", target="pattern", pixels="frame")
+    config = replace(config, hits=hits, loss="ACBMSELoss")
     return trained_in(tmp_path_factory.mktemp("runs") / "values", config)
 
 
