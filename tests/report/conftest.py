@@ -35,9 +35,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config_of(files: Path) -> TrainConfig:
-    data = HitsConfig(train=str(files / "train.h5"), validation_share=0.3, signal=8, noise=30)
+    hits = HitsConfig(train=str(files / "train.h5"), validation_share=0.3, signal=8, noise=30)
     model = ModelConfig(options={"widths": [4, 8]})
-    return TrainConfig(data=data, model=model, steps=30, batch_size=8, validate_every=10)
+    return TrainConfig(hits=hits, model=model, steps=30, batch_size=8, validate_every=10)
 
 
 def trained_in(folder: Path, config: TrainConfig) -> Path:
