@@ -22,6 +22,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ def main() -> None:
     if min(options.patch, options.batch, options.rounds) < 1 or options.warmup < 0:
         parser.error("Expected --patch, --batch and --rounds of at least 1.")
     with tempfile.TemporaryDirectory() as folder:
-        images, data = write_images(Path(folder)), write_hits(Path(folder))
+        images, events = write_images(Path(folder)), write_hits(Path(folder))
         images.patch = [options.patch, options.patch]
         common = {"loss": options.loss, "batch_size": options.batch}
         contests = {
@@ -138,12 +139,12 @@ def main() -> None:
                 for kind in KINDS
             },
             "hits, 88 x 128": {
-                kind if hits == "linear" else f"{kind}, union": TrainConfig(
-                    data=data, mixing=MixingConfig(kind, hits=hits), **common
+                kind if form == "linear" else f"{kind}, union": TrainConfig(
+                    hits=replace(events, mixing=form), mixing=MixingConfig(kind), **common
                 )
                 for kind in KINDS
-                for hits in ("linear", "union")
-                if (kind, hits) != ("none", "union")
+                for form in ("linear", "union")
+                if (kind, form) != ("none", "union")
             },
         }
         for title, configs in contests.items():
