@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from mixing_step import N_CLASSES, compare, write_hits, write_images
@@ -35,12 +36,12 @@ def main() -> None:
     if min(options.patch, options.batch, options.rounds) < 1 or options.warmup < 0:
         parser.error("Expected --patch, --batch and --rounds of at least 1.")
     with tempfile.TemporaryDirectory() as folder:
-        images, data = write_images(Path(folder)), write_hits(Path(folder))
+        images, hits = write_images(Path(folder)), write_hits(Path(folder))
         images.patch = [options.patch, options.patch]
         contests = {
             f"images, {options.patch} x {options.patch}, {N_CLASSES} classes": {"images": images},
-            "hits, 88 x 128, lit pixels": {"data": data},
-            "hits, 88 x 128, whole frames": {"data": data, "pixels": "frame"},
+            "hits, 88 x 128, lit pixels": {"hits": hits},
+            "hits, 88 x 128, whole frames": {"hits": replace(hits, pixels="frame")},
         }
         for title, of_data in contests.items():
             configs = {
