@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dense_imb.tasks.recipe import check_config, config_from
+from dense_imb.runs.read import config_from
+from dense_imb.tasks.recipe import Recipe
 from tests.limits import HANG_SECONDS
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +28,7 @@ def test_every_config_can_be_trained(path, loss):
     if "cifar" in stored:
         stored["cifar"]["path"] = "cifar.tar.gz"
     config = config_from({**stored, "loss": loss})
-    check_config(config)
+    Recipe.of(config)
     assert config.trains_on_classes
     assert config.steps % config.validate_every == 0
 
