@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from dense_imb.base.files import refuse_existing, write_whole
-from dense_imb.data.labels.classified import ArrayPictures, ClassifiedImages
+from dense_imb.data.labels.classified import ArrayImages, ClassifiedImages
 from dense_imb.data.labels.long_tail import long_tail_counts
 from dense_imb.engine import Callback, Loop, LoopSettings
 from dense_imb.losses import BiasCompensatedLoss, CrossEntropyLoss
@@ -70,7 +70,7 @@ Rows = list[dict[str, Any]]
 def pictures(counts: Sequence[int], seed: int) -> ClassifiedImages:
     labels = np.repeat(np.arange(len(counts)), counts)
     images = patterns(labels, len(counts), SIDE, seed)
-    return ClassifiedImages(ArrayPictures(images), labels, [str(k) for k in range(len(counts))])
+    return ClassifiedImages(ArrayImages(images), labels, [str(k) for k in range(len(counts))])
 
 
 def flat_network() -> ClassNetwork:

@@ -26,7 +26,7 @@ from dense_imb.curves.scenarios import (
 from dense_imb.curves.subjects import Subject, as_subjects, parse_losses
 from dense_imb.curves.sweep import survey, sweep, warn
 from dense_imb.curves.table import Table
-from dense_imb.losses.foreign.feeding import CATALOGUED
+from dense_imb.losses.foreign.catalogue import OUR_INPUTS
 
 FIGURE_FORMATS = ("png", "svg", "pdf", "json")
 PUBLISHED = "published"
@@ -202,7 +202,7 @@ def _family(scenario: Scenario) -> list[Subject]:
     n_common = scenario.n_classes - 1
     class_counts = [11_234 // n_common] * n_common + [30]
     members: dict[str, nn.Module] = {}
-    for name, feeds_on in CATALOGUED.items():
+    for name, feeds_on in OUR_INPUTS.items():
         if feeds_on != scenario.feeds_on or name == "CompoundLoss":  # a sum of others
             continue
         options = inspect.signature(getattr(dense_imb.losses, name)).parameters.values()

@@ -19,7 +19,7 @@ from dense_imb.data.images.labelled import (
     IGNORED,
     LabelMap,
     check_names,
-    listed,
+    list_values,
     names_of_classes,
     numbered_classes,
     statistics_of,
@@ -103,7 +103,7 @@ def inspect_images(
     if names is not None and last >= len(names):
         raise ValueError(
             f"Expected masks of {len(names)} classes, as many as `names`, got the values "
-            f"{listed(present)}; say which value is which class (labels={present}, "
+            f"{list_values(present)}; say which value is which class (labels={present}, "
             f"--labels {' '.join(map(str, present))})."
         )
     counts = counts[:, : max(2, last + 1, len(names or ()))]
@@ -185,7 +185,7 @@ class _Masks:
 
     def values_in_words(self) -> str:
         if self.labels is not None:
-            return f"{listed(self.labels)}, in this order classes 0 to {len(self.labels) - 1}"
+            return f"{list_values(self.labels)}, in this order classes 0 to {len(self.labels) - 1}"
         return "0 and 255, read as classes 0 and 1" if self.is_binary else "labels"
 
 

@@ -99,6 +99,7 @@ class OfImages(Found):
                 self.test[0],
                 self.masks,
                 labels=config.labels,
+                above=config.above,
                 ignore_index=config.ignore_index,
                 n_classes=reading.n_classes,
                 names=reading.names,

@@ -153,7 +153,7 @@ class Recipe:
                 f"{str(problem).rstrip('.')}; only {share:g} of the images have labels "
                 "(labelled_share), a larger fraction may include that class."
             ) from problem
-        if sampling.is_alike:
+        if sampling.is_uniform:
             warnings.warn(
                 f"each of the {sampling.n_images} images holds the same classes: sampling "
                 f"{wanted.kind} equals sampling instance",

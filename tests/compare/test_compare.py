@@ -213,7 +213,7 @@ def test_a_misspelt_name_is_refused_with_the_nearest(typed):
 
 def test_a_loss_that_cannot_be_made_is_refused_before_anything_is_timed(config, tmp_path):
     losses = [TWO[0], Contestant("x", "FocalLoss(gama=2)")]
-    with pytest.raises(ValueError, match="Did you mean `gamma`"):
+    with pytest.raises(ValueError, match="Did you mean 'gamma'"):
         quiet(config, tmp_path / "out", losses=losses, steps=None)
     assert not (tmp_path / "out").exists()
 

@@ -120,7 +120,7 @@ def test_the_command_prints_what_it_made(case_of, tmp_path, capsys):
     [
         (["RUN", "x.h5"], "ends in .onnx or .pt2"),
         (["RUN", "x.pt2", "--benchmark"], "ends in .onnx with --benchmark"),
-        (["RUN", "there.pt2"], "choose another name or overwrite it (--overwrite)"),
+        (["RUN", "there.pt2"], "choose another name or overwrite it with --overwrite"),
         (["RUN", "half.pt2"], "half.pt2.md"),
         ([".", "x.pt2"], "Expected the folder of a run"),
     ],

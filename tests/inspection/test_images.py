@@ -113,7 +113,7 @@ def test_bad_masks_are_refused_by_name(folders, tmp_path):
     colours = np.zeros((10, 12, 3), np.uint8)
     colours[0, 0] = (255, 0, 0)
     for mask, sentence in (
-        (colours, r"masks/0\.png to hold labels, one channel.* convert them"),
+        (colours, r"masks/0\.png to hold labels, one channel.* convert colours to labels"),
         (np.full((10, 12), 0.5), r"masks/0\.npy to hold labels, whole numbers"),
         (np.full((10, 12), 300), "got int64 from 300 to 300"),
         (np.full((10, 12), np.nan), "whole numbers"),

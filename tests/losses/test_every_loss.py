@@ -373,18 +373,18 @@ def test_a_misspelt_option_is_refused_with_the_right_one(case):
     """Silently dropped, it would train an unbalanced network and never say so."""
     loss = case.make()
     inputs = case.inputs(1)
-    with pytest.raises(TypeError, match="got `masks`. Did you mean `mask`?"):
+    with pytest.raises(TypeError, match="got 'masks'. Did you mean 'mask'?"):
         loss(*list(inputs.values())[:2], masks=torch.ones(1))
     needs_counts = "class_counts" in inspect.signature(type(loss)).parameters
     arguments = ((1, 1),) if needs_counts else ()
     with pytest.raises(TypeError, match="balence"):
         type(loss)(*arguments, balence=Balance())
     if not (case.is_regression or case.is_sum):
-        with pytest.raises(TypeError, match="got `balence`. Did you mean `balance`?"):
+        with pytest.raises(TypeError, match="got 'balence'. Did you mean 'balance'?"):
             type(loss)(*arguments, balence=Balance())
-        with pytest.raises(TypeError, match="got `weight`. Did you mean `class_weight`?"):
+        with pytest.raises(TypeError, match="got 'weight'. Did you mean 'class_weight'?"):
             type(loss)(*arguments, weight=(1.0, 1.0))
-        with pytest.raises(TypeError, match="got `ignore`. Did you mean `ignore_index`?"):
+        with pytest.raises(TypeError, match="got 'ignore'. Did you mean 'ignore_index'?"):
             case.function(*list(inputs.values())[:2], ignore=255)
 
 
