@@ -53,7 +53,7 @@ def trained(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def of_values(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def value_run(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose output is a time, its loss one of values."""
     config = config_of(files)
     hits = replace(config.hits, output="value", target="pattern", pixels="frame")

@@ -1,4 +1,4 @@
-"""Our scores as MONAI metrics, for `IgniteMetricHandler` or a loop of one's own."""
+"""Scores as MONAI metrics, for `IgniteMetricHandler` or your own loop."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class _PooledMetric(CumulativeIterationMetric):
 
     def __call__(self, y_pred: Any, y: Any = None, **options: Any) -> Any:
         """Count a batch, (B, C, *spatial), or a list of (C, *spatial)."""
-        # not Cumulative's: that would keep every image
+        # the one of Cumulative would keep every image
         return IterationMetric.__call__(self, y_pred, y, **options)
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **options: Any) -> Tensor:
@@ -113,8 +113,8 @@ class _PooledMetric(CumulativeIterationMetric):
 class PixelAveragePrecision(_PooledMetric):
     """Mean over the classes of the average precision over all pixels of all images.
 
-    Fed with logits as the losses are, (B, C, *spatial) with C = 1 for binary ones, or a list of
-    (C, *spatial), and class indices or one-hot. Counts instead of images are kept: constant memory.
+    Predictions are logits (B, C, *spatial), C = 1 if binary, or a list of (C, *spatial). Targets
+    are class indices or one-hot. Only counts are kept, in constant memory.
 
     Args:
         n_classes: number of classes; 2 for logits with one channel.

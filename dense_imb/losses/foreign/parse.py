@@ -106,7 +106,14 @@ def parse_loss(
         >>> parse_loss("HardMiningLoss(balance={}) + 0.5 * torch.nn:CrossEntropyLoss").weights
         {'HardMiningLoss': 1.0, 'CrossEntropyLoss': 0.5}
     """
-    spec = parse_spec(text)
+    return build_spec(parse_spec(text), packages=packages, class_counts=class_counts)
+
+
+def build_spec(
+    spec: Spec, *, packages: Sequence[str] | None = None, class_counts: Any = None
+) -> nn.Module:
+    """Build a loss that is parsed already; see `parse_loss` for the arguments."""
+    text = spec.text
     losses = [_build(term, text, packages, class_counts) for term in spec.terms]
     if spec.weights == (None,):
         return losses[0]
