@@ -99,7 +99,13 @@ def test_a_network_of_a_fixed_size_says_so(case_of):
 
 @pytest.mark.parametrize(
     "name",
-    ["scores.onnx", "both.pt2", "binary.onnx", *LABELS, pytest.param("volumes.pt2", marks=pytest.mark.slow)],
+    [
+        "scores.onnx",
+        "both.pt2",
+        "binary.onnx",
+        *LABELS,
+        pytest.param("volumes.pt2", marks=pytest.mark.slow),
+    ],
 )
 def test_the_lines_of_the_card_run_without_dense_imb(case_of, name):
     _, exported = case_of(name)
