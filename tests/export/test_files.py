@@ -97,7 +97,16 @@ def test_a_network_of_a_fixed_size_says_so(case_of):
         answers(exported.path, np.zeros((1, 1, 40, 40), np.float32))
 
 
-@pytest.mark.parametrize("name", ["scores.onnx", "both.pt2", "binary.onnx", "volumes.pt2", *LABELS])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "scores.onnx",
+        "both.pt2",
+        "binary.onnx",
+        *LABELS,
+        pytest.param("volumes.pt2", marks=pytest.mark.slow),
+    ],
+)
 def test_the_lines_of_the_card_run_without_dense_imb(case_of, name):
     _, exported = case_of(name)
     card = exported.card.read_text()
