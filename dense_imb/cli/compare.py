@@ -1,4 +1,4 @@
-"""`dense-imb compare`: which loss to take, measured on the user's own data."""
+"""`dense-imb compare`: choose a loss by measurements on the user's own data."""
 
 from __future__ import annotations
 
@@ -8,73 +8,102 @@ from dense_imb.base.refusals import refusal
 from dense_imb.cli._parser import Namespace, Parser, one_line_warnings
 from dense_imb.config import SAVED, HitsConfig, ImagesConfig, ModelConfig, TrainConfig
 
-SUMMARY = "find out which loss to take, on your own data"
+SUMMARY = "compare losses on your own data and choose one"
 
 
 def make_parser() -> Parser:
     """Return the parser of the options."""
     parser = Parser(
-        description="Train the same network with one loss after the other, alike in steps, seeds "
-        "and all else, measure each on data that none has seen, and say which loss to take and "
-        "why. The data are images with masks, or a hits file. A budget says how long it may take: "
-        "steps follow from it. Everything is kept in a folder, and a comparison that was stopped "
-        f"(SIGTERM, exit code {SAVED}, or Ctrl-C) goes on when the same command is given again.",
+        description="Train the same network with one loss after the other, with equal steps and "
+        "seeds. Measure each on test data that no run was trained on, and recommend a loss. The "
+        "folder --out keeps everything: a comparison that was stopped (SIGTERM, exit code "
+        f"{SAVED}, or Ctrl-C) continues when the same command is repeated.",
         epilog="Examples:\n  dense-imb compare images --masks masks --labels 0 255 --minutes 20\n"
         "  dense-imb compare patterns.h5 --signal 30 --noise 200",
     )
     parser.add_argument(
         "data",
         type=str,
-        help="a folder of images, an HDF5 file with data sets image and mask, or a hits file",
-    )
-    parser.add_argument("--masks", type=str | None, help="the folder of the images' masks")
-    parser.add_argument("--out", type=str, default="comparison", help="the folder of the results")
-    parser.add_argument(
-        "--minutes", type=float, default=20.0, help="the budget; steps, seeds and losses follow"
+        metavar="DATA",
+        help="folder of images, HDF5 file with data sets image and mask, or hits file",
     )
     parser.add_argument(
+        "--out", type=str, default="comparison", metavar="FOLDER", help="folder of the results"
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=20.0,
+        help="time budget in minutes; it decides steps, seeds and number of losses",
+    )
+    parser.add_argument("--quiet", action="store_true", help="show no progress bars")
+    runs = parser.add_argument_group("runs")
+    runs.add_argument(
         "--loss",
         type=str,
         action="append",
         default=[],
         metavar="LOSS",
-        help="a loss that competes, as of `dense-imb train --loss`, or NAME=LOSS, or one of these "
+        help="a loss to compare: as in `dense-imb train --loss`, or NAME=LOSS, or one of these "
         'names: cross-entropy, "balanced cross-entropy", "weighted cross-entropy", focal, Dice, '
         'DiceCE, Tversky, "balanced softmax", "balanced hard mining", ACB-MSE, "balanced '
-        'complement cross-entropy" (with three classes or more), and ours with " + Dice" behind; '
-        "may be repeated; all of them by default",
+        'complement cross-entropy" (three classes or more), and our losses followed by " + Dice"; '
+        "can be repeated; by default all of them",
     )
-    parser.add_argument("--seeds", type=int, default=3, help="of each loss, at most")
-    parser.add_argument(
-        "--first-seeds", type=int | None, help="of the first six losses, if they shall have more"
+    runs.add_argument("--seeds", type=int, default=3, help="largest number of seeds of each loss")
+    runs.add_argument(
+        "--first-seeds",
+        type=int | None,
+        help="largest number of seeds of the first six losses; by default that of --seeds",
     )
-    parser.add_argument("--steps", type=int | None, help="of each run, whatever the budget")
-    parser.add_argument("--batch-size", type=int, default=16, help="images or events of a step")
-    parser.add_argument("--model", type=str, default="fast_unet", help="the network of all runs")
-    parser.add_argument(
-        "--widths", type=int, nargs="+", default=[], help="of fast_unet; narrow ones are quick"
+    runs.add_argument(
+        "--steps", type=int | None, help="number of steps of each run; by default from the budget"
     )
-    parser.add_argument("--learning-rate", type=float, default=6e-3, help="at its peak")
-    parser.add_argument("--labels", type=int, nargs="+", default=[], help="mask values by class")
-    parser.add_argument("--ignore-index", type=int | None, help="mask value that is left out")
-    parser.add_argument("--patch", type=int, nargs="+", default=[], help="size of the crops")
-    parser.add_argument(
-        "--test-share", type=float, default=0.25, help="of the images, measured and never seen"
+    runs.add_argument(
+        "--batch-size", type=int, default=16, help="number of images or events in a batch"
     )
-    parser.add_argument(
-        "--tolerance", type=float, default=2.0, help="of images: pixels, of the tolerant F1"
+    runs.add_argument(
+        "--model", type=str, default="fast_unet", metavar="NAME", help="network of all runs"
     )
-    parser.add_argument(
-        "--precision", type=float, default=0.5, help="of images: at which recall is told"
+    runs.add_argument(
+        "--widths",
+        type=int,
+        nargs="+",
+        default=[],
+        help="channels of fast_unet at each resolution; small numbers are fast",
     )
-    parser.add_argument("--signal", type=int | None, help="of hits: signal hits to keep")
-    parser.add_argument("--noise", type=int, default=0, help="of hits: noise hits to add")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    runs.add_argument("--learning-rate", type=float, default=6e-3, help="peak learning rate")
+    images = parser.add_argument_group("images with masks")
+    images.add_argument("--masks", type=str | None, metavar="FOLDER", help="folder of the masks")
+    images.add_argument(
+        "--labels", type=int, nargs="+", default=[], help="mask value of each class"
+    )
+    images.add_argument("--ignore-index", type=int | None, help="mask value of pixels to leave out")
+    images.add_argument(
+        "--patch", type=int, nargs="+", default=[], help="size of the training crops, in pixels"
+    )
+    images.add_argument(
+        "--test-share", type=float, default=0.25, help="fraction of the images held out for tests"
+    )
+    images.add_argument(
+        "--tolerance",
+        type=float,
+        default=2.0,
+        help="distance in pixels within which a pixel counts as correct",
+    )
+    images.add_argument(
+        "--precision", type=float, default=0.5, help="precision at which recall is reported"
+    )
+    hits = parser.add_argument_group("hits")
+    hits.add_argument(
+        "--signal", type=int | None, help="number of signal hits to keep; by default all"
+    )
+    hits.add_argument("--noise", type=int, default=0, help="number of noise hits to add")
     return parser
 
 
 def run(options: Namespace) -> None:
-    """Do what the options say."""
+    """Compare as the options say."""
     import sys
 
     from dense_imb.compare import compare, contestants, parse_contestant
@@ -99,15 +128,15 @@ def run(options: Namespace) -> None:
                 is_quiet=options.quiet,
             )
         except Interrupted as stopped:
-            print(f"dense-imb compare: {stopped}; the same command goes on", file=sys.stderr)
+            print(f"dense-imb compare: {stopped}; repeat the command to continue", file=sys.stderr)
             sys.exit(stopped.exit_code)
     path = Path(options.out) / "comparison.png"
     save_figure(table, path)
-    print(f"\n{table.text()}\n\n{path}  the figure; comparison.csv and .json beside it")
+    print(f"\n{table.text()}\n\n{path}: the figure; comparison.csv and .json are beside it")
 
 
 def _config(options: Namespace) -> TrainConfig:
-    """What all runs share."""
+    """Return the configuration that all runs share."""
     is_hits = options.masks is None and _is_hits_file(options.data)
     of_images = ("labels", "ignore_index", "patch")
     if is_hits:

@@ -1,11 +1,11 @@
-"""`dense-imb export`: a run as ONNX or torch.export, with its model card."""
+"""`dense-imb export`: write a run as ONNX or torch.export, with its model card."""
 
 from __future__ import annotations
 
 from dense_imb.base.refusals import Refused
 from dense_imb.cli._parser import Namespace, Parser
 
-SUMMARY = "write a run's network as ONNX or torch.export, with a model card"
+SUMMARY = "write the network of a run as ONNX or torch.export, with a model card"
 
 
 def make_parser() -> Parser:
@@ -13,31 +13,30 @@ def make_parser() -> Parser:
     parser = Parser(
         description="Write the best network of a run as a file that needs no dense_imb: ONNX "
         "(.onnx) or torch.export (.pt2). It takes pixels as they are in image files, or frames of "
-        "hit times, and gives probabilities. The file is compared with PyTorch on frames of the "
-        "run's validation data before it gets its name; a model card (FILE.md, and FILE.json for "
-        "machines) is written beside it.",
+        "hit times, and returns probabilities. The file is checked against PyTorch on validation "
+        "data of the run. A model card is written beside it (FILE.md, and FILE.json for programs).",
         epilog="Example:\n  dense-imb export runs/arc arc.onnx --benchmark",
     )
-    parser.add_argument("run", type=str, metavar="RUN", help="the folder of a run")
-    parser.add_argument("out", type=str, metavar="FILE", help="model.onnx or model.pt2")
+    parser.add_argument("run", type=str, metavar="RUN", help="folder of a run")
+    parser.add_argument("out", type=str, metavar="FILE", help="file to write, .onnx or .pt2")
     parser.add_argument(
         "--tolerance",
         type=float,
         default=1e-3,
-        help="largest difference between PyTorch and the file that is accepted",
+        help="largest accepted difference between PyTorch and the file",
     )
     parser.add_argument(
         "--benchmark",
         action="store_true",
         help="measure PyTorch against ONNX Runtime on this machine, at batches of 1 and of 16",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+    parser.add_argument("--quiet", action="store_true", help="show no progress bars")
     return parser
 
 
 def run(options: Namespace) -> None:
-    """Do what the options say."""
+    """Export as the options say."""
     if options.benchmark and not options.out.endswith(".onnx"):
         raise Refused("a file name that ends in .onnx with {benchmark}", repr(options.out))
     from dense_imb.export import export_run, throughput

@@ -53,7 +53,7 @@ def make_parser() -> Parser:
 
 
 def run(options: Namespace) -> None:
-    """Do what the options say."""
+    """Report as the options say."""
     from dense_imb.report import write_report
 
     report = write_report(
@@ -67,6 +67,6 @@ def run(options: Namespace) -> None:
         show_progress=not options.quiet,
     )
     for note in report.notes:
-        print(f"Note: {note}", file=sys.stderr)
+        print(f"dense-imb report: note: {note}", file=sys.stderr)
     print(report.headline)
     print(report.path)

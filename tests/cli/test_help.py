@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from dense_imb.cli import _COMMANDS, main
+from dense_imb.cli import COMMANDS, main
 from dense_imb.cli._parser import Parser
 
 
@@ -18,7 +18,7 @@ def help_of(*arguments: str, capsys) -> str:
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", [name for name in _COMMANDS if name != "compare"])
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "compare"])
 def test_examples_stand_on_lines_of_their_own(name, capsys):
     _, _, epilog = help_of(name, capsys=capsys).rpartition("\nExample")
     title, *lines = epilog.rstrip().splitlines()
@@ -39,7 +39,7 @@ def test_segment_says_how_classes_are_chosen(capsys):
 
 
 def test_help_of_a_config_says_what_each_number_is_of():
-    parser: Parser = _COMMANDS["train"].make_parser()
+    parser: Parser = COMMANDS["train"].make_parser()
     for action in parser._actions:
         text = str(action.help or "")
         assert not text.startswith(("of ", "the same", "at ", "its ", "that ")), action.dest
@@ -50,7 +50,7 @@ def test_help_of_a_config_says_what_each_number_is_of():
     ["demo", "denoise", "evaluate", "export", "inspect", "report", "segment", "simulate", "train"],
 )
 def test_long_commands_can_be_quiet(name):
-    assert "--quiet" in _COMMANDS[name].make_parser()._option_string_actions
+    assert "--quiet" in COMMANDS[name].make_parser()._option_string_actions
 
 
 @pytest.mark.parametrize(("typed", "most"), [([], 5), (["--quiet"], 0)])

@@ -124,7 +124,7 @@ def test_loops_of_two_processes(tmp_path):
 def test_two_processes_segment_as_one_with_a_global_loss(tmp_path):
     images, masks = write_folders(tmp_path, n=9)
     typed = [
-        "train", "--images.train", images, "--images.masks", masks, "--images.patch", "[32, 32]",
+        "train", "images", "--images.train", images, "--images.masks", masks, "--images.patch", "[32, 32]",
         "--model.options", '{"widths": [4, 8]}', "--steps", "8", "--validate_every", "4",
         "--batch_size", "4", "--loss", "CrossEntropyLoss(balance={'scope': 'global'})",
         "--quiet", "--report", "false",
@@ -141,7 +141,7 @@ def test_two_processes_segment_as_one_with_a_global_loss(tmp_path):
 def test_two_processes_classify_as_one_with_a_global_loss(tmp_path):
     path = write_cifar(tmp_path, 10)
     typed = [
-        "train", "--labels.train", path, "--imb-ratio", "4", "--model.name", "resnet32",
+        "train", "labels", "--labels.train", path, "--imb-ratio", "4", "--model.name", "resnet32",
         "--model.options", '{"depth": 8, "width": 4}', "--steps", "6", "--validate_every", "3",
         "--batch_size", "16", "--loss", "CrossEntropyLoss(balance={'scope': 'global'})", "--quiet",
     ]  # fmt: skip
