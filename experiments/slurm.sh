@@ -16,7 +16,7 @@ export MASTER_ADDR MASTER_PORT=29500 WORLD_SIZE="$SLURM_NTASKS"
 # a process for each GPU; srun ends them all when one dies (torchrun works, too, but turns the
 # exit code 75 into 1)
 srun --kill-on-bad-exit bash -c 'RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID \
-    .venv/bin/dense-imb train --config experiments/arc/full.yaml --out runs/arc/full \
+    .venv/bin/dense-imb train hits --config experiments/arc/full.yaml --out runs/arc/full \
     --precision bf16 --resume'
 if [ $? -eq 75 ]; then # stopped by the signal, and saved
     scontrol requeue "$SLURM_JOB_ID"

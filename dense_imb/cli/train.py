@@ -290,7 +290,7 @@ def run(options: Namespace) -> None:
         raise Refused("{devices} of at least 1", options.devices)
     device = chosen_device(options)
     folder = Path(options.out)
-    config = _config(options, kind, folder)
+    config = config_of(options, kind, folder)
     if not config.kinds:
         raise Refused(f"{kind} to train on", "none", f"add {{{kind}.train={_THINGS[kind]}}}")
     recipe = Recipe.of(config)
@@ -331,7 +331,7 @@ def run(options: Namespace) -> None:
     print_next(*next_words[kind])
 
 
-def _config(options: Namespace, kind: str, folder: Path) -> TrainConfig:
+def config_of(options: Namespace, kind: str, folder: Path) -> TrainConfig:
     """Return the configuration: a stored one, a file and typed options, the later ones win."""
     from dense_imb.runs.read import read_yaml
 

@@ -21,7 +21,7 @@ for seed in 0 1 2; do
     [ -f "$part/all_train.h5" ] ||
         python data_tools/split.py "$out/all.h5" --out "$part" --seed "$seed" \
             --shares train=0.6 validation=0.15 test=0.25
-    dense-imb train --out "$out/seed-$seed" --resume --quiet --report false \
+    dense-imb train hits --out "$out/seed-$seed" --resume --quiet --report false \
         --hits.train "$part/all_train.h5" --hits.validation "$part/all_validation.h5" \
         --steps 400 --batch_size 8 --validate_every 50 --seed "$seed"
     rules=--no-baselines # they take most of the time: for one seed only

@@ -153,7 +153,7 @@ def test_a_run_of_another_frame_is_refused_before_any_work(
     [
         (["hit-densty", "a.h5", "x.h5"], "Did you mean 'hit-density'?"),
         (["runs/unet", "a.h5", "x.h5"], "Expected the folder of a run at runs/unet, got none."),
-        (["hit-density", "a.h5", "x.h5"], "Expected `--choose-on`, a labelled hits file"),
+        (["hit-density", "a.h5", "x.h5"], "Expected --choose-on, a labelled hits file"),
         (["hit-density", "a.h5", "--threshold", "0.5"], "got 1 files; name the folder"),
         (["hit-density", "a.h5", "b.h5", "x.h5"], "got 3 files; name the folder"),
         (["hit-density", "a.h5", "b.h5"], "Expected no file at b.h5, got one"),

@@ -27,7 +27,7 @@ def test_every_config_can_be_trained(path, loss):
         stored["cifar"]["path"] = "cifar.tar.gz"
     config = config_from({**stored, "loss": loss})
     check_config(config)
-    assert config.trains_on_classes
+    assert config.kinds == ("labels",)
     assert config.steps % config.validate_every == 0
 
 
