@@ -1,4 +1,4 @@
-"""Streaming class statistics of a data set: how imbalanced it is, and which weights follow."""
+"""Streaming class statistics of a data set: class counts, and class weights from them."""
 
 from __future__ import annotations
 
@@ -23,36 +23,39 @@ from dense_imb.losses.core.counts import class_counts_of
 
 _FORMAT = "dense-imb-class-statistics"
 _VERSION = 1
-# edges of the value histogram: 8 bins to a doubling, from a millionth to a million
 _SMALLEST = 1e-30  # above 0, also in float32
+# edges of the value histogram: 8 bins per factor of 2, from a millionth to a million
 VALUE_EDGES: tuple[float, ...] = (0.0, *(2.0 ** (i / 8) for i in range(-160, 161)))
 
 
 def _target_of(batch: Any, key: str | int | None) -> Any:
-    """The target in what a loader yields."""
-    if key is None:
-        if isinstance(batch, (dict, list, tuple)):
-            known = list(batch) if isinstance(batch, dict) else list(range(len(batch)))
-            raise TypeError(
-                f"Expected batches that are tensors, got {type(batch).__name__}; say where the "
-                f"target is with `key`, one of {known}."
-            )
+    """Return the target in a batch of a DataLoader."""
+    if key is None and not isinstance(batch, (dict, list, tuple)):
         return batch
+    if key is None:
+        raise TypeError(
+            f"Expected batches that are tensors, got {type(batch).__name__}; pass the place of "
+            f"the target as `key`, one of {_keys(batch)}."
+        )
     try:
         return batch[key]
     except (KeyError, IndexError) as problem:
-        known = list(batch) if isinstance(batch, dict) else list(range(len(batch)))
-        raise ValueError(f"Expected `key` to be one of {known}, got {key!r}.") from problem
+        raise ValueError(f"Expected `key` to be one of {_keys(batch)}, got {key!r}.") from problem
+
+
+def _keys(batch: Any) -> list[Any]:
+    return list(batch if isinstance(batch, dict) else range(len(batch)))
 
 
 class ClassStatistics:
-    """Counts of one pass over targets; losses take it wherever they take `class_counts`.
+    """Class counts of a data set; losses accept it in place of `class_counts`.
 
     Args:
-        n_classes: number of classes. A target is a map of class indices, (B, *spatial) or
-            (B, 1, *spatial), or one number for each class, (B, n_classes, *spatial).
-        partition: "labels", or "hits" for frames of values: 0 is class 0, anything else class 1.
-        ignore_index: label of the pixels that are left out.
+        n_classes: number of classes, default 2.
+        partition: "labels" for targets of class indices (B, *spatial) or (B, 1, *spatial), or
+            one-hot (B, n_classes, *spatial). "hits" for frames of values, in which 0 is class 0
+            and any other value is class 1.
+        ignore_index: label of pixels to leave out; None leaves out none.
 
     Example:
         >>> statistics = ClassStatistics(2)
@@ -92,18 +95,19 @@ class ClassStatistics:
         key: str | int | None = None,
         show_progress: bool = True,
     ) -> ClassStatistics:
-        """One pass over batches of targets, with a progress bar.
+        """Return the statistics of batches of targets.
 
         Args:
-            targets: tensors, or what a DataLoader yields with the target under `key`.
+            targets: target tensors, or batches of a DataLoader with the target at `key`.
             n_classes, partition, ignore_index: see `ClassStatistics`.
-            key: where in a batch the target is: "label" of a dictionary, 1 of a pair.
-            show_progress: draw the bar.
+            key: place of the target in a batch, such as "label" in a dictionary or 1 in a pair;
+                None for batches that are tensors.
+            show_progress: draw a progress bar.
         """
-        found = cls(n_classes, partition=partition, ignore_index=ignore_index)
+        counted = cls(n_classes, partition=partition, ignore_index=ignore_index)
         for batch in tqdm(targets, "class statistics", unit="batch", disable=not show_progress):
-            found.update(_target_of(batch, key))
-        return found
+            counted.update(_target_of(batch, key))
+        return counted
 
     @classmethod
     def from_counts(
@@ -113,12 +117,13 @@ class ClassStatistics:
         pixels_of_images: Sequence[int],
         n_images: int,
     ) -> ClassStatistics:
-        """Statistics of what was counted elsewhere, without the frames.
+        """Return the statistics of counts from elsewhere.
 
         Args:
-            class_counts: pixels of each class.
-            image_presence: number of images that hold each class.
-            pixels_of_images: pixels, of all classes, of the images that hold each class.
+            class_counts: number of pixels of each class.
+            image_presence: number of images that contain each class.
+            pixels_of_images: number of pixels, of any class, in the images that contain each
+                class.
             n_images: number of images.
 
         Example:
@@ -130,23 +135,28 @@ class ClassStatistics:
             ... )
             True
         """
-        found = cls(len(class_counts))
-        found.n_images = int(n_images)
+        given = cls(len(class_counts))
+        given.n_images = int(n_images)
         for name, tensor, counts in (
-            ("class_counts", found._pixels, class_counts),
-            ("image_presence", found._images, image_presence),
-            ("pixels_of_images", found._pixels_of_images, pixels_of_images),
+            ("class_counts", given._pixels, class_counts),
+            ("image_presence", given._images, image_presence),
+            ("pixels_of_images", given._pixels_of_images, pixels_of_images),
         ):
-            if len(counts) != found.n_classes or min(counts) < 0:
+            if len(counts) != given.n_classes or min(counts) < 0:
                 raise ValueError(
-                    f"Expected `{name}` with a count for each of the {found.n_classes} classes, "
+                    f"Expected `{name}` with a count for each of the {given.n_classes} classes, "
                     f"got {list(counts)}."
                 )
             tensor.copy_(torch.tensor([int(count) for count in counts]))
-        return found
+        return given
 
     def update(self, target: Tensor, *, mask: Tensor | None = None) -> None:
-        """Count the pixels of one batch of targets."""
+        """Count the pixels of a batch of targets.
+
+        Args:
+            target: class indices, one-hot labels or values, see `ClassStatistics`.
+            mask: False for pixels to leave out, in the shape of the class indices.
+        """
         check_tensor("target", target)
         target = target.detach()
         if target.dim() == 0:
@@ -167,7 +177,7 @@ class ClassStatistics:
         if self.ignore_index is not None:
             valid = valid & (flat != self.ignore_index)
         if flat.is_floating_point() and bool(flat[valid].isnan().any()):
-            raise ValueError("Expected `target` without NaN, got one; mask it or mend the data.")
+            raise ValueError("Expected `target` without NaN, got one; mask it or fix the data.")
         label = flat.bool().long() if is_hits else self._labels(flat, valid)
         row = torch.arange(flat.shape[0]).unsqueeze(1).expand(flat.shape)
         index = (row * self.n_classes + label)[valid]
@@ -184,7 +194,7 @@ class ClassStatistics:
             self._values += torch.bincount(bins, minlength=len(VALUE_EDGES) + 1)
 
     def _is_one_hot(self, target: Tensor) -> bool:
-        """Whether a target has one channel for each class, that sum to 1 at every pixel."""
+        """Whether a target has one channel per class, with sum 1 at every pixel."""
         if target.dim() < 2 or target.shape[1] != self.n_classes or self.n_classes == 1:
             return False
         return bool(((target.double().sum(1) - 1).abs() <= 1e-2).all())
@@ -195,14 +205,14 @@ class ClassStatistics:
             if bool(broken.any()):
                 raise ValueError(
                     f"Expected `target` to hold class indices, got {float(flat[broken][0])}; "
-                    'frames of values need ClassStatistics(partition="hits").'
+                    'for frames of values use ClassStatistics(partition="hits").'
                 )
         label = torch.where(valid, flat, 0).long()
         check_label_range("target", label, self.n_classes, valid)
         return label
 
     def merge(self, other: ClassStatistics) -> ClassStatistics:
-        """Add the counts of another part of the data, of a worker say; returns itself."""
+        """Add the counts of another part of the data, such as a worker's, and return `self`."""
         for name in ("n_classes", "partition", "ignore_index"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
@@ -213,7 +223,7 @@ class ClassStatistics:
         return self
 
     def reduce_over_processes(self) -> ClassStatistics:
-        """Sum over all processes of the default group, if there is one; returns itself."""
+        """Sum over all processes of the default group, if there is one, and return `self`."""
         if dist.is_available() and dist.is_initialized():
             device = "cuda" if dist.get_backend() == "nccl" else "cpu"
             packed = torch.cat([torch.tensor([self.n_images]), *self._tensors()]).to(device)
@@ -231,30 +241,30 @@ class ClassStatistics:
 
     @property
     def class_counts(self) -> tuple[int, ...]:
-        """Pixels of each class."""
+        """Number of pixels of each class."""
         return tuple(self._pixels.tolist())
 
     @property
     def image_presence(self) -> tuple[int, ...]:
-        """Number of images that hold each class."""
+        """Number of images that contain each class."""
         return tuple(self._images.tolist())
 
     @property
     def pixels_of_images(self) -> tuple[int, ...]:
-        """Pixels, of all classes, of the images that hold each class."""
+        """Number of pixels, of any class, in the images that contain each class."""
         return tuple(self._pixels_of_images.tolist())
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """Share of each class in all pixels."""
+        """Fraction of the pixels in each class."""
         total = max(sum(self.class_counts), 1)
         return tuple(count / total for count in self.class_counts)
 
     @property
     def value_histogram(self) -> tuple[int, ...]:
-        """With partition "hits": pixels below 0, at 0, and in each bin above 0.
+        """Number of pixels below 0, at 0, and in each bin above 0, with partition "hits".
 
-        A bin holds the values above one of VALUE_EDGES and up to the next; the last one all above.
+        A bin is (VALUE_EDGES[i], VALUE_EDGES[i + 1]]; the last bin has no upper edge.
         """
         n_zero = self.class_counts[0] if self.partition == "hits" else 0
         return (int(self._values[0]) - n_zero, n_zero, *self._values[1:].tolist())
@@ -262,43 +272,52 @@ class ClassStatistics:
     def weights(
         self, method: str = "inverse", *, beta: float = EFFECTIVE_BETA
     ) -> tuple[float, ...]:
-        """One weight for each class, of mean 1.
+        """Return one weight per class, with mean 1.
+
+            w_k ~ 1 / n_k                     "inverse", n_k pixels of class k
+            w_k ~ 1 / sqrt(n_k)               "sqrt"
+            w_k ~ (1 - beta) / (1 - beta^n_k) "effective", effective number of samples
+            w_k ~ median(f) / f_k             "median-frequency", f_k = n_k / pixels in the images
+                                              that contain class k
 
         Args:
-            method: "inverse", "sqrt", "effective" (see `class_weights`) or "median-frequency":
-                median share / share_k, share_k of the pixels of the images that hold class k.
-            beta: of "effective".
+            method: one of the names above.
+            beta: beta of "effective".
         """
         if method != "median-frequency":
             check_choice("method", method, ("inverse", "sqrt", "effective", "median-frequency"))
             return class_weights(self, method, beta=beta)
         pixels = class_counts_of(self)
-        of_images = [max(n, 1) for n in self._pixels_of_images.tolist()]
-        share = [n / total for n, total in zip(pixels, of_images, strict=True)]
-        seen = [s for s, count in zip(share, self.class_counts, strict=True) if count > 0]
-        median = statistics.median(seen)
-        return of_mean_one([median / s for s in share])
+        totals = [max(n, 1) for n in self._pixels_of_images.tolist()]
+        frequency = [n / total for n, total in zip(pixels, totals, strict=True)]
+        known = [f for f, count in zip(frequency, self.class_counts, strict=True) if count > 0]
+        median = statistics.median(known)
+        return of_mean_one([median / f for f in frequency])
 
     def log_prior(self) -> tuple[float, ...]:
-        """Logarithm of each class's share, finite for a class never seen."""
+        """Return the logarithm of each class's fraction; finite also for absent classes."""
         counts = class_counts_of(self)
         return tuple(math.log(count / math.fsum(counts)) for count in counts)
 
     def value_bins(self, n_bins: int) -> ValueBins:
-        """With partition "hits": bins that hold about equally many hits; zeros keep their own."""
+        """Return bins with about equally many hits each, with partition "hits".
+
+        Args:
+            n_bins: number of bins, at least 2; the first one holds the zeros.
+        """
         check_at_least("n_bins", n_bins, 2)
         above = self._values[1:].double()  # above[i] lies between edges i and i + 1
         if self.partition != "hits" or above.sum() == 0:
             raise ValueError('Expected positive values with partition "hits", got none counted.')
         share = above.cumsum(0) / above.sum()
-        wanted = torch.arange(1, n_bins - 1, dtype=torch.float64) / (n_bins - 1)
+        quantile = torch.arange(1, n_bins - 1, dtype=torch.float64) / (n_bins - 1)
         first = int((above > 0).nonzero()[0])
-        upper = torch.searchsorted(share, wanted).clamp(max=len(VALUE_EDGES) - 2) + 1
+        upper = torch.searchsorted(share, quantile).clamp(max=len(VALUE_EDGES) - 2) + 1
         lowest = VALUE_EDGES[first] if first > 0 else _SMALLEST
         return ValueBins(sorted({lowest, *(VALUE_EDGES[i] for i in upper.tolist())}))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write as JSON: to a temporary name, then moved into place."""
+        """Write as JSON, to a temporary name that is then moved into place."""
         text = json.dumps(
             {
                 "format": _FORMAT,
@@ -317,26 +336,26 @@ class ClassStatistics:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ClassStatistics:
-        """Read what `save` wrote."""
+        """Read the statistics that `save` wrote."""
         try:
             stored = json.loads(Path(path).read_text())
             if stored["format"] != _FORMAT or stored["version"] != _VERSION:
                 raise KeyError("format")
-            found = cls(
+            loaded = cls(
                 stored["n_classes"],
                 partition=stored["partition"],
                 ignore_index=stored["ignore_index"],
             )
-            found.n_images = int(stored["n_images"])
+            loaded.n_images = int(stored["n_images"])
             names = ("pixels", "images", "pixels_of_images", "values")
-            for tensor, name in zip(found._tensors(), names, strict=True):
+            for tensor, name in zip(loaded._tensors(), names, strict=True):
                 tensor.copy_(torch.tensor(stored[name], dtype=torch.int64))
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, RuntimeError) as why:
             raise ValueError(
                 f"Expected class statistics, JSON of version {_VERSION}, in {os.fspath(path)}, "
-                "got something else; make them again with ClassStatistics.save."
+                "got something else; write them again with ClassStatistics.save."
             ) from why
-        return found
+        return loaded
 
     def __repr__(self) -> str:
         shares: Sequence[str] = [f"{share:.3g}" for share in self.shares]

@@ -51,10 +51,10 @@ def test_every_form_of_the_target_counts_alike():
     expected.update(target)
     one_hot = torch.nn.functional.one_hot(target, 3).movedim(-1, 1)
     for form in (target.unsqueeze(1), target.float(), target.to(torch.uint8), one_hot):
-        found = ClassStatistics(3)
-        found.update(form)
-        assert found.class_counts == expected.class_counts
-        assert found.image_presence == expected.image_presence
+        actual = ClassStatistics(3)
+        actual.update(form)
+        assert actual.class_counts == expected.class_counts
+        assert actual.image_presence == expected.image_presence
 
 
 def test_merged_parts_are_the_whole():
@@ -101,7 +101,7 @@ def test_saved_and_loaded(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1, 2]", '{"format": "other"}', "\x00\x01"])
-def test_what_is_not_statistics_is_refused(tmp_path, text):
+def test_other_files_are_refused(tmp_path, text):
     path = tmp_path / "broken.json"
     path.write_text(text)
     with pytest.raises(ValueError, match=r"Expected class statistics, JSON .* in .*broken\.json"):
@@ -200,7 +200,7 @@ def test_sums_over_processes(tmp_path):
         (lambda s: s.update(torch.tensor(1)), "got a scalar"),
         (
             lambda s: ClassStatistics.from_targets([{"image": 0, "label": 1}], 3),
-            r"got dict; say where the target is with `key`, one of \['image', 'label'\]",
+            r"got dict; pass the place of the target as `key`, one of \['image', 'label'\]",
         ),
         (
             lambda s: ClassStatistics.from_targets([(0, 1)], 3, key=2),

@@ -73,14 +73,14 @@ def run(options: Namespace) -> None:
     from tqdm.auto import tqdm
 
     from dense_imb.hits import mask_file, mask_files, open_hits
-    from dense_imb.hits.masking import check_scorer, outputs_of
+    from dense_imb.hits.masking import check_scorer, output_paths
     from dense_imb.hits.scaling import scaling_note
 
     if options.out is None:
         _check_pair(options)
     sources = options.files[:1]
     if options.out is not None:
-        sources = list(outputs_of(options.files, options.out).values())
+        sources = list(output_paths(options.files, options.out).values())
     scorer, point = _scorer_and_point(options, sources[0])
     n_events = 0
     frames = []
@@ -116,7 +116,7 @@ def run(options: Namespace) -> None:
 
 def _check_pair(options: Namespace) -> None:
     """Refuse files without a clear output, and an output that may be raw data."""
-    from dense_imb.hits import HitsFile, HitsFileError, masking_of
+    from dense_imb.hits import HitsFile, HitsFileError, read_masking
 
     if len(options.files) != 2:
         raise Refused(
@@ -130,7 +130,7 @@ def _check_pair(options: Namespace) -> None:
     if options.overwrite and target.is_file():
         try:
             with HitsFile(target, in_memory=False) as hits:
-                is_ours = masking_of(hits) is not None
+                is_ours = read_masking(hits) is not None
         except HitsFileError:
             is_ours = False
         if not is_ours:

@@ -42,11 +42,10 @@ def make_parser() -> Parser:
 
 def run(options: Namespace) -> None:
     """Segment as the options say."""
-    from dense_imb.runs import open_run
-    from dense_imb.tasks.images.segment import segment_images
+    from dense_imb.runs.apply import segment
 
-    done = segment_images(
-        open_run(options.run),
+    done = segment(
+        options.run,
         options.images,
         options.out,
         threshold=options.threshold,

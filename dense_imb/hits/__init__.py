@@ -1,16 +1,16 @@
-"""Sparse hits: events as flat arrays, their files, degradation, frames, simulation.
+"""Events of sparse hits: arrays, files, degradation, frames, simulation, baselines, evaluation.
 
-The file format is written down in `dense_imb.hits.format`.
+`dense_imb.hits.format` documents the file format.
 """
 
 from dense_imb.base.random import Draws
 from dense_imb.hits.baselines import (
     BASELINES,
-    Blank,
     BlurredHits,
     DBSCANScorer,
     HitDensity,
     Identity,
+    KeepNothing,
     MedianFilter,
     Scorer,
 )
@@ -35,10 +35,10 @@ from dense_imb.hits.masking import (
     mask_events,
     mask_file,
     mask_files,
-    masking_of,
+    read_masking,
     score_events,
 )
-from dense_imb.hits.noise import Blob, Burst, HotLines, HotPixels, Measured, Profile, Uniform
+from dense_imb.hits.noise import Blob, Burst, HotLines, HotPixels, MeasuredNoise, Profile, Uniform
 from dense_imb.hits.reader import HitsFile, HitsFiles, collate_events, open_hits, verify
 from dense_imb.hits.scaling import available_baselines, make_baseline
 from dense_imb.hits.simulate import PATTERNS, simulate
@@ -48,7 +48,6 @@ from dense_imb.hits.writer import HitsWriter
 __all__ = [
     "BASELINES",
     "PATTERNS",
-    "Blank",
     "Blob",
     "BlurredHits",
     "Burst",
@@ -66,9 +65,10 @@ __all__ = [
     "HotLines",
     "HotPixels",
     "Identity",
+    "KeepNothing",
     "MaskedFile",
     "Masking",
-    "Measured",
+    "MeasuredNoise",
     "MedianFilter",
     "Profile",
     "Raster",
@@ -88,12 +88,12 @@ __all__ = [
     "mask_events",
     "mask_file",
     "mask_files",
-    "masking_of",
     "noise_sweep",
     "open_hits",
     "paint",
     "points",
     "rasterise",
+    "read_masking",
     "score_events",
     "simulate",
     "ungap",

@@ -1,12 +1,12 @@
-"""Classical denoisers that a trained model has to beat, behind the interface that it shares.
+"""Classical denoisers with the interface of a trained model, as baselines.
 
-A scorer says of each hit how much it looks like signal, and alters none. Widths and radii are in
-pixels and time steps. The defaults were chosen on validation events of the arc task, 30 signal
-and 200 noise hits in 88 x 128 x 1000, for the noise removal at 97 % retention
-(experiments/benchmarks/hit_baselines.py --choose); `make_baseline` scales them to other frames,
-and other data deserve their own choice.
+A scorer gives each hit a score that is larger for signal, and changes no hit. Widths and radii
+are in pixels and time steps. The defaults have the best noise removal at 97 % retention on
+validation events of the arc task (experiments/benchmarks/hit_baselines.py --choose). An event of
+this task has 30 signal and 200 noise hits in 88 x 128 x 1000. `make_baseline` scales the defaults
+to other frames; choose them again for other data.
 
-Hits near the frame's edge have fewer neighbours, and no scorer makes up for it.
+Hits near the edge of the frame have fewer neighbours; no scorer corrects for this.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from dense_imb.hits.frames import _pixel
 
 __all__ = [
     "BASELINES",
-    "Blank",
     "BlurredHits",
     "DBSCANScorer",
     "HitDensity",
     "Identity",
+    "KeepNothing",
     "MedianFilter",
     "Scorer",
 ]
 
 _AT_ONCE = 64  # events whose frames are filtered together
-_PAIRS = 1 << 16  # pairs of hits looked at together; few enough for the cache
-# Sums of weights in whole multiples of these are exact, so they don't depend on the order of the
-# hits or on the batch. A blur multiplies two weights and adds up to 2^20 hits: 52 bits.
+_PAIRS = 1 << 16  # pairs of hits compared together; few enough for the cache
+# Weights are rounded to multiples of these. Their sums are then exact in float64 (52 bits: a blur
+# multiplies two weights and sums 2^20 hits), so the order of the hits and the batch do not matter.
 _BLUR_STEP = 2.0**-16
 _PAIR_STEP = 2.0**-30
 
 
 class Scorer(Protocol):
-    """What looks at events and scores their hits: a baseline, or a trained model.
+    """Interface of everything that scores hits: baselines and trained models.
 
     Example:
         >>> from dense_imb.hits import degrade, Degradation, simulate
@@ -59,48 +59,47 @@ class Scorer(Protocol):
 
     @property
     def name(self) -> str:
-        """What tables call it."""
+        """Name in tables."""
 
     def score(self, events: Events) -> Tensor:
-        """(n_hits,) float32 in [0, 1] on the device of the events; larger is more like signal.
+        """Return scores (n_hits,), float32 in [0, 1], on the device of the events.
 
-        The score of a hit depends on the hits of its own event only, whatever their order.
+        Signal should have larger scores. The score of a hit depends on the hits of its own event
+        only, and not on their order.
         """
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Keep everything: score 1."""
+    """Baseline that keeps everything: score 1."""
 
     name: ClassVar[str] = "identity"
 
     def score(self, events: Events) -> Tensor:
-        return torch.ones(events.n_hits, device=_with_tensors(events).x.device)
+        return torch.ones(events.n_hits, device=events.tensors().x.device)
 
 
 @dataclass(frozen=True)
-class Blank:
-    """Keep nothing, at any threshold above 0: score 0."""
+class KeepNothing:
+    """Baseline that keeps nothing at any threshold above 0: score 0."""
 
     name: ClassVar[str] = "blank"
 
     def score(self, events: Events) -> Tensor:
-        return torch.zeros(events.n_hits, device=_with_tensors(events).x.device)
+        return torch.zeros(events.n_hits, device=events.tensors().x.device)
 
 
 @dataclass(frozen=True)
 class BlurredHits:
-    """The map of hits, blurred by a Gaussian and read at each hit; time is not looked at.
+    """Number of other hits under a Gaussian in x and y; time is not used.
 
         n_i = sum_{j != i} exp(-((x_i - x_j)^2 + (y_i - y_j)^2) / (2 sigma^2))
         score_i = n_i / (1 + n_i)
 
-    A hit does not count itself, or every lone hit would look at its own peak; another hit in the
-    same pixel counts 1. The Gaussian ends at 4 sigma in x and in y, and its values are rounded
-    to 2^-16.
+    The Gaussian is cut off at 4 sigma in x and in y, and rounded to multiples of 2^-16.
 
     Args:
-        sigma: of the Gaussian, in pixels.
+        sigma: standard deviation of the Gaussian in pixels.
     """
 
     sigma: float = 6.0
@@ -114,22 +113,22 @@ class BlurredHits:
         step = torch.arange(-half, half + 1, dtype=torch.float64)
         kernel = torch.exp(-0.5 * (step / self.sigma) ** 2)
         kernel = (kernel / _BLUR_STEP).round() * _BLUR_STEP  # the middle stays 1
-        return _odds_to_score(_read_filtered(events, kernel) - 1)  # 1: the hit itself
+        return _odds_to_score(_filter_hits(events, kernel) - 1)  # without the hit itself
 
 
 @dataclass(frozen=True)
 class HitDensity:
-    """How many hits are near in x, y and t, the nearer the more.
+    """Weighted number of neighbours in x, y and t.
 
         d_ij^2  = ((x_i - x_j)^2 + (y_i - y_j)^2) / radius_xy^2 + (t_i - t_j)^2 / radius_t^2
         n_i     = sum_{j != i} max(0, 1 - d_ij^2)
         score_i = n_i / (1 + n_i)
 
-    All pairs within reach are looked at, none is sampled. Weights are rounded to 2^-30.
+    All pairs are counted. Weights are rounded to multiples of 2^-30.
 
     Args:
-        radius_xy: reach in pixels.
-        radius_t: reach in time steps.
+        radius_xy: radius in pixels.
+        radius_t: radius in time steps.
     """
 
     radius_xy: float = 20.0
@@ -141,18 +140,18 @@ class HitDensity:
         _check_positive("radius_t", self.radius_t)
 
     def score(self, events: Events) -> Tensor:
-        events = _with_tensors(events)
+        events = events.tensors()
         density = torch.zeros(events.n_hits, dtype=torch.int64, device=events.x.device)
         if events.n_hits == 0:
             return density.float()
         x, y, t = _scaled(events, self.radius_xy, self.radius_t)
-        # by event, and by time within it: what a hit can reach then lies behind it in one piece
+        # sorted by event and time, the later neighbours of a hit follow it without gaps
         key = t - t.min()
         key += events.event_index() * (float(key.max()) + 4)
         key, order = key.sort()
         x, y, t = x[order], y[order], t[order]
         number = torch.arange(events.n_hits, device=key.device)
-        # reaches too far by one per mille, for the rounding of keys; such pairs weigh nothing
+        # keys are rounded, so search 0.1 % too far; the weight of the extra pairs is 0
         n_behind = torch.searchsorted(key, key + 1.001, right=True) - number - 1
         end = n_behind.cumsum(0)
         n_parts = int(end[-1]) // _PAIRS + 1
@@ -172,16 +171,16 @@ class HitDensity:
 
 @dataclass(frozen=True)
 class MedianFilter:
-    """The median filter of the hit mask, and how near to it a hit came.
+    """Median filter of the hit mask, as a score.
 
         score = lit pixels / size^2   in the size x size window around the hit
 
-    At the threshold 1/2 this is the median filter itself: what it keeps is lit in most of its
-    window. Sparse events have no such hit, so lower thresholds (other ranks than the median) are
-    where it ranks anything. Outside the frame nothing is lit.
+    At the threshold 1/2 this is the median filter: a hit is kept if most pixels of its window are
+    lit. Sparse events have no such hit, so useful thresholds are lower, which makes it a rank
+    filter. Pixels outside the frame are not lit.
 
     Args:
-        size: of the window in pixels, odd.
+        size: width of the window in pixels, odd.
     """
 
     size: int = 21
@@ -194,24 +193,23 @@ class MedianFilter:
 
     def score(self, events: Events) -> Tensor:
         kernel = torch.ones(int(self.size), dtype=torch.float64)
-        return (_read_filtered(events, kernel, is_mask=True) / self.size**2).float()
+        return (_filter_hits(events, kernel, is_mask=True) / self.size**2).float()
 
 
 @dataclass(frozen=True)
 class DBSCANScorer:
-    """Clusters of hits in (x, y, t) by DBSCAN; the larger its cluster, the higher a hit scores.
+    """Size of the DBSCAN cluster of each hit in (x, y, t).
 
-        score = s / (1 + s)   for a hit in a cluster of s hits; 0 outside of all clusters
+        score = s / (1 + s)   for a hit in a cluster of s hits, 0 outside of clusters
 
-    Distances are those of `HitDensity`, and neighbours those with d <= 1. Hits at the border of
-    two clusters go to the one of the first hit by x, then y, then t, not to the one listed first.
-
-    Needs scikit-learn (`pip install scikit-learn`, or the extra `clustering`).
+    Neighbours have a distance d <= 1, with d as in `HitDensity`. A hit at the border of two
+    clusters joins the cluster of the first hit by x, then y, then t. The order of the hits does
+    not matter. Needs scikit-learn (`pip install scikit-learn`, or the extra `clustering`).
 
     Args:
-        radius_xy: reach in pixels.
-        radius_t: reach in time steps.
-        min_samples: hits within reach, itself included, that make a hit the core of a cluster.
+        radius_xy: radius in pixels.
+        radius_t: radius in time steps.
+        min_samples: neighbours of a core hit, itself included.
     """
 
     radius_xy: float = 18.0
@@ -226,26 +224,26 @@ class DBSCANScorer:
 
     def score(self, events: Events) -> Tensor:
         dbscan = _dbscan()(eps=1.0, min_samples=int(self.min_samples))
-        events = _with_tensors(events)
+        events = events.tensors()
         scores = [torch.zeros(0)]
         for start in range(0, len(events), _AT_ONCE):
             part = events[start : start + _AT_ONCE]
             if part.n_hits:
                 x, y, t = _scaled(part, self.radius_xy, self.radius_t)
-                # events stand two apart in a fourth dimension, out of each other's reach
+                # a fourth coordinate keeps events a distance of 2 apart, so no cluster joins them
                 points = torch.stack([2.0 * part.event_index(), x, y, t], 1).cpu().numpy()
                 order = np.lexsort(points.T[::-1])
                 cluster = np.empty(len(points), np.int64)
                 cluster[order] = dbscan.fit_predict(points[order])
-                size = np.bincount(cluster + 1)  # the first is what lies outside
-                size[0] = 0
+                size = np.bincount(cluster + 1)
+                size[0] = 0  # hits outside of clusters
                 scores.append(_odds_to_score(torch.from_numpy(size[cluster + 1]).double()))
         return torch.cat(scores).to(events.x.device)
 
 
 BASELINES: dict[str, Callable[[], Scorer]] = {
     "identity": Identity,
-    "blank": Blank,
+    "blank": KeepNothing,
     "blurred hits": BlurredHits,
     "hit density": HitDensity,
     "median filter": MedianFilter,
@@ -253,43 +251,45 @@ BASELINES: dict[str, Callable[[], Scorer]] = {
 }
 
 
-def _with_tensors(events: Events) -> Events:
-    return events.torch(events.x.device) if events.is_torch else events.torch()
-
-
 def _odds_to_score(odds: Tensor) -> Tensor:
-    """Odds / (1 + odds), so that bins of the logit are bins of the odds' logarithm."""
+    """Return odds / (1 + odds); the logit of this score is log(odds)."""
     return (odds / (1 + odds)).float()
 
 
 def _scaled(events: Events, radius_xy: float, radius_t: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The hits' x, y and t in float64, in units of the radii."""
+    """Return x, y and t in float64, in units of the radii."""
     x, y, t = (axis.to(torch.float64) for axis in (events.x, events.y, events.t))
     if not bool(torch.isfinite(t).all()):
         raise ValueError("Expected `t` with finite times, got NaN or infinity.")
     return x / radius_xy, y / radius_xy, t / radius_t
 
 
-def _read_filtered(events: Events, kernel: Tensor, *, is_mask: bool = False) -> Tensor:
-    """(n_hits,) the map of hits, filtered by the kernel along x and y, at each hit."""
-    events = _with_tensors(events)
+def _filter_hits(events: Events, kernel: Tensor, *, is_mask: bool = False) -> Tensor:
+    """Return the frame of hit counts, filtered along x and y, at each hit: (n_hits,).
+
+    Args:
+        events: events to filter.
+        kernel: symmetric kernel of odd length, for both axes.
+        is_mask: count several hits of a pixel once.
+    """
+    events = events.tensors()
     kernel = kernel.to(events.x.device)
     height, width = events.geometry.height, events.geometry.width
-    # 25 x faster than conv2d in float64 on a CPU, and equal to the bit
-    along_x, along_y = _convolution(kernel, width), _convolution(kernel, height)
-    read = [kernel.new_zeros(0)]
+    # matrix products are 25 times faster than conv2d in float64 on a CPU, and bitwise equal
+    along_x, along_y = _convolution_matrix(kernel, width), _convolution_matrix(kernel, height)
+    values = [kernel.new_zeros(0)]
     for start in range(0, len(events), _AT_ONCE):
         part = events[start : start + _AT_ONCE]
         pixel = _pixel(part, part.event_index())
         count = torch.bincount(pixel, minlength=len(part) * height * width)
         count = (count.clamp(max=1) if is_mask else count).to(kernel.dtype)
         filtered = along_y @ count.reshape(-1, height, width) @ along_x
-        read.append(filtered.flatten()[pixel])
-    return torch.cat(read)
+        values.append(filtered.flatten()[pixel])
+    return torch.cat(values)
 
 
-def _convolution(kernel: Tensor, size: int) -> Tensor:
-    """(size, size) matrix that convolves a line of pixels with a symmetric kernel, 0 outside."""
+def _convolution_matrix(kernel: Tensor, size: int) -> Tensor:
+    """Return the (size, size) matrix of a convolution with a symmetric kernel, zero-padded."""
     pixel, half = torch.arange(size, device=kernel.device), len(kernel) // 2
     lag = pixel[:, None] - pixel + half
     return kernel[lag.clamp(0, 2 * half)].masked_fill((lag < 0) | (lag > 2 * half), 0.0)
@@ -306,5 +306,5 @@ def _dbscan() -> Any:
         return importlib.import_module("sklearn.cluster").DBSCAN
     except ImportError as why:
         raise ImportError(
-            "DBSCANScorer needs scikit-learn, which is missing: pip install scikit-learn."
+            "DBSCANScorer needs scikit-learn; install it: pip install scikit-learn."
         ) from why

@@ -1,7 +1,7 @@
-"""Make clean, filled patterns look like measured events: thin, smear, lose, add noise.
+"""Degradation of clean patterns into realistic events: thin, smear, lose hits, add noise.
 
-All of it works on hits, before anything is rasterised, and every number drawn belongs to
-(seed, epoch, event), see `dense_imb.base.random`.
+It works on hits, before any frame is made. Random numbers depend on (seed, epoch, event) only,
+see `dense_imb.base.random`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from dense_imb.base.checks import check_at_least, check_choice
 from dense_imb.base.random import Draws, between
 from dense_imb.hits.events import Events, Geometry
 from dense_imb.hits.frames import steps, visible
-from dense_imb.hits.noise import Floats, HotPixels, Measured, Profile, Uniform
+from dense_imb.hits.noise import Floats, HotPixels, MeasuredNoise, Profile, Uniform
 
 Range = int | tuple[int, int]
 
 
 class Purpose(IntEnum):
-    """What a random number of a degradation is for; no two uses share one."""
+    """Purposes of the random numbers of a degradation; each purpose has its own numbers."""
 
     COUNTS = 1
     SIGNAL = 2
@@ -37,19 +37,22 @@ class Purpose(IntEnum):
 
 @dataclass(frozen=True)
 class Degradation:
-    """What happens to a clean event, in this order.
+    """Settings of a degradation, in the order in which they are applied.
 
     Args:
-        signal: signal hits to keep, a number or a range (both ends included) of which each
-            event draws one; None keeps all.
-        choose_from: thin the "pixels" that a pattern lights, each with its largest time and
-            as likely as any other, or its "hits", of which bright pixels have more.
-        smear_x, smear_y, smear_t: standard deviation of the Gaussian added to signal hits.
-        unit: of the smearing: "pixel" (and time steps) or "physical" (mm and ns).
-        edge: signal hits that leave the frame are lost ("lose") or set to its edge ("clamp").
-        noise: noise hits to add, a number or a range.
-        profiles: where noise hits lie; each hit draws its profile by weight.
-        dead_rows, dead_columns: y and x of lines that lose all their hits, noise too.
+        signal: signal hits to keep per event; a range (low, high), both included, draws a number
+            for each event; None keeps all.
+        choose_from: draw the kept hits from the lit "pixels", each with its largest time, or
+            from all "hits", of which bright pixels have more.
+        smear_x: standard deviation of the Gaussian smearing of signal hits in x, default 0.
+        smear_y: the same in y.
+        smear_t: the same in t.
+        unit: unit of the smearing: "pixel" (pixels and time steps) or "physical" (mm and ns).
+        edge: drop signal hits that leave the frame ("lose") or move them to its edge ("clamp").
+        noise: noise hits to add per event, a number or a range.
+        profiles: spatial profiles of the noise; each noise hit draws one by weight.
+        dead_rows: y of rows without hits, noise included.
+        dead_columns: x of columns without hits, noise included.
     """
 
     signal: Range | None = None
@@ -60,7 +63,7 @@ class Degradation:
     unit: Literal["pixel", "physical"] = "pixel"
     edge: Literal["lose", "clamp"] = "lose"
     noise: Range = 0
-    profiles: Sequence[Profile | Measured] = (Uniform(),)
+    profiles: Sequence[Profile | MeasuredNoise] = (Uniform(),)
     dead_rows: Sequence[int] = ()
     dead_columns: Sequence[int] = ()
 
@@ -82,7 +85,7 @@ class Degradation:
         for profile in self.profiles:
             check_at_least("weight", profile.weight, 0)
         if not sum(profile.weight for profile in self.profiles) > 0:
-            raise ValueError("Expected `profiles` with weights that add up to more than 0.")
+            raise ValueError("Expected `profiles` with a sum of weights above 0, got 0.")
 
 
 def degrade(
@@ -93,18 +96,19 @@ def degrade(
     epoch: int = 0,
     event_index: ArrayLike | None = None,
 ) -> Events:
-    """Degraded events, the signal hits of each before its noise hits.
+    """Degrade events; in each event the signal hits come before the new noise hits.
 
-    `label` tells signal (1 and more) from noise (0), the column `is_occluded` whether another
-    hit hides this one in a frame (`rasterise` with the largest time). Hits labelled 0 on input
-    stay as they are. Noise has NaN or 0 in further columns that it brings no value for.
+    In the result, `label` is 0 for noise and 1.. for signal. The column `is_occluded` is True for
+    hits behind another one in their pixel (`rasterise` with the largest time). Hits labelled 0 on
+    input are kept unchanged. Added noise has NaN or 0 in columns for which it has no value.
 
     Args:
-        events: clean events; without labels all hits are signal.
-        degradation: what to do.
-        seed, epoch: of the random numbers.
-        event_index: (n_events,) number of each event in its data set, by default its place
-            in the batch.
+        events: clean events; without labels, all hits are signal.
+        degradation: settings.
+        seed: seed of the random numbers.
+        epoch: epoch of the random numbers, default 0.
+        event_index: (n_events,) index of each event in its data set; by default, its index in
+            the batch.
     Example:
         >>> from dense_imb.hits import simulate
         >>> clean = simulate("arc", 2, seed=1)
@@ -143,7 +147,7 @@ def _thin(events: Events, degradation: Degradation, draws: Draws, amount: Floats
     if degradation.signal is None:
         return events
     is_signal: NDArray[np.bool_] = np.asarray(events.label) != 0
-    # numbers of hits: few are kept, so their columns are read at these places only
+    # indices of hits: few are kept, so columns are only read there
     candidate = np.flatnonzero(is_signal)
     noise = np.flatnonzero(~is_signal)
     if degradation.choose_from == "pixels":
@@ -189,7 +193,8 @@ def _add_noise(events: Events, degradation: Degradation, draws: Draws, amount: F
     # the fourth number of a hit chooses its profile
     share = np.cumsum([profile.weight for profile in profiles])
     which = np.searchsorted(share / share[-1], number[3], side="right")
-    of_event = draws.uniform(Purpose.PROFILE, len(profiles)).reshape(4, n_events, len(profiles))
+    event_number = draws.uniform(Purpose.PROFILE, len(profiles))
+    event_number = event_number.reshape(4, n_events, len(profiles))
     columns = {
         name: np.full(
             (len(in_event), *c.shape[1:]), math.nan if c.dtype.kind == "f" else 0, c.dtype
@@ -199,8 +204,8 @@ def _add_noise(events: Events, degradation: Degradation, draws: Draws, amount: F
     whole_t = events.t.dtype.kind in "iu"
     for j, profile in enumerate(profiles):
         hit = slice(None) if len(profiles) == 1 else np.flatnonzero(which == j)
-        event = of_event[:, in_event[hit], j]
-        if isinstance(profile, Measured):
+        event = event_number[:, in_event[hit], j]
+        if isinstance(profile, MeasuredNoise):
             _check_geometry(profile.events, geometry)
             source = profile.source(_rank(in_event[hit]), event)
             for name, column in profile.events.numpy().hit_columns().items():
@@ -216,7 +221,7 @@ def _add_noise(events: Events, degradation: Degradation, draws: Draws, amount: F
         columns["t"][hit] = np.floor(t) + 1 if whole_t else np.clip(t + 0.5, 1, geometry.time_steps)
     n_before = np.diff(events.offset)
     offset = np.concatenate([[0], np.cumsum(n_before + count)]).astype(np.int64)
-    # where the old hits go, and the new ones behind them
+    # new indices of the old hits, and of the noise hits after them
     old = np.arange(events.n_hits) + np.repeat(offset[:-1] - events.offset[:-1], n_before)
     new = np.arange(len(in_event)) + np.repeat(np.cumsum(n_before), count)
     joined = {}
@@ -227,7 +232,7 @@ def _add_noise(events: Events, degradation: Degradation, draws: Draws, amount: F
 
 
 def _rank(event: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Place of each hit among those of its event; `event` never decreases."""
+    """Return the index of each hit within its event; `event` must not decrease."""
     return np.arange(len(event)) - np.searchsorted(event, event)
 
 
@@ -239,6 +244,6 @@ def _check_geometry(events: Events, geometry: Geometry) -> None:
     for name in ("width", "height", "time_steps"):
         if getattr(events.geometry, name) != getattr(geometry, name):
             raise ValueError(
-                f"Expected measured noise of the events' geometry {geometry}, "
+                f"Expected measured noise of the geometry of the events, {geometry}, "
                 f"got {events.geometry}."
             )

@@ -1,10 +1,10 @@
-"""What scorers are worth: thresholds from some events, scores on others, beside the baselines."""
+"""Evaluation of scorers: thresholds chosen on validation events, scores on test events."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,22 +15,22 @@ from dense_imb.hits.baselines import Scorer
 from dense_imb.hits.degrade import Degradation, Range, degrade
 from dense_imb.hits.events import Events
 from dense_imb.hits.frames import visible
-from dense_imb.hits.masking import Progress, count, score_events
-from dense_imb.hits.noise import Measured, Profile, Uniform
+from dense_imb.hits.masking import Progress, count_hits, score_events
+from dense_imb.hits.noise import MeasuredNoise, Profile, Uniform
 from dense_imb.hits.reader import HitsFile, HitsFiles
 from dense_imb.hits.table import Evaluation
 from dense_imb.metrics import HitScores, OperatingPoint, ScoreHistogram
+from dense_imb.metrics.hits import RETENTIONS
 from dense_imb.metrics.score_table import Row
 
-Change = Callable[[Events, NDArray[np.int64], int], Events]  # events, their numbers, the epoch
+Change = Callable[[Events, NDArray[np.int64], int], Events]  # events, their indices, the epoch
 Source = HitsFile | HitsFiles | Events | Iterable[Events]
-# of test events: the scorer, what it scored so far, a batch, its scores, which hits a frame shows
+# name of the scorer, its `HitScores` so far, batch, scores and visibility of its hits
 Watch = Callable[[str, HitScores, Events, Tensor, Tensor], object]
-RETENTIONS = (0.90, 0.95, 0.97, 0.99)
-_CHOOSE_EVERY = 5  # without validation events, every fifth one is for choosing
-_VALIDATION_EPOCH = 1  # so that equal event numbers of two files draw different noise
-# of outputs that draw frames or times of their own, which no mask does
-_NOT_OF_MASKS = ("ghost", "time_residual")
+_CHOOSE_EVERY = 5  # without validation events, every fifth test event is used for thresholds
+_VALIDATION_EPOCH = 1  # so that events of equal index in two files get different noise
+# scores of outputs with new frames or times; masks have neither
+_OUTPUT_SCORES = ("ghost", "time_residual")
 
 
 def evaluate(
@@ -45,36 +45,38 @@ def evaluate(
     progress: Progress | None = None,
     watch: Watch | None = None,
 ) -> Evaluation:
-    """Choose each scorer's thresholds on validation events, and measure it on test events.
+    """Choose thresholds of scorers on validation events, and measure scores on test events.
 
-    Events are streamed, one batch at a time is in memory. A scorer is given all hits of an event,
-    as `mask_file` gives them; hits that others hide in their pixel are not counted.
+    Events are streamed; memory holds one batch at a time. A scorer sees all hits of an event, as
+    in `mask_file`; scores do not count hits behind others in their pixel.
 
     Args:
-        scorers: baselines and trained models; names differ.
-        validation: labelled events for the thresholds. None takes every fifth event of `test`
-            for them, and the others for the scores, and the table says so.
-        test: labelled events: an open file, a batch, or batches.
-        retentions: wanted of further thresholds, for `removal_at_...`.
-        retention: wanted of the operating point.
-        batch_size: events scored together; changes nothing but the speed.
-        n_events: at most so many of the first events of each source.
-        progress: called with the number of events that one more scorer has done.
-        watch: called with each batch of test events once it is counted, for figures: the scorer's
-            name, its `HitScores` so far, the batch, the scores, and which hits a frame shows.
+        scorers: baselines and trained models with different names.
+        validation: labelled events for the thresholds. None uses every fifth event of `test` for
+            thresholds and the others for scores; the table says so.
+        test: labelled events: an open file, a batch, or an iterable of batches.
+        retentions: retentions of the further thresholds, for `removal_at_...`.
+        retention: retention of the operating point, default 0.97.
+        batch_size: events scored together; it changes the speed only.
+        n_events: maximum number of events read from each source; None reads all.
+        progress: called with the number of events that one scorer has processed since its last
+            call.
+        watch: called with each batch of test events after counting. Its arguments are the name
+            of the scorer, its `HitScores` so far, the batch, and the score and visibility of
+            each hit.
     Example:
         >>> from dense_imb.hits import simulate
-        >>> from dense_imb.hits.baselines import Blank, HitDensity
+        >>> from dense_imb.hits.baselines import KeepNothing, HitDensity
         >>> noisy = degrade(simulate("arc", 50, seed=1), Degradation(signal=30, noise=50), seed=1)
-        >>> table = evaluate([Blank(), HitDensity()], None, noisy)
+        >>> table = evaluate([KeepNothing(), HitDensity()], None, noisy)
         >>> table["blank"]["removal"], table["hit density"]["removal"] > 0.5
         (0.0, True)
         >>> table.chosen_on
         'thresholds chosen on every 5th event (10), scores on the 40 others'
     """
     retentions = sorted({*retentions, retention})
-    stage = _Stage(scorers, retentions, retention, batch_size, n_events, progress, watch)
-    rows, chosen_on = stage.measure(validation, test)
+    evaluator = _Evaluator(scorers, retentions, retention, batch_size, n_events, progress, watch)
+    rows, chosen_on = evaluator.measure(validation, test)
     return Evaluation(rows, retention, tuple(retentions), chosen_on)
 
 
@@ -86,9 +88,17 @@ def choose_point(
     batch_size: int = 256,
     progress: Progress | None = None,
 ) -> OperatingPoint:
-    """The operating point of a scorer for a wanted retention, chosen on labelled events."""
-    stage = _Stage([scorer], (), retention, batch_size, None, progress)
-    (histogram,), _ = stage.histograms(stage.events(source))
+    """Choose the operating point of a scorer on labelled events.
+
+    Args:
+        scorer: baseline or trained model.
+        source: labelled events, see `evaluate`.
+        retention: retention of the operating point, default 0.97.
+        batch_size: events scored together.
+        progress: called with the number of events processed since the last call.
+    """
+    evaluator = _Evaluator([scorer], (), retention, batch_size, None, progress)
+    (histogram,), _ = evaluator.histograms(evaluator.events(source))
     return histogram.operating_point(retention)
 
 
@@ -99,7 +109,7 @@ def noise_sweep(
     *,
     signal: Range | None = 30,
     seed: int = 0,
-    profiles: Sequence[Profile | Measured] = (Uniform(),),
+    profiles: Sequence[Profile | MeasuredNoise] = (Uniform(),),
     validation: Source | None = None,
     retentions: Sequence[float] = RETENTIONS,
     retention: float = 0.97,
@@ -107,22 +117,22 @@ def noise_sweep(
     n_events: int | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Degrade clean events with more and more noise, and evaluate the scorers at each level.
+    """Evaluate scorers on clean events with increasing amounts of added noise.
 
-    Thresholds are chosen anew at each level. The random numbers belong to the seed and to an
-    event's number, so the table does not depend on the batch size.
+    Each level has its own thresholds. Random numbers depend on the seed and the index of an
+    event, so the table does not depend on the batch size.
 
     Args:
-        scorers, retentions, retention, batch_size, n_events, progress: as of `evaluate`.
-        clean: events without noise: all labels above 0, or none given.
-        levels: noise hits to add to each event.
-        signal: signal hits to keep of each event, as of `Degradation`.
-        seed: of the degradation.
-        profiles: where the noise lies, as of `Degradation`.
-        validation: clean events for the thresholds, as of `evaluate`.
+        scorers, retentions, retention, batch_size, n_events, progress: see `evaluate`.
+        clean: events without noise: all labels above 0, or no labels.
+        levels: numbers of noise hits to add to each event.
+        signal: signal hits to keep per event, see `Degradation`.
+        seed: random seed of the degradation.
+        profiles: profiles of the noise, see `Degradation`.
+        validation: clean events for the thresholds, see `evaluate`.
     """
     retentions = sorted({*retentions, retention})
-    stage = _Stage(scorers, retentions, retention, batch_size, n_events, progress)
+    evaluator = _Evaluator(scorers, retentions, retention, batch_size, n_events, progress)
     rows: list[Row] = []
     chosen_on = ""
     if not levels:
@@ -139,14 +149,14 @@ def noise_sweep(
             _check_clean(events)
             return degrade(events, how, seed=seed, epoch=epoch, event_index=number)
 
-        found, chosen_on = stage.measure(validation, clean, noisy)
-        rows += [{"noise": level, **row} for row in found]
+        level_rows, chosen_on = evaluator.measure(validation, clean, noisy)
+        rows += [{"noise": level, **row} for row in level_rows]
     return Evaluation(tuple(rows), retention, tuple(retentions), chosen_on)
 
 
 @dataclass(frozen=True)
-class _Stage:
-    """The scorers of a table, and how they are looked at; `measure` does the work."""
+class _Evaluator:
+    """Scorers of a table and settings of their evaluation, see `evaluate`."""
 
     scorers: Sequence[Scorer]
     retentions: Sequence[float]
@@ -175,11 +185,11 @@ class _Stage:
         test: Source,
         change: Change | None = None,
     ) -> tuple[tuple[Row, ...], str]:
-        """A row for each scorer, and in words where the thresholds are from."""
+        """Return a row for each scorer, and a description of the events used for thresholds."""
         if validation is None and isinstance(test, Iterator):
             raise TypeError(
-                "Expected validation events beside a generator of test events, which can't be read "
-                "twice, got none; pass some, or a list of batches."
+                "Expected validation events with a generator of test events, which can't be read "
+                "twice, got none; pass validation events, or a list of batches as `test`."
             )
         is_split = validation is None
         source, epoch = (test, 0) if validation is None else (validation, _VALIDATION_EPOCH)
@@ -194,22 +204,22 @@ class _Stage:
             shown = visible(events)
             for k, (score, spent) in enumerate(self._scored(events)):
                 seconds[k] += spent
-                count(scores[k], events, score, shown)
+                count_hits(scores[k], events, score, shown)
                 if self.watch is not None:
                     self.watch(self.scorers[k].name, scores[k], events, score, shown)
         if n_tested == 0:
             raise ValueError("Expected events to test on, got none.")
         rows = tuple(
-            self._row(scorer.name, found, histogram, n_tested / max(spent, 1e-9))
-            for scorer, found, histogram, spent in zip(
+            self._row(scorer.name, measured, histogram, n_tested / max(spent, 1e-9))
+            for scorer, measured, histogram, spent in zip(
                 self.scorers, scores, chosen, seconds.tolist(), strict=True
             )
         )
-        from_where = f"{n_chosen_on:,} validation events, scores on {n_tested:,} test events"
+        chosen_on = f"{n_chosen_on:,} validation events, scores on {n_tested:,} test events"
         if is_split:
-            from_where = f"every {_CHOOSE_EVERY}th event ({n_chosen_on:,}), scores on "
-            from_where += f"the {n_tested:,} others"
-        return rows, f"thresholds chosen on {from_where}"
+            chosen_on = f"every {_CHOOSE_EVERY}th event ({n_chosen_on:,}), scores on "
+            chosen_on += f"the {n_tested:,} others"
+        return rows, f"thresholds chosen on {chosen_on}"
 
     def events(
         self,
@@ -218,7 +228,15 @@ class _Stage:
         epoch: int = 0,
         is_for_choosing: bool | None = None,
     ) -> Iterator[Events]:
-        """Labelled batches of tensors, changed; of a source that serves two purposes, one's."""
+        """Yield labelled batches of tensors.
+
+        Args:
+            source: events to read.
+            change: function applied to each batch, such as adding noise.
+            epoch: epoch passed to `change`.
+            is_for_choosing: for a source that is split, True yields the events for thresholds
+                and False the events for scores; None yields all.
+        """
         first = 0
         for batch in _batches(source, self.batch_size):
             events = batch if self.n_events is None else batch[: self.n_events - first]
@@ -226,31 +244,31 @@ class _Stage:
             first += len(events)
             if is_for_choosing is not None:
                 is_chosen = (number % _CHOOSE_EVERY == 0) == is_for_choosing
-                events, number = _pick(events, is_chosen), number[is_chosen]
+                events, number = events.take(np.flatnonzero(is_chosen)), number[is_chosen]
             if change is not None:
                 events = change(events, number, epoch)
             if events.label is None:
                 raise ValueError(
-                    "Expected labelled hits to measure with, 0 for noise and 1.. for signal, got "
-                    "none; `dense-imb simulate` makes some."
+                    "Expected labelled hits, 0 for noise and 1.. for signal, got hits without "
+                    "labels; `dense-imb simulate` makes labelled events."
                 )
             yield events.torch()
             if self.n_events is not None and first >= self.n_events:
                 return
 
     def histograms(self, batches: Iterable[Events]) -> tuple[list[ScoreHistogram], int]:
-        """The histogram of each scorer over the hits that a frame shows, and how many events."""
-        found, n_events = [ScoreHistogram() for _ in self.scorers], 0
+        """Return the histogram of visible hits of each scorer, and the number of events."""
+        histograms, n_events = [ScoreHistogram() for _ in self.scorers], 0
         for events in batches:
             n_events += len(events)
             shown = visible(events)
             is_signal = events.label[shown] > 0  # type: ignore[index]
-            for histogram, (score, _) in zip(found, self._scored(events), strict=True):
+            for histogram, (score, _) in zip(histograms, self._scored(events), strict=True):
                 histogram.update(score[shown], is_signal)
-        return found, n_events
+        return histograms, n_events
 
     def _scored(self, events: Events) -> Iterator[tuple[Tensor, float]]:
-        """The scores of each scorer in turn, and the seconds they took."""
+        """Yield the scores of each scorer, and the seconds spent on them."""
         for scorer in self.scorers:
             start = time.perf_counter()
             score = score_events(scorer, events)
@@ -262,30 +280,30 @@ class _Stage:
     def _row(
         self, scorer: str, scores: HitScores, chosen: ScoreHistogram, events_per_second: float
     ) -> Row:
-        """Everything at thresholds that were `chosen` on other events."""
+        """Return the row of a scorer at the thresholds of the histogram `chosen`."""
         row: Row = {"scorer": scorer, "threshold": scores.operating_point.threshold}
         for name, value in scores.scores().items():
-            if not name.startswith(("removal_at_", *_NOT_OF_MASKS)):
+            if not name.startswith(("removal_at_", *_OUTPUT_SCORES)):
                 row[name] = value
         for wanted in self.retentions:
             point = scores.histogram.at(chosen.operating_point(wanted).threshold)
             row[f"removal_at_{100 * wanted:g}"] = point.removal
             row[f"retention_at_{100 * wanted:g}"] = point.retention
-        natural = scores.histogram.at(0.5)
-        row |= {"removal_at_half": natural.removal, "retention_at_half": natural.retention}
+        half = scores.histogram.at(0.5)
+        row |= {"removal_at_half": half.removal, "retention_at_half": half.retention}
         row["threshold_tie"] = _tie(chosen, scores.operating_point)
         return {**row, "events_per_second": events_per_second}
 
 
 def _tie(chosen: ScoreHistogram, point: OperatingPoint) -> float:
-    """The share of the signal that it was chosen on whose scores tie with the threshold."""
+    """Return the fraction of the signal in `chosen` whose scores tie with the threshold."""
     curve = chosen.curve()
     above = curve.retention[curve.threshold > point.threshold]
     return point.retention - float(above.max()) if len(above) else 0.0
 
 
 def _batches(source: Source, size: int) -> Iterator[Events]:
-    """At most `size` events at a time; files are read so."""
+    """Yield batches of at most `size` events."""
     if isinstance(source, (HitsFile, HitsFiles)):
         yield from source.batches(size)
         return
@@ -294,20 +312,9 @@ def _batches(source: Source, size: int) -> Iterator[Events]:
             yield batch[start : start + size]
 
 
-def _pick(events: Events, is_chosen: NDArray[np.bool_]) -> Events:
-    """Some of the events."""
-    events = events.numpy()
-    size = np.diff(events.offset)
-    is_of_chosen = np.repeat(is_chosen, size)
-    offset = np.concatenate([[0], np.cumsum(size[is_chosen])]).astype(np.int64)
-    columns = {name: column[is_of_chosen] for name, column in events.hit_columns().items()}
-    picked = replace(events, event={}).with_hits(offset, columns)
-    return replace(picked, event={name: c[is_chosen] for name, c in events.event.items()})
-
-
 def _check_clean(events: Events) -> None:
     if events.label is not None and bool((events.label == 0).any()):
         raise ValueError(
-            "Expected clean events to add noise to, all hits labelled as signal, got some labelled "
-            "as noise; evaluate them without a sweep, or make clean ones with `dense-imb simulate`."
+            "Expected clean events for a noise sweep, got hits labelled as noise; evaluate these "
+            "events without a sweep, or make clean ones with `dense-imb simulate`."
         )

@@ -1,4 +1,4 @@
-"""Events in memory: flat arrays of hits, and where each event begins."""
+"""Batches of events in memory: flat arrays of hits and the offset of each event."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-Array = Any  # np.ndarray or torch.Tensor; all arrays of one batch are of one kind
+Array = Any  # np.ndarray or torch.Tensor; a batch holds arrays of one kind
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """The frame that hits live in, and the size of its steps.
+    """Size of the frame in pixels and time steps, and in physical units.
 
     Args:
-        width, height: pixels; x runs from 0 to width - 1, y from 0 to height - 1.
-        time_steps: T; times run from 1 to T.
-        x_mm, y_mm, t_ns: size of one step, where known.
+        width: pixels in x; x is 0 .. width - 1.
+        height: pixels in y; y is 0 .. height - 1.
+        time_steps: number of time steps T; t is 1 .. T.
+        x_mm: width of a pixel in mm, None if unknown.
+        y_mm: height of a pixel in mm, None if unknown.
+        t_ns: length of a time step in ns, None if unknown.
     """
 
     width: int = 88
@@ -43,22 +47,23 @@ class Geometry:
         return self.width, self.height, self.time_steps
 
     def size_text(self) -> str:
-        """The size for people: "88 x 128 x 1000"."""
+        """Return the size as text: "88 x 128 x 1000"."""
         return " x ".join(map(str, self.size))
 
 
 @dataclass(frozen=True)
 class Events:
-    """A batch of events. Event i owns the hits offset[i] .. offset[i + 1] - 1.
+    """Batch of events; event i has the hits offset[i] .. offset[i + 1] - 1.
 
     Args:
-        geometry: the frame.
+        geometry: size of the frame.
         offset: (n_events + 1,) int64, from 0 to n_hits, never decreasing.
-        x, y: (n_hits,) pixel indices.
-        t: (n_hits,) times, 1 .. T, whole or not.
-        label: (n_hits,) 0 noise, 1.. signal classes; None where unknown.
-        hit: further columns of the hits, charge say, (n_hits, ...) each.
-        event: further columns of the events, run or event id, (n_events, ...) each.
+        x: (n_hits,) pixel index in x.
+        y: (n_hits,) pixel index in y.
+        t: (n_hits,) time in steps, 1 .. T, integer or floating point.
+        label: (n_hits,) label: 0 for noise, 1.. for signal classes; None if unknown.
+        hit: further columns of hits by name, such as the charge, (n_hits, ...) each.
+        event: further columns of events by name, such as the run number, (n_events, ...) each.
     """
 
     geometry: Geometry
@@ -87,7 +92,6 @@ class Events:
             raise ValueError("Expected `offset` with n_events + 1 entries, got none.")
 
     def __repr__(self) -> str:
-        """What it holds, not its arrays: Events(200 events, 46000 hits, 88 x 128 x 1000)."""
         return f"Events({len(self)} events, {self.n_hits} hits, {self.geometry.size_text()})"
 
     def __len__(self) -> int:
@@ -102,14 +106,14 @@ class Events:
         return isinstance(self.x, torch.Tensor)
 
     def hit_columns(self) -> dict[str, Array]:
-        """Every column of the hits by name, x, y, t and label first."""
+        """Return all columns of hits by name, x, y, t and label first."""
         columns = {"x": self.x, "y": self.y, "t": self.t}
         if self.label is not None:
             columns["label"] = self.label
         return {**columns, **self.hit}
 
     def event_index(self) -> Array:
-        """(n_hits,) int64, the event of each hit."""
+        """Return the index of the event of each hit, (n_hits,) int64."""
         if self.is_torch:
             count = self.offset[1:] - self.offset[:-1]
             index = torch.arange(len(self), device=self.x.device)
@@ -117,14 +121,18 @@ class Events:
         return np.repeat(np.arange(len(self)), np.diff(self.offset))
 
     def select(self, is_kept: Array) -> Events:
-        """The events with some hits only; `is_kept` is (n_hits,) bool."""
-        # one search for the kept hits, not one in each column
+        """Return the events with only some of their hits.
+
+        Args:
+            is_kept: (n_hits,) bool.
+        """
+        # find the kept hits once, not once per column
         if self.is_torch:
             return self._pick(torch.as_tensor(is_kept, device=self.x.device).nonzero()[:, 0])
         return self._pick(np.flatnonzero(is_kept))
 
     def _pick(self, kept: Array) -> Events:
-        """The events with the hits of these numbers only, which increase."""
+        """Return the events with only the hits of these indices, which must increase."""
         if self.is_torch:
             offset: Array = torch.searchsorted(kept, self.offset)
         else:
@@ -134,7 +142,7 @@ class Events:
         )
 
     def with_hits(self, offset: Array, columns: Mapping[str, Array]) -> Events:
-        """The same events with other hits, given by column."""
+        """Return the events with other hits, given as offsets and columns."""
         own = {"x", "y", "t", "label"}
         return replace(
             self,
@@ -147,7 +155,7 @@ class Events:
         )
 
     def __getitem__(self, index: slice | int) -> Events:
-        """Some consecutive events; an index gives a batch of one."""
+        """Return consecutive events; an index gives a batch of one."""
         if isinstance(index, int):
             if not -len(self) <= index < len(self):
                 raise IndexError(f"Expected an event from 0 to {len(self) - 1}, got {index}.")
@@ -164,8 +172,8 @@ class Events:
             event={name: column[start:stop] for name, column in self.event.items()},
         )
 
-    def take(self, order: Sequence[int]) -> Events:
-        """Events in any order, repeats allowed."""
+    def take(self, order: Sequence[int] | NDArray[np.int64]) -> Events:
+        """Return the events of these indices, in this order; repeats are allowed."""
         numbers = np.asarray(order, np.int64).reshape(-1)
         for i in numbers[(numbers < -len(self)) | (numbers >= len(self))]:
             raise IndexError(f"Expected an event from 0 to {len(self) - 1}, got {i}.")
@@ -173,7 +181,7 @@ class Events:
             which: Array = torch.as_tensor(numbers % max(len(self), 1), device=self.x.device)
         else:
             which = numbers % max(len(self), 1)
-        offset, source = gathered(self.offset, which)
+        offset, source = reorder(self.offset, which)
         hits = {name: column[source] for name, column in self.hit_columns().items()}
         event = {name: column[which] for name, column in self.event.items()}
         return replace(replace(self, event={}).with_hits(offset, hits), event=event)
@@ -182,22 +190,29 @@ class Events:
         return (self[i] for i in range(len(self)))
 
     def numpy(self) -> Events:
-        """The same with NumPy arrays."""
+        """Return the events as NumPy arrays."""
         return self._map(lambda a: a.detach().cpu().numpy()) if self.is_torch else self
 
+    def tensors(self) -> Events:
+        """Return the events as tensors, on the device on which they are."""
+        return self.torch(self.x.device) if self.is_torch else self.torch()
+
     def torch(self, device: str | torch.device = "cpu") -> Events:
-        """The same with tensors on a device; x, y and label become int64."""
+        """Return the events as tensors on a device; x, y and label become int64."""
         whole = {"x", "y", "label"}
 
         def convert(name: str, column: Array) -> torch.Tensor:
-            tensor = torch.as_tensor(_readable(column))
+            tensor = torch.as_tensor(_torch_compatible(column))
             return tensor.to(device, torch.int64) if name in whole else tensor.to(device)
 
         moved = {name: convert(name, column) for name, column in self.hit_columns().items()}
         offset = torch.as_tensor(
             np.asarray(self.offset, np.int64) if not self.is_torch else self.offset
         )
-        event = {name: torch.as_tensor(_readable(c)).to(device) for name, c in self.event.items()}
+        event = {
+            name: torch.as_tensor(_torch_compatible(column)).to(device)
+            for name, column in self.event.items()
+        }
         return replace(replace(self, event={}).with_hits(offset.to(device), moved), event=event)
 
     def _map(self, change: Any) -> Events:
@@ -206,8 +221,13 @@ class Events:
         return replace(replace(self, event={}).with_hits(change(self.offset), columns), event=event)
 
 
-def gathered(offset: Array, order: Array) -> tuple[Array, Array]:
-    """Events in another order: their offsets, and the old number of each of their hits."""
+def reorder(offset: Array, order: Array) -> tuple[Array, Array]:
+    """Return the offsets of reordered events, and the old index of each of their hits.
+
+    Args:
+        offset: (n_events + 1,) offsets of the events.
+        order: (n,) index of each event in the new order; repeats are allowed.
+    """
     if isinstance(offset, torch.Tensor):
         count: Array = offset[order + 1] - offset[order]
         moved: Array = torch.cat([count.new_zeros(1), count.cumsum(0)])
@@ -219,8 +239,8 @@ def gathered(offset: Array, order: Array) -> tuple[Array, Array]:
     return moved, np.arange(moved[-1]) + np.repeat(offset[order] - moved[:-1], count)
 
 
-def _readable(column: Array) -> Array:
-    """NumPy types that torch lacks, widened; strides that it lacks, copied."""
+def _torch_compatible(column: Array) -> Array:
+    """Widen NumPy types and copy strides that torch does not have."""
     if isinstance(column, np.ndarray):
         column = np.ascontiguousarray(column)
     if isinstance(column, np.ndarray) and column.dtype in (np.uint16, np.uint32, np.uint64):
@@ -229,7 +249,7 @@ def _readable(column: Array) -> Array:
 
 
 def concatenate(parts: Sequence[Events]) -> Events:
-    """One batch of several, of one geometry and with the same columns."""
+    """Concatenate batches of one geometry with the same columns."""
     if not parts:
         raise ValueError("Expected at least one batch of events, got none.")
     first = parts[0]

@@ -1,25 +1,26 @@
-"""The hits file: HDF5, one format in and out, version 1.
+"""The hits file format: HDF5, version 1.
 
     /             attributes: format = "dense-imb-hits", format_version = 1, width, height,
-                  time_steps, x_mm, y_mm, t_ns (size of one step, where known), creator,
+                  time_steps, x_mm, y_mm, t_ns (size of one step, if known), creator,
                   content_hash; strings have fixed length (np.bytes_ makes them).
-                  In denoised files scorer (its name) and masking, JSON: the operating point
-                  and whether only kept hits were written
-    /event/offset uint64 (n_events + 1,): event i owns the hits offset[i] .. offset[i + 1] - 1
-    /event/...    further columns, one row an event: run, event id
+                  Denoised files also have scorer (its name) and masking (JSON: the operating
+                  point, and whether the file holds kept hits only)
+    /event/offset uint64 (n_events + 1,): event i has the hits offset[i] .. offset[i + 1] - 1
+    /event/...    further columns, one row per event: run, event id
     /hit/x /hit/y uint16, 0 .. width - 1 and 0 .. height - 1
     /hit/t        uint16 or float32, 1 .. time_steps
-    /hit/label    uint8, optional: 0 noise, 1.. signal classes
+    /hit/label    uint8, optional: 0 for noise, 1.. for signal classes
     /hit/score /hit/keep   float32 and bool, in denoised files
-    /hit/...      further columns, one row a hit: charge
+    /hit/...      further columns, one row per hit: charge
 
-Further columns are bool, integer or floating, (n, ...). Zero events, events without hits and
-events without signal are legal.
+Further columns are bool, integer or floating point, (n, ...). A file may have no events, and an
+event no hits or no signal.
 
-`content_hash` is JSON, {"/hit/x": digest, ...}: for each data set the hex blake2b (16 bytes) of
-the line "<path> <dtype> <shape of a row>\\n", as in "/hit/x <u2 ()", and then of its rows, little
-endian in C order; under "/" that of the attributes above as JSON with sorted keys. How the rows
-are chunked or compressed does not enter. It finds flipped bits, not forgers.
+`content_hash` is JSON, {"/hit/x": digest, ...}. A digest is a hexadecimal blake2b of 16 bytes. It
+hashes the line "<path> <dtype> <shape of a row>\\n", such as "/hit/x <u2 ()", and then the rows,
+little endian in C order. The digest under "/" hashes the attributes above, as JSON with sorted
+keys. Chunks and compression do not change the hash. It detects flipped bits, not deliberate
+changes.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ ATTRIBUTES = (
     *("x_mm", "y_mm", "t_ns", "creator", "content_hash"),
     *("scorer", "masking"),
 )
-FURTHER_ATTRIBUTES = ("scorer", "masking")  # what a writer may be given beside the geometry
+FURTHER_ATTRIBUTES = ("scorer", "masking")  # attributes that a caller of the writer may set
 REQUIRED = ("/event/offset", "/hit/x", "/hit/y", "/hit/t")
 DTYPES: dict[str, tuple[np.dtype[Any], ...]] = {
     "/event/offset": (np.dtype("<u8"),),
@@ -55,11 +56,18 @@ DTYPES: dict[str, tuple[np.dtype[Any], ...]] = {
 
 
 class HitsFileError(ValueError):
-    """A file that is no hits file, or a damaged or dangerous one."""
+    """Error for a file that is not a hits file, or is damaged or unsafe."""
 
 
 def check_dtype(path: str, dtype: np.dtype[Any], shape: tuple[int, ...], where: str) -> None:
-    """Refuse a column of another type than the format's; `shape` is that of the data set."""
+    """Refuse a column whose type or shape is not the one of the format.
+
+    Args:
+        path: path of the data set in the file, such as "/hit/x".
+        dtype: type of its values.
+        shape: shape of the data set.
+        where: name of the file for the error message.
+    """
     known = DTYPES.get(path)
     if known is not None and (dtype not in known or len(shape) != 1):
         listed = " or ".join(str(choice) for choice in known)
@@ -70,13 +78,12 @@ def check_dtype(path: str, dtype: np.dtype[Any], shape: tuple[int, ...], where: 
     if dtype.kind not in "biuf" or dtype.itemsize > 8 or not shape or dtype.byteorder == ">":
         raise HitsFileError(
             f"Expected `{path}` of {where} to hold rows of bool, integer or floating numbers of "
-            f"at most 8 bytes, little endian, got {dtype} of shape {shape}; convert it or leave "
-            "it out."
+            f"at most 8 bytes, little endian, got {dtype} of shape {shape}; convert it or omit it."
         )
 
 
 def check_offset(offset: NDArray[Any], n_hits: int, where: str) -> None:
-    """Refuse offsets that do not go from 0 up to the number of hits."""
+    """Refuse offsets that do not rise from 0 to the number of hits."""
     if len(offset) == 0 or offset[0] != 0:
         first = offset[0] if len(offset) else "none"
         raise HitsFileError(
@@ -103,7 +110,15 @@ def check_hits(
     where: str,
     first: int = 0,
 ) -> None:
-    """Refuse hits outside the frame and NaN; the columns begin with hit `first` of the offsets."""
+    """Refuse hits outside the frame, and NaN.
+
+    Args:
+        columns: x, y and t of consecutive hits.
+        geometry: size of the frame.
+        offset: offsets of all events.
+        where: name of the file for the error message.
+        first: index of the first hit in `columns`, default 0.
+    """
     bounds = {
         "x": (0, geometry.width - 1),
         "y": (0, geometry.height - 1),
@@ -111,26 +126,26 @@ def check_hits(
     }
     for name, (low, high) in bounds.items():
         column = columns[name]
-        # min and max pass NaN on, and need no array of bools
+        # min and max propagate NaN, and allocate no array
         if len(column) == 0 or (column.min() >= low and column.max() <= high):
             continue
         hit = int(np.flatnonzero(~((column >= low) & (column <= high)))[0])
         event = int(np.searchsorted(offset, first + hit, side="right")) - 1
         raise HitsFileError(
             f"Expected `/hit/{name}` of {where} from {low} to {high}, got {column[hit]} in event "
-            f"{event} (hit {first + hit}); drop that hit or declare a larger frame."
+            f"{event} (hit {first + hit}); drop the hit or declare a larger frame."
         )
 
 
 class ContentHash:
-    """The running hash of one data set."""
+    """Running hash of a data set."""
 
     def __init__(self, path: str, dtype: np.dtype[Any], row: tuple[int, ...]) -> None:
         self._hash = hashlib.blake2b(digest_size=16)
         self._hash.update(f"{path} {dtype.newbyteorder('<').str} {row}\n".encode())
 
     def update(self, rows: NDArray[Any]) -> None:
-        if rows.size:  # an empty array has no buffer to show
+        if rows.size:  # an empty array has no buffer
             little = rows.astype(rows.dtype.newbyteorder("<"), copy=False)
             self._hash.update(np.ascontiguousarray(little).view(np.uint8).data)
 
@@ -139,12 +154,12 @@ class ContentHash:
 
 
 def attributes_digest(attributes: Mapping[str, object]) -> str:
-    """The hash of the root attributes, `content_hash` apart."""
+    """Return the hash of the root attributes without `content_hash`."""
     text = json.dumps(dict(attributes), sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def rows_of(n_bytes: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
-    """How many rows of a data set of this shape fit into so many bytes, at least one."""
+def rows_that_fit(n_bytes: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
+    """Return the number of rows of a data set that fit into `n_bytes`, at least 1."""
     row = dtype.itemsize * int(np.prod(shape[1:], dtype=object))
     return max(1, n_bytes // max(1, row))

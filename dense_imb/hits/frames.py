@@ -1,4 +1,4 @@
-"""From hits to frames and back: which hit a pixel shows, and what a network is given of it."""
+"""Conversion of hits to frames and back: visible hits, input channels, scores per hit."""
 
 from __future__ import annotations
 
@@ -23,25 +23,33 @@ CHANNELS = {"gapped": 1, "hit": 1, "fourier": 2 * len(TURNS)}
 
 @dataclass(frozen=True)
 class Raster:
-    """Frames of a batch of events, and which of their hits can be seen.
+    """Frames of a batch of events, and the visibility of their hits.
 
     Args:
-        frame: (B, 1, H, W) float32 times, or numbers of hits; 0 where no hit is.
-        is_visible: (n_hits,) bool, the one hit that each lit pixel shows.
-        n_occluded: (B,) int64, hits of each event that lie behind another one.
+        frame: (B, 1, H, W) float32 times, or numbers of hits; 0 for empty pixels.
+        is_visible: (n_hits,) bool, True for the one hit that each lit pixel shows.
+        n_occluded: (B,) int64, hits of each event that lie behind another hit.
     """
 
     frame: Tensor
     is_visible: Tensor
     n_occluded: Tensor
 
+    def __repr__(self) -> str:
+        n_visible, n_hits = int(self.is_visible.sum()), len(self.is_visible)
+        shape = " x ".join(map(str, self.frame.shape))
+        return f"Raster({shape}, {n_visible} of {n_hits} hits visible)"
+
 
 def rasterise(events: Events, rule: Rule = "largest") -> Raster:
-    """Frames (B, 1, H, W) on the device of the events.
+    """Return the frames (B, 1, H, W) of events, on their device.
 
-    A pixel shows its hit of the largest (or smallest) time; of hits at the same time, the
-    first in the event. With `rule="count"` it holds the number of its hits, and the hit of the
-    largest time is the visible one.
+    A pixel shows its hit with the largest (or smallest) time; of equal times, the first hit.
+
+    Args:
+        events: events to convert.
+        rule: "largest" or "smallest" time; or "count", the number of hits of each pixel, with
+            the hit of the largest time visible.
 
     Example:
         >>> x, y, t = np.array([[0, 0, 2], [0, 0, 0], [4, 7, 5]])
@@ -51,13 +59,13 @@ def rasterise(events: Events, rule: Rule = "largest") -> Raster:
         ([[[[7.0, 0.0, 5.0]]]], [False, True, True], [1])
     """
     check_choice("rule", rule, RULES)
-    events = events.torch(events.x.device) if events.is_torch else events.torch()
+    events = events.tensors()
     size = events.geometry.height * events.geometry.width
     in_event = events.event_index()
     pixel = _pixel(events, in_event)
     is_visible = visible(events, rule)
     time = events.t.to(torch.float32)
-    # one visible hit a pixel, so a sum is its time, to the bit
+    # with one visible hit per pixel, the sum is exactly its time
     added = torch.ones_like(time) if rule == "count" else time.masked_fill(~is_visible, 0.0)
     frame = torch.zeros(len(events) * size, device=pixel.device)
     frame.scatter_reduce_(0, pixel, added, "sum")
@@ -68,13 +76,14 @@ def rasterise(events: Events, rule: Rule = "largest") -> Raster:
 
 
 def visible(events: Events, rule: Rule = "largest") -> Tensor:
-    """(n_hits,) bool, the hits that `rasterise` shows, without their frames."""
+    """Return whether `rasterise` shows each hit, (n_hits,) bool, without making frames."""
     check_choice("rule", rule, RULES)
     geometry = events.geometry
     size = geometry.height * geometry.width
-    # times are positive, and bits of positive floats sort as the floats do; below them the
-    # hit's number, last first, so that one scatter finds the first of the largest times
-    if events.is_torch and events.x.device.type != "cpu":  # an accelerator takes all at once
+    # The bits of positive floats sort like the floats. The key holds the time in its upper bits
+    # and minus the index of the hit in the lower ones, so its maximum is the first of the hits
+    # with the largest time, found in one scatter.
+    if events.is_torch and events.x.device.type != "cpu":  # an accelerator handles all at once
         events = events.torch(events.x.device)
         time = events.t.to(torch.float32).view(torch.int32).to(torch.int64)
         number = torch.arange(events.n_hits, device=time.device)
@@ -82,7 +91,7 @@ def visible(events: Events, rule: Rule = "largest") -> Tensor:
         return _is_best(
             _pixel(events, events.event_index()), key, key.new_empty(len(events) * size)
         )
-    events = events.numpy()  # on a few thousand hits its calls cost less than torch's
+    events = events.numpy()  # for a few thousand hits, NumPy's calls are faster than torch's
     _check_inside(events)
     scratch = torch.empty(min(_AT_ONCE, len(events)) * size, dtype=torch.int64)
     is_visible = torch.empty(events.n_hits, dtype=torch.bool)
@@ -103,38 +112,42 @@ def visible(events: Events, rule: Rule = "largest") -> Tensor:
 
 
 def _is_best(pixel: Tensor, key: Tensor, scratch: Tensor) -> Tensor:
-    """(n,) bool, whether a key is the largest of its pixel."""
+    """Return whether each key is the largest of its pixel, (n,) bool."""
     scratch.fill_(torch.iinfo(torch.int64).min).scatter_reduce_(0, pixel, key, "amax")
     return key == scratch.index_select(0, pixel)
 
 
 def paint(events: Events, values: Tensor, is_visible: Tensor) -> Tensor:
-    """Frames (B, C, H, W) with values (n_hits, C) of the visible hits, 0 elsewhere.
+    """Return frames (B, C, H, W) with the values of the visible hits, 0 elsewhere.
 
-    They are laid out channels last, as convolutions on a CPU like them: a hit is one write.
+    The memory layout is channels last, which is faster for convolutions on a CPU.
+
+    Args:
+        events: events to draw.
+        values: (n_hits, C) values.
+        is_visible: (n_hits,) bool, at most one hit per pixel.
     """
     events, geometry = events.torch(values.device), events.geometry
-    place = _pixel(events, events.event_index())[is_visible]
+    pixel = _pixel(events, events.event_index())[is_visible]
     n_channels = values.shape[1]
-    # (event, pixel, channel); each place is written once at most
     flat = values.new_zeros(len(events) * geometry.height * geometry.width, n_channels)
-    flat[place] = values[is_visible]
+    flat[pixel] = values[is_visible]
     shape = (len(events), geometry.height, geometry.width, n_channels)
     return flat.reshape(shape).permute(0, 3, 1, 2)
 
 
 def pixel_index(events: Events) -> Tensor:
-    """(n_hits,) int64, place of each hit in the flattened batch of frames (B, H, W)."""
-    events = events.torch(events.x.device) if events.is_torch else events.torch()
+    """Return the index of each hit in the flattened batch of frames (B, H, W), (n_hits,) int64."""
+    events = events.tensors()
     return _pixel(events, events.event_index())
 
 
 def hit_scores(score_map: Tensor, events: Events) -> Tensor:
-    """The score of each hit, (n_hits,), from a score of each pixel; hits of one pixel share it.
+    """Return the score of each hit, (n_hits,), from a score of each pixel.
 
     Args:
-        score_map: (B, 1, H, W), one frame for each event.
-        events: whose hits are looked up, on any device.
+        score_map: (B, 1, H, W) scores, one frame per event.
+        events: events of the hits, on any device.
     Example:
         >>> x, y, t = np.array([[0, 0, 2], [0, 0, 0], [4, 7, 5]])
         >>> events = Events(Geometry(3, 1, 9), np.array([0, 3]), x, y, t)
@@ -144,7 +157,7 @@ def hit_scores(score_map: Tensor, events: Events) -> Tensor:
     shape = (len(events), 1, events.geometry.height, events.geometry.width)
     if tuple(score_map.shape) != shape:
         raise ValueError(
-            f"Expected `score_map` in the shape {shape}, one pixel for each of the events' frames, "
+            f"Expected `score_map` in the shape {shape}, one frame per event, "
             f"got {tuple(score_map.shape)}."
         )
     events = events.torch(score_map.device)
@@ -152,7 +165,7 @@ def hit_scores(score_map: Tensor, events: Events) -> Tensor:
 
 
 def _pixel(events: Events, in_event: Tensor) -> Tensor:
-    """(n_hits,) place of each hit in the flattened batch of frames."""
+    """Return the index of each hit in the flattened batch of frames (B, H, W)."""
     _check_inside(events)
     x: Tensor = events.x
     y: Tensor = events.y
@@ -160,7 +173,7 @@ def _pixel(events: Events, in_event: Tensor) -> Tensor:
 
 
 def _check_inside(events: Events) -> None:
-    """A coordinate outside would land in the next row or event, and nobody would know."""
+    """Refuse hits outside the frame, which would silently land in the next row or event."""
     geometry = events.geometry
     for name, axis, size in (("x", events.x, geometry.width), ("y", events.y, geometry.height)):
         if events.n_hits and not (axis.min() >= 0 and axis.max() < size):
@@ -171,25 +184,25 @@ def _check_inside(events: Events) -> None:
 
 
 def gap(time: Tensor, time_steps: float, threshold: float = 0.5) -> Tensor:
-    """Times scaled so that a hit stands clear of the empty pixels: 0 -> 0, (0, T] -> (r, 1].
+    """Scale times with a gap between empty pixels and hits: 0 -> 0, (0, T] -> (r, 1].
 
-        value = r + (1 - r) t / T   where t > 0
+        value = r + (1 - r) t / T   for t > 0
 
     Args:
-        time: t, 0 where no hit is.
+        time: t, 0 for empty pixels.
         time_steps: T.
-        threshold: r, at least 0 and less than 1.
+        threshold: r, at least 0 and below 1, default 0.5.
     Example:
         >>> gap(torch.tensor([0.0, 250.0, 1000.0]), 1000, threshold=0.5)
         tensor([0.0000, 0.6250, 1.0000])
     """
     _check_threshold(threshold)
     value = threshold + (1.0 - threshold) * (time / time_steps)
-    return value.masked_fill(time <= 0, 0.0)  # a NaN stays one
+    return value.masked_fill(time <= 0, 0.0)  # NaN is kept
 
 
 def ungap(value: Tensor, time_steps: float, threshold: float = 0.5) -> Tensor:
-    """The inverse of `gap`; all that is at most r becomes 0, no hit."""
+    """Invert `gap`; values up to r become 0, an empty pixel."""
     _check_threshold(threshold)
     time = (value - threshold) / (1.0 - threshold) * time_steps
     return time.masked_fill(value <= threshold, 0.0)
@@ -207,19 +220,19 @@ def encode(
     rule: Rule = "largest",
     threshold: float = 0.5,
 ) -> Tensor:
-    """What a network is given: frames (B, C, H, W) of the visible hits, 0 at empty pixels.
+    """Return the input of a network: frames (B, C, H, W) of the visible hits, 0 elsewhere.
 
     Args:
-        events: the hits.
-        channels: any of "gapped" (time, see `gap`), "hit" (1 at a hit), "fourier"
-            (sin and cos of 1, 2 and 4 turns of 2 pi t / T, so six channels).
-        rule: which hit a shared pixel shows, "largest" or "smallest" time.
-        threshold: r of `gap`.
+        events: events to encode.
+        channels: any of "gapped" (time, see `gap`), "hit" (1 at a hit) and "fourier"
+            (sin and cos of n 2 pi t / T for n = 1, 2, 4: six channels).
+        rule: visible hit of a pixel: "largest" or "smallest" time.
+        threshold: r of `gap`, default 0.5.
     """
     check_choice("rule", rule, RULES[:2])
     for channel in channels:
         check_choice("channels", channel, CHANNELS)
-    events = events.torch(events.x.device) if events.is_torch else events.torch()
+    events = events.tensors()
     time = events.t.to(torch.float32)
     turn = (2 * math.pi / events.geometry.time_steps) * time
     columns: list[Tensor] = []
@@ -236,12 +249,12 @@ def encode(
 
 
 def frames_to_events(frame: Tensor, geometry: Geometry, label: Tensor | None = None) -> Events:
-    """The hits of frames (B, 1, H, W) of times: pixels above 0, row by row.
+    """Return the hits of frames: their pixels above 0, row by row.
 
     Args:
-        frame: times, 0 where no hit is.
-        geometry: the frame's size, which must fit.
-        label: (B, 1, H, W) label of each pixel, where known.
+        frame: (B, 1, H, W) times, 0 for empty pixels.
+        geometry: size of the frames.
+        label: (B, 1, H, W) label of each pixel; None if unknown.
     """
     shape = (1, geometry.height, geometry.width)
     if tuple(frame.shape[1:]) != shape:
@@ -256,7 +269,12 @@ def frames_to_events(frame: Tensor, geometry: Geometry, label: Tensor | None = N
 
 
 def points(events: Events, unit: Literal["pixel", "physical"] = "pixel") -> Array:
-    """(n_hits, 3) x, y and t, in pixels and time steps or in mm, mm and ns; pixel 0 is at 0."""
+    """Return x, y and t of each hit, (n_hits, 3).
+
+    Args:
+        events: events of the hits.
+        unit: "pixel" for pixels and time steps, "physical" for mm, mm and ns. Pixel 0 is at 0.
+    """
     check_choice("unit", unit, ("pixel", "physical"))
     step = steps(events.geometry) if unit == "physical" else (1.0, 1.0, 1.0)
     if events.is_torch:
@@ -266,7 +284,7 @@ def points(events: Events, unit: Literal["pixel", "physical"] = "pixel") -> Arra
 
 
 def steps(geometry: Geometry) -> tuple[float, float, float]:
-    """Size of a pixel in x and y in mm and of a time step in ns, which must be known."""
+    """Return the size of a pixel in mm, in x and y, and of a time step in ns."""
     size = (geometry.x_mm, geometry.y_mm, geometry.t_ns)
     if None in size:
         raise ValueError(

@@ -1,7 +1,7 @@
-"""Masking: every hit gets a score and a verdict, and keeps its own values.
+"""Denoising by masking: each hit gets a score and is kept or rejected, unchanged.
 
-A denoiser that draws a frame of its own loses exact times and hits that share a pixel. A mask
-only says of each hit whether to keep it, so what is kept is what was measured, bit for bit.
+A denoiser that draws a new frame loses exact times, and hits that share a pixel. A mask only
+selects hits, so kept hits have exactly their measured values.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from dense_imb.base.checks import check_at_least
+from dense_imb.base.refusals import RefusedFile
 from dense_imb.hits.baselines import Scorer
 from dense_imb.hits.events import Array, Events, Geometry
 from dense_imb.hits.format import HitsFileError
@@ -28,32 +29,33 @@ from dense_imb.hits.writer import HitsWriter
 from dense_imb.metrics import HitScores, OperatingPoint
 
 _Path = str | os.PathLike[str]
-Progress = Callable[[int], object]  # called with the number of events just done
+Progress = Callable[[int], object]  # called with the number of events processed since last time
 
 
 class Masking(NamedTuple):
-    """What made a denoised file."""
+    """Settings that made a denoised file; `only_kept` says that other hits were dropped."""
 
     scorer: str
     operating_point: OperatingPoint
     only_kept: bool
 
     def as_text(self) -> str:
-        """All but the scorer, as a file stores it."""
+        """Return the settings without the scorer as JSON, as a file stores them."""
         point = self.operating_point.as_json()
         return json.dumps({"operating_point": point, "only_kept": self.only_kept}, allow_nan=False)
 
 
 @dataclass(frozen=True)
 class MaskedFile:
-    """What became of one file.
+    """Result of masking one file.
 
     Args:
-        path: the denoised file.
-        n_events, n_hits: of the source.
-        n_kept: hits that reach the threshold.
-        scores: retention, removal and purity, where the source has labels; not where skipped.
-        is_skipped: it was finished before.
+        path: path of the denoised file.
+        n_events: number of events in the source.
+        n_hits: number of hits in the source.
+        n_kept: number of kept hits.
+        scores: scores of the mask; None for a source without labels, and for a skipped file.
+        is_skipped: whether the file was finished before.
     """
 
     path: Path
@@ -64,7 +66,7 @@ class MaskedFile:
     is_skipped: bool = False
 
     def summary(self) -> str:
-        """One line for people."""
+        """Return counts and scores in one line."""
         share = f" ({100 * self.n_kept / self.n_hits:.1f} %)" if self.n_hits else ""
         sentence = (
             f"{self.path}: {self.n_events:,} events, {self.n_hits:,} hits, {self.n_kept:,} kept"
@@ -72,17 +74,19 @@ class MaskedFile:
         sentence += share + (", finished before" if self.is_skipped else "")
         if self.scores is None:
             return sentence
-        found = self.scores.scores()
+        values = self.scores.scores()
         names = {"retention": "of the signal kept", "removal": "of the noise removed"}
         names |= {"purity": "purity"}
         measured = [
-            f"{100 * found[n]:.1f} % {said}" for n, said in names.items() if found[n] == found[n]
+            f"{100 * values[name]:.1f} % {text}"
+            for name, text in names.items()
+            if not math.isnan(values[name])
         ]
         return "; ".join([sentence, *measured])
 
 
 def score_events(scorer: Scorer, events: Events) -> Tensor:
-    """The scorer's score of each hit, (n_hits,) float32 in [0, 1] on the CPU, checked."""
+    """Return the score of each hit, (n_hits,) float32 on the CPU; refuse scores outside [0, 1]."""
     check_scorer(scorer, events.geometry)
     with torch.no_grad():
         score = scorer.score(events if events.is_torch else events.torch()).cpu()
@@ -93,32 +97,39 @@ def score_events(scorer: Scorer, events: Events) -> Tensor:
         )
     if score.numel():
         low, high = (float(bound) for bound in torch.aminmax(score))
-        if not (low >= 0 and high <= 1):  # a NaN passes no comparison
+        if not (low >= 0 and high <= 1):  # also True for NaN
             got = "NaN" if math.isnan(low) else f"{low if low < 0 else high:g}"
             raise ValueError(f"Expected scores of {scorer.name} between 0 and 1, got {got}.")
     return score.float()
 
 
 def check_scorer(scorer: Scorer, geometry: Geometry) -> None:
-    """Refuse a scorer made for other frames; one that fits all has no `geometry`, or None."""
-    wanted = getattr(scorer, "geometry", None)
-    size = [(g.width, g.height, g.time_steps) for g in (wanted, geometry) if g is not None]
-    if len(set(size)) > 1:
-        listed = [
-            f"{width} x {height} pixels and {steps} time steps" for width, height, steps in size
-        ]
-        raise ValueError(
-            f"Expected events of {listed[0]}, as {scorer.name} was trained on, got {listed[1]}; "
-            "train a model on such events or convert the file."
-        )
+    """Refuse a scorer for frames of another size.
+
+    Scorers for any size have no attribute `geometry`, or None.
+    """
+    wanted: Geometry | None = getattr(scorer, "geometry", None)
+    if wanted is None or wanted.size == geometry.size:
+        return
+    trained, given = (
+        "{} x {} pixels and {} time steps".format(*size) for size in (wanted.size, geometry.size)
+    )
+    raise ValueError(
+        f"Expected events of {trained}, as {scorer.name} was trained on, got {given}; "
+        "train a model on such events or convert the file."
+    )
 
 
 def mask_events(
     events: Events, score: Tensor, point: OperatingPoint, *, only_kept: bool = False
 ) -> Events:
-    """The events with the columns `score` and `keep`, all else as it was.
+    """Return the events with the columns `score` and `keep`; columns of these names are replaced.
 
-    Columns of these names are replaced.
+    Args:
+        events: events to mask.
+        score: (n_hits,) score of each hit.
+        point: operating point; hits with score >= threshold are kept.
+        only_kept: drop the other hits.
 
     Example:
         >>> point = OperatingPoint(0.5, "probability", 1.0, 0.5, 0.5, n_signal=1, n_noise=2)
@@ -148,22 +159,22 @@ def mask_file(
     locking: bool | str | None = None,
     progress: Progress | None = None,
 ) -> MaskedFile:
-    """Write a hits file again with a `score` (float32) and a `keep` (bool) for each hit.
+    """Copy a hits file and add the columns `score` (float32) and `keep` (bool) of hits.
 
-    All other columns of hits and events keep their values and types, to the bit; `score` and
-    `keep` of an earlier masking are replaced. The new file takes its name when it is whole, and
-    says which scorer and operating point made it (`masking_of`). A batch at a time is in memory.
+    All other columns keep their exact values and types; `score` and `keep` of an earlier masking
+    are replaced. The file appears under its name when it is complete. It stores its scorer and
+    operating point, see `read_masking`. Memory holds one batch at a time.
 
     Args:
-        source: a hits file, several, or a pattern; several become one file.
-        target: where the new file goes, none of the sources.
-        scorer: a baseline or a trained model.
-        point: where to cut; a number is a threshold of which no more is known.
-        only_kept: write kept hits only. Events stay, some without hits.
+        source: path of a hits file, several paths, or a pattern; several files become one.
+        target: path of the new file, different from all sources.
+        scorer: baseline or trained model.
+        point: operating point, or a threshold.
+        only_kept: write kept hits only; events without hits remain.
         overwrite: replace an existing target.
         batch_size: events scored together.
         locking: h5py's file locking.
-        progress: called with the number of events just done.
+        progress: called with the number of events processed since the last call.
     Example:
         >>> import tempfile
         >>> from dense_imb.hits import Degradation, degrade, simulate
@@ -192,13 +203,14 @@ def mask_file(
         scores = HitScores(point) if "/hit/label" in hits.columns else None
         n_kept = 0
         with writer:
-            writer.append(_masked(hits[:0], scorer, point, only_kept))  # a file of no events, too
+            # an empty batch first, so that a file without events has all columns
+            writer.append(_masked(hits[:0], scorer, point, only_kept))
             for events in hits.batches(batch_size):
                 masked = _masked(events, scorer, point, False)
                 n_kept += int(masked.hit["keep"].sum())
                 writer.append(masked.select(masked.hit["keep"]) if only_kept else masked)
                 if scores is not None:
-                    count(scores, events.torch(), torch.from_numpy(masked.hit["score"]))
+                    count_hits(scores, events.torch(), torch.from_numpy(masked.hit["score"]))
                 if progress is not None:
                     progress(len(events))
         return MaskedFile(Path(target), len(hits), hits.n_hits, n_kept, scores)
@@ -216,21 +228,21 @@ def mask_files(
     locking: bool | str | None = None,
     progress: Progress | None = None,
 ) -> list[MaskedFile]:
-    """Mask each file into a folder, under its own name; what is finished is skipped.
+    """Mask files into a folder under their own names; finished files are skipped.
 
-    So a call that was interrupted is continued by repeating it. Finished is an output whose
-    content matches its hash and that the same scorer, operating point and source made; any other
-    file in its place is refused, or replaced with `overwrite`, which skips nothing.
+    Repeat an interrupted call to continue it. An output is finished if its content matches its
+    hash, and if source, scorer and operating point are the same. Any other file under this name
+    is refused, or replaced with `overwrite`, which skips nothing.
 
     Args:
-        sources: files or patterns.
-        folder: where the outputs go; made where missing.
-        scorer, point, only_kept, batch_size, locking: as of `mask_file`.
-        overwrite: mask all files anew.
-        progress: called with the number of events just done, or skipped.
+        sources: paths or patterns of hits files.
+        folder: folder of the outputs, made if missing.
+        scorer, point, only_kept, batch_size, locking: see `mask_file`.
+        overwrite: mask all files again.
+        progress: called with the number of events processed or skipped since the last call.
     """
     point, folder = _as_point(point), Path(folder)
-    targets = outputs_of(sources, folder)
+    targets = output_paths(sources, folder)
     folder.mkdir(parents=True, exist_ok=True)
     masking = Masking(scorer.name, point, only_kept)
     done = []
@@ -256,8 +268,8 @@ def mask_files(
     return done
 
 
-def outputs_of(sources: _Path | Sequence[_Path], folder: _Path) -> dict[Path, Path]:
-    """The source of each output of `mask_files`, patterns looked up."""
+def output_paths(sources: _Path | Sequence[_Path], folder: _Path) -> dict[Path, Path]:
+    """Return the source of each output path of `mask_files`, with patterns expanded."""
     folder = Path(folder)
     targets: dict[Path, Path] = {}
     for source in _expand(sources):
@@ -271,8 +283,8 @@ def outputs_of(sources: _Path | Sequence[_Path], folder: _Path) -> dict[Path, Pa
     return targets
 
 
-def masking_of(hits: HitsFile) -> Masking | None:
-    """The scorer and the operating point that made a denoised file; None of any other file."""
+def read_masking(hits: HitsFile) -> Masking | None:
+    """Return the settings that made a denoised file; None for other files."""
     if not {"scorer", "masking"} <= hits.attributes.keys():
         return None
     try:
@@ -286,17 +298,24 @@ def masking_of(hits: HitsFile) -> Masking | None:
         ) from why
 
 
-def count(
+def count_hits(
     scores: HitScores, events: Events, score: Tensor, is_visible: Tensor | None = None
 ) -> None:
-    """Count whole labelled events with their scores; which hits a frame shows is found here."""
+    """Update scores with labelled events and the scores of their hits.
+
+    Args:
+        scores: scores to update.
+        events: labelled events as tensors.
+        score: (n_hits,) score of each hit.
+        is_visible: (n_hits,) bool, visibility in a frame; computed if None.
+    """
     scores.update(
         score,
         events.label,  # type: ignore[arg-type]
         events.event_index(),
         n_events=len(events),
         time=events.t,
-        true_time=events.t,  # a mask alters none
+        true_time=events.t,  # a mask changes no time
         is_visible=visible(events) if is_visible is None else is_visible,
     )
 
@@ -323,21 +342,24 @@ def _as_point(point: OperatingPoint | float) -> OperatingPoint:
 def _refuse_source(hits: HitsFile | HitsFiles, target: Path) -> None:
     for file in hits.files if isinstance(hits, HitsFiles) else [hits]:
         if target.exists() and target.samefile(file.path):
-            raise ValueError(f"Expected a target beside the source, got {target} for both.")
+            raise ValueError(
+                f"Expected a target other than the source, got {target} for both; "
+                "choose another name."
+            )
 
 
 def _finished(
     source: Path, target: Path, masking: Masking, locking: bool | str | None
 ) -> MaskedFile:
-    """What an existing output holds, if it is what masking the source would give."""
-    cure = "choose another folder, or overwrite it (overwrite=True, --overwrite)"
+    """Return the result of an existing output; refuse it if masking the source gives another."""
+    cure = "choose another folder, or pass {overwrite}"
     digests = verify(target, locking=locking)
     with (
         HitsFile(source, locking=locking, in_memory=False) as raw,
         HitsFile(target, locking=locking, in_memory=False) as masked,
     ):
-        made_by = masking_of(masked)
-        # as text, for a NaN differs from itself
+        made_by = read_masking(masked)
+        # compared as text, since NaN != NaN
         if made_by is None or (made_by.scorer, made_by.as_text()) != (
             masking.scorer,
             masking.as_text(),
@@ -346,19 +368,19 @@ def _finished(
             if made_by is not None:
                 got = f"one by {made_by.scorer} at {made_by.operating_point.threshold:g}"
                 got += " with kept hits only" if made_by.only_kept else ""
-            raise FileExistsError(
-                f"Expected {target} to be masked by {masking.scorer} at "
-                f"{masking.operating_point.threshold:g}{' with kept hits only' * masking.only_kept}"
-                f", got {got}; {cure}."
+            raise RefusedFile(
+                f"{target} to be masked by {masking.scorer} at "
+                f"{masking.operating_point.threshold:g}"
+                f"{' with kept hits only' * masking.only_kept}",
+                got,
+                cure,
             )
         stored = json.loads(str(raw.attributes.get("content_hash", "{}")))
-        kept = {name for name in stored if name in digests and name not in _MASK_COLUMNS}
-        if masking.only_kept:  # the hits differ, and with them the offsets
-            kept = {n for n in kept if n.startswith("/event/") and n != "/event/offset"}
-        if len(raw) != len(masked) or any(stored[name] != digests[name] for name in kept):
-            raise FileExistsError(
-                f"Expected {target} to hold the hits of {source}, got others; {cure}."
-            )
+        unchanged = {name for name in stored if name in digests and name not in _MASK_COLUMNS}
+        if masking.only_kept:  # hits and offsets differ
+            unchanged = {n for n in unchanged if n.startswith("/event/") and n != "/event/offset"}
+        if len(raw) != len(masked) or any(stored[name] != digests[name] for name in unchanged):
+            raise RefusedFile(f"{target} to hold the hits of {source}", "others", cure)
         n_kept = sum(int(events.hit["keep"].sum()) for events in masked.batches())
         return MaskedFile(target, len(raw), raw.n_hits, n_kept, is_skipped=True)
 

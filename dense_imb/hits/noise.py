@@ -1,4 +1,4 @@
-"""Where noise hits lie: profiles to mix, each a formula from numbers inside (0, 1)."""
+"""Profiles of noise hits: functions from random numbers in (0, 1) to positions and times."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 
 
 class Profile(Protocol):
-    """Where noise hits lie. `weight` is the profile's share in a mixture."""
+    """Interface of noise profiles; `weight` is the relative weight in a mixture."""
 
     @property
     def weight(self) -> float: ...
@@ -25,22 +25,26 @@ class Profile(Protocol):
     def place(
         self, hit: Floats, event: Floats, geometry: Geometry, detector: Floats
     ) -> tuple[Floats, Floats, Floats]:
-        """x, y and t of hits, from numbers inside (0, 1).
+        """Return x, y and t of hits from random numbers in (0, 1).
 
-        Pixel i reaches from i to i + 1, and step t from t - 1 to t.
+        Pixel i covers i to i + 1, and time step t covers t - 1 to t.
 
         Args:
-            hit: (3, n_hits) numbers of each hit.
-            event: (4, n_hits) numbers of each hit's event, alike for all hits of it.
-            geometry: the frame.
-            detector: (4, k) numbers that stay the same for a seed.
+            hit: (3, n_hits) numbers, independent for each hit.
+            event: (4, n_hits) numbers, equal for all hits of an event.
+            geometry: size of the frame.
+            detector: (4, k) numbers, equal for all events of a seed.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Uniform:
-    """Noise anywhere, at any time."""
+    """Noise uniform in x, y and t.
+
+    Args:
+        weight: relative weight in a mixture, default 1.
+    """
 
     weight: float = 1.0
 
@@ -53,10 +57,10 @@ class Uniform:
 
 @dataclass(frozen=True)
 class Blob:
-    """A Gaussian cloud in x and y, at any time.
+    """Noise in a Gaussian spot in x and y, uniform in t.
 
     Args:
-        weight: share in a mixture.
+        weight: relative weight in a mixture, default 1.
         width: standard deviation in pixels.
         centre: x and y in pixels; None draws one for each event.
     """
@@ -76,16 +80,19 @@ class Blob:
         middle = [u * s for u, s in zip(event, size, strict=False)]
         if self.centre is not None:
             middle = [np.full(len(x), c + 0.5) for c in self.centre]
-        x, y = (_bell(u, m, self.width, s) for u, m, s in zip((x, y), middle, size, strict=True))
+        x, y = (
+            _truncated_normal(u, m, self.width, s)
+            for u, m, s in zip((x, y), middle, size, strict=True)
+        )
         return x, y, t * geometry.time_steps
 
 
 @dataclass(frozen=True)
 class Burst:
-    """Noise anywhere, around one time.
+    """Noise uniform in x and y, Gaussian in t.
 
     Args:
-        weight: share in a mixture.
+        weight: relative weight in a mixture, default 1.
         width: standard deviation in time steps.
         centre: time step; None draws one for each event.
     """
@@ -103,16 +110,18 @@ class Burst:
         x, y, t = hit
         n_steps = geometry.time_steps
         middle = event[2] * n_steps if self.centre is None else np.full(len(t), self.centre - 0.5)
-        return x * geometry.width, y * geometry.height, _bell(t, middle, self.width, n_steps)
+        t = _truncated_normal(t, middle, self.width, n_steps)
+        return x * geometry.width, y * geometry.height, t
 
 
 @dataclass(frozen=True)
 class HotPixels:
-    """Pixels that fire at any time, each as often.
+    """Noise of single pixels, equally often each, uniform in t.
 
     Args:
-        weight: share in a mixture.
-        pixels: (x, y) of each, or how many to draw; those drawn stay the same for a seed.
+        weight: relative weight in a mixture, default 1.
+        pixels: list of (x, y), or the number of pixels to draw, the same for all events of a
+            seed.
     """
 
     weight: float = 1.0
@@ -137,12 +146,12 @@ class HotPixels:
 
 @dataclass(frozen=True)
 class HotLines:
-    """Rows and columns that fire anywhere along them, at any time, each line as often.
+    """Noise of rows and columns, equally often each, uniform along the line and in t.
 
     Args:
-        weight: share in a mixture.
-        rows: their y.
-        columns: their x.
+        weight: relative weight in a mixture, default 1.
+        rows: y of each row.
+        columns: x of each column.
     """
 
     weight: float = 1.0
@@ -157,7 +166,7 @@ class HotLines:
         self, hit: Floats, event: Floats, geometry: Geometry, detector: Floats
     ) -> tuple[Floats, Floats, Floats]:
         line = np.array([*self.rows, *self.columns])
-        # the whole part of the first number chooses the line, the rest the place along it
+        # the integer part chooses the line, the fractional part the position along it
         choice, along = np.divmod(hit[0] * len(line), 1.0)
         at = line[choice.astype(np.int64)] + 0.5
         is_row = choice < len(self.rows)
@@ -167,13 +176,14 @@ class HotLines:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Hits of measured noise: consecutive ones from a random place, so no hit comes twice
-    in an event before all have come once. Columns such as charge come along.
+class MeasuredNoise:
+    """Noise of measured hits, with all their columns, such as the charge.
+
+    An event takes consecutive hits from a random start, so no hit is used twice before all are.
 
     Args:
-        events: noise-only events of the same geometry.
-        weight: share in a mixture.
+        events: events with noise only, of the same geometry.
+        weight: relative weight in a mixture, default 1.
     """
 
     events: Events
@@ -184,13 +194,18 @@ class Measured:
             raise ValueError("Expected `events` with at least one noise hit, got none.")
 
     def source(self, rank: NDArray[np.int64], event: Floats) -> NDArray[np.int64]:
-        """Number of the measured hit for the rank-th measured hit of an event."""
+        """Return the index of the measured hit for each noise hit.
+
+        Args:
+            rank: (n_hits,) index of each noise hit within its event.
+            event: (4, n_hits) random numbers of each event, see `Profile.place`.
+        """
         n_hits = self.events.n_hits
         return np.asarray(((event[3] * n_hits).astype(np.int64) + rank) % n_hits)
 
 
-def _bell(number: Floats, middle: Floats, width: float, size: int) -> Floats:
-    """Gaussian numbers around `middle`, cut off at 0 and `size`."""
+def _truncated_normal(number: Floats, middle: Floats, width: float, size: int) -> Floats:
+    """Return normally distributed numbers in [0, size) from uniform ones in (0, 1)."""
     low, high = normal_share(-middle / width), normal_share((size - middle) / width)
     value = middle + width * normal_quantile(low + number * (high - low))
     return np.clip(value, 0, np.nextafter(size, 0))

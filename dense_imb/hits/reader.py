@@ -1,4 +1,4 @@
-"""Read hits files: checked on open, lazily after, in any order and any process."""
+"""Reading of hits files: checked on opening, then in any order and in any process."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from dense_imb.hits.events import Events, Geometry, concatenate, gathered
+from dense_imb.hits.events import Events, Geometry, concatenate, reorder
 from dense_imb.hits.format import (
     ContentHash,
     HitsFileError,
     attributes_digest,
     check_hits,
     check_offset,
-    rows_of,
+    rows_that_fit,
 )
 from dense_imb.hits.safety import (
     attributes_of,
@@ -33,15 +33,15 @@ from dense_imb.hits.safety import (
     told,
 )
 
-_BLOCK_BYTES = 2 << 20  # read at a time while checking
-_MEMORY_LIMIT = 1 << 30
-_MAX_OPEN = 64  # files of one data set; a process may have 1024
+_BLOCK_BYTES = 2 << 20  # bytes read at a time while checking
+_MEMORY_LIMIT = 1 << 30  # bytes
+_MAX_OPEN = 64  # open files per data set; a process may have 1024
 _Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 _InMemory = bool | Literal["auto"]
 
 
 class _Hits(Dataset[Events]):
-    """What one file and several have in common: indexing."""
+    """Base class of `HitsFile` and `HitsFiles`: indexing and iteration."""
 
     geometry: Geometry
     columns: dict[str, np.dtype[Any]]
@@ -50,8 +50,11 @@ class _Hits(Dataset[Events]):
     def __len__(self) -> int:
         raise NotImplementedError
 
+    def _size_text(self) -> str:
+        return f"{len(self):,} events, {self.n_hits:,} hits, {self.geometry.size_text()}"
+
     def close(self) -> None:
-        """Close the file; what is read next opens it again."""
+        """Close the file; the next read opens it again."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:
@@ -61,11 +64,11 @@ class _Hits(Dataset[Events]):
         self.close()
 
     def _take(self, order: NDArray[np.int64]) -> Events:
-        """Events by number, in this order, repeats allowed; all numbers are in range."""
+        """Return the events of these indices (0 .. n_events - 1) in this order, with repeats."""
         raise NotImplementedError
 
     def __getitem__(self, index: Any) -> Events:
-        """Events by a slice, a number (a batch of one) or a list of numbers, in its order."""
+        """Return the events of a slice, an index (a batch of one) or a list of indices."""
         if isinstance(index, slice):
             return self._take(np.arange(*index.indices(len(self)), dtype=np.int64))
         if np.ndim(index) == 0:
@@ -73,8 +76,8 @@ class _Hits(Dataset[Events]):
         order = np.asarray(index)
         if order.size and (order.ndim != 1 or order.dtype.kind not in "iu"):
             raise TypeError(
-                f"Expected a slice, a number or a list of numbers, got {order.dtype} of shape "
-                f"{order.shape}; np.flatnonzero makes numbers of a mask."
+                f"Expected a slice, an index or a list of indices, got {order.dtype} of shape "
+                f"{order.shape}; np.flatnonzero converts a mask to indices."
             )
         order = order.astype(np.int64).reshape(-1)
         outside = order[(order < -len(self)) | (order >= len(self))]
@@ -83,37 +86,37 @@ class _Hits(Dataset[Events]):
         return self._take(np.where(order < 0, order + len(self), order))
 
     def __getitems__(self, index: Sequence[int]) -> Events:
-        """A batch for torch's DataLoader; give it `collate_fn=collate_events`."""
+        """Return a batch for a DataLoader with `collate_fn=collate_events`."""
         return self[index]
 
     def batches(self, size: int = 1024) -> Iterator[Events]:
-        """All events in order, `size` at a time: the memory stays flat."""
+        """Yield all events in order, `size` at a time, with constant memory."""
         if size < 1:
             raise ValueError(f"Expected `size` of at least 1, got {size}.")
         for start in range(0, len(self), size):
             yield self[start : start + size]
 
     def __iter__(self) -> Iterator[Events]:
-        """One event at a time, read in batches."""
+        """Yield one event at a time, read in batches."""
         for batch in self.batches():
             yield from batch
 
 
 class HitsFile(_Hits):
-    """The events of one hits file (see `dense_imb.hits.format`).
+    """Data set of the events of one hits file (see `dense_imb.hits.format`).
 
-    Opening checks everything but the content hash, which `verify` does. A file that fits is then
-    held in memory; a larger one is read as asked. Safe after fork and with DataLoader workers:
-    each process opens the file for itself, and a pickle takes neither handle nor data along.
+    Opening checks everything but the content hash, which `verify` checks. A small file is then
+    held in memory; a larger one is read on demand. The data set is safe after a fork and with
+    DataLoader workers: each process opens the file itself, and a pickle holds no data.
 
-    `attributes` holds the root attributes that the format knows, of denoised files also those of
-    the masking (see `dense_imb.hits.masking.masking_of`).
+    `attributes` has the root attributes of the format. Those of denoised files include the
+    settings of the masking, see `dense_imb.hits.masking.read_masking`.
 
     Args:
-        path: the file.
-        locking: h5py's file locking; False where a network file system has none.
-        in_memory: hold all columns in memory; "auto" up to `memory_limit`.
-        memory_limit: bytes.
+        path: path of the file.
+        locking: h5py's file locking; pass False if a network file system has no locks.
+        in_memory: hold all columns in memory; "auto" does so for files up to `memory_limit`.
+        memory_limit: size in bytes, default 1 GiB.
     """
 
     def __init__(
@@ -153,15 +156,18 @@ class HitsFile(_Hits):
     def __len__(self) -> int:
         return self._n_events
 
+    def __repr__(self) -> str:
+        return f"HitsFile({self.path.name!r}, {self._size_text()})"
+
     def _open(self) -> dict[str, Any]:
-        """The data sets, in this process, their structure checked again."""
+        """Return the data sets; in a new process, open the file and check its structure again."""
         if self._file is not None and self._pid == os.getpid():
             return self._datasets
         identity = identity_of(self.path)
         if self._identity not in (None, identity):
             raise HitsFileError(
-                f"Expected {self.path} as it was when first opened, got another file or other "
-                "content; open it again."
+                f"Expected {self.path} as it was when first opened, got a changed file; "
+                "open it again."
             )
         file = open_file(self.path, self.locking)
         try:
@@ -181,11 +187,11 @@ class HitsFile(_Hits):
         return {**self.__dict__, "_file": None, "_datasets": {}, "_offset": None, "_held": {}}
 
     def _load(self) -> None:
-        """The offsets always, 8 bytes an event; the other columns where the file fits."""
+        """Read the offsets (8 bytes per event), and with `in_memory` the other columns."""
         datasets = self._open()
         self._held: dict[str, NDArray[Any]] = {}
         offset = self._read(datasets, "/event/offset", 0, len(datasets["/event/offset"]))
-        if len(offset) == 0 or offset.max() > self.n_hits:  # before int64 can wrap around
+        if len(offset) == 0 or offset.max() > self.n_hits:  # before a cast to int64 can overflow
             check_offset(offset, self.n_hits, str(self.path))
         self._offset: NDArray[np.int64] | None = offset.astype(np.int64)
         self._n_events = len(offset) - 1
@@ -198,17 +204,17 @@ class HitsFile(_Hits):
             self.close()
 
     def _check(self) -> None:
-        """Lengths, offsets, and every hit, a block at a time."""
+        """Check lengths, offsets and all hits, in blocks."""
         where, offset = str(self.path), self._offset
         assert offset is not None
         check_offset(offset, self.n_hits, where)
         datasets = self._held or self._open()
         for name, dataset in datasets.items():
-            of = "hits" if name.startswith("/hit/") else "events"
-            n_rows = self.n_hits if of == "hits" else self._n_events
+            unit = "hits" if name.startswith("/hit/") else "events"
+            n_rows = self.n_hits if unit == "hits" else self._n_events
             if name != "/event/offset" and len(dataset) != n_rows:
                 raise HitsFileError(
-                    f"Expected `{name}` of {where} with one row for each of the {n_rows} {of}, "
+                    f"Expected `{name}` of {where} with one row for each of the {n_rows} {unit}, "
                     f"got {len(dataset)}; write it again."
                 )
         step = _BLOCK_BYTES // 8
@@ -223,14 +229,14 @@ class HitsFile(_Hits):
         return rows
 
     def _take(self, order: NDArray[np.int64]) -> Events:
-        if self._offset is None:  # out of a pickle
+        if self._offset is None:  # after unpickling
             self._load()
         offset = self._offset
         assert offset is not None
         if self._held:
-            return self._events(*_gather(offset, self._held, order))
+            return self._events(*_reorder_rows(offset, self._held, order))
         wanted, position = np.unique(order, return_inverse=True)
-        # neighbours are read together: runs of events are runs of hits
+        # read runs of consecutive events together: their hits are consecutive too
         edges = np.flatnonzero(np.diff(wanted, prepend=-2, append=len(self) + 1) != 1)
         runs = [(int(wanted[a]), int(wanted[b - 1]) + 1) for a, b in pairwise(edges)]
         datasets = self._open()
@@ -248,7 +254,7 @@ class HitsFile(_Hits):
         local = np.concatenate([[0], np.cumsum(offset[wanted + 1] - offset[wanted])])
         if len(wanted) == len(order) and np.array_equal(wanted, order):
             return self._events(local, rows)
-        return self._events(*_gather(local, rows, position.astype(np.int64)))
+        return self._events(*_reorder_rows(local, rows, position.astype(np.int64)))
 
     def _events(self, offset: NDArray[np.int64], rows: Mapping[str, NDArray[Any]]) -> Events:
         hit = {n.removeprefix("/hit/"): c for n, c in rows.items() if n.startswith("/hit/")}
@@ -258,11 +264,13 @@ class HitsFile(_Hits):
 
 
 class HitsFiles(_Hits):
-    """Several hits files of one geometry and with the same columns, as one data set.
+    """Data set of several hits files of one geometry with the same columns.
 
     Args:
-        paths: files or patterns like "runs/*.h5", in this order; a pattern's files by name.
-        locking, in_memory, memory_limit: as of `HitsFile`; the limit is for all files together.
+        paths: paths or patterns like "runs/*.h5", in this order; the files of a pattern are
+            sorted by name.
+        locking, in_memory: see `HitsFile`.
+        memory_limit: size of all files together in bytes, default 1 GiB.
     """
 
     def __init__(
@@ -284,10 +292,10 @@ class HitsFiles(_Hits):
                     wanted, got = _difference(wanted, got)
                     raise ValueError(
                         f"Expected {file.path} with the {name} of {first.path}, {wanted}, "
-                        f"got {got}; convert one of them or open them apart."
+                        f"got {got}; convert one of them or open them separately."
                     )
             self.files.append(file)
-            self._spare(file)
+            self._limit_open(file)
         self.geometry, self.columns = self.files[0].geometry, self.files[0].columns
         self.n_hits = sum(file.n_hits for file in self.files)
         self._starts = np.cumsum([0, *(len(file) for file in self.files)])
@@ -295,7 +303,11 @@ class HitsFiles(_Hits):
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def _spare(self, file: HitsFile) -> None:
+    def __repr__(self) -> str:
+        return f"HitsFiles({len(self.files)} files, {self._size_text()})"
+
+    def _limit_open(self, file: HitsFile) -> None:
+        """Close a file if the data set has more files than may be open."""
         if len(self.files) > _MAX_OPEN:
             file.close()
 
@@ -310,19 +322,16 @@ class HitsFiles(_Hits):
             source = np.flatnonzero(owner == k)
             parts.append(self.files[k]._take(order[source] - self._starts[k]))
             sources.append(source)
-            self._spare(self.files[k])
+            self._limit_open(self.files[k])
         joined, source = concatenate(parts), np.concatenate(sources)
         if len(parts) == 1 or np.array_equal(source, np.arange(len(order))):
             return joined
-        file = self.files[0]
-        rows = {f"/hit/{name}": column for name, column in joined.hit_columns().items()}
-        rows |= {f"/event/{name}": column for name, column in joined.event.items()}
-        return file._events(*_gather(joined.offset, rows, np.argsort(source)))
+        return joined.take(np.argsort(source))
 
 
 def _difference(wanted: Any, got: Any) -> tuple[str, str]:
-    """What differs in two geometries or dictionaries of columns, of the one and of the other."""
-    sides = [one if isinstance(one, dict) else vars(one) for one in (wanted, got)]
+    """Return the entries in which two geometries or dictionaries of columns differ, as texts."""
+    sides = [side if isinstance(side, dict) else vars(side) for side in (wanted, got)]
     names = [n for n in {**sides[0], **sides[1]} if sides[0].get(n) != sides[1].get(n)]
     first, second = (
         ", ".join(f"{name} {side.get(name, 'missing')}" for name in names) for side in sides
@@ -337,7 +346,13 @@ def open_hits(
     in_memory: _InMemory = "auto",
     memory_limit: int = _MEMORY_LIMIT,
 ) -> HitsFile | HitsFiles:
-    """One hits file, several, or a pattern like "runs/*.h5", as one data set."""
+    """Open one or more hits files as one data set.
+
+    Args:
+        paths: path, list of paths, or pattern like "runs/*.h5".
+        locking, in_memory: see `HitsFile`.
+        memory_limit: size of all files together in bytes, default 1 GiB.
+    """
     expanded = _expand(paths)
     if len(expanded) == 1:
         return HitsFile(
@@ -347,67 +362,74 @@ def open_hits(
 
 
 def collate_events(events: Events) -> Events:
-    """For `DataLoader(hits, batch_size, collate_fn=collate_events)`: the batch is one already."""
+    """Return the batch, which is one already: `DataLoader(hits, collate_fn=collate_events)`."""
     return events
 
 
 def verify(path: str | os.PathLike[str], *, locking: bool | str | None = None) -> dict[str, str]:
-    """Compare every data set with the content hash that the writer stored.
+    """Compare every data set with the content hash in the file.
+
+    Raises a `HitsFileError` with the names of data sets that differ.
+
+    Args:
+        path: path of the file.
+        locking: see `HitsFile`.
 
     Returns:
-        The digest of each data set, and of the attributes under "/". Where one differs, a
-        `HitsFileError` names it.
+        The digest of each data set by name, and the digest of the attributes as "/".
     """
-    place = Path(path).absolute()
-    file = open_file(place, locking)
+    path = Path(path).absolute()
+    file = open_file(path, locking)
     with file:
-        datasets = structure_of(file, place)
-        attributes = attributes_of(file, place)
+        datasets = structure_of(file, path)
+        attributes = attributes_of(file, path)
         try:
             stored = json.loads(str(attributes.pop("content_hash")))
             stored = {str(name): str(digest) for name, digest in stored.items()}
         except (KeyError, ValueError, AttributeError):
             raise HitsFileError(
-                f"Expected a readable attribute `content_hash` in {place}, got none; HitsWriter "
-                "writes one."
+                f"Expected a readable attribute `content_hash` in {path}, got none; write the "
+                "file again with HitsWriter."
             ) from None
-        found = {"/": attributes_digest(attributes)}
+        digests = {"/": attributes_digest(attributes)}
         for name, dataset in datasets.items():
             digest = ContentHash(name, dataset.dtype, dataset.shape[1:])
-            step = rows_of(_BLOCK_BYTES, dataset.dtype, dataset.shape)
+            step = rows_that_fit(_BLOCK_BYTES, dataset.dtype, dataset.shape)
             for start in range(0, len(dataset), step):
-                with told(place, name):
+                with told(path, name):
                     rows = dataset[start : start + step]
                 digest.update(rows)
-            found[name] = digest.hexdigest()
-    differ = sorted(name for name in found | stored if found.get(name) != stored.get(name))
+            digests[name] = digest.hexdigest()
+    differ = sorted(name for name in digests | stored if digests.get(name) != stored.get(name))
     if differ:
         raise HitsFileError(
-            f"Expected the content of {place} to match its hash, got another in "
+            f"Expected the content of {path} to match its hash, got another in "
             f"{', '.join(f'`{name}`' for name in differ)}; restore the file from a copy."
         )
-    return found
+    return digests
 
 
-def _gather(
+def _reorder_rows(
     offset: NDArray[np.int64], rows: Mapping[str, NDArray[Any]], order: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
-    """Events in another order: their offsets and columns."""
-    moved, index = gathered(offset, order)
+    """Return the offsets and the columns of events in another order."""
+    moved, index = reorder(offset, order)
     return moved, {
         name: column[index if name.startswith("/hit/") else order] for name, column in rows.items()
     }
 
 
 def _expand(paths: _Paths) -> list[Path]:
+    """Return the files of paths and patterns; refuse a pattern without files."""
     given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-    found: list[Path] = []
+    files: list[Path] = []
     for path in given:
         text = os.fspath(path)
         is_pattern = glob.has_magic(text) and not os.path.exists(text)
-        found += [Path(name) for name in (sorted(glob.glob(text)) if is_pattern else [text])]
-        if is_pattern and not glob.glob(text):
+        names = sorted(glob.glob(text)) if is_pattern else [text]
+        if not names:
             raise FileNotFoundError(f"Expected files that match {text}, got none.")
-    if not found:
+        files += map(Path, names)
+    if not files:
         raise ValueError("Expected at least one file, got none.")
-    return found
+    return files

@@ -1,4 +1,4 @@
-"""The table of an evaluation: as text, strict JSON and CSV."""
+"""Table of an evaluation as text, strict JSON and CSV."""
 
 from __future__ import annotations
 
@@ -9,40 +9,41 @@ from typing import Any, Self
 
 from dense_imb.metrics.score_table import Row, ScoreTable, aligned
 
-_MUCH_HIDDEN, _MUCH_TIED, _RANKS = 0.05, 0.02, 0.55  # worth a warning; an AUC that ranks at all
+# a warning needs more occluded signal, or more tied signal, than this
+_MUCH_HIDDEN, _MUCH_TIED = 0.05, 0.02
+_RANKS = 0.55  # below this AUC a scorer hardly ranks, and ties are no surprise
 _FORMAT, _VERSION = "dense-imb-evaluation", 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation(ScoreTable):
-    """What scorers are worth, one row for each scorer and noise level.
+    """Table of an evaluation, one row for each scorer and noise level.
 
-    A share is between 0 and 1, and NaN where there was nothing to measure: false alarms without
-    noise-only events, say. In JSON that is null, in CSV an empty cell, in text a dash.
+    Fractions are between 0 and 1. A score without data, such as false alarms without noise-only
+    events, is NaN. NaN is null in JSON, an empty cell in CSV, and a dash in text.
 
         noise                    noise hits added to each event (sweeps only)
-        scorer, threshold        the threshold is chosen on other events than all that follows
-        retention, removal       signal kept, noise rejected, as measured; purity of what is kept
-        removal_at_97            noise rejected at the threshold chosen to keep 97 % of the
-                                 signal, of which `retention_at_97` was kept in truth
-        removal_at_half          what the threshold 1/2 does, which nobody chose
-        auc, average_precision   of the ranking, whatever the threshold
-        time_recovery            signal kept at exactly its measured time; its ceiling is
-                                 the retention times the share of signal that no hit hides
-        false_alarm_...          hits kept in events that hold noise only
-        event_removal_q05        exceeded by 95 % of the events; so for retention
-        n_events, n_signal, n_noise   seen; hits behind others in their pixel not counted
-        occluded_share           of the signal: hidden behind others, so not in n_signal
-        threshold_tie            share of the signal, of the events that the threshold is chosen
-                                 on, whose scores tie with it: all of them are kept
-        events_per_second        scored, reading not counted
+        scorer, threshold        name, and threshold of the operating point
+        retention, removal, purity    at this threshold on the test events, see `HitScores`
+        removal_at_97            removal at the threshold for 97 % retention of the validation
+        retention_at_97          events, and the retention of the test events there
+        removal_at_half, retention_at_half    at the threshold 1/2
+        auc, average_precision   see `ScoreHistogram`
+        time_recovery, time_recovery_ceiling  see `HitScores`
+        false_alarm_...          see `HitScores`
+        event_removal_q05        5 % quantile of the removal over events, also for retention
+        n_events, n_signal, n_noise   number of test events and of their visible hits
+        occluded_share           occluded signal / all signal
+        threshold_tie            fraction of the signal in the validation events whose scores tie
+                                 with the threshold; it is all kept
+        events_per_second        speed of the scorer without reading files
 
     Args:
-        rows: in the order of the scorers, for one noise level after the other.
-        retention: wanted of the thresholds.
-        retentions: those of `removal_at_...`.
-        chosen_on: in words, which events the thresholds are from.
-        notes: what a reader should know, missing baselines for one.
+        rows: rows in the order of the scorers, one noise level after the other.
+        retention: retention of the operating points.
+        retentions: retentions of `removal_at_...`.
+        chosen_on: description of the events used for thresholds.
+        notes: notes for the reader, such as missing baselines.
     """
 
     rows: tuple[Row, ...]
@@ -52,11 +53,11 @@ class Evaluation(ScoreTable):
     notes: tuple[str, ...] = ()
 
     def __getitem__(self, scorer: str) -> Row:
-        """The first row of a scorer, by name."""
+        """Return the first row of a scorer."""
         return self._row_of(scorer)
 
     def as_json(self) -> dict[str, Any]:
-        """Strict JSON: NaN becomes null."""
+        """Return a dictionary for strict JSON, with None in place of NaN."""
         return {
             "format": _FORMAT,
             "version": _VERSION,
@@ -69,7 +70,7 @@ class Evaluation(ScoreTable):
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Self:
-        """What `as_json` was made from."""
+        """Return the table of a dictionary from `as_json`."""
         try:
             if stored["format"] != _FORMAT or stored["version"] != _VERSION:
                 raise KeyError("format")
@@ -91,7 +92,7 @@ class Evaluation(ScoreTable):
             ) from why
 
     def text(self) -> str:
-        """The table to read, shares in percent."""
+        """Return the table as text, with fractions in percent."""
         parts = [
             f"Thresholds that keep {_percent(self.retention)} % of the signal; shares in percent.",
             f"{self.chosen_on[:1].upper()}{self.chosen_on[1:]}.",
@@ -135,29 +136,29 @@ class Evaluation(ScoreTable):
 
 
 def _legend(rows: list[Row], retention: float, is_alarming: bool) -> list[str]:
-    """What was seen, and what in the numbers would mislead."""
-    n_of = {name: float(rows[0][f"n_{name}"]) for name in ("events", "signal", "noise")}
-    each = {name: n_of[name] / max(n_of["events"], 1) for name in ("signal", "noise")}
+    """Return the lines below a table: counts, explanations and warnings."""
+    count = {name: float(rows[0][f"n_{name}"]) for name in ("events", "signal", "noise")}
+    each = {name: count[name] / max(count["events"], 1) for name in ("signal", "noise")}
     lines = [
-        f"Seen: {n_of['events']:,.0f} events with {n_of['signal']:,.0f} signal and "
-        f"{n_of['noise']:,.0f} noise hits, {each['signal']:,.1f} and {each['noise']:,.1f} an "
-        "event; those behind others in their pixel not counted."
+        f"Counted: {count['events']:,.0f} events with {count['signal']:,.0f} signal and "
+        f"{count['noise']:,.0f} noise hits, {each['signal']:,.1f} and {each['noise']:,.1f} per "
+        "event, without hits behind others in their pixel."
     ]
     if is_alarming:
         lines.append(
-            "False alarms, in events that hold noise only: hits kept per event, and the share of "
-            "these events that keep any."
+            "False alarms in events with noise only: kept hits per event, and the fraction of "
+            "these events with kept hits."
         )
     hidden = float(rows[0].get("occluded_share", math.nan))
     if hidden > _MUCH_HIDDEN:
         lines.append(
             f"Warning: {100 * hidden:.3g} % of the signal is hidden behind other hits in its "
-            "pixel; the scores speak of the rest."
+            "pixel; the scores are for the rest."
         )
-    if n_of["noise"] == 0:
+    if count["noise"] == 0:
         lines.append(
-            "Warning: no noise (label 0) to remove; --noise N adds some, and if one of the labels "
-            "means noise, data_tools/convert.py --noise-label K makes it 0."
+            "Warning: no noise (label 0) to remove; `dense-imb evaluate --noise N` adds noise. If "
+            "another label means noise, `data_tools/convert.py --noise-label K` changes it to 0."
         )
     for row in rows:
         tie = float(row.get("threshold_tie", math.nan))
@@ -165,20 +166,19 @@ def _legend(rows: list[Row], retention: float, is_alarming: bool) -> list[str]:
         if tie > _MUCH_TIED and kept - retention > _MUCH_TIED / 2 and auc > _RANKS:
             lines.append(
                 f"Warning: the threshold of {row['scorer']} sits on a tie of {100 * tie:.3g} % of "
-                "the signal, which it keeps or loses together; other options may rank finer."
+                "the signal, which is kept or lost together; other options may rank finer."
             )
     return lines
 
 
 def _groups(groups: list[str], widths: list[int]) -> str:
-    """The line above the headers: each group's name where its columns begin."""
-    line, place = "", widths[0]
+    """Return the line above the headers, with the name of each group above its first column."""
+    line, end = "", widths[0]
     for before, group, width in zip(["", *groups], groups, widths[1:], strict=False):
-        place += 2 + width
+        end += 2 + width
         if group and group != before:
-            line = line.ljust(place - width)
-            # beside a long name a short column has no room: a group has two columns or more
-            line += group
+            line = line.ljust(end - width)
+            line += group  # may be wider than one column: a group has at least two
     return line
 
 
@@ -200,4 +200,4 @@ def _cell(name: str, row: Row) -> str:
         return f"{value:.2f}"
     if name == "events_per_second":
         return f"{value:,.0f}"
-    return f"{round(100 * value, 6):.1f}"  # equal shares, computed in two ways, look equal
+    return f"{round(100 * value, 6):.1f}"  # so that rounding errors do not show at ties

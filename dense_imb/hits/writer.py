@@ -1,4 +1,4 @@
-"""Write hits files: chunk by chunk, and all or nothing."""
+"""Writing of hits files: in chunks, and atomically."""
 
 from __future__ import annotations
 
@@ -33,30 +33,30 @@ from dense_imb.hits.format import (
     check_dtype,
     check_hits,
     check_offset,
-    rows_of,
+    rows_that_fit,
 )
 
-_HIT_ROWS, _EVENT_ROWS = 16384, 4096  # of a chunk: 32 kB, small beside HDF5's chunk cache
-_BUFFER_BYTES = 4 << 20  # kept back until written, so that small batches cost little
+_HIT_ROWS, _EVENT_ROWS = 16384, 4096  # rows per chunk: 32 kB, small against HDF5's chunk cache
+_BUFFER_BYTES = 4 << 20  # collected before each write, so that small batches are cheap
 _KEEP_SIZE = 1  # fallocate's FALLOC_FL_KEEP_SIZE
 
 
 class HitsWriter:
-    """Write events to a hits file (see `dense_imb.hits.format`), batch by batch.
+    """Writer of a hits file (see `dense_imb.hits.format`), batch by batch.
 
-    The file grows under a temporary name beside `path` and takes its name when the `with` block
-    ends well. After an exception the temporary file is gone and an older `path` is untouched.
-    Space is reserved before each write, since HDF5 can crash on a full disk.
+    The file is written under a temporary name next to `path`, and renamed when the `with` block
+    ends without an exception. After an exception the temporary file is removed, and an older
+    `path` is unchanged. Space is reserved before each write, since HDF5 can crash on a full disk.
 
     Args:
-        path: where the file goes; its folder exists.
-        geometry: the frame of every batch.
+        path: path of the file; its folder must exist.
+        geometry: geometry of every batch.
         overwrite: replace an existing file.
-        locking: h5py's file locking; False where a network file system has none.
-        estimated_bytes: what must be free to begin at all, where known.
-        compression: gzip level, 1 to 9. Smaller files; a single event is then slow to read from
-            a file that is not held in memory, since each read unpacks whole chunks.
-        attributes: texts to store beside the geometry, by name: "scorer", "masking".
+        locking: h5py's file locking; pass False if a network file system has no locks.
+        estimated_bytes: refuse to start with less free space than this; None does not check.
+        compression: gzip level, 1 to 9, None for no compression. Single events are then slow to
+            read from a file that is not in memory, since each read unpacks whole chunks.
+        attributes: texts to store with the geometry, by name: "scorer", "masking".
     Example:
         >>> import tempfile, pathlib
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "tof.h5"
@@ -84,14 +84,14 @@ class HitsWriter:
         if compression is not None and not 1 <= compression <= 9:
             raise ValueError(f"Expected `compression` from 1 to 9, got {compression}.")
         self.compression = compression
-        self.path = Path(os.path.realpath(path))  # through a link: replace the file, not the link
+        self.path = Path(os.path.realpath(path))  # of a link, replace its target
         self.geometry = geometry
         self.overwrite = overwrite
         self.locking = locking
         self.attributes = dict(attributes or {})
         for name, value in self.attributes.items():
             check_choice("attributes", name, FURTHER_ATTRIBUTES)
-            if not value or "\0" in value:  # a fixed length ends at the first
+            if not value or "\0" in value:  # strings of fixed length end at the first "\0"
                 raise ValueError(f"Expected `{name}` to be a text, got {value!r}.")
         self.n_events = self.n_hits = 0
         self._problem: BaseException | None = None
@@ -103,10 +103,13 @@ class HitsWriter:
         if estimated_bytes is not None and free < estimated_bytes:
             raise _no_space(self.path, estimated_bytes)
 
+    def __repr__(self) -> str:
+        return f"HitsWriter({self.path.name!r}, {self.n_events:,} events, {self.n_hits:,} hits)"
+
     def __enter__(self) -> Self:
         if self._file is not None or self._problem is not None or self.n_events:
             raise ValueError("Expected a fresh HitsWriter for each file, got one used before.")
-        # "v110" has checksums in all metadata and an index that grows with the file
+        # "v110" has checksums of all metadata, and an index that grows with the file
         try:
             self._file = h5py.File(
                 self._temporary,
@@ -115,7 +118,7 @@ class HitsWriter:
                 locking=self.locking,
                 track_order=False,
             )
-        except OSError as problem:  # HDF5's own text is a riddle
+        except OSError as problem:  # the text of HDF5 is hard to understand
             reason = os.strerror(problem.errno) if problem.errno else " ".join(str(problem).split())
             raise OSError(
                 problem.errno or errno.EIO,
@@ -125,7 +128,7 @@ class HitsWriter:
         return self
 
     def append(self, events: Events) -> None:
-        """Write a batch at the end; a refused batch leaves the file as it was."""
+        """Append a batch; a refused batch does not change the file."""
         if self._file is None:
             raise ValueError("Expected `append` inside `with HitsWriter(...) as writer:`.")
         if events.geometry != self.geometry:
@@ -140,7 +143,7 @@ class HitsWriter:
         rows |= {f"/hit/{name}": column for name, column in events.hit_columns().items()}
         for name, column in events.event.items():
             if name == "offset":
-                raise ValueError("Expected no event column `offset`, got one; rename it.")
+                raise ValueError("An event column must not have the name `offset`; rename it.")
             rows[f"/event/{name}"] = column
         if self._columns and rows.keys() != self._columns.keys():
             raise ValueError(
@@ -162,7 +165,7 @@ class HitsWriter:
             raise
 
     def _convert(self, path: str, column: NDArray[Any]) -> NDArray[Any]:
-        """A column in the type that the file has for it, no value changed but by rounding."""
+        """Convert a column to its type in the file; refuse changes other than float rounding."""
         name = path.split("/", 2)[2]
         if not name or "/" in name or name == "." or "\0" in name:
             raise ValueError(f"Expected the name of a column without slashes, got {name!r}.")
@@ -170,7 +173,7 @@ class HitsWriter:
             dtype = self._columns[path].dtype
         elif path == "/hit/t":
             whole = column.dtype.kind in "iu" and self.geometry.time_steps < 65536
-            whole |= column.dtype == np.uint16  # out of a file that has them so
+            whole |= column.dtype == np.uint16  # as in the file it was read from
             dtype = DTYPES[path][0 if whole else 1]
         elif path in DTYPES:
             dtype = DTYPES[path][0]
@@ -178,7 +181,7 @@ class HitsWriter:
             dtype = column.dtype.newbyteorder("<")
         check_dtype(path, dtype, column.shape, f"the batch for {self.path}")
         with np.errstate(all="ignore"):
-            converted = column.astype(dtype)  # always a copy: the caller may reuse its arrays
+            converted = column.astype(dtype)  # a copy, since the caller may reuse its arrays
         exact = dtype.kind == column.dtype.kind == "f" or np.array_equal(converted, column)
         row = self._columns[path].row if path in self._columns else column.shape[1:]
         if not exact or column.shape[1:] != row:
@@ -196,15 +199,16 @@ class HitsWriter:
         self._columns = made
 
     def _reserve(self, columns: dict[str, _Column]) -> None:
-        """Make sure of the space before HDF5 needs it: it can crash on a full disk."""
+        """Reserve disk space before HDF5 needs it, since HDF5 can crash on a full disk."""
         data = sum(column.stored_bytes for column in columns.values())
-        needed = data + data // 64 + (64 << 10) + 1024 * len(columns)  # metadata, generously
+        # with a generous estimate of the metadata
+        needed = data + data // 64 + (64 << 10) + 1024 * len(columns)
         try:
             _fallocate(self._descriptor, needed)
         except OSError as problem:
             if problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise _no_space(self.path, needed) from problem
-            # this file system reserves nothing: look, and hope that nobody else fills it
+            # this file system cannot reserve space: only check that it is free now
             missing = needed - os.fstat(self._descriptor).st_blocks * 512
             if shutil.disk_usage(self.path.parent).free < missing:
                 raise _no_space(self.path, needed) from None
@@ -222,7 +226,7 @@ class HitsWriter:
     ) -> None:
         try:
             if problem is None:
-                if self._problem is not None:  # caught by the caller, but the file is not whole
+                if self._problem is not None:  # caught by the caller, but the file is incomplete
                     raise self._problem
                 self._finish()
         finally:
@@ -243,24 +247,25 @@ class HitsWriter:
         digests = {path: column.digest.hexdigest() for path, column in self._columns.items()}
         digests["/"] = attributes_digest(attributes)
         for name, value in {**attributes, "content_hash": json.dumps(digests)}.items():
-            # strings of fixed length: others lie in a heap without checksum
+            # strings of fixed length, since others are stored without a checksum
             self._file.attrs[name] = np.bytes_(value.encode()) if isinstance(value, str) else value
         self._file.close()
-        os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size)  # the reserve goes back
+        # release the reserved space
+        os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size)
         os.fsync(self._descriptor)
-        refuse_existing(self.path, self.overwrite)  # it may have come meanwhile
+        refuse_existing(self.path, self.overwrite)  # it may have appeared in the meantime
         os.replace(self._temporary, self.path)
         folder = os.open(self.path.parent, os.O_RDONLY)
         try:
-            with contextlib.suppress(OSError):  # some network file systems sync no folders
+            with contextlib.suppress(OSError):  # some network file systems cannot sync folders
                 os.fsync(folder)
         finally:
             os.close(folder)
 
     def _discard(self) -> None:
-        """Close, and remove the temporary file if it did not become the file."""
+        """Close the file, and remove the temporary file if it was not renamed."""
         try:
-            with contextlib.suppress(Exception):  # the first problem is the one to tell
+            with contextlib.suppress(Exception):  # report the first problem only
                 self._file.close()
             os.close(self._descriptor)
         finally:
@@ -270,14 +275,14 @@ class HitsWriter:
 
 
 class _Column:
-    """One growing data set, its rows not yet written, and its hash."""
+    """Data set that grows, with its unwritten rows and its hash."""
 
     def __init__(self, path: str, dtype: np.dtype[Any], row: tuple[int, ...]) -> None:
         self.path, self.dtype, self.row = path, dtype, row
         self.pending: list[NDArray[Any]] = []
         self.digest = ContentHash(path, dtype, row)
         most = _HIT_ROWS if path.startswith("/hit/") else _EVENT_ROWS
-        self.chunk_rows = min(most, rows_of(1 << 18, dtype, (0, *row)))
+        self.chunk_rows = min(most, rows_that_fit(1 << 18, dtype, (0, *row)))
         self.n_rows = 0
 
     @property
@@ -286,7 +291,7 @@ class _Column:
 
     @property
     def stored_bytes(self) -> int:
-        """What the data set takes on disk once all is written: whole chunks."""
+        """Bytes on disk once all rows are written, in whole chunks."""
         n_rows = self.n_rows + sum(len(rows) for rows in self.pending)
         n_chunks = math.ceil(n_rows / self.chunk_rows)
         return n_chunks * self.chunk_rows * self.dtype.itemsize * math.prod(self.row)
@@ -299,7 +304,7 @@ class _Column:
             chunks=(self.chunk_rows, *(max(1, size) for size in self.row)),
             dtype=self.dtype,
             compression=compression,
-            shuffle=compression is not None,  # bytes of like weight together pack better
+            shuffle=compression is not None,  # grouping bytes by significance compresses better
         )
 
     def flush(self) -> None:
@@ -317,13 +322,16 @@ def _no_space(path: Path, needed: int) -> OSError:
     free = shutil.disk_usage(path.parent).free
     return OSError(
         errno.ENOSPC,
-        f"Expected room for {needed / 1e6:.1f} MB for {path.name}, got {free / 1e6:.1f} MB free "
-        f"in {path.parent}; free some or write elsewhere",
+        f"Expected room for {needed / 1e6:.1f} MB for {path.name}, got {free / 1e6:.1f} MB of "
+        f"free space in {path.parent}; free some or write elsewhere",
     )
 
 
 def _fallocate(descriptor: int, size: int) -> None:
-    """Reserve the first `size` bytes of a file, its length unchanged (which os can't: ctypes)."""
+    """Reserve the first `size` bytes of a file without changing its length.
+
+    The module `os` cannot do this, so it is called through ctypes.
+    """
     try:
         fallocate = ctypes.CDLL(None, use_errno=True).fallocate
     except (AttributeError, OSError, TypeError):

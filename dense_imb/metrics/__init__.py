@@ -1,8 +1,8 @@
-"""Scores we report and never train on: streaming counts of constant memory, exact over processes.
+"""Scores for evaluation: streaming counts of constant memory, exact over processes.
 
-Each takes batches with `update`, parts with `merge`, the other processes with one
-`reduce_over_processes` at the end, and keeps its counts in JSON. What was never seen, the removal
-of noise where there was none say, is NaN, never 0 or 1.
+`update` adds a batch, `merge` adds another part of the data, and one call of
+`reduce_over_processes` at the end sums over processes. `save` and `load` keep the counts as JSON.
+A score without data, such as the removal where there is no noise, is NaN, never 0 or 1.
 """
 
 from dense_imb.metrics.classification import ClassificationScores, class_groups

@@ -1,11 +1,11 @@
-"""Counts that add up: over batches, workers and processes, and in a JSON file."""
+"""Base class of streaming scores: sums over batches, workers and processes, saved as JSON."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -20,22 +20,29 @@ _VERSION = 1
 
 
 class StreamingCounts:
-    """A score that is a function of sums; what is summed is `_tensors`, all on the CPU."""
+    """Base class of scores that are functions of sums: `_tensors`, all on the CPU."""
 
     def _settings(self) -> dict[str, Any]:
-        """Arguments of the constructor, for JSON; parts add up only where these agree."""
+        """Return the arguments of the constructor for JSON; `merge` needs equal ones."""
         raise NotImplementedError
 
     def _tensors(self) -> tuple[Tensor, ...]:
-        """The sums, in an order and in shapes that the settings fix."""
+        """Return the sums; the settings fix their order and shapes."""
         raise NotImplementedError
+
+    def _summary(self) -> tuple[Mapping[str, int], Mapping[str, float]]:
+        """Return the counts and the main scores by name, for `repr`."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({summary_text(*self._summary())})"
 
     @classmethod
     def _from_settings(cls, settings: dict[str, Any]) -> Self:
         return cls(**settings)
 
     def merge(self, other: Self) -> Self:
-        """Add the counts of another part of the data, of a worker say; returns itself."""
+        """Add the counts of another part of the data, such as a worker's, and return `self`."""
         if type(other) is not type(self):
             raise TypeError(
                 f"Expected `other` to be {type(self).__name__}, got {type(other).__name__}."
@@ -47,13 +54,13 @@ class StreamingCounts:
         return self
 
     def reduce_over_processes(self) -> Self:
-        """Sum over all processes of the default group, if there is one; returns itself.
+        """Sum over all processes of the default group, if there is one, and return `self`.
 
-        In place: call it once, at the end, on every process, also on one that saw no data.
+        Works in place: call it once, at the end, on every process, even one without data.
         """
         if dist.is_available() and dist.is_initialized():
             device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-            # float64 holds every count below 2^53 exactly, and sums of times beside them
+            # float64 holds counts below 2^53 exactly, and also sums of times
             packed = torch.cat([tensor.reshape(-1).double() for tensor in self._tensors()])
             packed = packed.to(device)
             dist.all_reduce(packed)
@@ -63,27 +70,38 @@ class StreamingCounts:
         return self
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write as JSON: to a temporary name, then moved into place."""
+        """Write as JSON, to a temporary name that is then moved into place."""
         counts = [tensor.reshape(-1).tolist() for tensor in self._tensors()]
         write_json(path, type(self).__name__, {"settings": self._settings(), "counts": counts})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read what `save` wrote."""
+        """Read the counts that `save` wrote."""
         with reading_json(path, cls.__name__) as stored:
-            found = cls._from_settings(stored["settings"])
-            for tensor, counts in zip(found._tensors(), stored["counts"], strict=True):
+            scores = cls._from_settings(stored["settings"])
+            for tensor, counts in zip(scores._tensors(), stored["counts"], strict=True):
                 tensor.copy_(torch.tensor(counts, dtype=tensor.dtype).reshape(tensor.shape))
-        return found
+        return scores
 
 
-def share(part: Tensor | float, whole: Tensor | float) -> float:
-    """Return part / whole, NaN where there is nothing to have a share of."""
+def summary_text(counts: Mapping[str, int], scores: Mapping[str, float]) -> str:
+    """Return counts and scores in one line.
+
+    Example:
+        >>> summary_text({"signal": 30, "noise": 2000}, {"AUC": 0.97531})
+        '30 signal, 2,000 noise; AUC 0.9753'
+    """
+    counted = ", ".join(f"{n:,} {name}" for name, n in counts.items())
+    return f"{counted}; {', '.join(f'{name} {value:.4g}' for name, value in scores.items())}"
+
+
+def ratio(part: Tensor | float, whole: Tensor | float) -> float:
+    """Return part / whole, NaN where whole is 0."""
     return float(part) / float(whole) if whole > 0 else math.nan
 
 
 def in_float64(value: Tensor) -> Tensor:
-    """Return the value in float64, that holds every narrower type exactly, without gradient."""
+    """Return the value in float64 (exact for all narrower types), without gradient."""
     # Apple's devices have no float64
     return (value.cpu() if value.device.type == "mps" else value).detach().double()
 
@@ -94,14 +112,17 @@ def _format(kind: str) -> str:
 
 def write_json(path: str | os.PathLike[str], kind: str, content: dict[str, Any]) -> None:
     """Write a dictionary to a temporary name and move it into place."""
-    # strict JSON knows no NaN: write such numbers as strings
+    # strict JSON has no NaN: pass such numbers as strings
     text = json.dumps({"format": _format(kind), "version": _VERSION, **content}, allow_nan=False)
     write_whole(path, lambda to: to.write_text(text))
 
 
 @contextmanager
 def reading_json(path: str | os.PathLike[str], kind: str) -> Iterator[dict[str, Any]]:
-    """Yield what `write_json` wrote; what goes wrong inside is a foreign or damaged file."""
+    """Yield the dictionary that `write_json` wrote.
+
+    Errors inside the block mean a foreign or damaged file, and become one ValueError.
+    """
     try:
         stored = json.loads(Path(path).read_text())
         if stored["format"] != _format(kind) or stored["version"] != _VERSION:
@@ -110,5 +131,5 @@ def reading_json(path: str | os.PathLike[str], kind: str) -> Iterator[dict[str, 
     except (ValueError, KeyError, TypeError, RuntimeError) as why:
         raise ValueError(
             f"Expected JSON of version {_VERSION} of {kind} in {os.fspath(path)}, got something "
-            f"else ({why}); make it again with {kind}.save."
+            f"else ({why}); write it again with {kind}.save."
         ) from why

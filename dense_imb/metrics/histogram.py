@@ -1,45 +1,56 @@
-"""The histogram of a score, for signal and for noise: every threshold's scores from one pass."""
+"""Histograms of a score for signal and noise: one pass gives the results of every threshold."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from dense_imb.base.checks import check_at_least, check_choice, check_same_shape
-from dense_imb.metrics._counts import StreamingCounts, share
-from dense_imb.metrics.operating_point import SCALES, OperatingPoint, checked_score
+from dense_imb.metrics._checks import checked_score
+from dense_imb.metrics._counts import StreamingCounts, ratio
+from dense_imb.metrics.operating_point import SCALES, OperatingPoint
 
-LIMIT = 20.0  # of the logit; beyond lie the two outermost bins. float32 probabilities end at 16.6
+# the two outermost bins begin at logits of -20 and 20; float32 probabilities end at 16.6
+LIMIT = 20.0
 
 
 class Curve(NamedTuple):
-    """What each threshold does, from keeping all to nothing: a ROC is (1 - removal, retention)."""
+    """Retention, removal and purity at every threshold, (n_bins + 1,) float64 each.
 
-    threshold: Tensor  # (n_bins + 1,), rising; as all of them float64
+    The first threshold keeps everything and the last one nothing. The ROC curve is
+    (1 - removal, retention), the precision-recall curve (retention, purity).
+    """
+
+    threshold: Tensor  # rising
     retention: Tensor
     removal: Tensor
     purity: Tensor  # NaN where nothing is kept
 
+    def __repr__(self) -> str:
+        return f"Curve({len(self.threshold)} thresholds)"
+
 
 class ScoreHistogram(StreamingCounts):
-    """Two count vectors over the logit of the score: what ranks well, and where to cut.
+    """Counts of signal and noise over the logit of the score.
 
-    What scores at least the threshold is kept, and ties are kept or rejected together:
+    Hits (or pixels) with score >= threshold are kept:
 
-        retention = kept signal / signal
-        removal   = rejected noise / noise
-        purity    = kept signal / kept
+        retention = kept signal / signal        (recall, signal efficiency)
+        removal   = rejected noise / noise      (specificity, background rejection)
+        purity    = kept signal / kept          (precision)
+        AUC       = P(s > n) + P(s = n) / 2     for a random signal score s and noise score n
 
-    A threshold is always the lower edge of a bin, so what is said about it is exact, on raw scores
-    too. Only its choice is as coarse as a bin (0.04 in the logit): all scores in one bin are ties.
-    AUC is then within half the chance that a signal and a noise score share a bin.
+    Thresholds are lower edges of bins, so their retention, removal and purity are exact. Scores
+    in one bin are ties: they are kept or rejected together. A bin is 0.04 wide in the logit. The
+    error of the AUC is at most half the probability that s and n share a bin.
 
     Args:
-        n_bins: at least 3; an even number puts an edge at the logit 0.
-        scale: "probability" for scores in [0, 1], "logit" for any real ones. Logits beyond +-20
-            are ties.
+        n_bins: number of bins, at least 3; an even number puts an edge at the logit 0.
+        scale: "probability" for scores in [0, 1], "logit" for any real scores. Logits beyond
+            +-20 are ties.
 
     Example:
         >>> histogram = ScoreHistogram()
@@ -58,7 +69,7 @@ class ScoreHistogram(StreamingCounts):
         self.n_bins = n_bins
         self.scale = scale
         self._counts = torch.zeros(2, n_bins, dtype=torch.int64)  # noise, signal
-        # from the middle, so that the logit 0 is met exactly
+        # counted from the middle, so that the logit 0 is an exact edge
         steps = torch.arange(n_bins - 1, dtype=torch.float64) - (n_bins - 2) / 2
         edges = steps * (2 * LIMIT / (n_bins - 2))
         is_logit = scale == "logit"
@@ -73,8 +84,13 @@ class ScoreHistogram(StreamingCounts):
         return (self._counts,)
 
     def update(self, score: Tensor, is_signal: Tensor) -> None:
-        """Count a batch: scores of any shape, and a bool for each."""
-        values = checked_score(score, self.scale)
+        """Count a batch.
+
+        Args:
+            score: scores of any shape.
+            is_signal: bool, same shape.
+        """
+        values = checked_score(score, self.scale, "is_signal", is_signal)
         check_same_shape("is_signal", is_signal, "score", score)
         if is_signal.dtype != torch.bool:
             raise TypeError(
@@ -97,12 +113,16 @@ class ScoreHistogram(StreamingCounts):
         """Number of signal scores."""
         return int(self._counts[1].sum())
 
+    def _summary(self) -> tuple[Mapping[str, int], Mapping[str, float]]:
+        scores = {"AUC": self.auc(), "AP": self.average_precision()}
+        return {"signal": self.n_signal, "noise": self.n_noise}, scores
+
     def _kept(self) -> Tensor:
-        """Noise and signal at or above each threshold, (2, n_bins + 1) int64."""
+        """Return the noise and the signal at or above each threshold, (2, n_bins + 1) int64."""
         return kept_at_each_edge(self._counts)
 
     def curve(self) -> Curve:
-        """Return retention, removal and purity at every threshold there is."""
+        """Return retention, removal and purity at every threshold."""
         noise, signal = self._kept().double()
         return Curve(
             self._thresholds.clone(),
@@ -112,23 +132,26 @@ class ScoreHistogram(StreamingCounts):
         )
 
     def auc(self) -> float:
-        """Return the chance that signal scores above noise, ties half: the area under the ROC."""
+        """Return the area under the ROC curve."""
         noise, signal = self._counts.double()
         above = self._kept()[1, 1:].double()
-        return share((noise * (above + signal / 2)).sum(), noise.sum() * signal.sum())
+        return ratio((noise * (above + signal / 2)).sum(), noise.sum() * signal.sum())
 
     def average_precision(self) -> float:
-        """Return the mean, over the signal, of the purity at each one's own score."""
+        """Return the average precision.
+
+        AP = 1 / n_signal  sum over signal i of  purity(threshold = score_i)
+        """
         noise, signal = self._kept()[:, :-1].double()
         purity = signal / (signal + noise).clamp(min=1)
-        return share((self._counts[1] * purity).sum(), self.n_signal)
+        return ratio((self._counts[1] * purity).sum(), self.n_signal)
 
     def best_f1(self) -> tuple[float, float]:
-        """Return the largest F1 and the highest threshold that has it; NaN without signal.
+        """Return the largest F1 and the highest threshold with it; NaN without signal.
 
-            F1 = 2 kept signal / (kept + signal),    the Dice coefficient at that threshold
+            F1 = 2 kept signal / (kept + signal),    which is the Dice coefficient
 
-        `at(threshold)` has its precision (purity) and recall (retention).
+        `at(threshold)` returns its purity (precision) and retention (recall).
 
         Example:
             >>> histogram = ScoreHistogram(scale="logit")
@@ -142,14 +165,14 @@ class ScoreHistogram(StreamingCounts):
             return float("nan"), float("nan")
         noise, signal = self._kept().double()
         f1 = 2 * signal / (signal + noise + self.n_signal)
-        best = last_largest(f1)
+        best = last_argmax(f1)
         return float(f1[best]), float(self._thresholds[best])
 
     def recall_at_precision(self, precision: float) -> float:
-        """Return the largest retention of a threshold whose purity is at least `precision`.
+        """Return the largest retention of all thresholds with purity >= `precision`.
 
-        0 where no threshold is that pure, NaN without signal. Never more than with thresholds
-        inside the bins.
+        The result is 0 if there is no such threshold, and NaN without signal. Thresholds inside
+        the bins could only give more.
         """
         if not 0 < precision <= 1:
             raise ValueError(f"Expected `precision` above 0 and up to 1, got {precision}.")
@@ -157,55 +180,57 @@ class ScoreHistogram(StreamingCounts):
             return float("nan")
         noise, signal = self._kept().double()
         reaches = signal / (signal + noise) >= precision  # False where nothing is kept
-        return share((signal * reaches).max(), self.n_signal)
+        return ratio((signal * reaches).max(), self.n_signal)
 
     def calibration_error(self, n_bins: int = 15) -> float:
         """Return the expected calibration error of the score as the probability of signal.
 
-            sum_b  n_b / n  |mean probability in b - share of signal in b|
+            ECE = sum_b  n_b / n  |mean probability in b - fraction of signal in b|
 
-        over `n_bins` bins of equal width in the probability, which is the score or, of logits,
-        its sigmoid. Their edges lie on the nearest of the histogram's, and each score counts as
-        the middle of its bin there: for 1000 bins that moves the error by 0.005 at most, half the
-        widest bin. Most pixels of a rare class lie in the first bin: compare the error with the
-        share of signal, not with 1.
+        The probability is the score, or its sigmoid if the scale is "logit". Each score counts as
+        the middle of its bin in the histogram; with 1000 bins this changes the error by at most
+        0.005. Most pixels of a rare class have a probability near 0, so compare the error with
+        the fraction of signal, not with 1.
+
+        Args:
+            n_bins: number of bins b of equal width in the probability.
         """
         check_at_least("n_bins", n_bins, 1)
         edges = self._edges if self.scale == "probability" else self._edges.sigmoid()
         ends = edges.new_tensor([0.0, 1.0])
         middle = torch.cat([ends[:1], edges]).add(torch.cat([edges, ends[1:]])) / 2
         noise, signal = self._counts.double()
-        # what each bin has too much of probability, or too little
+        # summed probability minus signal of each bin
         excess = (noise + signal) * middle - signal
         wide = excess.new_zeros(n_bins).index_add_(0, (middle * n_bins).long(), excess)
-        return share(wide.abs().sum(), self.n_signal + self.n_noise)
+        return ratio(wide.abs().sum(), self.n_signal + self.n_noise)
 
     def operating_point(self, retention: float = 0.97) -> OperatingPoint:
-        """Return the highest threshold that keeps at least this share of the signal."""
+        """Return the operating point of the highest threshold with at least this retention."""
         _check_retention(retention)
         if self.n_signal == 0:
             raise ValueError(
                 "Expected signal to choose a threshold from, got none; "
-                "choose it on validation data that has some."
+                "choose it on validation data that contains signal."
             )
         # a correctly rounded quotient meets a decimal such as 0.97 exactly
         reaches = self._kept()[1].double() / self.n_signal >= retention
         return self._point(int(reaches.sum()) - 1)
 
     def at(self, threshold: float) -> OperatingPoint:
-        """Return what the highest edge not above `threshold` does; its own threshold says which."""
+        """Return the operating point of the highest bin edge that is not above `threshold`."""
         return self._point(self.edge_below(threshold))
 
     def edge_below(self, threshold: float) -> int:
-        """Return the place, among the curve's thresholds, of the highest not above this one."""
+        """Return the index in `curve().threshold` of the highest edge not above `threshold`."""
         if threshold != threshold:
             raise ValueError("Expected `threshold` to be a number, got nan.")
         return max(int((self._thresholds <= threshold).sum()) - 1, 0)
 
     def removal_at(self, retention: float) -> float:
-        """Return the share of the noise rejected by the threshold `operating_point` chooses.
+        """Return the removal of `operating_point(retention)`; NaN without signal.
 
-        Never more than with the exact threshold; less by no more than the noise in one bin.
+        The exact threshold would reject more by at most the noise in one bin.
         """
         _check_retention(retention)
         return self.operating_point(retention).removal if self.n_signal else float("nan")
@@ -215,22 +240,26 @@ class ScoreHistogram(StreamingCounts):
         return OperatingPoint(
             threshold=float(self._thresholds[index]),
             scale=self.scale,
-            retention=share(signal, self.n_signal),
-            removal=share(self.n_noise - noise, self.n_noise),
-            purity=share(signal, signal + noise),
+            retention=ratio(signal, self.n_signal),
+            removal=ratio(self.n_noise - noise, self.n_noise),
+            purity=ratio(signal, signal + noise),
             n_signal=self.n_signal,
             n_noise=self.n_noise,
         )
 
 
 def kept_at_each_edge(counts: Tensor) -> Tensor:
-    """(2, n_bins) counts added up from the top, (2, n_bins + 1): all of them first, then none."""
+    """Return the counts at or above each edge, (2, n_bins + 1), from all counts down to 0.
+
+    Args:
+        counts: (2, n_bins).
+    """
     kept = counts.flip(1).cumsum(1).flip(1)
     return torch.cat([kept, kept.new_zeros(2, 1)], 1)
 
 
-def last_largest(values: Tensor) -> int:
-    """Place of the largest value, of equal ones the last."""
+def last_argmax(values: Tensor) -> int:
+    """Return the index of the largest value; of equal values, the last."""
     return len(values) - 1 - int(values.flip(0).argmax())
 
 

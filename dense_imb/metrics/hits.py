@@ -1,20 +1,22 @@
-"""What a denoiser of hits is worth, at a threshold that was chosen before, on other events."""
+"""Scores of a hit denoiser at an operating point that was chosen on other events."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from dense_imb.base.checks import check_choice, check_integral, check_same_shape, check_tensor
-from dense_imb.metrics._counts import StreamingCounts, in_float64, share
+from dense_imb.metrics._checks import refuse_class_numbers
+from dense_imb.metrics._counts import StreamingCounts, in_float64, ratio
 from dense_imb.metrics.histogram import ScoreHistogram
 from dense_imb.metrics.operating_point import OperatingPoint
 
 RETENTIONS = (0.90, 0.95, 0.97, 0.99)
-_STEPS = 1000  # of a per-event share; its quantiles are within half a step, 0.0005
+_STEPS = 1000  # bins of a fraction per event; quantiles are exact within half a bin, 0.0005
 _SUMS = (
     "events", "signal", "occluded_signal", "kept_signal", "kept_noise",
     "noise_only_events", "noise_only_kept", "noise_only_alarms",
@@ -26,15 +28,23 @@ _SUMS = (
 class HitScores(StreamingCounts):
     """Retention, removal, purity, times and false alarms of hits, pooled and per event.
 
-    A hit is kept where its score reaches the operating point's threshold. An occluded hit (another
-    one hides it in its pixel) is outside every score but one: its time can't be recovered.
+    A hit is kept if its score is at least the threshold of the operating point. An occluded hit
+    lies behind another one in its pixel; it counts only in the last three scores:
 
-        time recovery = kept visible signal whose output time is exactly the true one / signal
-        ceiling       = retention x (1 - occluded signal / signal)
+        retention            = kept signal / signal
+        removal              = rejected noise / noise
+        purity               = kept signal / kept
+        false_alarm_hits_per_event = kept noise / events, over events with noise and no signal
+        false_alarm_event_share    = events with kept noise / events, over the same events
+        time_residual        = output time - true time, over kept signal
+        ghost_rate           = lit pixels of the output without a measured hit / lit pixels
+        occluded_share       = occluded signal / all signal
+        time_recovery        = kept signal with exactly the true time / all signal
+        time_recovery_ceiling = retention (1 - occluded_share)
 
     Args:
-        operating_point: chosen on validation events, not on these.
-        n_bins: of `histogram`, the `ScoreHistogram` of all visible hits.
+        operating_point: operating point, chosen on validation events.
+        n_bins: number of bins of `histogram`, the `ScoreHistogram` of all visible hits.
 
     Example:
         >>> point = OperatingPoint(0.5, "probability", 1.0, 0.5, 0.5, n_signal=1, n_noise=2)
@@ -44,8 +54,8 @@ class HitScores(StreamingCounts):
         ...     label=torch.tensor([1, 0, 0, 1, 0]),
         ...     event=torch.tensor([0, 0, 0, 0, 1]),
         ... )
-        >>> found = scores.scores()
-        >>> found["retention"], found["purity"], found["false_alarm_hits_per_event"]
+        >>> values = scores.scores()
+        >>> values["retention"], values["purity"], values["false_alarm_hits_per_event"]
         (0.5, 0.3333333333333333, 1.0)
         >>> scores.event_quantile("removal", 0.5)
         0.0
@@ -82,19 +92,19 @@ class HitScores(StreamingCounts):
         true_time: Tensor | None = None,
         is_visible: Tensor | None = None,
     ) -> None:
-        """Count the hits of whole events: one event's hits come in one call.
+        """Count the hits of whole events; all hits of an event must come in one call.
 
         Args:
-            score: one for each hit, (N,).
-            label: (N,), 0 noise, 1.. signal.
-            event: (N,), which event of this call a hit belongs to, 0 .. n_events - 1.
-            n_events: number of events in this call, empty ones included; by default up to the
-                last one that has a hit.
-            time, true_time: (N,), the time the output gives a hit and the one it truly has. Both
-                or neither, and alike in every call; only those of visible signal are looked at.
-            is_visible: (N,) bool, False for an occluded hit.
+            score: (N,) score of each hit.
+            label: (N,) label, 0 for noise, 1.. for signal.
+            event: (N,) index of the event in this call, 0 .. n_events - 1.
+            n_events: number of events in this call, empty ones included; by default
+                max(event) + 1.
+            time: (N,) time of each hit in the output; only kept visible signal counts.
+            true_time: (N,) true time of each hit. Pass both times in every call, or in none.
+            is_visible: (N,) bool, False for occluded hits; all visible by default.
         """
-        check_tensor("score", score)
+        refuse_class_numbers("score", score, "label", label)
         check_integral("label", label)
         check_integral("event", event)
         for name, value in (("label", label), ("event", event), ("is_visible", is_visible),
@@ -144,11 +154,13 @@ class HitScores(StreamingCounts):
             self._sums[name] += value
 
     def update_output(self, is_lit: Tensor, is_hit: Tensor) -> None:
-        """Count the ghosts of an output that draws its own frame: lit pixels without a hit.
+        """Count ghosts: lit pixels of an output frame without a hit in the measured frame.
+
+        Outputs that only mask the measured hits have no ghosts.
 
         Args:
             is_lit: bool, frames (B, *spatial); where the output has a hit.
-            is_hit: bool, same shape; where the measured frame has one. Masking never has ghosts.
+            is_hit: bool, same shape; where the measured frame has a hit.
         """
         check_tensor("is_lit", is_lit)
         check_same_shape("is_hit", is_hit, "is_lit", is_lit)
@@ -158,11 +170,12 @@ class HitScores(StreamingCounts):
         self._sums["ghosts"] += (is_lit & ~is_hit).sum().cpu()
 
     def event_quantile(self, name: str, q: float) -> float:
-        """Return the smallest value that a share q of the events does not exceed, within 0.0005.
+        """Return a quantile over events, exact within 0.0005; NaN without events.
 
         Args:
-            name: "retention" (over events with visible signal) or "removal" (with visible noise).
-            q: 0.05 for the value that only the worst twentieth of the events falls below.
+            name: "retention" (over events with visible signal) or "removal" (over events with
+                visible noise).
+            q: fraction of the events at or below the quantile, 0 to 1.
         """
         check_choice("name", name, ("retention", "removal"))
         if not 0 <= q <= 1:
@@ -175,12 +188,12 @@ class HitScores(StreamingCounts):
         return int((reached < max(q, 1 / total)).sum()) / _STEPS
 
     def scores(self) -> dict[str, float]:
-        """Return every score by name; NaN where there was nothing to measure."""
+        """Return every score by name; NaN without data."""
         n = {name: float(total) for name, total in self._sums.items()}
         n_noise = self.histogram.n_noise
-        retention = share(n["kept_signal"], self.histogram.n_signal)
-        occluded = share(n["occluded_signal"], n["signal"])
-        mean_square = share(n["residual_square"], n["residuals"])
+        retention = ratio(n["kept_signal"], self.histogram.n_signal)
+        occluded = ratio(n["occluded_signal"], n["signal"])
+        mean_square = ratio(n["residual_square"], n["residuals"])
         quantiles = {
             f"event_{name}_q{round(100 * q):02d}": self.event_quantile(name, q)
             for name in ("retention", "removal")
@@ -191,23 +204,29 @@ class HitScores(StreamingCounts):
             "n_signal": float(self.histogram.n_signal),
             "n_noise": float(n_noise),
             "retention": retention,
-            "removal": share(n_noise - n["kept_noise"], n_noise),
-            "purity": share(n["kept_signal"], n["kept_signal"] + n["kept_noise"]),
+            "removal": ratio(n_noise - n["kept_noise"], n_noise),
+            "purity": ratio(n["kept_signal"], n["kept_signal"] + n["kept_noise"]),
             "auc": self.histogram.auc(),
             "average_precision": self.histogram.average_precision(),
             **{f"removal_at_{100 * r:.0f}": self.histogram.removal_at(r) for r in RETENTIONS},
             **quantiles,
-            "false_alarm_hits_per_event": share(n["noise_only_kept"], n["noise_only_events"]),
-            "false_alarm_event_share": share(n["noise_only_alarms"], n["noise_only_events"]),
+            "false_alarm_hits_per_event": ratio(n["noise_only_kept"], n["noise_only_events"]),
+            "false_alarm_event_share": ratio(n["noise_only_alarms"], n["noise_only_events"]),
             "occluded_share": occluded,
-            "time_recovery": share(n["recovered"], n["timed_signal"]),
+            "time_recovery": ratio(n["recovered"], n["timed_signal"]),
             "time_recovery_ceiling": retention * (1 - occluded),
-            "time_residual_mean": share(n["residual"], n["residuals"]),
-            "time_residual_mean_absolute": share(n["residual_abs"], n["residuals"]),
+            "time_residual_mean": ratio(n["residual"], n["residuals"]),
+            "time_residual_mean_absolute": ratio(n["residual_abs"], n["residuals"]),
             "time_residual_rms": math.sqrt(mean_square),
-            "ghost_rate": share(n["ghosts"], n["lit"]),
-            "ghosts_per_frame": share(n["ghosts"], n["frames"]),
+            "ghost_rate": ratio(n["ghosts"], n["lit"]),
+            "ghosts_per_frame": ratio(n["ghosts"], n["frames"]),
         }
+
+    def _summary(self) -> tuple[Mapping[str, int], Mapping[str, float]]:
+        values = self.scores()
+        counts = {name: int(values[f"n_{name}"]) for name in ("events", "signal", "noise")}
+        names = {"retention": "retention", "removal": "removal", "purity": "purity", "AUC": "auc"}
+        return counts, {name: values[key] for name, key in names.items()}
 
 
 def _checked_n_events(event: Tensor, n_events: int | None) -> int:
@@ -221,19 +240,19 @@ def _checked_n_events(event: Tensor, n_events: int | None) -> int:
 def _residual(
     time: Tensor | None, true_time: Tensor | None, visible: Tensor, chosen: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Output minus true time of the chosen visible hits, and where it is exactly 0."""
+    """Return output time - true time of the chosen visible hits, and whether it is exactly 0."""
     if time is None or true_time is None:
         nothing = torch.zeros(0, dtype=torch.float64)
         return nothing, nothing.bool()
-    found, wanted = (in_float64(times.cpu()[visible][chosen]) for times in (time, true_time))
-    residual = found - wanted
+    output, true = (in_float64(times.cpu()[visible][chosen]) for times in (time, true_time))
+    residual = output - true
     if bool(residual.isnan().any()):
         raise ValueError("Expected `time` and `true_time` of kept signal without NaN, got one.")
     return residual, residual == 0
 
 
 def _histogram_of_shares(part: Tensor, whole: Tensor) -> Tensor:
-    """Count part / whole of each event that has a whole, in steps of a thousandth."""
+    """Return the histogram of part / whole over events with whole > 0, in bins of 1/1000."""
     some = whole > 0
     steps = (_STEPS * part[some].double() / whole[some]).round().long()
     return torch.bincount(steps, minlength=_STEPS + 1)

@@ -1,40 +1,42 @@
-"""SSIM and PSNR, never without the rows of a blank frame and of the input itself."""
+"""SSIM and PSNR, next to those of a blank frame and of the input."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dense_imb.base.checks import check_at_least, check_floating, check_same_shape
-from dense_imb.metrics._counts import StreamingCounts, in_float64, share
+from dense_imb.metrics._counts import StreamingCounts, in_float64, ratio
 
 ROWS = ("prediction", "blank", "input")
-_WINDOW, _SIGMA = 11, 1.5  # of the SSIM's Gaussian, as published
+_WINDOW, _SIGMA = 11, 1.5  # width of the SSIM's Gaussian in pixels, as published
 
 
 class ImageQuality(StreamingCounts):
-    """PSNR and SSIM of a prediction, of a blank frame and of the input: read them side by side.
+    """PSNR and SSIM of a prediction, of a blank frame and of the input.
 
         PSNR = 10 log10(range^2 / mean over all pixels of (p - t)^2)
-        SSIM = mean over images and places of
+        SSIM = mean over images and window positions of
                (2 m_p m_t + c_1) (2 s_pt + c_2) / ((m_p^2 + m_t^2 + c_1) (s_p^2 + s_t^2 + c_2))
 
-    with means m and (co)variances s under an 11-wide Gaussian of sigma 1.5 that lies wholly inside
-    the image, c_1 = (0.01 range)^2, c_2 = (0.03 range)^2 (Wang et al. 2004). Where nearly every
-    pixel is empty the blank frame scores near the top: no success without beating it.
+    with means m and (co)variances s in a Gaussian window, c_1 = (0.01 range)^2 and
+    c_2 = (0.03 range)^2 (Wang et al. 2004). The window is 11 pixels wide with sigma 1.5, and lies
+    inside the image. Where nearly every pixel is empty, a blank frame has nearly the best score:
+    a prediction must beat it.
 
     Args:
-        data_range: largest minus smallest value a pixel may have.
+        data_range: largest minus smallest possible value of a pixel.
 
     Example:
         >>> truth = torch.zeros(1, 1, 16, 16)
         >>> truth[..., 8, 8] = 1.0
         >>> quality = ImageQuality(data_range=1.0)
         >>> quality.update(truth / 2, truth, measured=truth + truth.roll(3, -1))
-        >>> {row: round(found["psnr"], 2) for row, found in quality.rows().items()}
+        >>> {row: round(values["psnr"], 2) for row, values in quality.rows().items()}
         {'prediction': 30.1, 'blank': 24.08, 'input': 24.08}
     """
 
@@ -53,7 +55,13 @@ class ImageQuality(StreamingCounts):
         return self._sums, self._n
 
     def update(self, prediction: Tensor, target: Tensor, measured: Tensor) -> None:
-        """Add a batch of images, (B, C, *spatial): the network's, the wanted and its input."""
+        """Add a batch of images, (B, C, *spatial) each.
+
+        Args:
+            prediction: output of the network.
+            target: true images.
+            measured: input of the network.
+        """
         check_floating("prediction", prediction)
         check_same_shape("target", target, "prediction", prediction)
         check_same_shape("measured", measured, "prediction", prediction)
@@ -76,13 +84,17 @@ class ImageQuality(StreamingCounts):
     def rows(self) -> dict[str, dict[str, float]]:
         """Return {"prediction": {"psnr": .., "ssim": ..}, "blank": .., "input": ..}.
 
-        An image without any error has a PSNR of infinity.
+        The PSNR of images without error is infinite.
         """
         n_pixels, n_images = self._n.tolist()
         return {
-            row: {"psnr": self._psnr(share(error, n_pixels)), "ssim": share(ssim, n_images)}
+            row: {"psnr": self._psnr(ratio(error, n_pixels)), "ssim": ratio(ssim, n_images)}
             for row, (error, ssim) in zip(ROWS, self._sums.tolist(), strict=True)
         }
+
+    def _summary(self) -> tuple[Mapping[str, int], Mapping[str, float]]:
+        psnr = {f"PSNR of {row}": values["psnr"] for row, values in self.rows().items()}
+        return {"images": int(self._n[1])}, psnr
 
     def _psnr(self, mean_square: float) -> float:
         if mean_square == 0:
@@ -90,7 +102,7 @@ class ImageQuality(StreamingCounts):
         return 10 * math.log10(self.data_range**2 / mean_square)
 
     def _ssim(self, p: Tensor, t: Tensor) -> Tensor:
-        """SSIM of each image, (B,)."""
+        """Return the SSIM of each image, (B,)."""
         c_1, c_2 = (0.01 * self.data_range) ** 2, (0.03 * self.data_range) ** 2
         m_p, m_t = _local_mean(p), _local_mean(t)
         s_pp = _local_mean(p * p) - m_p * m_p
@@ -102,7 +114,7 @@ class ImageQuality(StreamingCounts):
 
 
 def _local_mean(image: Tensor) -> Tensor:
-    """Gaussian mean around each place where the window fits, one axis after the other."""
+    """Return the Gaussian mean at each position where the window fits, axis by axis."""
     offset = torch.arange(_WINDOW, dtype=image.dtype, device=image.device) - _WINDOW // 2
     weight = (-offset.square() / (2 * _SIGMA**2)).exp()
     weight = weight / weight.sum()

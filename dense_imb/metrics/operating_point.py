@@ -1,33 +1,35 @@
-"""A threshold with what it was measured to do: chosen once, stored, applied to other data."""
+"""Operating point: a threshold with its measured retention, removal and purity."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass, fields
 
-import torch
 from torch import Tensor
 
-from dense_imb.base.checks import check_choice, check_floating
-from dense_imb.metrics._counts import in_float64, reading_json, write_json
+from dense_imb.base.checks import check_choice
+from dense_imb.metrics._checks import checked_score
+from dense_imb.metrics._counts import reading_json, summary_text, write_json
 
 SCALES = ("probability", "logit")
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """Keep what scores at least `threshold`; `ScoreHistogram.operating_point` chooses one.
+    """Threshold of a score, and its effect on the data on which it was chosen.
 
         kept  <=>  score >= threshold
 
+    `ScoreHistogram.operating_point` chooses one; `save` keeps it for other data.
+
     Args:
-        threshold: in the scale of the score; 0 or -inf keeps everything, inf nothing.
-        scale: "probability" for scores in [0, 1], "logit" for any real ones.
-        retention: share of the signal that was kept where the threshold was chosen.
-        removal: share of the noise that was rejected there.
-        purity: share of signal in what was kept there.
-        n_signal: signal seen there; below some 1,000 the last digit of the retention is luck.
-        n_noise: noise seen there.
+        threshold: in units of the score; 0 or -inf keeps everything, inf nothing.
+        scale: "probability" for scores in [0, 1], "logit" for any real scores.
+        retention: kept signal / signal.
+        removal: rejected noise / noise.
+        purity: kept signal / kept.
+        n_signal: number of signal scores. Below about 1,000, the retention has two digits.
+        n_noise: number of noise scores.
 
     Example:
         >>> point = OperatingPoint(0.5, "probability", 0.97, 0.9, 0.6, n_signal=30, n_noise=200)
@@ -48,17 +50,25 @@ class OperatingPoint:
         if self.threshold != self.threshold:
             raise ValueError("Expected `threshold` to be a number, got nan.")
 
+    def __repr__(self) -> str:
+        measured = {name: getattr(self, name) for name in ("retention", "removal", "purity")}
+        counts = {"signal": self.n_signal, "noise": self.n_noise}
+        return (
+            f"OperatingPoint({self.scale} >= {self.threshold:.6g}; "
+            f"{summary_text(counts, measured)})"
+        )
+
     def keep(self, score: Tensor) -> Tensor:
         """Return whether each score is kept, bool in the shape of `score`."""
         return (checked_score(score, self.scale) >= self.threshold).to(score.device)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write as JSON: to a temporary name, then moved into place."""
+        """Write as JSON, to a temporary name that is then moved into place."""
         write_json(path, type(self).__name__, self.as_json())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> OperatingPoint:
-        """Read what `save` wrote."""
+        """Read the operating point that `save` wrote."""
         with reading_json(path, cls.__name__) as stored:
             return cls.from_json({field.name: stored[field.name] for field in fields(cls)})
 
@@ -71,7 +81,7 @@ class OperatingPoint:
 
     @classmethod
     def from_json(cls, stored: dict[str, str | float]) -> OperatingPoint:
-        """Return what `as_json` was made from."""
+        """Return the operating point of a dictionary from `as_json`."""
         measured = ("threshold", "retention", "removal", "purity")
         numbers = {name: float(stored[name]) for name in measured}
         return cls(
@@ -80,20 +90,3 @@ class OperatingPoint:
             n_signal=int(stored["n_signal"]),
             n_noise=int(stored["n_noise"]),
         )
-
-
-def checked_score(score: Tensor, scale: str) -> Tensor:
-    """Return the score in float64, in which thresholds are compared; refuse what is no score."""
-    check_floating("score", score)
-    score = in_float64(score)
-    if score.numel() == 0:
-        return score
-    low, high = torch.aminmax(score)
-    if bool(low.isnan()):
-        raise ValueError("Expected `score` without NaN, got one; what made it is broken.")
-    if scale == "probability" and not (bool(low >= 0) and bool(high <= 1)):
-        raise ValueError(
-            f"Expected `score` between 0 and 1, got {float(low if low < 0 else high):g}; "
-            'logits and other real scores need scale="logit".'
-        )
-    return score

@@ -1,4 +1,4 @@
-"""What tables of scores share: strict JSON and CSV, and columns that line up."""
+"""Tables of scores: strict JSON, CSV and aligned text."""
 
 from __future__ import annotations
 
@@ -17,16 +17,20 @@ Row = dict[str, str | float]
 
 
 class ScoreTable:
-    """Rows of names and numbers; NaN, where there was nothing to measure, is null in JSON."""
+    """Base class of tables whose rows hold names and numbers; NaN is null in JSON."""
 
     rows: tuple[Row, ...]
 
+    def __repr__(self) -> str:
+        scorers = ", ".join(dict.fromkeys(str(row["scorer"]) for row in self.rows))
+        return f"{type(self).__name__}({len(self.rows)} rows of {scorers})"
+
     def as_json(self) -> dict[str, Any]:
-        """Strict JSON."""
+        """Return the table as a dictionary for strict JSON."""
         raise NotImplementedError
 
     def _row_of(self, scorer: str, **also: str) -> Row:
-        """The first row of a scorer, by name; of those that hold something else, too."""
+        """Return the first row of a scorer; `also` holds values of further columns."""
         wanted = {"scorer": scorer, **also}
         for row in self.rows:
             if all(row[name] == value for name, value in wanted.items()):
@@ -35,10 +39,11 @@ class ScoreTable:
         raise KeyError(f"Expected one of {known}, got {scorer!r}.")
 
     def json(self) -> str:
+        """Return the table as JSON text."""
         return json.dumps(self.as_json(), indent=1, allow_nan=False)
 
     def csv(self) -> str:
-        """One line for each row, and one above with the names."""
+        """Return a header line and one line per row."""
         text = io.StringIO()
         names = list(dict.fromkeys(name for row in self.rows for name in row))
         writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
@@ -47,7 +52,7 @@ class ScoreTable:
         return text.getvalue()
 
     def finite_rows(self) -> list[dict[str, str | float | None]]:
-        """The rows with None for what is no number."""
+        """Return the rows with None in place of NaN and infinity."""
         return [
             {
                 name: value if isinstance(value, str) or math.isfinite(value) else None
@@ -57,7 +62,7 @@ class ScoreTable:
         ]
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write .json or .csv, whole or not at all."""
+        """Write a .json or .csv file, atomically."""
         path = Path(path)
         if path.suffix not in (".json", ".csv"):
             raise ValueError(f"Expected `path` to end in .json or .csv, got {path}.")
@@ -66,7 +71,7 @@ class ScoreTable:
 
 
 def aligned(table: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table, its first column to the left and the others to the right.
+    """Return the lines of a table, with the first column left-aligned, the others right-aligned.
 
     Example:
         >>> for line in aligned([["", "AP"], ["blank", "0.02"], ["run", "0.5"]]): print(line)
@@ -82,12 +87,12 @@ def aligned(table: Sequence[Sequence[str]]) -> list[str]:
 
 
 def score_cell(value: str | float) -> str:
-    """A score in a table, a dash where there was nothing to measure."""
+    """Return the text of a score in a table; a dash for NaN."""
     number = float(value)
     return "-" if math.isnan(number) else f"{number:.3f}"
 
 
 def mean_of_known(values: Sequence[float]) -> float:
-    """Mean of what is a number; NaN where nothing is."""
+    """Return the mean of the values that are not NaN; NaN if all are."""
     known = [value for value in values if not math.isnan(value)]
     return math.fsum(known) / len(known) if known else math.nan

@@ -1,8 +1,9 @@
-"""What a segmentation is worth: by pixel and class, and by object."""
+"""Scores of a segmentation: per class over pixels, and per object."""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,25 +11,27 @@ from torch import Tensor
 
 from dense_imb.base.checks import check_at_least, check_same_shape, check_tensor
 from dense_imb.losses.core.target import pixel_target
-from dense_imb.metrics._counts import StreamingCounts, share
+from dense_imb.metrics._checks import refuse_class_numbers
+from dense_imb.metrics._counts import StreamingCounts, ratio
 from dense_imb.metrics.histogram import ScoreHistogram
 from dense_imb.metrics.score_table import mean_of_known
 
 
 class SegmentationScores(StreamingCounts):
-    """IoU, Dice, precision, recall and more of each class over a whole data set.
+    """IoU, Dice, precision, recall, average precision and calibration of each class.
 
         IoU_k = TP / (TP + FP + FN),   Dice_k = 2 TP / (2 TP + FP + FN)
         precision_k = TP / (TP + FP),  recall_k = TP / (TP + FN)
 
-    summed over all images first. A class that is neither in the truth nor in the prediction has
-    NaN. Average precision, the best F1 and the calibration error look at the logit of p_k, one
-    class against the rest; of binary logits, `histograms[1]` has every threshold's scores.
+    TP, FP and FN of class k are summed over all pixels of all images. A class that is neither in
+    the truth nor in the prediction has NaN. Average precision, best F1 and calibration error use
+    the score logit(p_k), with p = softmax(logits), for class k against the rest. `histograms[k]`
+    has the results of every threshold of this score.
 
     Args:
         n_classes: number of classes; 2 for logits with one channel.
-        ignore_index: label of the pixels that are left out.
-        n_bins: of `histograms`, one `ScoreHistogram` a class.
+        ignore_index: label of pixels to leave out; None leaves out none.
+        n_bins: number of bins of each `ScoreHistogram` in `histograms`.
 
     Example:
         >>> scores = SegmentationScores()
@@ -59,13 +62,14 @@ class SegmentationScores(StreamingCounts):
         return (self._confusion, *(h._counts for h in self.histograms))
 
     def update(self, logits: Tensor, target: Tensor, *, mask: Tensor | None = None) -> None:
-        """Count a batch, in the shapes that every classification loss takes.
+        """Count a batch, with the shapes of every classification loss.
 
         Args:
-            logits: (B, C, *spatial), C = 1 meaning binary.
-            target: class indices, (B, *spatial) or (B, 1, *spatial), or one-hot.
-            mask: (B, *spatial), False for pixels that are left out.
+            logits: (B, C, *spatial); C = 1 means binary.
+            target: class indices (B, *spatial) or (B, 1, *spatial), or one-hot (B, C, *spatial).
+            mask: (B, *spatial), False for pixels to leave out; None leaves out none.
         """
+        refuse_class_numbers("logits", logits, "target", target)
         pixels = pixel_target(
             logits.detach(), target, ignore_index=self.ignore_index, mask=mask,
             soft_for="SegmentationScores",
@@ -74,11 +78,11 @@ class SegmentationScores(StreamingCounts):
             raise ValueError(
                 f"Expected `logits` of {self.n_classes} classes, got {pixels.n_classes}."
             )
-        # the losses let an accelerator pass what only reading its values could refuse
+        # on an accelerator the losses skip this check, which has to read values
         if bool((pixels.slot > self.n_classes).any()):
             raise ValueError(
-                f"Expected `target` between 0 and {self.n_classes - 1}, or one-hot; pass "
-                "`ignore_index` or `mask` for pixels that belong to no class."
+                f"Expected `target` between 0 and {self.n_classes - 1}, or one-hot, got another "
+                "label; pass `ignore_index` or `mask` for pixels without a class."
             )
         scores = pixels.logits.movedim(1, -1)  # (B, *spatial, C)
         label = pixels.label
@@ -87,12 +91,12 @@ class SegmentationScores(StreamingCounts):
         others = [
             torch.cat([scores[..., :k], scores[..., k + 1 :]], -1) for k in range(self.n_classes)
         ]
-        # logit of p_k of the softmax
+        # logit(p_k) = z_k - log(sum of exp(z_j) over the other classes j)
         rank = scores - torch.stack([other.logsumexp(-1) for other in others], -1)
         if bool(rank.isnan().any()):
             raise ValueError(
-                "Expected `logits` without NaN, and infinite for one class at most, got others; "
-                "the network is broken."
+                "Expected `logits` without NaN, and infinite for at most one class, got NaN or "
+                "several infinities; look for them in the network."
             )
         pair = label * self.n_classes + scores.argmax(-1)
         count = torch.bincount(pair.reshape(-1), minlength=self.n_classes**2)
@@ -102,7 +106,7 @@ class SegmentationScores(StreamingCounts):
 
     @property
     def confusion(self) -> Tensor:
-        """Pixels of each true class (row) called each class (column)."""
+        """Number of pixels by true class (row) and predicted class (column)."""
         return self._confusion.clone()
 
     def iou(self) -> tuple[float, ...]:
@@ -110,52 +114,52 @@ class SegmentationScores(StreamingCounts):
         return self._overlap(1)
 
     def dice(self) -> tuple[float, ...]:
-        """Return the Dice coefficient of each class, its F1."""
+        """Return the Dice coefficient, which is the F1, of each class."""
         return self._overlap(2)
 
     def precision(self) -> tuple[float, ...]:
-        """Return the share of right pixels among those called each class."""
-        return self._right_of(self._confusion.sum(0))
+        """Return the precision of each class."""
+        return tuple(map(ratio, self._confusion.diagonal(), self._confusion.sum(0)))
 
     def recall(self) -> tuple[float, ...]:
-        """Return the share of each class's pixels that are called so."""
-        return self._right_of(self._confusion.sum(1))
-
-    def _right_of(self, whole: Tensor) -> tuple[float, ...]:
-        return tuple(map(share, self._confusion.diagonal(), whole))
+        """Return the recall, which is the per-class accuracy, of each class."""
+        return tuple(map(ratio, self._confusion.diagonal(), self._confusion.sum(1)))
 
     def _overlap(self, weight: int) -> tuple[float, ...]:
-        hit = self._confusion.diagonal()
-        wrong = self._confusion.sum(0) + self._confusion.sum(1) - 2 * hit
-        both = zip((weight * hit).tolist(), wrong.tolist(), strict=True)
-        return tuple(share(h, h + w) for h, w in both)
+        """Return weight TP / (weight TP + FP + FN) of each class."""
+        true_positive = self._confusion.diagonal()
+        wrong = self._confusion.sum(0) + self._confusion.sum(1) - 2 * true_positive
+        both = zip((weight * true_positive).tolist(), wrong.tolist(), strict=True)
+        return tuple(ratio(right, right + other) for right, other in both)
 
     def average_precision(self) -> tuple[float, ...]:
         """Return the average precision of each class against the rest."""
         return tuple(histogram.average_precision() for histogram in self.histograms)
 
     def best_f1(self) -> tuple[tuple[float, float], ...]:
-        """Return F1 and the threshold of each class's best: a logit of p_k, see `histograms`."""
+        """Return the best F1 of each class and its threshold of logit(p_k)."""
         return tuple(histogram.best_f1() for histogram in self.histograms)
 
     def recall_at_precision(self, precision: float) -> tuple[float, ...]:
-        """Return the largest recall of each class at which its precision is at least that."""
+        """Return the largest recall of each class with at least this precision."""
         return tuple(histogram.recall_at_precision(precision) for histogram in self.histograms)
 
     def calibration_error(self, n_bins: int = 15) -> tuple[float, ...]:
-        """Return the expected calibration error of each p_k, the class-wise one.
+        """Return the class-wise expected calibration error, see `ScoreHistogram`.
 
-        Not that of the most likely class alone, which says of a blank frame that 98 % sure is
-        98 % right, and nothing about the rare classes.
+        The usual error, of the most likely class, would hardly depend on rare classes.
+
+        Args:
+            n_bins: number of bins of p_k.
         """
         return tuple(histogram.calibration_error(n_bins) for histogram in self.histograms)
 
     def scores(self) -> dict[str, float]:
-        """Return every score by name: of class k, `iou_k`, and two means over classes.
+        """Return every score by name: `iou_k` for class k, `mean_iou` and `foreground_iou`.
 
-        `mean_iou` is over the classes that have a score, `foreground_iou` over those but class 0.
+        Means leave out NaN, and the foreground is all classes but 0.
         """
-        found: dict[str, float] = {}
+        scores: dict[str, float] = {}
         for name, values in (
             ("iou", self.iou()),
             ("dice", self.dice()),
@@ -165,27 +169,40 @@ class SegmentationScores(StreamingCounts):
             ("best_f1", tuple(f1 for f1, _ in self.best_f1())),
             ("ece", self.calibration_error()),
         ):
-            found |= {f"{name}_{k}": value for k, value in enumerate(values)}
-            found[f"mean_{name}"] = mean_of_known(values)
-            found[f"foreground_{name}"] = mean_of_known(values[1:])
-        return found
+            scores |= {f"{name}_{k}": value for k, value in enumerate(values)}
+            scores[f"mean_{name}"] = mean_of_known(values)
+            scores[f"foreground_{name}"] = mean_of_known(values[1:])
+        return scores
+
+    def _summary(self) -> tuple[Mapping[str, int], Mapping[str, float]]:
+        counts = {"pixels": int(self._confusion.sum()), "classes": self.n_classes}
+        iou = self.iou()
+        return counts, {
+            "mean IoU": mean_of_known(iou),
+            "foreground IoU": mean_of_known(iou[1:]),
+        }
 
 
 class ObjectScores(StreamingCounts):
-    """Objects found and false alarms: connected components, touching corners included.
+    """Detected objects and false alarms.
 
-    A true object is detected where the prediction covers at least `min_cover` of it, by default a
-    single pixel. A predicted object that meets no true pixel is a false alarm. Needs SciPy.
+        detection         = detected true objects / true objects
+        false_alarm_share = false alarms / predicted objects
+        false_alarms_per_million_pixels = 10^6 false alarms / pixels
+
+    Objects are connected components, with pixels that touch at a corner connected. A true object
+    is detected if the prediction covers at least one of its pixels and the fraction `min_cover`
+    of them. A predicted object without a true pixel is a false alarm. Needs SciPy.
 
     Args:
-        min_cover: share of a true object's pixels; 0 for one pixel.
+        min_cover: covered fraction of a detected object, default 0: one pixel is enough.
 
     Example:
         >>> scores = ObjectScores()
         >>> truth = torch.tensor([[[1, 1, 0, 0, 0, 1]]]).bool()
         >>> scores.update(torch.tensor([[[0, 1, 0, 1, 0, 0]]]).bool(), truth)
-        >>> found = scores.scores()
-        >>> found["detection"], round(found["false_alarms_per_million_pixels"])
+        >>> values = scores.scores()
+        >>> values["detection"], round(values["false_alarms_per_million_pixels"])
         (0.5, 166667)
     """
 
@@ -202,7 +219,13 @@ class ObjectScores(StreamingCounts):
         return (self._counts,)
 
     def update(self, is_predicted: Tensor, is_true: Tensor, *, mask: Tensor | None = None) -> None:
-        """Count bool images (B, *spatial); pixels where `mask` is False are no one's."""
+        """Count a batch of images.
+
+        Args:
+            is_predicted: bool, (B, *spatial).
+            is_true: bool, same shape.
+            mask: bool, same shape, False for pixels to leave out.
+        """
         check_tensor("is_predicted", is_predicted)
         check_same_shape("is_true", is_true, "is_predicted", is_predicted)
         valid = torch.ones_like(is_predicted) if mask is None else mask
@@ -212,30 +235,36 @@ class ObjectScores(StreamingCounts):
         true_object, n_true = _components(true)
         predicted_object, n_predicted = _components(predicted)
         size = torch.bincount(true_object[true], minlength=n_true + 1)[1:]
-        covered = torch.bincount(true_object[true & predicted], minlength=n_true + 1)[1:]
-        met = torch.bincount(predicted_object[true & predicted], minlength=n_predicted + 1)[1:]
+        both = true & predicted
+        covered = torch.bincount(true_object[both], minlength=n_true + 1)[1:]
+        overlap = torch.bincount(predicted_object[both], minlength=n_predicted + 1)[1:]
         is_detected = (covered > 0) & (covered >= self.min_cover * size)
-        counts = (n_true, int(is_detected.sum()), n_predicted, int((met == 0).sum()))
+        counts = (n_true, int(is_detected.sum()), n_predicted, int((overlap == 0).sum()))
         self._counts += torch.tensor([*counts, int(valid.sum())])
 
     def scores(self) -> dict[str, float]:
-        """Return the scores by name; NaN where there was nothing to measure."""
+        """Return every score by name; NaN without data."""
         n_true, n_detected, n_predicted, n_false, n_pixels = self._counts.tolist()
         return {
             "n_objects": float(n_true),
-            "detection": share(n_detected, n_true),
-            "false_alarm_share": share(n_false, n_predicted),
-            "false_alarms_per_million_pixels": share(1e6 * n_false, n_pixels),
+            "detection": ratio(n_detected, n_true),
+            "false_alarm_share": ratio(n_false, n_predicted),
+            "false_alarms_per_million_pixels": ratio(1e6 * n_false, n_pixels),
         }
+
+    def _summary(self) -> tuple[Mapping[str, int], Mapping[str, float]]:
+        n_true, _, n_predicted, n_false, _ = self._counts.tolist()
+        counts = {"objects": n_true, "predicted": n_predicted, "false alarms": n_false}
+        return counts, {"detection": self.scores()["detection"]}
 
 
 def _components(is_object: Tensor) -> tuple[Tensor, int]:
-    """Number the connected pixels of each image, 1 .. n over the batch; 0 is background."""
+    """Number the connected components of a batch from 1; 0 is background."""
     try:
         ndimage = importlib.import_module("scipy.ndimage")
     except ImportError as why:
-        raise ImportError("ObjectScores needs SciPy, which is missing: pip install scipy.") from why
+        raise ImportError("ObjectScores needs SciPy; install it: pip install scipy.") from why
     structure = torch.ones((3,) * is_object.dim(), dtype=torch.bool)
-    structure[::2] = False  # never from image to image
+    structure[::2] = False  # pixels of different images are not connected
     number, n_objects = ndimage.label(is_object.numpy(), structure.numpy())
     return torch.from_numpy(number).long(), int(n_objects)

@@ -1,8 +1,9 @@
-"""F1 of thin objects, a crack say: a pixel is right if the truth lies within a few pixels of it."""
+"""F1 with a tolerance in pixels, for thin objects such as cracks."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -10,22 +11,25 @@ import torch
 from torch import Tensor
 
 from dense_imb.base.checks import check_at_least, check_same_shape
-from dense_imb.metrics._counts import StreamingCounts, share
-from dense_imb.metrics.histogram import ScoreHistogram, kept_at_each_edge, last_largest
-from dense_imb.metrics.operating_point import checked_score
+from dense_imb.metrics._checks import checked_score
+from dense_imb.metrics._counts import StreamingCounts, ratio
+from dense_imb.metrics.histogram import ScoreHistogram, kept_at_each_edge, last_argmax
 
 
 class TolerantCurve(NamedTuple):
-    """What each threshold does, from predicting all pixels to none."""
+    """Precision, recall and F1 at every threshold, (n_bins + 1,) float64 each."""
 
-    threshold: Tensor  # (n_bins + 1,), rising; as all of them float64
+    threshold: Tensor  # rising: from all pixels predicted to none
     precision: Tensor  # NaN where nothing is predicted
     recall: Tensor
     f1: Tensor
 
+    def __repr__(self) -> str:
+        return f"TolerantCurve({len(self.threshold)} thresholds)"
+
 
 class TolerantPoint(NamedTuple):
-    """One threshold for a whole data set, and what it does there."""
+    """Precision, recall and F1 of a data set at one threshold."""
 
     threshold: float
     precision: float
@@ -36,22 +40,23 @@ class TolerantPoint(NamedTuple):
 class TolerantF1(StreamingCounts):
     """Precision, recall and F1 with a tolerance in pixels, for every threshold of the score.
 
-        precision = predicted pixels with a true one within the tolerance / predicted pixels
-        recall    = true pixels with a predicted one within the tolerance / true pixels
+        precision = predicted pixels with a true pixel within the tolerance / predicted pixels
+        recall    = true pixels with a predicted pixel within the tolerance / true pixels
         F1        = 2 precision recall / (precision + recall)
 
-    where predicted means score >= threshold, distance is Euclidean, and pixels are summed over
-    all images first. One pixel may excuse several. `best` takes one threshold for the data set
-    (the literature's ODS), `f1_per_image` each image's own (OIS).
+    A pixel is predicted if score >= threshold. Distances are Euclidean, and pixels are summed
+    over all images. One true pixel can match several predicted pixels, and the reverse. `best`
+    uses one threshold for the data set (ODS in the literature), `f1_per_image` the best threshold
+    of each image (OIS).
 
-    All thresholds come from one pass: a true pixel is found at t if the largest score within the
-    tolerance of it is at least t, and a predicted one is right if it lies in the widened truth,
-    whatever t. Both are histograms, so thresholds are `ScoreHistogram`'s edges, and exact.
+    One pass gives all thresholds. A true pixel is detected at threshold t if the largest score
+    within the tolerance is at least t. A predicted pixel is correct if it lies in the dilated
+    truth, for any t. Thresholds are the edges of a `ScoreHistogram`, so the scores are exact.
 
     Args:
-        tolerance: largest distance in pixels; 0 gives the plain F1.
-        scale: "probability" for scores in [0, 1], "logit" for any real ones.
-        n_bins: of the histograms, at least 3.
+        tolerance: largest distance in pixels; 0 gives the usual F1.
+        scale: "probability" for scores in [0, 1], "logit" for any real scores.
+        n_bins: number of bins of the histograms, at least 3.
 
     Example:
         >>> scores = TolerantF1(tolerance=1)
@@ -72,9 +77,12 @@ class TolerantF1(StreamingCounts):
             raise ValueError("Expected `tolerance` to be finite, got inf.")
         self.tolerance = tolerance
         self.scale = scale
-        self._predicted = ScoreHistogram(n_bins, scale=scale)  # signal: near a true pixel
-        self._found = ScoreHistogram(n_bins, scale=scale)  # of true pixels, the best score near
-        self._per_image = torch.zeros(2, dtype=torch.float64)  # best F1 summed, images with truth
+        # score of every pixel; signal are the pixels near a true pixel
+        self._predicted = ScoreHistogram(n_bins, scale=scale)
+        # largest score near each true pixel
+        self._detected = ScoreHistogram(n_bins, scale=scale)
+        # sum of the best F1 of images, number of images with true pixels
+        self._per_image = torch.zeros(2, dtype=torch.float64)
 
     def _settings(self) -> dict[str, Any]:
         return {
@@ -82,25 +90,24 @@ class TolerantF1(StreamingCounts):
         }  # fmt: skip
 
     def _tensors(self) -> tuple[Tensor, ...]:
-        return (self._predicted._counts, self._found._counts, self._per_image)
+        return (self._predicted._counts, self._detected._counts, self._per_image)
 
     def update(self, score: Tensor, is_true: Tensor, *, mask: Tensor | None = None) -> None:
-        """Count images.
+        """Count a batch of images.
 
         Args:
-            score: (B, *spatial), probabilities or logits of the object.
+            score: (B, *spatial), probability or logit of the object.
             is_true: bool, same shape.
-            mask: same shape, False for pixels that are no one's: neither predicted nor true, and
-                near to nothing.
+            mask: bool, same shape, False for pixels to leave out: neither predicted nor true.
         """
-        values = checked_score(score, self.scale)
+        values = checked_score(score, self.scale, "is_true", is_true)
         check_same_shape("is_true", is_true, "score", score)
         if is_true.dtype != torch.bool:
             raise TypeError(f"Expected `is_true` to be bool, got {is_true.dtype}; pass label > 0.")
         if values.dim() < 2:
             raise ValueError(
                 f"Expected `score` in the shape (B, *spatial), got {tuple(values.shape)}; "
-                "unsqueeze(0) an image."
+                "call .unsqueeze(0) on a single image."
             )
         valid = torch.ones_like(is_true) if mask is None else mask
         check_same_shape("mask", valid, "score", score)
@@ -110,17 +117,21 @@ class TolerantF1(StreamingCounts):
             before = [counts.clone() for counts in self._tensors()[:2]]
             best_near, is_near = self._around(image, truth, part)
             self._predicted.update(image[part], is_near[part])
-            self._found.update(best_near, torch.ones_like(best_near, dtype=torch.bool))
+            self._detected.update(best_near, torch.ones_like(best_near, dtype=torch.bool))
             if len(best_near):
-                of_image = map(torch.sub, self._tensors()[:2], before)
-                f1 = float(self._curve(*of_image).f1.max())
+                image_counts = map(torch.sub, self._tensors()[:2], before)
+                f1 = float(self._curve(*image_counts).f1.max())
                 self._per_image += torch.tensor([f1, 1.0], dtype=torch.float64)
 
     def _around(self, score: Tensor, is_true: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """The best score near each true pixel, (n_true,), and whether a true pixel is near each."""
+        """Return the best score near each true pixel, and whether pixels are near a true one.
+
+        Returns:
+            (n_true,) scores, and bool in the shape of `score`.
+        """
         reach = int(self.tolerance)
         pad = (reach,) * (2 * score.dim())
-        # a margin around the image, so that no step from a pixel ends in the next row
+        # with a margin around the image, no step from a pixel ends in the next row
         margin = torch.nn.functional.pad(
             score.masked_fill(~valid, -torch.inf), pad, value=-torch.inf
         ).contiguous()
@@ -137,36 +148,45 @@ class TolerantF1(StreamingCounts):
         inside = tuple(slice(reach, reach + size) for size in score.shape)
         return best, is_near.view_as(margin)[inside]
 
-    def _curve(self, predicted: Tensor, found: Tensor) -> TolerantCurve:
+    def _curve(self, predicted: Tensor, detected: Tensor) -> TolerantCurve:
         wrong, right = kept_at_each_edge(predicted).double()
-        n_found = kept_at_each_edge(found)[1].double()
-        precision, recall = right / (right + wrong), n_found / n_found[0]
+        n_detected = kept_at_each_edge(detected)[1].double()
+        precision, recall = right / (right + wrong), n_detected / n_detected[0]
         f1 = 2 * precision * recall / (precision + recall)
-        f1 = torch.where((right == 0) & (n_found[0] > 0), 0.0, f1)  # nothing right is no 0 / 0
+        # without a correct pixel the F1 is 0, not 0 / 0
+        f1 = torch.where((right == 0) & (n_detected[0] > 0), 0.0, f1)
         return TolerantCurve(self._predicted._thresholds.clone(), precision, recall, f1)
 
     def curve(self) -> TolerantCurve:
-        """Return precision, recall and F1 at every threshold there is."""
-        return self._curve(self._predicted._counts, self._found._counts)
+        """Return precision, recall and F1 at every threshold."""
+        return self._curve(self._predicted._counts, self._detected._counts)
 
     def best(self) -> TolerantPoint:
-        """Return the threshold of the largest F1, of equal ones the highest; NaN without truth."""
+        """Return the point of the largest F1, at its highest threshold; NaN without truth."""
         curve = self.curve()
-        if self._found.n_signal == 0:
+        if self._detected.n_signal == 0:
             return TolerantPoint(*[math.nan] * 4)
-        return _point(curve, last_largest(curve.f1))
+        return _point(curve, last_argmax(curve.f1))
 
     def at(self, threshold: float) -> TolerantPoint:
-        """Return what the highest edge not above `threshold` does; its own threshold says which."""
+        """Return the point of the highest bin edge that is not above `threshold`."""
         return _point(self.curve(), self._predicted.edge_below(threshold))
 
     def f1_per_image(self) -> float:
-        """Return the mean of each image's best F1, over the images with true pixels."""
-        return share(*self._per_image)
+        """Return the mean over images with true pixels of the best F1 of each image."""
+        return ratio(*self._per_image)
 
     def scores(self) -> dict[str, float]:
-        """Return the best point by name, and the mean over images."""
+        """Return the numbers of `best` and `f1_per_image` by name."""
         return {**self.best()._asdict(), "f1_per_image": self.f1_per_image()}
+
+    def _summary(self) -> tuple[Mapping[str, int], Mapping[str, float]]:
+        best = self.best()
+        return {"true pixels": self._detected.n_signal}, {
+            "best F1": best.f1,
+            "threshold": best.threshold,
+            "tolerance": self.tolerance,
+        }
 
 
 def _point(curve: TolerantCurve, index: int) -> TolerantPoint:

@@ -1,4 +1,4 @@
-"""Networks: an autoencoder, a fast U-Net, classifiers, and those of other libraries by name."""
+"""Networks by name: our autoencoder, U-Net and classifiers, and networks of other libraries."""
 
 from dense_imb.models.autoencoder import Autoencoder
 from dense_imb.models.classifiers import CLASSIFIERS, build_classifier_network

@@ -1,33 +1,26 @@
-"""The sentences that networks answer bad input with."""
+"""Checks of the arguments and the input of networks."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """ " Did you mean ...?" or nothing, to end a sentence with."""
-    # what people get wrong is upper case first of all
-    spelt = {choice.lower(): choice for choice in known}
-    near = difflib.get_close_matches(name.lower(), spelt, n=1, cutoff=0.5)
-    return f" Did you mean {spelt[near[0]]!r}?" if near else ""
+from dense_imb.base.refusals import suggest
 
 
 def refuse_unknown_options(network: str, given: Mapping[str, object], known: Sequence[str]) -> None:
-    """Refuse an option that the network does not have, naming the nearest one."""
+    """Refuse an option that the network does not have, and suggest the nearest one."""
     for option in given:
         if option not in known:
             raise TypeError(
                 f"Expected options of {network!r} among {', '.join(known)}; "
-                f"got {option!r}.{nearest(option, known)}"
+                f"got {option!r}.{suggest(option, known)}"
             )
 
 
 def check_frames(network: str, frames: Tensor, in_channels: int, spatial_dims: int = 2) -> None:
-    """Refuse frames of other channels or axes than the network's."""
+    """Refuse frames whose channels or axes do not fit the network."""
     if frames.dim() != spatial_dims + 2 or frames.shape[1] != in_channels:
         axes = ", ".join(("height", "width", "depth")[:spatial_dims])
         raise ValueError(
@@ -37,7 +30,7 @@ def check_frames(network: str, frames: Tensor, in_channels: int, spatial_dims: i
 
 
 def check_whole(name: str, value: object, least: int = 1) -> None:
-    """Refuse what is not a whole number of at least `least`."""
+    """Refuse anything but a whole number of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"Expected `{name}` to be a whole number, got {value!r}.")
     if value < least:
@@ -45,7 +38,7 @@ def check_whole(name: str, value: object, least: int = 1) -> None:
 
 
 def check_frame(frame: object, spatial_dims: int = 2) -> tuple[int, ...]:
-    """A frame's size as a tuple of whole numbers."""
+    """Return the size of a frame as a tuple; refuse anything but whole numbers above 0."""
     if (
         not isinstance(frame, Sequence)
         or isinstance(frame, str)

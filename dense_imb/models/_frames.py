@@ -1,4 +1,4 @@
-"""Frames of any size in networks that halve them several times."""
+"""Padding and cropping, so that frames of any size fit networks that halve them several times."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch import Tensor
 
 
 def padded_size(frame: Sequence[int], multiple: int) -> tuple[int, ...]:
-    """The next size that divides by `multiple`.
+    """Round a size up to a multiple of `multiple`.
 
     Example:
         >>> padded_size((128, 88), 16)
         (128, 96)
     """
-    # no quotient of negative numbers: ONNX rounds those the other way
+    # ceil without negative numbers: ONNX rounds their quotients the other way
     return tuple((size + multiple - 1) // multiple * multiple for size in frame)
 
 
 def pad_frames(frames: Tensor, size: Sequence[int]) -> Tensor:
-    """Frames (B, C, *spatial) with empty pixels behind their far edges; `[..., :h, :w]` undoes it.
+    """Pad frames (B, C, *spatial) with zeros at the end of each axis; `crop_frames` undoes it.
 
     Example:
         >>> pad_frames(torch.ones(1, 1, 1, 1), (2, 2)).tolist()
@@ -29,7 +29,7 @@ def pad_frames(frames: Tensor, size: Sequence[int]) -> Tensor:
     """
     spatial = frames.shape[2:]
     missing = [wanted - given for wanted, given in zip(size, spatial, strict=True)]
-    # an exported graph takes frames of any size: whether one is whole is not known then
+    # an exported graph takes frames of any size, so it always pads
     if not torch.compiler.is_exporting() and not any(missing):
         return frames
     ends: list[int] = []
@@ -39,9 +39,9 @@ def pad_frames(frames: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def crop_frames(frames: Tensor, size: Sequence[int]) -> Tensor:
-    """The first pixels of each axis: what `pad_frames` was given."""
+    """Crop frames (B, C, *spatial) to their first pixels on each axis."""
     for axis, wanted in enumerate(size, start=2):
-        if torch.compiler.is_exporting():  # a view's layout would depend on the size
+        if torch.compiler.is_exporting():  # the layout of a view would depend on the size
             kept = torch.arange(wanted, device=frames.device)
             frames = frames.index_select(axis, kept)
         elif frames.shape[axis] != wanted:

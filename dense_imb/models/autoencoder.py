@@ -1,4 +1,4 @@
-"""Convolutional autoencoder: a frame through a handful of numbers and back."""
+"""Convolutional autoencoder with a dense bottleneck."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _HALVINGS = 4
 
 
 class Autoencoder(nn.Module):
-    """Frames (B, C, H, W) through a dense bottleneck of `latent` numbers each, and back.
+    """Autoencoder that compresses each frame (B, C, H, W) to `latent` numbers.
 
         encoder: 4 times (2 x 2 pixels become channels, 3 x 3 convolution, ReLU), 2 dense layers
-        decoder: the same backwards, then a 3 x 3 convolution at full resolution
+        decoder: the encoder reversed, then a 3 x 3 convolution at full resolution
 
-    The frame's size is part of the dense layers and fixed when the network is made; any size
-    will do, since a frame is padded with empty pixels to a multiple of 16 and its output
-    cropped. The output has no activation, so that any loss fits. Nothing is normalised: an event
-    is encoded the same whatever its batch, and no buffers have to agree between processes.
+    The dense layers fix the frame size when the network is built. Any size is possible: frames
+    are padded with zeros to a multiple of 16, and the output is cropped. The output has no
+    activation, so any loss fits. There is no normalisation: the code of a frame does not depend
+    on its batch, and processes have no buffers to synchronise.
 
     Args:
-        in_channels, out_channels: C of the input and of the output.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
         frame: height and width in pixels.
-        latent: numbers that an event is squeezed into.
-        width: channels after the first halving; twice and four times as many deeper.
-        hidden: units of the dense layer on either side of the bottleneck. They hold most
-            of the parameters.
+        latent: size of the bottleneck.
+        width: channels after the first halving; deeper layers have two and four times as many.
+        hidden: units of the dense layers next to the bottleneck, which hold most parameters.
     Example:
         >>> network = Autoencoder(frame=(37, 53), latent=8)
         >>> frames = torch.zeros(2, 1, 37, 53)
@@ -72,24 +72,24 @@ class Autoencoder(nn.Module):
         self.output = nn.Conv2d(width, out_channels, 3, padding=1)
 
     def padded(self, frame: Sequence[int]) -> tuple[int, ...]:
-        """The size of a frame with the pixels that are put behind it."""
+        """Return the size to which a frame is padded."""
         return padded_size(frame, 2**_HALVINGS)
 
     def encode(self, frames: Tensor) -> Tensor:
-        """Frames (B, C, H, W) as (B, latent)."""
+        """Return the codes (B, latent) of frames (B, C, H, W)."""
         check_frames("Autoencoder", frames, self.in_channels)
         if tuple(frames.shape[2:]) != self.frame:
             given, wanted = (" x ".join(map(str, size)) for size in (frames.shape[2:], self.frame))
             raise ValueError(
                 f"Expected frames of {wanted} pixels for this Autoencoder, got {given}; "
-                f"its dense layers need one made with frame={tuple(frames.shape[2:])}."
+                f"build one with frame={tuple(frames.shape[2:])}."
             )
         pixels = self.down(pad_frames(frames, self._padded))
         return self.squeeze(pixels)  # type: ignore[no-any-return]
 
     def decode(self, code: Tensor) -> Tensor:
-        """Codes (B, latent) as frames."""
-        # the layout that a CPU convolves faster in
+        """Return the frames (B, out_channels, H, W) of codes (B, latent)."""
+        # convolutions on a CPU are faster in this layout
         pixels = self.spread(code).contiguous(memory_format=torch.channels_last)
         return crop_frames(self.output(self.up(pixels)), self.frame)
 

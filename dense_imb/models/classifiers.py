@@ -1,4 +1,4 @@
-"""Networks that give a whole image one answer for each class: body, features, head."""
+"""Classification networks for whole images: a body that gives features, and a head."""
 
 from __future__ import annotations
 
@@ -9,23 +9,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dense_imb.models._checks import check_frames, check_whole, nearest, refuse_unknown_options
+from dense_imb.base.refusals import refusal, suggest
+from dense_imb.models._checks import check_frames, check_whole, refuse_unknown_options
 
 CLASSIFIERS = ("resnet32", "timm:NAME")
 HEADS = ("linear", "cosine")
-# of timm's: they load files, which a config of somebody else's must not
+# timm's options that load files; a config from a stranger must not do so
 _UNSAFE = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
 
 
 class CosineHead(nn.Module):
-    """z_k = scale cos(w_k, f): features and weights of length 1.
+    """Linear layer without bias on normalised features f and weights w.
 
-    LDAM's margins are of cosines, and it brings its own scale; other losses want one of 16 to 32.
+        z_k = scale cos(w_k, f)
+
+    LDAM expects cosines as logits and has a scale of its own, so leave `scale` at 1 for it. Other
+    losses need a scale of 16 to 32.
 
     Args:
-        in_features: of f.
-        n_classes: of z.
-        scale: of z.
+        in_features: number of features.
+        n_classes: number of logits.
+        scale: factor of the cosines.
 
     Example:
         >>> head = CosineHead(2, 2)
@@ -45,12 +49,13 @@ class CosineHead(nn.Module):
 
 
 class ClassNetwork(nn.Module):
-    """Frames (B, C, H, W) to logits (B, n_classes): `head(body(frames))`.
+    """Classifier that maps frames (B, C, H, W) to logits (B, n_classes): `head(body(frames))`.
 
     Args:
-        body: gives features (B, n_features).
-        head: gives logits of features.
-        name, in_channels: for the sentence that refuses other frames.
+        body: maps frames to features (B, n_features).
+        head: maps features to logits.
+        name: name of the network in error messages.
+        in_channels: channels of the frames.
     """
 
     def __init__(self, body: nn.Module, head: nn.Module, *, name: str, in_channels: int) -> None:
@@ -59,7 +64,7 @@ class ClassNetwork(nn.Module):
         self._name, self._in_channels = name, in_channels
 
     def features(self, frames: Tensor) -> Tensor:
-        """(B, n_features), what the head sees."""
+        """Return the features (B, n_features), the input of the head."""
         check_frames(self._name, frames, self._in_channels)
         features: Tensor = self.body(frames)
         return features
@@ -70,7 +75,7 @@ class ClassNetwork(nn.Module):
 
 
 class _Block(nn.Module):
-    """relu(x + f(x)); where f halves the frame, x is thinned and gets empty channels."""
+    """Residual block relu(x + f(x)); where f changes the shape, x is subsampled and padded."""
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -90,15 +95,15 @@ class _Block(nn.Module):
 
 
 class ResNet32(nn.Sequential):
-    """The body of the residual network of small images (He et al., 2016, section 4.2).
+    """Body of the residual network for small images (He et al., 2016, section 4.2).
 
-    A convolution, three stages of (depth - 2) / 6 blocks with 1, 2 and 4 times `width` channels,
-    each but the first at half the size, and the mean over what is left of the frame. With 10
-    classes and a linear head it has 0.46 million parameters.
+    A convolution is followed by three stages and a global average. A stage has (depth - 2) / 6
+    blocks. The stages have 1, 2 and 4 times `width` channels; the last two halve the resolution.
+    With 10 classes and a linear head there are 0.46 million parameters.
 
     Args:
-        in_channels: of the frames.
-        depth: layers, 6 n + 2.
+        in_channels: channels of the frames.
+        depth: number of layers, 6 n + 2.
         width: channels of the first stage.
     """
 
@@ -106,7 +111,7 @@ class ResNet32(nn.Sequential):
         check_whole("width", width)
         check_whole("depth", depth, 8)
         if (depth - 2) % 6:
-            raise ValueError(f"Expected `depth` of 6 n + 2, 20 or 32 say, got {depth}.")
+            raise ValueError(f"Expected `depth` of 6 n + 2, such as 20 or 32, got {depth}.")
         n_blocks = (depth - 2) // 6
         layers: list[nn.Module] = [
             nn.Conv2d(in_channels, width, 3, 1, 1, bias=False),
@@ -135,17 +140,17 @@ def build_classifier_network(
     scale: float = 1.0,
     **options: Any,
 ) -> ClassNetwork:
-    """A network that takes frames (B, in_channels, H, W) to logits (B, n_classes).
+    """Build a network that maps frames (B, in_channels, H, W) to logits (B, n_classes).
 
-    It starts untrained unless told otherwise: nothing is downloaded.
+    By default weights are random and nothing is downloaded.
 
     Args:
-        name: "resnet32", or "timm:resnet18" and any other network of timm.
-        in_channels: of the frames.
-        n_classes: of the logits.
-        head: "linear", or "cosine" as LDAM wants it, see `CosineHead`.
-        scale: of the cosines.
-        **options: `depth` and `width` of "resnet32"; those of timm's networks, `img_size` say.
+        name: "resnet32", or a network of timm such as "timm:resnet18".
+        in_channels: channels of the frames.
+        n_classes: number of logits.
+        head: "linear", or "cosine" for LDAM, see `CosineHead`.
+        scale: factor of the cosines.
+        **options: `depth` and `width` of "resnet32", or options of the network of timm.
 
     Example:
         >>> network = build_classifier_network("resnet32", in_channels=3, n_classes=10)
@@ -159,7 +164,7 @@ def build_classifier_network(
     if head not in HEADS:
         raise ValueError(f"Expected `head` of {' or '.join(HEADS)}, got {head!r}.")
     if scale != 1 and head != "cosine":
-        raise ValueError(f"Expected no `scale` with a linear head, got {scale}.")
+        raise refusal("A linear head takes no {scale}; drop it, or pass {head=cosine}.")
     library, _, inner = name.partition(":")
     if name == "resnet32":
         known = [p for p in inspect.signature(ResNet32).parameters if p != "in_channels"]
@@ -168,10 +173,9 @@ def build_classifier_network(
     elif library == "timm" and inner:
         body = _timm_body(inner, in_channels, options)
     else:
-        near = nearest(name, (*CLASSIFIERS, "timm:resnet18"))
-        raise ValueError(
-            f"Expected a network of whole images ({', '.join(CLASSIFIERS)}; --model.name "
-            f"resnet32), got {name!r}.{near}"
+        cure = suggest(name, (*CLASSIFIERS, "timm:resnet18")) or " Try {model.name=resnet32}."
+        raise refusal(
+            f"Expected a network of whole images ({', '.join(CLASSIFIERS)}), got {name!r}.{cure}"
         )
     n_features = int(getattr(body, "head_hidden_size", None) or body.num_features)
     last = CosineHead(n_features, n_classes, scale) if head == "cosine" else None
@@ -188,12 +192,12 @@ def _timm_body(name: str, in_channels: int, options: dict[str, Any]) -> nn.Modul
             f"timm could not be imported ({problem}); install it: pip install timm."
         ) from problem
     known = timm.list_models()
-    if name not in known:  # which keeps out names that mean files and downloads, too
-        near = nearest(name, known)
-        raise ValueError(f"Expected the name of one of timm's networks, got {name!r}.{near}")
+    if name not in known:  # this also keeps out names that stand for files and downloads
+        cure = suggest(name, known)
+        raise ValueError(f"Expected one of timm's networks, got {name!r}.{cure}")
     for option in _UNSAFE:
         if option in options:
-            raise TypeError(f"Expected no option {option!r} of timm:{name}, got one: it is a file.")
+            raise TypeError(f"{option!r} would load a file into timm:{name}; drop it.")
     try:
         body: nn.Module = timm.create_model(
             name, **{"pretrained": False, **options}, in_chans=in_channels, num_classes=0

@@ -1,4 +1,4 @@
-"""Networks of segmentation-models-pytorch and MONAI, which are imported when asked for."""
+"""Networks of segmentation-models-pytorch and MONAI, imported on first use."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dense_imb.models._checks import check_frames, nearest, refuse_unknown_options
+from dense_imb.base.refusals import suggest
+from dense_imb.models._checks import check_frames, refuse_unknown_options
 from dense_imb.models._frames import crop_frames, pad_frames, padded_size
 
 Options = Mapping[str, Any]
 
 
 class Padded(nn.Module):
-    """Frames of any size through a network that wants multiples of some number.
+    """Wrap a network that needs certain sizes: pad its input and crop its output.
 
     Args:
-        network: answers frames (B, C, *spatial) with frames of the same size; of several
-            answers the first counts.
-        multiple: of which a size must be. Two of them are the least, since at its deepest a network
-            that normalises needs more than one pixel.
-        name: of the network in error messages.
-        in_channels, spatial_dims: of its frames.
-        frame: the only size that the network takes, if it is that kind.
+        network: maps frames (B, C, *spatial) to frames of the same size, or to a tuple whose
+            first entry is such frames.
+        multiple: sizes are padded to a multiple of this, at least twice it: normalisation needs
+            more than one pixel at the lowest resolution.
+        name: name of the network in error messages.
+        in_channels: channels of the input.
+        spatial_dims: number of spatial axes of the input.
+        frame: the only frame size that the network takes; None takes any.
     """
 
     def __init__(
@@ -53,7 +55,7 @@ class Padded(nn.Module):
         if self._frame not in (None, size):
             raise ValueError(
                 f"Expected frames of {self._frame} pixels for this {self._name}, got {size}; "
-                f"it was made with frame={self._frame}."
+                f"build one with frame={size}."
             )
         whole = pad_frames(frames, self.padded(size))
         answer = self.network(whole)
@@ -61,14 +63,14 @@ class Padded(nn.Module):
             answer = answer[0]
         if answer.shape[2:] != whole.shape[2:]:
             raise ValueError(
-                f"Expected {self._name} to answer frames {tuple(whole.shape)} with frames of that "
-                f"size, got {tuple(answer.shape)}; take a segmentation network, without deep "
-                "supervision."
+                f"Expected {self._name} to return frames of the size of its input, "
+                f"{tuple(whole.shape)}, got {tuple(answer.shape)}; use a segmentation network "
+                "without deep supervision."
             )
         return crop_frames(answer, size)
 
     def padded(self, frame: Sequence[int]) -> tuple[int, ...]:
-        """The size of a frame with the pixels that are put behind it."""
+        """Return the size to which a frame is padded."""
         return _whole_size(frame, self._multiple)
 
 
@@ -77,18 +79,18 @@ def _whole_size(size: Sequence[int], multiple: int) -> tuple[int, ...]:
 
 
 def smp_network(name: str, in_channels: int, out_channels: int, options: Options) -> nn.Module:
-    """An architecture of segmentation-models-pytorch, "Unet/resnet18", or "Unet" with its encoder.
+    """Build a network of segmentation-models-pytorch: "Unet/resnet18", or "Unet".
 
-    `encoder_weights` is None unless given: "imagenet" downloads.
+    `encoder_weights` defaults to None; "imagenet" would download weights.
     """
     architecture, _, encoder = name.partition("/")
     library = _import("segmentation_models_pytorch", "segmentation-models-pytorch>=0.5")
     networks = _networks(library)
-    _check_known("architecture", architecture, networks)
+    _check_known("smp", "architecture", architecture, networks)
     network: Any = networks[architecture]
-    # "tu-" stands for any encoder of timm, which knows a thousand more
+    # the prefix "tu-" selects an encoder of timm, which are not in this list
     if encoder and not encoder.startswith("tu-"):
-        _check_known("encoder", encoder, library.encoders.get_encoder_names())
+        _check_known("smp", "encoder", encoder, library.encoders.get_encoder_names())
     own = ("encoder_name", "in_channels", "classes", "aux_params", "kwargs")
     known = [option for option in inspect.signature(network).parameters if option not in own]
     refuse_unknown_options(f"smp:{name}", options, known)
@@ -107,14 +109,14 @@ def monai_network(
     spatial_dims: int,
     options: Options,
 ) -> nn.Module:
-    """A network of MONAI by its class's name, with defaults where MONAI has none."""
+    """Build a network of MONAI by the name of its class; `_DEFAULTS` adds missing defaults."""
     library = _import("monai.networks.nets", "monai>=1.6")
     networks = {
         key: network
         for key, network in _networks(library).items()
         if {"in_channels", "out_channels"} <= set(inspect.signature(network).parameters)
     }
-    _check_known("network", name, networks)
+    _check_known("MONAI", "network", name, networks)
     network: Any = networks[name]
     label = f"monai:{name}"
     known = list(inspect.signature(network).parameters)
@@ -134,9 +136,9 @@ def monai_network(
         own[size_option] = _whole_size(frame, multiple)  # type: ignore[assignment]
     try:
         built = network(**own, **arguments)
-    except ImportError as error:  # MONAI's networks with attention need einops
+    except ImportError as error:  # networks with attention need einops
         reason = str(error).partition("\n")[0]
-        raise ImportError(f"{label} needs another package, to be installed: {reason}") from error
+        raise ImportError(f"{label} needs another package, install it: {reason}") from error
     return Padded(
         built,
         multiple=multiple,
@@ -148,7 +150,7 @@ def monai_network(
 
 
 _FOUR_LEVELS = {"channels": (16, 32, 64, 128), "strides": (2, 2, 2)}
-_DEFAULTS: dict[str, dict[str, Any]] = {  # for arguments without which MONAI can't build them
+_DEFAULTS: dict[str, dict[str, Any]] = {  # arguments that MONAI requires
     "UNet": {**_FOUR_LEVELS, "num_res_units": 2},
     "AttentionUnet": _FOUR_LEVELS,
     "DynUNet": {
@@ -156,7 +158,8 @@ _DEFAULTS: dict[str, dict[str, Any]] = {  # for arguments without which MONAI ca
         "strides": (1, 2, 2, 2),
         "upsample_kernel_size": (2, 2, 2),
     },
-    "UNETR": {"hidden_size": 192, "mlp_dim": 768},  # MONAI's own are for 96^3 voxels: 90 million
+    # MONAI's defaults, made for 96^3 voxels, give 90 million parameters
+    "UNETR": {"hidden_size": 192, "mlp_dim": 768},
     "RegUNet": {"num_channel_initial": 16, "depth": 3},
     "FlexibleUNet": {"backbone": "efficientnet-b0"},
 }
@@ -170,7 +173,7 @@ def _blocks(given: Options) -> int:
     return int(2 ** (len(given.get("blocks_down", (1, 2, 2, 4))) - 1))
 
 
-_MULTIPLES: dict[str, Callable[[Options], int]] = {  # 32 for networks that are not here
+_MULTIPLES: dict[str, Callable[[Options], int]] = {  # 32 for networks that are not listed
     "UNet": _strides,
     "AttentionUnet": _strides,
     "DynUNet": _strides,
@@ -185,7 +188,7 @@ _MULTIPLES: dict[str, Callable[[Options], int]] = {  # 32 for networks that are 
 
 
 def _import(module: str, package: str) -> Any:
-    """The module, or an ImportError that says how to get it."""
+    """Import a module; the ImportError of a missing one names the package to install."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -196,14 +199,14 @@ def _import(module: str, package: str) -> Any:
         if "torchvision::" not in str(error):
             raise
         raise ImportError(
-            f"{module} could not be imported since torchvision is made for another torch "
+            f"{module} could not be imported because torchvision is made for another torch "
             f"({error}); install both together, from one source and into a new environment: "
             f"pip install torch torchvision '{package}'."
         ) from error
 
 
 def _networks(library: Any) -> dict[str, type[nn.Module]]:
-    """The library's networks; MONAI lists each under several spellings, of which one is its own."""
+    """Return the networks of a library by class name; MONAI's aliases are left out."""
     return {
         name: value
         for name, value in vars(library).items()
@@ -211,8 +214,8 @@ def _networks(library: Any) -> dict[str, type[nn.Module]]:
     }
 
 
-def _check_known(what: str, name: str, known: Iterable[str]) -> None:
+def _check_known(library: str, kind: str, name: str, known: Iterable[str]) -> None:
     known = sorted(known)
     if name not in known:
-        near = nearest(name, known) or f" There are {', '.join(known)}."
-        raise ValueError(f"Expected the name of one of its {what}s, got {name!r}.{near}")
+        cure = suggest(name, known) or f" There are {', '.join(known)}."
+        raise ValueError(f"Expected one of {library}'s {kind}s, got {name!r}.{cure}")

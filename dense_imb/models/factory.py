@@ -1,4 +1,4 @@
-"""Networks by name: our own, those of segmentation-models-pytorch and those of MONAI."""
+"""Networks by name: ours, segmentation-models-pytorch's and MONAI's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from dense_imb.models._checks import check_frame, check_whole, nearest, refuse_unknown_options
+from dense_imb.base.refusals import suggest
+from dense_imb.models._checks import check_frame, check_whole, refuse_unknown_options
 from dense_imb.models.autoencoder import Autoencoder
 from dense_imb.models.external import monai_network, smp_network
 from dense_imb.models.fast_unet import FastUNet
@@ -25,21 +26,22 @@ def build_model(
     spatial_dims: int = 2,
     **options: Any,
 ) -> nn.Module:
-    """A network that takes frames (B, in_channels, *frame) to (B, out_channels, *frame).
+    """Build a network that maps frames (B, in_channels, *frame) to (B, out_channels, *frame).
 
-    Its arguments are names, numbers and lists, so a file of settings rebuilds it. Networks of
-    other libraries are padded and cropped inside, so that frames of any size fit them, and
-    they start untrained unless told otherwise: nothing is downloaded.
+    All arguments are names, numbers and lists, so a file of settings can rebuild the network.
+    Networks of other libraries are wrapped in `Padded`, so frames of any size fit. By default
+    weights are random and nothing is downloaded.
 
     Args:
-        name: "autoencoder"; "fast_unet"; "smp:Unet/resnet18" or any other architecture and
-            encoder of segmentation-models-pytorch; "monai:UNet" or any other network of MONAI
-            that answers with a frame.
-        in_channels, out_channels: of the frames and of the answer (1 if binary).
-        frame: height and width (and depth) of the frames, for networks that must know it
+        name: "autoencoder"; "fast_unet"; "smp:Unet/resnet18" or another architecture and
+            encoder of segmentation-models-pytorch; "monai:UNet" or another network of MONAI
+            whose output is a frame.
+        in_channels: channels of the input.
+        out_channels: channels of the output, 1 if binary.
+        frame: height and width (and depth) of the frames, for networks of a fixed size
             ("autoencoder", "monai:UNETR").
-        spatial_dims: 2, or 3 with MONAI's networks.
-        **options: of the network, as its own library names them.
+        spatial_dims: number of spatial axes: 2, or 3 with MONAI's networks.
+        **options: options of the network, named as in its library.
     Example:
         >>> build_model("autoencoder", in_channels=1, out_channels=1, frame=(37, 53)).frame
         (37, 53)
@@ -57,13 +59,13 @@ def build_model(
     if library == "monai" and inner:
         return monai_network(inner, in_channels, out_channels, size, spatial_dims, options)
     if name not in ("autoencoder", "fast_unet") and not (library == "smp" and inner):
-        near = nearest(name, (*MODELS, "smp:Unet/resnet18", "monai:UNet"))
+        cure = suggest(name, (*MODELS, "smp:Unet/resnet18", "monai:UNet"))
         raise ValueError(
-            f"Expected the model to be one of {', '.join(MODELS)}; got {name!r}.{near}"
+            f"Expected the model to be one of {', '.join(MODELS)}; got {name!r}.{cure}"
         )
     if spatial_dims != 2:
         raise ValueError(
-            f"Expected `spatial_dims` 2 for {name!r}, got 3; MONAI's networks come in 3-D, "
+            f"Expected `spatial_dims` 2 for {name!r}, got 3; use one of MONAI's networks in 3-D, "
             "such as 'monai:UNet'."
         )
     if library == "smp":
@@ -74,7 +76,8 @@ def build_model(
     refuse_unknown_options(name, options, _keywords(Autoencoder))
     if size is None:
         raise ValueError(
-            "Expected `frame` for 'autoencoder', such as (128, 88): its size is fixed."
+            "Expected `frame` for 'autoencoder', whose size is fixed, got none; "
+            "pass its height and width, such as (128, 88)."
         )
     return Autoencoder(in_channels, out_channels, frame=size, **options)
 

@@ -1,4 +1,4 @@
-"""The head of a network: the layer that turns features into its output."""
+"""The head of a network, which turns features into the output."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import nn
 
 
 def head_of(network: nn.Module) -> nn.Module:
-    """The last layer with weights, in the order in which a network lists its layers.
+    """Return the last layer with weights, in the order of `network.modules()`.
 
-    Its input are the features, of the same width at every pixel.
+    Its input is the feature map, one feature vector per pixel (or per image).
 
     Example:
         >>> from dense_imb.models import build_classifier_network
@@ -29,9 +29,9 @@ def head_of(network: nn.Module) -> nn.Module:
 
 
 def padded_frame(network: nn.Module, frame: Sequence[int]) -> tuple[int, ...]:
-    """The size that a network pads a frame to, behind its far edges: what its features cover.
+    """Return the size to which a network pads a frame; its feature map covers this size.
 
-    That of networks without a method `padded` is the frame's own.
+    Networks without a method `padded` do not pad.
 
     Example:
         >>> from dense_imb.models import FastUNet

@@ -12,6 +12,7 @@ from dense_imb.config import (
     TrainConfig,
     UnlabelledConfig,
 )
+from dense_imb.runs.apply import denoise, segment
 from dense_imb.runs.folder import check_folder
 from dense_imb.runs.read import Run, open_run, read_config
 from dense_imb.runs.train import train
@@ -35,8 +36,10 @@ __all__ = [
     "TrainConfig",
     "UnlabelledConfig",
     "check_folder",
+    "denoise",
     "open_run",
     "read_config",
+    "segment",
     "stages_of",
     "train",
 ]

@@ -51,6 +51,10 @@ _STAGES = ("stage 1 of 2", "stage 2 of 2")
 DEVICES = ("auto", "cpu")
 
 
+class OtherWeightsError(Refused, CheckpointError):
+    """Weights of another network than that of the run."""
+
+
 @dataclass(frozen=True)
 class _How:
     """How to run, beside what to train."""
@@ -278,7 +282,7 @@ def _warm_start(task: Any, other: Run, config: TrainConfig) -> None:
         theirs, ours = ({"model": asdict(one.model)} for one in (other.config, config))
         if differences := config_differences(theirs, ours):
             reason = "; ".join(f"{n}: {there} there, {here} here" for n, there, here in differences)
-            options = [f"{name} {_quoted(there)}" for name, there, _ in differences]
+            options = [f"{{{name}}} {_quoted(there)}" for name, there, _ in differences]
             cure = f"train with the model of that run ({', '.join(options)})"
         else:
             reason = shorten(
@@ -286,9 +290,10 @@ def _warm_start(task: Any, other: Run, config: TrainConfig) -> None:
             )
             cure = "the models are the same, so train on data of that run's channels and classes"
         name = f"{other.config.model.name} ({content['setup'].get('network')})"
-        raise CheckpointError(
-            f"Expected the network of {other.folder} to be this one, {task.describe()['network']}, "
-            f"got the weights of {name}: {reason}; {cure}."
+        raise OtherWeightsError(
+            f"the network of {other.folder} to be this one, {task.describe()['network']}",
+            f"the weights of {name}: {reason}",
+            cure,
         ) from problem
 
 

@@ -11,7 +11,7 @@ import torch
 
 from dense_imb.cli import main
 from dense_imb.config import TrainConfig
-from dense_imb.hits import Events, Geometry, HitsFile, masking_of, verify
+from dense_imb.hits import Events, Geometry, HitsFile, read_masking, verify
 from dense_imb.hits.baselines import HitDensity
 from dense_imb.metrics import OperatingPoint
 
@@ -66,7 +66,7 @@ def test_a_file_comes_out_with_its_hits_and_a_verdict(folder, tmp_path, capsys):
     before, after = verify(source), verify(target)
     assert all(after[name] == digest for name, digest in before.items() if name != "/")
     with HitsFile(target) as hits:
-        made_by, keep = masking_of(hits), hits[:].hit["keep"]
+        made_by, keep = read_masking(hits), hits[:].hit["keep"]
         label = hits[:].label
     assert made_by.scorer == "hit density"
     assert 0.97 <= made_by.operating_point.retention < 0.99
@@ -83,7 +83,7 @@ def test_a_baseline_with_options_says_so_in_the_file(folder, tmp_path, capsys):
     model = "hit-density(radius_xy=5,radius_t=10)"
     assert run(model, folder / "a.h5", tmp_path / "x.h5", "--threshold", 0.5) == 0
     with HitsFile(tmp_path / "x.h5") as hits:
-        assert masking_of(hits).scorer == "hit density (radius_xy=5, radius_t=10)"
+        assert read_masking(hits).scorer == "hit density (radius_xy=5, radius_t=10)"
         score = torch.from_numpy(hits[:].hit["score"])
         assert torch.equal(score, HitDensity(5, 10).score(hits[:]))
     assert "scaled" not in capsys.readouterr().err
@@ -133,8 +133,8 @@ def test_a_run_brings_its_operating_point(folder, tmp_path, trained):
     assert run(trained, folder / "a.h5", tmp_path / "y.h5", "--threshold", 0.5) == 0
     for name, threshold in (("x.h5", 0.25), ("y.h5", 0.5)):
         with HitsFile(tmp_path / name) as hits:
-            assert masking_of(hits).scorer == "net"
-            assert masking_of(hits).operating_point.threshold == threshold
+            assert read_masking(hits).scorer == "net"
+            assert read_masking(hits).operating_point.threshold == threshold
 
 
 def test_a_run_of_another_frame_is_refused_before_any_work(
@@ -188,7 +188,7 @@ def test_overwrite_replaces_denoised_files(folder, tmp_path):
     assert run("blank", folder / "a.h5", target, "--threshold", 0.5) == 0
     assert run("identity", folder / "b.h5", target, "--threshold", 0.5, "--overwrite") == 0
     with HitsFile(target) as hits:
-        assert masking_of(hits).scorer == "identity"
+        assert read_masking(hits).scorer == "identity"
 
 
 def test_overwrite_replaces_nothing_foreign(folder, tmp_path, capsys):

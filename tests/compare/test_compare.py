@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 
 import pytest
-from dense_imb.tasks.build import open_images, open_test_images
 from matplotlib.figure import Figure
 
 from dense_imb.cli import main
@@ -17,6 +16,7 @@ from dense_imb.compare.figure import draw
 from dense_imb.compare.plan import LEAST_STEPS, MOST_STEPS, plan, run_seconds
 from dense_imb.config import TrainConfig
 from dense_imb.losses.foreign.parse import parse_loss
+from dense_imb.tasks.images.recipe import open_images, open_test_images
 from tests.runs.pictures import tiny_images, write_folders
 from tests.runs.tiny import clean_events, tiny, write_events
 

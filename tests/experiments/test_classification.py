@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dense_imb.tasks.recipe import check_config, config_from
+from dense_imb.runs.read import config_from
+from dense_imb.tasks.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "experiments" / "classification"
@@ -23,10 +24,10 @@ CONFIGS = sorted(FOLDER.glob("*.yaml"))
 @pytest.mark.parametrize("loss", ["ce", "csce", "hmld10000000g05a75", "BalancedSoftmaxLoss"])
 def test_every_config_can_be_trained(path, loss):
     stored = yaml.safe_load(path.read_text())
-    if "cifar" in stored:
-        stored["cifar"]["path"] = "cifar.tar.gz"
+    if "train" not in stored["labels"]:  # CIFAR
+        stored["labels"]["train"] = "cifar.tar.gz"
     config = config_from({**stored, "loss": loss})
-    check_config(config)
+    Recipe.of(config)
     assert config.kinds == ("labels",)
     assert config.steps % config.validate_every == 0
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dense_imb.tasks.recipe import build_loss, check_config
+from dense_imb.tasks.recipe import Recipe, build_loss
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "long_tail"
 
@@ -139,7 +139,7 @@ def test_every_method_is_a_config_of_as_many_steps(answers, tmp_path, cracks, ta
         for method, change in answers.METHODS.items():
             for loss in answers.LOSSES.values():
                 config = replace(change(size), loss=loss)
-                check_config(config)
+                Recipe.of(config)
                 build_loss(config.loss, (5, 1))
             assert config.steps + config.second.steps == size.steps, method
             seen.append(change(size))

@@ -55,7 +55,8 @@ def test_a_table_is_trained_row_by_row_and_not_twice(tmp_path, capsys):
 
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_row_of_a_table_is_a_config(path):
-    from dense_imb.tasks.recipe import build_loss, check_config, config_from
+    from dense_imb.runs.read import config_from
+    from dense_imb.tasks.recipe import Recipe, build_loss
 
     run_table = load("run_table")
     table = yaml.safe_load(path.read_text())
@@ -64,18 +65,19 @@ def test_every_row_of_a_table_is_a_config(path):
         changes.pop("simulate", None)
         stored = run_table.merged(run_table.nested(table["base"]), changes)
         config = config_from(run_table.merged(stored, {"data": {"train": ["x.h5"]}}))
-        check_config(config)
+        Recipe.of(config)
         build_loss(config.loss)
 
 
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*/*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_is_a_config(path):
-    from dense_imb.tasks.recipe import check_config, config_from
+    from dense_imb.runs.read import config_from
+    from dense_imb.tasks.recipe import Recipe
 
     stored = yaml.safe_load(path.read_text())
     if "cifar" in stored:  # where the archive lies is for the command line
         stored["cifar"]["path"] = "cifar-10-python.tar.gz"
-    check_config(config_from(stored))
+    Recipe.of(config_from(stored))
 
 
 def test_where_an_autoencoder_goes_blank(tmp_path, capsys):

@@ -45,11 +45,11 @@ def write(path: Path, events: Events, batch: int = 10_000, **options: object) ->
 def assert_same(got: Events, wanted: Events) -> None:
     assert got.geometry == wanted.geometry
     np.testing.assert_array_equal(got.offset, wanted.offset)
-    for found, expected in (
+    for actual, expected in (
         (got.hit_columns(), wanted.hit_columns()),
         (dict(got.event), dict(wanted.event)),
     ):
-        assert found.keys() == expected.keys()
+        assert actual.keys() == expected.keys()
         for name, column in expected.items():
-            assert found[name].dtype == column.dtype, name
-            np.testing.assert_array_equal(found[name], column, err_msg=name)
+            assert actual[name].dtype == column.dtype, name
+            np.testing.assert_array_equal(actual[name], column, err_msg=name)

@@ -53,11 +53,11 @@ def hits_of(event):
 
 def by_loops(events, score_of):
     """`score_of(hits, i)` of every hit of every event."""
-    found = []
+    actual = []
     for event in events:
         hits = hits_of(event)
-        found += [score_of(hits, i) for i in range(len(hits))]
-    return torch.tensor(found)
+        actual += [score_of(hits, i) for i in range(len(hits))]
+    return torch.tensor(actual)
 
 
 def test_blurred_hits_equal_a_loop_over_pairs():
@@ -90,8 +90,8 @@ def test_hit_density_equals_a_loop_over_pairs():
     expected = by_loops(events, score_of)
     assert expected.max() > 0.5
     assert (expected == 0).any()
-    found = HitDensity(radius_xy, radius_t).score(events)
-    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+    actual = HitDensity(radius_xy, radius_t).score(events)
+    torch.testing.assert_close(actual, expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("pairs_at_once", [1, 7, 50])
@@ -115,8 +115,8 @@ def test_median_filter_equals_a_loop_over_its_window(size):
         ]
         return sum(window) / size**2
 
-    found = MedianFilter(size).score(events)
-    torch.testing.assert_close(found, by_loops(events, score_of), atol=1e-7, rtol=0)
+    actual = MedianFilter(size).score(events)
+    torch.testing.assert_close(actual, by_loops(events, score_of), atol=1e-7, rtol=0)
 
 
 def test_above_one_half_the_median_filter_is_the_median():
@@ -160,10 +160,10 @@ def test_dbscan_equals_growing_clusters_one_by_one():
                         front.append(j)
         size = [list(cluster.values()).count(cluster.get(i, -1)) for i in range(len(hits))]
         expected += [n / (1 + n) for n in size]
-    found = DBSCANScorer(radius_xy, radius_t, min_samples).score(events)
+    actual = DBSCANScorer(radius_xy, radius_t, min_samples).score(events)
     assert len(set(expected)) > 4
     assert expected.count(0) > 0
-    torch.testing.assert_close(found, torch.tensor(expected), atol=1e-7, rtol=0)
+    torch.testing.assert_close(actual, torch.tensor(expected), atol=1e-7, rtol=0)
 
 
 def test_a_hit_does_not_count_itself_but_its_twin():

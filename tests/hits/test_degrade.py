@@ -20,7 +20,7 @@ from dense_imb.hits import (
     Geometry,
     HotLines,
     HotPixels,
-    Measured,
+    MeasuredNoise,
     Uniform,
     concatenate,
     degrade,
@@ -43,7 +43,7 @@ EVERYTHING = Degradation(
         Burst(),
         HotPixels(),
         HotLines(rows=(7,), columns=(2, 60)),
-        Measured(NOISE_ONLY),
+        MeasuredNoise(NOISE_ONLY),
     ),
     dead_rows=(30,),
     dead_columns=(40, 41),
@@ -263,7 +263,7 @@ def test_measured_noise_is_consecutive_and_brings_its_columns():
     )
     clean = simulate("line", 50, seed=1, n_photons=4)
     clean = clean.with_hits(clean.offset, {**clean.hit_columns(), "charge": np.ones(clean.n_hits)})
-    degradation = Degradation(noise=100, profiles=(Measured(source), Uniform()))
+    degradation = Degradation(noise=100, profiles=(MeasuredNoise(source), Uniform()))
     noisy = degrade(clean, degradation, seed=1)
     is_signal = noisy.label > 0
     assert (noisy.hit["charge"][is_signal] == 1).all()
@@ -358,7 +358,7 @@ def test_profiles_without_sense_are_refused():
         (lambda: Burst(width=float("inf")), "`width`"),
         (lambda: HotPixels(pixels=0), "`pixels`"),
         (lambda: HotLines(), "`rows`"),
-        (lambda: Measured(CLEAN[:0]), "`events`"),
+        (lambda: MeasuredNoise(CLEAN[:0]), "`events`"),
         (lambda: degrade(CLEAN, EVERYTHING, seed=1, event_index=[1]), "`event_index`"),
     ):
         with pytest.raises(ValueError, match=sentence):

@@ -28,7 +28,7 @@ from dense_imb.hits import (
     noise_sweep,
     simulate,
 )
-from dense_imb.hits.baselines import BASELINES, Blank, HitDensity, Identity
+from dense_imb.hits.baselines import BASELINES, HitDensity, Identity, KeepNothing
 from tests.hits.files import write
 
 LEVELS = 25  # of the scores below, far enough apart for bins of their own
@@ -70,18 +70,18 @@ def without_speed(table: Evaluation) -> list[dict[str, object]]:
 
 def shown_hits(events: Events) -> list[list[tuple[float, bool]]]:
     """Score and truth of the hits that a frame shows, event by event."""
-    found = []
+    actual = []
     for one in events:
         hits = list(zip(one.x.tolist(), one.y.tolist(), one.t.tolist(), strict=True))
         score = Ranked().score(one.torch()).tolist()
-        found.append(
+        actual.append(
             [
                 (score[j], bool(one.label[j] > 0))
                 for j, (x, y, t) in enumerate(hits)
                 if (-t, j) == min((-u, k) for k, (v, w, u) in enumerate(hits) if (v, w) == (x, y))
             ]
         )
-    return found
+    return actual
 
 
 @pytest.mark.parametrize("batch_size", [1, 13, 256])
@@ -172,7 +172,12 @@ def test_the_first_events_only() -> None:
     done: list[int] = []
     for size in (5, 23, 100):
         table = evaluate(
-            [Ranked(), Blank()], None, events, n_events=23, batch_size=size, progress=done.append
+            [Ranked(), KeepNothing()],
+            None,
+            events,
+            n_events=23,
+            batch_size=size,
+            progress=done.append,
         )
         assert without_speed(table)[:1] == wanted
     assert sum(done) == 3 * 2 * 23
@@ -290,16 +295,31 @@ def noisy(n_events: int = 20) -> Events:
     ("call", "sentence"),
     [
         (lambda: evaluate([], None, noisy()), "`scorers` of different names, at least one, got no"),
-        (lambda: evaluate([Blank(), Blank()], None, noisy()), "got 'blank' twice"),
-        (lambda: evaluate([Blank()], None, replace(noisy(), label=None)), "Expected labelled hits"),
-        (lambda: evaluate([Blank()], None, noisy()[:0]), "Expected signal to choose a threshold"),
-        (lambda: evaluate([Blank()], noisy(), noisy()[:0]), "Expected events to test on"),
-        (lambda: evaluate([Blank()], None, iter([noisy()])), "can't be read twice"),
-        (lambda: evaluate([Blank()], None, noisy(), retention=0.0), "above 0 and up to 1, got 0.0"),
-        (lambda: evaluate([Blank()], None, noisy(), batch_size=0), "`batch_size` to be a number"),
-        (lambda: evaluate([Blank()], None, noisy(), n_events=0), "`n_events` to be a number of at"),
-        (lambda: noise_sweep([Blank()], noisy(), [20]), "Expected clean events"),
-        (lambda: noise_sweep([Blank()], noisy(), []), "at least one number of noise hits"),
+        (lambda: evaluate([KeepNothing(), KeepNothing()], None, noisy()), "got 'blank' twice"),
+        (
+            lambda: evaluate([KeepNothing()], None, replace(noisy(), label=None)),
+            "Expected labelled hits",
+        ),
+        (
+            lambda: evaluate([KeepNothing()], None, noisy()[:0]),
+            "Expected signal to choose a threshold",
+        ),
+        (lambda: evaluate([KeepNothing()], noisy(), noisy()[:0]), "Expected events to test on"),
+        (lambda: evaluate([KeepNothing()], None, iter([noisy()])), "can't be read twice"),
+        (
+            lambda: evaluate([KeepNothing()], None, noisy(), retention=0.0),
+            "above 0 and up to 1, got 0.0",
+        ),
+        (
+            lambda: evaluate([KeepNothing()], None, noisy(), batch_size=0),
+            "`batch_size` to be a number",
+        ),
+        (
+            lambda: evaluate([KeepNothing()], None, noisy(), n_events=0),
+            "`n_events` to be a number of at",
+        ),
+        (lambda: noise_sweep([KeepNothing()], noisy(), [20]), "Expected clean events"),
+        (lambda: noise_sweep([KeepNothing()], noisy(), []), "at least one number of noise hits"),
     ],
 )
 def test_bad_input_is_one_sentence(call, sentence) -> None:
@@ -318,7 +338,9 @@ def test_a_watcher_sees_every_test_event_once() -> None:
         seen.setdefault(name, []).append(len(events))
         last[name] = scores
 
-    table = evaluate([Blank(), Ranked()], some(30, 1), some(50, 2), batch_size=20, watch=watch)
+    table = evaluate(
+        [KeepNothing(), Ranked()], some(30, 1), some(50, 2), batch_size=20, watch=watch
+    )
     assert seen == {"blank": [20, 20, 10], "ranked": [20, 20, 10]}
     for name, scores in last.items():
         assert scores.operating_point.threshold == table[name]["threshold"]
@@ -335,7 +357,7 @@ class Clusters:
         return (events.t > 1).float() * 0.9
 
 
-def test_a_threshold_on_a_tie_is_told() -> None:
+def test_a_threshold_on_a_tie_gets_a_warning() -> None:
     """A tenth of the signal lies outside of clusters with all noise: 97 % means to keep it all."""
     n = 20
     label = np.tile(np.repeat([1, 0], [10, 5]), n).astype(np.uint8)

@@ -224,7 +224,7 @@ def test_a_truncated_file_is_refused_at_any_length(path: Path) -> None:
     ["/hit/x", "/hit/y", "/hit/t", "/hit/label", "/hit/score", "/hit/keep", "/hit/momentum",
      "/event/offset", "/event/run", "/event/is_calibration"],
 )  # fmt: skip
-def test_a_flipped_bit_in_the_data_is_found(path: Path, name: str) -> None:
+def test_a_flipped_bit_in_the_data_is_refused(path: Path, name: str) -> None:
     with h5py.File(path) as file:
         place = file[name].id.get_chunk_info(0).byte_offset
     data = bytearray(path.read_bytes())

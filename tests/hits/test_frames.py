@@ -201,3 +201,9 @@ def test_points_in_pixels_and_in_millimetres():
     unknown = Events(Geometry(4, 3, 5), events.offset, events.x, events.y, events.t)
     with pytest.raises(ValueError, match="`x_mm`"):
         points(unknown, "physical")
+
+
+def test_a_raster_prints_its_size():
+    x, y, t = np.array([[0, 0, 2], [0, 0, 0], [4, 7, 5]])
+    raster = rasterise(Events(Geometry(3, 1, 9), np.array([0, 3]), x, y, t))
+    assert repr(raster) == "Raster(1 x 1 x 1 x 3, 2 of 3 hits visible)"

@@ -22,10 +22,10 @@ from dense_imb.hits import (
     mask_events,
     mask_file,
     mask_files,
-    masking_of,
+    read_masking,
     verify,
 )
-from dense_imb.hits.baselines import Blank, HitDensity, Identity
+from dense_imb.hits.baselines import HitDensity, Identity, KeepNothing
 from dense_imb.metrics import HitScores, OperatingPoint
 from tests.hits.files import FRAME, assert_same, some_events, write
 
@@ -97,7 +97,7 @@ def test_only_kept_hits_leave_their_events_behind(tmp_path: Path) -> None:
     with HitsFile(tmp_path / "all.h5") as everything, HitsFile(tmp_path / "kept.h5") as kept:
         assert_same(kept[:], everything[:].select(everything[:].hit["keep"]))
         assert (done.n_hits, done.n_kept) == (everything.n_hits, kept.n_hits)
-    mask_file(source, tmp_path / "none.h5", Blank(), POINT, only_kept=True)
+    mask_file(source, tmp_path / "none.h5", KeepNothing(), POINT, only_kept=True)
     with HitsFile(tmp_path / "none.h5") as none:
         assert (len(none), none.n_hits) == (60, 0)
         np.testing.assert_array_equal(none[:].event["run"], bare(60).event["run"])
@@ -138,14 +138,14 @@ def test_the_file_says_what_made_it(tmp_path: Path) -> None:
     source = write(tmp_path / "raw.h5", bare(5))
     mask_file(source, tmp_path / "clean.h5", Stub("réseau 3"), POINT, only_kept=True)
     with HitsFile(source) as raw, HitsFile(tmp_path / "clean.h5") as clean:
-        assert masking_of(raw) is None
-        made_by = masking_of(clean)
+        assert read_masking(raw) is None
+        made_by = read_masking(clean)
     assert made_by is not None
     assert (made_by.scorer, made_by.only_kept) == ("réseau 3", True)
     assert made_by.operating_point.as_json() == POINT.as_json()
     mask_file(source, tmp_path / "cut.h5", Stub(), 0.25)
     with HitsFile(tmp_path / "cut.h5") as cut, h5py.File(tmp_path / "cut.h5") as file:
-        made_by = masking_of(cut)
+        made_by = read_masking(cut)
         assert all(file.attrs.get_id(name).dtype.kind == "S" for name in ("scorer", "masking"))
     assert made_by is not None
     assert made_by.operating_point.threshold == 0.25
@@ -153,7 +153,7 @@ def test_the_file_says_what_made_it(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "cut.h5", "r+") as file:
         file.attrs["masking"] = np.bytes_(b'{"operating_point": {}, "only_kept": 0}')
     with HitsFile(tmp_path / "cut.h5") as cut, pytest.raises(HitsFileError, match="denoise the fi"):
-        masking_of(cut)
+        read_masking(cut)
     with pytest.raises(HitsFileError, match="got another in `/`"):
         verify(tmp_path / "cut.h5")
 
@@ -254,7 +254,7 @@ def test_a_scorer_of_other_pixel_sizes_fits(tmp_path: Path) -> None:
 def test_the_source_is_never_the_target(tmp_path: Path) -> None:
     source = write(tmp_path / "raw.h5", bare(3))
     before = source.read_bytes()
-    with pytest.raises(ValueError, match="a target beside the source"):
+    with pytest.raises(ValueError, match="a target other than the source"):
         mask_file(source, tmp_path / "." / "raw.h5", Stub(), POINT, overwrite=True, only_kept=True)
     with pytest.raises(FileExistsError, match="overwrite=True"):
         mask_file(source, write(tmp_path / "b.h5", bare(2)), Stub(), POINT)

@@ -54,7 +54,8 @@ def hits(folder: Path, request: pytest.FixtureRequest) -> Iterator[_Hits]:
             yield file
 
 
-def test_what_it_says_of_itself(hits: _Hits) -> None:
+def test_its_size_and_columns(hits: _Hits) -> None:
+    assert repr(hits).endswith(f", 40 events, {ALL.n_hits:,} hits, {ALL.geometry.size_text()})")
     assert (len(hits), hits.n_hits, hits.geometry) == (40, ALL.n_hits, ALL.geometry)
     assert hits.columns["/hit/momentum"] == np.float64
     assert hits.columns["/event/run"] == np.int64
@@ -248,7 +249,7 @@ def test_locking_is_passed_on(
     assert seen == [False, False]
 
 
-def test_a_locked_file_is_told_from_a_damaged_one(tmp_path: Path) -> None:
+def test_a_locked_file_differs_from_a_damaged_one(tmp_path: Path) -> None:
     path = write(tmp_path / "a.h5", some_events(2))
     import fcntl
 

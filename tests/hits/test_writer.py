@@ -347,3 +347,8 @@ def test_a_folder_that_is_closed_is_one_sentence(tmp_path, monkeypatch):
     assert problem.value.strerror == (
         f"Expected a folder to write a.h5 to, got {tmp_path}: Permission denied"
     )
+
+
+def test_a_writer_prints_what_it_wrote(tmp_path: Path) -> None:
+    with HitsWriter(tmp_path / "a.h5", FRAME) as writer:
+        assert repr(writer) == "HitsWriter('a.h5', 0 events, 0 hits)"

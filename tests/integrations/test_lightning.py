@@ -6,12 +6,12 @@ import warnings
 
 import pytest
 import torch
-from dense_imb.tasks.build import build_task
 from torch.utils.data import DataLoader, TensorDataset
 
 from dense_imb.config import UnlabelledConfig
 from dense_imb.losses import Balance, BiasCompensatedLoss, CrossEntropyLoss, HardMiningLoss
 from dense_imb.models import FastUNet
+from dense_imb.tasks.recipe import build_task
 from tests.runs.pictures import lines, tiny_images, write_folders
 from tests.runs.tiny import clean_events, tiny, write_events
 

@@ -1,4 +1,4 @@
-"""Scores to histogram, and what plain loops say of them."""
+"""Scores for histograms, and reference results in plain loops."""
 
 from __future__ import annotations
 

@@ -37,13 +37,13 @@ def test_every_score_is_that_of_scikit_learn(n_classes):
         "quadratic_kappa": oracle.cohen_kappa_score(label, called, weights="quadratic"),
         "matthews": oracle.matthews_corrcoef(label, called),
     }
-    found = scores.scores()
+    actual = scores.scores()
     for name, value in wanted.items():
-        assert found[name] == pytest.approx(value, abs=1e-12), name
+        assert actual[name] == pytest.approx(value, abs=1e-12), name
     assert scores.confusion.tolist() == oracle.confusion_matrix(label, called).tolist()
     of_class = [oracle.roc_auc_score(label == k, probability[:, k]) for k in range(n_classes)]
     # scores in one of the histogram's 1000 bins are ties
-    assert found["auc"] == pytest.approx(np.mean(of_class), abs=2e-3)
+    assert actual["auc"] == pytest.approx(np.mean(of_class), abs=2e-3)
     if n_classes > 2:
         macro = oracle.roc_auc_score(label, probability, multi_class="ovr")
         assert np.mean(of_class) == pytest.approx(macro)
@@ -84,14 +84,14 @@ def test_one_class_for_all_is_worth_nothing():
     scores = ClassificationScores(3)
     logits = torch.tensor([[5.0, 0, 0]]).expand(9, 3)
     scores.update(logits, torch.tensor([0] * 7 + [1, 2]))
-    found = scores.scores()
-    assert found["accuracy"] == pytest.approx(7 / 9)
-    assert found["balanced_accuracy"] == pytest.approx(1 / 3)
-    assert (found["matthews"], found["quadratic_kappa"], found["most_called"]) == (0, 0, 1)
-    assert found["auc"] == 0.5
+    actual = scores.scores()
+    assert actual["accuracy"] == pytest.approx(7 / 9)
+    assert actual["balanced_accuracy"] == pytest.approx(1 / 3)
+    assert (actual["matthews"], actual["quadratic_kappa"], actual["most_called"]) == (0, 0, 1)
+    assert actual["auc"] == 0.5
 
 
-def test_what_was_never_seen_has_no_score():
+def test_without_data_the_score_is_nan():
     scores = ClassificationScores(3, train_counts=(500, 500, 500))
     assert all(math.isnan(value) for value in scores.scores().values())
     scores.update(torch.eye(3)[:2] * 4, torch.tensor([0, 1]))

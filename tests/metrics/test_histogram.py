@@ -34,9 +34,9 @@ def test_ranking_is_scikit_learns_within_a_bin(scale, n_bins):
     assert histogram.average_precision() == pytest.approx(exact, abs=1e-12)
     false_positive, true_positive, _ = metrics.roc_curve(is_signal, tied, drop_intermediate=False)
     curve = histogram.curve()
-    found = torch.stack([1 - curve.removal, curve.retention], 1).unique(dim=0).numpy()
+    actual = torch.stack([1 - curve.removal, curve.retention], 1).unique(dim=0).numpy()
     expected = np.unique(np.stack([false_positive, true_positive], 1), axis=0)
-    np.testing.assert_allclose(found, expected, atol=1e-12)
+    np.testing.assert_allclose(actual, expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -111,7 +111,7 @@ def test_all_scores_equal():
     assert histogram.removal_at(0.97) == 0.0
 
 
-def test_what_was_never_seen_is_nan():
+def test_without_data_scores_are_nan():
     score = torch.tensor([0.2, 0.7])
     nothing, noise, signal = (ScoreHistogram() for _ in range(3))
     nothing.update(score[:0], torch.zeros(0, dtype=torch.bool))
@@ -160,8 +160,8 @@ def test_curve_is_the_points_one_by_one():
     assert len(curve.threshold) == 51
     for threshold, *expected in zip(*(values.tolist() for values in curve), strict=True):
         point = histogram.at(threshold)
-        found = [point.threshold, point.retention, point.removal, point.purity]
-        assert found == pytest.approx([threshold, *expected], nan_ok=True, abs=1e-15)
+        actual = [point.threshold, point.retention, point.removal, point.purity]
+        assert actual == pytest.approx([threshold, *expected], nan_ok=True, abs=1e-15)
     assert bool((curve.threshold.diff() > 0).all())
 
 

@@ -93,16 +93,16 @@ def test_hit_scores_are_the_plain_loops():
     late["event"] = late["event"] - 31
     order = torch.randperm(len(late["event"]), generator=generator(5))  # in any order
     scores.update(**{name: tensor[order] for name, tensor in late.items()}, n_events=31)
-    found = scores.scores()
-    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-12)
-    assert found["time_recovery"] < found["time_recovery_ceiling"] < found["retention"]
+    actual = scores.scores()
+    assert {name: actual[name] for name in expected} == pytest.approx(expected, abs=1e-12)
+    assert actual["time_recovery"] < actual["time_recovery_ceiling"] < actual["retention"]
     for name, values in per_event.items():
         for q in (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0):
             exact = np.quantile(values, q, method="inverted_cdf")
             assert scores.event_quantile(name, q) == pytest.approx(exact, abs=5e-4)
-    assert found["event_retention_q05"] == scores.event_quantile("retention", 0.05)
-    assert found["removal_at_97"] == scores.histogram.removal_at(0.97)
-    assert found["auc"] == scores.histogram.auc()
+    assert actual["event_retention_q05"] == scores.event_quantile("retention", 0.05)
+    assert actual["removal_at_97"] == scores.histogram.removal_at(0.97)
+    assert actual["auc"] == scores.histogram.auc()
     assert scores.histogram.n_signal == expected["n_signal"]
 
 
@@ -110,22 +110,22 @@ def test_masking_reaches_its_ceiling_exactly():
     events = hits()
     scores = HitScores(POINT)
     scores.update(**{**events, "time": events["true_time"]})
-    found = scores.scores()
-    assert found["time_recovery"] == pytest.approx(found["time_recovery_ceiling"], abs=1e-15)
-    assert 0 < found["occluded_share"] < 1
-    assert found["time_residual_rms"] == 0.0
+    actual = scores.scores()
+    assert actual["time_recovery"] == pytest.approx(actual["time_recovery_ceiling"], abs=1e-15)
+    assert 0 < actual["occluded_share"] < 1
+    assert actual["time_residual_rms"] == 0.0
 
 
 def test_without_flags_every_hit_is_visible():
     events = hits()
     scores = HitScores(POINT)
     scores.update(events["score"], events["label"], events["event"])
-    found = scores.scores()
-    assert found["occluded_share"] == 0.0
-    assert found["time_recovery_ceiling"] == found["retention"]
-    assert math.isnan(found["time_recovery"])
-    assert math.isnan(found["time_residual_rms"])
-    assert math.isnan(found["ghost_rate"])
+    actual = scores.scores()
+    assert actual["occluded_share"] == 0.0
+    assert actual["time_recovery_ceiling"] == actual["retention"]
+    assert math.isnan(actual["time_recovery"])
+    assert math.isnan(actual["time_residual_rms"])
+    assert math.isnan(actual["ghost_rate"])
     assert math.isnan(HitScores(POINT).event_quantile("retention", 0.5))
 
 
@@ -138,11 +138,11 @@ def test_an_event_whose_signal_is_all_hidden_is_not_noise_only():
         n_events=6,
         is_visible=torch.tensor([False, True, True, True, False]),
     )
-    found = scores.scores()
-    assert found["n_events"] == 6
-    assert (found["false_alarm_hits_per_event"], found["false_alarm_event_share"]) == (0.5, 0.5)
-    assert math.isnan(found["retention"])
-    assert found["occluded_share"] == 1.0
+    actual = scores.scores()
+    assert actual["n_events"] == 6
+    assert (actual["false_alarm_hits_per_event"], actual["false_alarm_event_share"]) == (0.5, 0.5)
+    assert math.isnan(actual["retention"])
+    assert actual["occluded_share"] == 1.0
 
 
 def test_ghosts_are_lit_pixels_without_a_hit():
@@ -150,8 +150,8 @@ def test_ghosts_are_lit_pixels_without_a_hit():
     is_lit = torch.tensor([[[1, 1, 0, 1]], [[0, 1, 0, 1]]]).bool()
     is_hit = torch.tensor([[[1, 0, 1, 0]], [[0, 0, 0, 1]]]).bool()
     scores.update_output(is_lit, is_hit)
-    found = scores.scores()
-    assert (found["ghost_rate"], found["ghosts_per_frame"]) == (3 / 5, 3 / 2)
+    actual = scores.scores()
+    assert (actual["ghost_rate"], actual["ghosts_per_frame"]) == (3 / 5, 3 / 2)
 
 
 @pytest.mark.parametrize(

@@ -50,9 +50,9 @@ def test_a_perfect_image_and_bad_ones():
     image = torch.rand(2, 2, 11, 12, 13, generator=generator(7))
     quality = ImageQuality()
     quality.update(image, image, image)
-    found = quality.rows()["prediction"]
-    assert found["psnr"] == math.inf
-    assert found["ssim"] == pytest.approx(1.0)
+    actual = quality.rows()["prediction"]
+    assert actual["psnr"] == math.inf
+    assert actual["ssim"] == pytest.approx(1.0)
     assert math.isnan(ImageQuality().rows()["blank"]["psnr"])
     with pytest.raises(ValueError, match="without NaN"):
         quality.update(image * math.nan, image, image)

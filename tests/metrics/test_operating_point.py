@@ -19,8 +19,8 @@ def test_operating_point_comes_back(tmp_path, threshold):
     path = tmp_path / "point.json"
     point = OperatingPoint(threshold, "logit", 0.97, math.nan, 1 / 3, n_signal=10, n_noise=0)
     point.save(path)
-    found = OperatingPoint.load(path)
-    assert repr(found) == repr(point)
+    actual = OperatingPoint.load(path)
+    assert repr(actual) == repr(point)
     assert list(tmp_path.iterdir()) == [path]
 
     def refuse(name):
@@ -28,7 +28,7 @@ def test_operating_point_comes_back(tmp_path, threshold):
 
     json.loads(path.read_text(), parse_constant=refuse)
     score = torch.tensor([-5.0, 0.25, 5.0])
-    assert torch.equal(found.keep(score), score >= threshold)
+    assert torch.equal(actual.keep(score), score >= threshold)
 
 
 def test_operating_point_refuses():

@@ -37,12 +37,12 @@ def test_segmentation_is_scikit_learns(n_channels):
     np.testing.assert_array_equal(scores.confusion.numpy(), expected)
     assert scores.iou() == pytest.approx(metrics.jaccard_score(truth, called, average=None))
     assert scores.dice() == pytest.approx(metrics.f1_score(truth, called, average=None))
-    for k, found in enumerate(scores.average_precision()):
+    for k, actual in enumerate(scores.average_precision()):
         exact = metrics.average_precision_score(truth == k, probability[:, k])
-        assert found == pytest.approx(exact, abs=0.02)
+        assert actual == pytest.approx(exact, abs=0.02)
         tied = torch.bucketize(probability[:, k].logit(), scores.histograms[k]._edges, right=True)
         exact = metrics.average_precision_score(truth == k, tied)
-        assert found == pytest.approx(exact, abs=1e-12)
+        assert actual == pytest.approx(exact, abs=1e-12)
     named = scores.scores()
     assert named["mean_iou"] == pytest.approx(np.mean(scores.iou()))
     assert named["ap_1"] == scores.average_precision()[1]
@@ -79,9 +79,9 @@ def test_every_form_of_the_target_counts_alike():
         expected = SegmentationScores(max(scores_in.shape[1], 2))
         expected.update(scores_in, targets[0])
         for form in targets[1:]:
-            found = SegmentationScores(expected.n_classes)
-            found.update(scores_in, form)
-            assert torch.equal(state(found), state(expected))
+            actual = SegmentationScores(expected.n_classes)
+            actual.update(scores_in, form)
+            assert torch.equal(state(actual), state(expected))
     with pytest.raises(ValueError, match="SegmentationScores has no formula for soft targets"):
         SegmentationScores().update(logits[:, :1], target[:, None] / 4)
 
@@ -103,7 +103,7 @@ def test_illegal_labels_are_refused_on_every_device(
 def plain_components(image):
     """Flood fill of one 2-D image, corners included: a list of sets of pixels."""
     left = {(int(y), int(x)) for y, x in image.nonzero()}
-    found = []
+    actual = []
     while left:
         front = [left.pop()]
         component = set(front)
@@ -113,8 +113,8 @@ def plain_components(image):
             left -= near
             component |= near
             front += near
-        found.append(component)
-    return found
+        actual.append(component)
+    return actual
 
 
 @pytest.mark.parametrize("min_cover", [0.0, 0.5])
@@ -156,10 +156,10 @@ def test_objects_touch_in_corners_but_not_across_images():
     true = torch.tensor([[[1, 0], [0, 1]], [[0, 0], [0, 1]]]).bool()
     scores = ObjectScores()
     scores.update(torch.zeros_like(true), true)
-    found = scores.scores()
-    assert (found["n_objects"], found["detection"]) == (2, 0.0)
-    assert found["false_alarms_per_million_pixels"] == 0.0
-    assert math.isnan(found["false_alarm_share"])
+    actual = scores.scores()
+    assert (actual["n_objects"], actual["detection"]) == (2, 0.0)
+    assert actual["false_alarms_per_million_pixels"] == 0.0
+    assert math.isnan(actual["false_alarm_share"])
     scores = ObjectScores()
     scores.update(true.unsqueeze(2), true.unsqueeze(2))  # in three dimensions too
     assert scores.scores()["detection"] == 1.0

@@ -43,10 +43,10 @@ def test_recall_at_precision_is_scikit_learns(scale, wanted):
     histogram = filled(score, is_signal, 200, scale)
     tied = torch.bucketize(score.double(), histogram._edges, right=True)
     precision, recall, _ = metrics.precision_recall_curve(is_signal, tied)
-    found = histogram.recall_at_precision(wanted)
-    assert found == pytest.approx(recall[precision >= wanted].max(), abs=1e-12)
+    actual = histogram.recall_at_precision(wanted)
+    assert actual == pytest.approx(recall[precision >= wanted].max(), abs=1e-12)
     precision, recall, _ = metrics.precision_recall_curve(is_signal, score)
-    assert found <= recall[precision >= wanted].max()
+    assert actual <= recall[precision >= wanted].max()
 
 
 def test_precision_that_falls_and_rises_again_counts_at_its_lowest_threshold():
@@ -80,17 +80,17 @@ def plain_calibration_error(probability, is_signal, n_bins):
 @pytest.mark.parametrize("n_wide", [1, 15, 30])
 def test_calibration_error_is_the_plain_loops(scale, n_wide):
     score, is_signal = sample(scale=scale, dtype=torch.float64)
-    found = filled(score, is_signal, scale=scale).calibration_error(n_wide)
+    actual = filled(score, is_signal, scale=scale).calibration_error(n_wide)
     probability = probabilities(score, scale)
     exact = plain_calibration_error(probability.tolist(), is_signal.tolist(), n_wide)
     assert exact > 0.05
-    assert found == pytest.approx(exact, abs=0.01)  # 0.005, and scores across a moved edge
+    assert actual == pytest.approx(exact, abs=0.01)  # 0.005, and scores across a moved edge
     # with the middles of the bins for scores nothing is lost
     edges = ScoreHistogram(scale=scale)._edges
     ends = np.concatenate([[0], probabilities(edges, scale), [1]])
     middle = (ends[1:] + ends[:-1])[torch.bucketize(score, edges, right=True)] / 2
     exact = plain_calibration_error(middle.tolist(), is_signal.tolist(), n_wide)
-    assert found == pytest.approx(exact, abs=1e-12)
+    assert actual == pytest.approx(exact, abs=1e-12)
 
 
 def test_calibration_error_is_scikit_learns_curve():
@@ -120,7 +120,7 @@ def test_the_ends_of_the_scale_are_sure():
     assert histogram.calibration_error() == pytest.approx(0.0, abs=1e-8)
 
 
-def test_what_was_never_seen_has_no_best():
+def test_without_data_there_is_no_best():
     score = torch.tensor([0.2, 0.7])
     nothing, noise, signal = (ScoreHistogram() for _ in range(3))
     noise.update(score, torch.zeros(2, dtype=torch.bool))

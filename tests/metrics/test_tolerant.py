@@ -23,7 +23,7 @@ def images(shape, seed=0, share=0.1, dtype=torch.float32):
 
 
 def plain_counts(score, is_true, mask, threshold, tolerance):
-    """right, predicted, found, true: every pixel against every other of its image."""
+    """right, predicted, actual, true: every pixel against every other of its image."""
     counts = np.zeros(4, int)
     for image, truth, valid in zip(score.double(), is_true, mask, strict=True):
         places = list(product(*map(range, image.shape)))
@@ -48,13 +48,13 @@ def test_every_threshold_is_the_plain_loops(shape, tolerance):
     curve = scores.curve()
     for i in (0, 480, 500, 530, 570, 1000):
         threshold = float(curve.threshold[i])
-        right, predicted, found, true = plain_counts(score, is_true, mask, threshold, tolerance)
-        assert float(curve.recall[i]) == found / true
+        right, predicted, actual, true = plain_counts(score, is_true, mask, threshold, tolerance)
+        assert float(curve.recall[i]) == actual / true
         precision = right / predicted if predicted else math.nan
         assert float(curve.precision[i]) == pytest.approx(precision, nan_ok=True, abs=0)
-        expected = 2 * right * found / (right * true + found * predicted) if right else 0.0
+        expected = 2 * right * actual / (right * true + actual * predicted) if right else 0.0
         assert float(curve.f1[i]) == pytest.approx(expected)
-        assert scores.at(threshold).recall == found / true
+        assert scores.at(threshold).recall == actual / true
 
 
 @pytest.mark.parametrize("shape", [(4, 40, 56), (2, 12, 14, 16)])
@@ -65,7 +65,7 @@ def test_best_is_scipys_distances_threshold_by_threshold(shape):
     scores.update(score, is_true)
 
     def point(threshold, images):
-        right = predicted = found = 0
+        right = predicted = actual = 0
         for i in images:
             is_lit, truth = score[i].numpy() >= threshold, is_true[i].numpy()
             # of an image without any such pixel it measures to some corner
@@ -73,10 +73,10 @@ def test_best_is_scipys_distances_threshold_by_threshold(shape):
             near_lit = (ndimage.distance_transform_edt(~is_lit) <= 2) & is_lit.any()
             right += (is_lit & near_truth).sum()
             predicted += is_lit.sum()
-            found += (truth & near_lit).sum()
+            actual += (truth & near_lit).sum()
         n_true = int(is_true[images].sum())
         precision = right / predicted if predicted else math.nan
-        recall = found / n_true
+        recall = actual / n_true
         f1 = 2 * precision * recall / (precision + recall) if right else 0.0
         return f1, threshold, precision, recall
 
@@ -120,8 +120,8 @@ def test_nothing_reaches_over_an_edge_into_the_next_row_or_image():
     score[0, 2, 0] = score[1, 0, 3] = 0.9  # next in memory to (1, 3); the next image's corner
     scores = TolerantF1(1)
     scores.update(score, is_true)
-    found = scores.at(0.5)
-    assert (found.precision, found.recall, found.f1) == (0.0, 0.0, 0.0)
+    actual = scores.at(0.5)
+    assert (actual.precision, actual.recall, actual.f1) == (0.0, 0.0, 0.0)
 
 
 def test_masked_pixels_are_near_to_nothing():
@@ -130,8 +130,8 @@ def test_masked_pixels_are_near_to_nothing():
     mask = torch.tensor([[[1, 0, 1, 1, 0]]]).bool()
     scores = TolerantF1(1)
     scores.update(score, is_true, mask=mask)
-    found = scores.at(0.5)  # the first true pixel lost its neighbour, the right pixel its truth
-    assert (found.precision, found.recall) == (0.0, 0.0)
+    actual = scores.at(0.5)  # the first true pixel lost its neighbour, the right pixel its truth
+    assert (actual.precision, actual.recall) == (0.0, 0.0)
     assert scores.at(0.0).recall == 1.0
 
 

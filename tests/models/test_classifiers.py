@@ -63,15 +63,15 @@ def test_timm_networks_start_untrained(name, monkeypatch):
         ("timm:resnet81", {}, "one of timm's networks, got 'resnet81'"),
         ("timm:hf-hub:somebody/weights", {}, "one of timm's networks"),
         ("timm:local-dir:/tmp", {}, "one of timm's networks"),
-        ("timm:resnet18", {"checkpoint_path": "evil.pt"}, "it is a file"),
+        ("timm:resnet18", {"checkpoint_path": "evil.pt"}, "would load a file .*; drop it"),
         ("timm:resnet18", {"colour": 3}, "options that timm:resnet18 takes"),
         ("resnet32", {"dept": 32}, "Did you mean 'depth'"),
         ("resnet32", {"depth": 33}, "6 n \\+ 2"),
         ("resnet32", {"head": "round"}, "linear or cosine"),
-        ("resnet32", {"scale": 16.0}, "no `scale` with a linear head"),
+        ("resnet32", {"scale": 16.0}, "linear head takes no `scale`; drop it"),
     ],
 )
-def test_what_is_no_network_is_refused(name, options, sentence):
+def test_bad_names_and_options_are_refused(name, options, sentence):
     if name.startswith("timm"):
         pytest.importorskip("timm")
     with pytest.raises((ValueError, TypeError), match=sentence):

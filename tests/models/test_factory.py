@@ -65,7 +65,7 @@ def test_an_autoencoder_without_a_frame_is_refused():
 
 @pytest.mark.parametrize("name", ["autoencoder", "fast_unet", "smp:Unet/resnet18"])
 def test_networks_in_2d_refuse_3d(name):
-    with pytest.raises(ValueError, match="MONAI's networks come in 3-D, such as 'monai:UNet'"):
+    with pytest.raises(ValueError, match="MONAI's networks in 3-D, such as 'monai:UNet'"):
         build_model(name, **CHANNELS, spatial_dims=3)
 
 
@@ -82,7 +82,7 @@ LIBRARIES = {
 
 
 @pytest.mark.parametrize("name", LIBRARIES)
-def test_a_missing_library_is_told_with_its_cure(name, monkeypatch):
+def test_the_error_of_a_missing_library_has_the_cure(name, monkeypatch):
     module, package = LIBRARIES[name]
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError, match=rf"{module} could.* pip install '{package}>="):
@@ -90,7 +90,7 @@ def test_a_missing_library_is_told_with_its_cure(name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", LIBRARIES)
-def test_a_torchvision_of_another_torch_is_told_with_its_cure(name, monkeypatch):
+def test_the_error_of_a_torchvision_for_another_torch_has_the_cure(name, monkeypatch):
     def broken(module):
         raise RuntimeError("operator torchvision::nms does not exist")
 
@@ -117,7 +117,7 @@ class Halving(torch.nn.Module):
 
 def test_a_network_that_answers_with_another_size_is_refused():
     network = Padded(Halving(), multiple=4, name="smp:Odd", in_channels=1)
-    with pytest.raises(ValueError, match="Expected smp:Odd to answer frames.*got.*segmentation"):
+    with pytest.raises(ValueError, match="Expected smp:Odd to return frames.*got.*segmentation"):
         network(torch.zeros(1, 1, 5, 7))
 
 

@@ -1,4 +1,4 @@
-"""What the autoencoder and the FastUNet promise, for frames of any size."""
+"""Promises of the autoencoder and the FastUNet for frames of any size."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_it_compiles_as_one_graph(name):
     assert all(p.grad.isfinite().all() for p in network.parameters())
 
 
-def test_the_default_sizes_are_those_that_are_told():
+def test_the_default_sizes_are_the_documented_ones():
     def count(network):
         return sum(parameter.numel() for parameter in network.parameters())
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dense_imb.tasks.build import open_images, open_test_images
 from matplotlib.figure import Figure
 
 from dense_imb.cli import main
@@ -23,6 +22,7 @@ from dense_imb.report.images import OfImages
 from dense_imb.report.segmented import chosen_images, fullest_slice, image_scores, verdicts
 from dense_imb.runs import open_run, train
 from dense_imb.tasks.images.evaluate import Blank, chosen_thresholds, evaluate_images
+from dense_imb.tasks.images.recipe import open_images, open_test_images
 from tests.report.reports import Page, pngs, quiet, strict_json
 from tests.runs.pictures import tiny_images, write_folders
 

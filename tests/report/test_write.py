@@ -24,9 +24,8 @@ def test_the_table_is_that_of_evaluate(run_folder, files):
     report = quiet(run_folder, test=str(files / "noisy.h5"), n_events=30)
     numbers = strict_json(run_folder / "report.json")
     run = open_run(run_folder)
-    from dense_imb.tasks.build import build_task
-
     from dense_imb.report.measure import validation_events
+    from dense_imb.tasks.recipe import build_task
 
     task = build_task(run.config)
     held_out = task.validation

@@ -86,5 +86,5 @@ def test_a_reading_without_names_is_stored_as_before():
 
 def test_names_of_another_number_of_classes_are_refused(data, tmp_path, capsys):
     typed = ["--images.train", str(data), "--images.n_classes", "4", "--images.names", '["a", "b"]']
-    assert main(["train", "--out", str(tmp_path / "run"), *typed]) == 2
+    assert main(["train", "images", "--out", str(tmp_path / "run"), *typed]) == 2
     assert "a name for each of 4 classes" in capsys.readouterr().err

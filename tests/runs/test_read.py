@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import importlib
 import os
 import signal
 from pathlib import Path
@@ -11,14 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dense_imb.tasks.build import build_task
 
 from dense_imb.engine import Callback, CheckpointError, CollapseWarning, Interrupted, TrainingError
 from dense_imb.engine.loop import Loop
 from dense_imb.hits import Geometry, HitsFile
 from dense_imb.runs import TrainConfig, open_run, train
-from dense_imb.runs import train as fit_module
-from dense_imb.tasks.recipe import read_config
+from dense_imb.runs.read import read_config
+from dense_imb.tasks.recipe import build_task
 from tests.engine.test_loop import Signal
 from tests.runs.tiny import (
     assert_same_content,
@@ -28,6 +28,8 @@ from tests.runs.tiny import (
     tiny,
     write_events,
 )
+
+fit_module = importlib.import_module("dense_imb.runs.train")
 
 pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")
 
@@ -63,7 +65,7 @@ KINDS = {
         "model": {"name": "monai:UNet", "options": {
             "channels": [4, 8], "strides": [2], "dropout": 0.3, "norm": "batch"}},
     },
-    "both outputs": {"model": {"output": "both"}, "loss": "HardMiningLoss(balance={})"},
+    "both outputs": {"hits": {"output": "both"}, "loss": "HardMiningLoss(balance={})"},
     "roll back": {"collapse": "roll-back", "validate_every": 1, "loss": "torch.nn:L1Loss"},
 }  # fmt: skip
 
@@ -113,7 +115,7 @@ def test_measured_noise_is_drawn_from(path, tmp_path):
     noise = clean_events(30, seed=9)
     noise = noise.with_hits(noise.offset, {**noise.hit_columns(), "label": 0 * noise.label})
     noisy = write_events(tmp_path / "noise.h5", noise)
-    run = quiet(tiny(path, hits={"measured_noise": noisy, "profiles": []}), tmp_path / "run")
+    run = quiet(tiny(path, hits={"measured_noise": noisy, "noise": 20}), tmp_path / "run")
     assert "Measured" in run.checkpoint("last")["setup"]["degradation"]
     other = write_events(tmp_path / "noise.h5", dataclasses.replace(noise, t=noise.t + 1))
     assert other == noisy
@@ -123,7 +125,7 @@ def test_measured_noise_is_drawn_from(path, tmp_path):
 
 def test_the_folder_of_a_run_is_not_written_over(path, tmp_path):
     quiet(tiny(path), tmp_path / "run")
-    with pytest.raises(ValueError, match="which holds one; --resume"):
+    with pytest.raises(ValueError, match="which holds one; continue it with `resume`"):
         quiet(tiny(path), tmp_path / "run")
 
 
@@ -196,7 +198,7 @@ def test_a_warm_start_begins_from_the_best_weights(path, tmp_path, watched):
         quiet(smaller, tmp_path / "small", warm_start=tmp_path / "first")
     told = str(refused.value)
     assert "model.options: {'widths': [4, 8]} there, {'widths': [4]} here; train with" in told
-    assert told.endswith("""of that run (--model.options '{"widths": [4, 8]}').""")
+    assert told.endswith("""of that run (`model.options` '{"widths": [4, 8]}').""")
     assert "model.name" not in told, "what is the same is not told"
     assert "size mismatch" not in told
 
@@ -230,7 +232,9 @@ def test_a_run_is_read_again(path, tmp_path):
     assert "10 steps" in run.summary()
     state = torch.random.get_rng_state()
     events = HitsFile(path)[:]
-    scores = run.trained(device="cpu", batch_size=3).score(events)
+    few = run.trained(device="cpu")
+    few.batch_size = 3
+    scores = few.score(events)
     assert scores.shape == (events.n_hits,)
     torch.testing.assert_close(run.trained(device="cpu").score(events), scores)
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -239,10 +243,9 @@ def test_a_run_is_read_again(path, tmp_path):
 
 def test_best_is_what_was_scored(path, tmp_path):
     """The scorer of the folder gives the validation scores that the run has told."""
-    from dense_imb.tasks.build import build_task
-
     from dense_imb.data.events.virtual import VALIDATION_EPOCH
     from dense_imb.metrics import ScoreHistogram
+    from dense_imb.tasks.recipe import build_task
 
     run = quiet(tiny(path, steps=16), tmp_path / "run")
     held_out = build_task(run.config).validation
@@ -282,30 +285,30 @@ def test_a_code_that_needs_class_counts_gets_them(path, tmp_path, loss):
         ({"steps": 0}, "`steps`"),
         ({"batch_size": 0}, "`batch_size`"),
         ({"seed": -1}, "`seed`"),
-        ({"retention": 1.5}, "`retention`"),
+        ({"hits": {"retention": 1.5}}, "`retention`"),
         ({"patience": 0}, "`patience`"),
         ({"validate_every": 0}, "`validate_every`"),
         ({"loss": "FocalLos"}, "Did you mean 'FocalLoss'"),
         ({"loss": "csc"}, "Expected `code`"),
         ({"loss": "os:system('true')"}, "nothing else is imported"),
-        ({"loss": "RangeLoss(8)"}, "loss of frames"),
+        ({"loss": "RangeLoss(8)"}, "a loss of the output, got .*, a loss of features"),
         ({"hits": {"validation_share": 0.0}}, "`validation_share`"),
         ({"hits": {"validation_events": 0}}, "`validation_events`"),
-        ({"hits": {"train": []}}, "hits files to train on"),
+        ({"hits": {"train": []}}, "training data, got none"),
         ({"hits": {"profiles": ["blub"]}}, "Did you mean 'blob'"),
         ({"hits": {"signal": [3]}}, "`signal`"),
         ({"hits": {"noise": -3}}, "`noise`"),
         ({"optimizer": {"clip": 0.0}}, "`clip`"),
         ({"optimizer": {"weight_decay": -1.0}}, "`weight_decay`"),
         ({"model": {"name": "fast_unit"}}, "Did you mean 'fast_unet'"),
-        ({"model": {"channels": ["time"]}}, "`channels`"),
-        ({"model": {"channels": []}}, "`channels`"),
-        ({"model": {"threshold": 1.5}}, "`threshold`"),
+        ({"hits": {"channels": ["time"]}}, "`channels`"),
+        ({"hits": {"channels": []}}, "`channels`"),
+        ({"hits": {"threshold": 1.5}}, "`threshold`"),
     ],
 )  # fmt: skip
 def test_bad_configs_are_refused_before_anything_is_written(path, tmp_path, change, told):
-    data = {"train": path, **change.pop("data", {})}
-    config = tiny(data.pop("train"), data=data, **change)
+    hits = {"train": path, **change.pop("hits", {})}
+    config = tiny(hits.pop("train"), hits=hits, **change)
     with pytest.raises(ValueError, match=told):
         quiet(config, tmp_path / "run")
     assert not [p for p in (tmp_path / "run").rglob("*") if p.is_file() and p.name != ".lock"]
@@ -342,8 +345,8 @@ def test_a_compiled_network_learns_the_same(path, tmp_path):
 
 
 def test_a_loss_of_logits_is_refused_for_values(path, tmp_path):
-    with pytest.raises(ValueError, match=r"loss of values .*--loss ACBMSELoss"):
-        quiet(tiny(path, model={"output": "value"}), tmp_path / "run")
+    with pytest.raises(ValueError, match=r"loss of values .* take `loss=ACBMSELoss`"):
+        quiet(tiny(path, hits={"output": "value"}), tmp_path / "run")
 
 
 def test_a_loss_without_a_gradient_is_told(path, tmp_path):

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dense_imb.tasks.build import build_task
 from PIL import Image
 
 from dense_imb.cli import main
@@ -15,7 +14,7 @@ from dense_imb.config import MixingConfig, SamplingConfig, SecondConfig, Unlabel
 from dense_imb.runs import Run, train
 from dense_imb.tasks.hits.pseudo_labels import HitsPseudoLabels
 from dense_imb.tasks.labels.pseudo_labels import LabelsPseudoLabels
-from dense_imb.tasks.recipe import check_config
+from dense_imb.tasks.recipe import Recipe, build_task
 from tests.runs.labelled_pictures import of_table, write_tables
 from tests.runs.pictures import tiny_images, write_folders
 from tests.runs.tiny import clean_events, tiny, write_events
@@ -44,7 +43,7 @@ def test_events_without_labels_are_those_left_out(hits, tmp_path):
     task = build_task(config)
     assert isinstance(task.unlabelled, HitsPseudoLabels)
     assert (len(task.task.train), task.unlabelled.n_images) == (9, 9)
-    assert task.task.rest.first == 9
+    assert task.task.data.rest.first == 9
     weak = task.unlabelled._shown_hits(np.arange(9))
     assert 200 < weak.n_hits <= 9 * 26  # 6 of the signal and 20 of noise, some hidden by others
     assert weak.label is None
@@ -69,8 +68,11 @@ def test_a_raw_file_of_hits(hits, tmp_path, capsys):
     words += ["--model.options", '{"widths": [4, 8]}']
     assert main(words) == 0
     assert "5 events" in Run(tmp_path / "run").checkpoint("last")["setup"]["unlabelled"]
-    assert main([*words[:2], str(tmp_path / "b"), *words[3:], "--hits.pixels", "frame"]) == 2
-    assert "`pixels` lit to learn from events without labels, got frame" in capsys.readouterr().err
+    assert main([*words[:3], str(tmp_path / "b"), *words[4:], "--hits.pixels", "frame"]) == 2
+    assert (
+        "`hits.pixels` lit to learn from events without labels, got frame"
+        in capsys.readouterr().err
+    )
 
 
 def test_whole_images_without_labels_are_those_left_out(table, tmp_path):
@@ -117,7 +119,7 @@ def test_a_second_stage_learns_from_labels_only(tmp_path):
 def test_a_share_of_labels_is_a_share():
     for share in (0.0, 1.5):
         with pytest.raises(ValueError, match=rf"`labelled_share` above 0 and up to 1, got {share}"):
-            check_config(tiny("nowhere", labelled_share=share))
+            Recipe.of(tiny("nowhere", labelled_share=share))
 
 
 def test_fewer_labels_are_of_every_class_and_the_same_for_every_seed(table):
@@ -145,19 +147,28 @@ def test_gradients_are_of_the_batch_where_a_task_has_no_probe(table, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"mixing": MixingConfig(alpha=0.5)}, r"a kind of mixing beside its other options"),
-        ({"sampling": SamplingConfig(power=0.5)}, r"`sampling.kind` power with a `sampling.power`"),
-        ({"sampling": SamplingConfig("class", epochs=3)}, r"progressive with a `sampling.epochs`"),
+        (
+            {"mixing": MixingConfig(alpha=0.5)},
+            r"`mixing.alpha` changes nothing while `mixing.kind` is none; add `mixing.kind=mixup`",
+        ),
+        (
+            {"sampling": SamplingConfig(power=0.5)},
+            r"`sampling.power` changes nothing .* add `sampling.kind=power`",
+        ),
+        (
+            {"sampling": SamplingConfig("class", epochs=3)},
+            r"`sampling.epochs` changes nothing .* add `sampling.kind=progressive`",
+        ),
     ],
 )
 def test_options_that_change_nothing_are_refused(changes, told):
     with pytest.raises(ValueError, match=told):
-        check_config(tiny("nowhere", **changes))
+        Recipe.of(tiny("nowhere", **changes))
 
 
 def test_a_group_of_another_type_is_refused():
     with pytest.raises(TypeError, match="Expected `unlabelled` as a UnlabelledConfig, got dict"):
-        check_config(tiny("nowhere", unlabelled={"train": "raw.h5"}))
+        Recipe.of(tiny("nowhere", unlabelled={"train": "raw.h5"}))
 
 
 def test_a_class_that_a_share_of_the_labels_leaves_out_is_said_to_be_so(tmp_path):
@@ -171,7 +182,7 @@ def test_a_class_that_a_share_of_the_labels_leaves_out_is_said_to_be_so(tmp_path
     config = tiny_images(
         folders, labelled_share=0.2, sampling=SamplingConfig("class"), images={"n_classes": 3}
     )
-    with pytest.raises(ValueError, match=r"of class 2.*0\.2 have labels \(labelled_share\)"):
+    with pytest.raises(ValueError, match=r"of class 2.*only 0\.2 of the images have labels"):
         build_task(config)
 
 
@@ -189,10 +200,10 @@ def test_a_resume_takes_what_is_not_typed_from_the_run(hits, tmp_path, capsys):
     words += ["--hits.noise", "20", "--steps", "4", "--batch_size", "4", "--quiet", "--report"]
     words += ["false", "--model.options", '{"widths": [4, 8]}']
     assert main(words) == 0
-    again = [*words[:3], "--resume", "--quiet", "--report", "false"]
+    again = [*words[:4], "--resume", "--quiet", "--report", "false"]
     assert main(again) == 0
     assert main([*again, "--batch_size", "8"]) == 2
     assert "(batch_size: 4 there, 8 here)" in capsys.readouterr().err
-    assert main([*words[:2], str(tmp_path / "nothing"), "--resume"]) == 2
-    assert "to go on with (--resume), got none" in capsys.readouterr().err
+    assert main([*words[:3], str(tmp_path / "nothing"), "--resume"]) == 2
+    assert "to continue (--resume), got none" in capsys.readouterr().err
     assert not (tmp_path / "nothing").exists()

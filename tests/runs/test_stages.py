@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dense_imb.tasks.build import build_task
 
 from dense_imb.cli import main
 from dense_imb.config import (
@@ -24,13 +24,16 @@ from dense_imb.engine import Interrupted
 from dense_imb.metrics import ScoreHistogram
 from dense_imb.models import head_of
 from dense_imb.report import write_report
-from dense_imb.runs import SamplingWarning, open_run, stages_of, train
-from dense_imb.runs import train as fit_module
+from dense_imb.runs import SamplingWarning, open_run, train
 from dense_imb.tasks.hits.task import is_signal, is_visible
+from dense_imb.tasks.recipe import build_task
+from dense_imb.tasks.stages import stages_of
 from tests.runs.labelled_pictures import of_table, write_tables
 from tests.runs.pictures import write_folders
 from tests.runs.staged import pictures, stop_at, two
 from tests.runs.tiny import assert_same_runs, changed, clean_events, tiny, write_events
+
+fit_module = importlib.import_module("dense_imb.runs.train")
 
 # networks of ten steps may well be blank
 pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")
@@ -260,7 +263,7 @@ def test_no_second_stage_follows_a_first_one_that_collapsed(folders, tmp_path):
             train(changed(config, save_every=60.0), folder, is_quiet=True)
     path = folder / "first" / "metrics.json"
     path.write_text(path.read_text().replace('"stopped": null', '"stopped": "collapsed: blank"'))
-    with pytest.raises(ValueError, match="first stage to go on from .* was stopped .*collapsed"):
+    with pytest.raises(ValueError, match="a finished first stage in .* was stopped .*collapsed"):
         train(config, folder, resume=True, is_quiet=True)
 
 
@@ -270,10 +273,12 @@ def test_no_second_stage_follows_a_first_one_that_collapsed(folders, tmp_path):
 def test_the_head_alone_is_trained_from_another_run_only(folders, whole, tmp_path):
     config = stages_of(two(folders))[0]
     config.optimizer.parts = "head"
-    with pytest.raises(ValueError, match=r"--warm-start RUN\) with an optimizer.parts of head"):
+    with pytest.raises(
+        ValueError, match=r"for `optimizer.parts=head`, got none.* add `warm_start=RUN`"
+    ):
         train(config, tmp_path / "none", is_quiet=True)
     two_heads = changed(config, second=SecondConfig(4))
-    with pytest.raises(ValueError, match="all but the head would stay random"):
+    with pytest.raises(ValueError, match="all layers but the head would stay random"):
         train(two_heads, tmp_path / "none", is_quiet=True)
     run = train(config, tmp_path / "run", warm_start=whole, is_quiet=True)
     before, after = open_run(whole).weights(), run.weights("last")
@@ -295,7 +300,8 @@ def test_the_head_alone_is_trained_from_another_run_only(folders, whole, tmp_pat
 def test_a_run_in_two_stages_is_one_command(folders, tmp_path, capsys):
     folder = tmp_path / "run"
     typed = [
-        "train", "images", "--out", str(folder), "--images.train", folders[0], "--images.masks", folders[1],
+        "train", "images", "--out", str(folder),
+        "--images.train", folders[0], "--images.masks", folders[1],
         "--images.patch", "[32, 32]", "--model.options", '{"widths": [4, 8]}', "--steps", "4",
         "--batch_size", "4", "--second.steps", "2", "--second.loss", "FocalLoss(balance={})",
         "--second.sampling.kind", "sqrt", "--resume",
@@ -321,5 +327,5 @@ def test_a_run_in_two_stages_is_one_command(folders, tmp_path, capsys):
     assert main(["evaluate", *runs, folders[0], "--masks", folders[1]]) == 0
     capsys.readouterr()
     with pytest.raises(SystemExit):
-        main(["train", "--help"])
+        main(["train", "images", "--help"])
     assert "--second.steps 500" in capsys.readouterr().out

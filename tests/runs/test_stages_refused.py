@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ import yaml
 
 from dense_imb.config import MixingConfig, SamplingConfig, SecondConfig, TrainConfig
 from dense_imb.engine import Interrupted
-from dense_imb.runs import check_config, train
-from dense_imb.runs import train as fit_module
+from dense_imb.runs import train
+from dense_imb.tasks.recipe import Recipe
 from tests.runs.staged import pictures, stop_at, two
 from tests.runs.tiny import changed
+
+fit_module = importlib.import_module("dense_imb.runs.train")
 
 # networks of ten steps may well be blank
 pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")
@@ -31,7 +34,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     [
         ({"steps": -1}, "`second.steps` to be a number of at least 0, got -1"),
         ({"learning_rate": -1.0}, "`second.learning_rate` to be a number of at least 0, got -1"),
-        ({"steps": 0}, r"length of a second stage with second.loss \(--second.steps N\), got 0"),
+        ({"steps": 0}, "`second.loss` is set but `second.steps` is 0; add `second.steps=N`"),
         ({"loss": "FocalLos"}, "^second stage: .*FocalLos"),
         ({"mixing": MixingConfig("mixup", alpha=0.0)}, "^second stage: .*`alpha`"),
         ({"sampling": SamplingConfig("power", -1.0)}, "^second stage: .*`power`"),
@@ -64,7 +67,7 @@ def test_what_the_data_do_not_allow_in_the_second_stage_is_told_before_the_first
 def test_a_mistake_of_both_stages_is_told_of_the_first(folders, tmp_path):
     config = changed(two(folders, loss=None), loss="FocalLos")
     with pytest.raises(ValueError, match="^Expected") as refused:
-        check_config(config)
+        Recipe.of(config)
     assert "second stage" not in str(refused.value)
 
 

@@ -16,7 +16,7 @@ from dense_imb.config import TrainConfig, UnlabelledConfig
 from dense_imb.report import write as write_module
 from dense_imb.report import write_report
 from dense_imb.runs import Run, open_run, train
-from dense_imb.runs.stages import told_stages
+from dense_imb.runs.stages import describe_stages
 from tests.runs.labelled_pictures import of_table, write_tables
 from tests.runs.staged import pictures, stop_at, two
 from tests.runs.tiny import changed, clean_events, tiny, write_events
@@ -89,7 +89,7 @@ def test_stages_of_hits_are_compared_in_percent():
     name = "removal_at_97"
     metrics = {"monitor": name, "first": {name: 0.3231}, "best": {name: 0.3432}}
     wanted = "first stage -> second stage: noise removed at 97 %: 32.31 % -> 34.32 %"
-    assert told_stages(metrics, "run") == wanted
+    assert describe_stages(metrics, "run") == wanted
 
 
 def test_a_first_stage_is_called_by_its_run_too(run, folders, tmp_path, capsys):
@@ -141,36 +141,37 @@ def test_samples_of_hits_and_of_classes_are_counted(kind, tmp_path):
     assert counted in (None, found)
     assert abs(found["train"] - found["unlabelled"]) <= 3
     assert f"\n{found['train']} labelled {what[0]}, {found['unlabelled']} without" in got.summary()
-    assert f" % of the {what[1]} at the end" in got.summary()
+    assert "confident pseudo-labels at the end: " in got.summary()
+    assert f" % of the {what[1]}" in got.summary()
     plain = changed(config, labelled_share=1.0, unlabelled=UnlabelledConfig())
     got = train(plain, tmp_path / "plain", is_quiet=True)
     assert "unlabelled" not in got.metrics()["samples"]
     assert got.metrics()["samples"]["train"] == found["train"] + found["unlabelled"]
     assert "without labels" not in got.summary()
-    assert "teacher" not in got.summary()
+    assert "pseudo-labels" not in got.summary()
 
 
 @pytest.mark.parametrize(
     ("last", "told"),
     [
-        ({"sure_share": 0.941}, "94.1 % of the pixels at the end"),
-        ({"sure_share": 0.01}, "1 % of the pixels at the end"),
+        ({"sure_share": 0.941}, "94.1 % of the pixels"),
+        ({"sure_share": 0.01}, "1 % of the pixels"),
         (
             {"sure_share": 0.0031},
-            "0.31 % of the pixels at the end: lower --unlabelled.threshold, or train for longer",
+            "0.31 % of the pixels: lower unlabelled.threshold, or train for longer",
         ),
         (
             {"sure_share": 0.941, "sure_share_0": 0.941, "sure_share_1": 0.0, "sure_share_2": 0.0},
-            "94.1 % of the pixels at the end, but never of another class than 0: lower "
-            "--unlabelled.threshold, or train for longer",
+            "94.1 % of the pixels, all of them of class 0: lower unlabelled.threshold, "
+            "or train for longer",
         ),
         (
             {"sure_share": 0.941, "sure_share_0": 0.94, "sure_share_1": 0.0, "sure_share_2": 0.001},
-            "94.1 % of the pixels at the end",
+            "94.1 % of the pixels",
         ),
         (
             {"sure_share": 0.0, "sure_share_0": 0.0, "sure_share_1": 0.0},
-            "0 % of the pixels at the end: lower --unlabelled.threshold, or train for longer",
+            "0 % of the pixels: lower unlabelled.threshold, or train for longer",
         ),
     ],
 )
@@ -180,7 +181,7 @@ def test_it_is_told_whether_the_teacher_was_sure(run, last, told):
         metrics["last"] = {**kept, **last}
 
     edit_metrics(run.folder / "first", change)
-    wanted = f"the teacher was sure of {told}"
+    wanted = f"confident pseudo-labels at the end: {told}"
     for one in (run, run.first):
         assert wanted in one.summary().splitlines()
     edit_metrics(run.folder / "first", lambda m: m.update(is_finished=False))
@@ -225,7 +226,7 @@ def test_the_report_tells_both_stages(run, drawn):
     assert facts["labelled share"] == "0.5 of the training images"
     assert facts["samples"] == "5 labelled images, 6 without labels, 3 to validate on"
     assert facts["without labels"] == "the training images left out by the labelled share"
-    assert facts["pseudo-labels"] == run.told_teacher()
+    assert facts["pseudo-labels"] == run.format_teacher()
 
 
 def test_the_report_of_a_second_stage_alone_tells_what_it_noted(run, drawn):

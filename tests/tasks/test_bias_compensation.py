@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dense_imb.tasks.build import build_task
 
 from dense_imb.engine import Interrupted
 from dense_imb.losses import BiasCompensatedLoss
 from dense_imb.runs import TrainConfig, train
 from dense_imb.runs.write import RunFiles
+from dense_imb.tasks.recipe import build_task
 from tests.engine.test_loop import Signal
 from tests.runs.labelled_pictures import of_table, write_tables
 from tests.runs.pictures import tiny_images, write_folders
@@ -37,7 +37,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def config_of(name: str, data: dict[str, Any]) -> TrainConfig:
     kind = name.removeprefix("binary ").removeprefix("frame ")
     make = {"classifier": of_table, "segmenter": tiny_images, "denoiser": tiny}[kind]
-    more = {"pixels": "frame"} if name.startswith("frame") else {}
+    more = {"hits": {"pixels": "frame"}} if name.startswith("frame") else {}
     return make(data[name if name in data else kind], loss="BiasCompensatedLoss", **more)
 
 

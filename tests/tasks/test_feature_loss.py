@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dense_imb.tasks.build import build_task
 from torch import Tensor, nn
 
 from dense_imb.config import MixingConfig
@@ -18,9 +17,10 @@ from dense_imb.data.images.labelled import IGNORED
 from dense_imb.engine import Interrupted
 from dense_imb.losses import RangeLoss, range_loss
 from dense_imb.models import head_of
-from dense_imb.runs import TrainConfig, check_config, train
+from dense_imb.runs import TrainConfig, train
 from dense_imb.runs.write import RunFiles
 from dense_imb.tasks.feature_loss import FeatureTerm, coarse_label, rank_of_rarity
+from dense_imb.tasks.recipe import Recipe, build_task
 from tests.cli.test_train_command import refused
 from tests.engine.test_loop import Signal
 from tests.runs.labelled_pictures import of_table, write_tables
@@ -193,7 +193,9 @@ def test_coarse_labels_have_the_rarest_class_of_each_cell(halvings):
 
 def test_features_of_padded_frames_have_the_labels_of_their_own_pixels(data):
     """12 rows become 16 before they are halved."""
-    config = config_of("denoiser", data, pixels="frame", model={"options": {"widths": [4, 4, 8]}})
+    config = config_of(
+        "denoiser", data, hits={"pixels": "frame"}, model={"options": {"widths": [4, 4, 8]}}
+    )
     task = build_task(config)
     asked: list[tuple[Tensor, Tensor]] = []
 
@@ -224,7 +226,7 @@ def test_coarse_labels_of_volumes():
 
 @pytest.mark.parametrize("pixels", ["lit", "frame"])
 def test_a_denoiser_compares_the_pixels_that_its_loss_sees(data, pixels):
-    task = build_task(config_of("denoiser", data, pixels=pixels))
+    task = build_task(config_of("denoiser", data, hits={"pixels": pixels}))
     batch = task.batch(np.arange(4), 0, CPU)
     label = task.feature_label(batch)
     is_lit = torch.zeros(label.numel(), dtype=torch.bool)
@@ -297,9 +299,12 @@ REFUSED = [
     ({"feature_loss": "RangeLoss(k=0)"}, "Expected options that RangeLoss takes"),
     ({"feature_loss": "antigravity:Fly"}, "a config may come from anybody"),
     ({"mixing": MixingConfig("mixup")}, "Expected no mixing with a `feature_loss`, got mixup"),
-    ({"compile": True}, "Expected no `compile` with a `feature_loss`"),
-    ({"optimizer": {"parts": "head"}}, "Expected `optimizer.parts` all"),
-    ({"loss": "RangeLoss"}, "Expected a loss of frames"),
+    ({"compile": True}, "`compile` and `feature_loss` exclude each other"),
+    (
+        {"optimizer": {"parts": "head"}},
+        "`optimizer.parts=head` and `feature_loss` exclude each other",
+    ),
+    ({"loss": "RangeLoss"}, "a loss of the output, got .*, a loss of features; use `feature_loss`"),
 ]
 
 
@@ -307,7 +312,7 @@ REFUSED = [
 def test_what_does_not_fit_is_refused_before_anything_is_read(data, changes, sentence):
     for kind in KINDS:
         with pytest.raises(ValueError, match=sentence) as told:
-            check_config(config_of(kind, data, **changes))
+            Recipe.of(config_of(kind, data, **changes))
         assert "\n" not in str(told.value)
 
 
@@ -319,8 +324,8 @@ def test_the_command_refuses_in_one_line(data, tmp_path, capsys):
 
 
 def test_united_hits_are_not_mixed_features(data):
-    config = config_of("denoiser", data, mixing=MixingConfig("mixup", hits="union"))
-    check_config(config)
+    config = config_of("denoiser", data, mixing=MixingConfig("mixup"), hits={"mixing": "union"})
+    Recipe.of(config)
     task = build_task(config)
     assert math.isfinite(task.cost(task.network, task.batch(np.arange(4), 0, CPU)).detach())
 

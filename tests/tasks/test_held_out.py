@@ -10,7 +10,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from dense_imb.tasks.build import build_task, open_test_images
 from PIL import Image
 
 from dense_imb.cli import main
@@ -21,6 +20,8 @@ from dense_imb.data.images.unlabelled import find_copies, open_unlabelled
 from dense_imb.data.labels.tables import FilePictures
 from dense_imb.hits import Events
 from dense_imb.runs import open_run, train
+from dense_imb.tasks.images.recipe import open_test_images
+from dense_imb.tasks.recipe import build_task
 from dense_imb.tasks.unlabelled import HeldOutWarning
 from tests.runs.labelled_pictures import of_table, tiny_classes, write_cifar, write_tables
 from tests.runs.pictures import lines, tiny_images, write_folders
@@ -126,8 +127,8 @@ def test_where_nothing_is_left_it_is_refused(folders, tmp_path, capsys):
     words += ["--images.validation_masks", masks, "--unlabelled.train", other]
     assert main(words) == 2
     told = capsys.readouterr().err
-    assert told.startswith("dense-imb train: error: unlabelled.train: Expected images in ")
-    assert "neither validated nor tested on, got none of 4" in told
+    assert told.startswith("dense-imb train images: error: unlabelled.train: Expected images in ")
+    assert "that are neither validation nor test images, got none of 4" in told
     assert "--unlabelled.rest true" in told
     assert told.count("\n") == 1
 
@@ -193,7 +194,7 @@ def test_a_run_goes_on_and_learns_from_the_same_images(folders, everything, tmp_
     words += ["--steps", "6", "--save_every", "2", "--unlabelled.train", str(everything)]
     assert main(words) == 0
     told = capsys.readouterr().err
-    assert told.count("dense-imb train: warning: unlabelled.train: 5 of 15 images") == 1
+    assert told.count("dense-imb train images: warning: unlabelled.train: 5 of 15 images") == 1
     assert "10 images" in open_run(out).checkpoint("last")["setup"]["unlabelled"]
     wanted = (out / "last.safetensors").read_bytes()
     for path in out.glob("checkpoints/*-*6.pt"):
@@ -264,20 +265,20 @@ def test_hits_that_are_held_out_are_refused(tmp_path):
     (tmp_path / "link.h5").symlink_to(path)
     copies = [path, tmp_path / "copy.h5", tmp_path / "link.h5"]
     copies += [write_events(tmp_path / "raw.h5", raw)]
-    wanted = r"unlabelled.train: Expected other hits files than those of data.train, whose last"
+    wanted = r"unlabelled.train: Expected other hits files than those of hits.train, whose last"
     for place in copies:
         with pytest.raises(ValueError, match=wanted) as told:
             build_task(tiny(path, unlabelled=of(place)))
-        assert "--labelled_share 0.1 --unlabelled.rest true" in str(told.value)
+        assert "`labelled_share=0.1` with `unlabelled.rest=true`" in str(told.value)
     both = UnlabelledConfig(train=[third, path])
     with pytest.raises(ValueError, match=wanted):
         build_task(tiny([other, path], unlabelled=both))
     data = {"validation": other}
-    with pytest.raises(ValueError, match=r"those of data.validation, which are validated on"):
-        build_task(tiny(path, data=data, unlabelled=of(other)))
-    with pytest.raises(ValueError, match=r"those of data.train, which are learnt from already"):
-        build_task(tiny(path, data=data, unlabelled=of(path)))
-    assert build_task(tiny(path, data=data, unlabelled=of(third))).unlabelled.n_images == 8
+    with pytest.raises(ValueError, match=r"those of hits.validation, which are validated on"):
+        build_task(tiny(path, hits=data, unlabelled=of(other)))
+    with pytest.raises(ValueError, match=r"those of hits.train, which are learnt from already"):
+        build_task(tiny(path, hits=data, unlabelled=of(path)))
+    assert build_task(tiny(path, hits=data, unlabelled=of(third))).unlabelled.n_images == 8
 
 
 def test_without_stored_digests_paths_tell(tmp_path):

@@ -20,7 +20,8 @@ pytestmark = pytest.mark.slow
 def typed(data: Path, folder: Path, *more: object) -> list[str]:
     loss = "CrossEntropyLoss(balance={'scope': 'global'})"
     return [
-        "train", "images", "--out", str(folder), "--images.train", str(data / "images"), "--images.masks",
+        "train", "images", "--out", str(folder),
+        "--images.train", str(data / "images"), "--images.masks",
         str(data / "masks"), "--images.patch", "[32, 32]", "--model.options", "{widths: [4, 8]}",
         "--loss", loss, "--sampling.kind", "class", "--mixing.kind", "balanced-mixup",
         "--mixing.alpha", "0.5", "--steps", "30", "--batch_size", "4", "--validate_every", "10",

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dense_imb.tasks.build import build_task
 from PIL import Image
 
 from dense_imb.config import MixingConfig, SamplingConfig
@@ -23,11 +22,13 @@ from dense_imb.losses.foreign.catalogue import CATALOGUE
 from dense_imb.losses.foreign.soft_feeding import check_takes_soft
 from dense_imb.runs import SamplingWarning, TrainConfig, train
 from dense_imb.runs.write import RunFiles
+from dense_imb.tasks.recipe import build_task
 from tests.engine.test_loop import Signal
 from tests.runs.pictures import tiny_images, write_folders
 from tests.runs.tiny import Line, assert_same_content, clean_events, loop_of, tiny, write_events
 
 pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")
+padded = pytest.mark.filterwarnings("ignore::dense_imb.tasks.images.recipe.PatchWarning")
 CPU = torch.device("cpu")
 
 
@@ -77,8 +78,8 @@ RUNS = [
     (images, {"kind": "mixup", "by": "class"}),
     (images, {"kind": "unimix", "by": "sqrt"}),
     (events, {"kind": "balanced-mixup", "by": "class"}),
-    (events, {"kind": "mixup", "mixing": {"hits": "union"}}),
-    (events, {"kind": "unimix", "by": "power", "mixing": {"hits": "union"}}),
+    (events, {"kind": "mixup", "hits": {"mixing": "union"}}),
+    (events, {"kind": "unimix", "by": "power", "hits": {"mixing": "union"}}),
 ]
 
 
@@ -201,8 +202,8 @@ def test_a_checkpoint_knows_what_was_sampled_and_mixed(folders, path):
 
 
 def test_two_samples_with_the_same_partner_see_it_with_other_noise(path):
-    mixing = {"alpha": 1e9, "hits": "union"}
-    task = build_task(events(path, "balanced-mixup", mixing=mixing))
+    union = {"mixing": "union"}
+    task = build_task(events(path, "balanced-mixup", mixing={"alpha": 1e9}, hits=union))
     samples = np.arange(task.n_samples)
     partner = task.mixer.plan(samples, 0).partner
     twice = samples[partner == np.bincount(partner).argmax()]
@@ -219,6 +220,7 @@ def test_a_share_of_one_is_no_mixing(folders):
     assert batch.probability.amax(1).min() > 0.999
 
 
+@padded
 def test_a_pixel_ignored_in_either_pulls_at_nothing(tmp_path):
     folders = write_folders(tmp_path, n=5, size=(24, 24), n_classes=3)
     config = images(folders, "mixup", images={"patch": [40, 40], "flips": False})
@@ -235,6 +237,7 @@ def test_a_pixel_ignored_in_either_pulls_at_nothing(tmp_path):
     assert output.grad.abs().sum(1)[~is_ignored].all()
 
 
+@padded
 def test_a_loss_that_can_not_leave_pixels_out_says_so(tmp_path):
     folders = write_folders(tmp_path, n=5, size=(24, 24))
     loss = "torch.nn:BCEWithLogitsLoss"
@@ -244,7 +247,9 @@ def test_a_loss_that_can_not_leave_pixels_out_says_so(tmp_path):
 
 
 def test_a_union_of_hits_keeps_its_targets_hard(path):
-    task = build_task(events(path, "balanced-mixup", mixing={"hits": "union", "alpha": 1.0}))
+    task = build_task(
+        events(path, "balanced-mixup", mixing={"alpha": 1.0}, hits={"mixing": "union"})
+    )
     batch = task.batch(np.arange(8), 0, CPU)
     assert not batch.is_soft
     assert set(batch.is_signal.unique().tolist()) == {0.0, 1.0}
@@ -311,7 +316,7 @@ def test_every_loss_trains_with_mixing_or_says_why_not(tmp_path, loss, n_classes
 
 @pytest.mark.parametrize("loss", ["CrossEntropyLoss", "LDAMLoss", "FocalLoss(balance={})"])
 def test_a_union_trains_every_loss(path, tmp_path, loss):
-    run = quiet(events(path, "mixup", loss=loss, mixing={"hits": "union"}), tmp_path / "run")
+    run = quiet(events(path, "mixup", loss=loss, hits={"mixing": "union"}), tmp_path / "run")
     assert run.metrics()["is_finished"]
 
 
@@ -322,7 +327,9 @@ def test_frames_refuse_a_loss_of_hard_targets(path, tmp_path):
 
 def test_frames_of_values_are_mixed(path, tmp_path):
     config = events(
-        path, "balanced-mixup", model={"output": "both"}, pixels="frame", value_loss="ACBMSELoss"
+        path,
+        "balanced-mixup",
+        hits={"output": "both", "pixels": "frame", "value_loss": "ACBMSELoss"},
     )
     assert quiet(config, tmp_path / "run").metrics()["is_finished"]
 
@@ -356,7 +363,6 @@ def test_a_mixed_loss_is_that_of_both_labels(folders):
     ("change", "told"),
     [
         ({"mixing": MixingConfig("mixup", alpha=0.0)}, "`alpha` above 0 for mixing, got 0"),
-        ({"mixing": MixingConfig("mixup", hits="union")}, "no `mixing.hits` with images"),
         ({"sampling": SamplingConfig("power", power=-1.0)}, "`power` of at least 0"),
         ({"sampling": SamplingConfig("progressive", epochs=0)}, "sampling.epochs"),
         ({"sampling": SamplingConfig("often")}, "sampling"),
@@ -397,8 +403,10 @@ def test_hits_of_one_class_or_none_are_refused(tmp_path):
 
 
 def test_a_union_can_not_ask_for_the_pattern(path, tmp_path):
-    config = events(path, "mixup", mixing={"hits": "union"}, target="pattern")
-    with pytest.raises(ValueError, match="target signal with a union of hits"):
+    config = events(path, "mixup", hits={"mixing": "union", "target": "pattern"})
+    with pytest.raises(
+        ValueError, match="`hits.target=signal` with `hits.mixing=union`, got pattern"
+    ):
         quiet(config, tmp_path / "run")
 
 

@@ -22,7 +22,7 @@ from dense_imb.base.checks import check_choice
 from dense_imb.base.random import Draws
 from dense_imb.data.epochs.samplers import ClassSampling, uniform_of
 from dense_imb.data.images.labelled import LabelTally
-from dense_imb.hits.events import Events, concatenate, gathered
+from dense_imb.hits.events import Events, concatenate, reorder
 
 MIXINGS = ("none", "mixup", "balanced-mixup", "unimix")
 HITS = ("linear", "union")
@@ -272,7 +272,7 @@ def union(
     both = concatenate([replace(_without_occlusion(events), event={}) for events in thinned])
     n = len(first)
     pairs = np.stack([np.arange(n), n + np.arange(n)], 1).ravel()
-    offset, order = gathered(both.offset, pairs)
+    offset, order = reorder(both.offset, pairs)
     columns = {name: column[order] for name, column in both.hit_columns().items()}
     joined = replace(both, event={}).with_hits(offset[::2].copy(), columns)
     return replace(joined, event=first.event)

@@ -14,7 +14,7 @@ from dense_imb.hits import (
     Geometry,
     HitsFile,
     HitsFiles,
-    Measured,
+    MeasuredNoise,
     Uniform,
     degrade,
 )
@@ -88,7 +88,7 @@ class VirtualEvents:
             return "none"
         profiles = [
             f"Measured({_digest(profile.events)}, weight={profile.weight})"
-            if isinstance(profile, Measured)
+            if isinstance(profile, MeasuredNoise)
             else str(profile)
             for profile in self.degradation.profiles
         ]

@@ -208,9 +208,9 @@ class HitsPseudoLabels:
 def _check_task(task: HitsTask) -> None:
     """Refuse what labels of hits teach nothing about."""
     wanted = {
-        "pixels": (task.pixels, "lit", "an empty pixel has no hit that a teacher could label"),
-        "target": (task.target, "signal", "hits that were lost have no label"),
-        "model.output": (task.reading.output, "score", "labels are signal and noise, not times"),
+        "hits.pixels": (task.pixels, "lit", "an empty pixel has no hit that a teacher could label"),
+        "hits.target": (task.target, "signal", "hits that were lost have no label"),
+        "hits.output": (task.reading.output, "score", "labels are signal and noise, not times"),
     }
     for name, (got, want, why) in wanted.items():
         if got != want:

@@ -24,7 +24,7 @@ from dense_imb.hits import (
     HitsFiles,
     HotLines,
     HotPixels,
-    Measured,
+    MeasuredNoise,
     Uniform,
     open_hits,
 )
@@ -109,10 +109,10 @@ class HitsRecipe(Recipe):
         smears = (hits.smear_x, hits.smear_y, hits.smear_t)
         if hits.signal is None and hits.noise == 0 and not any(smears):
             return None
-        profiles: list[Profile | Measured] = [_profile(text) for text in hits.profiles]
+        profiles: list[Profile | MeasuredNoise] = [_profile(text) for text in hits.profiles]
         if hits.measured_noise is not None:
             measured = open_hits(hits.measured_noise, in_memory=True)[:]
-            profiles.append(Measured(measured, weight=hits.measured_weight))
+            profiles.append(MeasuredNoise(measured, weight=hits.measured_weight))
         return Degradation(
             signal=None if hits.signal is None else _range("signal", hits.signal),
             noise=_range("noise", hits.noise),

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -25,8 +25,9 @@ from tqdm.auto import tqdm
 from dense_imb.base.files import write_whole
 from dense_imb.data.images.folders import is_nifti
 from dense_imb.data.images.unlabelled import UnlabelledImages, nifti_like, open_unlabelled
-from dense_imb.runs.read import Run
+from dense_imb.metrics import SegmentationScores
 from dense_imb.tasks.images.evaluate import chosen_thresholds
+from dense_imb.tasks.images.trained import TrainedImages
 
 RECORD = "segmented.json"  # of how the masks of a folder were made
 _FORMAT, _VERSION = "dense-imb-segmented", 1
@@ -69,8 +70,20 @@ def decided(logits: Tensor, threshold: float = 0.0) -> NDArray[np.uint8]:
     return likeliest
 
 
+class SegmentingRun(Protocol):
+    """A run on images with masks: its folder, its network and its validation scores."""
+
+    folder: Path
+
+    def trained(self, *, device: str | torch.device | None = None) -> TrainedImages:
+        """Load the trained network."""
+
+    def scores(self) -> SegmentationScores:
+        """Load the validation scores."""
+
+
 def segment_images(
-    run: Run,
+    run: SegmentingRun,
     images: _Path,
     out: _Path,
     *,
@@ -157,7 +170,7 @@ def as_probability(logit: float) -> float:
     return 1 / (1 + math.exp(-logit)) if logit > -700 else 0.0
 
 
-def _threshold(run: Run, n_classes: int, threshold: float | None) -> float | None:
+def _threshold(run: SegmentingRun, n_classes: int, threshold: float | None) -> float | None:
     """The logit to cut two classes at."""
     if n_classes > 2:
         if threshold is not None:

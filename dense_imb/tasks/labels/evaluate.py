@@ -144,7 +144,7 @@ def evaluate_labels(
 
 
 def _rows(name: str, scores: ClassificationScores, reading: LabelsReading) -> list[Row]:
-    of_classes = scores.of_classes
+    of_classes = scores.by_class
     n_images = scores.confusion.sum(1).tolist()
     columns = {
         "accuracy": scores.recall(),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dense_imb.data.events.virtual import VALIDATION_EPOCH, VirtualEvents
-from dense_imb.hits import Blob, Degradation, HitsFile, Measured, degrade, open_hits
+from dense_imb.hits import Blob, Degradation, HitsFile, MeasuredNoise, degrade, open_hits
 from tests.hits.files import assert_same
 from tests.runs.tiny import clean_events, write_events
 
@@ -115,7 +115,7 @@ def test_its_fingerprint_is_of_the_hits(tmp_path, source):
 
 def test_measured_noise_is_told_by_its_hits(source):
     def told(seed: int) -> str:
-        measured = Measured(clean_events(300, seed), weight=0.5)
+        measured = MeasuredNoise(clean_events(300, seed), weight=0.5)
         return VirtualEvents(source, Degradation(noise=2, profiles=[measured]), 0).told()
 
     assert told(0) == told(0) != told(1)

@@ -7,13 +7,14 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from dense_imb.tasks.build import build_task, labelled_events
 from torch import nn
 
 from dense_imb.data.events.virtual import VirtualEvents
 from dense_imb.hits import Degradation, Events, Geometry, HitsFile
 from dense_imb.tasks.hits.pseudo_labels import HitsPseudoLabels
-from dense_imb.tasks.hits.task import HitsTask, Reading
+from dense_imb.tasks.hits.recipe import split_labelled_events
+from dense_imb.tasks.hits.task import HitsReading, HitsTask
+from dense_imb.tasks.recipe import build_task
 from tests.runs.tiny import FRAME, clean_events, tiny, write_events
 
 CPU = torch.device("cpu")
@@ -34,7 +35,7 @@ def task(path: str) -> HitsTask:
 
 @pytest.fixture(scope="module")
 def rest(path: str) -> VirtualEvents:
-    _, rest = labelled_events(VirtualEvents(HitsFile(path), MANY, 0, count=24), 0.4)
+    _, rest = split_labelled_events(VirtualEvents(HitsFile(path), MANY, 0, count=24), 0.4)
     assert rest is not None
     return rest
 
@@ -272,15 +273,17 @@ def test_options_that_fit_no_events_are_refused(task, rest, options, told):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"pixels": "frame"}, "`pixels` lit to learn from events without labels, got frame"),
-        ({"target": "pattern"}, "`target` signal"),
-        ({"loss": "torch.nn:L1Loss", "model": {"output": "value"}}, "`model.output` score"),
-        ({"model": {"output": "both"}}, "`model.output` score"),
+        ({"pixels": "frame"}, "`hits.pixels` lit to learn from events without labels, got frame"),
+        ({"target": "pattern"}, "`hits.target` signal"),
+        ({"output": "value"}, "`hits.output` score"),
+        ({"output": "both"}, "`hits.output` score"),
     ],
 )
 def test_tasks_that_labels_of_hits_teach_nothing_are_refused(path, rest, changes, told):
+    loss = "torch.nn:L1Loss" if changes.get("output") == "value" else "CrossEntropyLoss"
+    task = build_task(tiny(path, hits=changes, loss=loss))
     with pytest.raises(ValueError, match=told):
-        HitsPseudoLabels(build_task(tiny(path, **changes)), rest)
+        HitsPseudoLabels(task, rest)
 
 
 def test_other_frames_and_no_events_are_refused(task, rest, tmp_path):
@@ -302,6 +305,6 @@ def test_values_of_zero_to_one_are_scores_too(path, rest):
     views = unlabelled.views(SAMPLES, PLACES, 0, CPU)
     pseudo, sure = unlabelled.labelled(nn.Identity(), views, 0.9)
     assert isinstance(views.weak, Events)
-    assert Reading(is_logit=False).score(nn.Identity(), views.weak).shape == views.weak.t.shape
+    assert HitsReading(is_logit=False).score(nn.Identity(), views.weak).shape == views.weak.t.shape
     assert 0 < sure.sum() < 1
     assert torch.isfinite(unlabelled.cost(torch.rand(pseudo.is_signal.shape), pseudo))

@@ -8,15 +8,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from dense_imb.tasks.build import build_task
 from torch import nn
 
 from dense_imb.data.events.virtual import VirtualEvents
 from dense_imb.hits import Degradation, Events, Geometry, HitsFile, gap
 from dense_imb.losses.foreign.catalogue import CATALOGUE
 from dense_imb.losses.foreign.feeding import takes_logits
-from dense_imb.tasks.hits.task import HitsTask, Reading
-from dense_imb.tasks.recipe import build_loss, build_network, build_reading, of_hits
+from dense_imb.tasks.base import TrainingData
+from dense_imb.tasks.hits.task import HitsOptions, HitsReading, HitsTask
+from dense_imb.tasks.recipe import Recipe, build_loss, build_task
 from tests.runs.tiny import FRAME, clean_events, tiny, write_events
 
 CPU = torch.device("cpu")
@@ -46,16 +46,20 @@ class Keep(nn.Module):
         return (prediction - target).square().mean()
 
 
-def denoiser(path: str, loss: nn.Module, **options) -> HitsTask:
+def denoiser(path: str, loss: nn.Module, reading: HitsReading | None = None, **options) -> HitsTask:
+    reading = reading or HitsReading()
     degradation = Degradation(signal=4, noise=10)
     source = HitsFile(path)
-    n_channels = 2 if options.get("reading", Reading()).output == "both" else 1
+    n_channels = 2 if reading.output == "both" else 1
     return HitsTask(
         Constant(torch.zeros(1, n_channels, FRAME.height, FRAME.width)),
         loss,
-        VirtualEvents(source, degradation, 0, count=12),
-        VirtualEvents(source, degradation, 0, first=12),
-        **options,
+        TrainingData(
+            VirtualEvents(source, degradation, 0, count=12),
+            VirtualEvents(source, degradation, 0, first=12),
+        ),
+        reading,
+        HitsOptions(**options),
     )
 
 
@@ -101,7 +105,7 @@ def test_the_pattern_is_all_that_it_was_drawn_from(path):
 
 def test_an_output_of_both_feeds_two_losses(path):
     score, value = Keep(), Keep()
-    task = denoiser(path, score, value_loss=value, reading=Reading(output="both"))
+    task = denoiser(path, score, value_loss=value, reading=HitsReading(output="both"))
     task.network.output.data[:, 1] = 0.25
     batch = task.batch(np.arange(2), 0, CPU)
     cost = task.cost(task.network, batch)
@@ -123,16 +127,16 @@ def shared_pixel() -> Events:
 def test_hits_of_one_pixel_share_its_score():
     output = torch.full((1, 1, FRAME.height, FRAME.width), -3.0)
     output[0, 0, 2, 1], output[0, 0, 0, 3] = 2.0, -1.0
-    scores = Reading().score(Constant(output), shared_pixel()).detach()
+    scores = HitsReading().score(Constant(output), shared_pixel()).detach()
     torch.testing.assert_close(scores, torch.tensor([2.0, 2.0, -1.0]).sigmoid())
-    plain = Reading(is_logit=False).score(Constant(output), shared_pixel()).detach()
+    plain = HitsReading(is_logit=False).score(Constant(output), shared_pixel()).detach()
     torch.testing.assert_close(plain, (8 * torch.tensor([2.0, 2.0, -1.0]) - 4).sigmoid())
 
 
 def test_a_value_scores_each_hit_by_its_own_time():
     output = torch.zeros(1, 1, FRAME.height, FRAME.width)
     output[0, 0, 2, 1] = 0.8  # the gapped time of 60
-    scores = Reading(output="value").score(Constant(output), shared_pixel()).detach()
+    scores = HitsReading(output="value").score(Constant(output), shared_pixel()).detach()
     torch.testing.assert_close(scores, torch.tensor([1 - 0.25 / 0.55, 1.0, 0.0]))
 
 
@@ -191,7 +195,7 @@ def test_events_without_hits_cost_nothing(tmp_path):
 LOSSES = {
     "torch.nn:BCEWithLogitsLoss": {},
     "torch.nn:MSELoss": {},
-    "torch.nn:SmoothL1Loss": {"model": {"output": "value"}},
+    "torch.nn:SmoothL1Loss": {"output": "value"},
     "monai.losses:DiceLoss(sigmoid=True)": {},
     "monai.losses:FocalLoss()": {},
     'segmentation_models_pytorch.losses:DiceLoss(mode="binary")': {},
@@ -207,7 +211,7 @@ LOSSES = {
     "FocalLoss(gamma=2.0, balance={})": {},
     "CrossEntropyLoss(class_weight=(1.0, 3.0))": {},
     "HardMiningLoss(balance={}) + 0.5 * monai.losses:DiceLoss(sigmoid=True)": {},
-    "ACBMSELoss + torch.nn:L1Loss": {"model": {"output": "value"}},
+    "ACBMSELoss + torch.nn:L1Loss": {"output": "value"},
 }
 OURS = {entry.name for entry in CATALOGUE} - {text.partition("(")[0] for text in LOSSES}
 LOSSES |= {name: {} for name in sorted(OURS - {"CompoundLoss"})}  # that one is a sum, above
@@ -218,7 +222,7 @@ LOSSES |= {name: {} for name in sorted(OURS - {"CompoundLoss"})}  # that one is 
 def test_losses_of_anybody_train(path, text, pixels):
     if text == "RangeLoss":
         pytest.skip("takes features, not frames")
-    config = tiny(path, loss=text, pixels=pixels, **LOSSES[text])
+    config = tiny(path, loss=text, hits={**LOSSES[text], "pixels": pixels})
     task = build_task(config)
     optimizer = torch.optim.SGD(task.network.parameters(), 1e-4)
     before = [p.detach().clone() for p in task.network.parameters()]
@@ -233,7 +237,9 @@ def test_losses_of_anybody_train(path, text, pixels):
 
 
 def test_a_loss_of_features_is_refused(path):
-    with pytest.raises(ValueError, match="Expected a loss of frames"):
+    with pytest.raises(
+        ValueError, match="Expected a loss of the output, got .*, a loss of features"
+    ):
         build_task(tiny(path, loss="RangeLoss(8)"))
 
 
@@ -246,16 +252,17 @@ def test_a_loss_of_features_is_refused(path):
 )  # fmt: skip
 def test_what_a_score_is_depends_on_the_loss(path, text, logits):
     assert takes_logits(build_loss(text)) is logits
-    assert build_reading(tiny(path, loss=text)).is_logit is logits
+    assert Recipe.of(tiny(path, loss=text)).is_logit is logits
 
 
 def test_building_a_network_leaves_the_callers_random_numbers_alone(path):
     torch.manual_seed(5)
     wanted = torch.rand(3)
     torch.manual_seed(5)
-    first = build_network(tiny(path), of_hits(tiny(path), FRAME))
+    recipe = Recipe.of(tiny(path))
+    first = recipe.network(recipe.network_sizes(FRAME))
     assert torch.equal(torch.rand(3), wanted)
-    again = build_network(tiny(path), of_hits(tiny(path), FRAME))
+    again = recipe.network(recipe.network_sizes(FRAME))
     for name, value in again.state_dict().items():
         assert torch.equal(value, first.state_dict()[name])
 
@@ -270,7 +277,7 @@ def test_building_a_network_leaves_the_callers_random_numbers_alone(path):
 )
 def test_data_that_teaches_nothing_is_refused(path, change, told):
     with pytest.raises(ValueError, match=told):
-        build_task(tiny(path, data=change))
+        build_task(tiny(path, hits=change))
 
 
 def test_other_validation_frames_are_refused(path, tmp_path):

@@ -10,7 +10,6 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from dense_imb.tasks.build import build_task, labelled_part, open_images
 from PIL import Image
 from torch import nn
 
@@ -23,14 +22,16 @@ from dense_imb.runs import open_run, train
 from dense_imb.runs.write import RunFiles
 from dense_imb.tasks.images import pseudo_labels as unlabelled_images
 from dense_imb.tasks.images.pseudo_labels import ImagesPseudoLabels
+from dense_imb.tasks.images.recipe import open_images, split_labelled_images
 from dense_imb.tasks.images.task import probability_of
 from dense_imb.tasks.mean_teacher import PseudoLoss, as_trained
-from dense_imb.tasks.recipe import check_config
+from dense_imb.tasks.recipe import Recipe, build_task
 from tests.engine.test_loop import Signal
 from tests.runs.pictures import lines, tiny_images, write_folders
 from tests.runs.tiny import assert_same_runs
 
 pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")
+padded = pytest.mark.filterwarnings("ignore::dense_imb.tasks.images.recipe.PatchWarning")
 CPU = torch.device("cpu")
 
 
@@ -59,7 +60,7 @@ def test_labels_of_the_rest_are_not_seen(folders):
     config = semi(folders)
     task = build_task(config)
     train_images, _ = open_images(config.images)
-    labelled, rest = labelled_part(train_images, 0.5)
+    labelled, rest = split_labelled_images(train_images, 0.5)
     assert task.task.train.names == labelled.names
     assert task.unlabelled.images.names == rest.names
     assert not set(labelled.names) & set(rest.names)
@@ -104,6 +105,7 @@ def test_strong_views_differ_from_weak_ones_and_not_from_themselves(folders, str
     assert not torch.equal(views.shown[0], views.shown[3])  # another crop of the same image
 
 
+@padded
 def test_around_a_small_image_there_is_no_label(folders):
     task = build_task(semi(folders, changes={"images": {"patch": [64, 64]}}))
     views = task.unlabelled.views(np.arange(2), np.arange(2), 0, CPU)
@@ -123,7 +125,7 @@ def test_the_strong_view_fits_the_images(folders, tmp_path):
             file["image"], file["mask"] = image, mask
         config = semi((str(tmp_path / f"{name}.h5"), None))
         assert build_task(config).unlabelled.strong == wanted
-        with pytest.raises(ValueError, match=r"images of bytes with 1 or 3 channels"):
+        with pytest.raises(ValueError, match=r"images of 8 bits with 1 or 3 channels"):
             build_task(semi((str(tmp_path / f"{name}.h5"), None), strong="randaugment"))
 
 
@@ -288,8 +290,11 @@ def test_an_empty_folder_is_refused_in_words(folders, tmp_path, capsys):
     ("changes", "told"),
     [
         ({"rest": True, "share": 1.0}, "`labelled_share` below 1 with `unlabelled.rest`, got 1"),
-        ({"rest": True, "train": "x"}, "`unlabelled.rest` or `unlabelled.train`, got both: x"),
-        ({"rest": False}, "something to learn from without labels"),
+        (
+            {"rest": True, "train": "x"},
+            "one of `unlabelled.rest` and `unlabelled.train`, got both: x",
+        ),
+        ({"rest": False}, "unlabelled samples with options of `unlabelled`, got none"),
         ({"threshold": 1.0}, "`unlabelled.threshold` from 0 to below 1, got 1.0"),
         ({"decay": 1.0}, "`unlabelled.decay` from 0 to below 1, got 1.0"),
         ({"ratio": 0}, "`unlabelled.ratio`"),
@@ -300,7 +305,7 @@ def test_an_empty_folder_is_refused_in_words(folders, tmp_path, capsys):
 )
 def test_bad_options_are_refused_before_anything_is_read(changes, told):
     with pytest.raises(ValueError, match=told.replace("[", r"\[")):
-        check_config(semi(("nowhere", "nowhere"), **changes))
+        Recipe.of(semi(("nowhere", "nowhere"), **changes))
 
 
 def test_a_loss_that_leaves_nothing_out_is_refused(folders):

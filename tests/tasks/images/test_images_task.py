@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dense_imb.tasks.build import build_task, open_test_images
 from PIL import Image
 
 from dense_imb.cli import main
@@ -22,12 +21,15 @@ from dense_imb.tasks.images.evaluate import (
     evaluate_images,
     logit_of_class,
 )
+from dense_imb.tasks.images.recipe import open_test_images
 from dense_imb.tasks.images.task import ImagesReading
+from dense_imb.tasks.recipe import build_task
 from tests.engine.test_loop import Signal
 from tests.runs.pictures import tiny_images, write_folders
 from tests.runs.tiny import assert_same_content
 
 pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")
+padded = pytest.mark.filterwarnings("ignore::dense_imb.tasks.images.recipe.PatchWarning")
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +174,7 @@ def test_ignored_pixels_pull_at_nothing(tmp_path, loss):
     assert gradient[:, :, 20:].any()
 
 
+@padded
 def test_a_loss_that_can_not_leave_pixels_out_says_so(tmp_path):
     folders = write_folders(tmp_path, n=3)
     images = {"patch": [64, 64]}  # larger than they are
@@ -232,8 +235,8 @@ def test_evaluate_alone_takes_the_images_that_no_run_saw(trained, folders, tmp_p
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"data": {"train": "a.h5"}}, "got both: hits .*, images "),
-        ({"retention": 0.9}, "no `retention` with images"),
+        ({"hits": {"train": "a.h5"}}, "one kind of training data, got `hits.train` and `images"),
+        ({"hits": {"retention": 0.9}}, "`hits.retention` is an option of hits, but the run trains"),
         ({"images": {"patches": 0}}, "Expected `patches`"),
         ({"images": {"foreground": 2.0}}, "`foreground` between 0 and 1"),
         ({"images": {"patch": [8]}}, "`patch` with a number for each of the 2 dimensions"),
@@ -246,7 +249,7 @@ def test_what_can_not_be_trained_is_refused(folders, tmp_path, change, sentence)
 
     from dense_imb.config import HitsConfig
 
-    data = change.pop("data", None)
+    data = change.pop("hits", None)
     config = tiny_images(folders, **change)
     if data:
         config = replace(config, hits=HitsConfig(**data))
@@ -255,8 +258,10 @@ def test_what_can_not_be_trained_is_refused(folders, tmp_path, change, sentence)
 
 
 def test_a_run_of_images_scores_no_hits(trained):
-    with pytest.raises(ValueError, match=r"trained on hits, got .* trained on images"):
-        trained.trained()
+    with pytest.raises(ValueError, match=r"a run on hits for .*, got .* on images with masks"):
+        trained.geometry()
+    with pytest.raises(ValueError, match="operating_point"):
+        trained.operating_point()
 
 
 def test_a_run_says_what_came_out(trained):

@@ -14,8 +14,10 @@ from dense_imb.data.images.labelled import IGNORED
 from dense_imb.data.labels.classified import Pictures, vary
 from dense_imb.data.labels.tables import open_unlabelled_pictures
 from dense_imb.tasks.labels.pseudo_labels import LabelsPseudoLabels
-from dense_imb.tasks.labels.recipe import build_task, labelled_images, open_classified
+from dense_imb.tasks.labels.recipe import open_classified, split_labelled
 from dense_imb.tasks.labels.task import LabelsTask
+from dense_imb.tasks.mean_teacher import StrongViews
+from dense_imb.tasks.recipe import build_task
 from tests.runs.labelled_pictures import of_table, write_tables
 
 CPU = torch.device("cpu")
@@ -34,7 +36,7 @@ def task(folder: str) -> LabelsTask:
 
 @pytest.fixture(scope="module")
 def rest(folder: str):
-    _, rest = labelled_images(open_classified(of_table(folder))[0], 0.4)
+    _, rest = split_labelled(open_classified(of_table(folder).labels)[0], 0.4)
     return rest
 
 
@@ -66,7 +68,7 @@ def test_weak_views_vary_as_labelled_images_do(task, rest):
 
 def test_strong_views_are_of_the_bytes_of_the_weak_ones(task, rest):
     for strong in ("auto", "randaugment", "photometric", "none"):
-        unlabelled = LabelsPseudoLabels(task, rest, strong=strong, magnitude=12)
+        unlabelled = LabelsPseudoLabels(task, rest, strong=StrongViews(strong, magnitude=12))
         views = unlabelled.views(SAMPLES, PLACES, 2, CPU)
         pseudo, _ = unlabelled.labelled(Answering([[0.0, 0, 0]] * 4), views, 0.9)
         options = {"seed": task.seed, "epoch": 2 + 2**30}
@@ -95,7 +97,7 @@ def test_views_of_a_sample_are_the_same_whatever_the_batch(task, rest):
 
 
 def test_a_label_is_the_likeliest_class_of_a_sure_teacher(task, rest):
-    unlabelled = LabelsPseudoLabels(task, rest, nn.CrossEntropyLoss(), strong="none")
+    unlabelled = LabelsPseudoLabels(task, rest, nn.CrossEntropyLoss(), strong=StrongViews("none"))
     teacher = Answering([[9.0, 0, 0], [0, 1, 0], [0, 0, 9], [0, 0, 0]])
     views = unlabelled.views(SAMPLES, PLACES, 0, CPU)
     pseudo, sure = unlabelled.labelled(teacher, views, 0.95)
@@ -112,7 +114,7 @@ def test_the_teacher_is_as_sure_as_the_scale_of_its_logits_says(folder, rest):
         of_table(folder, loss=loss, model={"options": {"depth": 8, "width": 4, "head": "cosine"}})
     )
     assert scaled.reading.scale > 1
-    unlabelled = LabelsPseudoLabels(scaled, rest, strong="none")
+    unlabelled = LabelsPseudoLabels(scaled, rest, strong=StrongViews("none"))
     teacher = Answering([[0.9, 0.1, 0.0]])
     views = unlabelled.views(SAMPLES[:1], PLACES[:1], 0, CPU)
     assert unlabelled.labelled(teacher, views, 0.95)[0].label.tolist() == [0]
@@ -136,8 +138,8 @@ def test_words_tell_images_and_views_apart(task, rest):
     others = [
         LabelsPseudoLabels(task, rest.subset([*range(1, len(rest)), 0])),
         LabelsPseudoLabels(task, task.train),
-        LabelsPseudoLabels(task, rest, strong="none"),
-        LabelsPseudoLabels(task, rest, magnitude=3),
+        LabelsPseudoLabels(task, rest, strong=StrongViews("none")),
+        LabelsPseudoLabels(task, rest, strong=StrongViews(magnitude=3)),
     ]
     assert told not in {other.told() for other in others}
 
@@ -208,11 +210,11 @@ def test_files_that_are_no_images_are_named(folder, tmp_path):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"strong": "hits"}, "randaugment, photometric or none, got hits"),
-        ({"strong": "weak"}, "unlabelled.strong"),
-        ({"loss": nn.MSELoss()}, "loss of logits for the teacher's labels"),
-        ({"magnitude": 31}, "magnitude"),
-        ({"operations": -1}, "operations"),
+        ({"strong": StrongViews("hits")}, "randaugment, photometric or none, got hits"),
+        ({"strong": StrongViews("weak")}, "unlabelled.strong"),
+        ({"loss": nn.MSELoss()}, "loss of logits for the pseudo-labels"),
+        ({"strong": StrongViews(magnitude=31)}, "magnitude"),
+        ({"strong": StrongViews(operations=-1)}, "operations"),
     ],
 )
 def test_what_teaches_nothing_is_refused(task, rest, options, told):

@@ -19,8 +19,10 @@ from dense_imb.engine.callbacks import judged
 from dense_imb.runs import open_run, train
 from dense_imb.runs.write import RunFiles
 from dense_imb.tasks.labels.evaluate import evaluate_labels
-from dense_imb.tasks.labels.recipe import build_task, open_classified, open_test_table
-from dense_imb.tasks.labels.task import Commonest, LabelsBatch, LabelsReading
+from dense_imb.tasks.labels.recipe import open_classified, open_test_table
+from dense_imb.tasks.labels.task import LabelsBatch, LabelsReading
+from dense_imb.tasks.labels.trained import Commonest
+from dense_imb.tasks.recipe import build_task
 from tests.engine.test_loop import Signal
 from tests.runs.labelled_pictures import (
     CLASSES,
@@ -220,8 +222,8 @@ def test_the_head_and_the_tail_are_those_of_the_training_images(trained):
 
 def test_held_out_images_of_cifar_are_no_test_images(archive):
     cifar = {"train": archive, "imb_ratio": 4, "validation_share": 0.25}
-    kept, held = open_classified(tiny_classes(labels=cifar))
-    whole, _ = open_classified(tiny_classes(labels={**cifar, "validation_share": 0.0}))
+    kept, held = open_classified(tiny_classes(labels=cifar).labels)
+    whole, _ = open_classified(tiny_classes(labels={**cifar, "validation_share": 0.0}).labels)
     assert not set(kept.numbers) & set(held.numbers)
     assert sorted([*kept.numbers, *held.numbers]) == whole.numbers
     assert min(held.class_counts) >= 1
@@ -235,7 +237,7 @@ def test_groups_are_held_out_together(folder, tmp_path):
         writer.writeheader()
         writer.writerows({**row, "patient": i // 3} for i, row in enumerate(rows))
     table = {"train": str(tmp_path / "grouped.csv"), "group_column": "patient"}
-    kept, held = open_classified(of_table(folder, labels=table))
+    kept, held = open_classified(of_table(folder, labels=table).labels)
     assert not {i // 3 for i in kept.numbers} & {i // 3 for i in held.numbers}
 
 
@@ -262,38 +264,38 @@ def test_a_saved_run_is_tested_on_a_table(folder, tmp_path, capsys):
     assert main([*arguments, "--images", f"{folder}/images", "--no-baselines"]) == 0
     named = json.loads(capsys.readouterr().out)
     assert named["rows"] == by_default["rows"][:4]
-    test = open_test_table(run.config, f"{folder}/test.csv", f"{folder}/images")
+    test = open_test_table(run.config.labels, f"{folder}/test.csv", f"{folder}/images")
     assert by_default["rows"][0]["n_images"] == len(test)
     assert by_default["classes"] == CLASSES
     for wrong in (["evaluate", str(run.folder)], [*arguments, "--masks", "x"]):
         assert main(wrong) == 2
-        assert "Expected" in capsys.readouterr().err
+        told = capsys.readouterr().err
+        assert "Expected a CSV file" in told or "--masks is no option for whole images" in told
 
 
 def test_the_command_trains_and_resumes(archive, tmp_path, capsys):
     typed = [
-        "train", "labels", "--out", str(tmp_path / "run"), "--labels.train", archive, "--imb-ratio", "0.25",
-        "--model.name", "resnet32", "--model.options", '{"depth": 8, "width": 4}', "--steps", "4",
+        "train", "labels", "--out", str(tmp_path / "run"), "--labels.train", archive,
+        "--imb-ratio", "0.25", "--model.name", "resnet32", "--steps", "4",
+        "--model.options", '{"depth": 8, "width": 4}',
         "--loss", "hmld10000000g05a75", "--quiet", "--batch_size", "16",
     ]  # fmt: skip
     assert main(typed) == 0
     assert "balanced accuracy" in capsys.readouterr().out
     assert open_run(tmp_path / "run").config.labels.imb_ratio == 0.25
-    assert main(["train", "--out", str(tmp_path / "run"), "--resume"]) == 0
+    assert main(["train", "labels", "--out", str(tmp_path / "run"), "--resume"]) == 0
     assert "finished before" in capsys.readouterr().out
-    for command in (["report", "RUN"], ["export", "RUN", "m.onnx"], ["segment", "RUN", "a", "b"]):
+    for command in (["denoise", "RUN", "a", "b"], ["segment", "RUN", "a", "b"]):
         assert main([word.replace("RUN", str(tmp_path / "run")) for word in command]) == 2
-        assert "Expected a run" in capsys.readouterr().err
+        assert "Expected a run on " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
         ({"model": {"name": "fast_unet"}}, "network of whole images"),
-        ({"model": {"output": "value"}}, "no `model.output`"),
-        ({"retention": 0.9}, "no `retention` with images"),
         ({"loss": "ACBMSELoss"}, "loss of logits to classify with"),
-        ({"labels": {"train": "a.tar.gz"}}, "got both: a table"),
+        ({"labels": {"train": "a.tar.gz"}}, "`labels.images` is an option of CSV files"),
         ({"labels": {"validation_share": 1.0}}, "`validation_share`"),
         ({"labels": {"padding": -1}}, "`padding`"),
         ({"labels": {"few": 200}}, "`few` up to `many`"),
@@ -313,7 +315,9 @@ def test_what_can_not_be_trained_is_refused(folder, tmp_path, change, sentence):
 
 def test_two_kinds_of_data_are_refused(folder, tmp_path):
     config = replace(of_table(folder), hits=HitsConfig(train="a.h5"))
-    with pytest.raises(ValueError, match="got both: hits"):
+    with pytest.raises(
+        ValueError, match="one kind of training data, got `hits.train` and `labels.train`"
+    ):
         quiet(config, tmp_path / "run")
 
 
@@ -345,6 +349,6 @@ def test_weights_of_another_network_are_refused(trained, archive, tmp_path):
 
 
 def test_a_run_of_classes_segments_and_scores_nothing(trained):
-    for wrong in (trained.segmenter, trained.scorer):
-        with pytest.raises(ValueError, match="Expected a run that was trained on"):
+    for wrong in (trained.geometry, trained.operating_point):
+        with pytest.raises(ValueError, match="Expected a run on hits for "):
             wrong()
