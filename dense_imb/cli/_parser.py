@@ -70,7 +70,7 @@ class _Annotated(argparse._ActionsContainer):
     def add_argument(self, *names: str, type: Any = None, **options: Any) -> argparse.Action:
         """Add an argument with an annotation as its type."""
         if type is not None:
-            options["type"] = _converter(names[-1].lstrip("-"), type)
+            options["type"] = _converter(_plain(names[-1]), type)
             if names[0].startswith("-"):
                 options.setdefault("metavar", type_metavar(type))
         return super().add_argument(*names, **options)

