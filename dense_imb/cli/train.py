@@ -350,7 +350,11 @@ def config_of(options: Namespace, kind: str, folder: Path) -> TrainConfig:
             _merge(nested, _nested(name, read_words(name, words, hint)))
     config: TrainConfig = build_dataclass(TrainConfig, nested)
     if options.resume and not stored.exists() and config == TrainConfig():
-        raise Refused(f"a run in {folder} for {{resume}}", "none")
+        raise Refused(
+            "{resume} of a run",
+            f"the folder {folder} without one",
+            f"name the data with {{{kind}.train={_THINGS[kind]}}}",
+        )
     if config.kinds and kind not in config.kinds:
         raise refusal(
             f"Expected a configuration of {kind}, got one of {config.kinds[0]}; dense-imb train "

@@ -114,6 +114,12 @@ def test_the_figure_shows_the_removal(clean, tmp_path, monkeypatch):
     assert {curve.name for curve in table.curves} == set(BASELINES)
 
 
+def test_the_next_command_measures_on_the_same_files(folder, trained, capsys):  # noqa: F811
+    assert run(trained, folder / "a.h5", "--no-baselines", "--device", "cpu") == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"next: dense-imb report run --test {folder / 'a.h5'}"
+
+
 def test_a_single_level_needs_no_figure(clean, tmp_path):
     assert run(clean, "--noise", 0, "--out", tmp_path / "out") == 0
     assert len(list((tmp_path / "out").iterdir())) == 2

@@ -126,8 +126,8 @@ def test_two_processes_segment_as_one_with_a_global_loss(tmp_path):
     typed = [
         "train", "images", "--images.train", images, "--images.masks", masks,
         "--images.patch", "32", "32", "--model.options", '{"widths": [4, 8]}', "--steps", "8",
-        "--validate_every", "4", "--batch_size", "4", "--loss", "CrossEntropyLoss(balance={'scope': 'global'})",
-        "--quiet", "--report", "false",
+        "--validate_every", "4", "--batch_size", "4", "--quiet",
+        "--loss", "CrossEntropyLoss(balance={'scope': 'global'})", "--report", "false",
     ]  # fmt: skip
     for name, n in (("one", 1), ("two", 2)):
         folder = str(tmp_path / name)
