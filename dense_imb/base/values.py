@@ -85,8 +85,10 @@ def check_value(name: str, value: Any, hint: Any) -> Any:
         _describe(choice) for choice in _choices(hint) if choice is not types.NoneType
     )
     element = next((get_args(c)[0] for c in _choices(hint) if get_origin(c) is list), None)
-    example = "100 200" if int in _choices(hint) else _EXAMPLES.get(element)
-    cure = f"write {{{name}={example}}}" if element and example else ""
+    example = "" if element is None else _EXAMPLES.get(element, "")
+    if int in _choices(hint) and example:  # one number, or a range
+        example = "100 200"
+    cure = f"write {{{name}={example}}}" if example else ""
     raise RefusedType(f"{wanted} in {{{name}}}", repr(value), cure, argument=name)
 
 

@@ -351,9 +351,9 @@ def config_of(options: Namespace, kind: str, folder: Path) -> TrainConfig:
     config: TrainConfig = build_dataclass(TrainConfig, nested)
     if options.resume and not stored.exists() and config == TrainConfig():
         raise Refused(
-            "{resume} of a run",
-            f"the folder {folder} without one",
-            f"name the data with {{{kind}.train={_THINGS[kind]}}}",
+            f"a run in {folder} to resume",
+            "none",
+            f"start one with {{{kind}.train={_THINGS[kind]}}}",
         )
     if config.kinds and kind not in config.kinds:
         raise refusal(
