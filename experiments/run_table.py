@@ -38,7 +38,7 @@ FIRST_TEST = 10_000_000  # events of a seed that no training file reaches
 
 
 def nested(flat: dict[str, Any]) -> dict[str, Any]:
-    """{"model.output": x} -> {"model": {"output": x}}"""
+    """{"hits.output": x} -> {"hits": {"output": x}}"""
     result: dict[str, Any] = {}
     for name, value in flat.items():
         *path, last = name.split(".")
@@ -88,7 +88,7 @@ def run_row(
     clean = simulated(patterns, folder, n_events, 12345, 0)
     test = simulated(patterns, folder, options.test_events, seed, FIRST_TEST)
     config_dict = merged(nested(table["base"]), row)
-    config_dict = merged(config_dict, {"seed": seed, "data": {"train": [str(clean)]}})
+    config_dict = merged(config_dict, {"seed": seed, "hits": {"train": [str(clean)]}})
     if options.steps:
         config_dict["steps"] = options.steps
     config = config_from(config_dict)

@@ -79,13 +79,16 @@ def check_value(name: str, value: Any, hint: Any) -> Any:
     literals = [one for choice in _choices(hint) for one in _literals(choice)]
     if literals:
         listed = ", ".join(map(repr, literals))
-        near = suggest(str(value), [str(one) for one in literals])
-        raise refusal(f"Expected `{name}` to be one of {listed}, got {value!r}.{near}")
+        near = suggest(str(value), [str(one) for one in literals], cutoff=0.7)
+        raise refusal(f"Expected {{{name}}} to be one of {listed}, got {value!r}.{near}")
     wanted = " or ".join(
         _describe(choice) for choice in _choices(hint) if choice is not types.NoneType
     )
     element = next((get_args(c)[0] for c in _choices(hint) if get_origin(c) is list), None)
-    cure = f"write {{{name}={_EXAMPLES[element]}}}" if element in _EXAMPLES else ""
+    example = "" if element is None else _EXAMPLES.get(element, "")
+    if int in _choices(hint) and example:  # one number, or a range
+        example = "100 200"
+    cure = f"write {{{name}={example}}}" if example else ""
     raise RefusedType(f"{wanted} in {{{name}}}", repr(value), cure, argument=name)
 
 

@@ -7,18 +7,18 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from dense_imb.base.refusals import Refused, in_python, nearest, refusal, render
 from dense_imb.base.values import read_words
 
-# a log has no use for ten pictures of a bar a second; tqdm reads this once, when it is imported
+# ten updates of a progress bar a second would flood a log file; tqdm reads this when it is imported
 if not sys.stderr.isatty():
     os.environ.setdefault("TQDM_MININTERVAL", "20")
 
-# names that people know from other programs
+# names of options in other programs
 _ALIASES = {
     "lr": "learning_rate",
     "wd": "weight_decay",
@@ -57,13 +57,30 @@ class _Formatter(argparse.HelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
         default = action.default
-        if default in (None, False, argparse.SUPPRESS) or default == [] or action.nargs == 0:
+        is_unset = default in (None, False, argparse.SUPPRESS) or default == []
+        if is_unset or action.nargs == 0 or "default" in text:
             return text
         shown = " ".join(map(str, default)) if isinstance(default, list) else str(default)
         return f"{text} (default: {shown.replace('%', '%%')})"
 
 
-class Parser(argparse.ArgumentParser):
+class _Annotated(argparse._ActionsContainer):
+    """Arguments whose types are annotations, for example `int | None`."""
+
+    def add_argument(self, *names: str, type: Any = None, **options: Any) -> argparse.Action:
+        """Add an argument with an annotation as its type."""
+        if type is not None:
+            options["type"] = _converter(_plain(names[-1]), type)
+            if names[0].startswith("-"):
+                options.setdefault("metavar", type_metavar(type))
+        return super().add_argument(*names, **options)
+
+
+class _Group(_Annotated, argparse._ArgumentGroup):
+    pass
+
+
+class Parser(_Annotated, argparse.ArgumentParser):
     """An argparse parser with types as annotations, and refusals as one sentence.
 
     Options are accepted with hyphens and with underscores.
@@ -82,16 +99,21 @@ class Parser(argparse.ArgumentParser):
             description=description,
             epilog=epilog,
             formatter_class=_Formatter,
-            allow_abbrev=False,  # an option cut short is one mistyped: a later one may begin alike
+            allow_abbrev=False,  # a shortened option may fit another one in a later version
             exit_on_error=False,
+            add_help=False,
         )
+        self.add_help_option()
 
-    def add_argument(self, *names: str, type: Any = None, **options: Any) -> argparse.Action:
-        """Add an argument whose type is an annotation, for example `int | None`."""
-        if type is not None:
-            options["type"] = _converter(names[-1].lstrip("-"), type)
-            options.setdefault("metavar", _metavar(names[-1], type, options))
-        return super().add_argument(*names, **options)
+    def add_help_option(self) -> None:
+        """Add the option --help."""
+        self.add_argument("-h", "--help", action="help", help="show this help")
+
+    def add_argument_group(self, *args: Any, **options: Any) -> _Group:
+        """Add a titled group of options."""
+        group = _Group(self, *args, **options)
+        self._action_groups.append(group)
+        return group
 
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
@@ -105,16 +127,16 @@ class Parser(argparse.ArgumentParser):
         except Refusal as refused:
             self.refuse(refused.problem)
         except argparse.ArgumentError as problem:
-            self.error(str(problem))
+            self.refuse(self._refusal_of(problem))
         return options
 
     def error(self, message: str) -> NoReturn:
-        """Print one line and end the program with exit code 2."""
-        self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")
+        """Refuse missing words and end the program; argparse calls this for nothing else."""
+        self.refuse(self._missing())
 
     def refuse(self, problem: Exception) -> NoReturn:
-        """Print a refusal with the options of this parser, and end the program."""
-        self.error(self.sentence(problem))
+        """Print a refusal in one line and end the program with exit code 2."""
+        self.exit(2, f"{self.prog}: error: {self.sentence(problem)}\n")
 
     def sentence(self, problem: Exception) -> str:
         """Return what a problem says, with the options of this command in their own spelling."""
@@ -151,6 +173,20 @@ class Parser(argparse.ArgumentParser):
             spelt.append(word)
         return spelt
 
+    def _refusal_of(self, problem: argparse.ArgumentError) -> Refused:
+        """Return the refusal of an option with too few or too many words."""
+        name = (problem.argument_name or "").split("/")[-1]
+        action = self._option_string_actions.get(name)
+        if action is None:
+            return self._missing()
+        if action.nargs == 0:
+            return refusal(f"{name} takes no value; type {name} alone.")
+        return Refused(f"a value behind {name}", "none", f"for example {name} {_example(action)}")
+
+    def _missing(self) -> Refused:
+        words = [str(one.metavar or one.dest) for one in self._actions if not one.option_strings]
+        return Refused(f"{self.prog} {' '.join(words)}", "fewer words", "--help shows examples")
+
     def _unknown(self, word: str) -> Refused:
         """Return the refusal of an option that does not exist."""
         if not word.startswith("-"):
@@ -162,7 +198,7 @@ class Parser(argparse.ArgumentParser):
             by_name = {_plain(o): o for o in reversed(self._option_string_actions)}
             close = nearest(typed, [*by_name, *by_tail], cutoff=0.6)
             near = None if close is None else by_name.get(close) or by_tail[close]
-        hint = "" if near is None else f" Did you mean {near}?"
+        hint = " --help lists them." if near is None else f" Did you mean {near}?"
         return refusal(f"Expected options that exist, got {word.partition('=')[0]}.{hint}")
 
 
@@ -182,16 +218,36 @@ def _converter(name: str, hint: Any) -> Callable[[str], Any]:
     return convert
 
 
-def _metavar(name: str, hint: Any, options: Mapping[str, Any]) -> str | None:
-    choices = getattr(hint, "__args__", ())
-    if getattr(hint, "__origin__", None) is Literal:
-        return "{" + ",".join(map(str, choices)) + "}"
-    return None if name.startswith("-") else name.upper()
+def type_metavar(hint: Any) -> str:
+    """Return the placeholder of a value in a help text, for example N for a whole number.
+
+    Example:
+        >>> type_metavar(int | None), type_metavar(list[float]), type_metavar(Literal["a", "b"])
+        ('N', 'X', '{a,b}')
+    """
+    choices = [one for one in (get_args(hint) or (hint,)) if one is not type(None)]
+    if all(isinstance(choice, str) for choice in choices):
+        return "{" + ",".join(choices) + "}"
+    names = {int: "N", float: "X", str: "TEXT", bool: "{true,false}"}
+    elements = [get_args(one)[0] for one in (hint, *choices) if get_origin(one) is list]
+    return names.get((elements or choices)[0], "{...}")
+
+
+def _example(action: argparse.Action) -> str:
+    metavar = action.metavar[0] if isinstance(action.metavar, tuple) else action.metavar
+    if (text := str(metavar or "VALUE")).startswith("{"):
+        return text.strip("{}").partition(",")[0]
+    return {"N": "10", "X": "0.5"}.get(text, text)
 
 
 def quoted(words: Sequence[str]) -> str:
     """Return words as one types them."""
     return " ".join(shlex.quote(word) for word in words)
+
+
+def print_next(*words: object) -> None:
+    """Print the command to type next, as the last line of a command."""
+    print(f"next: dense-imb {quoted([str(word) for word in words])}")
 
 
 @contextmanager

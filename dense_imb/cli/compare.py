@@ -1,4 +1,4 @@
-"""`dense-imb compare`: which loss to take, measured on the user's own data."""
+"""`dense-imb compare`: choose a loss by measurements on the user's own data."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from dense_imb.base.refusals import refusal
 from dense_imb.cli._parser import Namespace, Parser, one_line_warnings
 from dense_imb.config import SAVED, HitsConfig, ImagesConfig, LabelsConfig, ModelConfig, TrainConfig
 
-SUMMARY = "find out which loss to take, on your own data"
+SUMMARY = "compare losses on your own data and choose one"
 
 
 def make_parser() -> Parser:
     """Return the parser of the options."""
     parser = Parser(
-        description="Train the same network with one loss after the other, alike in steps, seeds "
-        "and all else, measure each on data that none has seen, and say which loss to take and "
-        "why. The data are images with masks, whole images with labels, or a hits file. A budget "
-        "says how long it may take: steps follow from it. Everything is kept in a folder, and a "
-        f"comparison that was stopped (SIGTERM, exit code {SAVED}, or Ctrl-C) goes on "
-        "when the same command is given again.",
+        description="Train the same network with one loss after the other, with equal steps and "
+        "seeds. Measure each on test data that no run was trained on, and recommend a loss. The "
+        "data are images with masks, whole images with labels, or a hits file. The folder --out "
+        f"keeps everything: a comparison that was stopped (SIGTERM, exit code {SAVED}, or Ctrl-C) "
+        "continues when the same command is repeated.",
         epilog="Examples:\n  dense-imb compare images --masks masks --labels 0 255 --minutes 20\n"
         "  dense-imb compare patterns.h5 --signal 30 --noise 200\n"
         "  dense-imb compare train.csv --images images --test test.csv",
@@ -27,81 +26,110 @@ def make_parser() -> Parser:
     parser.add_argument(
         "data",
         type=str,
-        help="a folder of images, an HDF5 file with data sets image and mask, a hits file, a CSV "
-        "file of labels, or a CIFAR archive",
-    )
-    parser.add_argument("--masks", type=str | None, help="the folder of the images' masks")
-    parser.add_argument("--out", type=str, default="comparison", help="the folder of the results")
-    parser.add_argument(
-        "--minutes", type=float, default=20.0, help="the budget; steps, seeds and losses follow"
+        metavar="DATA",
+        help="folder of images, HDF5 file with data sets image and mask, hits file, CSV file of "
+        "labels, or CIFAR archive",
     )
     parser.add_argument(
+        "--out", type=str, default="comparison", metavar="FOLDER", help="folder of the results"
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=20.0,
+        help="time budget in minutes; it decides steps, seeds and number of losses",
+    )
+    parser.add_argument("--quiet", action="store_true", help="show no progress bars")
+    runs = parser.add_argument_group("runs")
+    runs.add_argument(
         "--loss",
         type=str,
         action="append",
         default=[],
         metavar="LOSS",
-        help="a loss that competes, as of `dense-imb train --loss`, or NAME=LOSS, or one of these "
+        help="a loss to compare: as in `dense-imb train --loss`, or NAME=LOSS, or one of these "
         'names: cross-entropy, "balanced cross-entropy", "weighted cross-entropy", focal, Dice, '
         'DiceCE, Tversky, "balanced softmax", "balanced hard mining", ACB-MSE, "balanced '
-        'complement cross-entropy" (with three classes or more), and ours with " + Dice" behind; '
-        "may be repeated; all of them by default",
+        'complement cross-entropy" (three classes or more), and our losses followed by " + Dice"; '
+        "can be repeated; by default all of them",
     )
-    parser.add_argument("--seeds", type=int, default=3, help="of each loss, at most")
-    parser.add_argument(
-        "--first-seeds", type=int | None, help="of the first six losses, if they shall have more"
+    runs.add_argument("--seeds", type=int, default=3, help="largest number of seeds of each loss")
+    runs.add_argument(
+        "--first-seeds",
+        type=int | None,
+        help="largest number of seeds of the first six losses; by default that of --seeds",
     )
-    parser.add_argument("--steps", type=int | None, help="of each run, whatever the budget")
-    parser.add_argument("--batch-size", type=int, default=16, help="images or events of a step")
-    parser.add_argument(
+    runs.add_argument(
+        "--steps", type=int | None, help="number of steps of each run; by default from the budget"
+    )
+    runs.add_argument(
+        "--batch-size", type=int, default=16, help="number of images or events in a batch"
+    )
+    runs.add_argument(
         "--model",
         type=str | None,
+        metavar="NAME",
         help="network of all runs; by default fast_unet, for whole images resnet32",
     )
-    parser.add_argument(
-        "--widths", type=int, nargs="+", default=[], help="of fast_unet; narrow ones are quick"
+    runs.add_argument(
+        "--widths",
+        type=int,
+        nargs="+",
+        default=[],
+        help="channels of fast_unet at each resolution; small numbers are fast",
     )
-    parser.add_argument("--learning-rate", type=float, default=6e-3, help="at its peak")
-    parser.add_argument("--labels", type=int, nargs="+", default=[], help="mask values by class")
-    parser.add_argument(
-        "--above",
-        type=float | None,
-        help="threshold of grey masks; larger values are class 1",
+    runs.add_argument("--learning-rate", type=float, default=6e-3, help="peak learning rate")
+    images = parser.add_argument_group("images with masks")
+    images.add_argument("--masks", type=str | None, metavar="FOLDER", help="folder of the masks")
+    images.add_argument(
+        "--labels", type=int, nargs="+", default=[], help="mask value of each class"
     )
-    parser.add_argument(
-        "--images", type=str | None, help="folder of whole images; by default that of the CSV file"
+    images.add_argument(
+        "--above", type=float | None, help="threshold of grey masks; larger values are class 1"
     )
-    parser.add_argument(
-        "--classes", type=str, nargs="+", default=[], help="class names of whole images, in order"
+    images.add_argument("--ignore-index", type=int | None, help="mask value of pixels to leave out")
+    images.add_argument(
+        "--patch", type=int, nargs="+", default=[], help="size of the training crops, in pixels"
     )
-    parser.add_argument(
-        "--size", type=int, nargs="+", default=[], help="height and width of whole images"
+    images.add_argument(
+        "--test-share", type=float, default=0.25, help="fraction of the images held out for tests"
     )
-    parser.add_argument(
+    images.add_argument(
+        "--tolerance",
+        type=float,
+        default=2.0,
+        help="distance in pixels within which a pixel counts as correct",
+    )
+    images.add_argument(
+        "--precision", type=float, default=0.5, help="precision at which recall is reported"
+    )
+    labels = parser.add_argument_group("whole images")
+    labels.add_argument(
+        "--images",
+        type=str | None,
+        metavar="FOLDER",
+        help="folder of the images; by default that of the CSV file",
+    )
+    labels.add_argument("--classes", type=str, nargs="+", default=[], help="class names, in order")
+    labels.add_argument(
+        "--size", type=int, nargs="+", default=[], help="height and width to resize to, in pixels"
+    )
+    labels.add_argument(
         "--test",
         type=str | None,
-        help="CSV file of test images; by default the validation images are scored, or CIFAR's "
-        "test images",
+        metavar="CSV",
+        help="CSV file of test images; by default CIFAR's test images, or the validation images",
     )
-    parser.add_argument("--ignore-index", type=int | None, help="mask value that is left out")
-    parser.add_argument("--patch", type=int, nargs="+", default=[], help="size of the crops")
-    parser.add_argument(
-        "--test-share", type=float, default=0.25, help="of the images, measured and never seen"
+    hits = parser.add_argument_group("hits")
+    hits.add_argument(
+        "--signal", type=int | None, help="number of signal hits to keep; by default all"
     )
-    parser.add_argument(
-        "--tolerance", type=float, default=2.0, help="of images: pixels, of the tolerant F1"
-    )
-    parser.add_argument(
-        "--precision", type=float, default=0.5, help="of images: at which recall is told"
-    )
-    parser.add_argument("--signal", type=int | None, help="of hits: signal hits to keep")
-    parser.add_argument("--noise", type=int, default=0, help="of hits: noise hits to add")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    hits.add_argument("--noise", type=int, default=0, help="number of noise hits to add")
     return parser
 
 
 def run(options: Namespace) -> None:
-    """Do what the options say."""
+    """Compare as the options say."""
     import sys
 
     from dense_imb.compare import compare
@@ -125,11 +153,11 @@ def run(options: Namespace) -> None:
                 is_quiet=options.quiet,
             )
         except Interrupted as stopped:
-            print(f"dense-imb compare: {stopped}; the same command goes on", file=sys.stderr)
+            print(f"dense-imb compare: {stopped}; repeat the command to continue", file=sys.stderr)
             sys.exit(stopped.exit_code)
     path = Path(options.out) / "comparison.png"
     save_figure(table, path)
-    print(f"\n{table.text()}\n\n{path}  the figure; comparison.csv and .json beside it")
+    print(f"\n{table.text()}\n\n{path}: the figure; comparison.csv and .json are beside it")
 
 
 _OPTIONS = {

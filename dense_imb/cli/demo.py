@@ -1,4 +1,4 @@
-"""`dense-imb demo`: the main job from end to end."""
+"""`dense-imb demo`: denoising from simulation to report."""
 
 from __future__ import annotations
 
@@ -6,29 +6,35 @@ import sys
 
 from dense_imb.cli._parser import Namespace, Parser, one_line_warnings
 
-SUMMARY = "simulate, train, denoise, compare, report: a few minutes on a laptop"
+SUMMARY = "simulate, train, denoise, compare and report in a few minutes on a laptop"
 
 
 def make_parser() -> Parser:
     """Return the parser of the options."""
     parser = Parser(
-        description="Simulate a detector, train a network that tells its signal from noise, "
-        "denoise a file that it has not seen, compare it with the classical rules, and write a "
-        "report. Offline, on a CPU: about 3 minutes on 2 cores. Stopped by Ctrl-C, it goes on "
-        "where it was when started again.",
+        description="Simulate a detector, train a network that separates its signal from noise, "
+        "denoise a test file, compare with the classical rules, and write a report. Needs no "
+        "internet and no GPU: about 3 minutes on 2 CPU cores. A demo that was stopped by Ctrl-C "
+        "continues when the command is repeated.",
         epilog="Example:\n  dense-imb demo --out demo",
     )
-    parser.add_argument("--out", type=str, default="demo", help="the folder of data and run")
-    parser.add_argument("--events", type=int, default=12_000, help="clean patterns to train on")
-    parser.add_argument("--test-events", type=int, default=2000, help="held out, and denoised")
-    parser.add_argument("--steps", type=int | None, help="of the training; fewer are quicker")
-    parser.add_argument("--seed", type=int, default=0, help="of all randomness")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    parser.add_argument(
+        "--out", type=str, default="demo", metavar="FOLDER", help="folder of the data and the run"
+    )
+    parser.add_argument(
+        "--events", type=int, default=12_000, help="number of clean training events"
+    )
+    parser.add_argument("--test-events", type=int, default=2000, help="number of test events")
+    parser.add_argument(
+        "--steps", type=int | None, help="number of training steps; by default some 3 minutes"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed of everything")
+    parser.add_argument("--quiet", action="store_true", help="show no progress bars")
     return parser
 
 
 def run(options: Namespace) -> None:
-    """Do what the options say."""
+    """Run the demo as the options say."""
     from dense_imb.base.checks import check_at_least
     from dense_imb.demo import STEPS, demo
     from dense_imb.engine import Interrupted
@@ -46,5 +52,5 @@ def run(options: Namespace) -> None:
                 is_quiet=options.quiet,
             )
         except Interrupted as stopped:
-            print(f"dense-imb demo: {stopped}; the same command goes on", file=sys.stderr)
+            print(f"dense-imb demo: {stopped}; repeat the command to continue", file=sys.stderr)
             sys.exit(stopped.exit_code)

@@ -7,20 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dense_imb.base.refusals import Refused, RefusedFile
+from dense_imb.cli._device import add_device, chosen_device
 from dense_imb.cli._parser import Namespace, Parser
 
 if TYPE_CHECKING:  # --help must not wait for torch
     from dense_imb.hits.baselines import Scorer
     from dense_imb.metrics import OperatingPoint
 
-SUMMARY = "score the hits of files, and say which to keep"
+SUMMARY = "score each hit of a file and decide which hits to keep"
 
 
 def make_parser() -> Parser:
     """Return the parser of the options."""
     parser = Parser(
-        description="Write hits files again with a score and a verdict (keep) for each hit; all "
-        "other columns stay as they are, to the bit.",
+        description="Copy hits files and add a score and a decision (keep) for each hit. All other "
+        "columns stay equal, to the bit.",
         epilog="Examples:\n  dense-imb denoise runs/unet raw.h5 clean.h5 --retention 0.97\n"
         "  dense-imb denoise hit-density raw/*.h5 --out clean --choose-on labelled.h5",
     )
@@ -28,38 +29,47 @@ def make_parser() -> Parser:
         "model",
         type=str,
         metavar="MODEL",
-        help="the folder of a run, or hit-density, dbscan, median-filter, blurred-hits; a rule's "
-        "reaches follow the frame, or are given: hit-density(radius_xy=5,radius_t=10), quoted",
+        help="folder of a run, or a classical rule: hit-density, dbscan, median-filter or "
+        "blurred-hits; quote a rule with options: 'hit-density(radius_xy=5,radius_t=10)'",
     )
     parser.add_argument(
         "files",
         type=str,
         nargs="+",
         metavar="FILE",
-        help="a hits file (or a quoted pattern, as one) and the file to write; with --out any "
-        "number of hits files",
+        help="hits file (or a quoted pattern of several) and the file to write; with --out hits "
+        "files only",
     )
     parser.add_argument(
-        "--out", type=str | None, help="folder to write to, one file for each; skips finished ones"
+        "--out",
+        type=str | None,
+        metavar="FOLDER",
+        help="folder to write to, one file for each input; finished files are skipped",
     )
-    parser.add_argument("--retention", type=float, default=0.97, help="share of signal to keep")
-    parser.add_argument(
+    parser.add_argument("--only-kept", action="store_true", help="write the kept hits only")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+    parser.add_argument("--quiet", action="store_true", help="show no progress bars")
+    add_device(parser)
+    parser.add_argument("--batch-size", type=int, default=256, help="number of events in a batch")
+    threshold = parser.add_argument_group("threshold")
+    threshold.add_argument(
+        "--retention", type=float, default=0.97, help="fraction of the signal to keep"
+    )
+    threshold.add_argument(
         "--choose-on",
         type=str | None,
-        help="labelled hits file to choose the threshold on; a run has chosen already",
+        metavar="FILE",
+        help="labelled hits file to choose the threshold on; by default the validation data of the "
+        "run",
     )
-    parser.add_argument(
-        "--threshold", type=float | None, help="keep what scores at least this, in [0, 1]"
+    threshold.add_argument(
+        "--threshold", type=float | None, help="smallest score to keep, from 0 to 1"
     )
-    parser.add_argument("--only-kept", action="store_true", help="write kept hits only")
-    parser.add_argument("--batch-size", type=int, default=256, help="events scored together")
-    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser
 
 
 def run(options: Namespace) -> None:
-    """Do what the options say."""
+    """Denoise as the options say."""
     from tqdm.auto import tqdm
 
     from dense_imb.hits import mask_file, mask_files, open_hits
@@ -76,16 +86,16 @@ def run(options: Namespace) -> None:
     frames = []
     for source in sources:
         with open_hits(source, in_memory=False) as hits:
-            check_scorer(scorer, hits.geometry)  # before the first of many
+            check_scorer(scorer, hits.geometry)  # before any file is written
             n_events += len(hits)
             frames.append(hits.geometry)
     if not Path(options.model).is_dir():
         for source, frame in zip(sources, frames, strict=True):
-            if frame.size != frames[0].size:  # the reaches of a rule are those of one frame
+            if frame.size != frames[0].size:  # the radii of a rule are scaled to one frame
                 raise ValueError(
                     f"Expected files of one frame for {scorer.name}, got {sources[0]} of "
                     f"{frames[0].size_text()} and {source} of {frame.size_text()}; denoise them "
-                    "apart."
+                    "one by one."
                 )
         if note := scaling_note(frames[0], [scorer.name]):
             print(f"dense-imb denoise: note: {note}", file=sys.stderr)
@@ -105,7 +115,7 @@ def run(options: Namespace) -> None:
 
 
 def _check_pair(options: Namespace) -> None:
-    """Refuse to guess which of several files is the output, and to replace raw data."""
+    """Refuse files without a clear output, and an output that may be raw data."""
     from dense_imb.hits import HitsFile, HitsFileError, read_masking
 
     if len(options.files) != 2:
@@ -115,7 +125,7 @@ def _check_pair(options: Namespace) -> None:
             "name the folder for the outputs of several with {out=FOLDER}",
         )
     target = Path(options.files[1])
-    if target.exists() and not options.overwrite:  # before the threshold is chosen, that may take
+    if target.exists() and not options.overwrite:  # choosing the threshold takes long
         raise RefusedFile(f"no file at {target}", "one", "choose another name or {overwrite}")
     if options.overwrite and target.is_file():
         try:
@@ -147,7 +157,7 @@ def _scorer_and_point(
     if is_run:
         run.require("hits", "denoise")
     if is_run:
-        scorer: Scorer = run.trained()
+        scorer: Scorer = run.trained(device=chosen_device(options))
     else:
         with open_hits(source, in_memory=False) as hits:
             scorer = baseline(options.model, hits.geometry)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dense_imb.base.refusals import Refused, RefusedFile
-from dense_imb.cli._parser import Namespace, Parser
+from dense_imb.cli._device import add_device
+from dense_imb.cli._parser import Namespace, Parser, print_next
 
 if TYPE_CHECKING:  # --help must not wait for torch
     from dense_imb.hits import Evaluation
@@ -20,10 +21,9 @@ _FIGURE = "removal.png"
 def make_parser() -> Parser:
     """Return the parser of the options."""
     parser = Parser(
-        description="Measure trained models beside the classical baselines: each one's threshold "
-        "is chosen on some events for a share of the signal to keep, and its scores are those of "
-        "other events. Runs that were trained on images are measured on images with --masks, or "
-        "on a CSV file with labels.",
+        description="Measure trained models beside baselines, on data that they were not trained "
+        "on. The runs decide the kind of data: hits, images with masks, or whole images. "
+        "Thresholds are chosen on validation data, never on the data that scores are measured on.",
         epilog="Examples:\n"
         "  dense-imb evaluate runs/unet clean.h5 --noise 100 200 500 --out table\n"
         "  dense-imb evaluate runs/cracks images --masks masks\n"
@@ -34,74 +34,91 @@ def make_parser() -> Parser:
         type=str,
         nargs="+",
         metavar="PATH",
-        help="RUN ... FILE: folders of runs, and a labelled hits file; several files, or a quoted "
-        "pattern, are one data set. Or RUN ... IMAGES: a folder of images, or an HDF5 file with "
-        "data sets image and mask; none where the runs held out a test_share. Or RUN ... TEST.csv "
-        "of classifiers, none for CIFAR's own test images",
+        help="folders of runs, then the test data: hits files, or a folder of images, or a CSV "
+        "file. Runs that held out test images (images.test_share), and runs on CIFAR, need none",
     )
-    parser.add_argument("--masks", type=str | None, help="the folder of the images' masks")
-    parser.add_argument(
-        "--images",
-        type=str | None,
-        help="of a CSV file: the folder of its images; by default that of the first run's",
-    )
-    parser.add_argument(
-        "--tolerance",
-        type=float,
-        default=2.0,
-        help="of images: distance in pixels within which a pixel counts as right",
-    )
-    parser.add_argument(
-        "--precision", type=float, default=0.5, help="of images: at which recall is told"
-    )
-    parser.add_argument(
-        "--validation",
-        type=str | None,
-        help="labelled hits file to choose the thresholds on; without it every fifth event of FILE",
-    )
-    parser.add_argument("--retention", type=float, default=0.97, help="share of signal to keep")
-    parser.add_argument(
-        "--noise",
-        type=int,
-        nargs="+",
-        default=[],
-        help="numbers of noise hits to add to each event of FILE, which is clean; a table for each",
-    )
-    parser.add_argument(
-        "--signal", type=int | None, help="signal hits to keep, with --noise; all by default"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the noise")
     parser.add_argument(
         "--baselines",
         action=BooleanOptionalAction,
         default=True,
-        help="whether the table has the baselines, their reaches scaled to the frame",
+        help="rows of the baselines in the table",
     )
     parser.add_argument(
+        "--out",
+        type=str | None,
+        metavar="FOLDER",
+        help="folder for evaluation.json and evaluation.csv, and for a figure with --noise",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace an earlier table in FOLDER"
+    )
+    parser.add_argument(
+        "--format", type=Literal["text", "json"], default="text", help="format of the printed table"
+    )
+    add_device(parser)
+    parser.add_argument("--quiet", action="store_true", help="show no progress bars")
+    hits = parser.add_argument_group("hits")
+    hits.add_argument(
+        "--validation",
+        type=str | None,
+        metavar="FILE",
+        help="labelled hits file to choose the thresholds on; by default every fifth event of the "
+        "test data",
+    )
+    hits.add_argument(
+        "--retention", type=float, default=0.97, help="fraction of the signal to keep"
+    )
+    hits.add_argument(
+        "--noise",
+        type=int,
+        nargs="+",
+        default=[],
+        help="numbers of noise hits to add to each clean event; one table for each number",
+    )
+    hits.add_argument(
+        "--signal",
+        type=int | None,
+        help="number of signal hits to keep in each event, with --noise; by default all",
+    )
+    hits.add_argument("--seed", type=int, default=0, help="random seed of the added noise")
+    hits.add_argument(
         "--baseline",
         type=str,
         action="append",
         default=[],
         metavar="NAME",
-        help='one more, "hit-density(radius_xy=5,radius_t=10)" say, quoted; may be repeated',
+        help='a further baseline, for example "hit-density(radius_xy=5,radius_t=10)"; can be '
+        "repeated",
     )
-    parser.add_argument("--events", type=int | None, help="look at so many first events only")
-    parser.add_argument("--batch-size", type=int, default=256, help="events scored together")
-    parser.add_argument(
-        "--out",
+    hits.add_argument(
+        "--events",
+        type=int | None,
+        help="largest number of events, from the beginning of the file; by default all",
+    )
+    hits.add_argument("--batch-size", type=int, default=256, help="number of events in a batch")
+    images = parser.add_argument_group("images with masks")
+    images.add_argument("--masks", type=str | None, metavar="FOLDER", help="folder of the masks")
+    images.add_argument(
+        "--tolerance",
+        type=float,
+        default=2.0,
+        help="distance in pixels within which a pixel counts as correct",
+    )
+    images.add_argument(
+        "--precision", type=float, default=0.5, help="precision at which recall is reported"
+    )
+    labels = parser.add_argument_group("whole images")
+    labels.add_argument(
+        "--images",
         type=str | None,
-        help="folder for evaluation.json and .csv, and with --noise a figure",
+        metavar="FOLDER",
+        help="folder of the images that the CSV file names; by default that of the first run",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace what --out holds")
-    parser.add_argument(
-        "--format", type=Literal["text", "json"], default="text", help="how to print the table"
-    )
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser
 
 
 def run(options: Namespace) -> None:
-    """Do what the options say."""
+    """Measure as the options say."""
     from importlib import import_module
 
     outputs = _outputs(options)
@@ -125,6 +142,15 @@ def run(options: Namespace) -> None:
         else:
             table.save(path)
     print(table.json() if options.format == "json" else table.text())
+    if runs and options.format == "text":
+        _print_next(options, runs[0], others)
+
+
+def _print_next(options: Namespace, run: Run, others: list[str]) -> None:
+    """Print the command that shows the scores of the first run in a page."""
+    options_of_data = {"masks": options.masks, "images": options.images}
+    words = [w for name, value in options_of_data.items() if value for w in (f"--{name}", value)]
+    print_next("report", run.folder, *(["--test", *others] if others else []), *words)
 
 
 def runs_among(paths: list[str]) -> tuple[list[Run], list[str]]:
@@ -148,8 +174,8 @@ def _outputs(options: Namespace) -> list[Path]:
     return outputs
 
 
-def _draw(found: Evaluation, path: Path) -> None:
-    """Noise removal against noise, one line a scorer."""
+def _draw(evaluation: Evaluation, path: Path) -> None:
+    """Draw noise removal against noise, one line for each scorer."""
     from matplotlib.figure import Figure
 
     from dense_imb.base.files import write_whole
@@ -157,15 +183,15 @@ def _draw(found: Evaluation, path: Path) -> None:
     from dense_imb.curves.figure import draw
     from dense_imb.curves.table import View
 
-    levels = tuple(dict.fromkeys(float(row["noise"]) for row in found.rows))
-    names = dict.fromkeys(str(row["scorer"]) for row in found.rows)
+    levels = tuple(dict.fromkeys(float(row["noise"]) for row in evaluation.rows))
+    names = dict.fromkeys(str(row["scorer"]) for row in evaluation.rows)
     curves = []
     for name in names:
-        rows = [row for row in found.rows if row["scorer"] == name]
+        rows = [row for row in evaluation.rows if row["scorer"] == name]
         values = tuple(100 * float(row["removal"]) for row in rows)
         curves.append(Column(name, "%", values, "noise removed"))
     table = Table(
-        f"Noise removed at {100 * found.retention:g} % signal retention",
+        f"Noise removed at {100 * evaluation.retention:g} % signal retention",
         Column("noise hits added", "per event", levels),
         tuple(curves),
         view=View(("noise removed",), "log" if min(levels) > 0 else "linear", y_range=(0.0, 100.0)),
@@ -174,7 +200,9 @@ def _draw(found: Evaluation, path: Path) -> None:
     axes = figure.add_subplot()
     draw(table, axes)
     for line in axes.lines:
-        line.set(marker="o", markersize=4, clip_on=False)  # measured here, drawn through between
+        line.set(
+            marker="o", markersize=4, clip_on=False
+        )  # the measured points; the line connects them
     axes.set_xticks(levels, [f"{level:g}" for level in levels])
     axes.set_xticks([], minor=True)
     axes.spines[["top", "right"]].set_visible(False)

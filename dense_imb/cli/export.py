@@ -1,11 +1,11 @@
-"""The command `dense-imb export`: write a run as ONNX or torch.export, with its model card."""
+"""`dense-imb export`: write a run as ONNX or torch.export, with its model card."""
 
 from __future__ import annotations
 
 from dense_imb.base.refusals import Refused
 from dense_imb.cli._parser import Namespace, Parser
 
-SUMMARY = "write a run's network as ONNX or torch.export, with a model card"
+SUMMARY = "write the network of a run as ONNX or torch.export, with a model card"
 
 
 def make_parser() -> Parser:
@@ -32,12 +32,12 @@ def make_parser() -> Parser:
         help="measure PyTorch against ONNX Runtime on this machine, at batches of 1 and of 16",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    parser.add_argument("--quiet", action="store_true", help="show no progress bars")
     return parser
 
 
 def run(options: Namespace) -> None:
-    """Do what the options say."""
+    """Export as the options say."""
     if options.benchmark and not options.out.endswith(".onnx"):
         raise Refused("a file name that ends in .onnx with {benchmark}", repr(options.out))
     from dense_imb.export import export_run, throughput

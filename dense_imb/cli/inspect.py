@@ -1,4 +1,4 @@
-"""`dense-imb inspect`: how imbalanced data are, and what a blank prediction would score."""
+"""`dense-imb inspect`: measure class imbalance and the scores of a blank prediction."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from dense_imb.base.refusals import Refused, RefusedFile, refusal
 from dense_imb.cli._parser import Namespace, Parser
 from dense_imb.cli._script import folder_for_outputs
 
-SUMMARY = "learn how imbalanced data are, and which weights follow"
+SUMMARY = "measure the class imbalance of data and recommend weights"
 
 
 def make_parser() -> Parser:
     """Return the parser of the options."""
     parser = Parser(
-        description="Look at hits files, or at images and their masks, in two folders or in one "
-        "HDF5 file with data sets `image` and `mask`, in 2-D or 3-D: class imbalance, occlusion, "
-        "hot pixels, what a blank prediction would score in each loss, and which weights follow.",
+        description="Measure hits files, or images with masks (two folders, or one HDF5 file with "
+        "data sets image and mask; 2-D or 3-D): class imbalance, occlusion, hot pixels, the value "
+        "of each loss for a blank prediction, and the weights that follow.",
         epilog="Examples:\n  dense-imb inspect tof.h5 --out look\n"
         "  dense-imb inspect images --masks masks --labels 0 255",
     )
@@ -26,42 +26,41 @@ def make_parser() -> Parser:
         "data",
         type=str,
         nargs="+",
-        help='hits files, a quoted pattern "runs/*.h5", or images: a folder or an HDF5 file',
-    )
-    parser.add_argument("--masks", type=str | None, help="the folder of the images' masks")
-    parser.add_argument(
-        "--events", type=int | None, help="look at so many events or images, evenly spaced"
+        metavar="DATA",
+        help='hits files, a quoted pattern "runs/*.h5", a folder of images, or an HDF5 file',
     )
     parser.add_argument(
-        "--labels", type=int, nargs="+", help="the mask values of class 0, class 1 and so on"
+        "--events",
+        type=int | None,
+        help="number of events or images to measure, evenly spaced; by default all",
     )
     parser.add_argument(
-        "--above",
-        type=float | None,
-        help="threshold of grey masks; larger values are class 1",
+        "--format", type=Literal["text", "json"], default="text", help="format of the printed text"
     )
     parser.add_argument(
-        "--names", type=str, nargs="+", help="of class 0, class 1 and so on of the masks"
+        "--out", type=str | None, metavar="FOLDER", help="folder for inspect.json and inspect.png"
     )
-    parser.add_argument(
-        "--ignore-index", type=int | None, help="label of the mask pixels that are left out"
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+    parser.add_argument("--quiet", action="store_true", help="show no progress bars")
+    images = parser.add_argument_group("images with masks")
+    images.add_argument("--masks", type=str | None, metavar="FOLDER", help="folder of the masks")
+    images.add_argument("--labels", type=int, nargs="+", help="mask value of each class")
+    images.add_argument(
+        "--above", type=float | None, help="threshold of grey masks; larger values are class 1"
     )
-    parser.add_argument(
-        "--verify", action="store_true", help="recompute the content hash of hits files"
+    images.add_argument(
+        "--names", type=str, nargs="+", metavar="NAME", help="name of each class, background first"
     )
-    parser.add_argument(
-        "--format", type=Literal["text", "json"], default="text", help="how to print"
+    images.add_argument("--ignore-index", type=int | None, help="mask value of pixels to leave out")
+    hits = parser.add_argument_group("hits")
+    hits.add_argument(
+        "--verify", action="store_true", help="recompute the content hash of the files"
     )
-    parser.add_argument(
-        "--out", type=str | None, help="a folder for inspect.json and the figure inspect.png"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser
 
 
 def run(options: Namespace) -> None:
-    """Do what the options say."""
+    """Inspect as the options say."""
     from dense_imb.inspection import inspect_hits, inspect_images, save_figure, text_of
 
     has_images = options.masks is not None or _is_labelled_file(options)

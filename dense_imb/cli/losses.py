@@ -19,16 +19,20 @@ def make_parser() -> Parser:
         epilog="Example:\n  dense-imb losses acb_mse_loss",
     )
     parser.add_argument(
-        "name", type=str | None, nargs="?", help="a public name of dense_imb.losses to explain"
+        "name",
+        type=str | None,
+        nargs="?",
+        metavar="NAME",
+        help="public name of dense_imb.losses to explain",
     )
     parser.add_argument(
-        "--format", type=Literal["text", "json"], default="text", help="how to print the list"
+        "--format", type=Literal["text", "json"], default="text", help="format of the list"
     )
     return parser
 
 
 def run(options: Namespace) -> None:
-    """Do what the options say."""
+    """List the losses as the options say."""
     from dense_imb import losses
     from dense_imb.base.checks import check_choice
     from dense_imb.losses.foreign.catalogue import CATALOGUE

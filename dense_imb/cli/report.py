@@ -1,12 +1,12 @@
-"""The command `dense-imb report`: a page with the scores and figures of a run."""
+"""`dense-imb report`: measure a run and write a page with its scores and figures."""
 
 from __future__ import annotations
 
 import sys
 
-from dense_imb.cli._parser import Namespace, Parser
+from dense_imb.cli._parser import Namespace, Parser, print_next
 
-SUMMARY = "make the report of a run: a page with its scores and figures"
+SUMMARY = "measure a run and write a page with its scores and figures"
 
 
 def make_parser() -> Parser:
@@ -25,14 +25,18 @@ def make_parser() -> Parser:
         type=str,
         nargs="+",
         default=[],
+        metavar="PATH",
         help="data to measure on: labelled hits files, where clean ones get the run's degradation; "
         "a folder of images or an HDF5 file; a CSV file or an archive of CIFAR. By default the "
         "test images that the run held out, else its validation data",
     )
-    parser.add_argument("--masks", type=str | None, help="folder of the masks of test images")
+    parser.add_argument(
+        "--masks", type=str | None, metavar="FOLDER", help="folder of the masks of test images"
+    )
     parser.add_argument(
         "--images",
         type=str | None,
+        metavar="FOLDER",
         help="folder of the images that a CSV file names; by default that of the run",
     )
     parser.add_argument(
@@ -49,17 +53,18 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--out",
         type=str | None,
+        metavar="FILE",
         help="path of the page; its numbers go beside it, figures are not written as files",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace files that are no report of the run"
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    parser.add_argument("--quiet", action="store_true", help="show no progress bars")
     return parser
 
 
 def run(options: Namespace) -> None:
-    """Do what the options say."""
+    """Report as the options say."""
     from dense_imb.report import write_report
 
     report = write_report(
@@ -74,6 +79,7 @@ def run(options: Namespace) -> None:
         show_progress=not options.quiet,
     )
     for note in report.notes:
-        print(f"Note: {note}", file=sys.stderr)
+        print(f"dense-imb report: note: {note}", file=sys.stderr)
     print(report.headline)
     print(report.path)
+    print_next("export", options.run, "model.onnx")

@@ -1,46 +1,47 @@
-"""`dense-imb segment`: the masks of images, by a trained network."""
+"""`dense-imb segment`: write the masks of images with a trained network."""
 
 from __future__ import annotations
 
-from dense_imb.cli._parser import Namespace, Parser
+from dense_imb.cli._device import add_device, chosen_device
+from dense_imb.cli._parser import Namespace, Parser, print_next
 
-SUMMARY = "write the masks of images, by a run that was trained on images"
+SUMMARY = "write the masks that a trained network gives images"
 
 
 def make_parser() -> Parser:
     """Return the parser of the options."""
     parser = Parser(
-        description="Write the mask that a trained network gives each image: with the values that "
-        "the run was trained with, as PNG; volumes as .npy, NIfTI as .nii.gz in the same place in "
-        "space. With two classes a threshold decides; with more than two each pixel has the "
-        "likeliest class. Files that are there already are passed over, so that a stopped command "
-        "goes on when it is repeated.",
+        description="Write the mask that a trained network gives each image, with the mask values "
+        "of the training data: PNG in 2-D, .npy in 3-D, .nii.gz of NIfTI. Two classes are "
+        "separated by a threshold; with more than two each pixel has the likeliest class. Finished "
+        "files are skipped, so a stopped command continues when it is repeated.",
         epilog="Example:\n  dense-imb segment runs/cracks images segmented --probability",
     )
-    parser.add_argument("run", type=str, metavar="RUN", help="the folder of a run")
+    parser.add_argument("run", type=str, metavar="RUN", help="folder of a run on images with masks")
     parser.add_argument(
         "images",
         type=str,
         metavar="IMAGES",
-        help="a folder of images, one image, or an HDF5 file with the data set image",
+        help="folder of images, one image, or an HDF5 file with the data set image",
     )
-    parser.add_argument("out", type=str, metavar="OUT", help="the folder for the masks")
+    parser.add_argument("out", type=str, metavar="OUT", help="folder for the masks")
     parser.add_argument(
         "--threshold",
         type=float | None,
-        help="of two classes: the probability from which on a pixel is of the second one; by "
-        "default that of the best F1 on the run's validation images",
+        help="two classes only: smallest probability of the second class; by default the threshold "
+        "with the best F1 on the validation images",
     )
     parser.add_argument(
         "--probability", action="store_true", help="also write NAME_probability.npy, in float32"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace what OUT holds")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files in OUT")
+    add_device(parser)
+    parser.add_argument("--quiet", action="store_true", help="show no progress bars")
     return parser
 
 
 def run(options: Namespace) -> None:
-    """Do what the options say."""
+    """Segment as the options say."""
     from dense_imb.runs.apply import segment
 
     done = segment(
@@ -50,8 +51,10 @@ def run(options: Namespace) -> None:
         threshold=options.threshold,
         probability=options.probability,
         overwrite=options.overwrite,
+        device=chosen_device(options),
         show_progress=not options.quiet,
     )
-    there = f", {done.n_there} were there" if done.n_there else ""
+    there = f", {done.n_there} existed before" if done.n_there else ""
     at = "" if done.threshold is None else f" at a probability of {done.threshold:.3g}"
     print(f"{done.folder}: {done.n_done} images segmented{at}{there}")
+    print_next("evaluate", options.run, options.images, "--masks", "MASKS")

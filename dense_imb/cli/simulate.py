@@ -1,45 +1,59 @@
-"""`dense-imb simulate`: a hits file of simulated events."""
+"""`dense-imb simulate`: write a hits file of simulated events."""
 
 from __future__ import annotations
 
 import sys
 
-from dense_imb.cli._parser import Namespace, Parser
+from dense_imb.cli._parser import Namespace, Parser, print_next
 
-SUMMARY = "make a hits file of simulated events"
+SUMMARY = "write a hits file of simulated events"
 
 
 def make_parser() -> Parser:
     """Return the parser of the options."""
     parser = Parser(
-        description="Simulate events of a time-of-flight detector, and write a hits file. Without "
-        "--signal and --noise the patterns are clean and filled, to be degraded later.",
+        description="Simulate events of a time-of-flight detector and write a hits file. Without "
+        "--signal and --noise the events are clean and complete, to be degraded in training.",
         epilog="Example:\n  dense-imb simulate tof.h5 --pattern arc --signal 30 --noise 200",
     )
-    parser.add_argument("file", type=str, help="the hits file to write")
-    parser.add_argument("--events", type=int, default=20_000, help="events to make")
-    parser.add_argument(
+    parser.add_argument("file", type=str, metavar="FILE", help="hits file to write")
+    parser.add_argument("--events", type=int, default=20_000, help="number of events")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    parser.add_argument("--quiet", action="store_true", help="show no progress bar")
+    events = parser.add_argument_group("events")
+    events.add_argument(
         "--pattern",
         type=str,
         nargs="+",
         default=["arc"],
-        help="arc, cross, line, v, parabola, ring, hemisphere, torch; several are drawn alike",
+        metavar="NAME",
+        help="patterns: arc, cross, line, v, parabola, ring, hemisphere, torch; several are "
+        "equally likely",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the random numbers")
-    parser.add_argument("--width", type=int, default=88, help="of the frame, in pixels")
-    parser.add_argument("--height", type=int, default=128, help="of the frame, in pixels")
-    parser.add_argument("--time-steps", type=int, default=1000, help="times run from 1 to this")
-    parser.add_argument("--photons", type=int, default=1500, help="of each pattern")
-    parser.add_argument("--patterns-per-event", type=int, default=1, help="in each event")
-    parser.add_argument("--signal", type=int | None, help="signal hits to keep; all by default")
-    parser.add_argument("--noise", type=int, default=0, help="noise hits to add to each event")
-    parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    events.add_argument(
+        "--patterns-per-event", type=int, default=1, help="number of patterns in each event"
+    )
+    events.add_argument(
+        "--photons", type=int, default=1500, help="number of photons of each pattern"
+    )
+    events.add_argument(
+        "--signal", type=int | None, help="number of signal hits to keep; by default all"
+    )
+    events.add_argument(
+        "--noise", type=int, default=0, help="number of noise hits to add to each event"
+    )
+    frame = parser.add_argument_group("frame")
+    frame.add_argument("--width", type=int, default=88, help="width in pixels")
+    frame.add_argument("--height", type=int, default=128, help="height in pixels")
+    frame.add_argument(
+        "--time-steps", type=int, default=1000, help="number of time steps; times begin at 1"
+    )
     return parser
 
 
 def run(options: Namespace) -> None:
-    """Do what the options say."""
+    """Simulate as the options say."""
     from dense_imb.base.checks import check_choice
     from dense_imb.data.events.simulated import write_simulated
     from dense_imb.hits import PATTERNS, Degradation, Geometry
@@ -58,6 +72,7 @@ def run(options: Namespace) -> None:
         degradation=degradation if options.signal is not None or options.noise > 0 else None,
         overwrite=options.overwrite,
         progress=not options.quiet,
-        on_shortage=lambda told: print(f"dense-imb simulate: note: {told}", file=sys.stderr),
+        on_shortage=lambda note: print(f"dense-imb simulate: note: {note}", file=sys.stderr),
     )
     print(f"{options.file}: {writer.n_events} events, {writer.n_hits} hits")
+    print_next("inspect", options.file)

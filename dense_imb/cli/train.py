@@ -15,9 +15,17 @@ from typing import Any, NoReturn, get_args, get_origin
 
 from docstring_parser import parse as parse_docstring
 
-from dense_imb.base.refusals import Refused, refusal
+from dense_imb.base.refusals import Refused, refusal, suggest
 from dense_imb.base.values import build_dataclass, option_types, read_words
-from dense_imb.cli._parser import Namespace, Parser, one_line_warnings
+from dense_imb.cli._device import add_device, chosen_device
+from dense_imb.cli._parser import (
+    Namespace,
+    Parser,
+    one_line_warnings,
+    print_next,
+    quoted,
+    type_metavar,
+)
 from dense_imb.config import KINDS, SAVED, TrainConfig, renamed, upgrade
 
 SUMMARIES = {
@@ -32,29 +40,69 @@ _FIRST_OPTIONS = {
 }
 _ALWAYS_FIRST = ("out", "model.name", "loss", "steps", "batch_size", "resume")
 _EXAMPLES = {
-    "hits": "dense-imb train hits --out runs/arc --hits.train arc.h5 --hits.signal 30 "
-    "--hits.noise 200 --steps 2000",
-    "images": "dense-imb train images --out runs/cracks --images.train images --images.masks masks "
-    "--images.labels 0 255\n"
-    "  dense-imb train images --out runs/two --images.train images --images.masks masks "
-    "--second.steps 500 --second.loss 'FocalLoss(balance={})'",
-    "labels": "dense-imb train labels --out runs/skin --labels.train train.csv --labels.images "
-    "images --model.name resnet32\n"
-    "  dense-imb train labels --out runs/tail --labels.train cifar-10-python.tar.gz "
-    "--labels.imb_ratio 100 --model.name resnet32 --loss hmld10000000g05a75",
+    "hits": (
+        "dense-imb train hits --out runs/arc --hits.train arc.h5 --hits.signal 30 --hits.noise 200",
+    ),
+    "images": (
+        "dense-imb train images --out runs/cracks --images.train images --images.masks masks "
+        "--images.labels 0 255",
+        "dense-imb train images --out runs/two --images.train images --images.masks masks "
+        "--second.steps 500 --second.loss 'FocalLoss(balance={})'",
+    ),
+    "labels": (
+        "dense-imb train labels --out runs/skin --labels.train train.csv --labels.images images "
+        "--model.name resnet32",
+        "dense-imb train labels --out runs/tail --labels.train cifar-10-python.tar.gz "
+        "--labels.imb_ratio 100 --model.name resnet32 --loss hmld10000000g05a75",
+    ),
 }
 _DESCRIPTIONS = {
-    "hits": "Train a network that scores each hit: signal or noise. Clean events are degraded anew "
-    "in each epoch: --hits.signal hits are kept, --hits.noise hits are added.",
+    "hits": "Train a network that scores each hit: signal or noise. Each epoch degrades the clean "
+    "events anew: it keeps --hits.signal signal hits and adds --hits.noise noise hits.",
     "images": "Train a network that segments images, 2-D or 3-D, from images with a mask each.",
     "labels": "Train a network that classifies whole images, from a CSV file with a folder of "
     "images, or from CIFAR.",
 }
 _THINGS = {"hits": "FILE", "images": "FOLDER", "labels": "CSV"}
 _FOLDER = (
-    "The folder --out keeps everything about the run. SIGTERM ends the run after the step, saved, "
-    f"with exit code {SAVED}; --resume continues it, and starts afresh in an empty folder."
+    "The folder --out keeps the whole run. SIGTERM saves the run after the current step and ends "
+    f"it with exit code {SAVED}; --resume continues it, or starts it if the folder is empty."
 )
+_TITLES = {
+    "": "training",
+    "unlabelled": "unlabelled samples (semi-supervised training)",
+    "second": "second stage",
+    "model": "network",
+}
+_METAVARS = {
+    "hits.train": "FILE",
+    "hits.validation": "FILE",
+    "hits.measured_noise": "FILE",
+    "hits.profiles": "PROFILE",
+    "hits.channels": "CHANNEL",
+    "hits.value_loss": "LOSS",
+    "images.train": "FOLDER",
+    "images.masks": "FOLDER",
+    "images.validation": "FOLDER",
+    "images.validation_masks": "FOLDER",
+    "images.names": "NAME",
+    "labels.train": "CSV",
+    "labels.images": "FOLDER",
+    "labels.validation": "CSV",
+    "labels.validation_images": "FOLDER",
+    "labels.name_column": "NAME",
+    "labels.label_column": "NAME",
+    "labels.group_column": "NAME",
+    "labels.classes": "NAME",
+    "model.name": "NAME",
+    "model.options": "'{\"NAME\": VALUE}'",
+    "loss": "LOSS",
+    "feature_loss": "LOSS",
+    "second.loss": "LOSS",
+    "unlabelled.train": "PATH",
+    "unlabelled.loss": "LOSS",
+    "trackers": "NAME",
+}
 
 
 class _Help(argparse.Action):
@@ -74,9 +122,10 @@ class TrainParser(Parser):
     """
 
     def __init__(self, kind: str) -> None:
+        examples = _EXAMPLES[kind]
         super().__init__(
             description=f"{_DESCRIPTIONS[kind]} {_FOLDER}",
-            epilog=f"Examples:\n  {_EXAMPLES[kind]}",
+            epilog=f"Example{'s' if len(examples) > 1 else ''}:\n  " + "\n  ".join(examples),
         )
         self.usage = f"dense-imb train {kind} --out FOLDER [OPTION ...]"
         self.kind, self.shows_all = kind, True
@@ -87,23 +136,17 @@ class TrainParser(Parser):
         run.add_argument("--config", metavar="FILE", help="YAML file of options; typed ones win")
         run.add_argument("--resume", action="store_true", help="continue the run in the folder")
         run.add_argument("--warm-start", metavar="RUN", help="run whose weights to begin with")
-        run.add_argument(
-            "--device",
-            choices=None,
-            default="auto",
-            metavar="{auto,cpu}",
-            help="auto takes a GPU if there is one; CUDA_VISIBLE_DEVICES chooses among several",
-        )
+        add_device(run)
         run.add_argument(
             "--devices",
-            default="1",
-            metavar="N",
+            type=int,
+            default=1,
             help="number of processes on this machine, one for each GPU",
         )
         run.add_argument(
             "--report",
-            default="true",
-            metavar="{true,false}",
+            type=bool,
+            default=True,
             help="write RUN/report.html at the end, which takes some 20 s",
         )
         run.add_argument("--quiet", action="store_true", help="show no progress bar")
@@ -111,7 +154,7 @@ class TrainParser(Parser):
         for name, hint in self.types.items():
             section = name.rpartition(".")[0].partition(".")[0]
             if section not in groups:
-                groups[section] = self.add_argument_group(section or "training")
+                groups[section] = self.add_argument_group(_TITLES.get(section, section))
             names = [f"--{name}"]
             if name == "labels.imb_ratio":
                 names.append("--imb-ratio")
@@ -120,13 +163,12 @@ class TrainParser(Parser):
                 dest=name,
                 nargs="*" if _takes_list(hint) else None,
                 default=argparse.SUPPRESS,
-                metavar=_metavar(hint),
+                metavar=_METAVARS.get(name) or type_metavar(hint),
                 help=_with_default(texts[name], defaults[name]),
             )
-        self._option_string_actions.pop("-h")
-        self._option_string_actions.pop("--help")
-        self._actions.pop(0)
-        self._optionals._group_actions.clear()
+
+    def add_help_option(self) -> None:
+        """Add the option --help, with the value all."""
         self.add_argument(
             "-h",
             "--help",
@@ -134,7 +176,7 @@ class TrainParser(Parser):
             nargs="?",
             const="ten",
             metavar="all",
-            help="--help all lists every option",
+            help="show the ten options that matter first, or all of them",
         )
 
     def format_help(self) -> str:
@@ -150,7 +192,7 @@ class TrainParser(Parser):
         finally:
             for action, help_text in hidden.items():
                 action.help = help_text
-        return f"{text}\n{len(hidden)} more options: dense-imb train {self.kind} --help all\n"
+        return f"{text}\nAll {len(self._actions)} options: dense-imb train {self.kind} --help all\n"
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Namespace:  # type: ignore[override]
         """Parse words; the options also hold the kind, and the words for other processes."""
@@ -162,15 +204,16 @@ class TrainParser(Parser):
     def _unknown(self, word: str) -> Refused:
         """Name the command of an option of another kind, and the new name of an old one."""
         option = word.partition("=")[0]
-        name = option.lstrip("-").replace("-", "_")
+        name = _plain(option)
         today = renamed(name) or name
         other = today.partition(".")[0]
         if other in KINDS and other != self.kind and today in _types_of(other):
             return refusal(
-                f"{option} is an option of {other}, as --{today} of dense-imb train {other}."
+                f"{option} is an option of {other}, not of {self.kind}; drop it, or type dense-imb "
+                f"train {other} --{today}."
             )
         if today != name:
-            return refusal(f"{option} is named --{today} now.")
+            return refusal(f"{option} was renamed; type --{today}.")
         return super()._unknown(word)
 
 
@@ -197,14 +240,41 @@ def help_text() -> str:
 
 def kind_refusal(words: Sequence[str]) -> str:
     """Return the sentence for `train` without a kind of data, with the command that was meant."""
-    options = {word.lstrip("-").partition("=")[0].partition(".")[0] for word in words}
-    meant = {"data": "hits", "table": "labels", "cifar": "labels", **{k: k for k in KINDS}}
-    kind = next((meant[option] for option in meant if option in options), None)
-    example = " ".join(["dense-imb train", kind or "images", *words[:2]])
+    typed = words[0]
+    if not typed.startswith("-"):
+        near = suggest(typed, KINDS)
+        return f"Expected hits, images or labels after train, got {typed!r}.{near}"
+    kind = _kind_meant(words) or "hits|images|labels"
     return (
-        f"Expected a kind of data behind train, hits, images or labels, got {words[0]}; for "
-        f"example: {example} ..."
+        f"Expected the kind of data after train, got {typed}; type dense-imb train {kind} "
+        f"{quoted(words)}."
     )
+
+
+def _kind_meant(words: Sequence[str]) -> str | None:
+    """Return the kind of data of options, of their --config, or of the run that they continue."""
+    from dense_imb.runs.read import read_yaml
+
+    pairs = [*zip(words, [*words[1:], ""], strict=True)]
+    for word, value in pairs:
+        name, joined, behind = word.partition("=")
+        section = _plain(renamed(_plain(name)) or name).partition(".")[0]
+        if section in KINDS:
+            return section
+        if name in ("--config", "--out"):
+            path = Path(behind if joined else value)
+            try:
+                stored = upgrade(read_yaml(path / "config.yaml" if name == "--out" else path))
+            except (ValueError, OSError):
+                continue
+            sections = [kind for kind in KINDS if (stored.get(kind) or {}).get("train")]
+            if sections:
+                return sections[0]
+    return None
+
+
+def _plain(option: str) -> str:
+    return option.lstrip("-").replace("-", "_")
 
 
 def run(options: Namespace) -> None:
@@ -216,24 +286,17 @@ def run(options: Namespace) -> None:
     kind: str = options.kind
     if options.out is None:
         raise Refused("a folder for the run", "none", "add {out=runs/NAME}")
-    n_processes = read_words("devices", [options.devices], int)
-    if n_processes < 1:
-        raise Refused("{devices} of at least 1", n_processes)
-    writes_report = read_words("report", [options.report], bool)
-    if options.device not in ("auto", "cpu"):
-        raise Refused(
-            "{device=auto} or {device=cpu}",
-            options.device,
-            "choose among several GPUs with CUDA_VISIBLE_DEVICES",
-        )
+    if options.devices < 1:
+        raise Refused("{devices} of at least 1", options.devices)
+    device = chosen_device(options)
     folder = Path(options.out)
-    config = _config(options, kind, folder)
+    config = config_of(options, kind, folder)
     if not config.kinds:
         raise Refused(f"{kind} to train on", "none", f"add {{{kind}.train={_THINGS[kind]}}}")
     recipe = Recipe.of(config)
-    if n_processes > 1 and not is_launched():
+    if options.devices > 1 and not is_launched():
         check_folder(folder, recipe, resume=options.resume)
-        sys.exit(launch(_main, ["train", kind, *options.words], n_processes))
+        sys.exit(launch(_main, ["train", kind, *options.words], options.devices))
     is_main = os.environ.get("RANK", "0") == "0"
     was_finished = options.resume and _is_finished(folder)
     with one_line_warnings(f"train {kind}"), _stoppable():
@@ -243,7 +306,7 @@ def run(options: Namespace) -> None:
                 folder,
                 resume=options.resume,
                 warm_start=options.warm_start,
-                device=options.device,
+                device=device or "auto",
                 is_quiet=options.quiet,
             )
         except Interrupted as stopped:
@@ -255,20 +318,20 @@ def run(options: Namespace) -> None:
     if was_finished:
         print(f"{folder}: this run was finished before, nothing was left to do")
     print(trained.summary())
-    if writes_report and not was_finished:
+    if options.report and not was_finished:
         from dense_imb.report import write_report
 
         report = write_report(folder, show_progress=not options.quiet)
         print(f"{report.headline}\n{report.path}")
-    next_command = {
-        "hits": f"dense-imb denoise {folder} raw.h5 clean.h5",
-        "images": f"dense-imb segment {folder} IMAGES OUT",
-        "labels": f"dense-imb evaluate {folder} TEST.csv",
+    next_words = {
+        "hits": ("denoise", folder, "raw.h5", "clean.h5"),
+        "images": ("segment", folder, "IMAGES", "MASKS"),
+        "labels": ("evaluate", folder, "TEST.csv"),
     }
-    print(f"next: {next_command[kind]}")
+    print_next(*next_words[kind])
 
 
-def _config(options: Namespace, kind: str, folder: Path) -> TrainConfig:
+def config_of(options: Namespace, kind: str, folder: Path) -> TrainConfig:
     """Return the configuration: a stored one, a file and typed options, the later ones win."""
     from dense_imb.runs.read import read_yaml
 
@@ -287,10 +350,14 @@ def _config(options: Namespace, kind: str, folder: Path) -> TrainConfig:
             _merge(nested, _nested(name, read_words(name, words, hint)))
     config: TrainConfig = build_dataclass(TrainConfig, nested)
     if options.resume and not stored.exists() and config == TrainConfig():
-        raise Refused(f"a run in {folder} to continue ({{resume}})", "none")
+        raise Refused(
+            f"a run in {folder} to resume",
+            "none",
+            f"start one with {{{kind}.train={_THINGS[kind]}}}",
+        )
     if config.kinds and kind not in config.kinds:
         raise refusal(
-            f"Expected a config of {kind}, got one of {config.kinds[0]}; dense-imb train "
+            f"Expected a configuration of {kind}, got one of {config.kinds[0]}; dense-imb train "
             f"{config.kinds[0]} takes it."
         )
     return config
@@ -365,17 +432,6 @@ def _section_class(factory: Any) -> Any:
 
 def _takes_list(hint: Any) -> bool:
     return any(get_origin(choice) is list for choice in (hint, *get_args(hint)))
-
-
-def _metavar(hint: Any) -> str:
-    choices = [choice for choice in (get_args(hint) or (hint,)) if choice is not type(None)]
-    if all(isinstance(choice, str) for choice in choices):
-        return "{" + ",".join(choices) + "}"
-    names = {int: "N", float: "X", str: "TEXT", bool: "{true,false}"}
-    for choice in choices:
-        if get_origin(choice) is list:
-            return names.get(get_args(choice)[0], "VALUE")
-    return names.get(choices[0], "{...}") if get_origin(hint) is not dict else "{...}"
 
 
 def _with_default(text: str, default: Any) -> str:

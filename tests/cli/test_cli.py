@@ -60,12 +60,14 @@ def test_one_loss_is_explained(capsys):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ([], "command"),
-        (["loses"], "got 'loses'. Did you mean losses?"),
+        (["loses"], "got 'loses'. Did you mean 'losses'?"),
         (["losses", "--fromat", "json"], "got --fromat. Did you mean --format?"),
-        (["losses", "--format", "yaml"], "Expected `format` to be 'text', 'json', got yaml"),
-        (["curves", "--points", "many"], "Expected `points` to be a whole number, got many"),
-        (["curves", "--value", "nan"], "Expected `value` to be a number, got nan"),
+        (
+            ["losses", "--format", "yaml"],
+            "Expected --format to be one of 'text', 'json', got 'yaml'",
+        ),
+        (["curves", "--points", "many"], "Expected a whole number in --points, got 'many'"),
+        (["curves", "--value", "nan"], "Expected `value` to be a number of at least 0, got nan"),
         (["curves", "--loss", "FocalLoss(gama=2)"], "Did you mean 'gamma'?"),
         (["curves", "--loss", "FocalLoss(balance=1)"], "write balance={}"),
         (["curves", "--loss", "./mine.py:Loss"], "drop the .py"),
@@ -79,6 +81,14 @@ def test_bad_input_is_one_sentence_and_exit_code_2(capsys, arguments, named):
     assert err.count("\n") == 1
     assert "error: " in err
     assert named in err
+
+
+def test_the_command_alone_shows_the_jobs(capsys):
+    code, out, err = run(capsys)
+    assert (code, err) == (0, "")
+    for job in ("Denoise sparse detector data", "Segment images", "Draw how losses respond"):
+        assert job in out
+    assert run(capsys, "--help")[1] == out
 
 
 def test_nothing_is_imported_because_a_user_typed_its_name(capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from dense_imb.config import TrainConfig
 from dense_imb.hits import Events, Geometry, HitsFile, read_masking, verify
 from dense_imb.hits.baselines import HitDensity
 from dense_imb.metrics import OperatingPoint
+from dense_imb.tasks.kind import kind_named
 
 
 def run(*arguments: object) -> int:
@@ -42,11 +44,20 @@ class Model:
 
 
 class Run:
+    """A run on hits as far as the commands know one."""
+
     model = Model()
     config = TrainConfig()
+    kind = kind_named("hits")
+    folder = Path("run")
+    devices: ClassVar[list[str | None]] = []  # of the networks that were loaded
 
-    def scorer(self) -> Model:
+    def trained(self, *, device: str | None = None) -> Model:
+        self.devices.append(device)
         return self.model
+
+    def require(self, kind: str, what: str) -> None:
+        assert kind == "hits"
 
     def operating_point(self, retention: float) -> OperatingPoint:
         return OperatingPoint(1 - retention, "probability", retention, 0.5, 0.5, 10, 10)
@@ -128,6 +139,17 @@ def test_a_folder_of_files_skips_finished_ones(folder, tmp_path, capsys):
     assert (out / "a.h5").stat().st_mtime_ns != first
 
 
+def test_the_network_runs_on_the_device(folder, tmp_path, trained, capsys, monkeypatch):
+    monkeypatch.setattr(Run, "devices", [])
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    words = (trained, folder / "a.h5", tmp_path / "x.h5", "--overwrite", "--device")
+    assert run(*words, "cpu") == 0
+    assert run(*words, "auto") == 0
+    assert Run.devices == ["cpu", None]
+    assert run(*words, "cuda") == 2
+    assert "a GPU for --device cuda, got none" in capsys.readouterr().err
+
+
 def test_a_run_brings_its_operating_point(folder, tmp_path, trained):
     assert run(trained, folder / "a.h5", tmp_path / "x.h5", "--retention", 0.75) == 0
     assert run(trained, folder / "a.h5", tmp_path / "y.h5", "--threshold", 0.5) == 0
@@ -153,7 +175,7 @@ def test_a_run_of_another_frame_is_refused_before_any_work(
     [
         (["hit-densty", "a.h5", "x.h5"], "Did you mean 'hit-density'?"),
         (["runs/unet", "a.h5", "x.h5"], "Expected the folder of a run at runs/unet, got none."),
-        (["hit-density", "a.h5", "x.h5"], "Expected `--choose-on`, a labelled hits file"),
+        (["hit-density", "a.h5", "x.h5"], "Expected --choose-on, a labelled hits file"),
         (["hit-density", "a.h5", "--threshold", "0.5"], "got 1 files; name the folder"),
         (["hit-density", "a.h5", "b.h5", "x.h5"], "got 3 files; name the folder"),
         (["hit-density", "a.h5", "b.h5"], "Expected no file at b.h5, got one"),

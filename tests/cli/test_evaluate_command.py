@@ -114,6 +114,12 @@ def test_the_figure_shows_the_removal(clean, tmp_path, monkeypatch):
     assert {curve.name for curve in table.curves} == set(BASELINES)
 
 
+def test_the_next_command_measures_on_the_same_files(folder, trained, capsys):  # noqa: F811
+    assert run(trained, folder / "a.h5", "--no-baselines", "--device", "cpu") == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"next: dense-imb report run --test {folder / 'a.h5'}"
+
+
 def test_a_single_level_needs_no_figure(clean, tmp_path):
     assert run(clean, "--noise", 0, "--out", tmp_path / "out") == 0
     assert len(list((tmp_path / "out").iterdir())) == 2
@@ -129,8 +135,8 @@ def test_without_scikit_learn_a_line_says_so(folder, monkeypatch, capsys):  # no
     ("arguments", "sentence"),
     [
         (["."], 'got the folder ., which is no run; name its hits files: "./*.h5"'),
-        (["a.h5", "--no-baselines"], "Expected a RUN beside `--no-baselines`"),
-        (["a.h5", "--signal", "20"], "Expected `--noise` beside `--signal`"),
+        (["a.h5", "--no-baselines"], "Expected a RUN beside --no-baselines"),
+        (["a.h5", "--signal", "20"], "Expected --noise beside --signal, got none; --noise 200"),
         (["a.h5", "--noise", "20"], "Expected clean events"),
         (["a.h5", "--retention", "0"], "above 0 and up to 1, got 0.0"),
         (["a.h5", "--events", "0"], "`n_events` to be a number of at least 1"),
@@ -189,4 +195,4 @@ def test_what_would_mislead_is_said(tmp_path, capsys):
 def test_a_level_is_a_whole_number(capsys):
     with pytest.raises(SystemExit, match="2"):
         run("a.h5", "--noise", "x")
-    assert "Expected `noise` to be a whole number, got x." in capsys.readouterr().err
+    assert "Expected a whole number in --noise, got 'x'." in capsys.readouterr().err

@@ -25,9 +25,10 @@ def _undrawn(monkeypatch):
 def test_prints_the_result_and_where_it_is(run_folder, files, capsys):  # noqa: F811
     assert run(run_folder, "--test", files / "noisy.h5", "--events", 20) == 0
     printed = capsys.readouterr()
-    result, place = printed.out.splitlines()
+    result, place, following = printed.out.splitlines()
     assert "removed at" in result
     assert place == str(run_folder / "report.html")
+    assert following == f"next: dense-imb export {run_folder} model.onnx"
     assert "100%" in printed.err  # the progress bar, full
     assert (run_folder / "report.json").exists()
 

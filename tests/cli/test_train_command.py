@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from dense_imb.cli import main
-from dense_imb.cli import train as train_command
+from dense_imb.cli.train import TrainParser, config_of
+from dense_imb.config import TrainConfig
 from dense_imb.runs import open_run
 from tests.limits import HANG_SECONDS
 from tests.runs.pictures import write_folders
@@ -58,7 +59,7 @@ def test_a_run_tells_what_came_out_and_a_finished_one_that_nothing_is_left(path,
     weights = (tmp_path / "run" / "last.safetensors").read_bytes()
     assert main(arguments(path, tmp_path / "run", "--resume")) == 0
     assert "finished before, nothing was left to do" in capsys.readouterr().out
-    assert main(["train", "--out", str(tmp_path / "run"), "--resume", "--quiet"]) == 0
+    assert main(["train", "hits", "--out", str(tmp_path / "run"), "--resume", "--quiet"]) == 0
     assert "finished before, nothing was left to do" in capsys.readouterr().out
     assert (tmp_path / "run" / "last.safetensors").read_bytes() == weights
 
@@ -67,7 +68,7 @@ def test_the_written_config_is_a_config(path, tmp_path):
     options = ("--hits.noise", "[10, 20]", "--report", "false")
     assert main(arguments(path, tmp_path / "run", *options)) == 0
     config = tmp_path / "run" / "config.yaml"
-    typed = ["train", "--config", str(config), "--quiet", "--out", str(tmp_path / "again")]
+    typed = ["train", "hits", "--config", str(config), "--quiet", "--out", str(tmp_path / "again")]
     assert main(typed) == 0
     assert_same_runs(tmp_path / "again", tmp_path / "run")
 
@@ -77,14 +78,14 @@ def test_the_written_config_is_a_config(path, tmp_path):
     [
         (["--stepz", "3"], "--stepz.* Did you mean --steps"),
         (["--optimizer.learning_rat", "3"], "Did you mean --optimizer.learning_rate"),
-        (["--steps", "many"], "`steps` to be a whole number, got many"),
-        (["--hits.pixels", "some"], "`pixels` to be .*lit.*frame.* got some"),
-        (["--optimizer.name", "adamx"], "`name` to be .*adamw.*got adamx"),
+        (["--steps", "many"], "a whole number in --steps, got 'many'"),
+        (["--hits.pixels", "some"], "--hits.pixels to be .*lit.*frame.* got 'some'"),
+        (["--optimizer.name", "adamx"], "--optimizer.name to be .*adamw.*Did you mean 'adam'"),
         (["--loss", "os:system('touch executed')"], "nothing else is imported"),
         (["--loss", "subprocess:Popen(['touch', 'executed'])"], "nothing else is imported"),
         (["--model.name", "fast_unit"], "Did you mean 'fast_unet'"),
         (["--hits.train", "none.h5"], r"none\.h5"),
-        (["--devices", "0"], "`devices`"),
+        (["--devices", "0"], "--devices of at least 1, got 0"),
         (["--warm-start", "nowhere"], "Expected the folder of a run"),
     ],
 )  # fmt: skip
@@ -98,15 +99,15 @@ def test_bad_options_are_one_line(path, tmp_path, capsys, monkeypatch, typed, to
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("stepz: 3", "got `stepz`. Did you mean `steps`"),
-        ("optimizer: {learning_rat: 3}", "learning_rat.*Did you mean `optimizer.learning_rate`"),
+        ("stepz: 3", "`stepz` is no name of a config.*Did you mean 'steps'"),
+        ("optimizer: {learning_rat: 3}", "learning_rat.*Did you mean 'optimizer.learning_rate'"),
         ("steps: many", "steps"),
         ("pixels: some", "pixels"),
         ("data: {train: 3.5}", "train"),
         ("loss: !!python/object/apply:os.system ['touch executed']", "Expected"),
         ("loss: !!python/name:os.system", "Expected"),
         ("loss: os:system('touch executed')", "nothing else is imported"),
-        ("model: {class_path: os.system}", "nothing to import"),
+        ("model: {class_path: os.system}", "`model.class_path` is no name of a configuration"),
         ("steps: [", "Expected"),
         ("- 3", "Expected"),
     ],
@@ -115,7 +116,7 @@ def test_bad_configs_are_one_line(path, tmp_path, capsys, monkeypatch, text, tol
     monkeypatch.chdir(tmp_path)
     config = tmp_path / "config.yaml"
     config.write_text(text)
-    typed = ["train", "--config", str(config), "--out", str(tmp_path / "run")]
+    typed = ["train", "hits", "--config", str(config), "--out", str(tmp_path / "run")]
     if "data" not in text:
         typed += ["--hits.train", path]
     assert re.search(told, refused(capsys, typed))
@@ -135,7 +136,7 @@ def test_a_stored_config_that_was_tampered_with_is_one_line(
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "config.yaml").write_text(text)
-    assert "Expected" in refused(capsys, arguments(path, folder, "--resume"))
+    assert re.search("Expected|no name of", refused(capsys, arguments(path, folder, "--resume")))
     assert not (tmp_path / "executed").exists()
 
 
@@ -145,7 +146,7 @@ def test_a_run_of_other_options_is_refused(path, tmp_path, capsys):
     told = refused(capsys, arguments(path, tmp_path / "run", "--resume", "--seed", 4))
     assert "seed: 0 there, 4 here" in told
     told = refused(capsys, arguments(path, tmp_path / "run"))
-    assert "--resume goes on" in told
+    assert "continue it with --resume" in told
 
 
 def test_other_files_are_not_mixed_with_a_run(path, tmp_path, capsys):
@@ -175,7 +176,7 @@ def test_damage_is_passed_over_in_one_line(path, tmp_path, capsys):
     assert main(typed) == 0
     told = [line for line in capsys.readouterr().err.splitlines() if "passed over" in line]
     assert len(told) == 1
-    assert told[0].startswith("dense-imb train: warning: passed over")
+    assert told[0].startswith("dense-imb train hits: warning: passed over")
     assert (tmp_path / "run" / "last.safetensors").read_bytes() == weights
     for damaged in (tmp_path / "run" / "checkpoints").glob("step-*.pt"):
         damaged.write_bytes(b"")
@@ -282,6 +283,11 @@ def test_no_room_for_a_checkpoint_is_one_line_and_no_partial_file(path, tmp_path
     assert_same_runs(folder, whole)
 
 
+def config_typed(kind: str, *typed: str) -> TrainConfig:
+    options = TrainParser(kind).parse_args(["--out", "run", *typed])
+    return config_of(options, kind, Path("run"))
+
+
 @pytest.mark.parametrize(
     ("typed", "name", "wanted"),
     [
@@ -290,42 +296,97 @@ def test_no_room_for_a_checkpoint_is_one_line_and_no_partial_file(path, tmp_path
         (["--images.labels=0, 255"], "labels", [0, 255]),
         (["--images.labels", "[0, 255]"], "labels", [0, 255]),
         (["--images.labels", "-1", "4"], "labels", [-1, 4]),
+        (["--images.labels", "7"], "labels", [7]),
         (["--images.patch", "96", "96", "--steps", "3"], "patch", [96, 96]),
+        (["--images.patch=96,96"], "patch", [96, 96]),
         (["--images.names", "sky", "a crack"], "names", ["sky", "a crack"]),
         (["--images.names", '["sky", "crack"]'], "names", ["sky", "crack"]),
+        (["--images.names", "sky"], "names", ["sky"]),
     ],
 )
 def test_lists_may_be_typed_as_words(typed, name, wanted):
-    options = train_command.make_parser().parse_args(
-        train_command.as_lists(["--out", "run", *typed])
-    )
-    assert options.images[name] == wanted
+    assert getattr(config_typed("images", *typed).images, name) == wanted
 
 
 def test_a_range_and_many_files_may_be_typed_as_words():
     typed = ["--hits.noise", "100", "200", "--hits.train", "a.h5", "b.h5", "--hits.signal", "30"]
-    options = train_command.make_parser().parse_args(
-        train_command.as_lists(["--out", "run", *typed])
+    hits = config_typed("hits", *typed).hits
+    assert (hits.noise, hits.signal) == ([100, 200], 30)
+    assert hits.train == ["a.h5", "b.h5"]
+
+
+def test_one_word_is_a_list_of_one():
+    config = config_typed("hits", "--trackers", "tensorboard", "--hits.profiles", "blob(width=3)")
+    assert (config.trackers, config.hits.profiles) == (["tensorboard"], ["blob(width=3)"])
+
+
+@pytest.mark.parametrize("typed", [["0", "x"], ["0 x"], ["many"]])
+def test_a_list_that_is_none_is_told_how_to_write_one(tmp_path, capsys, typed):
+    told = refused(
+        capsys, ["train", "images", "--out", str(tmp_path / "run"), "--images.labels", *typed]
     )
-    assert (options.data.noise, options.data.signal) == ([100, 200], 30)
-    assert options.data.train == ["a.h5", "b.h5"]
-
-
-def test_a_list_that_is_none_is_told_how_to_write_one(tmp_path, capsys):
-    for typed in (["0", "x"], ["0"]):
-        with pytest.raises(SystemExit) as ended:
-            main(["train", "images", "--out", str(tmp_path / "run"), "--images.labels", *typed])
-        assert ended.value.code == 2
-        assert "Write --images.labels '[0, 255]'." in capsys.readouterr().err
+    assert "write --images.labels 0 255" in told
 
 
 def test_sentences_name_the_option_of_the_command(tmp_path, capsys):
     images, masks = write_folders(tmp_path, n=3, values=(0, 255))
     run = ["train", "images", "--out", str(tmp_path / "run"), "--images.train", images]
-    assert main(run) == 2
-    assert "(--images.masks FOLDER), got none" in capsys.readouterr().err
-    assert main([*run, "--images.masks", masks]) == 2
-    assert "is which class (--images.labels '[0, 255]')" in capsys.readouterr().err
+    assert re.search(r"--images\.masks FOLDER", refused(capsys, run))
+    told = refused(capsys, [*run, "--images.masks", masks])
+    assert "--images.labels 0 255" in told
     masks = ["--images.masks", masks, "--images.labels", "0", "255"]
-    assert main([*run, *masks, "--images.validation", images]) == 2
-    assert "(--images.validation_masks FOLDER)" in capsys.readouterr().err
+    told = refused(capsys, [*run, *masks, "--images.validation", images])
+    assert "--images.validation_masks FOLDER" in told
+
+
+@pytest.mark.parametrize(
+    ("typed", "near"),
+    [
+        ("--lr", "--optimizer.learning_rate"),
+        ("--learning-rate", "--optimizer.learning_rate"),
+        ("--learning_rate", "--optimizer.learning_rate"),
+        ("--wd", "--optimizer.weight_decay"),
+        ("--epochs", "--steps"),
+        ("--batch", "--batch_size"),
+        ("--model", "--model.name"),
+        ("--gpu", "--device"),
+        ("--output", "--out"),
+    ],
+)
+def test_names_of_other_programs_lead_to_ours(tmp_path, capsys, typed, near):
+    told = refused(capsys, ["train", "images", "--out", str(tmp_path / "run"), typed, "3"])
+    assert told.endswith(f"got {typed}. Did you mean {near}?\n")
+
+
+def test_training_without_a_folder_says_how_to_name_one(path, capsys):
+    told = refused(capsys, ["train", "hits", "--hits.train", path])
+    assert told == (
+        "dense-imb train hits: error: Expected a folder for the run, got none; "
+        "add --out runs/NAME.\n"
+    )
+
+
+def test_a_device_that_is_not_there_is_refused(path, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    told = refused(capsys, arguments(path, tmp_path / "run", "--device", "cuda"))
+    assert "a GPU for --device cuda, got none; use --device cpu" in told
+    told = refused(capsys, arguments(path, tmp_path / "run", "--device", "gpu"))
+    assert "--device to be one of 'auto', 'cpu', 'cuda', got 'gpu'" in told
+
+
+def test_other_processes_get_the_kind_and_the_typed_words(path, tmp_path, monkeypatch):
+    launched = []
+    monkeypatch.setattr(
+        "dense_imb.engine.launch", lambda main, words, n: launched.append((words, n)) or 0
+    )
+    typed = arguments(path, tmp_path / "run", "--devices", "2")
+    with pytest.raises(SystemExit):
+        main(typed)
+    assert launched == [(typed, 2)]
+
+
+def test_a_run_ends_with_the_next_command(path, tmp_path, capsys):
+    folder = tmp_path / "a run"
+    assert main(arguments(path, folder, "--report", "false", steps=2)) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"next: dense-imb denoise '{folder}' raw.h5 clean.h5"

@@ -127,10 +127,9 @@ def test_two_processes_segment_as_one_with_a_global_loss(tmp_path):
     images, masks = write_folders(tmp_path, n=9)
     typed = [
         "train", "images", "--images.train", images, "--images.masks", masks,
-        "--images.patch", "[32, 32]",
-        "--model.options", '{"widths": [4, 8]}', "--steps", "8", "--validate_every", "4",
-        "--batch_size", "4", "--loss", "CrossEntropyLoss(balance={'scope': 'global'})",
-        "--quiet", "--report", "false",
+        "--images.patch", "32", "32", "--model.options", '{"widths": [4, 8]}', "--steps", "8",
+        "--validate_every", "4", "--batch_size", "4", "--quiet",
+        "--loss", "CrossEntropyLoss(balance={'scope': 'global'})", "--report", "false",
     ]  # fmt: skip
     assert main([*typed, "--out", str(tmp_path / "one")]) == 0
     code, told = ended(start([*typed, "--out", str(tmp_path / "two"), "--devices", "2"]))

@@ -25,8 +25,8 @@ CONFIGS = sorted(FOLDER.glob("*.yaml"))
 @pytest.mark.parametrize("loss", ["ce", "csce", "hmld10000000g05a75", "BalancedSoftmaxLoss"])
 def test_every_config_can_be_trained(path, loss):
     stored = yaml.safe_load(path.read_text())
-    if "cifar" in stored:
-        stored["cifar"]["path"] = "cifar.tar.gz"
+    if "train" not in stored["labels"]:  # CIFAR
+        stored["labels"]["train"] = "cifar.tar.gz"
     config = config_from({**stored, "loss": loss})
     Recipe.of(config)
     assert config.kinds == ("labels",)

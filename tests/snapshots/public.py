@@ -30,8 +30,10 @@ def packages() -> list[str]:
 
 
 def commands() -> list[tuple[str, ...]]:
-    """Return the words of every command; none for `dense-imb` itself."""
-    return [(), *((name,) for name in cli._COMMANDS)]
+    """Return the words that print every help text; none for `dense-imb` itself."""
+    names = [tuple(name.split()) for name in cli.COMMANDS]
+    everything = [(*name, "--help", "all") for name in names if name[0] == "train"]
+    return [(), ("train",), *((*name, "--help") for name in names), *everything]
 
 
 def names_text(package: str) -> str:
@@ -69,7 +71,7 @@ def help_text(words: tuple[str, ...]) -> str:
         contextlib.redirect_stdout(printed),
         contextlib.suppress(SystemExit),
     ):
-        cli.main([*words, "--help"])
+        cli.main(words)
     usage, _, text = printed.getvalue().partition("\n\n")
     assert usage.startswith("usage: "), usage
     lines = (" ".join(line.split()) for line in text.splitlines())
@@ -83,4 +85,4 @@ def snapshot_path(kind: str, name: str) -> Path:
 
 def command_name(words: tuple[str, ...]) -> str:
     """Return what the file of a command is called."""
-    return "-".join(("dense-imb", *words))
+    return "-".join(("dense-imb", *(word for word in words if word != "--help")))

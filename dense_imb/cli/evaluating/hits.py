@@ -8,6 +8,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from dense_imb.base.refusals import Refused
+from dense_imb.cli._device import chosen_device
 from dense_imb.cli._parser import Namespace
 from dense_imb.cli._scorers import baseline
 from dense_imb.cli._script import folder_for_outputs
@@ -53,7 +54,8 @@ def evaluate(
         )
     if options.signal is not None and not options.noise:
         raise Refused("{noise} beside {signal}", "none", "{noise=200} degrades clean events")
-    scorers: list[Scorer] = [one.trained() for one in runs]
+    device = chosen_device(options)
+    scorers: list[Scorer] = [one.trained(device=device) for one in runs]
     if not (scorers or options.baselines or options.baseline):
         raise ValueError("Expected a RUN beside --no-baselines, got none.")
     test = open_hits(files)

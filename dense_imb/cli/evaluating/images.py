@@ -7,6 +7,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from dense_imb.base.refusals import Refused, refusal
+from dense_imb.cli._device import chosen_device
 from dense_imb.cli._parser import Namespace
 from dense_imb.cli._script import folder_for_outputs
 from dense_imb.data.images.labelled import open_labelled
@@ -43,7 +44,8 @@ def evaluate(
             "file, or RUN ... alone if all hold out the same images (images.test_share)",
             " ".join(options.paths),
         )
-    trained = [run.trained() for run in runs]
+    device = chosen_device(options)
+    trained = [run.trained(device=device) for run in runs]
     first = runs[0].config.images
     classes = {one.reading.n_classes for one in trained}
     n_classes = min(classes)

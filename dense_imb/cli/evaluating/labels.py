@@ -7,6 +7,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from dense_imb.base.refusals import Refused, refusal
+from dense_imb.cli._device import chosen_device
 from dense_imb.cli._parser import Namespace
 from dense_imb.cli._script import folder_for_outputs
 from dense_imb.data.labels.classified import ClassifiedImages
@@ -40,7 +41,8 @@ def evaluate(
             "RUN ... TEST.csv, or for CIFAR RUN ... alone or with an archive",
             " ".join(options.paths),
         )
-    trained = [run.trained() for run in runs]
+    device = chosen_device(options)
+    trained = [run.trained(device=device) for run in runs]
     first = trained[0].reading
     for one in trained:
         if (one.reading.class_names, one.reading.size) != (first.class_names, first.size):
