@@ -137,12 +137,13 @@ class Loop:
         self.callbacks = callbacks
         if settings.batch_size < self.accelerator.num_processes:
             raise ValueError(
-                f"Expected `batch_size` of at least {self.accelerator.num_processes}, one sample for "
-                f"each process, got {settings.batch_size}."
+                f"Expected `batch_size` of at least {self.accelerator.num_processes}, one sample "
+                f"for each process, got {settings.batch_size}."
             )
         self.state = State(cost_sums=[0.0] * self.accelerator.num_processes)
         self.cost: Tensor | None = None
-        self.late_signal = 0  # signal received after the last step; stops the command before the next stage
+        # received after the last step; stops the command before the next stage
+        self.late_signal = 0
         self._rates = [group["lr"] for group in optimizer.param_groups]
         self._n_weights = sum(weight.numel() for weight in task.network.parameters())
         self._n_moved = sum(w.numel() for group in optimizer.param_groups for w in group["params"])
@@ -243,7 +244,7 @@ class Loop:
             self.task.follow(bare, state.step)
 
     def _check(self, cost: Tensor, norm: Any) -> None:
-        """Stop on a loss or gradient that is not finite; on an accelerator, check every few steps."""
+        """Stop if loss or gradient is not finite; an accelerator is checked every few steps."""
         is_last = self.state.step + 1 == self.settings.steps
         self._unchecked.append((self.state.step, torch.stack([cost.float(), norm.float()])))
         is_cpu = cost.device.type == "cpu"
@@ -268,7 +269,7 @@ class Loop:
         self._unchecked.clear()
 
     def samples_of(self, step: int) -> NDArray[np.int64]:
-        """Return the samples of a step in this process, a function of the seed and the step alone."""
+        """Return the samples of a step in this process; they depend on seed and step alone."""
         size = min(self.settings.batch_size, self.task.n_samples)
         epoch, place = divmod(step, self.task.n_samples // size)
         order = self._order  # another thread may be in another epoch
@@ -316,7 +317,7 @@ class Loop:
                     if step < self.settings.steps and not waits:
                         coming = maker.submit(make, step)
                     yield ready
-                    if step < self.settings.steps and waits:  # as the validation changes the teacher
+                    if step < self.settings.steps and waits:  # it changes the teacher
                         coming = maker.submit(make, step)
 
             yield ahead()
@@ -493,8 +494,10 @@ class Loop:
 
 
 def _frozen(network: nn.Module) -> list[nn.Module]:
-    """Return the largest frozen parts of a network, whose batch norms must keep their statistics."""
-        """
+    """Return the largest frozen parts of a network.
+
+    Their batch norms must keep their statistics, too.
+    """
     weights = list(network.parameters())
     if weights and not any(weight.requires_grad for weight in weights):
         return [network]

@@ -26,7 +26,7 @@ class Interrupted(Exception):
 
 @contextmanager
 def noted_signals() -> Iterator[list[int]]:
-    """Record signals that ask to stop, so that the step can end; a second Ctrl-C ends it at once."""
+    """Record signals that ask to stop, so that the step can end; a second Ctrl-C stops at once."""
     received: list[int] = []
 
     def note(number: int, frame: Any) -> None:

@@ -83,4 +83,4 @@ class OrderedTask(Task, Protocol):
     """A task that chooses the samples of an epoch."""
 
     def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
-        """Return the samples of an epoch in order, (n_samples,); a pure function of the run's seed."""
+        """Return the samples of an epoch, (n_samples,); a pure function of the run's seed."""
