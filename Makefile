@@ -6,7 +6,12 @@ demo: .venv
 
 test: .venv
 	.venv/bin/pip install -e ".[test]"
-	.venv/bin/python -m pytest -n 2
+	.venv/bin/python -m pytest -n 2 --dist loadgroup -m "not slow"
+
+# what `make test` leaves out; the two together run every test once
+test-all: .venv
+	.venv/bin/pip install -e ".[test]"
+	.venv/bin/python -m pytest -n 2 --dist loadgroup -m slow
 
 check: .venv
 	.venv/bin/pip install -e ".[dev]"
@@ -17,4 +22,4 @@ check: .venv
 .venv:
 	$(PYTHON) -m venv .venv
 
-.PHONY: demo test check
+.PHONY: demo test test-all check

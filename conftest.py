@@ -1,14 +1,22 @@
-"""What the worked examples in the docstrings may use without importing it."""
+"""Names for the worked examples in the docstrings, and the division of tests among processes."""
 
+import os
 from importlib.util import find_spec
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests' processes share the cores
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 import dense_imb.curves
 import dense_imb.losses
 import dense_imb.metrics
 from dense_imb.statistics import ClassStatistics
+
+# a busy machine is no failure
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 # rooms that another library's absence keeps from being imported: their tests say so and skip
 _NEED = {
@@ -25,3 +33,16 @@ def _names_of_examples(doctest_namespace):
     for room in (dense_imb.losses, dense_imb.curves, dense_imb.metrics):
         for name in room.__all__:
             doctest_namespace[name] = getattr(room, name)
+
+
+# rooms whose files share trained runs, each made once in a process
+_SHARED = ("tests/report/", "tests/export/")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each file to one process (`--dist loadgroup`), so that its fixtures are made once."""
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        group = next((room for room in _SHARED if file.startswith(room)), file)
+        item.add_marker(pytest.mark.xdist_group(group))

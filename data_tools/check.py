@@ -18,7 +18,7 @@ from dense_imb.cli._script import run_script, script_parser
 
 def make_parser() -> Parser:
     parser = script_parser(__doc__)
-    parser.add_argument("files", type=str, nargs="+", help="hits files, or folders of .h5 files")
+    parser.add_argument("files", type=str, nargs="+", help="hits files, or folders with .h5 files")
     return parser
 
 
@@ -30,10 +30,10 @@ def run(options: Namespace) -> int:
 
     paths: list[Path] = []
     for name in options.files:
-        found = sorted(Path(name).glob("*.h5")) if Path(name).is_dir() else [Path(name)]
-        if not found:
+        files = sorted(Path(name).glob("*.h5")) if Path(name).is_dir() else [Path(name)]
+        if not files:
             raise ValueError(f"Expected .h5 files in {name}, got none.")
-        paths += found
+        paths += files
     n_bad = 0
     for path in paths:
         if not path.exists():
@@ -41,7 +41,7 @@ def run(options: Namespace) -> int:
             print(f"MISSING  {path}: there is no such file.")
             continue
         try:
-            # a file of another kind is whole, for all we know
+            # a file of another kind may be whole
             if not h5py.is_hdf5(path) or not is_hits_file(path):
                 n_bad += 1
                 print(f"NO HITS FILE  {path}: data_tools/convert.py makes one of data that it "
@@ -54,7 +54,8 @@ def run(options: Namespace) -> int:
                       f"{path.stat().st_size / 1e6:.1f} MB, {', '.join(columns)}")  # fmt: skip
         except (ValueError, OSError) as problem:
             n_bad += 1
-            sentence = f"{problem.strerror}." if getattr(problem, "strerror", None) else problem
+            system = getattr(problem, "strerror", None)
+            sentence = f"{system}." if system else str(problem)
             print(f"DAMAGED  {path}: {sentence}")
     return 1 if n_bad else 0
 

@@ -12,8 +12,8 @@ To hits, by what the source is:
 Back to frames, by the target's suffix:
     convert.py hits.h5 frames.npy | .npz | .h5 | folder [--labels labels.npy | folder]
 
-Times must lie in 1 .. --time-steps; 0 is an empty pixel. Nothing is clipped or rounded: what
-does not fit is refused, with the option that would make it fit.
+Times must lie in 1 .. --time-steps; 0 is an empty pixel. Nothing is clipped or rounded: the error
+about a value that does not fit names the option that would make it fit.
 """
 
 from __future__ import annotations
@@ -38,51 +38,61 @@ FORMATS = {
 def make_parser() -> Parser:
     parser = script_parser(__doc__)
     add = parser.add_argument
-    add("source", type=str, help="a file or folder in any of the formats above")
-    add("target", type=str, help="the hits file, or frames to make of one")
+    add("source", type=str, help="file or folder in one of the formats above")
+    add("target", type=str, help="hits file to write, or frames to make from one")
     add(
         "--format",
         type=Literal["auto", "npy", "npz", "pt", "csv", "timepix", "hdf5", "root", "images"],
         default="auto",
-        help="of the source; by its suffix, and a folder holds images",
+        help="format of the source; by default from its suffix, images for a folder",
     )
     add("--key", type=str | None, help="name of the frames in .npz, .pt or HDF5")
     add("--labels", type=str | None, help="label frames: a .npy file, or a name beside --key")
     add("--masks", type=str | None, help="folder of label images of the same names")
-    add("--binary-labels", action="store_true", help="every label but 0 is signal, 1")
+    add("--binary-labels", action="store_true", help="write label 1 for every label except 0")
     add(
         "--noise-label",
         type=int | None,
-        help="the label that means noise: it becomes 0, the others 1 and up",
+        help="label of noise in the source: it becomes 0, the others 1 and up",
     )
-    add("--pattern", type=str | None, help='files of a folder to take, "real_*" say')
-    add("--columns", type=str, nargs="*", default=[], help="what a CSV file calls ours: x=col")
-    add("--event-columns", type=str, nargs="*", default=[], help="of CSV: one value an event")
-    add("--tree", type=str | None, help="of ROOT")
+    add("--pattern", type=str | None, help='files of a folder to use, for example "real_*"')
+    add("--columns", type=str, nargs="*", default=[], help="names of columns in a CSV file: x=col")
+    add(
+        "--event-columns",
+        type=str,
+        nargs="*",
+        default=[],
+        help="CSV columns of events",
+    )
+    add("--tree", type=str | None, help="tree of a ROOT file")
     for name in ("x", "y", "t", "offset", "label"):
-        add(f"--{name}", type=str | None, help="data set of a flat HDF5 file, or ROOT branch")
+        add(
+            f"--{name}",
+            type=str | None,
+            help="flat HDF5: data set; ROOT: branch",
+        )
     add("--keep", type=str, nargs="*", default=[], help="further data sets or branches")
-    add("--width", type=int | None, help="of the frame; frames know theirs")
-    add("--height", type=int | None, help="of the frame; frames know theirs")
-    add("--time-steps", type=int | None, help="times run from 1 to this; the largest by default")
-    add("--time-scale", type=float, default=1.0, help="times are multiplied by this")
+    add("--width", type=int | None, help="width of the frame in pixels, for hit lists")
+    add("--height", type=int | None, help="height of the frame in pixels, for hit lists")
+    add("--time-steps", type=int | None, help="last time step; by default the largest time")
+    add("--time-scale", type=float, default=1.0, help="factor for the times")
     add(
         "--time-offset",
         type=float,
         default=0.0,
-        help="and then moved by this: 1 if they start at 0",
+        help="added to the scaled times: 1 if they start at 0",
     )
-    add("--x-mm", type=float | None, help="size of a pixel in x")
-    add("--y-mm", type=float | None, help="size of a pixel in y")
-    add("--t-ns", type=float | None, help="size of a time step")
+    add("--x-mm", type=float | None, help="width of a pixel in mm")
+    add("--y-mm", type=float | None, help="height of a pixel in mm")
+    add("--t-ns", type=float | None, help="duration of a time step in ns")
     add(
         "--rule",
         type=Literal["largest", "smallest", "count"],
         default="largest",
-        help="back to frames: the time that a shared pixel shows",
+        help="back to frames: time of a shared pixel",
     )
-    add("--compression", type=int | None, help="of the hits file: gzip level, 1 to 9")
-    add("--overwrite", action="store_true", help="replace what exists")
+    add("--compression", type=int | None, help="gzip level of the hits file, 1 to 9")
+    add("--overwrite", action="store_true", help="replace files that exist")
     return parser
 
 
@@ -114,10 +124,10 @@ def run(options: Namespace) -> None:
         return
     if Path(options.target).suffix not in (".h5", ".hdf5"):
         raise ValueError(f"Expected the name of a hits file, .h5, got {options.target}.")
-    found = open_source(source, options)
+    events = open_source(source, options)
     names = ("width", "height", "time_steps", "x_mm", "y_mm", "t_ns", "time_scale", "time_offset")
     writer = to_hits(
-        found,
+        events,
         options.target,
         **{name: options[name] for name in names},
         binary_labels=options.binary_labels,
@@ -131,21 +141,25 @@ def run(options: Namespace) -> None:
     if options.noise_label is not None:
         print(f"label {options.noise_label} became 0, noise; the others, in their order, "
               f"{'1' if options.binary_labels else '1 and up'}")  # fmt: skip
-    if found.n_labels_lost:
-        print(f"note: {found.n_labels_lost} labelled pixels have no hit; their labels are not kept")
+    if events.n_labels_lost:
+        print(
+            f"note: {events.n_labels_lost} labelled pixels have no hit; their labels are not kept"
+        )
 
 
 def open_source(path: Path, options: Namespace) -> Source:
-    """The reader for a source."""
+    """Return the reader of a file or folder."""
+    from dense_imb.base.refusals import Refused
     from dense_imb.data.events import formats
 
     kind = options.format
     if kind == "auto":
         suffix = "" if path.is_dir() else path.suffix.lower()
         if suffix not in FORMATS or (suffix == "" and not path.is_dir()):
-            raise ValueError(
-                f"Expected a folder or one of {', '.join(filter(None, FORMATS))}, got {path}; "
-                "say what it is with --format."
+            raise Refused(
+                f"a folder or one of {', '.join(filter(None, FORMATS))}",
+                path,
+                "name its kind with {format}",
             )
         kind = FORMATS[suffix]
     if not path.exists():
@@ -166,13 +180,13 @@ def open_source(path: Path, options: Namespace) -> Source:
     if kind == "csv":
         pairs = [pair.partition("=") for pair in options.columns]
         if not all(ours and theirs for ours, _, theirs in pairs):
-            raise ValueError(f"Expected --columns like x=col, got {' '.join(options.columns)}.")
+            raise Refused("{columns} like x=col", " ".join(options.columns))
         columns = {ours: theirs for ours, _, theirs in pairs}
         return formats.csv_source(path, columns, options.event_columns)
     if not places:
         return formats.hdf5_frames_source(path, options.key, options.labels)
     if not {"x", "y", "t"} <= places.keys() or options.offset is None:
-        raise ValueError(f"Expected --x, --y, --t and --offset together, got {[*places]}.")
+        raise Refused("{x}, {y}, {t} and {offset} together", [*places])
     return formats.hdf5_hits_source(path, offset=options.offset, keep=options.keep, **places)
 
 

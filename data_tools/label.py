@@ -1,4 +1,4 @@
-"""How do hits become images with masks, for a segmentation into kinds of hits?
+"""How do hits become images with masks, to segment the kinds of hits?
 
     python data_tools/make.py kinds --pattern arc ring line cross --frequency 60 25 10 5 \\
         --patterns-per-event 1 3 --signal 60 --noise 200 --train 2000
@@ -6,9 +6,9 @@
     python data_tools/label.py photons.h5 converted.h5 --noise-is-background --time-bins 50
 
 Writes HDF5 with `image` (N, C, H, W), the channels that our networks take, and `mask` (N, H, W):
-0 empty, 1 noise, 2 and up the kinds of signal. A pixel has the class of the hit that it shows;
-where most hits are hidden by others, --time-bins writes volumes, numbers of hits (N, 1, D, H, W),
-instead. Several hits files become one.
+0 empty, 1 noise, 2 and up the kinds of signal. A pixel has the class of its visible hit. If most
+hits are hidden by others, use --time-bins to write volumes (N, 1, D, H, W), the numbers of hits.
+Several hits files are merged.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dense_imb.cli._script import run_script, script_parser
 
 def make_parser() -> Parser:
     parser = script_parser(__doc__)
-    parser.add_argument("target", type=str, help="the file to write, .h5")
+    parser.add_argument("target", type=str, help="file to write, .h5")
     parser.add_argument("files", type=str, nargs="+", help="hits files with labels, in this order")
     parser.add_argument(
         "--kinds", type=str, nargs="+", default=[], help="names of the labels 1, 2 and so on"
@@ -31,23 +31,23 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--noise-is-background",
         action="store_true",
-        help="class 0 is empty or noise, 1 and up are the kinds",
+        help="class 0 is empty or noise, 1 and up the kinds",
     )
     parser.add_argument(
         "--channels",
         type=Literal["gapped", "hit", "fourier"],
         nargs="+",
         default=["gapped", "hit", "fourier"],
-        help="of the image: time, 1 at a hit, sin and cos of the time (six)",
+        help="channels of the image: time, 1 at a hit, sin and cos of the time (six channels)",
     )
     parser.add_argument(
         "--rule",
         type=Literal["largest", "smallest"],
         default="largest",
-        help="the time of the hit that a shared pixel shows",
+        help="time of the hit that is visible in a shared pixel",
     )
     parser.add_argument(
-        "--time-bins", type=int | None, help="write volumes with so many slices in time"
+        "--time-bins", type=int | None, help="write volumes with this number of slices in time"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
     return parser

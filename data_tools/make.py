@@ -1,4 +1,4 @@
-"""How is a data set made? Training, validation and test files of simulated events, from one seed.
+"""How is a simulated data set made? Training, validation and test files from one seed.
 
     python data_tools/make.py tof --train 20000 --validation 2000 --test 2000 --pattern arc
     python data_tools/make.py tof --train 20000 --signal 30 --noise 200
@@ -25,7 +25,7 @@ PARTS = ("train", "validation", "test")
 
 def make_parser() -> Parser:
     parser = script_parser(__doc__)
-    parser.add_argument("folder", type=str, help="where the files go")
+    parser.add_argument("folder", type=str, help="folder of the files")
     for part, count in zip(PARTS, (20_000, 2_000, 2_000), strict=True):
         parser.add_argument(f"--{part}", type=int, default=count, help="events; 0 for no file")
     parser.add_argument(
@@ -33,27 +33,27 @@ def make_parser() -> Parser:
         type=str,
         nargs="+",
         default=["arc"],
-        help="arc, cross, line, v, parabola, ring, hemisphere, torch; several are drawn alike, or "
-        "by --frequency",
+        help="arc, cross, line, v, parabola, ring, hemisphere, torch; several are equally frequent "
+        "without --frequency",
     )
     parser.add_argument(
         "--frequency",
         type=float,
         nargs="+",
         default=[],
-        help="how often each of several patterns is drawn, in any unit: 60 25 10 5",
+        help="relative frequency of each pattern, in any unit: 60 25 10 5",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the random numbers")
-    parser.add_argument("--width", type=int, default=88, help="of the frame, in pixels")
-    parser.add_argument("--height", type=int, default=128, help="of the frame, in pixels")
-    parser.add_argument("--time-steps", type=int, default=1000, help="times run from 1 to this")
-    parser.add_argument("--photons", type=int, default=1500, help="of each pattern")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    parser.add_argument("--width", type=int, default=88, help="width of the frame in pixels")
+    parser.add_argument("--height", type=int, default=128, help="height of the frame in pixels")
+    parser.add_argument("--time-steps", type=int, default=1000, help="last time step")
+    parser.add_argument("--photons", type=int, default=1500, help="photons of each pattern")
     parser.add_argument(
         "--patterns-per-event",
         type=int,
         nargs="+",
         default=[1],
-        help="in each event: a number, or the ends of a range",
+        help="patterns in each event: a number, or the ends of a range",
     )
     parser.add_argument("--signal", type=int | None, help="signal hits of degraded events")
     parser.add_argument("--noise", type=int, default=0, help="noise hits of degraded events")
@@ -64,6 +64,7 @@ def make_parser() -> Parser:
 def run(options: Namespace) -> None:
     from dense_imb.base.checks import check_at_least
     from dense_imb.base.files import write_whole
+    from dense_imb.base.refusals import Refused
     from dense_imb.data.events.simulated import write_simulated
     from dense_imb.hits import Degradation, Geometry, HitsFile, simulate
 
@@ -72,20 +73,20 @@ def run(options: Namespace) -> None:
     if options.signal is not None or options.noise:
         versions["_noisy"] = Degradation(signal=options.signal, noise=options.noise)
     if len(options.patterns_per_event) > 2:
-        raise ValueError(
-            "Expected --patterns-per-event with a number, or the two ends of a range, got "
-            f"{' '.join(map(str, options.patterns_per_event))}."
+        raise Refused(
+            "{patterns_per_event} with a number, or the two ends of a range",
+            " ".join(map(str, options.patterns_per_event)),
         )
     low, high = options.patterns_per_event[0], options.patterns_per_event[-1]
     frequency = options.frequency or None
-    # what can't be drawn is refused before anything is written
+    # refuse bad patterns before anything is written
     simulate(options.pattern, 0, 0, patterns_per_event=(low, high), frequency=frequency)
     for name in PARTS:
         check_at_least(name, options[name], 0)
     check_at_least("photons", options.photons, 1)
     folder = Path(options.folder)
     settings = {k: v for k, v in vars(options).items() if k not in ("folder", "overwrite")}
-    # as recipes were written before there were ranges and frequencies
+    # as in recipes from before ranges and frequencies
     settings["patterns_per_event"] = low if low == high else [low, high]
     settings["frequency"] = frequency
     recipe = folder / "recipe.json"
@@ -93,9 +94,10 @@ def run(options: Namespace) -> None:
         old = json.loads(recipe.read_text())
         differ = [k for k in settings if old.get(k) != settings[k]]
         if differ:
-            raise ValueError(
-                f"Expected the settings of {recipe}, {differ[0]} = {old.get(differ[0])}, got "
-                f"{settings[differ[0]]}; choose another folder or pass --overwrite."
+            raise Refused(
+                f"the settings of {recipe}, {differ[0]} = {old.get(differ[0])}",
+                settings[differ[0]],
+                "choose another folder or pass {overwrite}",
             )
     folder.mkdir(parents=True, exist_ok=True)
     if options.overwrite:  # a stop in the middle leaves no file of other settings
@@ -129,7 +131,7 @@ def run(options: Namespace) -> None:
                 frequency=frequency,
                 n_photons=options.photons,
                 degradation=degradation,
-                on_shortage=lambda told: print(f"make.py: note: {told}", file=sys.stderr),
+                on_shortage=lambda note: print(f"make.py: note: {note}", file=sys.stderr),
             )
             print(f"{path}: {writer.n_events} events, {writer.n_hits} hits")
         first_event += options[part]

@@ -1,4 +1,4 @@
-"""How do several hits files become one? All columns are carried, other geometries refused.
+"""How do several hits files become one? All columns are kept; geometries must agree.
 
 python data_tools/merge.py all.h5 run1.h5 run2.h5 --source-column run
 """
@@ -14,16 +14,14 @@ from dense_imb.cli._script import run_script, script_parser
 
 def make_parser() -> Parser:
     parser = script_parser(__doc__)
-    parser.add_argument("target", type=str, help="the hits file to write")
+    parser.add_argument("target", type=str, help="hits file to write")
     parser.add_argument("files", type=str, nargs="+", help="hits files, in this order")
     parser.add_argument(
         "--source-column",
         type=str | None,
-        help="a new column of the events for the number of their file, from 0",
+        help="name of a new column of the events: number of their file, from 0",
     )
-    parser.add_argument(
-        "--compression", type=int | None, help="gzip level, 1 to 9; none by default"
-    )
+    parser.add_argument("--compression", type=int | None, help="gzip level, 1 to 9 (default: none)")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
     return parser
 

@@ -361,16 +361,6 @@ class TrainConfig:
         return self.unlabelled.rest or bool(self.unlabelled.train)
 
     @property
-    def trains_on_images(self) -> bool:
-        """Whether the kind is images; goes away."""
-        return self.kinds == ("images",)
-
-    @property
-    def trains_on_classes(self) -> bool:
-        """Whether the kind is labels; goes away."""
-        return self.kinds == ("labels",)
-
-    @property
     def kinds(self) -> tuple[str, ...]:
         """Kinds whose section names training data; exactly one in a valid configuration."""
         return tuple(kind for kind in KINDS if getattr(self, kind).train)

@@ -24,7 +24,7 @@ STEPS = 900
 
 
 class Demo(NamedTuple):
-    """What the demo made."""
+    """Results of the demo."""
 
     evaluation: Evaluation
     masked: MaskedFile
@@ -44,16 +44,16 @@ def demo(
 ) -> Demo:
     """Simulate the arc task, train on it, compare with the baselines, denoise a held-out file.
 
-    What is in the folder already is not made again, so a demo that was stopped goes on.
+    Results that are in the folder already are kept, so a demo that was stopped continues.
 
     Args:
-        folder: for the data and the run.
-        events: clean patterns to train and validate on.
-        test_events: noisy events held out, scored and denoised.
-        steps: of the training.
-        seed: of all randomness.
-        is_quiet: no progress bars.
-        say: told what happens.
+        folder: folder of the data and the run.
+        events: number of clean patterns to train and validate on.
+        test_events: number of noisy held-out events to score and denoise.
+        steps: number of training steps.
+        seed: random seed.
+        is_quiet: show no progress bars.
+        say: called with a line on each stage.
     """
     start = time.monotonic()
     folder = Path(folder)
@@ -75,7 +75,7 @@ def demo(
         )
     say(masked.summary())
 
-    say("4/4 compare with the classical rules, thresholds from validation events, and report")
+    say("4/4 compare with the classical rules at thresholds from validation events, and report")
     report = write_report(
         run.folder, test=[str(raw)], n_events=test_events, show_progress=not is_quiet
     )
@@ -94,7 +94,7 @@ def demo(
 
 
 def recipe(train_file: str, *, steps: int, seed: int = 0) -> TrainConfig:
-    """The config of the demo's run."""
+    """Return the config of the demo's run."""
     return TrainConfig(
         hits=HitsConfig(
             train=[train_file],
@@ -118,7 +118,7 @@ def _simulate(
                 return
             raise ValueError(
                 f"Expected {path} of an earlier demo to hold {n} events, got {len(there)}; use "
-                "the same sizes, or another folder (--out)."
+                "the same sizes, or another folder."
             )
     write_simulated(
         path, n, pattern="arc", seed=seed, degradation=degradation, progress=not is_quiet
@@ -126,6 +126,6 @@ def _simulate(
 
 
 @contextmanager
-def _bar(what: str, is_quiet: bool) -> Iterator[Callable[[int], object]]:
-    with tqdm(desc=what, unit="event", disable=is_quiet, leave=False) as bar:
+def _bar(title: str, is_quiet: bool) -> Iterator[Callable[[int], object]]:
+    with tqdm(desc=title, unit="event", disable=is_quiet, leave=False) as bar:
         yield bar.update

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from dense_imb.base.checks import check_at_least, check_choice, check_label_range, check_tensor
 from dense_imb.base.files import write_whole
 from dense_imb.losses import ValueBins, class_weights
-from dense_imb.losses.core.class_weights import EFFECTIVE_BETA, of_mean_one
+from dense_imb.losses.core.class_weights import EFFECTIVE_BETA, scale_to_mean_one
 from dense_imb.losses.core.counts import class_counts_of
 
 _FORMAT = "dense-imb-class-statistics"
@@ -292,7 +292,7 @@ class ClassStatistics:
         frequency = [n / total for n, total in zip(pixels, totals, strict=True)]
         known = [f for f, count in zip(frequency, self.class_counts, strict=True) if count > 0]
         median = statistics.median(known)
-        return of_mean_one([median / f for f in frequency])
+        return scale_to_mean_one([median / f for f in frequency])
 
     def log_prior(self) -> tuple[float, ...]:
         """Return the logarithm of each class's fraction; finite also for absent classes."""

@@ -1,4 +1,4 @@
-"""Where does an autoencoder go blank? Shifted and scaled crosses with MSE, MAE and ACB-MSE.
+"""Collapse of an autoencoder to a blank output, with MSE, MAE and ACB-MSE on crosses.
 
     python experiments/collapse.py
     python experiments/collapse.py --size 128x88 --steps 3000 --events 20000     # full size
@@ -12,7 +12,7 @@ the target fills is swept by the number of photons.
     recall    share of the target's pixels that the output lights
     F1        of lit pixels
 
-Each row and seed is kept in runs/collapse/ and not done again.
+Each row and seed is kept in runs/collapse/ and not repeated.
 
 Answer: see experiments/README.md.
 """
@@ -45,7 +45,7 @@ N_SHOWN, N_NOISE, THRESHOLD = 15, 10, 0.5
 
 
 def measured(task: HitsTask, validation: VirtualEvents) -> dict[str, float]:
-    """What the output lights, over all validation frames."""
+    """Return the lit share, recall and F1 of the output over all validation frames."""
     task.network.eval()
     n_lit = n_target = n_both = n_pixels = 0
     held_out = HitsTask(
@@ -110,7 +110,7 @@ def run(name: str, photons: int, seed: int, options: argparse.Namespace) -> dict
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", default="64x44", help="of the frames")
+    parser.add_argument("--size", default="64x44", help="height and width of the frames")
     parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--events", type=int, default=4000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

@@ -1,25 +1,26 @@
-"""What do range loss and bias compensation do? Two figures, with their numbers beside them.
+"""Effects of range loss and of bias compensation: two figures, with their numbers.
 
     python experiments/long_tail_figures.py runs/long_tail_figures      # 80 seconds of a free core
 
 `features.png`: images of six classes, the smallest with a hundredth of the images of the largest,
-and a network whose features are two numbers, so that they can be drawn. It is trained twice from
-the same weights on the same batches, with cross-entropy, and with range loss on the features
-beside it. What range loss promises is measured on test images: the spread of a class, the root
-mean square distance from its centre, over the distance to the nearest other centre, of head and
-tail classes.
+and a network with two features, which can be drawn. It is trained twice from the same weights on
+the same batches: with cross-entropy, and with a range loss on the features in addition. The test
+images measure the promise of range loss: the spread of a class (root mean square distance from its
+centre) over the distance to the nearest other centre, for head and tail classes.
 
-`boundary.png`: two Gaussians, a hundred points of the one for each of the other, and a network
-trained with cross-entropy or with bias-compensated cross-entropy. It is tested on as many points
-of both, for which the best boundary is known: the line halfway between.
+`boundary.png`: two Gaussians, one with a hundred times the points of the other, and a network
+trained with cross-entropy or with bias-compensated cross-entropy. The test has equally many points
+of both, so the best boundary is the line halfway between.
 
-Answer (five seeds, 76 seconds of CPU time): range loss makes classes of many images tighter, spread
-over distance 0.11 +- 0.02 without and 0.04 +- 0.01 with it, in each seed; of the tail, 12 and 5
-images, it is 0.20 +- 0.18 and 0.14 +- 0.06, smaller in 2 of 5 seeds, and the recall 50 +- 35 % and
-68 +- 40 %: not told apart. With the weights of the paper (--range_loss RangeLoss, three other
-seeds) two features are not made tighter. Bias compensation begins next to the best boundary (83.3
-+- 0.5 % balanced accuracy after a tenth of the steps, of 84.1 %), and its schedule ends where
-cross-entropy is (54.5 +- 2.1 % and 54.2 +- 2.3 %): of a run keep the best network, not the last.
+Answer (five seeds, 76 seconds of CPU time). Range loss makes classes with many images tighter:
+their spread over distance falls from 0.11 +- 0.02 to 0.04 +- 0.01, in each seed. For the tail, 12
+and 5 images, the difference is not significant: 0.20 +- 0.18 without and 0.14 +- 0.06 with range
+loss, smaller in 2 of 5 seeds; the recall is 50 +- 35 % and 68 +- 40 %. With the weights of the
+paper (--range_loss RangeLoss, three other seeds) two features do not become tighter.
+
+Bias compensation starts near the best boundary: 83.3 +- 0.5 % balanced accuracy after a tenth of
+the steps, of 84.1 % at best. Its schedule ends where cross-entropy is: 54.5 +- 2.1 % and 54.2 +-
+2.3 %. Keep the best network of such a run, not the last.
 """
 
 from __future__ import annotations
@@ -39,14 +40,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from dense_imb.base.files import refuse_existing, write_whole
-from dense_imb.data.labels.classified import ArrayPictures, ClassifiedImages
+from dense_imb.data.labels.classified import ArrayImages, ClassifiedImages
 from dense_imb.data.labels.long_tail import long_tail_counts
 from dense_imb.engine import Callback, Loop, LoopSettings
 from dense_imb.losses import BiasCompensatedLoss, CrossEntropyLoss
 from dense_imb.losses.foreign.parse import parse_loss
 from dense_imb.metrics import class_groups
 from dense_imb.models.classifiers import ClassNetwork
-from dense_imb.report.drawing import BLUE, GREEN, ORANGE, PINK, RED, SKY, picture
+from dense_imb.report.drawing import BLUE, GREEN, ORANGE, PINK, RED, SKY, draw_png
 from dense_imb.tasks import LabelsOptions, LabelsReading, LabelsTask, TrainingData
 
 sys.path.insert(0, str(Path(__file__).parent / "classification"))
@@ -70,11 +71,11 @@ Rows = list[dict[str, Any]]
 def pictures(counts: Sequence[int], seed: int) -> ClassifiedImages:
     labels = np.repeat(np.arange(len(counts)), counts)
     images = patterns(labels, len(counts), SIDE, seed)
-    return ClassifiedImages(ArrayPictures(images), labels, [str(k) for k in range(len(counts))])
+    return ClassifiedImages(ArrayImages(images), labels, [str(k) for k in range(len(counts))])
 
 
 def flat_network() -> ClassNetwork:
-    """Whose features are two numbers."""
+    """Build a network with two features."""
     layers: list[nn.Module] = []
     for before, after in ((3, 16), (16, 32), (32, 32)):
         layers += [nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
@@ -122,12 +123,12 @@ def trained_features(
 
 
 def centres(features: Tensor, label: Tensor) -> Tensor:
-    """(n_classes, 2) the mean of each class."""
+    """Return the mean of each class, (n_classes, 2)."""
     return torch.stack([features[label == k].mean(0) for k in range(int(label.max()) + 1)])
 
 
 def spread_and_distance(features: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each class: root mean square distance from its centre; distance to the nearest other."""
+    """Return the spread of each class, and the distance of its centre to the nearest other."""
     centre = centres(features, label)
     from_centre = (features - centre[label]).square().sum(1)
     spread = torch.stack([from_centre[label == k].mean().sqrt() for k in range(len(centre))])
@@ -136,7 +137,7 @@ def spread_and_distance(features: Tensor, label: Tensor) -> tuple[Tensor, Tensor
 
 
 def measure_features(options: argparse.Namespace) -> tuple[Rows, Rows]:
-    """A row for each test image of the first seed, and one for each class and seed."""
+    """Return a row for each test image of the first seed, and one for each class and seed."""
     points: Rows = []
     ratios: Rows = []
     runs = [(seed, name) for seed in options.seeds for name in TITLES]
@@ -162,7 +163,7 @@ def measure_features(options: argparse.Namespace) -> tuple[Rows, Rows]:
 
 
 def group_means(rows: Rows, name: str, group: str, score: str) -> list[float]:
-    """Mean over the classes of a group, for each seed."""
+    """Return the mean over the classes of a group, for each seed."""
     seeds = sorted({row["seed"] for row in rows})
     return [
         statistics.fmean(
@@ -174,8 +175,8 @@ def group_means(rows: Rows, name: str, group: str, score: str) -> list[float]:
     ]
 
 
-def told(values: Sequence[float], digits: int = 2) -> str:
-    """Mean and spread."""
+def format_spread(values: Sequence[float], digits: int = 2) -> str:
+    """Format mean and spread."""
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
     return f"{statistics.fmean(values):.{digits}f} ± {deviation:.{digits}f}"
 
@@ -222,7 +223,7 @@ def draw_features(points: Rows, ratios: Rows, figure: Any) -> None:
     n = len({row["seed"] for row in ratios})
     axes.set_xlabel(f"dots: {n} seeds; bars: their means")
     recall = [
-        told([100 * v for v in group_means(ratios, name, groups[-1], "recall")], 0)
+        format_spread([100 * v for v in group_means(ratios, name, groups[-1], "recall")], 0)
         for name in TITLES
     ]
     figure.suptitle(
@@ -234,17 +235,18 @@ def draw_features(points: Rows, ratios: Rows, figure: Any) -> None:
 
 
 def change(ratios: Rows, group: str) -> str:
-    """The ratio of a group without and with range loss, and in how many seeds it is smaller."""
+    """Describe the ratio of a group without and with range loss, and the seeds that lower it."""
     before, after = (group_means(ratios, name, group, "ratio") for name in TITLES)
     n_smaller = sum(new < old for old, new in zip(before, after, strict=True))
-    return f"{told(before)} and {told(after)} (smaller in {n_smaller} of {len(after)} seeds)"
+    ratios_in_words = f"{format_spread(before)} and {format_spread(after)}"
+    return f"{ratios_in_words} (smaller in {n_smaller} of {len(after)} seeds)"
 
 
 # boundary
 
 
 class Points:
-    """The task of telling two Gaussians around -1 and 1 apart, of which one is rare."""
+    """Task of classifying points of two Gaussians around -1 and 1, of which one is rare."""
 
     monitor = "balanced_accuracy"
     centre = 1.0
@@ -284,21 +286,21 @@ class Points:
 
 
 class Margins(Callback):
-    """z_1 - z_0 on the grid, after some steps."""
+    """Margins z_1 - z_0 on the grid, after given steps."""
 
     def __init__(self, steps: Iterable[int]) -> None:
-        self.steps, self.found = set(steps), []
+        self.steps, self.margins = set(steps), []
 
     def on_step(self, loop: Loop) -> None:
         if loop.state.step in self.steps:
             y, x = np.meshgrid(GRID, GRID, indexing="ij")
             shown = torch.from_numpy(np.stack([x.ravel(), y.ravel()], 1)).float()
             with torch.no_grad():
-                self.found.append((loop.network(shown) @ torch.tensor([-1.0, 1.0])).tolist())
+                self.margins.append((loop.network(shown) @ torch.tensor([-1.0, 1.0])).tolist())
 
 
 def measure_boundary(options: argparse.Namespace) -> tuple[Rows, Rows, Rows]:
-    """The margins and the points of the first seed, and the accuracies of all."""
+    """Return the margins and the points of the first seed, and the accuracies of all."""
     n_rare = max(options.points // RATIO, 1)
     counts = (options.points, n_rare)
     every = max(options.toy_steps // 20, 1)
@@ -321,7 +323,7 @@ def measure_boundary(options: argparse.Namespace) -> tuple[Rows, Rows, Rows]:
             share = row["step"] / options.toy_steps
             accuracies.append({"loss": name, "seed": seed, "progress": share, **kept})
         if seed == options.seeds[0]:
-            margins |= {f"{name} {when}": looks.found[i] for i, when in enumerate(MOMENTS)}
+            margins |= {f"{name} {when}": looks.margins[i] for i, when in enumerate(MOMENTS)}
             if name == PLAIN:
                 pairs = zip(task.x.tolist(), task.label.tolist(), strict=True)
                 points = [{"x": x, "y": y, "class": k} for (x, y), k in pairs]
@@ -332,12 +334,12 @@ def measure_boundary(options: argparse.Namespace) -> tuple[Rows, Rows, Rows]:
 
 
 def best_accuracy() -> float:
-    """Of the line halfway between, on as many points of both."""
+    """Return the accuracy of the line halfway between, on equally many points of both."""
     return 0.5 * (1 + math.erf(Points.centre / math.sqrt(2)))
 
 
 def accuracies_at(rows: Rows, loss: str, progress: float) -> list[float]:
-    """In percent, one for each seed, of the validation nearest to a progress."""
+    """Return the accuracy in percent, for each seed, at the validation nearest to a progress."""
     nearest = min((abs(row["progress"] - progress), row["progress"]) for row in rows)[1]
     mine = [row for row in rows if (row["loss"], row["progress"]) == (loss, nearest)]
     return [100 * row["balanced_accuracy"] for row in mine]
@@ -385,7 +387,7 @@ def draw_boundary(grid: Rows, points: Rows, accuracies: Rows, figure: Any) -> No
     right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, handlelength=2.6,
                  title=f"thin: {n} seeds, thick: their mean", title_fontsize=9)  # fmt: skip
     early, late, plain = (
-        told(accuracies_at(accuracies, loss, p), 1)
+        format_spread(accuracies_at(accuracies, loss, p), 1)
         for loss, p in ((COMPENSATED, EARLY), (COMPENSATED, 1), (PLAIN, 1))
     )
     figure.suptitle(
@@ -418,7 +420,7 @@ def main() -> None:
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of the figures")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--images", type=int, default=500, help="of the largest class")
+    parser.add_argument("--images", type=int, default=500, help="images of the largest class")
     parser.add_argument("--test", type=int, default=100, help="test images of each class")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument(
@@ -426,7 +428,7 @@ def main() -> None:
         default="RangeLoss(intra_weight=0.01)",
         help="chosen on other seeds (100 to 102); those of the paper are for more features",
     )
-    parser.add_argument("--points", type=int, default=2000, help="of the frequent class")
+    parser.add_argument("--points", type=int, default=2000, help="points of the frequent class")
     parser.add_argument("--toy_steps", type=int, default=800)
     parser.add_argument("--overwrite", action="store_true")
     options = parser.parse_args()
@@ -446,17 +448,17 @@ def main() -> None:
     features, ratios = measure_features(options)
     write_rows(files["features"], features)
     write_rows(files["feature_ratios"], ratios)
-    drawn = picture(lambda figure: draw_features(features, ratios, figure), (13, 5.2))
+    drawn = draw_png(lambda figure: draw_features(features, ratios, figure), (13, 5.2))
     write_whole(figures[0], lambda to: to.write_bytes(drawn))
     grid, points, accuracies = measure_boundary(options)
     for name, rows in (("margins", grid), ("points", points), ("accuracies", accuracies)):
         write_rows(files[name], rows)
-    drawn = picture(lambda figure: draw_boundary(grid, points, accuracies, figure), (12, 6.2))
+    drawn = draw_png(lambda figure: draw_boundary(grid, points, accuracies, figure), (12, 6.2))
     write_whole(figures[1], lambda to: to.write_bytes(drawn))
     for name, title in TITLES.items():
         for group in dict.fromkeys(row["group"] for row in ratios):
             ratio, recall, nearest = (
-                told(group_means(ratios, name, group, score))
+                format_spread(group_means(ratios, name, group, score))
                 for score in ("ratio", "recall", "nearest_recall")
             )
             print(
@@ -464,7 +466,7 @@ def main() -> None:
                 f"centre {nearest}"
             )
     for loss in (PLAIN, COMPENSATED):
-        early, late = (told(accuracies_at(accuracies, loss, p), 1) for p in (EARLY, 1))
+        early, late = (format_spread(accuracies_at(accuracies, loss, p), 1) for p in (EARLY, 1))
         print(
             f"{loss:28}balanced accuracy after {100 * EARLY:g} % of the steps {early} %, "
             f"at the end {late} %"

@@ -1,16 +1,16 @@
-"""Train the rows of a table, each with several seeds, and print what they scored.
+"""Train the rows of a table, each with several seeds, and print their scores.
 
     python experiments/run_table.py experiments/losses.yaml
     python experiments/run_table.py experiments/losses.yaml --steps 2000 --size 128x88   # full size
     python experiments/run_table.py experiments/losses.yaml --rows acb_mse_lit --seeds 0
 
-A table is a YAML file: the question, the simulated data, the config that all rows share (as of
-`dense-imb train`) and, for each row, what differs. A row and seed that is done is not done again,
-and one that was stopped goes on, so the command can be repeated until the table is whole. Every
-run is a folder of `dense-imb train`, with its report.
+A table is a YAML file: the question, the simulated data, the config that all rows share (as for
+`dense-imb train`) and the differences of each row. Finished runs are kept, stopped ones continue:
+the command can be repeated until the table is complete. Every run is a folder of `dense-imb
+train`, with its report.
 
-Thresholds are chosen on one half of the test events and measured on the other; no row trains on
-any of them, and those of a seed are the same for all rows.
+Thresholds are chosen on one half of the test events, and scores are those of the other half. No row
+trains on any of them. All rows of a seed share the same test events.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 def simulated(
     wanted: dict[str, Any], folder: Path, events: int, seed: int, first_event: int
 ) -> Path:
-    """A file of clean patterns, made once for all rows that want the same."""
+    """Return a file of clean patterns, made once for all rows with the same data."""
     made_of = {name: value for name, value in wanted.items() if name != "events"}
     height, width = (int(n) for n in made_of.pop("size").split("x"))
-    told = "-".join(str(value) for value in wanted.values())
-    path = folder / f"{told}-{events}-{seed}-{first_event}.h5"
+    name = "-".join(str(value) for value in wanted.values())
+    path = folder / f"{name}-{events}-{seed}-{first_event}.h5"
     if not path.exists():
         geometry = Geometry(width, height, made_of.pop("time_steps", 1000))
         write_simulated(
@@ -106,9 +106,9 @@ def run_row(
         )
         noisy = degrade(clean_tests, degradation, seed=seed, epoch=7)
         half = len(noisy) // 2  # one chooses the threshold, the other is measured
-        found = evaluate([run.trained()], noisy[:half], noisy[half:]).rows[0]
+        row = evaluate([run.trained()], noisy[:half], noisy[half:]).rows[0]
         before = f"{level}: " if len(levels) > 1 else ""
-        result |= {before + score: float(found[score]) for score in SCORES}
+        result |= {before + score: float(row[score]) for score in SCORES}
     text = json.dumps(result, indent=1)
     write_whole(stored, lambda partial: partial.write_text(text))
     return result
@@ -135,9 +135,13 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("table", type=Path)
     parser.add_argument("--rows", nargs="+", help="some rows; all by default")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, help="of each run, other than the table's")
-    parser.add_argument("--size", help="of the frames, 128x88 say, other than the table's")
-    parser.add_argument("--events", type=int, help="clean patterns, other than the table's")
+    parser.add_argument("--steps", type=int, help="steps of each run, in place of the table's")
+    parser.add_argument(
+        "--size", help="size of the frames, for example 128x88, in place of the table's"
+    )
+    parser.add_argument(
+        "--events", type=int, help="number of clean patterns, in place of the table's"
+    )
     parser.add_argument("--test-events", type=int, default=1000)
     parser.add_argument("--out", type=Path, help="runs/<name of the table> by default")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")

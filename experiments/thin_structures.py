@@ -1,4 +1,4 @@
-"""Images with thin structures, of one's own or generated, for the training scripts beside this."""
+"""Images with thin structures, your own or generated ones, for the training scripts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Sample = tuple[Tensor, Tensor]  # image (1, H, W), mask (1, H, W) of 0 and 1
 
 
 def samples(images: str | None, masks: str | None, n_generated: int, seed: int) -> list[Sample]:
-    """Those of two folders, in an order drawn from the seed, or generated ones."""
+    """Return images of two folders, in an order drawn from the seed, or generated ones."""
     rng = torch.Generator().manual_seed(seed)
     if images is None or masks is None:
         return [generated(rng) for _ in range(n_generated)]
@@ -28,7 +28,7 @@ def samples(images: str | None, masks: str | None, n_generated: int, seed: int) 
 
 
 def generated(rng: torch.Generator, size: int = 96) -> Sample:
-    """A texture with one faint crooked line, some 2 % of the pixels."""
+    """Generate a texture with one faint crooked line, some 2 % of the pixels."""
     texture = F.avg_pool2d(torch.randn(1, 1, size, size, generator=rng), 3, 1, 1)[0]
     angle, shift, phase = torch.rand(3, generator=rng) * torch.tensor([math.pi, 48.0, 6.0])
     y, x = torch.meshgrid(*[torch.arange(size) - size / 2] * 2, indexing="ij")
@@ -38,7 +38,7 @@ def generated(rng: torch.Generator, size: int = 96) -> Sample:
 
 
 def crops(data: list[Sample], n: int, rng: torch.Generator, size: int = 96) -> list[Tensor]:
-    """Images and masks (n, 1, size, size), cut out at random places."""
+    """Cut images and masks (n, 1, size, size) at random places."""
     cut = []
     for i in torch.randint(len(data), (n,), generator=rng).tolist():
         _, height, width = data[i][1].shape
@@ -52,9 +52,9 @@ def crops(data: list[Sample], n: int, rng: torch.Generator, size: int = 96) -> l
 
 @torch.no_grad()
 def average_precision(network: Callable[[Tensor], Tensor], data: list[Sample]) -> float:
-    """Area under precision over recall of all pixels; a random answer has the foreground's share.
+    """Return the area under precision over recall of all pixels; chance is the foreground share.
 
-    Images are cut to multiples of 32, as networks that halve five times want them.
+    Images are cut to multiples of 32, for networks that halve five times.
     """
     histogram = ScoreHistogram(scale="logit")
     for image, mask in data:

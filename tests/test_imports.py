@@ -6,6 +6,7 @@ import ast
 import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,61 @@ def test_a_wrong_arrow_is_seen(room, source):
     assert len(wrong_arrows(room, source)) == 1
 
 
+def borrowed_private_names(room: str, source: str) -> list[str]:
+    """List the underscore names of other rooms that a file imports, or reads off an import."""
+    private, modules = [], {}
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            places = [(alias.name, alias.asname or alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            places = [(f"{node.module}.{a.name}", a.asname or a.name) for a in node.names]
+        else:
+            continue
+        for place, name in places:
+            package, *parts = place.split(".")
+            if package != "dense_imb" or not parts or parts[0] == room:
+                continue
+            if any(part.startswith("_") and not part.startswith("__") for part in parts):
+                private.append(place)
+            modules[name] = place
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_"):
+            owner = ast.unparse(node.value)
+            if owner in modules and not node.attr.startswith("__"):
+                private.append(f"{modules[owner]}.{node.attr}")
+    return private
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_room_borrows_private_names(path):
+    assert borrowed_private_names(room_of(path), path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from dense_imb.data.images.labelled import _Moments",
+        "def f():\n    from dense_imb.losses import _checks",
+        "from dense_imb.losses._checks import check_choice",
+        "import dense_imb.losses._checks",
+        "from dense_imb.data.images import labelled as images\nx = images._Moments(3)",
+        "import dense_imb.hits.reader\nx = dense_imb.hits.reader._MAX_OPEN",
+    ],
+)
+def test_a_private_name_is_seen(source):
+    assert len(borrowed_private_names("report", source)) == 1
+
+
+def test_own_private_names_and_dunders_are_free():
+    source = (
+        "from dense_imb.report._page import _heading\nfrom dense_imb import __version__\n"
+        "from dense_imb.hits import Events\nx = self._file\n"
+    )
+    assert borrowed_private_names("report", source) == []
+
+
+@cache
 def _modules_after(statement: str) -> set[str]:
     code = f"import sys, json\n{statement}\nprint(json.dumps(sorted(sys.modules)))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout

@@ -1,8 +1,7 @@
-"""The sentences our losses answer bad input with, and when values may be looked at."""
+"""Checks of arguments and tensors, with one error text each."""
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -10,20 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dense_imb.base.refusals import suggest
+
 
 def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
-    """Refuse a value that is none of `choices`, naming the nearest one."""
+    """Refuse a value that is not in `choices`, and suggest the nearest one."""
     known = list(choices)
     if value in known:
         return
-    listed = ", ".join(repr(choice) for choice in known)
-    near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
-    cure = f" Did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"Expected `{name}` to be one of {listed}, got {value!r}.{cure}")
+    names = ", ".join(repr(choice) for choice in known)
+    cure = suggest(str(value), known)
+    raise ValueError(f"Expected `{name}` to be one of {names}, got {value!r}.{cure}")
 
 
 def check_at_least(name: str, value: float, least: float) -> None:
-    """Refuse a number below `least`, an infinite one and NaN."""
+    """Refuse a number below `least`, an infinite number and NaN."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"Expected `{name}` to be a number, got {type(value).__name__}.")
     if not (math.isfinite(value) and value >= least):
@@ -39,7 +39,12 @@ def check_finite(name: str, value: float) -> None:
 
 
 def class_numbers(name: str, values: Any) -> tuple[float, ...]:
-    """One finite number of at least 0 for each class, from a sequence, an array or a tensor."""
+    """Return a tuple of finite numbers of at least 0, one for each class.
+
+    Args:
+        name: name of the argument in errors.
+        values: sequence, array or tensor.
+    """
     values = values.tolist() if hasattr(values, "tolist") else values
     if not isinstance(values, Sequence) or isinstance(values, str):
         raise TypeError(
@@ -52,7 +57,7 @@ def class_numbers(name: str, values: Any) -> tuple[float, ...]:
 
 
 def check_n_entries(name: str, entries: Sequence[object] | Tensor, n_classes: int) -> None:
-    """Refuse a sequence with another length than the number of classes."""
+    """Refuse a sequence whose length is not the number of classes."""
     if len(entries) != n_classes:
         raise ValueError(
             f"Expected `{name}` with one entry for each of the {n_classes} classes, "
@@ -61,13 +66,13 @@ def check_n_entries(name: str, entries: Sequence[object] | Tensor, n_classes: in
 
 
 def check_ignore_index(value: object) -> None:
-    """Refuse what is not a label."""
+    """Refuse a value that is neither None nor a whole number."""
     if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
         raise TypeError(f"Expected `ignore_index` to be a whole number, got {value!r}.")
 
 
 def check_tensor(name: str, value: object) -> None:
-    """Refuse what is not a tensor."""
+    """Refuse a value that is no tensor."""
     if not isinstance(value, Tensor):
         raise TypeError(
             f"Expected `{name}` to be a torch.Tensor, got {type(value).__name__}; "
@@ -76,7 +81,7 @@ def check_tensor(name: str, value: object) -> None:
 
 
 def check_floating(name: str, value: Tensor) -> None:
-    """Refuse what is not a real floating-point tensor."""
+    """Refuse a value that is no tensor of real floating-point numbers."""
     check_tensor(name, value)
     if not value.is_floating_point():
         raise TypeError(
@@ -86,19 +91,19 @@ def check_floating(name: str, value: Tensor) -> None:
 
 
 def bare(value: Any) -> Any:
-    """MONAI's MetaTensor as the tensor below: its notes cost some 30 microseconds an operation."""
+    """Return the plain tensor of MONAI's MetaTensor, which costs 30 microseconds an operation."""
     if value is None or type(value) is Tensor or not hasattr(value, "as_tensor"):
         return value
     return value.as_tensor()
 
 
 def widen_half(value: Tensor) -> Tensor:
-    """16-bit floats as float32: their sums stick and their squares overflow at 256."""
+    """Return 16-bit floats as float32: float16 squares overflow at 256, and sums lose precision."""
     return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
 
 
 def check_integral(name: str, value: Tensor) -> None:
-    """Refuse what is neither bool nor integer."""
+    """Refuse a tensor that is neither bool nor integer."""
     check_tensor(name, value)
     if value.is_floating_point() or value.is_complex():
         raise TypeError(f"Expected `{name}` to be bool or integer, got {value.dtype}.")
@@ -115,7 +120,7 @@ def check_same_shape(name: str, value: Tensor, other_name: str, other: Tensor) -
 
 
 def expand_pixels(name: str, value: Tensor, like: Tensor, like_name: str) -> Tensor:
-    """View `value` in the shape of `like`; its channel dimension may be 1 or missing."""
+    """Expand `value` to the shape of `like`; its channel dimension may be 1 or missing."""
     check_tensor(name, value)
     if value.shape == like.shape:
         return value
@@ -135,22 +140,22 @@ def expand_pixels(name: str, value: Tensor, like: Tensor, like_name: str) -> Ten
 
 
 def values_are_readable(value: Tensor) -> bool:
-    """Whether looking at a value is free: eager and on the CPU, never a wait for an accelerator."""
+    """Whether reading a value is free: eager and on the CPU, without a wait for an accelerator."""
     return value.device.type == "cpu" and _is_plain_eager()
 
 
 def trains_eagerly(value: Tensor) -> bool:
-    """Whether a hand-written gradient helps: not compiled, transformed or without gradient."""
+    """Whether a hand-written gradient is used: not if compiled, transformed or without gradient."""
     return value.requires_grad and torch.is_grad_enabled() and _is_plain_eager()
 
 
 def _is_plain_eager() -> bool:
-    # the level of torch.func's transforms; torch has no public question for it
+    # depth of torch.func's transforms; torch has no public function for it
     return not (torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level())
 
 
 def check_label_range(name: str, label: Tensor, n_classes: int, valid: Tensor | None) -> None:
-    """Refuse a label outside 0 .. n_classes - 1 at a valid pixel; values must be readable."""
+    """Refuse a label outside 0 .. n_classes - 1 at a valid pixel; reads values."""
     if label.numel() == 0:
         return
     low, high = (int(bound) for bound in torch.aminmax(label))
@@ -167,6 +172,8 @@ def check_label_range(name: str, label: Tensor, n_classes: int, valid: Tensor | 
         f"classes than {n_classes}."
     )
     used = label if valid is None else label[valid]
-    if example > 0 and bool(((used == 0) | (used == example)).all()):
+    if int(used.min()) == 1 and int(used.max()) == n_classes:
+        cure = f"its labels begin at 1: subtract 1 ({name} - 1)."
+    elif example > 0 and bool(((used == 0) | (used == example)).all()):
         cure = f"its labels are 0 and {example}: map them with ({name} > 0)."
     raise ValueError(f"Expected `{name}` between 0 and {n_classes - 1}, got {example}; {cure}")

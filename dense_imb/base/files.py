@@ -1,14 +1,55 @@
-"""Writing a file whole or not at all."""
+"""Files written whole or not at all, and one sentence for a file that cannot be read."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from dense_imb.base.refusals import RefusedFile
+
+
+class UnreadableFileError(ValueError):
+    """A file that is damaged, dangerous, or of another kind than expected."""
+
+
+@contextmanager
+def decoding(wanted: str) -> Iterator[None]:
+    """Raise one `UnreadableFileError` for the exceptions of many kinds that decoders raise.
+
+    Errors of the system (a missing file, no permission, a failing disk), missing libraries and a
+    lack of memory pass unchanged.
+
+    Args:
+        wanted: what was expected and where, without "Expected": "an image in a.png".
+
+    Example:
+        >>> with decoding("a number in a.txt"):
+        ...     float("1,5")
+        Traceback (most recent call last):
+        dense_imb.base.files.UnreadableFileError: Expected a number in a.txt, got could not convert
+        string to float: '1,5'.
+    """
+    try:
+        yield
+    except (ImportError, MemoryError, UnreadableFileError):
+        raise
+    except Exception as problem:
+        if isinstance(problem, OSError) and problem.errno is not None:
+            raise
+        raise UnreadableFileError(f"Expected {wanted}, got {reason_of(problem)}.") from problem
+
+
+def reason_of(problem: Exception) -> str:
+    """Return the first paragraph of an exception on one line, without a full stop."""
+    first = str(problem).strip().split("\n\n")[0]
+    return " ".join(first.split()).rstrip(".") or type(problem).__name__
 
 
 def write_whole(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file of another name, then move it to `path`: no half-written result."""
+    """Let `write` fill a temporary file, then move it to `path`: no half-written result."""
     path = Path(path)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
@@ -19,18 +60,27 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[Path], object]) -
     except OSError as problem:
         if problem.errno is None or problem.filename is not None:
             raise
-        # a full disk is met by a write, which knows no name
+        # a write that fails on a full disk knows no name
         raise OSError(problem.errno, os.strerror(problem.errno), str(path)) from problem
     finally:
         partial.unlink(missing_ok=True)
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Say in one sentence that an output is there already, unless it may go."""
+    """Refuse an output that exists, unless it may be overwritten."""
     if path.is_dir():
         raise IsADirectoryError(f"Expected a file name, got the folder {path}.")
     if path.exists() and not overwrite:
-        raise FileExistsError(
-            f"Expected no file at {path}, got one; choose another name or overwrite it "
-            "(overwrite=True, --overwrite)."
+        raise RefusedFile(
+            f"no file at {path}", "one", "choose another name or overwrite it with {overwrite}"
+        )
+
+
+def check_space(path: Path, n_bytes: int) -> None:
+    """Refuse to write `n_bytes` to a disk that has less room."""
+    free = shutil.disk_usage(path.parent).free
+    if free < n_bytes:
+        raise OSError(
+            f"Expected room for {n_bytes / 1e6:.1f} MB for {path.name}, got {free / 1e6:.1f} MB "
+            f"free in {path.parent}; free some or write elsewhere."
         )

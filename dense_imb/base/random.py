@@ -1,7 +1,7 @@
 """Random numbers that are a pure function of (seed, epoch, event, purpose, draw).
 
-No state runs along, so neither the order of the events nor the batch, worker or process that
-asks for them can change a number. The generator is Philox-4x32-10 (Salmon et al., SC11):
+There is no state. The numbers do not depend on the order of the events, the batch, the worker or
+the process. The generator is Philox-4x32-10 (Salmon et al., SC11):
 
     (w_0, w_1, w_2, w_3) = philox(counter = (draw, purpose, event, epoch), key = seed)
 
@@ -24,7 +24,7 @@ _CHUNK = 16384  # blocks at a time: few calls, and all ten rounds stay in the ca
 
 
 def philox(counter: NDArray[np.uint32], key: int) -> NDArray[np.uint32]:
-    """Ten rounds of Philox-4x32 on counters (4, n), with a key of 64 bits."""
+    """Apply ten rounds of Philox-4x32 to counters (4, n), with a key of 64 bits."""
     words = np.empty(counter.shape, np.uint32)
     scratch = np.empty((2, _CHUNK), np.uint64)
     for start in range(0, counter.shape[1], _CHUNK):
@@ -51,12 +51,13 @@ def philox(counter: NDArray[np.uint32], key: int) -> NDArray[np.uint32]:
 
 @dataclass(frozen=True)
 class Draws:
-    """The random numbers of some events.
+    """Random numbers of events.
 
     Args:
-        seed: 0 .. 2^64 - 1.
-        epoch: 0 .. 2^32 - 1.
+        seed: random seed, 0 .. 2^64 - 1.
+        epoch: pass over the data, 0 .. 2^32 - 1.
         event: (n_events,) number of each event in its data set, 0 .. 2^32 - 1.
+
     Example:
         >>> both = Draws(7, 0, [3, 4]).uniform(purpose=1, count=2)  # (4, 2 + 2)
         >>> bool((both[:, 2:] == Draws(7, 0, [4]).uniform(purpose=1, count=2)).all())
@@ -86,11 +87,12 @@ class Draws:
                 raise ValueError(f"Expected `{name}` from 0 to 2^{bits} - 1, got {wrong}.")
 
     def words(self, purpose: ArrayLike, count: ArrayLike) -> NDArray[np.uint32]:
-        """(4, total) words: blocks 0 .. count - 1 of each event, one event after the other.
+        """Return (4, total) words: blocks 0 .. count - 1 of each event, one event after another.
 
         Args:
-            purpose: what the numbers are for, one number or one for each event.
-            count: blocks, one number or one for each event.
+            purpose: number of the use, so that two uses have different numbers; one number, or one
+                for each event.
+            count: number of blocks, one number or one for each event.
         """
         event = np.asarray(self.event)
         n_blocks = np.broadcast_to(np.asarray(count, np.int64), event.shape)
@@ -104,24 +106,27 @@ class Draws:
         return philox(counter, int(self.seed))
 
     def uniform(self, purpose: ArrayLike, count: ArrayLike) -> NDArray[np.float64]:
-        """(4, total) numbers inside (0, 1), neither end included."""
+        """Return (4, total) numbers inside (0, 1), without the ends."""
         return (self.words(purpose, count).astype(np.float64) + 0.5) * 2.0**-32
 
     def normal(self, purpose: ArrayLike, count: ArrayLike) -> NDArray[np.float64]:
-        """(4, total) standard normal numbers, up to 6.3 in size."""
+        """Return (4, total) standard normal numbers, up to 6.3 in absolute value."""
         return normal_quantile(self.uniform(purpose, count))
 
     def integers(
         self, low: ArrayLike, high: ArrayLike, purpose: ArrayLike, count: ArrayLike
     ) -> NDArray[np.int64]:
-        """(4, total) whole numbers from low to high, both included."""
+        """Return (4, total) whole numbers from low to high, both included."""
         return between(self.uniform(purpose, count), low, high)
 
     def choose(self, n: ArrayLike, size: ArrayLike, purpose: int) -> NDArray[np.bool_]:
-        """(sum of size,) True at n of the `size` members of each event, every subset as likely.
+        """Choose n of the `size` members of each event; all subsets are equally likely.
 
-        Floyd's algorithm: step j = 1 .. n offers one of the first size - n + j members, and
-        takes the last of these if the offered one is taken already: n numbers, not `size`.
+        Floyd's algorithm: step j = 1 .. n draws one of the first size - n + j members, and takes
+        the last of these if the drawn one is taken already. It needs n numbers, not `size`.
+
+        Returns:
+            (sum of size,) True at the chosen members.
         """
         events = np.asarray(self.event)
         sizes = np.broadcast_to(np.asarray(size, np.int64), events.shape)
@@ -142,33 +147,33 @@ class Draws:
         return is_chosen
 
     def permutation(self, n: int, purpose: int) -> NDArray[np.int64]:
-        """(n_events, n) an order of 0 .. n - 1 for each event: that of random keys."""
+        """Return (n_events, n) a random order of 0 .. n - 1 for each event."""
         words = self.words(purpose, (n + 3) // 4)
         keys = words.T.reshape(-1, 4 * ((n + 3) // 4))[:, :n]
         return np.argsort(keys, axis=1, kind="stable").astype(np.int64)
 
 
 def normal_quantile(probability: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The standard normal number below which a share of the distribution lies."""
-    # torch computes it number by number: NumPy's logarithms may depend on the place in the array
+    """Return the quantile of the standard normal distribution at a probability."""
+    # torch computes it number by number: NumPy's logarithms may depend on the position in the array
     quantile: Any = torch.special.ndtri(torch.from_numpy(np.ascontiguousarray(probability)))
     return np.asarray(quantile.numpy())
 
 
 def normal_share(quantile: ArrayLike) -> NDArray[np.float64]:
-    """The share of the standard normal distribution below a number."""
+    """Return the cumulative probability of the standard normal distribution at a number."""
     share: Any = torch.special.ndtr(torch.as_tensor(np.asarray(quantile, np.float64)))
     return np.asarray(share.numpy())
 
 
 def between(number: NDArray[np.float64], low: ArrayLike, high: ArrayLike) -> NDArray[np.int64]:
-    """Whole numbers from low to high, both included, of numbers inside (0, 1)."""
+    """Map numbers inside (0, 1) to whole numbers from low to high, both included."""
     low, high = np.asarray(low, np.int64), np.asarray(high, np.int64)
     return np.asarray(low + (number * (high - low + 1)).astype(np.int64))
 
 
 def epoch_order(n_samples: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """The numbers 0 .. n_samples - 1 in the order of an epoch."""
+    """Return the numbers 0 .. n_samples - 1 in the random order of an epoch."""
     bits = np.random.Philox(key=np.array([seed, epoch], np.uint64))
-    # sorted random numbers: NumPy promises the same stream of bits in every version, and no more
+    # sorted random numbers: NumPy guarantees the same stream of bits in every version, nothing else
     return np.argsort(bits.random_raw(n_samples), kind="stable")

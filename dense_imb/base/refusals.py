@@ -10,7 +10,8 @@ import difflib
 import re
 from collections.abc import Callable, Iterable
 
-# our own markup, never anybody's English
+# our own markup; nothing else is parsed
+_BRACE = "\ue000"  # stands for a literal brace until a sentence is rendered
 _OPTION = re.compile(r"\{([A-Za-z_][\w.]*)(?:=([^{}]*))?\}")
 
 
@@ -33,7 +34,18 @@ def render(sentence: str, write: Callable[[str, str | None], str]) -> str:
         sentence: text with options in braces.
         write: returns the text of an option from its name and its value, None without a value.
     """
-    return _OPTION.sub(lambda found: write(found[1], found[2]), sentence)
+    rendered = _OPTION.sub(lambda match: write(match[1], match[2]), sentence)
+    return rendered.replace(_BRACE, "{")
+
+
+def literal(text: object) -> str:
+    """Return a text whose braces are no markup, for example a path.
+
+    Example:
+        >>> render(f"no run in {literal('runs/{fold}')}", in_python)
+        'no run in runs/{fold}'
+    """
+    return str(text).replace("{", _BRACE)
 
 
 def in_python(name: str, value: str | None) -> str:
@@ -67,7 +79,7 @@ class Refused(ValueError):
     @property
     def sentence(self) -> str:
         """The sentence with options still in braces."""
-        return f"Expected {self.wanted}, got {self.got}{self.cure and f'; {self.cure}'}."
+        return f"Expected {self.wanted}, got {literal(self.got)}{self.cure and f'; {self.cure}'}."
 
     def __str__(self) -> str:
         return render(self.sentence, in_python)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dense_imb.base.refusals import refusal
 from dense_imb.cli._parser import Namespace, Parser, one_line_warnings
-from dense_imb.config import SAVED, HitsConfig, ImagesConfig, ModelConfig, TrainConfig
+from dense_imb.config import SAVED, HitsConfig, ImagesConfig, LabelsConfig, ModelConfig, TrainConfig
 
 SUMMARY = "find out which loss to take, on your own data"
 
@@ -16,16 +16,19 @@ def make_parser() -> Parser:
     parser = Parser(
         description="Train the same network with one loss after the other, alike in steps, seeds "
         "and all else, measure each on data that none has seen, and say which loss to take and "
-        "why. The data are images with masks, or a hits file. A budget says how long it may take: "
-        "steps follow from it. Everything is kept in a folder, and a comparison that was stopped "
-        f"(SIGTERM, exit code {SAVED}, or Ctrl-C) goes on when the same command is given again.",
+        "why. The data are images with masks, whole images with labels, or a hits file. A budget "
+        "says how long it may take: steps follow from it. Everything is kept in a folder, and a "
+        f"comparison that was stopped (SIGTERM, exit code {SAVED}, or Ctrl-C) goes on "
+        "when the same command is given again.",
         epilog="Examples:\n  dense-imb compare images --masks masks --labels 0 255 --minutes 20\n"
-        "  dense-imb compare patterns.h5 --signal 30 --noise 200",
+        "  dense-imb compare patterns.h5 --signal 30 --noise 200\n"
+        "  dense-imb compare train.csv --images images --test test.csv",
     )
     parser.add_argument(
         "data",
         type=str,
-        help="a folder of images, an HDF5 file with data sets image and mask, or a hits file",
+        help="a folder of images, an HDF5 file with data sets image and mask, a hits file, a CSV "
+        "file of labels, or a CIFAR archive",
     )
     parser.add_argument("--masks", type=str | None, help="the folder of the images' masks")
     parser.add_argument("--out", type=str, default="comparison", help="the folder of the results")
@@ -50,12 +53,36 @@ def make_parser() -> Parser:
     )
     parser.add_argument("--steps", type=int | None, help="of each run, whatever the budget")
     parser.add_argument("--batch-size", type=int, default=16, help="images or events of a step")
-    parser.add_argument("--model", type=str, default="fast_unet", help="the network of all runs")
+    parser.add_argument(
+        "--model",
+        type=str | None,
+        help="network of all runs; by default fast_unet, for whole images resnet32",
+    )
     parser.add_argument(
         "--widths", type=int, nargs="+", default=[], help="of fast_unet; narrow ones are quick"
     )
     parser.add_argument("--learning-rate", type=float, default=6e-3, help="at its peak")
     parser.add_argument("--labels", type=int, nargs="+", default=[], help="mask values by class")
+    parser.add_argument(
+        "--above",
+        type=float | None,
+        help="threshold of grey masks; larger values are class 1",
+    )
+    parser.add_argument(
+        "--images", type=str | None, help="folder of whole images; by default that of the CSV file"
+    )
+    parser.add_argument(
+        "--classes", type=str, nargs="+", default=[], help="class names of whole images, in order"
+    )
+    parser.add_argument(
+        "--size", type=int, nargs="+", default=[], help="height and width of whole images"
+    )
+    parser.add_argument(
+        "--test",
+        type=str | None,
+        help="CSV file of test images; by default the validation images are scored, or CIFAR's "
+        "test images",
+    )
     parser.add_argument("--ignore-index", type=int | None, help="mask value that is left out")
     parser.add_argument("--patch", type=int, nargs="+", default=[], help="size of the crops")
     parser.add_argument(
@@ -77,23 +104,22 @@ def run(options: Namespace) -> None:
     """Do what the options say."""
     import sys
 
-    from dense_imb.compare import compare, contestants, parse_contestant
+    from dense_imb.compare import compare
     from dense_imb.compare.figure import save_figure
     from dense_imb.engine import Interrupted
 
     config = _config(options)
-    known = contestants(of_hits=not config.trains_on_images, n_classes=3)
-    losses = [parse_contestant(text, known) for text in options.loss] or None
     with one_line_warnings("compare"):
         try:
             table = compare(
                 config,
                 options.out,
-                losses=losses,
+                losses=options.loss or None,
                 n_seeds=options.seeds,
                 first_seeds=options.first_seeds,
                 minutes=options.minutes,
                 steps=options.steps,
+                test=options.test,
                 tolerance=options.tolerance,
                 precision=options.precision,
                 is_quiet=options.quiet,
@@ -106,35 +132,61 @@ def run(options: Namespace) -> None:
     print(f"\n{table.text()}\n\n{path}  the figure; comparison.csv and .json beside it")
 
 
+_OPTIONS = {
+    "hits": ("signal", "noise"),
+    "images": ("masks", "labels", "above", "ignore_index", "patch"),
+    "labels": ("images", "classes", "size", "test"),
+}
+_NAMES = {"hits": "hits files", "images": "images with masks", "labels": "whole images"}
+
+
 def _config(options: Namespace) -> TrainConfig:
-    """What all runs share."""
-    is_hits = options.masks is None and _is_hits_file(options.data)
-    of_images = ("labels", "ignore_index", "patch")
-    if is_hits:
-        for name in of_images:
-            if getattr(options, name):
-                raise refusal(f"{{{name}}} is an option for images, got a hits file; drop it.")
-    elif options.signal is not None or options.noise:
-        raise refusal("{signal} and {noise} are options for hits files, got images; drop them.")
-    model = ModelConfig(name=options.model)
+    """Return the config that all runs share."""
+    kind = _kind(options)
+    for other, names in _OPTIONS.items():
+        for name in names:
+            if other != kind and getattr(options, name):
+                raise refusal(
+                    f"{{{name}}} is an option for {_NAMES[other]}, got {_NAMES[kind]}; drop it."
+                )
+    default = "resnet32" if kind == "labels" else "fast_unet"
+    model = ModelConfig(name=options.model or default)
     if options.widths:
         model.options = {"widths": list(options.widths)}
     config = TrainConfig(model=model, batch_size=options.batch_size)
     config.optimizer.learning_rate = options.learning_rate
-    if is_hits:
+    if kind == "hits":
         config.hits = HitsConfig(
             train=options.data, signal=options.signal, noise=options.noise, validation_share=0.2
         )
-    else:
+    elif kind == "images":
         config.images = ImagesConfig(
             train=options.data,
             masks=options.masks,
             labels=list(options.labels) or None,
+            above=options.above,
             ignore_index=options.ignore_index,
             patch=list(options.patch) or None,
             test_share=options.test_share,
         )
+    else:
+        config.labels = LabelsConfig(
+            train=options.data,
+            images=options.images,
+            classes=list(options.classes) or None,
+            size=list(options.size) or None,
+        )
     return config
+
+
+def _kind(options: Namespace) -> str:
+    """Return the kind of the data."""
+    path = Path(options.data)
+    if path.suffix in (".csv", ".gz", ".tgz", ".tar") or (
+        path.is_dir() and any(path.glob("*batch*"))
+    ):
+        return "labels"
+    return "hits" if options.masks is None and _is_hits_file(options.data) else "images"
 
 
 def _is_hits_file(path: str) -> bool:

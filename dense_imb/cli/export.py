@@ -1,4 +1,4 @@
-"""`dense-imb export`: a run as ONNX or torch.export, with its model card."""
+"""The command `dense-imb export`: write a run as ONNX or torch.export, with its model card."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ def make_parser() -> Parser:
     """Return the parser of the options."""
     parser = Parser(
         description="Write the best network of a run as a file that needs no dense_imb: ONNX "
-        "(.onnx) or torch.export (.pt2). It takes pixels as they are in image files, or frames of "
-        "hit times, and gives probabilities. The file is compared with PyTorch on frames of the "
-        "run's validation data before it gets its name; a model card (FILE.md, and FILE.json for "
-        "machines) is written beside it.",
+        "(.onnx) or torch.export (.pt2). The network takes pixels as they are in image files, or "
+        "frames of hit times, and returns probabilities. The file is compared with PyTorch on the "
+        "run's validation data before it gets its name. A model card is written beside it: FILE.md "
+        "for people, FILE.json for machines.",
         epilog="Example:\n  dense-imb export runs/arc arc.onnx --benchmark",
     )
-    parser.add_argument("run", type=str, metavar="RUN", help="the folder of a run")
+    parser.add_argument("run", type=str, metavar="RUN", help="folder of a run")
     parser.add_argument("out", type=str, metavar="FILE", help="model.onnx or model.pt2")
     parser.add_argument(
         "--tolerance",
         type=float,
         default=1e-3,
-        help="largest difference between PyTorch and the file that is accepted",
+        help="largest accepted difference between PyTorch and the file",
     )
     parser.add_argument(
         "--benchmark",
         action="store_true",
         help="measure PyTorch against ONNX Runtime on this machine, at batches of 1 and of 16",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser
 
@@ -49,7 +49,7 @@ def run(options: Namespace) -> None:
     print(f"{exported.path}: takes {given['name']} ({', '.join(map(str, given['shape']))})")
     print(
         f"differs from PyTorch by at most {check['max_difference']:.2g}, on {check['n_frames']} "
-        f"frames ({check['on']})"
+        f"inputs ({check['on']})"
     )
     print(f"{exported.card}: its model card")
     if options.benchmark:

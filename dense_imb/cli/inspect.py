@@ -36,6 +36,11 @@ def make_parser() -> Parser:
         "--labels", type=int, nargs="+", help="the mask values of class 0, class 1 and so on"
     )
     parser.add_argument(
+        "--above",
+        type=float | None,
+        help="threshold of grey masks; larger values are class 1",
+    )
+    parser.add_argument(
         "--names", type=str, nargs="+", help="of class 0, class 1 and so on of the masks"
     )
     parser.add_argument(
@@ -74,6 +79,7 @@ def run(options: Namespace) -> None:
             options.masks,
             n_images=options.events,
             labels=options.labels,
+            above=options.above,
             ignore_index=options.ignore_index,
             names=options.names,
             show_progress=not options.quiet,
@@ -109,6 +115,6 @@ def _check(options: Namespace, has_images: bool) -> None:
         raise ValueError(f"Expected one {kind} of images, got {len(options.data)}.")
     if has_images and options.verify:
         raise refusal("{verify} is an option for hits files, got images; drop it.")
-    for name in ("labels", "names", "ignore_index"):
+    for name in ("labels", "above", "names", "ignore_index"):
         if not has_images and getattr(options, name) is not None:
             raise refusal(f"{{{name}}} is an option for images with {{masks}}; drop it.")

@@ -1,4 +1,4 @@
-"""`dense-imb report`: a page that shows what a run is worth."""
+"""The command `dense-imb report`: a page with the scores and figures of a run."""
 
 from __future__ import annotations
 
@@ -12,38 +12,44 @@ SUMMARY = "make the report of a run: a page with its scores and figures"
 def make_parser() -> Parser:
     """Return the parser of the options."""
     parser = Parser(
-        description="Measure a run beside what needs no training, and write RUN/report.html, a "
-        "page that needs no network, with its numbers in RUN/report.json and its figures in "
-        "RUN/figures. An earlier report of the run is replaced: all of it can be made again.",
+        description="Measure a run beside its baselines, and write RUN/report.html. The page needs "
+        "no network; its numbers are in RUN/report.json and its figures in RUN/figures. An earlier "
+        "report of the run is replaced.",
         epilog="Examples:\n  dense-imb report runs/arc --test test.h5\n"
-        "  dense-imb report runs/cracks --test images --masks masks",
+        "  dense-imb report runs/cracks --test images --masks masks\n"
+        "  dense-imb report runs/skin --test test.csv --images images",
     )
-    parser.add_argument("run", type=str, metavar="RUN", help="the folder of a run")
+    parser.add_argument("run", type=str, metavar="RUN", help="folder of a run")
     parser.add_argument(
         "--test",
         type=str,
         nargs="+",
         default=[],
-        help="labelled hits files to measure on; clean ones are degraded as the run's own are. "
-        "Without any, every second validation event is measured. Of a run on images a folder of "
-        "images or an HDF5 file; without any the images of test_share, else of the validation",
+        help="data to measure on: labelled hits files, where clean ones get the run's degradation; "
+        "a folder of images or an HDF5 file; a CSV file or an archive of CIFAR. By default the "
+        "test images that the run held out, else its validation data",
     )
-    parser.add_argument("--masks", type=str | None, help="the folder of the masks of test images")
+    parser.add_argument("--masks", type=str | None, help="folder of the masks of test images")
+    parser.add_argument(
+        "--images",
+        type=str | None,
+        help="folder of the images that a CSV file names; by default that of the run",
+    )
     parser.add_argument(
         "--events",
-        type=int,
-        default=500,
-        help="at most so many to choose on and to measure; of images, to measure",
+        type=int | None,
+        help="largest number of events or images to measure; by default 500, or 10,000 whole "
+        "images",
     )
     parser.add_argument(
         "--retention",
         type=float | None,
-        help="of hits: share of signal to keep; by default the run's",
+        help="fraction of the signal to keep, for hits; by default that of the run",
     )
     parser.add_argument(
         "--out",
         type=str | None,
-        help="another place for the page; its numbers go beside it, and no figures",
+        help="path of the page; its numbers go beside it, figures are not written as files",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace files that are no report of the run"
@@ -60,6 +66,7 @@ def run(options: Namespace) -> None:
         options.run,
         test=options.test,
         masks=options.masks,
+        images=options.images,
         out=options.out,
         n_events=options.events,
         retention=options.retention,

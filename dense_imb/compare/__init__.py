@@ -1,4 +1,4 @@
-"""Which loss to take: the same network, steps and seeds for each, on the user's own data."""
+"""Comparison of losses on the user's own data: the same network, steps and seeds for each."""
 
 from dense_imb.compare.contestants import Contestant, contestants, parse_contestant
 from dense_imb.compare.run import compare

@@ -1,4 +1,4 @@
-"""The losses that compete, as a config names them; the first matter most."""
+"""The losses that compete, by their texts in a config; the most important ones come first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 from dense_imb.base.checks import check_choice
 from dense_imb.losses.foreign.catalogue import CATALOGUE
 
-PLAIN = "cross-entropy"  # what the others are compared with
+PLAIN = "cross-entropy"  # the loss that the others are compared with
 _DICE = "monai.losses:DiceLoss(softmax=True, to_onehot_y=True, include_background=False)"
 
 
@@ -18,9 +18,9 @@ class Contestant(NamedTuple):
     """A loss that competes.
 
     Args:
-        name: in tables.
-        loss: as `dense-imb train --loss` takes it; $inverse stands for class weights.
-        is_ours: a loss of this library.
+        name: name in tables.
+        loss: text as `dense-imb train --loss` takes it; $inverse stands for class weights.
+        is_ours: whether it is a loss of this library.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Contestant(NamedTuple):
 
     @property
     def folder(self) -> str:
-        """The name as a part of a path; names that differ have parts that do.
+        """Folder name made from the name; different names have different folders.
 
         Example:
             >>> Contestant("hard mining", "").folder, Contestant("f = -1", "").folder
@@ -51,8 +51,12 @@ class Contestant(NamedTuple):
 _OURS = {
     "balanced cross-entropy": "CrossEntropyLoss(balance={})",
     "balanced softmax": "BalancedSoftmaxLoss",
+    "hard mining": "HardMiningLoss",
     "balanced hard mining": "HardMiningLoss(balance={})",
     "ACB-MSE": "ACBMSELoss",
+    "LDAM": "LDAMLoss",
+    "class-dependent temperature": "ClassDependentTemperatureLoss",
+    "complement cross-entropy": "ComplementCrossEntropyLoss",
     "balanced complement cross-entropy": "ComplementCrossEntropyLoss(balance={})",
 }
 _THEIRS = {
@@ -63,33 +67,44 @@ _THEIRS = {
     "weighted cross-entropy": "CrossEntropyLoss(class_weight=$inverse)",
     "Tversky": _DICE.replace("DiceLoss(", "TverskyLoss(alpha=0.3, beta=0.7, "),
 }
-# those that matter most
-FIRST = (PLAIN, "balanced cross-entropy", "Dice", "balanced softmax", "DiceCE", "ACB-MSE")
+N_FIRST = 6  # losses of each kind that a small budget keeps
+_OF_PIXELS = (
+    PLAIN, "balanced cross-entropy", "Dice", "balanced softmax", "DiceCE", "ACB-MSE",
+    "focal", "weighted cross-entropy", "Tversky", "balanced hard mining",
+    "balanced complement cross-entropy",
+)  # fmt: skip
+ORDER: dict[str, tuple[str, ...]] = {
+    "hits": _OF_PIXELS,
+    "images": _OF_PIXELS,
+    "labels": (
+        PLAIN, "balanced softmax", "LDAM", "weighted cross-entropy", "focal",
+        "balanced cross-entropy",
+        "hard mining", "balanced hard mining", "class-dependent temperature",
+        "complement cross-entropy",
+    ),
+}  # fmt: skip
 
 
-def contestants(*, of_hits: bool = False, n_classes: int = 2) -> list[Contestant]:
-    """Everybody, in the order in which a small budget leaves them out last.
+def contestants(kind: str, *, n_classes: int = 2) -> list[Contestant]:
+    """Return all losses of a kind of data, in the order in which a small budget keeps them.
 
     Args:
-        of_hits: for the pixels of hit frames, where two classes are nearly balanced.
-        n_classes: complement cross-entropy is cross-entropy where there are two.
+        kind: name of the kind, see `dense_imb.config.KINDS`.
+        n_classes: number of classes; with two, complement cross-entropy is cross-entropy.
     """
-    known = {name: Contestant(name, loss, False) for name, loss in _THEIRS.items()}
-    known |= {name: Contestant(name, loss) for name, loss in _OURS.items()}
-    if n_classes == 2:
-        del known["balanced complement cross-entropy"]
-    order = [*FIRST, *(name for name in known if name not in FIRST)]
-    found = [known[name] for name in order]
-    if of_hits:
-        return found
+    every = {name: Contestant(name, loss, False) for name, loss in _THEIRS.items()}
+    every |= {name: Contestant(name, loss) for name, loss in _OURS.items()}
+    chosen = [every[name] for name in ORDER[kind] if n_classes > 2 or "complement" not in name]
+    if kind != "images":
+        return chosen
     with_dice = [
-        Contestant(f"{one.name} + Dice", f"{one.loss} + {_DICE}") for one in found if one.is_ours
+        Contestant(f"{one.name} + Dice", f"{one.loss} + {_DICE}") for one in chosen if one.is_ours
     ]
-    return [*found, *with_dice]
+    return [*chosen, *with_dice]
 
 
 def parse_contestant(text: str, known: Sequence[Contestant]) -> Contestant:
-    """One that was typed: a name of those known, or NAME=LOSS, or a loss.
+    """Return the contestant that was typed: a known name, NAME=LOSS, or a loss.
 
     Example:
         >>> parse_contestant("mine=FocalLoss(gamma=1.0)", [])

@@ -1,4 +1,4 @@
-"""The figure of a comparison: each run a dot, each loss a line of them, the best on top."""
+"""The figure of a comparison: a dot for each run, a row for each loss, the best on top."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _N_SHOWN = 4  # scores
 
 
 def draw(table: ComparisonTable, figure: Figure) -> None:
-    """One panel a score, one row a loss."""
+    """Draw one panel for each score, and in it one row for each loss."""
     scores = table.scores[:_N_SHOWN]
     panels: Any = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
     names = [str(row["loss"]) for row in table.rows]
@@ -36,7 +36,7 @@ def draw(table: ComparisonTable, figure: Figure) -> None:
     panels[0].set_yticks(range(len(names)), names)
     panels[0].set_ylim(len(names) - 0.4, -0.6)
     figure.supxlabel(
-        f"dots: single runs of {table.steps} steps, {table.told_seeds()}; "
+        f"dots: single runs of {table.steps} steps, {table.describe_seeds()}; "
         f"bars: means{'' if table.plain is None else f'; dotted: {table.plain}'}",
         fontsize=9,
         color=_GREY,

@@ -1,13 +1,15 @@
-"""The table of a comparison: means, spreads, what is beyond chance, and which loss to take."""
+"""The table of a comparison: means and spreads over seeds, tests against chance, advice."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 import math
+import shlex
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 from dense_imb.compare.contestants import Contestant
@@ -33,19 +35,21 @@ class ComparisonTable(ScoreTable):
     """Scores of losses over seeds, the best first.
 
         NAME              mean over the seeds
-        NAME_sd           standard deviation over the seeds; NaN of one seed
-        gain, p           in the first score over plain cross-entropy, paired by seed: the mean
-                          difference, and the chance of one as large if there were none (t-test;
-                          NaN without SciPy, with one seed, or where cross-entropy does not compete)
-        from_best, p_best the same, of the best loss over this one
+        NAME_sd           standard deviation over the seeds; NaN with one seed
+        gain, p           gain in the first score over plain cross-entropy, paired by seed: mean
+                          difference and p-value of a t-test (NaN without SciPy, with one seed, or
+                          where cross-entropy does not compete)
+        from_best, p_best gain of the best loss over this one, and its p-value
 
     Args:
-        rows: one for each loss.
-        runs: one for each loss and seed.
-        scores: names, the first one decides.
-        losses: what each name stands for.
-        steps: of each run.
-        plain: the name of plain cross-entropy, if it competes.
+        rows: one row for each loss.
+        runs: one row for each loss and seed.
+        scores: names of the scores; the first one decides.
+        losses: text of each loss, by its name.
+        steps: steps of each run.
+        plain: name of plain cross-entropy, if it competes.
+        folder: folder of the runs; "" where there is none.
+        kind: kind of the data, see `dense_imb.config.KINDS`.
     """
 
     rows: tuple[Row, ...]
@@ -54,9 +58,11 @@ class ComparisonTable(ScoreTable):
     losses: dict[str, str]
     steps: int
     plain: str | None = None
+    folder: str = ""
+    kind: str = ""
 
     @classmethod
-    def of_runs(
+    def from_runs(
         cls,
         runs: Sequence[dict[str, Any]],
         scores: Sequence[str],
@@ -64,15 +70,19 @@ class ComparisonTable(ScoreTable):
         steps: int,
         *,
         plain: str | None = None,
+        folder: str = "",
+        kind: str = "",
     ) -> Self:
-        """The table of single runs with `loss`, `seed` and scores.
+        """Make the table of single runs with `loss`, `seed` and scores.
 
         Args:
-            runs: in any order.
-            scores: names, the first one decides.
-            losses: the names of rows.
-            steps: of each run.
-            plain: the row that others are compared with; by default plain cross-entropy.
+            runs: runs in any order.
+            scores: names of the scores; the first one decides.
+            losses: losses of the rows.
+            steps: steps of each run.
+            plain: name of the row that others are compared with; by default plain cross-entropy.
+            folder: folder of the runs.
+            kind: kind of the data.
         """
         first = scores[0]
         by_name = {
@@ -80,10 +90,10 @@ class ComparisonTable(ScoreTable):
             for one in losses
         }
         rows: list[Row] = []
-        for name, of_loss in by_name.items():
-            row: Row = {"loss": name, "n_seeds": float(len(of_loss))}
+        for name, own_runs in by_name.items():
+            row: Row = {"loss": name, "n_seeds": float(len(own_runs))}
             for score in (*scores, "cpu_seconds"):
-                values = [float(run[score]) for run in of_loss]
+                values = [float(run[score]) for run in own_runs]
                 row[score] = statistics.fmean(values)
                 is_known = len(values) > 1 and not any(math.isnan(value) for value in values)
                 row[f"{score}_sd"] = statistics.stdev(values) if is_known else math.nan
@@ -95,11 +105,11 @@ class ComparisonTable(ScoreTable):
             own = by_name[str(row["loss"])]
             row["gain"], row["p"] = _paired(own, by_name.get(plain or "", []), first)
             row["from_best"], row["p_best"] = _paired(by_name[best], own, first)
-        known = {one.name: one.loss for one in losses}
-        return cls(tuple(rows), tuple(runs), tuple(scores), known, steps, plain)
+        texts = {one.name: one.loss for one in losses}
+        return cls(tuple(rows), tuple(runs), tuple(scores), texts, steps, plain, folder, kind)
 
     def as_json(self) -> dict[str, Any]:
-        """Strict JSON: NaN becomes null."""
+        """Return the table for strict JSON: NaN becomes null."""
         return {
             "format": _FORMAT,
             "version": _VERSION,
@@ -112,7 +122,7 @@ class ComparisonTable(ScoreTable):
         }
 
     def text(self) -> str:
-        """The table to read, and the advice."""
+        """Return the table and the advice, for a terminal."""
         first = self.scores[0]
         compared = [] if self.plain is None else ["gain", "p"]
         table = [["", *(header(name) for name in self.scores), *compared, "CPU s"]]
@@ -121,7 +131,7 @@ class ComparisonTable(ScoreTable):
             if compared:
                 cells += [_number(row["gain"], "+.3f"), _number(row["p"], ".3f")]
             table.append([str(row["loss"]), *cells, _number(row["cpu_seconds"], ".0f")])
-        legend = f"{self.told_seeds()}, {self.steps} steps each"
+        legend = f"{self.describe_seeds()}, {self.steps} steps each"
         if max(float(row["n_seeds"]) for row in self.rows) > 1:
             legend += "; +- is the standard deviation over seeds"
         if compared:
@@ -129,38 +139,46 @@ class ComparisonTable(ScoreTable):
             if importlib.util.find_spec("scipy") is None:
                 legend += " (pip install scipy)"
         if "f1" in self.scores:
-            legend += "; F1 at the threshold that validation images chose"
+            legend += "; F1 at the threshold chosen on the validation images"
         return "\n".join([*aligned(table), f"{legend}.", "", self.advice()])
 
-    def told_seeds(self) -> str:
-        """How many seeds there were, in words."""
-        found = sorted({int(float(row["n_seeds"])) for row in self.rows})
-        return f"{' or '.join(map(str, found))} seed{'s' * (found != [1])}"
+    def describe_seeds(self) -> str:
+        """Return the numbers of seeds of the losses, in words."""
+        numbers = sorted({int(float(row["n_seeds"])) for row in self.rows})
+        return f"{' or '.join(map(str, numbers))} seed{'s' * (numbers != [1])}"
 
     def advice(self) -> str:
-        """Which loss to take, and how sure that is."""
+        """Return the loss to choose, how certain that is, and the next command."""
         best = self.rows[0]
         name, near = str(best["loss"]), self.level()
-        sentences = [self.lead("loss"), f"To train with it: --loss {self.losses[name]!r}."]
+        sentences = [self.lead("loss"), f"To train with it: {self._command(name)}."]
         if self.plain not in (None, name):
             gain, chance = float(best["gain"]), _chance(best["p"])
             sentences.append(f"Over {self.plain} it gains {gain:.3f}{chance}.")
         if near:
             again = "".join(f" --loss {other!r}" for other in [name, *near[:3]])
             sentences.append(
-                f"More seeds tell more: --seeds 5{again}, with the other options as they were and "
-                "another --out."
+                f"More seeds make it more certain: add --seeds 5{again} and another --out."
             )
         if self.steps < _FEW_STEPS:
             sentences.append(f"{self.steps} steps are few: an early lead may not last.")
         return " ".join(sentences)
 
+    def _command(self, name: str) -> str:
+        """Return the command that trains with a loss."""
+        loss = self.losses[name]
+        if not self.folder:
+            return f"--loss {loss!r}"
+        config = Path(self.folder) / f"{Contestant(name, loss).folder}-0" / "config.yaml"
+        path = shlex.quote(str(config))
+        return f"dense-imb train {self.kind} --config {path} --steps 2000 --out RUN"
+
     def level(self) -> list[str]:
-        """The rows over which the lead of the first may be chance."""
+        """Return the rows over which the lead of the first may be chance."""
         return [str(row["loss"]) for row in self.rows[1:] if self._may_be_chance(row)]
 
     def lead(self, what: str) -> str:
-        """Which row is first, and how sure that is; `what` a row is, in a word."""
+        """Return the first row and how certain its lead is; `what` is the noun of a row."""
         first = self.scores[0]
         best, others = self.rows[0], self.rows[1:]
         name, near = str(best["loss"]), self.level()
@@ -178,7 +196,7 @@ class ComparisonTable(ScoreTable):
         return " ".join(sentences)
 
     def _may_be_chance(self, row: Row) -> bool:
-        """Whether the best loss may lead over another one by chance."""
+        """Whether the lead of the best loss over another one may be chance."""
         p = float(row["p_best"])
         if math.isnan(p):
             return not _is_far(self.rows[0], row, self.scores[0])
@@ -188,22 +206,22 @@ class ComparisonTable(ScoreTable):
 def _paired(
     ones: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]], score: str
 ) -> tuple[float, float]:
-    """Mean difference over the seeds that both have, and the p of a paired t-test."""
-    of_other = {run["seed"]: float(run[score]) for run in others}
-    pairs = [(float(r[score]), of_other[r["seed"]]) for r in ones if r["seed"] in of_other]
+    """Return the mean difference over the common seeds, and the p-value of a paired t-test."""
+    other = {run["seed"]: float(run[score]) for run in others}
+    pairs = [(float(run[score]), other[run["seed"]]) for run in ones if run["seed"] in other]
     if not pairs:
         return math.nan, math.nan
     differences = [mine - theirs for mine, theirs in pairs]
     mean = statistics.fmean(differences)
-    is_alike = len(set(differences)) == 1  # one seed, or the very same run
-    if is_alike or importlib.util.find_spec("scipy") is None:
+    is_constant = len(set(differences)) == 1  # one seed, or the very same run
+    if is_constant or importlib.util.find_spec("scipy") is None:
         return mean, math.nan
     stats = importlib.import_module("scipy.stats")
     return mean, float(stats.ttest_1samp(differences, 0.0).pvalue)
 
 
 def _is_far(best: Row, row: Row, score: str) -> bool:
-    """Whether two means differ by more than both spreads, where there is no test."""
+    """Whether two means differ by more than both spreads; used where there is no test."""
     spread = sum(
         0.0 if math.isnan(float(one[f"{score}_sd"])) else float(one[f"{score}_sd"])
         for one in (best, row)
@@ -220,7 +238,7 @@ def _chance(p: str | float) -> str:
 
 
 def header(name: str) -> str:
-    """What people call a score."""
+    """Return the heading of a score."""
     if name.startswith("removal_at_"):
         return f"removed at {name.removeprefix('removal_at_')} %"
     return _HEADERS.get(name, name.replace("_", " "))
@@ -228,8 +246,8 @@ def header(name: str) -> str:
 
 def _with_spread(row: Row, name: str) -> str:
     spread = float(row[f"{name}_sd"])
-    told = _number(row[name], ".3f")
-    return told if math.isnan(spread) else f"{told} +- {spread:.3f}"
+    mean = _number(row[name], ".3f")
+    return mean if math.isnan(spread) else f"{mean} +- {spread:.3f}"
 
 
 def _number(value: str | float, form: str) -> str:

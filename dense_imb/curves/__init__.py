@@ -1,13 +1,13 @@
-"""Loss-response curves: how losses answer a series of predictions, as numbers and as figures.
+"""Loss-response curves: values and gradients of losses along a series of predictions.
 
-A scenario makes (prediction, target) pairs and names its axis; `sweep` evaluates losses along it
-and returns a `Table`; `draw` draws the table on axes of the caller's:
+A scenario makes (prediction, target) pairs and names their axis. `sweep` evaluates losses along it
+and returns a `Table`. `draw` draws the table on given axes:
 
     table = sweep(SignalSize(), [ACBMSELoss(), torch.nn.MSELoss()])
     table.write("signal-size.csv")
     draw(table, axes)
 
-`dense-imb curves` makes all figures at once, as `write_figures` does.
+`dense-imb curves` and `write_figures` make all figures at once.
 """
 
 from dense_imb.curves.figure import draw, save_figure

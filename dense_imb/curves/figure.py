@@ -1,4 +1,4 @@
-"""A figure draws a table on given axes, and knows nothing but the table."""
+"""Figures of tables, on given axes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _RC: dict[Any, Any] = {
 
 
 class _Line(NamedTuple):
-    """The curves of one loss; `label` names all losses that share them."""
+    """Curves of one loss; `label` names all losses that share them."""
 
     label: str
     colour: str
@@ -51,16 +51,17 @@ class _Line(NamedTuple):
 
 
 def draw(table: Table, axes: Axes, *, quantities: Sequence[str] | None = None) -> None:
-    """Draw the curves of a table on axes of the caller's.
+    """Draw the curves of a table on given axes.
 
-    Losses with equal curves share a line. In a figure that makes room (layout="constrained") the
-    lines are labelled at their right ends, or by a legend beside the axes where these meet; in
-    others a legend stands inside.
+    Losses with equal curves share a line. In a figure with a layout engine
+    (layout="constrained"), lines are labelled at their right ends, or by a legend beside the axes
+    where the ends meet. In other figures the legend stands inside.
 
     Args:
-        table: from `sweep` or `Table.read`.
-        axes: matplotlib axes; drawn on, never cleared.
-        quantities: which columns to draw, ["gradient"] say; by default those of the table's view.
+        table: table from `sweep` or `Table.read`.
+        axes: matplotlib axes; they are not cleared.
+        quantities: columns to draw, for example ["gradient"]; by default those of the table's
+            view.
     """
     quantities = tuple(table.view.quantities if quantities is None else quantities)
     known = tuple(dict.fromkeys(curve.quantity for curve in table.curves))
@@ -72,9 +73,9 @@ def draw(table: Table, axes: Axes, *, quantities: Sequence[str] | None = None) -
 
     axes.set_title(table.title, fontsize=10, loc="left")
     axes.set_xlabel(_label(table.axis.name, table.axis.unit))
-    # several quantities share their first word: loss of this, loss of that
-    what = quantities[0] if len(quantities) == 1 else quantities[0].split()[0]
-    axes.set_ylabel(_label(what, curves[0].unit))
+    # several quantities share their first word, for example "loss"
+    name = quantities[0] if len(quantities) == 1 else quantities[0].split()[0]
+    axes.set_ylabel(_label(name, curves[0].unit))
     axes.set_xscale(table.view.x_scale)
     _plot(axes, table, lines)
     _set_y_scale(axes, table.view, curves)
@@ -95,13 +96,13 @@ def draw(table: Table, axes: Axes, *, quantities: Sequence[str] | None = None) -
 
 
 def save_figure(table: Table, path: str | Path) -> None:
-    """Draw the table as a figure of its own, .png, .svg or .pdf, whole or not at all."""
+    """Draw a table to a .png, .svg or .pdf file, whole or not at all."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     path = Path(path)
     form = path.suffix.removeprefix(".")
-    # no date in the file, so that the same numbers give the same bytes
+    # without a date the same numbers give the same bytes
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
     with rc_context(_RC):
         # a Figure without pyplot needs no display
@@ -111,7 +112,7 @@ def save_figure(table: Table, path: str | Path) -> None:
 
 
 def _lines(table: Table, quantities: Sequence[str]) -> list[_Line]:
-    """One line for each loss, or for each group of losses with the same curves."""
+    """Return one line for each loss, or for each group of losses with equal curves."""
     groups: list[tuple[list[str], tuple[Column, ...]]] = []
     for name in dict.fromkeys(curve.name for curve in table.curves):
         curves = tuple(
@@ -156,7 +157,7 @@ def _set_y_scale(axes: Axes, view: View, curves: Sequence[Column]) -> None:
     peaks = [peak for peak in peaks if peak > 0]
     lows = [value for curve in curves for value in curve.values if value > 0]
     if view.y_scale == "symlog" and peaks:
-        # linear from 0 up to where every curve still has two decades to show
+        # linear from 0 up to two decades below the lowest peak
         axes.set_yscale("symlog", linthresh=10 ** math.floor(math.log10(min(peaks) / 100)))
         axes.set_ylim(bottom=0)
     elif view.y_scale == "log" and peaks:
@@ -188,7 +189,7 @@ def _plot(axes: Axes, table: Table, lines: Sequence[_Line]) -> None:
 
 
 def _shade(axes: Axes, regions: Sequence[tuple[str, float, float]], *, above: bool = False) -> None:
-    """Shade the regions in view; a narrow one is named along its side."""
+    """Shade the regions in view; narrow ones are named along their side."""
     low, high = axes.get_xlim()
     for (name, start, stop), shade in zip(regions, _SHADES * len(regions), strict=False):
         start, stop = max(start, low), min(stop, high)
@@ -211,7 +212,7 @@ def _shade(axes: Axes, regions: Sequence[tuple[str, float, float]], *, above: bo
 
 
 def _in_axes(axes: Axes, x: float, y: float) -> tuple[float, float]:
-    """A point of the data as fractions of the axes."""
+    """Return a point of the data as fractions of the axes."""
     place, height = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))
     return float(place), float(height)
 
@@ -240,7 +241,7 @@ def _style_handles(quantities: Sequence[str]) -> list[Line2D]:
 
 
 def _one_each(handles: Sequence[Any]) -> list[Any]:
-    """The first of the lines that have the same label."""
+    """Return the first of the lines with each label."""
     return list({handle.get_label(): handle for handle in reversed(handles)}.values())[::-1]
 
 
@@ -251,7 +252,7 @@ def _add_legend(axes: Axes, handles: Sequence[Any], **place: Any) -> Legend:
 
 
 def _name_lines(axes: Axes, table: Table, lines: Sequence[_Line]) -> None:
-    """Labels at the right ends of the lines; a legend where the ends meet."""
+    """Label the lines at their right ends, or in a legend where the ends meet."""
     ends = []
     for line in lines:
         drawn = [
@@ -261,7 +262,7 @@ def _name_lines(axes: Axes, table: Table, lines: Sequence[_Line]) -> None:
         ]
         if drawn:
             heights = [min(max(_in_axes(axes, x, y)[1], 0.0), 1.0) for x, y in drawn]
-            # of lines that end together, the one that comes from above is named above
+            # among lines that end together, the one from above is named above
             ends.append((round(heights[-1], 2), sum(heights) / len(heights), drawn[-1], line))
     ends.sort(key=lambda end: end[:2])
     if len(ends) > 1 and ends[-1][0] - ends[0][0] < 0.1:
@@ -297,7 +298,7 @@ def _name_lines(axes: Axes, table: Table, lines: Sequence[_Line]) -> None:
 
 
 def _spread(centres: Sequence[float], sizes: Sequence[float]) -> list[float]:
-    """Rising centres moved apart as little as keeps labels of these sizes from overlapping."""
+    """Move rising centres apart just enough that labels of these sizes do not overlap."""
     placed = list(centres)
     for i in range(1, len(placed)):
         placed[i] = max(placed[i], placed[i - 1] + (sizes[i] + sizes[i - 1]) / 2)

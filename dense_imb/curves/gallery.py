@@ -1,4 +1,4 @@
-"""All figures at once: the published three, and every scenario for our family of losses."""
+"""All figures: the three published ones, and every scenario for the losses of this library."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import nn
 import dense_imb.losses
 from dense_imb.base.checks import check_choice
 from dense_imb.base.files import write_whole
+from dense_imb.base.refusals import RefusedFile
 from dense_imb.curves.figure import save_figure
 from dense_imb.curves.scenarios import (
     SCENARIOS,
@@ -26,7 +27,7 @@ from dense_imb.curves.scenarios import (
 from dense_imb.curves.subjects import Subject, as_subjects, parse_losses
 from dense_imb.curves.sweep import survey, sweep, warn
 from dense_imb.curves.table import Table
-from dense_imb.losses.foreign.feeding import CATALOGUED
+from dense_imb.losses.foreign.catalogue import OUR_INPUTS
 
 FIGURE_FORMATS = ("png", "svg", "pdf", "json")
 PUBLISHED = "published"
@@ -39,13 +40,13 @@ def published_signal_size() -> Table:
 
 
 def published_recovery() -> Table:
-    """All three losses are lowest at the perfect answer, 1/3; ACB-MSE falls to it steepest."""
+    """All three losses are lowest at the perfect answer, 1/3; ACB-MSE is steepest there."""
     table = sweep(Recovery(frame=(20, 30), points=121), _regression())
     return replace(table, title="Loss Curves Compared in Signal Recovery and Overshoot")
 
 
 def published_positive_label() -> Table:
-    """Hard mining lets go of the pixels that are hopelessly wrong."""
+    """Hard mining ignores pixels that are hopelessly wrong."""
     hard = "Hard mining (gamma 1, delta 110)"
     table = sweep(
         Probability(),
@@ -59,7 +60,7 @@ def published_positive_label() -> Table:
 
 
 def positive_label_view(table: Table, hard: str) -> Table:
-    """Mark what is an outlier, informative and easy to the hard mining curve called `hard`."""
+    """Mark the outlier, informative and easy regions of the hard mining curve called `hard`."""
     peak = table.axis.values[table[hard].index(max(table[hard]))]
     regions = (("outlier", 0.0, peak), ("informative", peak, 0.5), ("easy", 0.5, 1.0))
     return replace(
@@ -67,8 +68,8 @@ def positive_label_view(table: Table, hard: str) -> Table:
         title="Loss for positive label",
         caption=(
             f"{table.caption} Outlier: p below the peak of the hard mining loss, {peak:.3g}; "
-            "informative: up to 1/2; easy: above, where the pixel is classified rightly. The "
-            "cross-entropy goes on to 16.1 at the left end."
+            "informative: up to 1/2; easy: above, where the pixel is classified correctly. The "
+            "cross-entropy rises to 16.1 at the left end."
         ),
         view=replace(
             table.view, y_scale="linear", y_range=(0, 8), regions=regions, zoom=(1e-5, 0.2)
@@ -104,22 +105,22 @@ def write_figures(
     value: float | None = None,
     points: int | None = None,
 ) -> list[Path]:
-    """Make figures, with a CSV file of the numbers and a caption beside each.
+    """Write figures, with a CSV file of the numbers and a caption beside each.
 
-    A loss that a scenario cannot show is left out of its figure, with a `CurveWarning`; one that is
-    in no figure at all is an error once all figures are made.
+    A loss that a scenario cannot show is omitted from its figure, with a `CurveWarning`. A loss
+    that is in no figure is refused after all figures are written.
 
     Args:
-        out: a folder, made where it is missing.
-        losses: as for `sweep`; by default our family, torch's MSE and L1 to compare with, and the
-            cross-entropy with a balance.
-        scenarios: names of `SCENARIOS`, or "published". By default all, and the published figures
-            unless `losses` are given.
-        formats: of "png", "svg", "pdf", and "json" for the whole table.
-        overwrite: replace results that exist. By default nothing is done if one does.
+        out: folder of the figures; created where it is missing.
+        losses: losses as for `sweep`; by default the losses of this library, torch's MSE and L1,
+            and a balanced cross-entropy.
+        scenarios: names in `SCENARIOS`, or "published". By default all scenarios, and the
+            published figures unless `losses` is given.
+        formats: file formats: "png", "svg", "pdf", and "json" for the whole table.
+        overwrite: replace existing results; by default they are refused before any work.
         report: called with each file written.
-        frame, value, points: for the scenarios that have them; the published figures have their
-            own.
+        frame, value, points: settings of the scenarios that have them; those of the published
+            figures are fixed.
 
     Returns:
         The files written.
@@ -147,9 +148,7 @@ def write_figures(
     suffixes = tuple(dict.fromkeys((*formats, "csv", "txt")))
     for existing in (out / f"{name}.{suffix}" for name in tables for suffix in suffixes):
         if existing.exists() and not overwrite:
-            raise ValueError(
-                f"Expected no file {existing}, got one; overwrite=True (--overwrite) replaces it."
-            )
+            raise RefusedFile(f"no file {existing}", "one", "{overwrite} replaces it")
     written = []
     for name, make in tables.items():
         table = make()
@@ -167,14 +166,14 @@ def write_figures(
 
 
 def _with(scenario: Scenario, settings: Mapping[str, Any]) -> Scenario:
-    """The scenario with those of the settings that are given and that it has."""
+    """Return a scenario with those of the given settings that it has."""
     known = {field.name for field in fields(scenario)}
     given = {name: value for name, value in settings.items() if value is not None and name in known}
     return replace(scenario, **given)
 
 
 def _report_kinds(subjects: Sequence[Subject], scenarios: Sequence[str]) -> None:
-    """One sentence for each loss that some of the scenarios cannot feed."""
+    """Warn of each loss that takes another kind of input than some scenarios have."""
     for subject in subjects:
         other = [
             name
@@ -186,7 +185,7 @@ def _report_kinds(subjects: Sequence[Subject], scenarios: Sequence[str]) -> None
 
 
 def _table(scenario: Scenario, subjects: Sequence[Subject], unseen: dict[str, str]) -> Table | None:
-    """The losses that get through a scenario; `unseen` keeps those that got through none."""
+    """Return the table of a scenario; losses in it leave `unseen`, None if there are none."""
     table, refusals = survey(scenario, subjects or _family(scenario))
     for name, refusal in refusals.items():
         warn(f"skipped {name} in {scenario.name}: {refusal}")
@@ -198,11 +197,11 @@ def _table(scenario: Scenario, subjects: Sequence[Subject], unseen: dict[str, st
 
 
 def _family(scenario: Scenario) -> list[Subject]:
-    """Our losses with their defaults; where class counts are needed, those of a sparse frame."""
+    """Return our losses with their defaults, and with the class counts of a sparse frame."""
     n_common = scenario.n_classes - 1
     class_counts = [11_234 // n_common] * n_common + [30]
     members: dict[str, nn.Module] = {}
-    for name, feeds_on in CATALOGUED.items():
+    for name, feeds_on in OUR_INPUTS.items():
         if feeds_on != scenario.feeds_on or name == "CompoundLoss":  # a sum of others
             continue
         options = inspect.signature(getattr(dense_imb.losses, name)).parameters.values()

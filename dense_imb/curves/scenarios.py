@@ -1,4 +1,4 @@
-"""What a loss is asked: series of (prediction, target) pairs along a named axis."""
+"""Scenarios: series of (prediction, target) pairs along a named axis."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from dense_imb.base.checks import check_at_least, check_choice
 from dense_imb.curves.table import View
 
 MAX_POINTS = 200
-EPS = 1e-7  # the probabilities 0 and 1 have no finite logits; the sweep ends this far from them
+EPS = 1e-7  # distance of the sweep from 0 and 1, which have no finite logits
 
 Constants = Callable[[float], Tensor]  # the constant answers, from one end (0) to the other (1)
 
 
 class Point(NamedTuple):
-    """One step of a scenario. `others` are further answers to the same target."""
+    """One step of a scenario; `others` are further predictions for the same target."""
 
     x: float
     prediction: Tensor  # values (1, 1, H, W) or log-probabilities (B, C, H, W)
@@ -31,7 +31,7 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """A series of (prediction, target) pairs, and the name and unit of what changes along it."""
+    """A series of (prediction, target) pairs, with the name and unit of its axis."""
 
     points: int = MAX_POINTS
 
@@ -41,8 +41,8 @@ class Scenario:
     feeds_on: ClassVar[str]  # "values" or "logits"
     view: ClassVar[View]
     n_classes: ClassVar[int] = 2
-    answer: ClassVar[str] = ""  # what `prediction` is called where a point has `others`
-    shares: ClassVar[tuple[str, ...]] = ()  # names of the classes whose gradient is told apart
+    answer: ClassVar[str] = ""  # name of `prediction` where a point has `others`
+    shares: ClassVar[tuple[str, ...]] = ()  # names of the classes whose gradients are separate
 
     def __post_init__(self) -> None:
         if not 3 <= self.points <= MAX_POINTS:
@@ -52,13 +52,13 @@ class Scenario:
         raise NotImplementedError
 
     def caption(self) -> str:
-        """What is swept, in a sentence or two."""
+        """Return a description of the sweep, one or two sentences."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Frames(Scenario):
-    """Scenarios in which frames of a size and value of the caller's are answered."""
+    """Scenarios of frames with a given size and hit value."""
 
     frame: tuple[int, int] = (128, 88)
     value: float = 100.0
@@ -72,7 +72,7 @@ class _Frames(Scenario):
             raise ValueError(f"Expected `frame` of at least 6 pixels, got {height}x{width}.")
         check_at_least("value", self.value, 0)
         if self.value == 0:
-            raise ValueError("Expected `value` above 0, got 0: a hit is what is not 0.")
+            raise ValueError("Expected `value` above 0, got 0: empty pixels are 0.")
 
     @property
     def n_pixels(self) -> int:
@@ -83,7 +83,7 @@ class _Frames(Scenario):
         return f"{self.frame[0]} x {self.frame[1]} pixels"
 
     def _filled(self, n_pixels: int, value: float | None = None) -> Tensor:
-        """A frame whose first pixels are hits."""
+        """Return a frame whose first pixels are hits."""
         frame = torch.zeros(self.n_pixels, dtype=torch.double)
         frame[:n_pixels] = self.value if value is None else value
         return frame.view(1, 1, *self.frame)
@@ -91,7 +91,7 @@ class _Frames(Scenario):
 
 @dataclass(frozen=True, kw_only=True)
 class SignalSize(_Frames):
-    """Hits of one value fill the frame in two-pixel steps; a fixed part of them is recovered."""
+    """Hits of one value fill the frame in two-pixel steps; a fixed part is recovered."""
 
     recovered: float = 0.5
 
@@ -152,7 +152,7 @@ class Recovery(_Frames):
 
 @dataclass(frozen=True, kw_only=True)
 class ValueResidual(_Frames):
-    """Every hit is recovered in its pixel, with a value that is wrong by a growing amount."""
+    """Every hit is recovered in its pixel, with a growing error of its value."""
 
     n_hits: int = 30
 
@@ -177,7 +177,7 @@ class ValueResidual(_Frames):
 
 @dataclass(frozen=True, kw_only=True)
 class Probability(Scenario):
-    """One pixel whose true class gets the probability p; the others share what is left."""
+    """One pixel whose true class has the probability p; the others share the rest."""
 
     name = "probability"
     title = "Response to the probability of the true class"
@@ -186,7 +186,7 @@ class Probability(Scenario):
     view = View(y_scale="symlog")
 
     def __iter__(self) -> Iterator[Point]:
-        # most of the points below 0.1, where the losses differ, and some close to 1
+        # most points lie below 0.1, where the losses differ, and some close to 1
         low = np.geomspace(1e-5, 0.1, self.points // 2)
         rest = np.geomspace(0.1, 1e-3, max(self.points // 8, 1))[1:]
         near_one = 1 - np.append(rest, EPS)
@@ -236,7 +236,7 @@ class ClassFrequency(_Frames):
     def __iter__(self) -> Iterator[Point]:
         wrong, n_frames = self._rate.as_integer_ratio()
         n_common = self.n_classes - 1
-        # each pixel is wrong in `wrong` of the frames: one rare pixel has the exact rate, too
+        # each pixel is wrong in `wrong` of the frames: a single rare pixel has the exact rate
         turn = torch.arange(n_frames).view(-1, 1)
         for n_rare in _counts(1, self.n_pixels // 2, self.points, spread=np.geomspace):
             common = torch.arange(self.n_pixels - n_rare)
@@ -261,7 +261,7 @@ class ClassFrequency(_Frames):
 
 @dataclass(frozen=True, kw_only=True)
 class _TwoClasses(_Frames):
-    """Scenarios about one rare class against the rest, for values and for logits."""
+    """Scenarios of one rare class against the rest, for values and for logits."""
 
     points: int = 20
     feeds: Literal["values", "logits"] = "values"
@@ -271,7 +271,7 @@ class _TwoClasses(_Frames):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("feeds", self.feeds, ("values", "logits"))
-        if self.feeds == "logits":  # a class variable elsewhere; here each object has its own
+        if self.feeds == "logits":  # class variables of other scenarios
             object.__setattr__(self, "name", f"{self.name}-logits")
             object.__setattr__(self, "title", f"{self.title} (classification)")
         object.__setattr__(self, "feeds_on", self.feeds)
@@ -287,7 +287,7 @@ class _TwoClasses(_Frames):
 
 @dataclass(frozen=True, kw_only=True)
 class Collapse(_TwoClasses):
-    """What a blank frame scores against the best constant and a perfect answer."""
+    """Losses of a blank frame, of the best constant and of a perfect answer."""
 
     confidence: float = 0.999
 
@@ -341,7 +341,7 @@ class Collapse(_TwoClasses):
 
 @dataclass(frozen=True, kw_only=True)
 class GradientShare(_TwoClasses):
-    """Which part of the total gradient each class receives, against its frequency."""
+    """Share of the total gradient that each class receives, against its frequency."""
 
     given: float = 0.1
 
@@ -382,7 +382,7 @@ class GradientShare(_TwoClasses):
 
 
 def log_probabilities(label: Tensor, probability: float, n_classes: int) -> Tensor:
-    """Logits (B, C, *spatial) that give the class `label` (B, *spatial) exactly `probability`."""
+    """Return logits (B, C, *spatial) with exactly `probability` for class `label` (B, *spatial)."""
     rest = np.log1p(-probability) - np.log(n_classes - 1)
     shape = (label.shape[0], n_classes, *label.shape[1:])
     logits = torch.full(shape, float(rest), dtype=torch.double)
@@ -398,13 +398,13 @@ def _counts(
     spread: Any = np.linspace,
     through: Sequence[int] = (),
 ) -> list[int]:
-    """At most `points` multiples of `step` from first to last, through the numbers wanted."""
+    """Return at most `points` multiples of `step` from first to last, with the numbers wanted."""
     grid = np.round(spread(first, last, points) / step).astype(int) * step
     return [int(count) for count in _through(np.unique(grid), through)]
 
 
 def _through(grid: Any, wanted: Sequence[float]) -> Any:
-    """The grid with its nearest inner points moved to the numbers wanted."""
+    """Move the nearest inner points of a grid to the numbers wanted."""
     for number in wanted:
         if len(grid) > 2 and number not in grid:
             grid[1 + np.abs(grid[1:-1] - number).argmin()] = number

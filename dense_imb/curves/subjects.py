@@ -1,4 +1,4 @@
-"""What is swept: a loss, the name it appears under, and the way it is fed."""
+"""Losses of a sweep, with their names and their inputs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dense_imb.losses.foreign.parse import parse_loss, split_call, split_sum
 
 @dataclass(frozen=True)
 class Subject:
-    """A loss with its name and how it is fed."""
+    """A loss with its name and its input."""
 
     name: str
     loss: nn.Module
@@ -27,7 +27,7 @@ class Subject:
 
     @property
     def feeds_on(self) -> str:
-        """What the loss is fed: values, logits, or something that no scenario has."""
+        """Input of the loss: values, logits, or another one, which no scenario has."""
         return self.intake.feeds_on
 
     @property
@@ -41,7 +41,7 @@ class Subject:
             target = target.to(self.dtype)
         if self.feeds_on != "logits":
             return self.loss(prediction, target)
-        if self.target == "binary":  # a scenario's two classes are one pixel's probability
+        if self.target == "binary":  # two classes become one logit
             if prediction.shape[1] != 2:
                 raise ValueError(
                     f"{self.name} is binary, the scenario has {prediction.shape[1]} classes"
@@ -51,7 +51,7 @@ class Subject:
 
     @property
     def explained(self) -> str:
-        """The name, and the loss with its options where the name does not say them."""
+        """The name, and the loss with its options where the name lacks them."""
         full = " ".join(repr(self.loss).split())
         if full in (self.name, f"{self.name}()"):
             full = ""
@@ -63,7 +63,7 @@ class Subject:
 def as_subjects(
     losses: Mapping[str, nn.Module] | Iterable[nn.Module | Subject],
 ) -> list[Subject]:
-    """Name the losses (by their classes, unless a mapping names them) and see what they take."""
+    """Name losses by their classes, unless a mapping names them, and find out their inputs."""
     if isinstance(losses, nn.Module):
         losses = [losses]
     named: list[tuple[str, nn.Module | Subject]]
@@ -74,7 +74,7 @@ def as_subjects(
             (loss.name if isinstance(loss, Subject) else type(loss).__name__, loss)
             for loss in losses
         ]
-        if len({name for name, _ in named}) < len(named):  # one class twice: tell its options
+        if len({name for name, _ in named}) < len(named):  # one class twice: add the options
             named = [(" ".join(repr(loss).split()), loss) for _, loss in named]
     if len({name for name, _ in named}) < len(named):
         raise ValueError("Expected losses of different names; pass a mapping {name: loss}.")
@@ -92,25 +92,25 @@ def _subject(name: str, loss: nn.Module | Subject) -> Subject:
     intake = look_at(loss)._replace(takes_log_probability=False)
     subject = Subject(name, copy.deepcopy(loss).double(), intake)
     single = replace(subject, loss=copy.deepcopy(loss), dtype=torch.float)
-    # some losses of other libraries mix in single precision of their own
+    # some losses of other libraries compute in single precision
     return single if not _accepts(subject) and _accepts(single) else subject
 
 
 def _accepts(subject: Subject) -> bool:
     """Whether the loss takes a small example of its kind."""
-    subject = replace(subject, loss=copy.deepcopy(subject.loss))  # a call may leave a trace
+    subject = replace(subject, loss=copy.deepcopy(subject.loss))  # a call may change the loss
     example, label = torch.zeros(3, 2, 4, 5), torch.zeros(3, 4, 5, dtype=torch.long)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         try:
             subject(example, label if subject.feeds_on == "logits" else example)
-        except Exception:  # whatever a loss may answer
+        except Exception:  # any error means refusal
             return False
     return True
 
 
 def parse_losses(texts: Sequence[str]) -> dict[str, nn.Module]:
-    """The losses that typed names mean, by the shortest name that tells them apart."""
+    """Parse losses, and name each by the shortest distinct part of its text."""
     calls = [
         text if len(split_sum(text)) > 1 else split_call(text)[1].removesuffix("()")
         for text in texts

@@ -1,4 +1,4 @@
-"""The sweep: value and gradient of any number of losses along a scenario, as a table."""
+"""Sweeps: values and gradients of losses along a scenario, as a table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dense_imb.curves.table import Column, Table
 
 
 class CurveWarning(UserWarning):
-    """A loss that a sweep left out, or a gap in its curve."""
+    """A loss that a sweep omits, or a gap in its curve."""
 
 
 def sweep(
@@ -24,15 +24,15 @@ def sweep(
 ) -> Table:
     """Evaluate losses along a scenario.
 
-    The table holds, for each loss, its value and the magnitude of its gradient: the sum over the
+    The table holds the value of each loss and the magnitude of its gradient: the sum over the
     pixels of |dL/dp| (values) or of |dL/dz|, z the logit of the true class. Where a loss returns no
-    finite number the curve has a gap, and a `CurveWarning` says where. A loss of the kind that the
-    scenario does not feed is left out, with a `CurveWarning`.
+    finite number, the curve has a gap, with a `CurveWarning`. A loss with another kind of input
+    than the scenario's is omitted, with a `CurveWarning`.
 
     Args:
-        scenario: one of `dense_imb.curves`, or a caller's own.
-        losses: Modules, called as loss(prediction, target), or a mapping {name: Module}. A loss of
-            the caller's may say what it takes in an attribute `feeds_on`, "values" or "logits".
+        scenario: one of `dense_imb.curves`, or your own.
+        losses: modules, called as loss(prediction, target), or a mapping {name: module}. The
+            attribute `feeds_on` of your own loss may name its input, "values" or "logits".
 
     Example:
         >>> table = sweep(SignalSize(frame=(10, 10)), {"MSE": torch.nn.MSELoss()})
@@ -59,7 +59,7 @@ def sweep(
 
 
 def survey(scenario: Scenario, subjects: Sequence[Subject]) -> tuple[Table, dict[str, ValueError]]:
-    """The table of the losses that get through, and by name why the others do not."""
+    """Return the table of the losses that work, and the refusals of the others, by name."""
     places: list[float] = []
     rows: dict[str, list[dict[str, float]]] = {subject.name: [] for subject in subjects}
     gaps: dict[str, list[str]] = {subject.name: [] for subject in subjects}
@@ -73,7 +73,7 @@ def survey(scenario: Scenario, subjects: Sequence[Subject]) -> tuple[Table, dict
                 continue
             try:
                 row, problems = _measure(subject, scenario, point)
-            except Exception as problem:  # a loss of the caller's may refuse in any way
+            except Exception as problem:  # losses may refuse in any way
                 said = " ".join(str(problem).split()).rstrip(".")
                 refusals[name] = ValueError(f"{name} failed in {scenario.name} at {place}: {said}")
                 refusals[name].__cause__ = problem
@@ -120,7 +120,7 @@ def _unit(quantity: str, scenario: Scenario) -> str:
 def _measure(
     subject: Subject, scenario: Scenario, point: Point
 ) -> tuple[dict[str, float], list[str]]:
-    """The numbers of one point by quantity, the loss first, and what is wrong with them."""
+    """Return the numbers of a point by quantity, the loss first, and their problems."""
     problems: list[str] = []
     prediction = point.prediction.clone().requires_grad_()
     with torch.enable_grad():
@@ -136,8 +136,8 @@ def _measure(
     if not problems and not math.isfinite(total):
         problems.append(f"the gradient {total}")
 
-    of = f" of {scenario.answer}" if scenario.answer else ""
-    row = {f"loss{of}": number, f"gradient{of}": total}
+    suffix = f" of {scenario.answer}" if scenario.answer else ""
+    row = {f"loss{suffix}": number, f"gradient{suffix}": total}
     for position, class_name in enumerate(scenario.shares):
         part = float(gradient[(point.target.flatten() != 0) == bool(position)].sum())
         row[f"gradient share of {class_name}"] = part / total if total else math.nan
@@ -152,7 +152,7 @@ def _measure(
 
 
 def _scalar(value: Any, problems: list[str]) -> float:
-    """The number of a scalar tensor; NaN, and one more problem, where it is none."""
+    """Return the number of a scalar tensor; otherwise NaN, and add a problem."""
     number = math.nan
     if not isinstance(value, Tensor):
         problems.append(f"a {type(value).__name__}, not a scalar tensor,")
@@ -166,13 +166,13 @@ def _scalar(value: Any, problems: list[str]) -> float:
 
 
 def _gradient(value: Tensor, prediction: Tensor) -> Tensor:
-    if not value.requires_grad:  # a loss that detaches its input trains nothing
+    if not value.requires_grad:  # a detached input gets no gradient
         return torch.zeros_like(prediction)
     return torch.autograd.grad(value, prediction, allow_unused=True, materialize_grads=True)[0]
 
 
 def _best(subject: Subject, constants: Constants, target: Tensor) -> float:
-    """The lowest loss of the constant answers: a grid, then a golden section about its best."""
+    """Return the lowest loss of constant predictions, by a grid and then a golden section."""
 
     def loss(part: float) -> float:
         number = _scalar(subject(constants(part), target), [])
@@ -184,7 +184,7 @@ def _best(subject: Subject, constants: Constants, target: Tensor) -> float:
     low, high = max(best - 1, 0) / n_steps, min(best + 1, n_steps) / n_steps
     left, right = high - ratio * (high - low), low + ratio * (high - low)
     left_loss, right_loss = loss(left), loss(right)
-    seen = [*grid, left_loss, right_loss]
+    losses = [*grid, left_loss, right_loss]
     for _ in range(10):
         if left_loss <= right_loss:
             high, right, right_loss = right, left, left_loss
@@ -194,10 +194,10 @@ def _best(subject: Subject, constants: Constants, target: Tensor) -> float:
             low, left, left_loss = left, right, right_loss
             right = low + ratio * (high - low)
             right_loss = loss(right)
-        seen += [left_loss, right_loss]
-    return min(seen) if math.isfinite(min(seen)) else math.nan
+        losses += [left_loss, right_loss]
+    return min(losses) if math.isfinite(min(losses)) else math.nan
 
 
 def warn(message: str) -> None:
-    """Tell the caller of a loss that was left out, or of a gap."""
+    """Warn of an omitted loss, or of a gap."""
     warnings.warn(message, CurveWarning, stacklevel=3)

@@ -1,4 +1,4 @@
-"""The numbers of a sweep: columns with units, as CSV and JSON, and back."""
+"""Tables of sweeps: columns with units, written to and read from CSV and JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dense_imb.base.files import write_whole
 
 
 class Column(NamedTuple):
-    """One column of numbers; `quantity` is empty for the axis that all others share."""
+    """One column of numbers; the axis, which all others share, has an empty `quantity`."""
 
     name: str
     unit: str
@@ -22,29 +22,29 @@ class Column(NamedTuple):
 
     @property
     def header(self) -> str:
-        """What stands above the column in a CSV file: `quantity: name [unit]`."""
+        """Heading of the column in a CSV file: `quantity: name [unit]`."""
         return f"{self.quantity}: {self.name} [{self.unit}]".removeprefix(": ")
 
 
 @dataclass(frozen=True)
 class View:
-    """How a table asks to be drawn; it changes no number."""
+    """Settings for drawing a table; they change no number."""
 
     quantities: tuple[str, ...] = ("loss",)  # the columns to draw, one line style each
     x_scale: str = "linear"
     y_scale: str = "linear"
     y_range: tuple[float, float] | None = None
-    regions: tuple[tuple[str, float, float], ...] = ()  # stretches of the axis: name, start, stop
-    diagonal: str = ""  # the name of the line y = x, drawn where it has one
+    regions: tuple[tuple[str, float, float], ...] = ()  # parts of the axis: name, start, stop
+    diagonal: str = ""  # name of the line y = x; "" draws none
     zoom: tuple[float, float] | None = None  # part of the axis to repeat in an inset
 
 
 @dataclass(frozen=True)
 class Table:
-    """What a sweep found: an axis, and for each loss its numbers along it.
+    """Result of a sweep: an axis, and the numbers of each loss along it.
 
-    A CSV file holds the columns; a JSON file also the title, the caption and the view. NaN marks a
-    gap, in JSON as null.
+    A CSV file holds the columns, a JSON file also the title, the caption and the view. NaN, null in
+    JSON, marks a gap.
 
     Example:
         >>> axis = Column("signal size", "pixels", (1.0, 2.0))
@@ -63,7 +63,7 @@ class Table:
     view: View = field(default_factory=View)
 
     def __getitem__(self, name: str) -> tuple[float, ...]:
-        """The values of the first curve called `name`."""
+        """Return the values of the first curve called `name`."""
         for curve in self.curves:
             if curve.name == name:
                 return curve.values
@@ -71,7 +71,7 @@ class Table:
         raise KeyError(f"Expected one of {known}, got {name!r}.")
 
     def write(self, path: str | Path) -> None:
-        """Write .csv or .json, whole or not at all."""
+        """Write a .csv or .json file, whole or not at all."""
         path = Path(path)
         write = {".csv": self._write_csv, ".json": self._write_json}.get(path.suffix)
         if write is None:
@@ -92,7 +92,7 @@ class Table:
 
     @classmethod
     def read(cls, path: str | Path) -> Table:
-        """Read what `write` wrote."""
+        """Read a file that `write` made."""
         path = Path(path)
         try:
             return cls._read_csv(path) if path.suffix == ".csv" else cls._read_json(path)
@@ -132,7 +132,7 @@ def _tuples(value: Any) -> Any:
 
 
 def _as_dict(column: Column) -> dict[str, Any]:
-    # strict JSON knows neither NaN nor infinity
+    # strict JSON has neither NaN nor infinity
     values = [value if math.isfinite(value) else None for value in column.values]
     return {**column._asdict(), "values": values}
 

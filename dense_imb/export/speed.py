@@ -1,4 +1,4 @@
-"""How fast a run's network is in PyTorch and in ONNX Runtime, side by side on this machine."""
+"""Speed of a run's network in PyTorch and in ONNX Runtime, side by side on this machine."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ _LEAST, _MOST = 5, 200  # repetitions
 
 @dataclass(frozen=True)
 class Throughput:
-    """Frames a second at a batch size.
+    """Frames per second at a batch size.
 
     Args:
-        batch: frames at once.
-        pytorch, onnx: frames a second, the median of `n_repetitions`.
-        threads: of both.
-        frame: their size.
-        n_repetitions: each of PyTorch and of ONNX Runtime, in turns.
+        batch: batch size.
+        pytorch, onnx: frames per second, the median of `n_repetitions`.
+        threads: threads of both.
+        frame: size of the frames.
+        n_repetitions: repetitions of each, in turns.
+
     Example:
         >>> Throughput(16, 80.0, 120.0, 1, (128, 88), 30).ratio
         1.5
@@ -43,7 +44,7 @@ class Throughput:
 
     @property
     def ratio(self) -> float:
-        """How many times as fast ONNX Runtime is."""
+        """Speed of ONNX Runtime divided by that of PyTorch."""
         return self.onnx / self.pytorch
 
     def __str__(self) -> str:
@@ -62,18 +63,18 @@ def throughput(
     batches: tuple[int, ...] = BATCHES,
     seconds: float = 10.0,
 ) -> list[Throughput]:
-    """PyTorch against ONNX Runtime, in turns, so that a busy machine is as busy for both.
+    """Measure PyTorch and ONNX Runtime in turns, so that other load slows both alike.
 
     Args:
-        run: opened, or its folder.
-        path: of its .onnx file.
-        batches: frames at once.
-        seconds: to spend on each batch size.
+        run: the run, or its folder.
+        path: its .onnx file.
+        batches: batch sizes.
+        seconds: time to spend on each batch size.
     """
     what = exportable(run if isinstance(run, Run) else open_run(run))
     threads = torch.get_num_threads()
     session = onnx_session(Path(path), threads)
-    found = []
+    rows = []
     for batch in batches:
         given = torch.cat([what.samples[k % len(what.samples)] for k in range(batch)])
         feed = {what.input: given.numpy()}
@@ -83,12 +84,12 @@ def throughput(
         ]
         times = _in_turns(sides, seconds)
         pytorch, onnx = (batch / statistics.median(one) for one in times)
-        found.append(Throughput(batch, pytorch, onnx, threads, what.frame, len(times[0])))
-    return found
+        rows.append(Throughput(batch, pytorch, onnx, threads, what.frame, len(times[0])))
+    return rows
 
 
 def _in_turns(sides: list[Callable[[], object]], seconds: float) -> list[list[float]]:
-    for side in sides:  # memory is found, kernels are chosen
+    for side in sides:  # warm up: allocate memory, choose kernels
         side()
     times: list[list[float]] = [[] for _ in sides]
     end = time.perf_counter() + seconds

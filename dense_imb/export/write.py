@@ -1,4 +1,4 @@
-"""Exporting a run: traced, checked against PyTorch on sample frames, then moved into place."""
+"""Export of a run: trace the network, compare it with PyTorch, then move the file into place."""
 
 from __future__ import annotations
 
@@ -17,28 +17,30 @@ import torch
 from torch import Tensor
 
 from dense_imb.base.files import refuse_existing, write_whole
-from dense_imb.export.card import card, facts_of
-from dense_imb.export.network import Exportable, as_list, exportable
+from dense_imb.base.refusals import Refused
+from dense_imb.export.base import Exportable, as_list
+from dense_imb.export.card import card_facts, render_card
+from dense_imb.export.network import exportable
 from dense_imb.runs import Run, open_run
 
 FORMATS = (".onnx", ".pt2")
 METADATA = "dense_imb"  # key of the facts inside the file
-# of probabilities and of scaled times; sums of another order differ by up to 1e-4 in deep networks
+# for probabilities and scaled times: another order of sums changes deep networks by up to 1e-4
 TOLERANCE = 1e-3
-_TRACED = 61  # side of the frames to trace with: odd, so that all padding is seen
+_TRACED = 61  # side of the frames to trace with: odd, so that all padding is traced
 
 Answer = Callable[[Tensor], list[Tensor]]
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """An exported network and its model card.
 
     Args:
-        path: of the network.
-        card: of its description, for people.
-        facts: the same for machines, also in the network's file and in `path` + ".json".
-        max_difference: between PyTorch and the file, over all sample frames and outputs.
+        path: file of the network.
+        card: model card for people.
+        facts: model card for machines, also in the network's file and in `path` + ".json".
+        max_difference: largest difference from PyTorch, over all sample inputs and outputs.
     """
 
     path: Path
@@ -56,21 +58,19 @@ def export_run(
 ) -> Exported:
     """Write a run's best network as ONNX (.onnx) or torch.export (.pt2), with its model card.
 
-    What is exported takes what a user has: pixels as they are in a file, or frames of hit times;
-    it gives probabilities. It takes any number of frames at once, and those of a segmenter in any
-    size where its network allows that. The file is compared with PyTorch before it gets its name.
+    The exported network takes pixels as they are in a file, or frames of hit times, and returns
+    probabilities. It takes batches of any size. A segmenter takes images of any size, too, if its
+    network allows it. The file is compared with PyTorch before it gets its name.
 
     Args:
-        run: opened, or its folder.
+        run: the run, or its folder.
         out: name of the file; FILE.md and FILE.json are written beside it.
-        tolerance: largest difference between PyTorch and the file that is accepted.
-        overwrite: replace files that are there.
+        tolerance: largest accepted difference between PyTorch and the file.
+        overwrite: replace existing files.
     """
     path = Path(out)
     if path.suffix not in FORMATS:
-        raise ValueError(
-            f"Expected a file name that ends in .onnx or .pt2, got {os.fspath(out)!r}."
-        )
+        raise Refused("a file name that ends in .onnx or .pt2", repr(os.fspath(out)))
     beside = [path.with_name(path.name + suffix) for suffix in (".md", ".json")]
     for one in (path, *beside):
         refuse_existing(one, overwrite)
@@ -79,44 +79,45 @@ def export_run(
     run = run if isinstance(run, Run) else open_run(run)
     what = exportable(run)
     path.parent.mkdir(parents=True, exist_ok=True)
-    found: dict[str, Any] = {}
+    written: dict[str, Any] = {}
 
     def write(partial: Path) -> None:
-        nonlocal found
         sizes = [True, False] if what.fits_any_size else [False]
         for any_size in sizes:
-            facts = facts_of(run, what, path.name, any_size=any_size)
+            facts = card_facts(what, path.name, any_size=any_size)
             try:
                 _write(what, partial, path.suffix, facts, any_size=any_size)
                 difference = _difference(what, _answer(partial, path.suffix), any_size=any_size)
                 if not difference <= tolerance:
-                    raise ValueError(
-                        f"Expected the exported network to differ from PyTorch by at most "
-                        f"{tolerance:g}, got {difference:g}; nothing was written."
+                    raise Refused(
+                        f"the exported network to differ from PyTorch by at most {tolerance:g}",
+                        f"{difference:g}",
+                        "nothing was written",
                     )
-            # what can't be traced in any size raises what it likes
+            # tracing raises errors of many types; without any size, try the size of the frame
             except Exception as problem:
                 if any_size:
                     continue
-                if isinstance(problem, (OSError, MemoryError)) or "nothing was" in str(problem):
+                if isinstance(problem, (OSError, MemoryError, Refused)):
                     raise
-                raise ValueError(
-                    f"Expected a network that {path.suffix[1:]} can hold, got "
-                    f"{run.config.model.name}, which can't be exported ({_first_line(problem)})."
+                raise Refused(
+                    f"a network that {path.suffix[1:]} can hold",
+                    f"{run.config.model.name}, which can't be exported ({_first_line(problem)})",
                 ) from problem
-            check = {"max_difference": difference, "tolerance": tolerance}
-            found = {**facts, "check": {**check, "n_frames": len(what.samples), "on": what.source}}
+            check: dict[str, Any] = {"max_difference": difference, "tolerance": tolerance}
+            check |= {"n_frames": len(what.samples), "on": what.source}
+            written.update(facts, check=check)
             return
 
     write_whole(path, write)
-    write_whole(beside[0], lambda partial: partial.write_text(card(found)))
-    text = json.dumps(found, indent=1, allow_nan=False)
+    write_whole(beside[0], lambda partial: partial.write_text(render_card(written)))
+    text = json.dumps(written, indent=1, allow_nan=False)
     write_whole(beside[1], lambda partial: partial.write_text(text + "\n"))
-    return Exported(path, beside[0], found, found["check"]["max_difference"])
+    return Exported(path, beside[0], written, written["check"]["max_difference"])
 
 
 def traced(what: Exportable, *, any_size: bool) -> torch.export.ExportedProgram:
-    """The graph of a network, of any batch and perhaps any size."""
+    """Trace a network for batches of any size, and images of any size if `any_size`."""
     dynamic = torch.export.Dim.DYNAMIC
     sides: Sequence[int] = what.frame
     dims: dict[int, Any] = {0: dynamic}
@@ -158,7 +159,7 @@ def _write(
 
 
 def _answer(path: Path, suffix: str) -> Answer:
-    """What a file answers."""
+    """Return a function that runs the network of a file."""
     if suffix == ".pt2":
         module = torch.export.load(io.BytesIO(path.read_bytes())).module()
         return lambda given: as_list(module(given))
@@ -169,10 +170,10 @@ def _answer(path: Path, suffix: str) -> Answer:
 
 @torch.no_grad()
 def _difference(what: Exportable, answer: Answer, *, any_size: bool) -> float:
-    """The largest, over single samples, all of them at once and other sizes."""
+    """Return the largest difference, over single samples, their batch and another size."""
     given = [*what.samples, torch.cat(what.samples)]
     if any_size:
-        given.append(what.of_another_size())
+        given.append(what.sample_of_other_size())
     largest = 0.0
     for one in given:
         pairs = zip(what.answers(one), answer(one), strict=True)
@@ -185,7 +186,7 @@ def _difference(what: Exportable, answer: Answer, *, any_size: bool) -> float:
 
 
 def onnx_runtime() -> Any:
-    """ONNX Runtime, where all is there that it takes to write ONNX."""
+    """Return ONNX Runtime; refuse if a package for writing ONNX is missing."""
     for name in ("onnx", "onnxscript"):
         _import(name)
     return _import("onnxruntime")
@@ -202,12 +203,12 @@ def _import(name: str) -> Any:
 
 
 def onnx_session(path: Path, threads: int | None = None) -> Any:
-    """A file in ONNX Runtime, on the CPU."""
+    """Open a file in ONNX Runtime, on the CPU."""
     runtime = onnx_runtime()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()
     options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # what it refuses it raises, too
+    options.log_severity_level = 4  # errors are raised, too
     return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 

@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dense_imb.base.files import UnreadableFileError
 from dense_imb.hits.events import Geometry
 
 FORMAT = "dense-imb-hits"
@@ -55,7 +56,7 @@ DTYPES: dict[str, tuple[np.dtype[Any], ...]] = {
 }
 
 
-class HitsFileError(ValueError):
+class HitsFileError(UnreadableFileError):
     """Error for a file that is not a hits file, or is damaged or unsafe."""
 
 

@@ -25,12 +25,12 @@ from dense_imb.hits.format import (
     rows_that_fit,
 )
 from dense_imb.hits.safety import (
-    attributes_of,
     geometry_of,
-    identity_of,
+    identify_file,
     open_file,
+    read_attributes,
+    reading,
     structure_of,
-    told,
 )
 
 _BLOCK_BYTES = 2 << 20  # bytes read at a time while checking
@@ -143,8 +143,8 @@ class HitsFile(_Hits):
 
     def _start(self, in_memory: _InMemory, memory_limit: int) -> None:
         datasets = self._open()
-        with told(self.path, "attributes"):
-            self.attributes = attributes_of(self._file, self.path)
+        with reading(self.path, "attributes"):
+            self.attributes = read_attributes(self._file, self.path)
             self.geometry = geometry_of(self.attributes, self.path)
         self.columns = {name: dataset.dtype for name, dataset in datasets.items()}
         self.n_hits = len(datasets["/hit/x"])
@@ -163,7 +163,7 @@ class HitsFile(_Hits):
         """Return the data sets; in a new process, open the file and check its structure again."""
         if self._file is not None and self._pid == os.getpid():
             return self._datasets
-        identity = identity_of(self.path)
+        identity = identify_file(self.path)
         if self._identity not in (None, identity):
             raise HitsFileError(
                 f"Expected {self.path} as it was when first opened, got a changed file; "
@@ -224,7 +224,7 @@ class HitsFile(_Hits):
             check_hits(block, self.geometry, offset, where, start)
 
     def _read(self, source: Mapping[str, Any], name: str, start: int, stop: int) -> NDArray[Any]:
-        with told(self.path, name):
+        with reading(self.path, name):
             rows: NDArray[Any] = source[name][start:stop]
         return rows
 
@@ -247,7 +247,7 @@ class HitsFile(_Hits):
             spans = runs
             if name.startswith("/hit/"):
                 spans = [(int(offset[first]), int(offset[last])) for first, last in runs]
-            with told(self.path, name):  # once, not for each event
+            with reading(self.path, name):  # once, not for each event
                 parts = [dataset[first:last] for first, last in spans if first < last]
             empty = np.zeros((0, *dataset.shape[1:]), dataset.dtype)
             rows[name] = np.concatenate(parts) if parts else empty
@@ -382,7 +382,7 @@ def verify(path: str | os.PathLike[str], *, locking: bool | str | None = None) -
     file = open_file(path, locking)
     with file:
         datasets = structure_of(file, path)
-        attributes = attributes_of(file, path)
+        attributes = read_attributes(file, path)
         try:
             stored = json.loads(str(attributes.pop("content_hash")))
             stored = {str(name): str(digest) for name, digest in stored.items()}
@@ -396,7 +396,7 @@ def verify(path: str | os.PathLike[str], *, locking: bool | str | None = None) -
             digest = ContentHash(name, dataset.dtype, dataset.shape[1:])
             step = rows_that_fit(_BLOCK_BYTES, dataset.dtype, dataset.shape)
             for start in range(0, len(dataset), step):
-                with told(path, name):
+                with reading(path, name):
                     rows = dataset[start : start + step]
                 digest.update(rows)
             digests[name] = digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Look at data before training: how imbalanced they are, and what to do about it.
+"""Inspection of data before training: class imbalance, and advice that follows from it.
 
 inspection = inspect_hits("tof.h5")
 print(text_of(inspection))

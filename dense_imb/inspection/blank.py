@@ -1,7 +1,7 @@
-"""What a loss says of a blank prediction, beside a perfect and an undecided one.
+"""Losses of a blank prediction, beside those of a perfect and an undecided one.
 
-All these predictions are functions of the true class and value of a pixel, so that the loss of a
-whole data set follows from its counts: one pixel of each kind, weighted by how many there are.
+These predictions depend only on the true class and value of a pixel. The loss of a whole data set
+therefore follows from its counts: one pixel of each kind, weighted by their number.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from dense_imb.losses import (
     OutcomeBalancedMSELoss,
 )
 
-CONFIDENCE = 0.99  # probability that a network gives to the class it is sure of
-# excess of blank over perfect, that of undecided being 1
+CONFIDENCE = 0.99  # probability of the predicted class
+# excess of blank over perfect; that of undecided is 1
 _LOOKS_GOOD, _LOOKS_BAD = 0.25, 1.0
 
 ValueLoss = Callable[..., Any]
@@ -43,15 +43,15 @@ def _mean_of(error: Callable[[Tensor], Tensor]) -> ValueLoss:
     return loss
 
 
-# by the line of Python that makes them
-_OF_VALUES: Mapping[str, ValueLoss] = {
+# losses by the Python expression that makes them
+_VALUE_LOSSES: Mapping[str, ValueLoss] = {
     "torch.nn.MSELoss()": _mean_of(torch.square),
     "torch.nn.L1Loss()": _mean_of(torch.abs),
     "ACBMSELoss()": ACBMSELoss(),
     "BalancedRegressionLoss()": BalancedRegressionLoss(),
     "OutcomeBalancedMSELoss()": OutcomeBalancedMSELoss(),
 }
-_OF_LOGITS: Mapping[str, Callable[[Sequence[int]], Any]] = {
+_LOGIT_LOSSES: Mapping[str, Callable[[Sequence[int]], Any]] = {
     "CrossEntropyLoss()": lambda counts: CrossEntropyLoss(),
     "CrossEntropyLoss(balance=Balance())": lambda counts: CrossEntropyLoss(balance=Balance()),
     "FocalLoss()": lambda counts: FocalLoss(),
@@ -67,12 +67,12 @@ _OF_LOGITS: Mapping[str, Callable[[Sequence[int]], Any]] = {
 
 
 class LossRow(NamedTuple):
-    """One loss on a whole data set.
+    """Values of one loss on a whole data set.
 
     Args:
-        loss: the Python expression that makes it.
-        perfect, undecided, blank: its value for such predictions.
-        input: its value for the input itself; None for losses of logits.
+        loss: Python expression that makes the loss.
+        perfect, undecided, blank: loss of such a prediction.
+        input: loss of the input itself; None for losses of logits.
     """
 
     loss: str
@@ -83,13 +83,13 @@ class LossRow(NamedTuple):
 
     @property
     def blank_share(self) -> float:
-        """(blank - perfect) / (undecided - perfect): 0 is as good as perfect."""
+        """(blank - perfect) / (undecided - perfect); 0 means as good as perfect."""
         span = self.undecided - self.perfect
         return (self.blank - self.perfect) / span if span > 0 else math.nan
 
     @property
     def verdict(self) -> str:
-        """What a blank prediction looks like to this loss."""
+        """Verdict on a blank prediction by this loss, in words."""
         if math.isnan(self.blank_share):
             return "can't tell"
         if self.blank_share < _LOOKS_GOOD:
@@ -97,21 +97,21 @@ class LossRow(NamedTuple):
         return "blank looks bad" if self.blank_share > _LOOKS_BAD else "in between"
 
     def as_dict(self) -> dict[str, Any]:
-        """The row for JSON."""
+        """Return the row for JSON."""
         return {**self._asdict(), "blank_share": self.blank_share, "verdict": self.verdict}
 
 
 def rows_of_values(
     value: Tensor, wanted_count: Tensor, unwanted_count: Tensor, n_empty: int
 ) -> list[LossRow]:
-    """Losses of values between 0 and 1.
+    """Return the rows of losses of values between 0 and 1.
 
-    Blank is 0 everywhere, undecided 0.5.
+    A blank prediction is 0 everywhere, an undecided one 0.5.
 
     Args:
-        value: (K,) the values that occur.
+        value: (K,) values that occur.
         wanted_count: (K,) pixels in which input and target have the value.
-        unwanted_count: (K,) pixels in which the input has it and the target is 0, noise.
+        unwanted_count: (K,) pixels in which the input has the value and the target is 0: noise.
         n_empty: pixels in which both are 0.
     """
     zero = torch.zeros(1, dtype=torch.float64)
@@ -126,12 +126,14 @@ def rows_of_values(
     predictions = (target, torch.full_like(target, 0.5), torch.zeros_like(target), given)
     return [
         LossRow(name, *(float(loss(p, target, pixel_weight=weight)) for p in predictions))
-        for name, loss in _OF_VALUES.items()
+        for name, loss in _VALUE_LOSSES.items()
     ]
 
 
 def rows_of_logits(class_counts: Sequence[int]) -> list[LossRow]:
-    """Losses of logits; blank is sure of class 0 everywhere, undecided has logits of 0.
+    """Return the rows of losses of logits.
+
+    A blank prediction is confident in class 0 everywhere, an undecided one has logits of 0.
 
     Example:
         >>> row = rows_of_logits([9900, 100])[0]
@@ -147,13 +149,17 @@ def rows_of_logits(class_counts: Sequence[int]) -> list[LossRow]:
     if not len(label) or n_classes < 2:
         return []
     rest = (1 - CONFIDENCE) / (n_classes - 1)
-    sure = torch.full((n_classes, n_classes), rest, dtype=torch.float64)
-    sure = sure.fill_diagonal_(CONFIDENCE).log()  # row k: sure of class k
-    predictions = (sure[label], torch.zeros_like(sure[label]), sure[:1].expand(len(label), -1))
+    confident = torch.full((n_classes, n_classes), rest, dtype=torch.float64)
+    confident = confident.fill_diagonal_(CONFIDENCE).log()  # row k predicts class k
+    predictions = (
+        confident[label],
+        torch.zeros_like(confident[label]),
+        confident[:1].expand(len(label), -1),
+    )
     rows = []
-    for name, make in _OF_LOGITS.items():
+    for name, make in _LOGIT_LOSSES.items():
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a class never seen: the report says so itself
+            warnings.simplefilter("ignore")  # the report itself names classes without a pixel
             loss = make(list(class_counts))
         values = (float(loss(p.clone(), label, pixel_weight=weight)) for p in predictions)
         rows.append(LossRow(name, *values))

@@ -1,4 +1,4 @@
-"""One figure of an inspection."""
+"""The figure of an inspection."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # the report as text must not wait for matplotlib
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours; noise is a dark grey, the signals' markers differ, too
+# Okabe and Ito's colours; noise is dark grey, signals also differ in their markers
 _NOISE, _EMPTY = "#888888", "#BBBBBB"
 _SIGNAL = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _MARKERS = "o^sDvP"
@@ -25,7 +25,7 @@ _RC: dict[Any, Any] = {"font.size": 9.0, "axes.spines.top": False, "axes.spines.
 
 
 def save_figure(inspection: Inspection, path: str | os.PathLike[str]) -> None:
-    """Draw the inspection and write it whole; the suffix says the format."""
+    """Draw an inspection to a file, whole or not at all; the suffix is the format."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -40,7 +40,7 @@ def save_figure(inspection: Inspection, path: str | os.PathLike[str]) -> None:
 
 
 def draw(inspection: Inspection, figure: Figure) -> None:
-    """Draw on an empty figure of the caller's."""
+    """Draw an inspection on an empty figure."""
     numbers, pictures = inspection.numbers, inspection.pictures
     if numbers["kind"] == "hits":
         _draw_hits(numbers, pictures, figure)
@@ -68,7 +68,7 @@ def _draw_hits(numbers: Mapping[str, Any], pictures: Mapping[str, Any], figure: 
 def _hit_map(figure: Figure, axes: Axes, hits: NDArray[np.int64], n_events: int) -> None:
     axes.set_title("Hits of all events", loc="left")
     rate = hits / max(n_events, 1)
-    # a few hot pixels must not make all the others black
+    # a few hot pixels must not make all others black
     top = float(np.quantile(rate, 0.999)) or float(rate.max()) or 1.0
     image = axes.imshow(rate, origin="lower", cmap="viridis", vmin=0, vmax=top, aspect="equal")
     bar = figure.colorbar(image, ax=axes, extend="max" if rate.max() > top else "neither")
@@ -82,7 +82,7 @@ def _per_event(axes: Axes, pictures: Mapping[str, Any]) -> None:
     axes.set_title("Hits per event", loc="left")
     shown = [("hits", pictures["hits_per_event"], "#000000")]
     if pictures["signal_per_event"] is not None:
-        shown.append(("of these signal", pictures["signal_per_event"], _SIGNAL[0]))
+        shown.append(("signal among them", pictures["signal_per_event"], _SIGNAL[0]))
     top = max([int(values[-1]) for _, (values, _), _ in shown if len(values)], default=1)
     edges = np.linspace(-0.5, top + 0.5, min(top + 1, 60) + 1)
     for (name, (values, counts), colour), style in zip(shown, ("-", "--"), strict=False):
@@ -112,18 +112,18 @@ def _time(axes: Axes, numbers: Mapping[str, Any]) -> None:
 
 
 def _class_shares(
-    axes: Axes, classes: Mapping[str, Mapping[str, float]], *, of_hits: bool = True
+    axes: Axes, classes: Mapping[str, Mapping[str, float]], *, is_hits: bool = True
 ) -> None:
     axes.set_title("Share of the pixels", loc="left")
-    seen = {name: found["share"] for name, found in classes.items() if found["share"] > 0}
+    shares_of = {name: one["share"] for name, one in classes.items() if one["share"] > 0}
     places = {name: k for k, name in enumerate(classes)}
-    if not seen:
+    if not shares_of:
         _say(axes, "no pixels")
         return
-    names, shares = [*seen][:16], np.array([*seen.values()][:16])
+    names, shares = [*shares_of][:16], np.array([*shares_of.values()][:16])
     colours = (
         [_colour_of(name, places[name]) for name in names]
-        if of_hits
+        if is_hits
         else [
             _SIGNAL[(places[name] - 1) % len(_SIGNAL)] if places[name] else _EMPTY for name in names
         ]
@@ -158,12 +158,12 @@ def _sample(figure: Figure, place: int, event: Any, k: int) -> None:
     geometry = event.geometry
     size = float(np.clip(4000 / max(event.n_hits, 1), 1, 16))
     for value in np.unique(label):
-        of_class = label == value
+        is_class = label == value
         colour = _NOISE if value == 0 else _SIGNAL[(int(value) - 1) % len(_SIGNAL)]
         marker = "x" if value == 0 else _MARKERS[(int(value) - 1) % len(_MARKERS)]
         name = "noise" if value == 0 else "signal" if label.max() == 1 else f"signal {value}"
         style = {"c": colour, "marker": marker, "linewidths": 0.7, "zorder": 2 + int(value > 0)}
-        x, y, t = event.x[of_class], event.y[of_class], event.t[of_class]
+        x, y, t = event.x[is_class], event.y[is_class], event.t[is_class]
         flat.scatter(x, y, s=size, label=name if event.label is not None else "hits", **style)
         deep.scatter(x, t, y, s=size * 0.7, depthshade=False, **style)
     flat.set_title(f"Sample event {k + 1}: {event.n_hits} hits", loc="left")
@@ -178,7 +178,7 @@ def _sample(figure: Figure, place: int, event: Any, k: int) -> None:
     )
     deep.set(xlim=(0, geometry.width), ylim=(0, geometry.time_steps), zlim=(0, geometry.height),
              xlabel="x (pixels)", ylabel="time (steps)", zlabel="y (pixels)")  # fmt: skip
-    # no layout counts the labels of three dimensions: leave them room inside their own panel
+    # layouts ignore the labels of 3-D axes: they get room inside their own panel
     deep.set_box_aspect((4, 4, 3), zoom=0.78)
     deep.set_anchor("W")
     deep.locator_params(nbins=5)
@@ -204,11 +204,11 @@ def _draw_images(numbers: Mapping[str, Any], pictures: Mapping[str, Any], figure
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False)
     axes = figure.add_subplot(2, 3, 6)
-    _class_shares(axes, numbers["partitions"]["frame"]["classes"], of_hits=False)
+    _class_shares(axes, numbers["partitions"]["frame"]["classes"], is_hits=False)
     for k, sample in enumerate(pictures["samples"]):
         plain, labelled = (figure.add_subplot(2, 3, 3 * k + column) for column in (1, 2))
-        which = ("median foreground share", "largest foreground share")[k]
-        plain.set_title(f"{sample['name']}: {which}", loc="left")
+        title = ("median foreground share", "largest foreground share")[k]
+        plain.set_title(f"{sample['name']}: {title}", loc="left")
         labelled.set_title("its mask", loc="left")
         image = displayed(sample["image"])
         for one in (plain, labelled):
@@ -219,8 +219,8 @@ def _draw_images(numbers: Mapping[str, Any], pictures: Mapping[str, Any], figure
 
 
 def displayed(image: NDArray[Any]) -> NDArray[Any]:
-    """Grey or RGB from 0 to 1; deep sensors are stretched to their 99.5 % quantile."""
-    if image.ndim == 3:  # more than four channels are no colours: the first one stands for them
+    """Return grey or RGB values from 0 to 1; dark images are stretched to their 95 % quantile."""
+    if image.ndim == 3:  # more than four channels are no colours: the first one is drawn
         image = image[..., :3] if image.shape[2] in (3, 4) else image[..., 0]
     values = image.astype(np.float64)
     if image.dtype == np.uint8 and image.max(initial=0) > 64:
@@ -232,12 +232,12 @@ def displayed(image: NDArray[Any]) -> NDArray[Any]:
 
 
 def overlay(mask: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Colours (H, W, 4) of the classes above 0, transparent elsewhere."""
+    """Return colours (H, W, 4) of the classes above 0, transparent elsewhere."""
     from matplotlib.colors import to_rgba
 
     colours = np.array([(0, 0, 0, 0), *(to_rgba(colour, 0.85) for colour in _SIGNAL)])
-    found: NDArray[np.float64] = colours[np.where(mask > 0, 1 + (mask - 1) % len(_SIGNAL), 0)]
-    return found
+    shown: NDArray[np.float64] = colours[np.where(mask > 0, 1 + (mask - 1) % len(_SIGNAL), 0)]
+    return shown
 
 
 def _say(axes: Axes, sentence: str) -> None:

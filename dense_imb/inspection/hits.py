@@ -1,4 +1,4 @@
-"""Inspect hits files: one pass in constant memory, and what follows from its counts."""
+"""Inspection of hits files: one pass in constant memory, and the numbers that follow from it."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from dense_imb.statistics import ClassStatistics
 
 _LARGEST_FRAME = 1 << 26  # pixels: the hit map of one takes 0.5 GB
 _HITS_AT_ONCE, _PIXELS_AT_ONCE = 1 << 18, 1 << 25
-_MOST_LABELS = 257  # empty, and what uint8 holds
-# for SSIM, which costs far more than all the rest
+_MOST_LABELS = 257  # empty pixels, and the values of uint8
+# SSIM costs far more than all other numbers
 _FRAMES_FOR_QUALITY, _PIXELS_FOR_QUALITY = 256, 1 << 22
 _SSIM_SIDE = 11
 _SAMPLES = 2
-_TIME_BINS = 40  # at most
+_MOST_TIME_BINS = 40
 GAP = 0.5  # values of frames: 0 empty, hits from here to 1
 
 
@@ -44,13 +44,13 @@ def inspect_hits(
     check_content: bool = False,
     show_progress: bool = True,
 ) -> Inspection:
-    """Learn how imbalanced hits files are, and what a blank frame would score.
+    """Measure the class imbalance of hits files, and the scores of a blank frame.
 
     Args:
         paths: files or patterns, as for `open_hits`.
-        n_events: look at so many, evenly spaced; all by default.
+        n_events: number of events to inspect, evenly spaced; all by default.
         check_content: recompute the content hash of each file, see `dense_imb.hits.verify`.
-        show_progress: draw a bar.
+        show_progress: show a progress bar.
     """
     if n_events is not None:
         check_at_least("events", n_events, 1)
@@ -112,14 +112,14 @@ def _open(paths: Any) -> HitsFile | HitsFiles:
 
 
 def _data_sets(path: Any) -> tuple[str, str]:
-    """Those of 3 and more dimensions with shapes and chunks, and the others, of foreign HDF5."""
-    found: list[str] = []
+    """Describe the data sets of a foreign HDF5 file: those of 3 or more dimensions, and others."""
+    frames: list[str] = []
     others: list[str] = []
 
     def look(name: str, place: object) -> None:
         if isinstance(place, h5py.Dataset) and place.ndim >= 3:
             chunks = f" in chunks of {place.chunks}" if place.chunks else ""
-            found.append(f"`{name}` of shape {place.shape}{chunks}")
+            frames.append(f"`{name}` of shape {place.shape}{chunks}")
         elif isinstance(place, h5py.Dataset):
             others.append(f"`{name}`")
 
@@ -127,9 +127,9 @@ def _data_sets(path: Any) -> tuple[str, str]:
         with h5py.File(path, "r") as file:
             if "format" not in file.attrs and "hit" not in file:
                 file.visititems(look)  # follows no link to other files
-    except Exception:  # not HDF5, or damaged: what open_hits says is right
+    except Exception:  # not HDF5, or damaged: open_hits describes that
         return "", ""
-    return ", ".join(found[:3]), ", ".join(others[:6]) + (", .." if len(others) > 6 else "")
+    return ", ".join(frames[:3]), ", ".join(others[:6]) + (", .." if len(others) > 6 else "")
 
 
 def _parts(chosen: NDArray[np.int64], hits: HitsFile | HitsFiles) -> Iterator[NDArray[np.int64]]:
@@ -141,7 +141,7 @@ def _parts(chosen: NDArray[np.int64], hits: HitsFile | HitsFiles) -> Iterator[ND
 
 
 class _Counts:
-    """What one pass over the events adds up; nothing of it grows with their number."""
+    """Counts of one pass over the events; their size does not grow with the events."""
 
     def __init__(self, geometry: Geometry, is_labelled: bool) -> None:
         self.geometry, self.is_labelled = geometry, is_labelled
@@ -149,7 +149,7 @@ class _Counts:
         self.per_event = {
             name: Tally() for name in ("hits", "noise", "signal", "lit_pixels", "occluded")
         }
-        # of the classes empty, label 0, label 1, ..
+        # for the classes empty, label 0, label 1, ..
         self.pixels = np.zeros(_MOST_LABELS, np.int64)
         self.images = np.zeros(_MOST_LABELS, np.int64)
         self.lit_of_images = np.zeros(_MOST_LABELS, np.int64)
@@ -162,9 +162,10 @@ class _Counts:
         self.samples: list[Events] = []
 
     def add(self, events: Events) -> None:
+        """Count more events."""
         n, in_event = len(events), events.event_index()
         label = events.label
-        if label is None:  # all that is lit is wanted
+        if label is None:  # every hit counts as signal
             label = np.ones(events.n_hits, np.uint8)
         label = label.astype(np.int64)
         is_signal = label > 0
@@ -173,14 +174,14 @@ class _Counts:
         n_signal = np.bincount(in_event[is_signal], minlength=n)
         # (n, classes) visible pixels
         place = in_event[is_visible] * _MOST_LABELS + label[is_visible] + 1
-        of_class = np.bincount(place, minlength=n * _MOST_LABELS).reshape(n, _MOST_LABELS)
-        n_lit = of_class.sum(1)
-        of_class[:, 0] = self.size - n_lit
-        is_present = of_class > 0
-        self.pixels += of_class.sum(0)
+        pixels = np.bincount(place, minlength=n * _MOST_LABELS).reshape(n, _MOST_LABELS)
+        n_lit = pixels.sum(1)
+        pixels[:, 0] = self.size - n_lit
+        is_present = pixels > 0
+        self.pixels += pixels.sum(0)
         self.images += is_present.sum(0)
         self.lit_of_images += (n_lit[:, None] * is_present).sum(0)
-        self.background_images += int((of_class[:, :2].sum(1) > 0).sum())
+        self.background_images += int((pixels[:, :2].sum(1) > 0).sum())
         for name, numbers in (
             ("hits", n_hits),
             ("noise", n_hits - n_signal),
@@ -195,17 +196,18 @@ class _Counts:
             counted += np.bincount(some, minlength=self.size).reshape(counted.shape)
         step = np.rint(events.t).astype(np.int64) - 1 + is_signal * steps
         self.time += np.bincount(step, minlength=2 * steps).reshape(2, steps)
-        seen = np.bincount(step[is_visible], minlength=2 * steps)
-        self.visible_time += seen.reshape(2, steps)
+        visible_step = np.bincount(step[is_visible], minlength=2 * steps)
+        self.visible_time += visible_step.reshape(2, steps)
         for event in np.flatnonzero(n_hits)[: _SAMPLES - len(self.samples)]:
             self.samples.append(events[int(event)].take([0]))  # a copy: the batch may go
 
     def numbers(self) -> dict[str, Any]:
+        """Return the numbers of the report."""
         hits, hit_counts = self.per_event["hits"].arrays()
         n_events = int(hit_counts.sum())
         signal, signal_counts = self.per_event["signal"].arrays()
         partitions = self._partitions(n_events)
-        found: dict[str, Any] = {
+        numbers: dict[str, Any] = {
             "labelled": self.is_labelled,
             "empty_events": int(hit_counts[hits == 0].sum()),
             "events_without_signal": int(signal_counts[signal == 0].sum()),
@@ -216,20 +218,20 @@ class _Counts:
             "map": look_at_map(self.hit_map, self.lit_map, n_events),
             "accuracy": self._accuracy(),
         }
-        found["partitions"] = {
+        numbers["partitions"] = {
             name: {
                 "classes": partition.shares(),
                 "imbalance": partition.imbalance,
-                "never_seen": partition.unseen(),
+                "never_seen": partition.absent(),
                 **proposals(partition),
             }
             for name, partition in partitions.items()
         }
-        found["losses"] = {
+        numbers["losses"] = {
             title: [row.as_dict() for row in rows]
             for title, rows in self._losses(partitions).items()
         }
-        return found
+        return numbers
 
     def _per_event(self) -> dict[str, Any]:
         names = self.per_event if self.is_labelled else ("hits", "lit_pixels", "occluded")
@@ -241,8 +243,8 @@ class _Counts:
         pixels, images = self.pixels[: 2 + n_signal], self.images[: 2 + n_signal]
 
         def counted(names: tuple[str, ...], *counts: NDArray[np.int64]) -> Partition:
-            pixels, images, of_images = (one.tolist() for one in counts)
-            statistics = ClassStatistics.from_counts(pixels, images, of_images, n_events)
+            pixels, images, image_pixels = (one.tolist() for one in counts)
+            statistics = ClassStatistics.from_counts(pixels, images, image_pixels, n_events)
             return Partition(names, statistics)
 
         if not self.is_labelled:
@@ -262,24 +264,24 @@ class _Counts:
         steps = self.geometry.time_steps
         value = gap(torch.arange(1, steps + 1, dtype=torch.float64), steps, GAP)
         noise, signal = torch.from_numpy(self.visible_time)
-        found = {"values": rows_of_values(value, signal, noise, int(self.pixels[0]))}
+        rows = {"values": rows_of_values(value, signal, noise, int(self.pixels[0]))}
         for name in ("frame", "lit"):
-            # in lit pixels without noise there is nothing to tell apart
+            # lit pixels without noise are of one class
             if name in partitions and partitions[name].statistics.class_counts[0]:
                 counts = partitions[name].statistics.class_counts
-                found[f"logits_{name}"] = rows_of_logits(counts)
-        return found
+                rows[f"logits_{name}"] = rows_of_logits(counts)
+        return rows
 
     def _occluded(self) -> dict[str, float]:
         n_hidden = self.time.sum(1) - self.visible_time.sum(1)
-        found = {
+        occluded = {
             "hits": int(n_hidden.sum()),
             "share": _ratio(int(n_hidden.sum()), int(self.time.sum())),
         }
         if self.is_labelled:
-            found["share_of_signal"] = _ratio(int(n_hidden[1]), int(self.time[1].sum()))
-            found["share_of_noise"] = _ratio(int(n_hidden[0]), int(self.time[0].sum()))
-        return found
+            occluded["share_of_signal"] = _ratio(int(n_hidden[1]), int(self.time[1].sum()))
+            occluded["share_of_noise"] = _ratio(int(n_hidden[0]), int(self.time[0].sum()))
+        return occluded
 
     def _time(self) -> dict[str, Any]:
         total = self.time.sum(0)
@@ -299,7 +301,7 @@ class _Counts:
         }
 
     def _accuracy(self) -> dict[str, float]:
-        """Signal or not, of a blank frame and of one that takes every hit for signal."""
+        """Return the accuracy of a blank frame, and of one that takes every hit for signal."""
         n_all, n_lit = int(self.pixels.sum()), int(self.pixels[1:].sum())
         n_noise, n_signal = int(self.pixels[1]), int(self.pixels[2:].sum())
         return {
@@ -310,6 +312,7 @@ class _Counts:
         }
 
     def pictures(self) -> dict[str, Any]:
+        """Return the arrays and sample events of the figure."""
         return {
             "hit_map": self.hit_map,
             "hits_per_event": self.per_event["hits"].arrays(),
@@ -319,10 +322,9 @@ class _Counts:
 
 
 def _time_edges(total: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Edges of bins over the steps, from 0; outliers are outside where they'd squeeze the rest.
+    """Return the edges of time bins, from step 0; bins omit outliers that would squeeze the rest.
 
-    A bin has a whole number of steps, the same for all but the last, or a flat spectrum would
-    have teeth.
+    All bins but the last have the same whole number of steps, so that a flat spectrum looks flat.
     """
     first, last = 0, len(total)
     below = total.cumsum()
@@ -330,13 +332,15 @@ def _time_edges(total: NDArray[np.int64]) -> NDArray[np.int64]:
     if below[-1] and 2 * (high + 1 - low) < last:
         first, last = int(low), min(int(high) + 1, last)
     n = last - first
-    least = math.ceil(n / _TIME_BINS)
-    width = min(range(least, max(least, n // (_TIME_BINS // 2)) + 1), key=lambda w: (-n % w / w, w))
+    least = math.ceil(n / _MOST_TIME_BINS)
+    width = min(
+        range(least, max(least, n // (_MOST_TIME_BINS // 2)) + 1), key=lambda w: (-n % w / w, w)
+    )
     return np.append(np.arange(first, last, width), last)
 
 
 def _quality(hits: HitsFile | HitsFiles, chosen: NDArray[np.int64]) -> dict[str, Any]:
-    """PSNR and SSIM of a blank frame and of the input; the target is the input without noise."""
+    """Return PSNR and SSIM of a blank frame and of the input against the input without noise."""
     size = hits.geometry.width * hits.geometry.height
     n_frames = min(len(chosen), _FRAMES_FOR_QUALITY, _PIXELS_FOR_QUALITY // size)
     if n_frames == 0 or min(hits.geometry.width, hits.geometry.height) < _SSIM_SIDE:
@@ -363,37 +367,36 @@ def _ratio(part: int, whole: int) -> float:
 
 
 def _warnings(numbers: dict[str, Any]) -> list[str]:
-    found = []
-    of_map, time = numbers["map"], numbers["time"]
-    if of_map["hot_pixels"]:
-        top = of_map["hottest"][0]
-        found.append(
-            f"{of_map['hot_pixels']} hot pixels, the hottest x={top['x']} y={top['y']} with "
-            f"{top['hits_per_event']:.3g} hits an event: mask them, or add HotPixels noise to "
-            "the training"
+    lines = []
+    defects, time = numbers["map"], numbers["time"]
+    if defects["hot_pixels"]:
+        top = defects["hottest"][0]
+        lines.append(
+            f"{defects['hot_pixels']} hot pixels, the hottest x={top['x']} y={top['y']} with "
+            f"{top['hits_per_event']:.3g} hits an event: mask them, or train with the noise "
+            "profile hot_pixels"
         )
-    for lines in ("rows", "columns"):
+    for axis in ("rows", "columns"):
         for kind in ("hot", "silent"):
-            which = of_map[f"{kind}_{lines}"]
-            if which and numbers["inspected_events"]:
-                listed = _listed(which)
-                why = "" if kind == "hot" else ": dead, or out of the events' reach"
-                found.append(f"{len(which)} {kind} {lines} ({listed}){why}")
+            places = defects[f"{kind}_{axis}"]
+            if places and numbers["inspected_events"]:
+                why = "" if kind == "hot" else ": dead, or never reached by the events"
+                lines.append(f"{len(places)} {kind} {axis} ({_listed(places)}){why}")
     for where in ("first", "last"):
         if time[f"share_at_{where}_step"] > max(0.01, 10 / numbers["frame"]["time_steps"]):
-            found.append(
+            lines.append(
                 f"{time[f'share_at_{where}_step']:.1%} of the hits lie at the {where} time step: "
                 "clamped or saturated times?"
             )
     if numbers["inspected_events"] and not numbers["labelled"]:
-        found.append("no labels: this report takes every hit for wanted")
+        lines.append("no labels: this report takes every hit for signal")
     for name in numbers["partitions"].get("pixels", {}).get("never_seen", []):
-        found.append(f"no pixel of class {name}")
-    return found
+        lines.append(f"no pixel of class {name}")
+    return lines
 
 
 def _listed(numbers: Sequence[int]) -> str:
-    """Whole numbers with their runs drawn together.
+    """Join whole numbers, runs of them as ranges.
 
     Example:
         >>> _listed([0, 1, 2, 7])

@@ -1,4 +1,4 @@
-"""What an inspection found: numbers for JSON, and arrays for the figure."""
+"""The result of an inspection: numbers for JSON, and arrays for the figure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dense_imb.base.files import write_whole
 
 @dataclass(frozen=True)
 class Inspection:
-    """What `inspect_hits` and `inspect_images` return.
+    """Result of `inspect_hits` and `inspect_images`.
 
     Args:
         numbers: nested dictionaries of numbers and texts.
@@ -25,16 +25,16 @@ class Inspection:
     pictures: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """Strict JSON: null where a number is unknown or infinite."""
+        """Return strict JSON: null where a number is unknown or infinite."""
         return json.dumps(strict(self.numbers), indent=1, allow_nan=False)
 
     def save_json(self, path: Path) -> None:
-        """Write `to_json` whole."""
+        """Write `to_json` to a file, whole or not at all."""
         write_whole(path, lambda to: to.write_text(self.to_json() + "\n", encoding="utf-8"))
 
 
 def strict(value: Any) -> Any:
-    """The same without NaN and infinity, which JSON has not.
+    """Replace NaN and infinity, which JSON lacks, by None.
 
     Example:
         >>> strict({"psnr": float("inf"), "counts": (1, 2.5)})

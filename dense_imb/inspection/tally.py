@@ -1,4 +1,4 @@
-"""Counts of whole numbers: their quantiles and mean, exact, without keeping the numbers."""
+"""Counts of whole numbers, for exact quantiles and means in little memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ QUANTILES = {"min": 0.0, "q05": 0.05, "median": 0.5, "q95": 0.95, "max": 1.0}
 
 
 class Tally:
-    """How often each whole number came.
+    """Frequency of each whole number.
 
     Example:
         >>> tally = Tally()
@@ -25,30 +25,35 @@ class Tally:
         self._counts: Counter[int] = Counter()
 
     def add(self, numbers: NDArray[np.integer]) -> None:
+        """Count more numbers."""
         values, counts = np.unique(numbers, return_counts=True)
         self._counts.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
 
     def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The numbers, ascending, and how often each came."""
+        """Return the numbers in ascending order, and the frequency of each."""
         pairs = np.array(sorted(self._counts.items()), np.int64).reshape(-1, 2)
         return pairs[:, 0], pairs[:, 1]
 
     def summary(self) -> dict[str, float]:
-        """Mean and quantiles; NaN where nothing was counted."""
+        """Return mean and quantiles; NaN where nothing was counted."""
         return summary_of(*self.arrays())
 
 
 def summary_of(values: NDArray[np.int64], counts: NDArray[np.int64]) -> dict[str, float]:
-    """Mean and quantiles of ascending values, of which there are so many each.
+    """Return mean and quantiles of values in ascending order.
 
-    A quantile is the smallest value that at least that share does not exceed.
+    A quantile is the smallest value that at least that fraction does not exceed.
+
+    Args:
+        values: different values.
+        counts: frequency of each value.
     """
     total = int(counts.sum())
     if total == 0:
         return dict.fromkeys(["mean", *QUANTILES], math.nan)
     below = counts.cumsum()
-    found = {"mean": float((values * counts).sum() / total)}
+    summary = {"mean": float((values * counts).sum() / total)}
     for name, share in QUANTILES.items():
         rank = max(1, math.ceil(share * total))
-        found[name] = int(values[np.searchsorted(below, rank)])
-    return found
+        summary[name] = int(values[np.searchsorted(below, rank)])
+    return summary

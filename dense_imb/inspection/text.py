@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from dense_imb.inspection.blank import CONFIDENCE
 from dense_imb.inspection.hits import GAP
 from dense_imb.inspection.report import Inspection
 
-FEW_CLASSES = 10  # so many values are listed as perhaps classes
+FEW_CLASSES = 10  # up to so many mask values may be classes, with gaps between them
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _QUANTILES = {"min": "min", "q05": "5 %", "median": "median", "q95": "95 %", "max": "max"}
 _PARTITIONS = {
@@ -18,6 +19,8 @@ _PARTITIONS = {
     "frame": "Classes of a segmentation of the frame",
     "lit": "Lit pixels only",
 }
+_NOISE = 200  # noise hits an event, proposed for files without noise
+_THRESHOLD = 127  # proposed for grey masks of bytes
 _FED = {
     "values": f"losses of values; frames hold 0 where empty, {GAP} + {1 - GAP} t/T at a hit",
     "logits_frame": "losses of logits, every pixel",
@@ -26,13 +29,14 @@ _FED = {
 
 
 def text_of(inspection: Inspection) -> str:
-    """The report for a terminal, as `dense-imb inspect` prints it."""
+    """Return the report for a terminal, as `dense-imb inspect` prints it."""
     numbers = inspection.numbers
-    sections = _of_hits(numbers) if numbers["kind"] == "hits" else _of_images(numbers)
+    is_hits = numbers["kind"] == "hits"
+    sections = _hit_sections(numbers) if is_hits else _image_sections(numbers)
     return "\n\n".join("\n".join(section) for section in sections if section)
 
 
-def _of_hits(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
+def _hit_sections(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
     files = numbers["files"]
     named = files[0] if len(files) == 1 else f"{len(files)} files, {files[0]} .."
     frame = numbers["frame"]
@@ -42,7 +46,7 @@ def _of_hits(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
         if frame[name] is not None
     ]
     looked = numbers["inspected_events"]
-    part = "" if looked == numbers["events"] else f", of which {looked:,} were looked at"
+    part = "" if looked == numbers["events"] else f", {looked:,} of them inspected"
     yield [
         named,
         f"  {numbers['events']:,} events, {numbers['hits']:,} hits{part}",
@@ -58,7 +62,7 @@ def _of_hits(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
     yield from _first_of_all(numbers)
     yield [
         _heading("Per event", ("mean", *_QUANTILES.values())),
-        *(_quantile_line(name, found) for name, found in numbers["per_event"].items()),
+        *(_quantile_line(name, values) for name, values in numbers["per_event"].items()),
         f"  events without hits: {numbers['empty_events']:,}"
         + (
             f"; without signal: {numbers['events_without_signal']:,}" if numbers["labelled"] else ""
@@ -75,11 +79,12 @@ def _of_hits(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
         yield _map_lines(numbers)
     yield from _blank(numbers)
     yield from _closing(numbers)
+    yield from _next(numbers)
 
 
-def _of_images(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
+def _image_sections(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
     looked = numbers["inspected_images"]
-    part = "" if looked == numbers["files"] else f", of which {looked:,} were looked at"
+    part = "" if looked == numbers["files"] else f", {looked:,} of them inspected"
     masks = numbers["masks"]
     yield [
         f"{numbers['images']} with {f'masks in {masks}' if masks else 'its masks'}",
@@ -88,6 +93,9 @@ def _of_images(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
         f"  images of {_counted(numbers['pixels'])}; masks of {numbers['mask_values']}",
     ]
     yield from _first_of_all(numbers)
+    if numbers["grey_values"]:
+        yield from _next(numbers)
+        return
     objects = numbers["objects_per_image"]
     yield [
         _heading("Per image", ("mean", *_QUANTILES.values())),
@@ -98,18 +106,19 @@ def _of_images(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
     yield from _imbalance(numbers)
     yield from _blank(numbers)
     yield from _closing(numbers)
+    yield from _next(numbers)
 
 
 def _imbalance(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
     for name, partition in numbers["partitions"].items():
         lines = [f"{_PARTITIONS[name]}: largest to smallest class {_times(partition['imbalance'])}"]
-        of = "image" if numbers["kind"] == "images" else "event"
+        unit = "images" if numbers["kind"] == "images" else "events"
         width = max(14, *map(len, partition["classes"]))
-        for label, found in partition["classes"].items():
-            if found["pixels"] or len(partition["classes"]) < 10:
+        for label, counts in partition["classes"].items():
+            if counts["pixels"] or len(partition["classes"]) < 10:
                 lines.append(
-                    f"  {label:{width}} {_percent(found['share']):>9}  {found['pixels']:>15,}"
-                    f" pixels  in {found['images']:,} {of}s"
+                    f"  {label:{width}} {_percent(counts['share']):>9}  {counts['pixels']:>15,}"
+                    f" pixels  in {counts['images']:,} {unit}"
                 )
         yield lines
 
@@ -136,10 +145,10 @@ def _time_lines(numbers: Mapping[str, Any]) -> list[str]:
 
 
 def _map_lines(numbers: Mapping[str, Any]) -> list[str]:
-    found = numbers["map"]
-    mean = found["mean_hits_per_pixel_and_event"]
+    defects = numbers["map"]
+    mean = defects["mean_hits_per_pixel_and_event"]
     lines = [f"Hottest pixels (hits an event; {mean:.3g} on average)"]
-    for one in found["hottest"]:
+    for one in defects["hottest"]:
         rate = one["hits_per_event"]
         hot = "  HOT" if one["is_hot"] else ""
         place = f"x={one['x']} y={one['y']}"
@@ -147,9 +156,9 @@ def _map_lines(numbers: Mapping[str, Any]) -> list[str]:
             f"  {place:16} {rate:8.3g}, {rate / mean:.3g} x average, lit in "
             f"{_percent(one['share_of_events'])} of the events{hot}"
         )
-    silent = len(found["silent_rows"]), len(found["silent_columns"])
+    silent = len(defects["silent_rows"]), len(defects["silent_columns"])
     lines.append(
-        f"  pixels without any hit: {found['silent_pixels']:,}; rows: {silent[0]}, columns: "
+        f"  pixels without any hit: {defects['silent_pixels']:,}; rows: {silent[0]}, columns: "
         f"{silent[1]}"
     )
     return lines
@@ -157,7 +166,7 @@ def _map_lines(numbers: Mapping[str, Any]) -> list[str]:
 
 def _blank(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
     accuracy = numbers["accuracy"]
-    lines = ["What a BLANK prediction would score, on these very data"]
+    lines = ["Scores of a BLANK prediction on these data"]
     if numbers["kind"] == "hits":
         quality = numbers["quality"]
         lines = [f"{lines[0]:34}", f"  {'':26} {'blank':>9} {'input':>9}"]
@@ -183,15 +192,14 @@ def _blank(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
 
 def _loss_table(fed: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     has_input = rows[0]["input"] is not None
-    sure = f"sure at p={CONFIDENCE}" if not has_input else "0 everywhere"
+    blank = "0 everywhere" if has_input else f"class 0 everywhere, at p={CONFIDENCE}"
     columns = ("perfect", "undecided", "blank", *(("input",) if has_input else ()))
     width = max(len(row["loss"]) for row in rows)
     head = " ".join(f"{name:>10}" for name in columns)
     lines = [
         f"{_FED[fed][0].upper()}{_FED[fed][1:]}",
-        f"  (blank: {'class 0 everywhere, ' if not has_input else ''}{sure}; undecided: "
-        f"{'0.5 everywhere' if has_input else 'all logits 0'}"
-        f"{'' if has_input else f'; perfect: right, at p={CONFIDENCE}'})",
+        f"  (blank: {blank}; undecided: {'0.5 everywhere' if has_input else 'all logits 0'}"
+        f"{'' if has_input else f'; perfect: the true class, at p={CONFIDENCE}'})",
         f"  {'':{width}} {head}",
     ]
     for row in rows:
@@ -211,25 +219,82 @@ def _closing(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
             for method, line in partition["python"].items():
                 lines.append(f"    {method:26} {_shortened(line)}")
     if len(lines) == 1:
-        present = numbers.get("present") or ()
-        why = "only one class was seen"
-        if 1 < len(present) <= FEW_CLASSES:
-            why = f"say first which value is which class: --labels {' '.join(map(str, present))}"
-        elif len(present) > 1:
-            why = f"say first which of the {len(present)} values are classes (--labels)"
+        is_open = len(numbers.get("present") or ()) > 1
+        why = "the mask values of the classes are not known" if is_open else "only one class"
         lines.append(f"  none: {why}")
     yield lines
 
 
+def _next(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Yield the next command to type, where there is one."""
+    purpose, command = next_command(numbers)
+    if command:
+        yield [f"Next: {purpose}", f"  {command}"]
+
+
+def next_command(numbers: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the purpose of the next command, and the command; "" where there is none."""
+    return _next_of_hits(numbers) if numbers["kind"] == "hits" else _next_of_images(numbers)
+
+
+def _next_of_hits(numbers: Mapping[str, Any]) -> tuple[str, str]:
+    partition = numbers["partitions"].get("pixels", numbers["partitions"]["frame"])
+    counts = {name: one["pixels"] for name, one in partition["classes"].items()}
+    noise = counts.pop("noise", 0)
+    counts.pop("empty")
+    if not any(counts.values()):
+        return "", ""
+    command = f"dense-imb compare {shlex.quote(numbers['files'][0])}"
+    if noise:
+        return "find the loss for these data", command
+    return (
+        "find the loss for these data, with as much noise as in yours",
+        f"{command} --noise {_NOISE}",
+    )
+
+
+def _next_of_images(numbers: Mapping[str, Any]) -> tuple[str, str]:
+    where = shlex.quote(numbers["images"])
+    if numbers["masks"]:
+        where += f" --masks {shlex.quote(numbers['masks'])}"
+    ignored = numbers["ignore_index"]
+    ignoring = "" if ignored is None else f" --ignore-index {ignored}"
+    if numbers["grey_values"]:
+        return (
+            "inspect the masks with a threshold: larger values are class 1",
+            f"dense-imb inspect {where} --above {_THRESHOLD}{ignoring}",
+        )
+    if len(present := numbers["present"] or ()) > 1:
+        return (
+            "name the mask value of each class, in their order",
+            f"dense-imb inspect {where} --labels {_joined(present)}{ignoring}",
+        )
+    if math.isnan(numbers["partitions"]["frame"]["imbalance"]):
+        return "", ""
+    meaning = ""
+    if numbers["labels"]:
+        meaning = f" --labels {_joined(numbers['labels'])}"
+    elif numbers["above"] is not None:
+        meaning = f" --above {numbers['above']:g}"
+    return "find the loss for these data", f"dense-imb compare {where}{meaning}{ignoring}"
+
+
+def _joined(values: Sequence[int]) -> str:
+    return " ".join(map(str, values))
+
+
 def _first_of_all(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
-    """What a reader must not miss; the rest of the report says why."""
+    """Yield warnings and advice, which the rest of the report explains."""
     if numbers["warnings"]:
         yield ["Warnings", *(f"  - {line}" for line in numbers["warnings"])]
-    yield ["What to do", *(f"  - {line}" for line in advice(numbers))]
+    if lines := advice(numbers):
+        yield ["What to do", *(f"  - {line}" for line in lines)]
 
 
 def advice(numbers: Mapping[str, Any]) -> list[str]:
-    """What follows from the numbers, a sentence each."""
+    """Return the advice that follows from the numbers, one sentence a line."""
+    if numbers.get("grey_values"):
+        return []
     imbalance = numbers["partitions"]["frame"]["imbalance"]
     is_hits = numbers["kind"] == "hits"
     lines = []
@@ -239,17 +304,17 @@ def advice(numbers: Mapping[str, Any]) -> list[str]:
             line += f" --images.ignore_index {numbers['ignore_index']}"
         lines.append(line)
     if math.isnan(imbalance):
-        lines.append("one class only: nothing to balance; training needs a second one")
+        lines.append("one class only: nothing to balance; training needs a second class")
     elif imbalance > 10:
         scores = "noise removal and purity" if is_hits else "IoU or average precision"
         lines.append(f"{imbalance:,.0f} to 1: judge by {scores}, not by accuracy, SSIM or PSNR")
         lines.append(
-            "a plain mean over pixels lets a blank prediction look good (`blank looks good` "
-            "below): choose thresholds on validation data, and never judge at probability 1/2"
+            "a plain mean over pixels rewards a blank prediction (`blank looks good` below): "
+            "choose thresholds on validation data, and never judge at probability 1/2"
         )
         lines += _losses_to_begin_with(numbers, is_hits)
     else:
-        lines.append(f"{imbalance:.2g} to 1 is mild: a plain loss may do")
+        lines.append(f"{imbalance:.2g} to 1 is mild: a plain loss may be enough")
     lit_partition = numbers["partitions"].get("lit", {})
     lit = lit_partition.get("imbalance", math.nan)
     if "noise" in lit_partition.get("never_seen", []):
@@ -259,34 +324,34 @@ def advice(numbers: Mapping[str, Any]) -> list[str]:
         lines.append(line)
     elif not math.isnan(lit) and imbalance > 3 * lit:
         lines.append(
-            f"among lit pixels it is only {lit:.2g} to 1: to denoise, train on these "
+            f"among lit pixels it is only {lit:.2g} to 1: to denoise, train on these only "
             "(loss(.., mask=frame > 0))"
         )
     return lines
 
 
 def _losses_to_begin_with(numbers: Mapping[str, Any], is_hits: bool) -> list[str]:
-    """What measured best on data like these; experiments/README.md has the tables."""
+    """Return the losses that scored best on similar data; see experiments/README.md."""
     if is_hits:
         return [
-            "begin with BalancedSoftmaxLoss on the lit pixels, all that `dense-imb train` shows "
-            "it: it removed most noise of 11 losses; for values with ACBMSELoss()",
-            "your own data may say otherwise: dense-imb compare FILE --signal 30 --noise 200",
+            "begin with BalancedSoftmaxLoss on the lit pixels, as `dense-imb train` does: it "
+            "removed most noise of 11 losses; for values with ACBMSELoss()",
         ]
     n_classes = sum(one["pixels"] > 0 for one in numbers["partitions"]["frame"]["classes"].values())
-    begin = (
-        "begin with BalancedSoftmaxLoss, which ranked rare pixels best of 14 losses on cracks and "
-        "air showers (in long trainings CrossEntropyLoss catches up); its probabilities are those "
-        "of classes equally frequent"
-        if n_classes == 2
-        else "begin with CrossEntropyLoss or FocalLoss, which ranked four long-tailed kinds best "
-        "of 16 losses; where each pixel must get its likeliest class, with a balanced loss + Dice"
-    )
-    return [begin, "your own data may say otherwise: dense-imb compare tries them all"]
+    if n_classes == 2:
+        return [
+            "begin with BalancedSoftmaxLoss, which ranked rare pixels best of 14 losses on cracks "
+            "and air showers (in long trainings CrossEntropyLoss catches up); its probabilities "
+            "are those of equally frequent classes",
+        ]
+    return [
+        "begin with CrossEntropyLoss or FocalLoss, which ranked four long-tailed classes best of "
+        "16 losses; where each pixel must get its most probable class, with a balanced loss + Dice",
+    ]
 
 
 def sparkline(counts: Sequence[int]) -> str:
-    """Counts as blocks of eight heights; a dot where there is none.
+    """Draw counts as blocks of eight heights, and 0 as a dot.
 
     Example:
         >>> sparkline([0, 1, 4, 8])
@@ -302,14 +367,14 @@ def _heading(title: str, columns: Sequence[str]) -> str:
     return f"{title:18}" + "".join(f"{name:>10}" for name in columns)
 
 
-def _quantile_line(name: str, found: Mapping[str, float], *, share: bool = False) -> str:
+def _quantile_line(name: str, values: Mapping[str, float], *, share: bool = False) -> str:
     form = _percent if share else _number
-    values = "".join(f"{form(found[key]):>10}" for key in ("mean", *_QUANTILES))
-    return f"  {name.replace('_', ' '):16}{values}"
+    cells = "".join(f"{form(values[key]):>10}" for key in ("mean", *_QUANTILES))
+    return f"  {name.replace('_', ' '):16}{cells}"
 
 
-def _pair_line(name: str, found: Mapping[str, float], a: str, b: str, form: Any) -> str:
-    return f"  {name:26} {form(found[a]):>9} {form(found[b]):>9}"
+def _pair_line(name: str, values: Mapping[str, float], a: str, b: str, form: Any) -> str:
+    return f"  {name:26} {form(values[a]):>9} {form(values[b]):>9}"
 
 
 def _percent(share: float) -> str:
@@ -333,4 +398,4 @@ def _counted(names: Mapping[str, int]) -> str:
 
 
 def _shortened(line: str) -> str:
-    return line if len(line) <= 160 else f"{line[:140]} .. (whole in the JSON)"
+    return line if len(line) <= 160 else f"{line[:140]} .. (in full in the JSON)"

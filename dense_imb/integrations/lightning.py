@@ -1,11 +1,10 @@
-"""For Lightning's Trainer: a network with one of our losses, or a whole task of ours.
+"""Modules for Lightning's Trainer: a network with a loss, or a whole task of dense_imb.
 
     module = LightningSegmenter(network, BalancedSoftmaxLoss(class_counts), n_classes=3)
     Trainer(max_epochs=20).fit(module, train_loader, validation_loader)
 
-Our own loop (`dense_imb.engine`) does more: Lightning takes seconds to import, and a run that it
-resumes is not the run that was never stopped, to the bit. Take this where the rest of a project is
-Lightning's.
+Use this in a project that is built on Lightning. The loop of `dense_imb.engine` imports faster, and
+a run that it resumes equals an uninterrupted one to the bit.
 """
 
 from __future__ import annotations
@@ -42,20 +41,19 @@ def _adamw(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
 
 
 class LightningSegmenter(_lightning.LightningModule):  # type: ignore[misc]
-    """A network and any loss of label maps, ours or another library's.
+    """A network and a loss of label maps, from dense_imb or another library.
 
-    Batches are (image, label), or dictionaries with "image" and "label" as MONAI's are; labels are
-    class indices (B, *spatial) or (B, 1, *spatial). It logs `train_loss`, and after each validation
-    our scores over all of its images: `val_average_precision`, `val_dice`, `val_iou` and more.
-
-    Losses with a schedule, BiasCompensatedLoss, are told the progress.
+    Batches are (image, label), or dictionaries with "image" and "label" as in MONAI. Labels are
+    class indices (B, *spatial) or (B, 1, *spatial). The module logs `train_loss`. After each
+    validation it logs scores over all images: `val_average_precision`, `val_dice`, `val_iou` and
+    more. Losses with a schedule (BiasCompensatedLoss) get the progress of the training.
 
     Args:
-        network: takes (B, channels, *spatial), gives logits (B, C, *spatial), C = 1 if binary.
-        loss: any that `dense_imb.losses.foreign.feeding.apply_loss` feeds.
-        n_classes: 2 for one channel of logits.
-        ignore_index: label of the pixels that no score counts; the loss has its own option.
-        optimizer: made of the parameters; AdamW with a rate of 0.001 by default.
+        network: maps (B, channels, *spatial) to logits (B, C, *spatial), C = 1 if binary.
+        loss: any loss that `dense_imb.losses.foreign.feeding.apply_loss` accepts.
+        n_classes: number of classes; 2 for one channel of logits.
+        ignore_index: label of the pixels that scores ignore; the loss has its own option.
+        optimizer: makes the optimizer from the parameters; AdamW with rate 0.001 by default.
     """
 
     def __init__(
@@ -76,7 +74,7 @@ class LightningSegmenter(_lightning.LightningModule):  # type: ignore[misc]
         return self.network(image)  # type: ignore[no-any-return]
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """The loss of a batch."""
+        """Return the loss of a batch."""
         image, label = _image_and_label(batch)
         # losses sum over more pixels than bf16 can count
         cost: Tensor = feed(self.loss, self._intake, self.network(image).float(), label, {})
@@ -84,14 +82,14 @@ class LightningSegmenter(_lightning.LightningModule):  # type: ignore[misc]
         return cost
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Tells the progress."""
-        _tell_progress(self)
+        """Set the progress of the loss."""
+        _set_progress(self)
 
     def on_validation_epoch_start(self) -> None:
         self._scores = self._no_scores()
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Counts a batch."""
+        """Count a batch."""
         image, label = _image_and_label(batch)
         self._scores.update(self.network(image).float(), label)
 
@@ -99,7 +97,7 @@ class LightningSegmenter(_lightning.LightningModule):  # type: ignore[misc]
         _log_scores(self, validation_scores(self._scores.reduce_over_processes()))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The optimizer."""
+        """Return the optimizer."""
         return self._optimizer(self.parameters())
 
     def _no_scores(self) -> SegmentationScores:
@@ -107,14 +105,14 @@ class LightningSegmenter(_lightning.LightningModule):  # type: ignore[misc]
 
 
 class LightningTask(_lightning.LightningModule):  # type: ignore[misc]
-    """A task of ours, `HitsTask` or `ImagesTask`, with its data; `Trainer.fit` needs no loaders.
+    """A task of dense_imb with its data, for example `HitsTask`; `Trainer.fit` needs no loaders.
 
-    Each process draws its own share of an epoch, and validates its share of the events or images.
+    Each process draws its own part of an epoch, and validates its part of the events or images.
 
     Args:
         task: see `dense_imb.engine.task.Task`.
-        batch_size: of a step, for each process.
-        optimizer: made of the parameters; AdamW with a rate of 0.001 by default.
+        batch_size: number of samples in a step of each process.
+        optimizer: makes the optimizer from the parameters; AdamW with rate 0.001 by default.
     """
 
     def __init__(
@@ -124,13 +122,13 @@ class LightningTask(_lightning.LightningModule):  # type: ignore[misc]
         check_at_least("batch_size", batch_size, 1)
         if isinstance(task, TaughtTask):
             raise ValueError(
-                "Expected a task without unlabelled samples for Lightning, which no teacher "
-                "follows, got one; train it with dense_imb.engine.Loop."
+                "Lightning updates no teacher, and `task` has unlabelled samples; train it with "
+                "dense_imb.engine.Loop."
             )
         if getattr(task, "sampling", None) is not None:
             raise ValueError(
-                "Expected a task without `sampling` for Lightning, which orders samples itself, "
-                "got one; train it with dense_imb.engine.Loop."
+                "Lightning orders samples itself, and `task` has `sampling`; train it with "
+                "dense_imb.engine.Loop."
             )
         self.network, self.loss = task.network, task.loss  # where Lightning finds their state
         self._task, self._batch_size, self._optimizer = task, batch_size, optimizer
@@ -139,43 +137,43 @@ class LightningTask(_lightning.LightningModule):  # type: ignore[misc]
         return self.network(shown)  # type: ignore[no-any-return]
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """The numbers of the samples; a step makes frames or crops of them."""
+        """Load the indices of samples; a step makes frames or crops from them."""
         numbers: Any = range(self._task.n_samples)
         return DataLoader(numbers, self._batch_size, shuffle=True, collate_fn=np.array)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """One step: a task validates its whole set."""
+        """Load a single step, in which the task validates its whole set."""
         one: Any = range(1)
         return DataLoader(one)
 
     def training_step(self, numbers: Any, batch_idx: int) -> Tensor:
-        """The loss of the samples of these numbers."""
+        """Return the loss of the samples with these indices."""
         batch = self._task.batch(numbers, self.current_epoch, self.device)
         cost = self._task.cost(self.network, batch)
         self.log("train_loss", cost.detach(), batch_size=len(numbers))
         return cost
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Tells the progress."""
-        _tell_progress(self)
+        """Set the progress of the loss."""
+        _set_progress(self)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Nothing: see `on_validation_epoch_end`."""
+        """Do nothing; see `on_validation_epoch_end`."""
 
     def on_validation_epoch_end(self) -> None:
         scores = self._task.validate(self.network, self.device, self.global_rank, self._world())
         _log_scores(self, scores)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The optimizer."""
+        """Return the optimizer."""
         return self._optimizer(self.parameters())
 
     def _world(self) -> int:
         return int(self.trainer.world_size)
 
 
-def _tell_progress(module: Any) -> None:
-    """To losses with a schedule: the share of the steps that is done; 0 of a run without an end."""
+def _set_progress(module: Any) -> None:
+    """Give losses with a schedule the fraction of steps done; 0 in a run without an end."""
     share = module.global_step / max(module.trainer.estimated_stepping_batches, 1)
     for part in module.loss.modules():
         if hasattr(part, "set_progress"):
@@ -183,7 +181,7 @@ def _tell_progress(module: Any) -> None:
 
 
 def _log_scores(module: Any, scores: Mapping[str, float]) -> None:
-    """All that were measured, the same on each process."""
+    """Log the scores that are numbers; every process has the same ones."""
     known = {f"val_{name}": value for name, value in scores.items() if not math.isnan(value)}
     module.log_dict(known, prog_bar=False)
 

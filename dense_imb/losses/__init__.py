@@ -7,32 +7,46 @@ class means combine. Functions hold the formulas, Modules store their arguments.
 lists the Modules.
 """
 
-from dense_imb.losses.core.adjustment import LogPrior, Margin, Temperature
 from dense_imb.losses.core.balance import Balance, Parts, balanced_mean
 from dense_imb.losses.core.class_weights import class_weights
-from dense_imb.losses.core.partition import Hits, Outcome, ValueBins
-from dense_imb.losses.core.penalty import CrossEntropy, Focal, HardMining
 from dense_imb.losses.core.pixel_loss import PixelLoss, pixel_loss
 from dense_imb.losses.foreign.codes import loss_from_code
 from dense_imb.losses.foreign.compound import CompoundLoss
-from dense_imb.losses.named.acb_mse import ACBMSELoss, acb_mse_loss
-from dense_imb.losses.named.balanced_softmax import BalancedSoftmaxLoss, balanced_softmax_loss
+from dense_imb.losses.named.acb_mse import ACBMSELoss, Hits, acb_mse_loss
+from dense_imb.losses.named.balanced_softmax import (
+    BalancedSoftmaxLoss,
+    LogPrior,
+    balanced_softmax_loss,
+)
 from dense_imb.losses.named.bias_compensated import BiasCompensatedLoss, bias_compensated_loss
 from dense_imb.losses.named.class_dependent_temperature import (
     ClassDependentTemperatureLoss,
+    Temperature,
     class_dependent_temperature_loss,
 )
 from dense_imb.losses.named.complement_cross_entropy import (
     ComplementCrossEntropyLoss,
     complement_cross_entropy_loss,
 )
-from dense_imb.losses.named.cross_entropy import CrossEntropyLoss, cross_entropy_loss
-from dense_imb.losses.named.focal import FocalLoss, focal_loss
-from dense_imb.losses.named.hard_mining import HardMiningLoss, hard_mining_loss
-from dense_imb.losses.named.ldam import LDAMLoss, ldam_loss
-from dense_imb.losses.named.outcome import OutcomeBalancedMSELoss, outcome_balanced_mse_loss
+from dense_imb.losses.named.cross_entropy import (
+    CrossEntropy,
+    CrossEntropyLoss,
+    cross_entropy_loss,
+)
+from dense_imb.losses.named.focal import Focal, FocalLoss, focal_loss
+from dense_imb.losses.named.hard_mining import HardMining, HardMiningLoss, hard_mining_loss
+from dense_imb.losses.named.ldam import LDAMLoss, Margin, ldam_loss
+from dense_imb.losses.named.outcome import (
+    Outcome,
+    OutcomeBalancedMSELoss,
+    outcome_balanced_mse_loss,
+)
 from dense_imb.losses.named.range_loss import RangeLoss, range_loss
-from dense_imb.losses.named.regression import BalancedRegressionLoss, balanced_regression_loss
+from dense_imb.losses.named.regression import (
+    BalancedRegressionLoss,
+    ValueBins,
+    balanced_regression_loss,
+)
 
 __all__ = [
     "ACBMSELoss",

@@ -1,4 +1,4 @@
-"""The report of a run: one page that needs no network, its numbers and its figures.
+"""The report of a run: one page that needs no network, with its numbers and figures.
 
 report = write_report("runs/arc", test="test.h5")
 print(report.headline)

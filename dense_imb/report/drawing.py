@@ -1,11 +1,11 @@
-"""What the figures of all reports share: colours, scales, and the panels of a training."""
+"""Common parts of all figures: colours, axes, and the panels of training curves."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,10 @@ from dense_imb.metrics import ScoreHistogram
 
 if TYPE_CHECKING:  # the package must not wait for matplotlib
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours; lines differ in their dashes, and hits in their marks, too
+# colours of Okabe and Ito; lines differ in their dashes, hits in their markers, too
 BLUE, RED, GREEN, PINK, SKY, ORANGE = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00",
 )  # fmt: skip
@@ -40,34 +41,13 @@ Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """A figure to be drawn.
-
-    Args:
-        name: of its file, without .png.
-        section: the heading it stands under.
-        draw: on a figure of its own.
-        size: in inches.
-        alt: what it shows, for who can't see it.
-        caption: how to read it.
-    """
-
-    name: str
-    section: str
-    draw: Callable[[Figure], None]
-    size: tuple[float, float]
-    alt: str
-    caption: str
-
-
-@dataclass(frozen=True)
 class Panel:
-    """Curves against the step.
+    """A panel of curves against the step.
 
     Args:
-        title: of the panel.
-        curves: by name.
-        scale: sets the y axis for the curves.
+        title: title of the panel.
+        curves: values by name.
+        scale: function that sets the y axis for the curves.
     """
 
     title: str
@@ -76,7 +56,7 @@ class Panel:
 
 
 def line_style(k: int) -> dict[str, Any]:
-    """Colour, dashes and mark of curve k."""
+    """Return colour, dashes and marker of curve k."""
     return {
         "color": _ORDER[k % len(_ORDER)],
         "linestyle": _DASHES[k % len(_DASHES)],
@@ -85,30 +65,30 @@ def line_style(k: int) -> dict[str, Any]:
 
 
 def draw_panels(
-    step: Values, contents: Sequence[Panel], figure: Figure, second: float | None = None
+    step: Values, panels: Sequence[Panel], figure: Figure, second: float | None = None
 ) -> None:
-    """What each validation found, against the step, two panels in a row.
+    """Draw validation scores against the step, two panels in a row.
 
     Args:
-        step: of each validation.
-        contents: of the panels.
-        figure: to draw on.
-        second: step at which a second stage begins; None where there is none.
+        step: step of each validation.
+        panels: an even number of panels.
+        figure: figure to draw on.
+        second: step at which a second stage begins; None without one.
     """
-    panels = figure.subplots(len(contents) // 2, 2, sharex=True).ravel()
+    places = figure.subplots(len(panels) // 2, 2, sharex=True).ravel()
     # a legend hides the line of the second stage
     ground: dict[str, Any] = {"frameon": True, "framealpha": 1, "edgecolor": "none"}
     ground = {} if second is None else ground
-    for axes, content in zip(panels, contents, strict=True):
-        axes.set_title(content.title)
-        for k, (name, values) in enumerate(content.curves.items()):
+    for axes, panel in zip(places, panels, strict=True):
+        axes.set_title(panel.title)
+        for k, (name, values) in enumerate(panel.curves.items()):
             axes.plot(step, values, label=name, markersize=3.5, **line_style(k))
         if second is not None:
             axes.axvline(second, color="#777777", linewidth=0.9, zorder=0)
-        if content.scale is not None:
-            content.scale(axes, [*content.curves.values()])
-        n_curves = len(content.curves)
-        if content.scale in (of_shares, of_scores) and n_curves > 1:  # may lie anywhere below
+        if panel.scale is not None:
+            panel.scale(axes, [*panel.curves.values()])
+        n_curves = len(panel.curves)
+        if panel.scale in (share_axis, score_axis) and n_curves > 1:  # curves may lie anywhere
             n_columns = 3 if n_curves > 4 else 2
             top = axes.get_ylim()[1]
             ticks = [tick for tick in axes.get_yticks() if 0 <= tick <= top]
@@ -117,39 +97,55 @@ def draw_panels(
             axes.legend(ncols=n_columns, loc="upper center", borderaxespad=0, **ground)
         elif n_curves > 1:
             axes.legend(ncols=2 if n_curves > 3 else 1, **ground)
-        if not any(np.isfinite(values).any() for values in content.curves.values()):
-            say(axes, "not recorded")
-    for axes in panels[-2:]:
+        if not any(np.isfinite(values).any() for values in panel.curves.values()):
+            write_message(axes, "not recorded")
+    for axes in places[-2:]:
         axes.set_xlabel("step")
 
 
-def from_zero(axes: Axes, curves: Sequence[Values]) -> None:
-    """The y axis of what is never negative."""
+def loss_panel(rows: Rows) -> Panel:
+    """Return the panel of the training loss."""
+    title = "Loss, mean since the last validation"
+    return Panel(title, {"loss": column(rows, "loss")}, loss_axis)
+
+
+def rate_panel(rows: Rows) -> Panel:
+    """Return the panel of the learning rate."""
+    return Panel("Learning rate", {"learning rate": column(rows, "learning_rate")}, zero_axis)
+
+
+def zero_axis(axes: Axes, curves: Sequence[Values]) -> None:
+    """Start the y axis at 0, for values that are never negative."""
     axes.set_ylim(bottom=0)
 
 
-def of_shares(axes: Axes, curves: Sequence[Values]) -> None:
-    """The y axis of shares of a whole."""
+def share_axis(axes: Axes, curves: Sequence[Values]) -> None:
+    """Set the y axis to 0 to 1, for fractions of a whole."""
     axes.set_ylim(-0.03, 1.03)
 
 
-def of_scores(axes: Axes, curves: Sequence[Values]) -> None:
-    """The y axis of scores up to 1, most of which may be small: from 0 to the best."""
+def score_axis(axes: Axes, curves: Sequence[Values]) -> None:
+    """Set the y axis from 0 to the best score: scores end at 1, and may all be small."""
     best = float(np.nanmax([0.0, *np.concatenate(curves)]))
     top = min(1.03, 1.1 * best) if best > 0 else 1.03
     axes.set_ylim(-0.03 * top, top)
 
 
-def of_losses(axes: Axes, curves: Sequence[Values]) -> None:
-    """A logarithmic y axis where it takes one."""
-    seen = np.concatenate(curves)
-    seen = seen[np.isfinite(seen)]
-    if len(seen) and seen.min() > 0 and seen.max() / seen.min() > 20:
+def loss_axis(axes: Axes, curves: Sequence[Values]) -> None:
+    """Make the y axis logarithmic if the losses are positive and differ by a factor of 20."""
+    values = np.concatenate(curves)
+    values = values[np.isfinite(values)]
+    if len(values) and values.min() > 0 and values.max() / values.min() > 20:
         axes.set_yscale("log")
 
 
-def picture(draw: Callable[[Figure], None], size: tuple[float, float]) -> bytes:
-    """What `draw` draws, as PNG."""
+def draw_png(draw: Callable[[Figure], None], size: tuple[float, float]) -> bytes:
+    """Return a figure as the content of a PNG file.
+
+    Args:
+        draw: function that draws on an empty figure.
+        size: width and height in inches.
+    """
     import io
 
     from matplotlib import rc_context
@@ -166,19 +162,19 @@ def picture(draw: Callable[[Figure], None], size: tuple[float, float]) -> bytes:
 
 
 def column(rows: Rows, name: str) -> Values:
-    """A column of the history, NaN where it has no value."""
+    """Return a column of the history, NaN where a row has no value."""
     return np.array([row.get(name, math.nan) for row in rows], np.float64)
 
 
 def logit(probability: float) -> float:
-    """Ends of the histogram's outermost bins, half a unit beyond all others."""
+    """Return the logit of a probability; 0 and 1 lie half a unit beyond all other bins."""
     if probability <= 0:
         return -20.5
     return math.log(probability / (1 - probability)) if probability < 1 else 20.5
 
 
 def bin_counts(histogram: ScoreHistogram) -> tuple[Values, Values, Values]:
-    """Edges of all bins in the logit of the score, and signal and noise between them."""
+    """Return bin edges in the logit of the score, and the counts of signal and noise."""
     curve = histogram.curve()
     if histogram.scale == "logit":
         edges = curve.threshold.clamp(-20.5, 20.5).numpy()
@@ -195,22 +191,36 @@ def bin_counts(histogram: ScoreHistogram) -> tuple[Values, Values, Values]:
 
 
 def probability_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
-    """Places and names of the ticks of a probability between two logits."""
-    shown = [p for p in PROBABILITIES if low <= logit(p) <= high]
-    return [logit(p) for p in shown], [f"{p:.7g}" for p in shown]
+    """Return places and labels of the ticks of a probability between two logits."""
+    ticks = [p for p in PROBABILITIES if low <= logit(p) <= high]
+    return [logit(p) for p in ticks], [f"{p:.7g}" for p in ticks]
 
 
-def shown_name(name: str) -> str:
-    """A name of the data's as a label: no formula, and not hidden.
+def plain_log_ticks(axes: Axes, name: Literal["x", "y"], values: Values) -> None:
+    """Fit a logarithmic axis to positive values, and label it with plain numbers such as 0.5."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    low, high = float(values.min()) / 1.3, float(values.max()) * 1.3
+    steps = (1, 2, 5) if high / low < 300 else (1,)
+    ticks = [m * 10.0**d for d in range(-6, 7) for m in steps]
+    axes.set(**{f"{name}lim": (low, high)})
+    axis: Axis = axes.xaxis if name == "x" else axes.yaxis
+    axis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+
+
+def plain_label(name: str) -> str:
+    """Return a name from the data as a label that matplotlib neither typesets nor hides.
 
     Example:
-        >>> shown_name("5 $"), shown_name("_arc")
+        >>> plain_label("5 $"), plain_label("_arc")
         ('5 \\\\$', ' _arc')
     """
     plain = name.replace("$", r"\$")
     return f" {plain}" if plain.startswith("_") else plain
 
 
-def say(axes: Axes, sentence: str) -> None:
-    """A sentence in place of curves."""
+def write_message(axes: Axes, sentence: str) -> None:
+    """Write a sentence in place of curves."""
     axes.text(0.5, 0.5, sentence, ha="center", va="center", transform=axes.transAxes)

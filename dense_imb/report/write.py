@@ -1,4 +1,4 @@
-"""From the folder of a run to its report."""
+"""Writing the report of a run."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import yaml
 from tqdm.auto import tqdm
 
 from dense_imb.base.checks import check_at_least
 from dense_imb.base.files import write_whole
+from dense_imb.base.refusals import Refused, RefusedFile
+from dense_imb.config import KINDS
 from dense_imb.inspection.report import strict
 from dense_imb.metrics.score_table import ScoreTable
-from dense_imb.report import page
-from dense_imb.report.drawing import Rows, column, picture
-from dense_imb.report.found import N_EVENTS, Found
-from dense_imb.report.hits import OfHits
-from dense_imb.report.images import OfImages
-from dense_imb.report.text import whole_page
-from dense_imb.runs import Run, open_run
+from dense_imb.report.drawing import Rows, column, draw_png
+from dense_imb.report.facts import run_facts
+from dense_imb.report.page import is_report, render_page
+from dense_imb.report.source import ReportSource
+from dense_imb.runs import open_run
+from dense_imb.tasks.kind import Kind, kind_named, module_of_kind
 
 FORMAT, _VERSION = "dense-imb-report", 1
 _Path = str | os.PathLike[str]
@@ -32,15 +34,14 @@ _Path = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class Report:
-    """What `write_report` made.
+    """A report that was written.
 
     Args:
-        path: the page.
-        numbers: what the JSON beside it holds.
-        headline: the result in a sentence.
-        evaluation: the table, an `Evaluation` of hits or a `ImagesTable` of images; None
-            where the network or the data are missing.
-        notes: what a reader should know, what is missing for one.
+        path: path of the page.
+        numbers: content of the JSON file beside it.
+        headline: result in a sentence.
+        evaluation: table of scores; None if the network or the data are missing.
+        notes: remarks for the reader, and what is missing.
     """
 
     path: Path
@@ -55,45 +56,54 @@ def write_report(
     *,
     test: str | Sequence[str] | None = None,
     masks: str | None = None,
+    images: str | None = None,
     out: _Path | None = None,
-    n_events: int = N_EVENTS,
+    n_events: int | None = None,
     retention: float | None = None,
     overwrite: bool = False,
     show_progress: bool = True,
 ) -> Report:
-    """Measure a run beside what needs no training; write report.html, report.json, figures/*.png.
+    """Measure a run beside its baselines; write report.html, report.json and figures/*.png.
 
-    The report in the folder of the run is derived from it, and made again without asking: an
-    earlier report and its figures are replaced, each file whole or not at all. What is missing
-    (the data, the network) is said in the report, which shows what there is.
+    An earlier report in the folder of the run is replaced, each file whole or not at all. The
+    report lists missing data or weights, and shows what there is.
+
+    The data to measure on are those of `test`. Without it:
+
+        hits    every second validation event; the others choose the thresholds
+        images  the images of `test_share`, else the validation images
+        labels  the validation images; CIFAR's test images if validation has images of its own
 
     Args:
-        run_folder: the folder of a run.
-        test: labelled hits files to measure on, noisy, or clean: then the run's own degradation
-            is added. Without any every second validation event is measured, and the others
-            choose the thresholds. Of a run on images a folder of images, or an HDF5 file;
-            without any the run's `test_share`, or else its validation images.
-        masks: the folder of the masks of the images of `test`.
-        out: another place for the page; its numbers go beside it, and no figures. What exists
-            there is kept, unless `overwrite`.
-        n_events: at most so many to choose thresholds on, and so many to measure; of images, to
-            measure.
-        retention: of hits: share of the signal to keep; that of the run's config by default.
+        run_folder: folder of a run.
+        test: data to measure on: labelled hits files, where clean ones get the run's own
+            degradation; a folder of images or an HDF5 file; a CSV file, or an archive of CIFAR.
+        masks: folder of the masks of test images.
+        images: folder of the images that a CSV file names; by default that of the run.
+        out: path of the page; the JSON file goes beside it, figures are not written as files.
+            By default report.html in the folder of the run.
+        n_events: largest number of events or images to measure (of events, to choose thresholds
+            on, too); by default 500, or 10,000 whole images.
+        retention: fraction of the signal to keep, for hits; by default that of the run.
         overwrite: replace files that are no earlier report of the run.
-        show_progress: a bar on stderr.
+        show_progress: show a progress bar on stderr.
     """
-    check_at_least("n_events", n_events, 1)
+    if n_events is not None:
+        check_at_least("n_events", n_events, 1)
     run = open_run(run_folder)
-    asked = (test,) if isinstance(test, str) else tuple(test or ())
-    found = _found(run, asked, masks, n_events, retention)
+    paths = (test,) if isinstance(test, str) else tuple(test or ())
+    kind = _source_of(run.kind)
+    given = {"masks": masks, "images": images, "retention": retention}
+    options = _own_options(kind, given)
+    source = kind(run, paths, kind.most if n_events is None else n_events, **options)
     path = run.folder / "report.html" if out is None else Path(out)
     if path.suffix != ".html":
-        raise ValueError(f"Expected `out` to end in .html, got {path}.")
-    _refuse(path, is_own=out is None, overwrite=overwrite)
+        raise Refused("`out` to end in .html", path, argument="out")
+    _refuse_existing(path, is_own=out is None, overwrite=overwrite)
     started = time.monotonic()
-    found.read_records()
+    source.read_records()
     with tqdm(
-        desc="report", unit=found.unit, file=sys.stderr, disable=not show_progress, total=0
+        desc="report", unit=source.unit, file=sys.stderr, disable=not show_progress, total=0
     ) as bar:
 
         def progress(n_coming: int) -> Callable[[int], object]:
@@ -101,69 +111,79 @@ def write_report(
             update: Callable[[int], object] = bar.update
             return update
 
-        found.measure(progress)
+        source.measure(progress)
         bar.set_description("report, figures")
-        pictures = [
-            page.Picture(one.name, one.section, picture(one.draw, one.size), one.alt, one.caption)
-            for one in found.drawings()
-        ]
-    headline = found.headline()
-    numbers = _numbers(found, headline, time.monotonic() - started)
-    content = whole_page(found, headline, pictures)
+        sections = source.sections()
+        drawings = [drawing for section in sections for drawing in section.drawings]
+        pngs = {drawing.name: draw_png(drawing.draw, drawing.size) for drawing in drawings}
+    headline = source.headline()
+    numbers = _numbers(source, headline, time.monotonic() - started)
+    page = render_page(
+        name=source.name,
+        headline=headline,
+        notes=source.notes,
+        sections=sections,
+        pngs=pngs,
+        facts=run_facts(source),
+        config=yaml.safe_dump(asdict(run.whole_config), sort_keys=False),
+        commands=source.commands(),
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     if out is None:
-        folder = path.parent / "figures"
-        folder.mkdir(exist_ok=True)
-        for one in pictures:
-            write_whole(folder / f"{one.name}.png", partial(_write_bytes, one.png))
-        for name in {*found.figure_names} - {one.name for one in pictures}:  # of an earlier report
-            (folder / f"{name}.png").unlink(missing_ok=True)
+        _write_figures(path.parent / "figures", pngs, source.figure_names)
     stored = json.dumps(numbers, indent=1, allow_nan=False) + "\n"
     write_whole(path.with_suffix(".json"), partial(_write_bytes, stored.encode()))
-    write_whole(path, partial(_write_bytes, content.encode()))
-    return Report(path, numbers, headline, found.table, tuple(found.notes))
+    write_whole(path, partial(_write_bytes, page.encode()))
+    return Report(path, numbers, headline, source.table, tuple(source.notes))
 
 
-def _found(
-    run: Run, test: tuple[str, ...], masks: str | None, n_events: int, retention: float | None
-) -> Found:
-    if run.config.trains_on_images:
-        if retention is not None:
-            raise ValueError(
-                f"Expected no `retention` with a run on images, got {retention}; their threshold "
-                "is that of the best F1."
+def _source_of(kind: Kind) -> type[ReportSource]:
+    source: type[ReportSource] = module_of_kind("dense_imb.report", kind, "report").Source
+    return source
+
+
+def _own_options(kind: type[ReportSource], given: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that a kind takes; refuse those of other kinds."""
+    for name, value in given.items():
+        if value is not None and name not in kind.options:
+            sources = [_source_of(kind_named(one)) for one in KINDS]
+            takers = " or ".join(one.kind for one in sources if name in one.options)
+            raise Refused(
+                f"no {{{name}}} with a run on {kind.kind}",
+                value,
+                f"it is for runs on {takers}",
+                argument=name,
             )
-        return OfImages(run, test, n_events, run.name, masks=masks)
-    if masks is not None:
-        raise ValueError(f"Expected no `masks` with a run on hits, got {masks}.")
-    if run.config.trains_on_classes:
-        raise ValueError(
-            f"Expected a run on hits or on images with masks to report on, got {run.folder}, a "
-            "classifier of whole images; dense-imb evaluate RUN TEST.csv measures it."
-        )
-    retention = run.config.hits.retention if retention is None else retention
-    if not 0 < retention <= 1:
-        raise ValueError(f"Expected `retention` above 0 and up to 1, got {retention}.")
-    return OfHits(run, test, n_events, run.name, retention=retention)
+    return {name: given[name] for name in kind.options}
+
+
+def _write_figures(folder: Path, pngs: dict[str, bytes], names: Sequence[str]) -> None:
+    """Write the figures, and remove those of an earlier report that has more of them."""
+    folder.mkdir(exist_ok=True)
+    for name, png in pngs.items():
+        write_whole(folder / f"{name}.png", partial(_write_bytes, png))
+    for name in {*names} - {*pngs}:
+        (folder / f"{name}.png").unlink(missing_ok=True)
 
 
 def _write_bytes(content: bytes, to: Path) -> None:
     to.write_bytes(content)
 
 
-def _refuse(path: Path, *, is_own: bool, overwrite: bool) -> None:
-    """Keep what exists, but for an earlier report in its own place."""
+def _refuse_existing(path: Path, *, is_own: bool, overwrite: bool) -> None:
+    """Refuse to replace files, except an earlier report in the folder of the run."""
     if path.is_dir():
         raise IsADirectoryError(f"Expected a file name, got the folder {path}.")
     for existing in (path, path.with_suffix(".json")):
         if overwrite or not existing.exists():
             continue
         start = existing.read_bytes()[:2000]
-        if is_own and (page.is_ours(start) or f'"{FORMAT}"'.encode() in start):
+        if is_own and (is_report(start) or f'"{FORMAT}"'.encode() in start):
             continue
-        raise FileExistsError(
-            f"Expected no file at {existing}, got one{' of other origin' * is_own}; choose another "
-            "name or overwrite it (overwrite=True, --overwrite)."
+        raise RefusedFile(
+            f"no file at {existing}",
+            "one that is no report of dense-imb" if is_own else "one",
+            "choose another name or overwrite it with {overwrite}",
         )
 
 
@@ -172,23 +192,24 @@ def _columns(rows: Rows) -> dict[str, list[float]]:
     return {name: column(rows, name).tolist() for name in names}
 
 
-def _numbers(found: Found, headline: str, seconds: float) -> dict[str, Any]:
-    """Strict JSON of everything that the page and its figures show."""
+def _numbers(source: ReportSource, headline: str, seconds: float) -> dict[str, Any]:
+    """Return everything that the page and its figures show, as strict JSON."""
+    first = source.first_history
     numbers: dict[str, Any] = {
         "format": FORMAT,
         "version": _VERSION,
-        "run": found.name,
+        "run": source.name,
         "headline": headline,
-        "notes": found.notes,
-        "test": list(found.test),
-        "metrics": found.metrics,
-        "history": _columns(found.history),
-        **({"first_history": _columns(found.first_history)} if found.first_history else {}),
-        "config": asdict(found.run.whole_config),
-        "environment": found.environment,
+        "notes": source.notes,
+        "test": list(source.test),
+        "metrics": source.metrics,
+        "history": _columns(source.history),
+        **({"first_history": _columns(first)} if first else {}),
+        "config": asdict(source.run.whole_config),
+        "environment": source.environment,
         "report_seconds": round(seconds, 1),
-        **({} if found.table is None else {"evaluation": found.table.as_json()}),
-        **found.numbers(),
+        **({} if source.table is None else {"evaluation": source.table.as_json()}),
+        **source.numbers(),
     }
-    found_strict: dict[str, Any] = strict(numbers)
-    return found_strict
+    known: dict[str, Any] = strict(numbers)
+    return known

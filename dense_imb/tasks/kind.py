@@ -56,7 +56,7 @@ def kind_of(config: TrainConfig) -> Kind:
         ways = ", or ".join(_WAYS[kind] for kind in KINDS)
         raise Refused("training data", "none", f"give hits, images or whole images: {ways}")
     if len(kinds) > 1:
-        given = " and ".join(f"{{{kind}.train}}" for kind in kinds)
+        given = " and ".join(f"{kind}.train" for kind in kinds)
         raise Refused("one kind of training data", given, "drop all but one")
     return kind_named(kinds[0])
 

@@ -27,9 +27,9 @@ from torch import Tensor, nn
 
 from dense_imb.base.checks import check_at_least, check_choice
 from dense_imb.base.refusals import Refused
-from dense_imb.data.epochs.samplers import SAMPLINGS, ClassSampling, uniform_of
+from dense_imb.data.epochs.samplers import SAMPLINGS, ClassSampling, draw_uniform
 from dense_imb.data.images.labelled import IGNORED
-from dense_imb.losses.core.adjustment import LogPrior, Temperature
+from dense_imb.losses import LogPrior, Temperature
 from dense_imb.losses.foreign.feeding import feed, intake_of
 from dense_imb.tasks.base import ShownBatch
 
@@ -74,7 +74,7 @@ class Unlabelled(Protocol):
     ) -> NDArray[np.int64]:
         """(n, n_classes) pixels, or images, that the teacher calls each class."""
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """Which samples these are and how they are varied, in words, for a checkpoint."""
 
 
@@ -210,7 +210,7 @@ class SemiSupervised:
     def describe(self) -> Mapping[str, str]:
         """Network, losses and data, in words."""
         told = (
-            f"{self.unlabelled.told()}; {self.ratio} for each labelled one by {self.sampling}, "
+            f"{self.unlabelled.describe()}; {self.ratio} for each labelled one by {self.sampling}, "
             f"weight {self.weight:g} after {self.ramp_steps} steps, threshold {self.threshold:g}, "
             f"decay {self.decay:g}, {' '.join(repr(self.unlabelled.loss).split())}"
         )
@@ -226,7 +226,7 @@ class SemiSupervised:
         number = np.repeat(samples * self.ratio, self.ratio) + np.tile(
             np.arange(self.ratio), len(samples)
         )
-        places = self._places(uniform_of(self.seed, epoch, number, _DRAW))
+        places = self._places(draw_uniform(self.seed, epoch, number, _DRAW))
         return SemiBatch(
             self.task.batch(samples, epoch, device),
             self.unlabelled.views(number, places, epoch, device),

@@ -29,7 +29,7 @@ from dense_imb.data.epochs.samplers import ClassSampling
 from dense_imb.data.epochs.views import check_rand_augment
 from dense_imb.losses.foreign.codes import loss_from_code
 from dense_imb.losses.foreign.feeding import feeds_on, takes_logits
-from dense_imb.losses.foreign.parse import parse_loss, split_sum
+from dense_imb.losses.foreign.parse import build_spec, parse_loss, parse_spec, split_sum
 from dense_imb.tasks.base import SampledTask
 from dense_imb.tasks.feature_loss import check_not_mixed, check_takes_features
 from dense_imb.tasks.kind import Kind, kind_named, kind_of
@@ -108,9 +108,14 @@ class Recipe:
         return Mixing(wanted.kind, wanted.alpha, wanted.tau, self.config.hits.mixing)
 
     @cached_property
+    def parsed_loss(self) -> ParsedLoss:
+        """The training loss, parsed."""
+        return ParsedLoss(self.config.loss)
+
+    @cached_property
     def checked_loss(self) -> nn.Module:
         """The training loss with stand-in class counts, to look at."""
-        return build_loss(self.config.loss, _ANY)
+        return self.parsed_loss.build(_ANY)
 
     @property
     def is_logit(self) -> bool:
@@ -124,7 +129,7 @@ class Recipe:
 
     def loss(self, class_counts: Sequence[int]) -> nn.Module:
         """Build the training loss; losses that need class counts get these."""
-        return build_loss(self.config.loss, class_counts)
+        return self.parsed_loss.build(class_counts)
 
     @property
     def needs_content(self) -> bool:
@@ -153,7 +158,7 @@ class Recipe:
                 f"{str(problem).rstrip('.')}; only {share:g} of the images have labels "
                 "(labelled_share), a larger fraction may include that class."
             ) from problem
-        if sampling.is_alike:
+        if sampling.is_uniform:
             warnings.warn(
                 f"each of the {sampling.n_images} images holds the same classes: sampling "
                 f"{wanted.kind} equals sampling instance",
@@ -270,23 +275,40 @@ def build_task(config: TrainConfig) -> Any:
     return Recipe.of(config).build_task()
 
 
-def build_loss(text: str, class_counts: Any = None) -> nn.Module:
-    """Build the loss that a configuration names, see `TrainConfig`.
+class ParsedLoss:
+    """A loss of a configuration: its text, parsed once and built as often as asked.
 
     Args:
-        text: name with options, code, import path, or a sum of them.
-        class_counts: pixels (hits, images) of each class, for losses that need them.
+        text: name with options, code, import path, or a sum of them, see `TrainConfig`.
     """
-    name = text.strip().partition("(")[0]
-    is_code = (name.isidentifier() and name[0].islower()) or name.startswith(("CB", "LDAM-"))
-    if is_code:
-        return loss_from_code(text.strip(), class_counts)
-    loss = parse_loss(text, packages=PACKAGES, class_counts=class_counts)
-    if feeds_on(loss) == "features":
-        raise Refused(
-            "a loss of the output", f"{text!r}, a loss of features", "use {feature_loss} for it"
-        )
-    return loss
+
+    def __init__(self, text: str) -> None:
+        name = text.strip().partition("(")[0]
+        is_code = (name.isidentifier() and name[0].islower()) or name.startswith(("CB", "LDAM-"))
+        self.text = text
+        self._spec = None if is_code else parse_spec(text)
+
+    def build(self, class_counts: Any = None) -> nn.Module:
+        """Build the loss.
+
+        Args:
+            class_counts: pixels (hits, images) of each class, for losses that need them.
+        """
+        if self._spec is None:
+            return loss_from_code(self.text.strip(), class_counts)
+        loss = build_spec(self._spec, packages=PACKAGES, class_counts=class_counts)
+        if feeds_on(loss) == "features":
+            raise Refused(
+                "a loss of the output",
+                f"{self.text!r}, a loss of features",
+                "use {feature_loss} for it",
+            )
+        return loss
+
+
+def build_loss(text: str, class_counts: Any = None) -> nn.Module:
+    """Parse and build a loss, see `ParsedLoss`."""
+    return ParsedLoss(text).build(class_counts)
 
 
 def _build_feature_loss(config: TrainConfig) -> nn.Module:

@@ -1,4 +1,4 @@
-"""What one writes in torch to degrade dense frames of times: thin the pattern, add noise."""
+"""Degradation of dense frames of times in plain torch: thin the pattern, add noise."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ N_SIGNAL, N_NOISE = 30, 200
 
 
 def in_batches(frame: Tensor, generator: torch.Generator) -> Tensor:
-    """Degraded frames (B, 1, H, W) of filled ones: the best that plain torch can do."""
+    """Degrade frames (B, 1, H, W) as a batch: the fastest way in plain torch."""
     flat = frame.flatten(1)  # (B, n_pixels)
     key = torch.rand(flat.shape, generator=generator).masked_fill_(flat == 0, -1.0)
     chosen = key.topk(N_SIGNAL, dim=1).indices
@@ -22,7 +22,7 @@ def in_batches(frame: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def by_points(frame: Tensor, generator: torch.Generator) -> Tensor:
-    """The same one frame and one noise hit after the other, as published code does it."""
+    """Degrade one frame and one noise hit after the other, as published code does."""
     degraded = torch.zeros_like(frame)
     height, width = frame.shape[2:]
     for clean, noisy in zip(frame[:, 0], degraded[:, 0], strict=True):
@@ -38,7 +38,7 @@ def by_points(frame: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def by_frames(frame: Tensor, generator: torch.Generator) -> Tensor:
-    """The same one frame after the other, without a loop over its hits."""
+    """Degrade one frame after the other, without a loop over its hits."""
     degraded = torch.zeros_like(frame)
     for clean, noisy in zip(frame.flatten(1), degraded.flatten(1), strict=True):
         lit = clean.nonzero()[:, 0]

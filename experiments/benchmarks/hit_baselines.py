@@ -1,4 +1,4 @@
-"""How much noise do the classical baselines remove on the arc task, and how fast?
+"""Noise that the classical baselines remove on the arc task, and their speed.
 
     python experiments/benchmarks/hit_baselines.py
     python experiments/benchmarks/hit_baselines.py --events 200 --seeds 0
@@ -7,10 +7,10 @@
 Needs scikit-learn for DBSCAN. On one core the table takes 70 s, --choose with 500 validation
 events another 70 s. Writes runs/hit_baselines.json.
 
-Each threshold is chosen on validation events for the wanted retention and applied to other test
-events, so the retention there is measured, not set. A scorer is given the visible hits, those a
-frame would show. `--choose` tries every combination of GRID on validation events of a seed that
-the table does not use, and prints the best by their removal at 97 % retention.
+Thresholds are chosen on validation events for a given retention, and applied to test events: the
+retention there is measured. Scorers get the visible hits, those of a frame. `--choose` tries every
+combination of GRID on validation events of a seed that the table does not use, and prints the best
+ones by the noise removed at 97 % retention.
 
 Answer (7789100, seeds 0 to 2, noise removed in % at 97 / 95 % retention):
 
@@ -19,7 +19,7 @@ Answer (7789100, seeds 0 to 2, noise removed in % at 97 / 95 % retention):
     DBSCAN          62.1 / 70.4    13.8 / 15.2   (its parameters are those for 200)
     blurred hits    23.2 / 31.6    14.7 / 20.4
     median filter   16.0 / 25.4    11.9 / 15.8
-    identity, blank  0.0 /  0.0     0.0 /  0.0   (all scores are ties, kept together)
+    identity, blank  0.0 /  0.0     0.0 /  0.0   (all scores are equal, so all hits are kept)
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ GRID: dict[Any, dict[str, tuple[float, ...]]] = {
 
 
 def noisy_events(clean: Events, n_noise: int, seed: int, first_event: int) -> Events:
-    """Degraded events without the hits that a frame hides."""
+    """Return degraded events without the hits that a frame hides."""
     event_index = range(first_event, first_event + len(clean))
     degradation = Degradation(signal=N_SIGNAL, noise=n_noise)
     noisy = degrade(clean, degradation, seed=seed, event_index=list(event_index))
@@ -81,24 +81,24 @@ def histogram(scorer: Scorer, events: Events) -> ScoreHistogram:
 
 
 def measure(scorer: Scorer, validation: Events, test: Events) -> dict[str, float]:
-    """The scores of one baseline at one noise level of one seed."""
+    """Return the scores of one baseline at one noise level of one seed."""
     chosen_on = histogram(scorer, validation)
     start = time.perf_counter()
     score = scorer.score(test)
     seconds = time.perf_counter() - start
-    found = ScoreHistogram()
-    found.update(score, test.label > 0)
-    row = {"auc": found.auc(), "events_per_second": len(test) / seconds}
+    counted = ScoreHistogram()
+    counted.update(score, test.label > 0)
+    row = {"auc": counted.auc(), "events_per_second": len(test) / seconds}
     for retention in RETENTIONS:
-        point = found.at(chosen_on.operating_point(retention).threshold)
+        point = counted.at(chosen_on.operating_point(retention).threshold)
         row[f"removal_at_{100 * retention:.0f}"] = point.removal
         row[f"retention_at_{100 * retention:.0f}"] = point.retention
-    natural = found.at(0.5)
+    natural = counted.at(0.5)
     return {**row, "removal_at_half": natural.removal, "retention_at_half": natural.retention}
 
 
 def table(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """One row for each noise level and baseline: the mean and the spread over the seeds."""
+    """Return a row for each noise level and baseline: mean and spread over the seeds."""
     measured: dict[tuple[int, str], list[dict[str, float]]] = {}
     for seed in options.seeds:
         sets = ((0, options.validation_events), (FIRST_TEST, options.events))
@@ -149,13 +149,13 @@ def printed(rows: list[dict[str, Any]]) -> str:
 def tried(
     kind: Any, grid: dict[str, tuple[float, ...]], events: Events
 ) -> list[tuple[float, dict[str, float]]]:
-    """The removal at 97 % retention with every combination of parameters, the best first."""
-    found = []
+    """Return the noise removed at 97 % retention for all parameters, the best first."""
+    tries = []
     for values in itertools.product(*grid.values()):
         parameters = dict(zip(grid, values, strict=True))
         removal = histogram(kind(**parameters), events).removal_at(RETENTIONS[0])
-        found.append((removal, parameters))
-    return sorted(found, key=lambda entry: -entry[0])
+        tries.append((removal, parameters))
+    return sorted(tries, key=lambda entry: -entry[0])
 
 
 def choose(n_events: int) -> None:

@@ -1,4 +1,4 @@
-"""What do hit lists cost beside dense frames: on disk, in time, in memory? And are tracks hard?
+"""Cost of hit lists and of dense frames on disk, in time and in memory; difficulty of real tracks.
 
     python experiments/benchmarks/hit_files.py
     python experiments/benchmarks/hit_files.py --sections speed --rounds 40
@@ -9,14 +9,14 @@ One core. Four tables, and runs/hit_files.json:
 - size: bytes an event of a noisy arc event (30 signal and 200 noise hits, 128 x 88 x 1000), as
   hits with their labels and as dense frames without; gzip has one frame a chunk.
 - speed: shuffled clean patterns from HDF5 to a degraded batch (B, 1, 128, 88) of times. The
-  rivals (dense_rivals.py) do what one writes in torch on dense frames. All take turns in one
-  process on the same event numbers, and the rate counts CPU time: other jobs disturb it little.
+  rivals (dense_rivals.py) degrade dense frames in plain torch. All take turns in one process on the
+  same event numbers. The rate counts CPU time, which other jobs disturb little.
 - memory: how much a process grows beyond its imports while it writes, opens (with validation),
   reads and shuffles a file of 100,000 and of 1,000,000 noisy events; needs 2 GB of disk.
 - timepix: real tracks of a pixel detector + 200 noise hits, at DENSE_IMB_DATA/
   cern_school_timepix/denoise. Parameters and thresholds from the even frames, scores on the odd.
 
-Answer (42b7445; one run on a machine that others kept busy, so believe factors, not digits):
+Answer (42b7445; one run on a busy machine, so trust factors, not digits):
 
     bytes an event      plain    gzip        (a hits file is not compressed)
     hits, t uint16      1,643                with labels; 1,411 without; t float32 2,107
@@ -35,11 +35,11 @@ Answer (42b7445; one run on a machine that others kept busy, so believe factors,
     dense in RAM, by frames             13,700   13,900
     dense in RAM, by points                790      780
 
-From RAM 10,000 is reached at both batch sizes, from disk at 256 only. Hits are 16 and 22 times
-faster than the published loop over points, and NOT 5 times faster than careful torch: 1.1 and 2.1
-times than the batched one, 0.9 and 1.25 times than frame by frame, 2.4 and 3.3 times than from
-gzip. What careful torch lacks is the rest: numbers that belong to (seed, epoch, event), the truth
-of every hit, and 5 times less memory (17 times for the visible hits). By wall clock
+Hits in RAM reach 10,000 events a second at both batch sizes, hits on disk at 256 only. Hits are 16
+and 22 times faster than the published loop over points. Against careful torch in RAM they are 1.1
+and 2.1 times (batched) or 0.9 and 1.25 times (frame by frame) as fast, and 2.4 and 3.3 times as
+fast as from gzip. Careful torch lacks random numbers that belong to (seed, epoch, event) and the
+truth of every hit, and needs 5 times the memory (17 times that of the visible hits). By wall clock
 all were 5 to 6 times slower in that run.
 
     peak growth in MB     write    open    read    shuffled
@@ -53,7 +53,7 @@ all were 5 to 6 times slower in that run.
     median filter               98.4 (100)  / 98.9 (96.7)
     identity                     0.0 (100)  /  0.0 (100)
 
-A Gaussian of less than a pixel solves the tracks: nobody should quote them as a success.
+A Gaussian narrower than a pixel solves the tracks: good scores on them prove nothing.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def write_frames(path: Path, frames: np.ndarray, compression: str | None) -> Pat
 
 
 def sizes(folder: Path, n_events: int) -> list[Row]:
-    """Bytes an event in each kind of file."""
+    """Return the bytes of an event in each kind of file."""
     noisy = noisy_events(n_events)
     bare = {name: getattr(noisy, name) for name in ("x", "y", "t")}
     kinds = {
@@ -164,7 +164,7 @@ def sizes(folder: Path, n_events: int) -> list[Row]:
 
 
 def contestants(folder: Path, n_events: int) -> dict[str, Get]:
-    """Each takes event numbers to a degraded batch."""
+    """Return the contestants, which turn event numbers into a degraded batch."""
     clean = simulate("arc", n_events, SEED)
     hits = write_hits(folder / "clean.h5", clean)
     frames = rasterise(clean).frame
@@ -210,7 +210,7 @@ def contestants(folder: Path, n_events: int) -> dict[str, Get]:
 
 
 def speeds(folder: Path, n_events: int, rounds: int) -> list[Row]:
-    """Events a second of each contestant at each batch size, all taking turns."""
+    """Return the events a second of each contestant at each batch size; all take turns."""
     get = contestants(folder, n_events)
     rng, shuffle = np.random.default_rng(SEED), random.Random(SEED).shuffle
     rows = []
@@ -247,7 +247,7 @@ def speeds(folder: Path, n_events: int, rounds: int) -> list[Row]:
 
 
 def memory(folder: Path, n_events: int) -> list[Row]:
-    """Growth of a fresh process in each phase, for a tenth of the events and for all."""
+    """Return the growth of a new process in each phase, for a tenth of the events and for all."""
     rows = []
     for n in (n_events // 10, n_events):
         command = [sys.executable, __file__, "--grow", str(folder / f"{n}.h5"), str(n)]
@@ -259,7 +259,7 @@ def memory(folder: Path, n_events: int) -> list[Row]:
 
 
 def grown(path: Path, n_events: int) -> list[Row]:
-    """In a process of its own: each phase, and its peak beyond what the process began with."""
+    """Measure the peak memory of each phase beyond the start, in a process of its own."""
     some = noisy_events(min(1000, n_events))
 
     def write() -> None:
@@ -297,13 +297,13 @@ def grown(path: Path, n_events: int) -> list[Row]:
 
 
 def status_mb(name: str) -> float:
-    """A line of /proc/self/status: VmRSS, what is resident, or VmHWM, its highest so far."""
+    """Return a line of /proc/self/status: VmRSS, the resident memory, or VmHWM, its peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
 
 
 def tracks(folder: Path) -> tuple[Events, Events]:
-    """Noisy events of the even and of the odd frames; the hits of clean frames are signal."""
+    """Return noisy events of the even and the odd frames; hits of clean frames are signal."""
     pairs = pair_images(folder / "noisy", folder / "clean")
     noisy, clean = (
         torch.from_numpy(np.stack([read_image(path).astype(np.float32) for path in paths]))[:, None]
@@ -331,7 +331,7 @@ def timepix(folder: Path) -> list[Row]:
 
 
 def printed(rows: list[Row]) -> str:
-    """The rows as a table, one column for each key."""
+    """Format rows as a table, one column for each key."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     cells = [names, *([_cell(row.get(name)) for name in names] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -354,7 +354,9 @@ def _cell(value: Any) -> str:
 def parsed(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=SECTIONS)
-    parser.add_argument("--events", type=int, default=2048, help="of the size and speed files")
+    parser.add_argument(
+        "--events", type=int, default=2048, help="events of the size and speed files"
+    )
     parser.add_argument("--rounds", type=int, default=30, help="batches of each contestant")
     parser.add_argument("--memory-events", type=int, default=1_000_000)
     parser.add_argument("--out", type=Path, default=Path("runs/hit_files.json"))

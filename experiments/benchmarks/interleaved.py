@@ -1,7 +1,7 @@
 """Time and memory of several losses that take turns in one process.
 
-A machine's mood (another job, a clock that slows, a cold cache) then falls on all of them alike,
-and the ratio to the first, the floor, is steadier than any time. Knows no loss by name.
+Disturbances (another job, a slower clock, a cold cache) then affect all losses equally. The ratio
+to the first loss, the floor, is steadier than any time. This file names no loss.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ GRADIENT_TOLERANCE = 1e-3  # relative to the largest gradient of a pixel
 
 
 class Missing(Exception):
-    """Why a contestant cannot take part."""
+    """A reason for which a contestant cannot take part."""
 
 
 class Disagreement(Exception):
-    """A contestant that does not compute what it claims."""
+    """A contestant that does not compute its formula."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Contestant:
     """One way to compute a loss.
 
     Args:
-        name: what the table calls it.
+        name: name in the table.
         kind: "floor", "limit", "ours" or "rival".
         make: builds the callable (prediction, target) -> loss; raises Missing or ImportError where
-            it cannot.
-        formula: what it claims to compute, in plain operations; None where only itself does.
-        scale: its value times this is the formula's, where its convention differs.
-        is_compiled: whether the same runs under torch.compile too, as another contestant.
+            that fails.
+        formula: its formula in plain operations; None where there is none.
+        scale: factor from its value to that of the formula.
+        is_compiled: whether it also runs under torch.compile, as another contestant.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Contestant:
     is_compiled: bool = False
 
     def compiled(self) -> Contestant:
-        """The same under torch.compile."""
+        """Return this contestant under torch.compile."""
 
         def make() -> Formula:
             if not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++", "c++"))):
@@ -69,7 +69,7 @@ class Contestant:
 
 @dataclass
 class Runner:
-    """A contestant with its data: what is called again and again."""
+    """A contestant with its data."""
 
     contestant: Contestant
     call: Formula
@@ -89,7 +89,7 @@ class Runner:
 def prepare(
     contestants: Sequence[Contestant], prediction: Tensor, target: Tensor
 ) -> tuple[list[Runner], dict[str, str]]:
-    """Those who can take part, and for the others the reason why not."""
+    """Return the contestants that can take part, and the reasons of the others."""
     runners, skipped = [], {}
     for contestant in contestants:
         try:
@@ -103,11 +103,11 @@ def prepare(
     return runners, skipped
 
 
-def check_same_value(runners: Sequence[Runner], told: Callable[[str], None]) -> None:
-    """Refuse to time a contestant whose value or gradient is not that of its formula in float64."""
+def check_same_value(runners: Sequence[Runner], report: Callable[[str], None]) -> None:
+    """Refuse contestants whose value or gradient differs from their formula in float64."""
     expected: dict[Formula, tuple[Tensor, Tensor]] = {}
     for runner in runners:
-        told(runner.contestant.name)
+        report(runner.contestant.name)
         formula, scale = runner.contestant.formula, runner.contestant.scale
         if formula is None:
             runner()  # the first call still compiles
@@ -115,10 +115,10 @@ def check_same_value(runners: Sequence[Runner], told: Callable[[str], None]) -> 
         if formula not in expected:
             target = runner.target.double() if runner.target.is_floating_point() else runner.target
             expected[formula] = _value_and_gradient(formula, runner.prediction.double(), target)
-        found = _value_and_gradient(runner.call, runner.prediction, runner.target)
+        computed = _value_and_gradient(runner.call, runner.prediction, runner.target)
         for name, got, wanted, tolerance in zip(
             ("value", "gradient"),
-            found,
+            computed,
             expected[formula],
             (VALUE_TOLERANCE, GRADIENT_TOLERANCE),
             strict=True,
@@ -141,9 +141,9 @@ def _value_and_gradient(
 
 
 def time_interleaved(
-    runners: Sequence[Runner], rounds: int, warmup: int, told: Callable[[], None]
+    runners: Sequence[Runner], rounds: int, warmup: int, report: Callable[[], None]
 ) -> None:
-    """Fill `seconds` of each runner: forward + backward once a round, in a new order each round."""
+    """Time forward and backward of each runner once a round, in a new order each round."""
     device = runners[0].prediction.device
     clock = _CudaClock(device) if device.type == "cuda" else _cpu_clock
     order = list(runners)
@@ -160,7 +160,7 @@ def time_interleaved(
                 if round_ >= warmup:
                     runner.seconds.append(seconds)
             gc.collect()
-            told()
+            report()
     finally:
         gc.enable()
         gc.unfreeze()
@@ -173,7 +173,7 @@ def _cpu_clock(run: Callable[[], None]) -> float:
 
 
 class _CudaClock:
-    """Device time between two events, with nothing of the last run left in the L2 cache."""
+    """Device time between two events, with an L2 cache cleared of the last run."""
 
     def __init__(self, device: torch.device) -> None:
         n_bytes = 4 * torch.cuda.get_device_properties(device).L2_cache_size
@@ -191,10 +191,10 @@ class _CudaClock:
 
 
 def memory(runner: Runner) -> tuple[int, int]:
-    """Bytes that the forward leaves allocated, and the most that forward + backward allocate.
+    """Return the bytes that forward leaves allocated, and the peak of forward and backward.
 
-    Both beyond the inputs. The first is what waits for the backward, with what the loss's own value
-    holds on to; the second counts the gradient of the prediction too, as everybody makes one.
+    Both exclude the inputs. The first is held for backward, and by the loss itself. The second
+    includes the gradient of the prediction, which every loss makes.
     """
     runner.prediction.grad = None
     if runner.prediction.device.type == "cuda":
@@ -206,7 +206,7 @@ def memory(runner: Runner) -> tuple[int, int]:
 
 
 def _allocated(run: Callable[[], Any]) -> tuple[int, int]:
-    """What the CPU allocator says it has given, less what came back: at the end, and at most."""
+    """Return the bytes that the CPU allocator holds at the end, and at most."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         result = run()
     events = profiler.profiler.kineto_results.events()
@@ -233,7 +233,7 @@ def _cuda_memory(runner: Runner) -> tuple[int, int]:
 
 
 def waits_for_device(runner: Runner) -> bool | None:
-    """Whether forward or backward makes the host wait for the GPU; None on a CPU."""
+    """Return whether forward or backward makes the host wait for the GPU; None on a CPU."""
     if runner.prediction.device.type != "cuda":
         return None
     torch.cuda.synchronize()
@@ -251,7 +251,7 @@ def waits_for_device(runner: Runner) -> bool | None:
 
 
 def summary(runner: Runner, floor: Runner) -> dict[str, Any]:
-    """The numbers of one row. Ratios are to the floor, quartiles those of the ratio in a round."""
+    """Return the numbers of a row: ratios to the floor, with quartiles over the rounds."""
     ratios = [own / other for own, other in zip(runner.seconds, floor.seconds, strict=True)]
     kept, peak = memory(runner)
     return {

@@ -1,6 +1,6 @@
-"""Who competes in loss_speed.py: for each section its data, its formulas and its contestants.
+"""Contestants of loss_speed.py: data, formulas and losses of each section.
 
-A contestant is one line. `losses` stands for dense_imb.losses: a loss that it lacks is skipped.
+A contestant is one line. `losses` is dense_imb.losses; losses missing there are skipped.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RARER = 0.75  # each of these is rarer than the one before by this factor
 
 
 class _Losses:
-    """dense_imb.losses, in which a missing name is a reason to skip a contestant."""
+    """The losses of dense_imb; a missing one skips its contestant."""
 
     def __getattr__(self, name: str) -> Any:
         module = import_module("dense_imb.losses")
@@ -81,12 +81,12 @@ def regression_contestants(data: Frames) -> list[Contestant]:
 
 
 def plain_copy(prediction: Tensor, target: Tensor) -> Tensor:
-    """What one pass over the memory costs."""
+    """Copy the memory in one pass."""
     return prediction.detach().clone()
 
 
 def where_acb_mse(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-    """The obvious version: a weight for each pixel."""
+    """Weight each pixel, as the simplest code does."""
     is_hit, is_empty = target != 0, target == 0
     if mask is not None:
         is_hit, is_empty = is_hit & mask, is_empty & mask
@@ -111,7 +111,7 @@ def binned_mse(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 class Labels(NamedTuple):
-    """Logits, and labels: almost all background, and each other class rarer than the one before."""
+    """Logits and labels: mostly background, each further class rarer than the one before."""
 
     prediction: Tensor  # logits (B, C, *spatial)
     target: Tensor  # (B, *spatial) int64
@@ -260,7 +260,7 @@ def balanced_hard_mining(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def hard_mining_map(logits: Tensor, target: Tensor, delta: float = 1e7) -> Tensor:
-    """HMLoss at alpha = gamma = 1 as its authors wrote it: on clipped probabilities."""
+    """HMLoss at alpha = gamma = 1 on clipped probabilities, as its authors wrote it."""
     p = logits.softmax(1).gather(1, target.unsqueeze(1)).squeeze(1).clamp(1e-7, 1 - 1e-7)
     rise = torch.sin(torch.pi * torch.minimum(p, 1 - p)) / (torch.pi * p)
     fall = torch.exp(-delta * p) * torch.sinc(delta * p)

@@ -1,4 +1,4 @@
-"""How fast is each loss, and how much memory does it need, against torch's own and its rivals?
+"""Speed and memory of each loss, against those of torch and of other libraries.
 
     python experiments/benchmarks/loss_speed.py                           # everything
     python experiments/benchmarks/loss_speed.py --sections regression --sizes 64x1x128x88
@@ -13,8 +13,8 @@ Each round runs forward + backward of every contestant once, in a shuffled order
 the value and the gradient of each are compared with its formula in float64.
 To add a contestant: one line in loss_contestants.py.
 
-On a machine that does other work too, the threads of a loss spin while they wait for one that lost
-its core, and 0.3 ms become 30: put OMP_WAIT_POLICY=passive before the command, believe "x min".
+On a busy machine, threads spin while they wait for one that lost its core, and 0.3 ms become 30.
+Put OMP_WAIT_POLICY=passive before the command there, and trust "x min".
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Section:
-    """Work sizes, and who competes on them."""
+    """Work sizes and their contestants."""
 
     device: str
     make_data: Callable[..., Any]
@@ -103,13 +103,13 @@ SECTIONS = {
 
 
 def entries(section: Section, data: Any, options: argparse.Namespace) -> list[Contestant]:
-    """The floor, and those of the others and of their compiled twins that were asked for."""
-    found = []
+    """Return the floor, and the wanted contestants, plain and compiled."""
+    chosen = []
     for contestant in section.contestants(data):
-        found.append(contestant)
+        chosen.append(contestant)
         if contestant.is_compiled and not options.no_compile:
-            found.append(contestant.compiled())
-    return found[:1] + [c for c in found[1:] if is_wanted(c.name, options.only)]
+            chosen.append(contestant.compiled())
+    return chosen[:1] + [c for c in chosen[1:] if is_wanted(c.name, options.only)]
 
 
 def is_wanted(name: str, only: Sequence[str] | None) -> bool:
@@ -117,7 +117,7 @@ def is_wanted(name: str, only: Sequence[str] | None) -> bool:
 
 
 def plan(options: argparse.Namespace) -> list[tuple[str, Shape]]:
-    """The work sizes asked for, in the sections that have somebody to compare."""
+    """Return the wanted work sizes of the sections that have contestants."""
     works, names = [], []
     for section_name in options.sections:
         section = SECTIONS[section_name]
@@ -139,7 +139,7 @@ def plan(options: argparse.Namespace) -> list[tuple[str, Shape]]:
 def measure(
     section_name: str, shape: Shape, options: argparse.Namespace, progress: Progress, title: str
 ) -> dict[str, Any]:
-    """One work size: its rows, and who could not take part."""
+    """Measure one work size: its rows, and the contestants that were skipped."""
     section = SECTIONS[section_name]
     torch.compiler.reset()  # every size compiles afresh; else the limit of recompilations is met
     load = os.getloadavg()[0]
@@ -147,7 +147,7 @@ def measure(
     runners, skipped = prepare(entries(section, data, options), data.prediction, data.target)
     task = progress.add_task(title, total=options.warmup + options.rounds)
 
-    def told(name: str) -> None:
+    def show(name: str) -> None:
         progress.update(task, description=f"{title}: checking {name}")
         progress.refresh()
 
@@ -155,7 +155,7 @@ def measure(
         progress.update(task, advance=1, description=title)
         progress.refresh()
 
-    check_same_value(runners, told)
+    check_same_value(runners, show)
     time_interleaved(runners, options.rounds, options.warmup, done_one)
     return {
         "section": section_name,
@@ -199,7 +199,7 @@ def table_of(work: dict[str, Any], settings: dict[str, Any]) -> Table:
 
 
 def skipped_of(work: dict[str, Any]) -> list[str]:
-    """One line for each reason."""
+    """Return a line for each reason."""
     names: dict[str, list[str]] = {}
     for name, reason in work["skipped"].items():
         names.setdefault(reason, []).append(name)
@@ -207,7 +207,7 @@ def skipped_of(work: dict[str, Any]) -> list[str]:
 
 
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:
-    """What must be the same for two work sizes to stand in one file."""
+    """Return the settings that all work sizes of a file share."""
     devices = {SECTIONS[name].device for name in options.sections}
     return {
         "rounds": options.rounds,
@@ -225,7 +225,7 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The commit of the library; -dirty where it differs from it."""
+    """Return the commit of the library, with -dirty where files differ from it."""
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:
         return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
@@ -234,7 +234,7 @@ def commit() -> str | None:
 
 
 def write(path: Path, result: dict[str, Any]) -> None:
-    """Replace the file as a whole: an interrupted run leaves the last good one."""
+    """Replace the file as a whole, so that an interrupted run leaves the last good one."""
     partial = path.with_name(path.name + ".partial")
     try:
         with open(partial, "w", encoding="utf-8") as file:
@@ -247,18 +247,18 @@ def write(path: Path, result: dict[str, Any]) -> None:
 
 
 def earlier_result(options: argparse.Namespace, settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """The work sizes of an interrupted run of the same settings."""
+    """Return the work sizes of an interrupted run with the same settings."""
     path = options.out
     if not path.exists() or options.overwrite:
         return []
     if not options.resume:
-        raise ValueError(f"Expected no file {path}, found one; pass --resume or --overwrite.")
+        raise ValueError(f"Expected no file {path}, got one; pass --resume or --overwrite.")
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
         earlier, works = result["settings"], list(result["works"])
     except (json.JSONDecodeError, KeyError, TypeError):
         raise ValueError(
-            f"Expected a result of this script in {path}, found something else; pass --overwrite."
+            f"Expected a result of this script in {path}, got something else; pass --overwrite."
         ) from None
     for name, value in settings.items():
         if earlier.get(name) != value:
@@ -305,21 +305,23 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="these work sizes in place of the section's; one channel is regression",
     )
     parser.add_argument(
-        "--only", nargs="+", metavar="NAME", help="contestants whose name holds one of these"
+        "--only", nargs="+", metavar="NAME", help="contestants whose name contains one of these"
     )
     parser.add_argument("--rounds", type=positive, default=40, help="timed runs of each contestant")
-    parser.add_argument("--warmup", type=positive, default=3, help="rounds before them")
-    parser.add_argument("--threads", type=positive, default=2, help="of torch on the CPU")
-    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    parser.add_argument("--warmup", type=positive, default=3, help="rounds before the timed ones")
+    parser.add_argument(
+        "--threads", type=positive, default=2, help="number of CPU threads of torch"
+    )
+    parser.add_argument("--no-compile", action="store_true", help="omit torch.compile")
     parser.add_argument("--out", type=Path, default=Path("runs/loss_speed.json"), help="the result")
     existing = parser.add_mutually_exclusive_group()
-    existing.add_argument("--resume", action="store_true", help="keep the work sizes it holds")
-    existing.add_argument("--overwrite", action="store_true", help="begin again")
+    existing.add_argument("--resume", action="store_true", help="keep the work sizes in the file")
+    existing.add_argument("--overwrite", action="store_true", help="replace the file")
     return parser.parse_args(arguments)
 
 
 def begin(options: argparse.Namespace) -> tuple[list[tuple[str, Shape]], dict[str, Any]]:
-    """The work sizes to measure, and the result so far; refuses what cannot end well."""
+    """Return the work sizes to measure, and the result so far; refuse bad input."""
     has_gpu = torch.cuda.is_available()
     if options.sections is None:
         options.sections = [name for name in SECTIONS if has_gpu or SECTIONS[name].device == "cpu"]
@@ -339,7 +341,7 @@ def begin(options: argparse.Namespace) -> tuple[list[tuple[str, Shape]], dict[st
 def run(
     planned: Sequence[tuple[str, Shape]], result: dict[str, Any], options: argparse.Namespace
 ) -> None:
-    """Measure, and after each work size show its table and save everything."""
+    """Measure the work sizes; print the table of each and save all of them."""
     console = Console(width=None if sys.stdout.isatty() else 100)
     columns = (BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     for number, (section_name, shape) in enumerate(planned, 1):
@@ -362,7 +364,7 @@ def run(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0 on success, 1 where a contestant is wrong or a file cannot be written, 2 on bad input."""
+    """Return 0, 1 if a contestant is wrong or a file cannot be written, 2 on bad input."""
     options = parse(arguments)
     try:
         planned, result = begin(options)

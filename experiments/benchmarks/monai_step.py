@@ -1,12 +1,12 @@
-"""What does one of our losses cost in a MONAI training step, against DiceCELoss?
+"""Cost of a loss in a MONAI training step, against DiceCELoss.
 
     python experiments/benchmarks/monai_step.py                       # 2-D, some minutes
     python experiments/benchmarks/monai_step.py --size 2x1x64x64x64   # 3-D, MONAI's U-Net, too
 
 A step is MONAI's U-Net forward, the loss, backward and AdamW. The losses take turns in a shuffled
-order, each with a network of its own from the same weights; "x" is the median of a step over that
-of DiceCELoss, "loss only" the same on logits without a network. On a machine that does other work
-believe "x min", and put OMP_NUM_THREADS=1 before the command.
+order; each has its own network, from the same weights. "x" is the median of a step over that of
+DiceCELoss, "loss only" the same for logits without a network. On a busy machine trust "x min", and
+put OMP_NUM_THREADS=1 before the command.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FOREGROUND = 0.02
 
 
 def losses() -> dict[str, nn.Module]:
-    """The floor first."""
+    """Return the losses, the floor first."""
     from monai.losses import DiceCELoss, DiceLoss
 
     softmax = {"to_onehot_y": True, "softmax": True}
@@ -87,7 +87,7 @@ def runner(name: str, call: Callable[..., Tensor], image: Tensor, label: Tensor)
 
 
 def against(own: Runner, floor: Runner) -> tuple[float, float, float]:
-    """Median in ms, and the medians' and the fastest runs' ratios."""
+    """Return the median in ms, and the ratios of the medians and of the fastest runs."""
     median = statistics.median(own.seconds)
     ratio_of_min = min(own.seconds) / min(floor.seconds)
     return 1000 * median, median / statistics.median(floor.seconds), ratio_of_min

@@ -1,10 +1,10 @@
-"""Small data in the true on-disk formats, to try the recipes where the real data are not.
+"""Small data in the true on-disk formats, to try the recipes without the real data.
 
     python experiments/classification/small_data.py small
 
 Writes small/cifar-10-python.tar.gz (pickles as Python 2 wrote the real ones), small/table with
 train.csv, test.csv and a folder of JPEG images (three classes, long-tailed), and, with --all, the
-other three CIFAR archives. A class is a stripe pattern of its own in a colour of its own, on
+other three CIFAR archives. Each class has its own stripe pattern and colour, on
 noise.
 """
 
@@ -27,7 +27,7 @@ NAMES_10 = [
 
 
 def patterns(labels: Any, n_classes: int, side: int = 32, seed: int = 0) -> Any:
-    """(N, 3, side, side) uint8 of labels (N,)."""
+    """Draw images (N, 3, side, side) uint8 for labels (N,)."""
     rng = np.random.default_rng(seed)
     angle = np.pi * np.asarray(labels) / n_classes
     y, x = np.mgrid[:side, :side]
@@ -131,37 +131,37 @@ def cifar_files(
         (100, False): "cifar-100-python", (100, True): "cifar-100-binary",
     }[n_classes, binary]  # fmt: skip
     class_names = NAMES_10 if n_classes == 10 else [f"thing_{k:02d}" for k in range(n_classes)]
-    found: dict[str, bytes] = {}
+    files_by_path: dict[str, bytes] = {}
     for i, (name, label) in enumerate(zip(names, parts, strict=True)):
         flat = patterns(label, n_classes, seed=seed + i).reshape(len(label), -1)
         coarse = label // 5
         if binary:
             columns = [label] if n_classes == 10 else [coarse, label]
             rows = np.concatenate([np.stack(columns, 1).astype(np.uint8), flat], 1)
-            found[f"{folder}/{name}.bin"] = rows.tobytes()
+            files_by_path[f"{folder}/{name}.bin"] = rows.tobytes()
             continue
         files = [f"{k:05d}.png".encode() for k in range(len(label))]
-        told = {b"batch_label": f"training batch {i + 1} of {n_batches}".encode()}
+        batch_label = {b"batch_label": f"training batch {i + 1} of {n_batches}".encode()}
         labels = (
             {b"labels": label.tolist()}
             if n_classes == 10
             else {b"fine_labels": label.tolist(), b"coarse_labels": coarse.tolist()}
         )
-        content = {**told, **labels, b"data": flat, b"filenames": files}
-        found[f"{folder}/{name}"] = Python2Pickle.of(content)
+        content = {**batch_label, **labels, b"data": flat, b"filenames": files}
+        files_by_path[f"{folder}/{name}"] = Python2Pickle.of(content)
     as_lines = "".join(f"{name}\n" for name in class_names).encode()
     as_bytes = [name.encode() for name in class_names]
     if binary:
         meta = "batches.meta.txt" if n_classes == 10 else "fine_label_names.txt"
-        found[f"{folder}/{meta}"] = as_lines + b"\n" * (n_classes == 10)
+        files_by_path[f"{folder}/{meta}"] = as_lines + b"\n" * (n_classes == 10)
     elif n_classes == 10:
         meta_content = {b"num_cases_per_batch": 10000, b"label_names": as_bytes, b"num_vis": 3072}
-        found[f"{folder}/batches.meta"] = Python2Pickle.of(meta_content)
+        files_by_path[f"{folder}/batches.meta"] = Python2Pickle.of(meta_content)
     else:
         meta_content = {b"fine_label_names": as_bytes, b"coarse_label_names": as_bytes[:20]}
-        found[f"{folder}/meta"] = Python2Pickle.of(meta_content)
-    found[f"{folder}/readme.html"] = b"<meta HTTP-EQUIV='REFRESH'>"
-    return found
+        files_by_path[f"{folder}/meta"] = Python2Pickle.of(meta_content)
+    files_by_path[f"{folder}/readme.html"] = b"<meta HTTP-EQUIV='REFRESH'>"
+    return files_by_path
 
 
 def write_archive(path: Path, files: Mapping[str, bytes]) -> Path:

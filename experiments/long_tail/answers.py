@@ -1,14 +1,14 @@
-"""What helps beside the loss: samplers, mixing, two stages, or images without labels?
+"""Comparison of samplers, mixing, two stages and unlabelled images for long-tailed data.
 
     DENSE_IMB_DATA=DATA OMP_NUM_THREADS=1 python experiments/long_tail/answers.py runs/long_tail
     ... --tasks cracks --methods instance two-stage --losses plain --seeds 1       # a part of it
     ... --full                                         # meant for a GPU; choose another folder
 
-Each method is trained with a plain and a balanced loss and several seeds on three tasks, alike in
-all else, and measured on images that chose nothing: kinds (simulated hits of four patterns, a
+Each method is trained with a plain and a balanced loss and several seeds on three tasks; all else
+is equal. Scores are those of test images. The tasks are kinds (simulated hits of four patterns, a
 class each, 25 % of the frames labelled), cracks (10 % of the photographs labelled) and images
-(shapes, one label an image, half of them labelled). A run that is done is not done again, and one
-that was stopped goes on. The tables lie beside the runs as .txt, .csv and .json.
+(shapes, one label an image, half of them labelled). Finished runs are kept, stopped ones continue.
+The tables lie beside the runs as .txt, .csv and .json.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from dense_imb.data.events.labelled_frames import write_labelled_frames
 from dense_imb.data.events.simulated import write_simulated
 from dense_imb.engine import CollapseWarning, Interrupted
 from dense_imb.hits import Degradation, Geometry, open_hits
-from dense_imb.runs import Run, SamplingWarning, check_folder, train
+from dense_imb.runs import Recipe, Run, SamplingWarning, check_folder, train
 from dense_imb.tasks.images.evaluate import evaluate_images
 from dense_imb.tasks.images.recipe import open_test_images
 from dense_imb.tasks.labels.evaluate import evaluate_labels
@@ -77,13 +77,13 @@ METHODS: dict[str, Callable[[TrainConfig], TrainConfig]] = {
 
 @dataclass(frozen=True)
 class Size:
-    """How large a task is.
+    """Size of a task.
 
     Args:
-        steps: of a run, a multiple of 9 so that stages and validations divide it.
+        steps: steps of a run; a multiple of 9, which stages and validations divide.
         batch_size: images or crops in a step.
         model: options of the network.
-        number: of frames, or of images of the largest class.
+        number: number of frames, or of images of the largest class.
         pixels: height and width of a frame, of a crop or of an image.
     """
 
@@ -96,12 +96,12 @@ class Size:
 
 @dataclass(frozen=True)
 class Task:
-    """What methods are compared on.
+    """Data and scores that methods are compared on.
 
     Args:
-        scores: names, the first one decides.
-        config: of "instance", given a folder for data and the size.
-        measure: the scores of a run on test images.
+        scores: names of the scores; the first one decides.
+        config: makes the config of "instance" from a folder for data and the size.
+        measure: returns the scores of a run on test images.
     """
 
     scores: tuple[str, ...]
@@ -110,7 +110,7 @@ class Task:
 
 
 def kinds_config(folder: Path, size: Size) -> TrainConfig:
-    """The part `kinds` of experiments/which_loss, a quarter of whose frames is labelled."""
+    """Return the config of `kinds` in experiments/which_loss, with a quarter of frames labelled."""
     height, width = size.pixels
     frames = folder / f"kinds-{size.number}-{height}x{width}.h5"
     if not frames.exists():
@@ -138,7 +138,7 @@ def cracks_config(folder: Path, size: Size) -> TrainConfig:
     if not data:
         raise ValueError(
             "Expected the folder of crackforest in the environment variable DENSE_IMB_DATA, got "
-            "none; leave cracks out (--tasks kinds images)."
+            "none; omit cracks (--tasks kinds images)."
         )
     place = Path(data) / "crackforest"
     images = ImagesConfig(
@@ -174,7 +174,7 @@ def images_config(folder: Path, size: Size) -> TrainConfig:
 
 
 def measure_segmenter(run: Run) -> dict[str, float]:
-    """Means over the foreground classes, and the last class, which is the rarest."""
+    """Return means over the foreground classes, and scores of the last one, the rarest."""
     rows = evaluate_images([run.trained()], open_test_images(run.config.images)).rows
     mean, rarest = rows[0], rows[-1]
     return {
@@ -231,31 +231,33 @@ def draws_as_instance(config: TrainConfig) -> bool:
 
 
 def trained_methods(methods: Sequence[str], base: TrainConfig) -> tuple[list[str], tuple[str, ...]]:
-    """Those that differ from "instance" on these data, and what to say about the others."""
+    """Return the methods that differ from "instance" on these data, and notes on the others."""
     if not draws_as_instance(METHODS["class"](base)):
         return list(methods), ()
     only_sample = ("class", "progressive")
-    told = {
-        "class": "class: not trained, it is instance here.",
-        "progressive": "progressive: not trained, it is instance here.",
-        "balanced-mixup": "balanced-mixup: the other image of a pair is any, as with instance.",
-        "two-stage": "two-stage: draws alike in both; the second has a lower learning rate only.",
-        "two-stage-head": "two-stage-head: draws alike in both; the second trains the head only.",
+    known = {
+        "class": "class: not trained, it equals instance here.",
+        "progressive": "progressive: not trained, it equals instance here.",
+        "balanced-mixup": "balanced-mixup: the other image of a pair is any image.",
+        "two-stage": "two-stage: the second stage differs in its lower learning rate only.",
+        "two-stage-head": "two-stage-head: the second stage trains the head only.",
     }
-    notes = [told[method] for method in methods if method in told]
+    notes = [known[method] for method in methods if method in known]
     if notes:
-        notes.insert(0, "Every image holds every class, so that sampling by class draws all alike.")
+        notes.insert(
+            0, "Every image holds every class: sampling by class draws all with equal weight."
+        )
     return [method for method in methods if method not in only_sample], tuple(notes)
 
 
 def result_of(task: Task, config: TrainConfig, place: Path, is_quiet: bool) -> dict[str, float]:
-    """Train and measure, or read what was measured."""
+    """Train and measure a run, or read its result."""
     asked = json.loads(json.dumps(asdict(config)))
     stored = place / "result.json"
     if stored.exists():
         result = json.loads(stored.read_text())
         if result["config"] != asked:
-            check_folder(place, config, resume=True)  # says what differs
+            check_folder(place, Recipe.of(config), resume=True)  # says what differs
         return {name: float(value) for name, value in result["scores"].items()}
     start = time.process_time()
     with warnings.catch_warnings():  # a method may go blank, or draw alike: the table says so
@@ -273,7 +275,7 @@ def write(path: Path, text: str) -> None:
 
 @dataclass(frozen=True)
 class MethodsTable(ComparisonTable):
-    """As the table of losses, of rows "method (loss)"."""
+    """Table of scores with rows "method (loss)"."""
 
     notes: tuple[str, ...] = ()
 
@@ -283,7 +285,7 @@ class MethodsTable(ComparisonTable):
 
 
 def table_of(name: str, size: Size, options: Namespace, folder: Path) -> MethodsTable:
-    """Train and measure every row of a task, a first seed of all before the second of any."""
+    """Train and measure every row of a task; the first seed of all comes before any second."""
     task = TASKS[name]
     (folder / "data").mkdir(parents=True, exist_ok=True)
     base = task.config(folder / "data", size)
@@ -311,7 +313,7 @@ def table_of(name: str, size: Size, options: Namespace, folder: Path) -> Methods
     names = [one.name for one in named]
     compared = [name for name in BASES if name in names]
     plain = compared[0] if compared else None
-    table = MethodsTable.of_runs(runs, task.scores, named, size.steps, plain=plain)
+    table = MethodsTable.from_runs(runs, task.scores, named, size.steps, plain=plain)
     table = replace(table, notes=notes)
     for suffix in ("json", "csv"):
         table.save(folder / f"{name}.{suffix}")
@@ -321,16 +323,18 @@ def table_of(name: str, size: Size, options: Namespace, folder: Path) -> Methods
 
 def make_parser() -> Parser:
     parser = script_parser(__doc__)
-    parser.add_argument("folder", type=str, help="for data, runs and tables")
+    parser.add_argument("folder", type=str, help="folder of data, runs and tables")
     for option, known in (("tasks", TASKS), ("methods", METHODS), ("losses", LOSSES)):
         parser.add_argument(
             f"--{option}", type=Literal[tuple(known)], nargs="+", default=list(known),
             help=f"some {option}; all by default",
         )  # fmt: skip
     parser.add_argument("--seeds", type=int, default=3, help="number of runs of each row")
-    parser.add_argument("--steps", type=int | None, help="of each run, other than the task's")
+    parser.add_argument(
+        "--steps", type=int | None, help="steps of each run, in place of the task's"
+    )
     parser.add_argument("--full", action="store_true", help="full size, for a GPU")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    parser.add_argument("--quiet", action="store_true", help="show no progress bars")
     return parser
 
 

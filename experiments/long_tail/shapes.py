@@ -1,10 +1,9 @@
-"""Long-tailed images whose classes vary inside: eight shapes of any place, size, turn and colour.
+"""Long-tailed images of eight shapes, at any place, size, angle and colour.
 
     python experiments/long_tail/shapes.py shapes --largest 800 --imb-ratio 50
 
 Writes train.csv (long-tailed), validation.csv and test.csv (balanced), and their images, PNG. A
-shape lies on clutter and noise, faint or clear, so that what one learns of a few images is not
-enough for all.
+shape lies on clutter and noise, faint or clear: a few images do not show the whole class.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ SHAPES: dict[str, Callable[[Plane, Plane], Any]] = {
 
 
 def pictures(labels: Sequence[int], side: int, seed: int) -> Any:
-    """(N, side, side, 3) uint8, one for each label."""
+    """Draw images (N, side, side, 3) uint8, one for each label."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:side, :side] / side * 2 - 1
     drawn = np.empty((len(labels), side, side, 3), np.uint8)
@@ -58,7 +57,7 @@ def pictures(labels: Sequence[int], side: int, seed: int) -> Any:
 def write_shapes(
     folder: Path, *, largest: int, imb_ratio: float, n_held_out: int, side: int
 ) -> tuple[int, ...]:
-    """The three tables and their images; the number of training images of each class."""
+    """Write the three tables and their images; return the training images of each class."""
     counts = long_tail_counts(len(SHAPES), largest, imb_ratio)
     even = (n_held_out,) * len(SHAPES)
     names = list(SHAPES)
@@ -78,11 +77,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path, help="new or empty")
+    parser.add_argument("folder", type=Path, help="new or empty folder")
     parser.add_argument("--largest", type=int, default=800, help="images of the first class")
-    parser.add_argument("--imb-ratio", type=float, default=50, help="of the first and the last")
-    parser.add_argument("--held-out", type=int, default=50, help="of a class, twice")
-    parser.add_argument("--side", type=int, default=24, help="of the images, in pixels")
+    parser.add_argument(
+        "--imb-ratio",
+        type=float,
+        default=50,
+        help="images of the first class over those of the last",
+    )
+    parser.add_argument(
+        "--held-out",
+        type=int,
+        default=50,
+        help="validation images of a class, and as many test images",
+    )
+    parser.add_argument("--side", type=int, default=24, help="side of the images, in pixels")
     options = parser.parse_args(arguments)
     counts = write_shapes(
         options.folder, largest=options.largest, imb_ratio=options.imb_ratio,

@@ -1,4 +1,4 @@
-"""Thin structures in a plain torch loop: BCE against ours, one line apart.
+"""Thin structures in a plain torch loop: BCE and a balanced loss, one line apart.
 
 python experiments/plain_torch/train.py                            # generated, a few minutes
 python experiments/plain_torch/train.py --images DIR --masks DIR   # masks by the images' names

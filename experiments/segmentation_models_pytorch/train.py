@@ -1,4 +1,4 @@
-"""Thin structures with smp.Unet in its binary mode: BCE, ours, and ours beside smp's Dice.
+"""Thin structures with smp.Unet, binary: BCE, a balanced loss, and that loss with smp's Dice.
 
 python experiments/segmentation_models_pytorch/train.py                            # generated
 python experiments/segmentation_models_pytorch/train.py --images DIR --masks DIR   # by name

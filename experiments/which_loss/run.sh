@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Which loss finds rare pixels best: on cracks, on air showers, and on four kinds of simulated
-# patterns? Every loss has the same network, steps and seeds, and the same split by image.
+# Which loss finds rare pixels best, on cracks, on air showers, and on four kinds of simulated
+# patterns? All losses have the same network, steps, seeds and split by image.
 #
 #   DENSE_IMB_DATA=DATA bash experiments/which_loss/run.sh runs/which_loss           # an hour of one core
 #   FULL=1 DENSE_IMB_DATA=DATA bash experiments/which_loss/run.sh runs/which_loss    # a day; a GPU helps
 #
-# A part that is done is not done again, and one that was stopped goes on. Names of parts, cracks,
-# showers, kinds, longer or signs, behind the folder run these only; OPTIONS holds further ones of `dense-imb compare`.
+# Finished parts are kept, and stopped ones continue. Names of parts behind the folder (cracks, showers,
+# kinds, longer, signs) run only these; OPTIONS has further options of `dense-imb compare`.
 set -euo pipefail
 out=${1:?"a folder for the results"}
 shift

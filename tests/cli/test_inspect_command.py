@@ -92,7 +92,7 @@ def test_a_file_of_images_is_told_from_hits_by_its_content(tmp_path, capsys):
     options = ["--labels", "0", "100", "--ignore-index", "7", "--events", "2"]
     assert run(path, *options, "--out", tmp_path / "o") == 0
     printed = capsys.readouterr().out
-    assert "4 images, of which 2 were looked at" in printed
+    assert "4 images, 2 of them inspected" in printed
     assert "sizes: 5 x 9 x 7 (2)" in printed
     assert "masks of 0 and 100, in this order classes 0 to 1" in printed
     assert (tmp_path / "o" / "inspect.png").exists()

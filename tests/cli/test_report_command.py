@@ -8,7 +8,7 @@ import warnings
 import pytest
 
 from dense_imb.cli import main
-from dense_imb.report.hits import OfHits
+from dense_imb.report.hits.source import HitsSource
 from dense_imb.runs import open_run
 from tests.report.conftest import files, run_folder, trained  # noqa: F401
 
@@ -19,7 +19,7 @@ def run(*arguments: object) -> int:
 
 @pytest.fixture(autouse=True)
 def _undrawn(monkeypatch):
-    monkeypatch.setattr("dense_imb.report.write.picture", lambda draw, size: b"\x89PNG")
+    monkeypatch.setattr("dense_imb.report.write.draw_png", lambda draw, size: b"\x89PNG")
 
 
 def test_prints_the_result_and_where_it_is(run_folder, files, capsys):  # noqa: F811
@@ -52,10 +52,8 @@ def test_the_commands_of_the_page_work(
     monkeypatch.chdir(tmp_path)
     test = files / ("clean.h5" if is_clean else "noisy.h5")
     (tmp_path / "raw.h5").write_bytes((files / "noisy.h5").read_bytes())
-    found = OfHits(
-        open_run(run_folder), (str(test),), 20, "tiny", retention=0.9, adds_noise=is_clean
-    )
-    text = found.commands()
+    source = HitsSource(open_run(run_folder), (str(test),), 20, retention=0.9, adds_noise=is_clean)
+    text = source.commands()
     lines = [shlex.split(line)[1:] for line in text.splitlines() if line.startswith("dense-imb")]
     assert [words[0] for words in lines] == ["train", "evaluate", "denoise", "report"]
     with warnings.catch_warnings():

@@ -16,6 +16,7 @@ import pytest
 from dense_imb.cli import main
 from dense_imb.cli import train as train_command
 from dense_imb.runs import open_run
+from tests.limits import HANG_SECONDS
 from tests.runs.pictures import write_folders
 from tests.runs.tiny import assert_same_runs, clean_events, write_events
 
@@ -63,7 +64,8 @@ def test_a_run_tells_what_came_out_and_a_finished_one_that_nothing_is_left(path,
 
 
 def test_the_written_config_is_a_config(path, tmp_path):
-    assert main(arguments(path, tmp_path / "run", "--hits.noise", "[10, 20]")) == 0
+    options = ("--hits.noise", "[10, 20]", "--report", "false")
+    assert main(arguments(path, tmp_path / "run", *options)) == 0
     config = tmp_path / "run" / "config.yaml"
     typed = ["train", "--config", str(config), "--quiet", "--out", str(tmp_path / "again")]
     assert main(typed) == 0
@@ -138,7 +140,7 @@ def test_a_stored_config_that_was_tampered_with_is_one_line(
 
 
 def test_a_run_of_other_options_is_refused(path, tmp_path, capsys):
-    assert main(arguments(path, tmp_path / "run")) == 0
+    assert main(arguments(path, tmp_path / "run", "--report", "false")) == 0
     capsys.readouterr()
     told = refused(capsys, arguments(path, tmp_path / "run", "--resume", "--seed", 4))
     assert "seed: 0 there, 4 here" in told
@@ -163,12 +165,13 @@ def test_a_folder_where_none_can_be_is_one_line(path, capsys):
 
 
 def test_damage_is_passed_over_in_one_line(path, tmp_path, capsys):
-    assert main(arguments(path, tmp_path / "run", "--validate_every", 4)) == 0
+    typed = arguments(path, tmp_path / "run", "--validate_every", 4, "--report", "false")
+    assert main(typed) == 0
     weights = (tmp_path / "run" / "last.safetensors").read_bytes()
     (tmp_path / "run" / "checkpoints" / "step-00000008.pt").write_bytes(b"")
     (tmp_path / "run" / "metrics.json").unlink()
     capsys.readouterr()
-    typed = arguments(path, tmp_path / "run", "--validate_every", 4, "--resume")
+    typed.append("--resume")
     assert main(typed) == 0
     told = [line for line in capsys.readouterr().err.splitlines() if "checkpoint skipped" in line]
     assert len(told) == 1
@@ -195,7 +198,7 @@ def start(typed: list[str], *before: str, **options) -> subprocess.Popen[str]:
 
 def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> None:
     """Until a checkpoint of the step or a later one is written, or the process has ended."""
-    until = time.monotonic() + 90
+    until = time.monotonic() + HANG_SECONDS
     while process.poll() is None and time.monotonic() < until:
         found = sorted((folder / "checkpoints").glob("step-*.pt"))
         if found and int(found[-1].stem[5:]) >= step:
@@ -204,15 +207,15 @@ def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> No
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    told = process.communicate(timeout=100)[1]
+    told = process.communicate(timeout=HANG_SECONDS)[1]
     return process.returncode, told
 
 
-LONG = 80  # steps, each saved
+LONG = 60  # steps, each saved
 
 
 def long(path: str, folder: Path, *more: object) -> list[str]:
-    options = ["--save_every", 0, "--validate_every", 20, "--resume"]
+    options = ["--save_every", 0, "--validate_every", 20, "--resume", "--report", "false"]
     return arguments(path, folder, *options, *more, steps=LONG)
 
 
@@ -228,7 +231,7 @@ def whole(path, tmp_path_factory) -> Path:
 def test_a_run_killed_anywhere_is_resumed_to_the_bit(path, tmp_path, whole):
     rng = random.Random(4)
     folder = tmp_path / "run"
-    for step in (3, 47):
+    for step in (3, 37):
         process = start(long(path, folder))
         wait_for_step(process, folder, step)
         time.sleep(rng.uniform(0, 0.05))

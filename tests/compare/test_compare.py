@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import shlex
 from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
 
+from dense_imb.base.refusals import Refused
 from dense_imb.cli import main
 from dense_imb.compare import ComparisonTable, Contestant, compare, contestants, parse_contestant
-from dense_imb.compare.contestants import FIRST, PLAIN
+from dense_imb.compare.contestants import N_FIRST, ORDER, PLAIN
 from dense_imb.compare.figure import draw
-from dense_imb.compare.plan import LEAST_STEPS, MOST_STEPS, plan, run_seconds
+from dense_imb.compare.plan import LEAST_STEPS, MOST_STEPS, count_runs, plan, run_seconds
 from dense_imb.config import TrainConfig
 from dense_imb.losses.foreign.parse import parse_loss
+from dense_imb.runs import open_run
 from dense_imb.tasks.images.recipe import open_images, open_test_images
+from dense_imb.tasks.labels.evaluate import evaluate_labels
+from dense_imb.tasks.labels.recipe import open_cifar_test, open_classified, open_test_table
+from tests.runs.labelled_pictures import CLASSES, of_table, tiny_classes, write_cifar, write_tables
 from tests.runs.pictures import tiny_images, write_folders
 from tests.runs.tiny import clean_events, tiny, write_events
 
@@ -110,13 +117,13 @@ def runs_of(**values: list[float]) -> list[dict]:
 
 def table_of(**values: list[float]) -> ComparisonTable:
     losses = [Contestant(name, f"{name}()") for name in values]
-    return ComparisonTable.of_runs(runs_of(**values), ["ap"], losses, 10)
+    return ComparisonTable.from_runs(runs_of(**values), ["ap"], losses, 10)
 
 
 def test_the_test_is_paired_by_seed():
     stats = pytest.importorskip("scipy.stats")
     a, b = [0.5, 0.6, 0.9], [0.3, 0.45, 0.72]
-    table = ComparisonTable.of_runs(
+    table = ComparisonTable.from_runs(
         [{**run, "loss": PLAIN} if run["loss"] == "b" else run for run in runs_of(a=a, b=b)],
         ["ap"],
         [Contestant("a", ""), Contestant(PLAIN, "CrossEntropyLoss")],
@@ -132,7 +139,7 @@ def test_any_row_may_be_the_one_that_others_are_compared_with():
     runs = runs_of(a=[0.5, 0.6], b=[0.3, 0.5])
     gains = {}
     for plain in (None, "b"):
-        table = ComparisonTable.of_runs(runs, ["ap"], losses, 10, plain=plain)
+        table = ComparisonTable.from_runs(runs, ["ap"], losses, 10, plain=plain)
         gains[table.plain] = {row["loss"]: row["gain"] for row in table.rows}
     assert gains["a"] == pytest.approx({"a": 0.0, "b": -0.15})
     assert gains["b"] == pytest.approx({"a": 0.15, "b": 0.0})
@@ -176,28 +183,53 @@ def test_a_loss_that_became_nan_comes_last():
     assert json.loads(table.json())["rows"][1]["ap"] is None
 
 
+@pytest.mark.parametrize("first_seeds", [0, 5])
 @pytest.mark.parametrize("n_losses", [2, 14])
-@pytest.mark.parametrize("budget", [10.0, 300.0, 3600.0, 1e6])
-def test_a_plan_keeps_to_the_budget(budget, n_losses):
-    found = plan(budget, step_seconds=0.05, score_seconds=5, n_losses=n_losses, n_seeds=3)
-    each = run_seconds(found.steps, 0.05, 5)
-    assert found.seconds == pytest.approx(each * found.n_seeds * found.n_losses)
-    assert LEAST_STEPS <= found.steps <= MOST_STEPS
-    least = 2 * run_seconds(LEAST_STEPS, 0.05, 5)
-    assert found.seconds <= max(budget, least)
+@pytest.mark.parametrize("budget", [10.0, 60.0, 300.0, 3600.0, 1e6])
+def test_a_plan_keeps_to_the_budget_or_is_refused(budget, n_losses, first_seeds):
+    costs = {"step_seconds": 0.05, "score_seconds": 5}
+    wanted = {**costs, "n_losses": n_losses, "n_seeds": 3, "first_seeds": first_seeds}
+    least = count_runs(2, 1, first_seeds) * run_seconds(LEAST_STEPS, **costs)
+    if budget < least:
+        with pytest.raises(Refused, match=f"`minutes` of at least .* got {budget / 60:.3g}"):
+            plan(budget, **wanted)
+        return
+    chosen = plan(budget, **wanted)
+    n_runs = count_runs(chosen.n_losses, chosen.n_seeds, first_seeds)
+    assert chosen.seconds == pytest.approx(n_runs * run_seconds(chosen.steps, **costs))
+    assert LEAST_STEPS <= chosen.steps <= MOST_STEPS
+    assert chosen.seconds <= budget
 
 
-def test_contestants_are_losses_that_exist():
-    for one in contestants(n_classes=3):
+@pytest.mark.parametrize("score_seconds", [0.1, 8.0, 700.0])
+def test_the_least_budget_that_a_refusal_names_is_enough(score_seconds):
+    options = {"step_seconds": 0.013, "score_seconds": score_seconds, "n_losses": 9, "n_seeds": 3}
+    with pytest.raises(Refused) as refused:
+        plan(0.05 * 60, **options)
+    least = float(re.search(r"at least ([\d.]+)", str(refused.value))[1])
+    assert plan(60 * least, **options).seconds <= 60 * least
+    with pytest.raises(Refused):
+        plan(60 * (least - 0.1), **options)
+
+
+def test_a_budget_too_small_starts_nothing(config, tmp_path):
+    with pytest.raises(Refused, match=r"`minutes` of at least [\d.]+ .*; .*`steps`"):
+        quiet(config, tmp_path / "out", minutes=0.001, steps=None)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ORDER)
+def test_contestants_are_losses_that_exist(kind):
+    for one in contestants(kind, n_classes=3):
         parse_loss(one.loss.replace("$inverse", "(0.5, 1.5)"), class_counts=(9, 1))
-    known = contestants(n_classes=3)
-    assert [one.name for one in known[: len(FIRST)]] == list(FIRST)
+    known = contestants(kind, n_classes=3)
+    assert [one.name for one in known[:N_FIRST]] == list(ORDER[kind][:N_FIRST])
     assert len({one.folder for one in known}) == len(known)
-    assert "complement" not in " ".join(one.name for one in contestants(n_classes=2))
+    assert "complement" not in " ".join(one.name for one in contestants(kind, n_classes=2))
 
 
 def test_who_competes_can_be_typed():
-    known = contestants()
+    known = contestants("images")
     assert parse_contestant("balanced Softmax", known).loss == "BalancedSoftmaxLoss"
     assert parse_contestant("FocalLoss(gamma=1.0)", known).name == "FocalLoss(gamma=1.0)"
     assert parse_contestant("mine = FocalLoss(gamma=1.0)", known)[:2] == (
@@ -207,13 +239,13 @@ def test_who_competes_can_be_typed():
 
 @pytest.mark.parametrize("typed", ["CrossEntropy", "balanced softmx"])
 def test_a_misspelt_name_is_refused_with_the_nearest(typed):
-    with pytest.raises(ValueError, match="Did you mean '(CrossEntropyLoss|balanced softmax)'"):
-        parse_contestant(typed, contestants())
+    with pytest.raises(ValueError, match="Did you mean '(cross-entropy|balanced softmax)'"):
+        parse_contestant(typed, contestants("images"))
 
 
 def test_a_loss_that_cannot_be_made_is_refused_before_anything_is_timed(config, tmp_path):
     losses = [TWO[0], Contestant("x", "FocalLoss(gama=2)")]
-    with pytest.raises(ValueError, match="Did you mean `gamma`"):
+    with pytest.raises(ValueError, match="Did you mean 'gamma'"):
         quiet(config, tmp_path / "out", losses=losses, steps=None)
     assert not (tmp_path / "out").exists()
 
@@ -251,9 +283,16 @@ def test_the_command(config, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["{hits}", "--labels", "0", "255"], "`--labels` with images, got it with a hits file"),
-        (["{folder}", "--noise", "3"], "with a hits file, got images"),
+        (
+            ["{hits}", "--labels", "0", "255"],
+            "--labels is an option for images with masks, got",
+        ),
+        (
+            ["{folder}", "--noise", "3"],
+            "--noise is an option for hits files, got images",
+        ),
         (["{hits}", "--minutes", "0", "--noise", "5"], "Expected `minutes` above 0"),
+        (["{hits}", "--minutes", "0.001", "--noise", "5"], "raise --minutes, or set the length"),
         (["{folder}/none.h5"], "none.h5"),
     ],
     ids=str,
@@ -265,3 +304,88 @@ def test_bad_options_are_one_sentence(tmp_path, capsys, arguments, sentence):
     error = capsys.readouterr().err
     assert sentence in error
     assert error.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_tables(tmp_path_factory.mktemp("tables"), (40, 25, 10))
+
+
+def test_whole_images_compete_by_balanced_accuracy(labelled, tmp_path):
+    losses = [PLAIN, "LDAM", "mine=CrossEntropyLoss(class_weight=$inverse)"]
+    table = quiet(of_table(labelled), tmp_path / "out", losses=losses, n_seeds=1, steps=8)
+    assert table.scores == ("balanced_accuracy", "tail_accuracy", "accuracy", "calibration_error")
+    assert {row["loss"] for row in table.rows} == {PLAIN, "LDAM", "mine"}
+    stored = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert [row["loss"] for row in stored["rows"]] == [row["loss"] for row in table.rows]
+    for name, head in (("cross-entropy", None), ("LDAM", "cosine")):
+        run = open_run(tmp_path / "out" / f"{name}-0")
+        assert run.config.model.options.get("head") == head
+        classifier = run.trained()
+        _, validation = open_classified(run.config.labels)
+        row = evaluate_labels([classifier], validation, classifier.reading)[classifier.name]
+        (compared,) = (one for one in table.runs if one["loss"] == name)
+        for score in table.scores:
+            assert compared[score] == row[score]
+
+
+def test_whole_images_are_scored_on_the_test_images_named(labelled, tmp_path):
+    config = of_table(labelled)
+    test = f"{labelled}/test.csv"
+    table = quiet(config, tmp_path / "out", n_seeds=1, steps=2, test=test)
+    classifier = open_run(tmp_path / "out" / "ours-0").trained()
+    images = open_test_table(config.labels, test, config.labels.images)
+    row = evaluate_labels([classifier], images, classifier.reading)[classifier.name]
+    (compared,) = (one for one in table.runs if one["loss"] == "ours")
+    assert compared["accuracy"] == row["accuracy"]
+    with pytest.raises(ValueError, match=r"got another \(test differ\)"):
+        quiet(config, tmp_path / "out", n_seeds=1, steps=2)
+
+
+def test_held_out_images_of_cifar_choose_and_its_test_images_score(tmp_path):
+    path = write_cifar(tmp_path, per_class=8)
+    config = tiny_classes(labels={"train": path, "validation_share": 0.25})
+    table = quiet(config, tmp_path / "out", n_seeds=1, steps=2)
+    classifier = open_run(tmp_path / "out" / "ours-0").trained()
+    images = open_cifar_test(config.labels)
+    row = evaluate_labels([classifier], images, classifier.reading)[classifier.name]
+    (compared,) = (one for one in table.runs if one["loss"] == "ours")
+    assert table.scores[0] == "balanced_accuracy"
+    assert compared["balanced_accuracy"] == row["balanced_accuracy"]
+
+
+def test_a_loss_of_values_classifies_nothing(labelled, tmp_path):
+    with pytest.raises(ValueError, match="Expected a loss of logits to classify with"):
+        quiet(of_table(labelled), tmp_path / "out", losses=[PLAIN, "ACBMSELoss"])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["hits", "images"])
+def test_test_images_belong_to_whole_images(config, tmp_path, kind):
+    other = config if kind == "images" else tiny(tmp_path / "none.h5")
+    with pytest.raises(ValueError, match=rf"`test=t.csv` is for whole images, got {kind}"):
+        quiet(other, tmp_path / "out", test="t.csv")
+
+
+def test_the_winner_comes_with_the_command_that_trains_it(compared, tmp_path, capsys):
+    folder, table = compared
+    best = Contestant(str(table.rows[0]["loss"]), "")
+    command = f"dense-imb train images --config {folder}/{best.folder}-0/config.yaml --steps 2000"
+    assert f"To train with it: {command} --out RUN." in table.advice()
+    arguments = shlex.split(command.replace("2000", "2"))[1:]
+    assert main([*arguments, "--out", str(tmp_path / "run"), "--quiet", "--report", "false"]) == 0
+    assert open_run(tmp_path / "run").config.loss == table.losses[best.name]
+
+
+def test_the_command_compares_whole_images(labelled, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = [
+        *(f"{labelled}/train.csv", "--images", f"{labelled}/images", "--out", str(out)),
+        *("--classes", *CLASSES, "--test", f"{labelled}/test.csv", "--steps", "2"),
+        *("--seeds", "1", "--quiet", "--loss", "cross-entropy", "--loss", "LDAM"),
+    ]
+    assert main(["compare", *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert "balanced accuracy" in printed
+    assert f"dense-imb train labels --config {out}/" in printed
+    assert (out / "comparison.png").stat().st_size > 10_000

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-FOLDER = Path(__file__).parents[2] / "data_tools"
-
-
-def run(script: str, *arguments: object) -> int:
-    spec = importlib.util.spec_from_file_location(f"data_tools_{script}", FOLDER / f"{script}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    code: int = module.main([str(argument) for argument in arguments])
-    return code
+from tests.data_tools.scripts import run
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 
 from dense_imb.data.images.folders import read_image
 from dense_imb.hits import HitsFile, verify
-from tests.data_tools.test_scripts import run
+from tests.data_tools.scripts import run
 
 ROOT = os.environ.get("DENSE_IMB_DATA", "")
 TIMEPIX, FACT = Path(ROOT) / "cern_school_timepix", Path(ROOT) / "fact_photon_stream"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
+import doctest
 import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -16,20 +15,10 @@ import pytest
 from dense_imb.cli import main
 from dense_imb.hits import HitsFile, verify
 from tests.data.events.other_formats import frames, labels_of
+from tests.data_tools.scripts import FOLDER, load, run
 from tests.hits.files import assert_same, some_events, write
 
-FOLDER = Path(__file__).parents[2] / "data_tools"
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py"))
-
-
-def run(script: str, *arguments: object) -> int:
-    spec = importlib.util.spec_from_file_location(f"data_tools_{script}", FOLDER / f"{script}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    try:
-        return module.main([str(argument) for argument in arguments])
-    except SystemExit as stopped:  # --help, and options that the parser refuses
-        return stopped.code
 
 
 def test_these_are_the_scripts():
@@ -44,6 +33,11 @@ def test_help_asks_the_question_and_shows_the_usage(script, capsys):
     printed = capsys.readouterr().out
     assert "?" in printed
     assert f"{script}.py " in printed
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_examples_run(script):
+    assert doctest.testmod(load(script), extraglobs={"np": np}).failed == 0
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -244,7 +238,7 @@ def test_an_empty_list_and_flat_arrays_without_names_are_one_sentence(tmp_path, 
     assert run("convert", tmp_path / "flat.h5", tmp_path / "a.h5") == 2
     error = capsys.readouterr().err
     assert "`p/o` of 2, `p/t` of 2" in error
-    assert "--x --y --t --offset" in error
+    assert "--x, --y, --t and --offset" in error
 
 
 def test_labels_that_frames_lack_are_mentioned(tmp_path, capsys):
@@ -268,7 +262,7 @@ def test_a_label_becomes_noise(tmp_path, capsys):
 def test_a_file_without_events_and_a_column_that_is_missing(tmp_path, capsys):
     empty = write(tmp_path / "empty.h5", some_events(2)[:0])
     assert run("split", empty) == 2
-    assert "Expected events to share among 3 parts, got none." in capsys.readouterr().err
+    assert "Expected samples to divide among 3 parts, got none." in capsys.readouterr().err
     assert main(["simulate", str(tmp_path / "a.h5"), "--events", "4"]) == 0
     assert run("split", tmp_path / "a.h5", "--group", "run") == 2
     assert "got `run` and a file without any" in capsys.readouterr().err
@@ -290,7 +284,7 @@ def test_commands_name_options_and_no_arguments_of_the_library(tmp_path, capsys)
     assert run("convert", path, tmp_path / "a.npz") == 0
     assert run("convert", path, tmp_path / "a.npz") == 2
     error = capsys.readouterr().err
-    assert "(--overwrite)" in error
+    assert "with --overwrite" in error
     assert "overwrite=True" not in error
 
 
@@ -338,4 +332,4 @@ def test_repack_tells_then_cures(tmp_path, capsys):
     verify(tmp_path / "small.h5")
     capsys.readouterr()
     assert run("repack", tmp_path / "hits.h5") == 2
-    assert "a hits file already" in capsys.readouterr().err
+    assert "which is a hits file" in capsys.readouterr().err

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.scripts import run_script
+
+SCRIPT = Path(__file__).parents[2] / "experiments" / "benchmarks" / "feature_step.py"
 
 
 def test_every_loss_has_its_row():
-    script = ROOT / "experiments" / "benchmarks" / "feature_step.py"
-    run = subprocess.run(
-        [sys.executable, script, "--patch", "16", "--batch", "2", "--rounds", "1", "--warmup", "0"],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    run = run_script(SCRIPT, "--patch", 16, "--batch", 2, "--rounds", 1, "--warmup", 0)
     assert run.returncode == 0, run.stderr
     rows = [line for line in run.stdout.splitlines() if line[:1] != " " and ", batch" not in line]
     assert [row[:26].strip() for row in rows].count("RangeLoss") == 3

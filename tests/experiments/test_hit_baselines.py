@@ -1,28 +1,19 @@
 """The bench of the baselines runs at a tiny size and writes what it prints."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from dense_imb.hits.baselines import BASELINES
+from tests.scripts import run_script
 
-ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "experiments" / "benchmarks" / "hit_baselines.py"
+SCRIPT = Path(__file__).parents[2] / "experiments" / "benchmarks" / "hit_baselines.py"
 
 
 def bench(*arguments):
     pytest.importorskip("sklearn", reason="the bench scores DBSCAN too")
-    return subprocess.run(
-        [sys.executable, SCRIPT, "--events", "8", "--validation-events", "8", *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return run_script(SCRIPT, "--events", "8", "--validation-events", "8", *arguments)
 
 
 def test_a_tiny_run_has_a_row_for_each_baseline_and_is_not_overwritten(tmp_path):

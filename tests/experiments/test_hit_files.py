@@ -1,8 +1,6 @@
 """The bench of hits files runs at a tiny size and writes what it prints."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,21 +9,21 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.scripts import run_script
+
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "experiments" / "benchmarks"
 
 
 def bench(out, *arguments, data=None):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    environment.pop("DENSE_IMB_DATA", None)
-    if data is not None:
-        environment["DENSE_IMB_DATA"] = str(data)
-    return subprocess.run(
-        [sys.executable, BENCHMARKS / "hit_files.py", "--out", out, *map(str, arguments)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
+    folder = None if data is None else str(data)
+    return run_script(
+        BENCHMARKS / "hit_files.py",
+        "--out",
+        out,
+        *arguments,
+        DENSE_IMB_DATA=folder,
+        PYTHONPATH=str(ROOT),
     )
 
 
@@ -48,6 +46,7 @@ def tracks(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_tiny_run_has_every_table_and_is_not_overwritten(tmp_path):
     out = tmp_path / "new" / "files.json"
     small = ("--events", 80, "--rounds", 2, "--memory-events", 200)

@@ -91,7 +91,7 @@ def test_a_sampling_that_changes_nothing_is_not_trained_but_told(answers, tmp_pa
     )  # fmt: skip
     assert set(rows) == {"instance (plain)", "balanced-mixup (plain)"}
     for method in ("class", "progressive"):
-        assert f"{method}: not trained, it is instance here" in text
+        assert f"{method}: not trained, it equals instance here" in text
 
 
 @pytest.mark.slow

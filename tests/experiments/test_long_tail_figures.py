@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import csv
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / "experiments"
+from tests.scripts import run_script
+
+FOLDER = Path(__file__).parents[2] / "experiments"
 sys.path.insert(0, str(FOLDER))
 
 from long_tail_figures import GRID, best_accuracy, spread_and_distance  # noqa: E402
 
 
 def figures(*arguments):
-    return subprocess.run(
-        [sys.executable, FOLDER / "long_tail_figures.py", *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return run_script(FOLDER / "long_tail_figures.py", *arguments)
 
 
 def rows(path):

@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,19 +9,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-ROOT = Path(__file__).parents[2]
-BENCHMARKS = ROOT / "experiments" / "benchmarks"
+from tests.scripts import run_script
+
+BENCHMARKS = Path(__file__).parents[2] / "experiments" / "benchmarks"
 
 
 def loss_speed(*arguments):
     pytest.importorskip("rich", reason="the bench needs the extra `bench`")
-    return subprocess.run(
-        [sys.executable, BENCHMARKS / "loss_speed.py", *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return run_script(BENCHMARKS / "loss_speed.py", *arguments)
 
 
 def tiny(out, *arguments):

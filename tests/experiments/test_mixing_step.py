@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.scripts import run_script
+
+SCRIPT = Path(__file__).parents[2] / "experiments" / "benchmarks" / "mixing_step.py"
 
 
 def bench(*arguments):
-    return subprocess.run(
-        [sys.executable, ROOT / "experiments" / "benchmarks" / "mixing_step.py", *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return run_script(SCRIPT, *arguments)
 
 
 def test_every_mixing_has_its_row():

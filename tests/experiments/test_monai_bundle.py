@@ -16,6 +16,8 @@ import torch
 import yaml
 from PIL import Image
 
+from tests.limits import HANG_SECONDS
+
 ROOT = Path(__file__).parents[2]
 BUNDLE = ROOT / "experiments" / "monai_bundle"
 SCHEMA = ROOT / "tests" / "reference" / "monai_bundle_schema.json"
@@ -43,7 +45,7 @@ def monai_bundle(bundle: Path, *words: str) -> str:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "monai.bundle", *words],
-        cwd=bundle, env=environment, capture_output=True, text=True, timeout=600,
+        cwd=bundle, env=environment, capture_output=True, text=True, timeout=HANG_SECONDS,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.scripts import run_script
+
+SCRIPT = Path(__file__).parents[2] / "experiments" / "benchmarks" / "monai_step.py"
 
 
 def bench(*arguments):
     pytest.importorskip("monai")
-    return subprocess.run(
-        [sys.executable, ROOT / "experiments" / "benchmarks" / "monai_step.py", *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return run_script(SCRIPT, *arguments)
 
 
 @pytest.mark.parametrize("size", ["2x1x16x16", "1x1x16x16x16"])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from tests.scripts import run_script
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = {"plain_torch": 2, "segmentation_models_pytorch": 3}  # and how many losses each compares
@@ -18,13 +17,7 @@ SCRIPTS = {"plain_torch": 2, "segmentation_models_pytorch": 3}  # and how many l
 def run(name, *arguments):
     if name != "plain_torch":
         pytest.importorskip(name)
-    return subprocess.run(
-        [sys.executable, ROOT / "experiments" / name / "train.py", *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return run_script(ROOT / "experiments" / name / "train.py", *arguments)
 
 
 def scores(finished):
@@ -41,7 +34,9 @@ def test_a_script_runs_as_it_is(name):
     assert all(0 < score < 1 for score in found)
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize(
+    "name", ["plain_torch", pytest.param("segmentation_models_pytorch", marks=pytest.mark.slow)]
+)
 def test_a_script_reads_folders(name, tmp_path):
     from PIL import Image
 

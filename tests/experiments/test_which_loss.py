@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.limits import HANG_SECONDS
+
 SCRIPT = Path(__file__).parents[2] / "experiments" / "which_loss" / "run.sh"
 
 
@@ -20,7 +22,12 @@ def test_the_recipe_runs_and_goes_on(tmp_path):
     command = ["bash", str(SCRIPT), str(tmp_path / "out"), "kinds"]
     for _ in range(2):  # the second time there is nothing left to do
         done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=True, timeout=600
+            command,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=HANG_SECONDS,
         )
         assert "The first is" in done.stdout
     assert (tmp_path / "out" / "kinds" / "comparison.csv").exists()

@@ -13,10 +13,14 @@ from dense_imb.config import TrainConfig
 from dense_imb.engine import CollapseWarning
 from dense_imb.export import Exported, export_run
 from dense_imb.runs import Run, open_run, train
+from tests.runs.labelled_pictures import of_table, write_tables
 from tests.runs.pictures import tiny_images, write_folders
 from tests.runs.tiny import clean_events, tiny, write_events
 
 pytest.importorskip("onnxruntime", reason="ONNX is an extra: pip install 'dense-imb[export]'")
+
+
+_COSINE = {"depth": 8, "width": 4, "head": "cosine"}
 
 
 class Case(NamedTuple):
@@ -42,11 +46,11 @@ def _volumes(folder: Path) -> TrainConfig:
 
 CASES: dict[str, tuple[str, Callable[[Path], TrainConfig]]] = {
     "scores.onnx": ("denoiser", _hits),
-    "both.pt2": ("denoiser", lambda f: _hits(f, model={"output": "both", "channels": ["hit"]})),
+    "both.pt2": ("denoiser", lambda f: _hits(f, hits={"output": "both", "channels": ["hit"]})),
     "values.pt2": (
         "denoiser",
         lambda f: _hits(
-            f, model={"output": "value"}, loss="ACBMSELoss", target="pattern", pixels="frame"
+            f, hits={"output": "value", "target": "pattern", "pixels": "frame"}, loss="ACBMSELoss"
         ),
     ),
     "binary.onnx": (
@@ -60,6 +64,13 @@ CASES: dict[str, tuple[str, Callable[[Path], TrainConfig]]] = {
             write_folders(f),
             model={"name": "autoencoder", "options": {"latent": 4, "width": 4, "hidden": 8}},
             loss="ACBMSELoss",  # of values
+        ),
+    ),
+    "skin.onnx": ("classifier", lambda f: of_table(write_tables(f), labels={"size": [20, 28]})),
+    "margins.pt2": (
+        "classifier",
+        lambda f: of_table(  # cosines with a scale
+            write_tables(f), loss="LDAM-RW", model={"options": _COSINE}
         ),
     ),
 }

@@ -47,7 +47,23 @@ def test_the_card_tells_data_loss_and_labels(case_of):
     assert exported.max_difference < 1e-4
 
 
-@pytest.mark.parametrize("name", ["scores.onnx", "volumes.pt2"])
+def test_the_card_of_a_classifier_names_its_classes(case_of):
+    run, exported = case_of("skin.onnx")
+    card, reading = exported.card.read_text(), run.trained(device="cpu").reading
+    facts = exported.facts
+    assert facts["kind"] == "classifier"
+    assert facts["input"]["shape"] == ["batch", 3, 20, 28]
+    assert facts["input"]["mean"] == list(reading.mean)
+    assert facts["outputs"][0]["shape"] == ["batch", 3]
+    for k, (name, n) in enumerate(zip(reading.class_names, reading.train_counts, strict=True)):
+        assert f"| {k} | {name} | {n} |" in card
+    for words in ("likeliest class", "balanced accuracy", "resized to this size", "whole images"):
+        assert words in card, words
+    assert "Threshold" not in card
+    assert facts["check"]["on"] == "validation data of the run"
+
+
+@pytest.mark.parametrize("name", ["scores.onnx", "volumes.pt2", "margins.pt2"])
 def test_frames_are_random_where_the_data_are_gone(case_of, tmp_path, name):
     run, _ = case_of(name)
     folder = shutil.copytree(run.folder, tmp_path / "run")
@@ -61,8 +77,9 @@ def test_frames_are_random_where_the_data_are_gone(case_of, tmp_path, name):
     if name.endswith(".pt2"):
         exported = export_run(folder, tmp_path / name)
         assert exported.facts["check"]["on"] == what.source
-        assert exported.facts["operating_point"] is None
-        assert "None was chosen" in exported.card.read_text()
+        if exported.facts["kind"] == "segmenter":
+            assert exported.facts["operating_point"] is None
+            assert "None was chosen" in exported.card.read_text()
 
 
 @pytest.mark.parametrize("wrong", [0.01, math.nan])
@@ -120,7 +137,7 @@ def test_the_command_prints_what_it_made(case_of, tmp_path, capsys):
     [
         (["RUN", "x.h5"], "ends in .onnx or .pt2"),
         (["RUN", "x.pt2", "--benchmark"], "ends in .onnx with --benchmark"),
-        (["RUN", "there.pt2"], "choose another name or overwrite it (--overwrite)"),
+        (["RUN", "there.pt2"], "choose another name or overwrite it with --overwrite"),
         (["RUN", "half.pt2"], "half.pt2.md"),
         ([".", "x.pt2"], "Expected the folder of a run"),
     ],

@@ -20,6 +20,7 @@ from tests.runs.tiny import clean_events
 
 HITS = [name for name, (kind, _) in CASES.items() if kind == "denoiser"]
 IMAGES = [name for name, (kind, _) in CASES.items() if kind == "segmenter"]
+LABELS = [name for name, (kind, _) in CASES.items() if kind == "classifier"]
 
 
 def answers(path: Path, given: np.ndarray) -> list[np.ndarray]:
@@ -59,6 +60,19 @@ def test_pixels_have_the_run_s_probabilities(case_of, name, n_images):
     assert found.std() > 0
 
 
+@pytest.mark.parametrize("name", LABELS)
+@pytest.mark.parametrize("n_images", [1, 3])
+def test_whole_images_have_the_run_s_probabilities(case_of, name, n_images):
+    run, exported = case_of(name)
+    classifier = run.trained(device="cpu")
+    shape = (n_images, 3, *classifier.reading.size)
+    images = np.random.default_rng(5).integers(0, 256, shape, np.uint8)
+    expected = classifier.probability(images).numpy()
+    (found,) = answers(exported.path, images.astype(np.float32))
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+    assert found.std() > 0
+
+
 @pytest.mark.parametrize("sides", [(48, 64, 32), (33, 41, 19), (64, 47, 20)])
 @pytest.mark.parametrize("name", ["binary.onnx", "volumes.pt2"])
 def test_images_have_any_size_where_the_network_allows_it(case_of, name, sides):
@@ -83,13 +97,23 @@ def test_a_network_of_a_fixed_size_says_so(case_of):
         answers(exported.path, np.zeros((1, 1, 40, 40), np.float32))
 
 
-@pytest.mark.parametrize("name", ["scores.onnx", "both.pt2", "binary.onnx", "volumes.pt2"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "scores.onnx",
+        "both.pt2",
+        "binary.onnx",
+        *LABELS,
+        pytest.param("volumes.pt2", marks=pytest.mark.slow),
+    ],
+)
 def test_the_lines_of_the_card_run_without_dense_imb(case_of, name):
     _, exported = case_of(name)
     card = exported.card.read_text()
     code = card.split("```python\n")[1].split("```")[0]
     assert len(code.splitlines()) <= 6
-    variable = "is_kept" if "is_kept" in code else "is_class_1"
+    variable = code.splitlines()[-1].split(" = ")[0]
+    wanted = {"is_kept": "bool", "is_class_1": "bool", "label": "int64"}[variable]
     code += f"\nimport sys\nassert 'dense_imb' not in sys.modules\nprint({variable}.dtype)"
     bare = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
@@ -100,7 +124,7 @@ def test_the_lines_of_the_card_run_without_dense_imb(case_of, name):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[-1].removeprefix("torch.") == "bool"
+    assert done.stdout.split()[-1].removeprefix("torch.") == wanted
 
 
 def test_the_file_holds_its_own_description(case_of):

@@ -27,6 +27,7 @@ from dense_imb.hits import (
     rasterise,
     simulate,
 )
+from tests.limits import HANG_SECONDS
 
 N = 40
 CLEAN = simulate("arc", N, seed=3, n_photons=300)
@@ -84,7 +85,7 @@ def test_processes_change_nothing():
     jobs = [(CLEAN[i : i + 10], np.arange(i, i + 10)) for i in range(0, N, 10)]
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         waiting = [pool.apply_async(work, (e,), {"event_index": i}) for e, i in reversed(jobs)]
-        parts = [result.get(120) for result in reversed(waiting)]
+        parts = [result.get(HANG_SECONDS) for result in reversed(waiting)]
     assert_same(concatenate(parts), work(CLEAN))
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from dense_imb.hits import HitsFile, HitsFileError, HitsFiles, verify
 from tests.hits.files import some_events, write
+from tests.limits import HANG_SECONDS
 
 EVENTS = some_events(30)
 LAST = int(np.searchsorted(EVENTS.offset, EVENTS.n_hits)) - 1  # the last event with hits
@@ -267,11 +268,12 @@ for place in [*range(0, 4096, 13), *range(4096, len(good), 4099)]:
 """
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_anywhere_never_crashes(path: Path) -> None:
     root = str(Path(__file__).parents[2])
     ran = subprocess.run(  # in a process of its own: HDF5 may crash, or loop for ever
         [sys.executable, "-c", FLIP, str(path)],
-        capture_output=True, text=True, check=False, cwd=root, timeout=120,
+        capture_output=True, text=True, check=False, cwd=root, timeout=HANG_SECONDS,
         env={**os.environ, "PYTHONPATH": root},
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr

@@ -256,7 +256,7 @@ def test_the_source_is_never_the_target(tmp_path: Path) -> None:
     before = source.read_bytes()
     with pytest.raises(ValueError, match="a target other than the source"):
         mask_file(source, tmp_path / "." / "raw.h5", Stub(), POINT, overwrite=True, only_kept=True)
-    with pytest.raises(FileExistsError, match="overwrite=True"):
+    with pytest.raises(FileExistsError, match="with `overwrite`"):
         mask_file(source, write(tmp_path / "b.h5", bare(2)), Stub(), POINT)
     assert source.read_bytes() == before
 

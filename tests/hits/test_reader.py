@@ -63,7 +63,9 @@ def test_its_size_and_columns(hits: _Hits) -> None:
 
 @given(st.lists(st.integers(-40, 39), max_size=60))
 @settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    max_examples=60,
+    deadline=None,
 )
 def test_any_order(hits: _Hits, order: list[int]) -> None:
     assert_same(hits[order], ALL.take([i % 40 for i in order]))
@@ -130,7 +132,7 @@ def test_workers_read_the_same(hits: _Hits) -> None:
     assert_same(hits[:], ALL)
 
 
-@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+@pytest.mark.parametrize("method", ["spawn", pytest.param("forkserver", marks=pytest.mark.slow)])
 def test_fresh_workers_read_the_same(folder: Path, method: str) -> None:
     with HitsFile(folder / "all.h5", in_memory=False) as hits:
         assert_same(read_by_workers(hits, method), ALL.take(range(39, -1, -1)))

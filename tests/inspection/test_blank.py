@@ -9,8 +9,8 @@ import torch
 
 from dense_imb import losses
 from dense_imb.inspection.blank import (
-    _OF_LOGITS,
-    _OF_VALUES,
+    _LOGIT_LOSSES,
+    _VALUE_LOSSES,
     CONFIDENCE,
     LossRow,
     rows_of_logits,
@@ -20,7 +20,7 @@ from dense_imb.losses.foreign.catalogue import CATALOGUE
 
 
 def test_every_loss_of_the_catalogue_is_judged():
-    shown = {name.partition("(")[0] for name in (*_OF_VALUES, *_OF_LOGITS)}
+    shown = {name.partition("(")[0] for name in (*_VALUE_LOSSES, *_LOGIT_LOSSES)}
     # PixelLoss is cross-entropy and CompoundLoss nothing until told; RangeLoss takes features
     left_out = {entry.name for entry in CATALOGUE} - shown
     assert left_out == {"CompoundLoss", "PixelLoss", "RangeLoss"}
@@ -39,7 +39,7 @@ def test_losses_of_logits_are_those_of_the_frames(n_classes):
     blank[:, 0] = CONFIDENCE
     scope = {name: getattr(losses, name) for name in losses.__all__} | {"class_counts": counts}
     rows = rows_of_logits(counts)
-    assert len(rows) == len(_OF_LOGITS)
+    assert len(rows) == len(_LOGIT_LOSSES)
     for row in rows:
         loss = eval(row.loss, scope)  # the expression that the user pastes
         for shown, prediction in (
@@ -61,7 +61,7 @@ def test_losses_of_values_are_those_of_the_frames():
     unwanted = torch.bincount(which[(kind >= 2) & (kind < 5)], minlength=3)
     rows = rows_of_values(value, wanted, unwanted, int((kind >= 5).sum()))
     scope = {name: getattr(losses, name) for name in losses.__all__} | {"torch": torch}
-    assert len(rows) == len(_OF_VALUES)
+    assert len(rows) == len(_VALUE_LOSSES)
     for row in rows:
         loss = eval(row.loss, scope)
         for shown, prediction in (

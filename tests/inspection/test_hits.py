@@ -259,3 +259,33 @@ def test_advice_and_warnings_come_first(tmp_path):
     order = [text.index(title) for title in ("Warnings", "What to do", "Per event", "Occupancy")]
     assert order == sorted(order)
     assert "if one of the labels means noise, convert with --noise-label K" in text
+
+
+@pytest.mark.parametrize("has_labels", [True, False])
+@pytest.mark.parametrize("has_noise", [True, False])
+def test_the_last_line_is_the_next_command(tmp_path, has_noise, has_labels):
+    events = random_events(30)
+    label = np.where(events.label == 0, 0 if has_noise else 1, events.label).astype(np.uint8)
+    events = replace(events, label=label if has_labels else None)
+    path = write(tmp_path / "a b.h5", events)
+    last = text_of(look(path)).splitlines()[-1]
+    noise = "" if has_noise and has_labels else " --noise 200"
+    assert last == f"  dense-imb compare '{path}'{noise}"
+
+
+@pytest.mark.parametrize("label", [None, 0])
+def test_without_signal_there_is_nothing_to_compare(tmp_path, label):
+    events = random_events(30)
+    noise = replace(events, label=np.zeros_like(events.label))
+    empty = events_of(SMALL, [0, 0, 0], [], [], [], [])
+    text = text_of(look(write(tmp_path / "a.h5", empty if label is None else noise)))
+    assert "dense-imb compare" not in text
+
+
+def test_a_hot_pixel_names_the_noise_as_a_config_does(tmp_path):
+    clean = degrade(simulate("arc", 300, seed=3), Degradation(signal=30, noise=200), seed=3)
+    x, y = clean.x.copy(), clean.y.copy()
+    x[clean.offset[:-1]], y[clean.offset[:-1]] = 7, 9
+    (line,) = look(write(tmp_path / "hot.h5", replace(clean, x=x, y=y))).numbers["warnings"]
+    assert "hot_pixels" in line
+    assert "HotPixels" not in line

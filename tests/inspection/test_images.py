@@ -113,7 +113,7 @@ def test_bad_masks_are_refused_by_name(folders, tmp_path):
     colours = np.zeros((10, 12, 3), np.uint8)
     colours[0, 0] = (255, 0, 0)
     for mask, sentence in (
-        (colours, r"masks/0\.png to hold labels, one channel.* convert them"),
+        (colours, r"masks/0\.png to hold labels, one channel.* convert colours to labels"),
         (np.full((10, 12), 0.5), r"masks/0\.npy to hold labels, whole numbers"),
         (np.full((10, 12), 300), "got int64 from 300 to 300"),
         (np.full((10, 12), np.nan), "whole numbers"),
@@ -200,7 +200,7 @@ def test_classes_have_the_names_of_the_file_or_those_given(tmp_path):
 
 def test_fewer_names_than_values_name_the_cure(folders):
     where = folders(mask_of(7, 5), mask_of(255, 5))
-    with pytest.raises(ValueError, match=r"as many as `names`, .* --labels 0 7 255"):
+    with pytest.raises(ValueError, match=r"as many as `names`, .* `labels=0 7 255`"):
         look(where, names=["sky", "wall", "crack"])
     found = look(where, names=["sky", "wall", "crack"], labels=[0, 7, 255])
     assert list(found.numbers["partitions"]["frame"]["classes"]) == ["sky", "wall", "crack"]
@@ -211,7 +211,8 @@ def test_values_with_gaps_get_no_weights_but_the_option_that_names_them(folders)
     found = look(where)
     assert "weights" not in found.numbers["partitions"]["frame"]
     closing = text_of(found).rpartition("Weights and priors")[2]
-    assert "--labels 0 7 255" in closing
+    assert "  none: the mask values" in closing
+    assert text_of(found).endswith(" --labels 0 7 255")
     assert "class_weight" not in closing
     assert "class_weight" in text_of(look(where, labels=[0, 7, 255]))
     # a class of a known list that has no pixel is no gap
@@ -228,3 +229,74 @@ def test_values_with_gaps_get_no_weights_but_the_option_that_names_them(folders)
 )  # fmt: skip
 def test_what_to_type_to_train_on_named_values_is_said(folders, values, options, line):
     assert line in text_of(look(folders(*(mask_of(value, 5) for value in values)), **options))
+
+
+def grey_mask(n_values=256, seed=0):
+    """A bright square on black; smoothing or JPEG gave its edges all values between."""
+    mask = np.zeros((40, 50), np.uint8)
+    mask[10:20, 10:30] = 255
+    rng = np.random.default_rng(seed)
+    mask[:8] = rng.permutation(np.linspace(0, 255, 400).round()).reshape(8, 50)
+    chosen = np.linspace(0, 255, n_values).round().astype(np.uint8)
+    return chosen[np.abs(mask[..., None].astype(int) - chosen).argmin(-1)]
+
+
+@pytest.mark.parametrize("n_values", [12, 60, 256])
+def test_grey_masks_have_one_cure(folders, n_values):
+    images, masks = folders(grey_mask(n_values))
+    found = look((images, masks))
+    text = text_of(found)
+    assert f"the masks hold {n_values} values from 0 to 255" in text
+    assert text.splitlines()[-1] == f"  dense-imb inspect {images} --masks {masks} --above 127"
+    assert text.count("--above 127") == 1
+    assert "--labels" not in text
+    assert "class 2" not in text
+
+
+def test_many_classes_are_no_grey_values(folders):
+    mask = (np.arange(2000) % 151).astype(np.uint8).reshape(40, 50)
+    assert "--above" not in text_of(look(folders(mask)))
+    mask[0] = 255  # often a class to ignore
+    assert "--above" not in text_of(look(folders(mask)))
+
+
+def test_values_above_a_threshold_are_class_1(folders):
+    where = folders(grey_mask(), mask_of(128, 3, (40, 50)))
+    found = look(where, above=127)
+    wanted = (grey_mask() > 127).sum() + 3
+    classes = found.numbers["partitions"]["frame"]["classes"]
+    assert [one["pixels"] for one in classes.values()] == [4000 - wanted, wanted]
+    assert "class 1 above 127" in text_of(found)
+    assert set(np.unique(found.pictures["samples"][0]["mask"])) == {0, 1}
+    some = grey_mask() == 7
+    ignored = look(where, above=127, ignore_index=7).numbers["partitions"]["frame"]["classes"]
+    assert ignored["background"]["pixels"] == 4000 - wanted - some.sum()
+    with pytest.raises(ValueError, match="`above`"):
+        look(where, above=127, labels=[0, 255])
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "arguments"),
+    [
+        ((255, 255), {}, "compare {0} --masks {1} --labels 0 255"),
+        ((1, 2), {}, "compare {0} --masks {1}"),
+        ((1, 3), {}, "inspect {0} --masks {1} --labels 0 1 3"),
+        ((1, 9), {"ignore_index": 9}, "compare {0} --masks {1} --ignore-index 9"),
+        ((7, 9), {"labels": [0, 7], "ignore_index": 9},
+         "compare {0} --masks {1} --labels 0 7 --ignore-index 9"),
+        ((99, 200), {"above": 150.5}, "compare {0} --masks {1} --above 150.5"),
+    ],
+)  # fmt: skip
+def test_the_last_line_is_the_next_command(folders, values, options, arguments):
+    where = folders(*(mask_of(value, 5) for value in values))
+    last = text_of(look(where, **options)).splitlines()[-1]
+    assert last == f"  dense-imb {arguments.format(*where)}"
+
+
+def test_the_next_command_of_a_file_names_the_file(tmp_path):
+    path = hdf5(tmp_path / "a b.h5", *random_pairs(n_classes=2))
+    assert text_of(look((path,))).splitlines()[-1] == f"  dense-imb compare '{path}'"
+
+
+def test_one_class_has_nothing_to_compare(folders):
+    assert "dense-imb" not in text_of(look(folders(mask_of(0, 5))))

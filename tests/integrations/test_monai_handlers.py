@@ -387,6 +387,26 @@ def test_probabilities_where_logits_belong_are_told():
         PixelIoU(is_probability=True)(torch.tensor([[-3.0, 3.0]]), torch.ones(1))
 
 
+@pytest.mark.parametrize("is_probability", [False, True])
+def test_an_argmaxed_prediction_is_named(is_probability):
+    logits, label = torch.randn(2, 4, 5, 5), torch.randint(0, 4, (2, 5, 5))
+    metric = PixelAveragePrecision(4, is_probability=is_probability)
+    for prediction in (
+        logits.argmax(1),
+        logits.argmax(1, keepdim=True),
+        logits.argmax(1, keepdim=True).float(),
+    ):
+        with pytest.raises(ValueError, match="for each of 4 classes, got .* before any argmax or"):
+            metric(prediction, label)
+    with pytest.raises(ValueError, match="got torch.int64 .* and `y_pred` before `y`"):
+        metric(label.unsqueeze(1), logits)
+    metric(logits.softmax(1), label)
+    metric = PixelAveragePrecision(4, is_probability=is_probability)
+    metric(torch.nn.functional.one_hot(logits.argmax(1), 4).movedim(-1, 1).float(), label)
+    with pytest.warns(UserWarning, match="is 0 or 1, as after an argmax or a threshold"):
+        metric.aggregate()
+
+
 def test_a_metric_goes_on_after_a_look_at_it():
     metric = PixelDice()
     metric(torch.tensor([[-1.0, 1.0]]), torch.tensor([1]))

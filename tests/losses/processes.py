@@ -218,7 +218,7 @@ def check_statistics() -> None:
 
 
 def main() -> None:
-    dist.init_process_group("gloo", timeout=timedelta(seconds=120))
+    dist.init_process_group("gloo", timeout=timedelta(minutes=10))
     torch.set_num_threads(1)
     for case in CASES:
         for is_weighted in (False, True):

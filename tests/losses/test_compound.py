@@ -91,7 +91,7 @@ def test_options_go_to_those_who_take_them_all():
     expected = FocalLoss()(LOGITS, LABEL, mask=MASK)
     expected = expected + 2 * CrossEntropyLoss()(LOGITS, LABEL, mask=MASK)
     torch.testing.assert_close(ours(LOGITS, LABEL, mask=MASK), expected)
-    with pytest.raises(TypeError, match="Expected no `mask` with DiceLoss, which has no such"):
+    with pytest.raises(TypeError, match="`DiceLoss` takes no `mask`; drop it or use a den"):
         with_dice()(LOGITS, LABEL, mask=MASK)
 
 

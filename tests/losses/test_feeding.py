@@ -160,7 +160,7 @@ def test_a_label_of_no_class_never_becomes_one(text, c):
     loss = loss_of(text)
     holes = LABEL[c].clone()
     holes[0, 0, 0] = 255
-    with pytest.raises(ValueError, match=r"labels from 0 to \d for \w+, got 255: .*leave them out"):
+    with pytest.raises(ValueError, match=r"labels from 0 to \d for \w+, got 255: .*can ignore th"):
         apply_loss(loss, LOGITS[c], holes)
     # where values can't be looked at, it is no number
     torch.compiler.reset()
@@ -227,7 +227,7 @@ def test_call_options_reach_those_who_take_them():
         apply_loss(FocalLoss(), LOGITS[4], LABEL[4], mask=mask),
         FocalLoss()(LOGITS[4], LABEL[4], mask=mask),
     )
-    said = "Expected no `mask` with BCEWithLogitsLoss, which has no such option"
+    said = "`BCEWithLogitsLoss` takes no `mask`; drop it"
     with pytest.raises(TypeError, match=said):
         apply_loss(nn.BCEWithLogitsLoss(), LOGITS[1], LABEL[1], mask=mask)
     assert apply_loss(nn.BCEWithLogitsLoss(), LOGITS[1], LABEL[1], mask=None).isfinite()

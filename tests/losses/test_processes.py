@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.limits import HANG_SECONDS
+
 from .cases import CASES
 
 WORKER = Path(__file__).parent / "processes.py"
@@ -23,7 +25,7 @@ def test_processes_equal_one(n_processes):
         [*command, f"--nproc-per-node={n_processes}", str(WORKER)],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANG_SECONDS,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert finished.returncode == 0, finished.stderr[-4000:]

@@ -44,7 +44,7 @@ def some_label(n_channels):
 def test_probabilities_are_refused(name, n_channels, dtype):
     logits, label = some_logits(n_channels), some_label(n_channels)
     told = {1: "sigmoid", 4: "softmax"}[n_channels]
-    said = f"got .* which look like probabilities; leave the network's last {told} away"
+    said = f"got .* which look like probabilities; drop the network's last {told},"
     loss = make(name, n_channels, validate=True)
     for probability in (
         logits.sigmoid(),

@@ -71,7 +71,7 @@ def state(score):
 
 
 def main():
-    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+    dist.init_process_group("gloo", timeout=timedelta(minutes=10))
     rank = dist.get_rank()
     # the first takes five, the second two, then all and nothing
     for shards in (((0, 5), (5, 7)), ((0, 0), (0, 7)), ((0, 7), (7, 7))):

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import dense_imb.metrics
+from tests.limits import HANG_SECONDS
 
 from .processes import empty_scores, state, update
 from .samples import filled, sample
@@ -54,7 +55,8 @@ def test_two_processes_are_one():
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     finished = subprocess.run(
         [*command, str(worker)],
-        capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=HANG_SECONDS,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert finished.returncode == 0, finished.stderr[-4000:]
     assert "7 scores agree in 2 processes" in finished.stdout

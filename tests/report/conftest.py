@@ -35,9 +35,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config_of(files: Path) -> TrainConfig:
-    data = HitsConfig(train=str(files / "train.h5"), validation_share=0.3, signal=8, noise=30)
+    hits = HitsConfig(train=str(files / "train.h5"), validation_share=0.3, signal=8, noise=30)
     model = ModelConfig(options={"widths": [4, 8]})
-    return TrainConfig(data=data, model=model, steps=30, batch_size=8, validate_every=10)
+    return TrainConfig(hits=hits, model=model, steps=30, batch_size=8, validate_every=10)
 
 
 def trained_in(folder: Path, config: TrainConfig) -> Path:
@@ -53,11 +53,11 @@ def trained(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def of_values(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def value_run(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose output is a time, its loss one of values."""
     config = config_of(files)
-    config = replace(config, model=replace(config.model, output="value"), loss="ACBMSELoss")
-    config = replace(config, target="pattern", pixels="frame")
+    hits = replace(config.hits, output="value", target="pattern", pixels="frame")
+    config = replace(config, hits=hits, loss="ACBMSELoss")
     return trained_in(tmp_path_factory.mktemp("runs") / "values", config)
 
 

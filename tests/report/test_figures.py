@@ -14,19 +14,20 @@ from matplotlib.figure import Figure
 from dense_imb.hits import Degradation, available_baselines, degrade, evaluate
 from dense_imb.hits.baselines import HitDensity
 from dense_imb.metrics import HitScores, OperatingPoint, ScoreHistogram
-from dense_imb.report import figures, image_figures
-from dense_imb.report.measure import Measured, Sample, _Watcher
-from dense_imb.report.segmented import Picture
+from dense_imb.report.hits import figures
+from dense_imb.report.hits.measures import EventSample, HitMeasures, _Recorder
+from dense_imb.report.images import figures as image_figures
+from dense_imb.report.images.measures import ImageSample
 from tests.report.conftest import clean_events
 
 
 @pytest.fixture(scope="module")
-def measured() -> Measured:
+def measured() -> HitMeasures:
     """Hit density as the network, for it needs no training."""
     events = degrade(clean_events(40, 3), Degradation(signal=8, noise=(20, 60)), seed=3)
-    watcher = _Watcher("hit density")
-    table = evaluate(available_baselines()[0], None, events, watch=watcher, batch_size=16)
-    return Measured(table, watcher.scores, np.concatenate(watcher.counts), watcher.samples())
+    recorder = _Recorder("hit density")
+    table = evaluate(available_baselines()[0], None, events, watch=recorder, batch_size=16)
+    return HitMeasures(table, recorder.scores, np.concatenate(recorder.counts), recorder.samples())
 
 
 def axes_of(draw) -> dict[str, object]:
@@ -44,18 +45,18 @@ def histogram_of(signal: list[float], noise: list[float]) -> ScoreHistogram:
 
 
 def test_steps_are_those_of_every_threshold():
-    retention, kept = figures.steps_of(histogram_of([0.2, 0.6, 0.9], [0.1, 0.3, 0.7, 0.7]))
+    retention, kept = figures.removal_steps(histogram_of([0.2, 0.6, 0.9], [0.1, 0.3, 0.7, 0.7]))
     # at 0.9; 0.6 (two noise above); 0.2 (three)
     np.testing.assert_allclose(retention, [0, 1 / 3, 2 / 3, 1])
     np.testing.assert_allclose(kept, [0, 0, 2 / 4, 3 / 4], atol=1e-12)
     for only_one_class in (histogram_of([], [0.5]), histogram_of([0.5], [])):
-        assert len(figures.steps_of(only_one_class)[0]) == 0
+        assert len(figures.removal_steps(only_one_class)[0]) == 0
 
 
 def test_removal_stands_on_both_panels(measured):
     axes = axes_of(lambda to: figures.draw_removal(measured, "hit density", to))
-    whole, zoom = axes["All of it"], axes["Where one works"]
-    retention, kept = figures.steps_of(measured.scores["hit density"].histogram)
+    whole, zoom = axes["Whole curve"], axes["High retention"]
+    retention, kept = figures.removal_steps(measured.scores["hit density"].histogram)
     widest = max(whole.lines, key=lambda line: line.get_linewidth() * (len(line.get_xdata()) > 2))
     np.testing.assert_allclose(widest.get_xdata(), 100 * retention)
     np.testing.assert_allclose(widest.get_ydata(), 100 * (1 - kept))
@@ -150,10 +151,10 @@ def test_every_verdict_has_its_mark(measured):
     (first, *_) = measured.samples
     events = first.events
     verdict = np.arange(events.n_hits) % 5 - 1
-    axes = axes_of(lambda to: figures.draw_sample(Sample("any", 0, events, verdict), to))
-    after = axes["After: the verdicts"]
+    axes = axes_of(lambda to: figures.draw_sample(EventSample("any", 0, events, verdict), to))
+    after = axes["After: verdicts"]
     counts = {c.get_label(): len(c.get_offsets()) for c in after.collections}
-    names = ["hidden, not judged", *figures.VERDICTS]
+    names = ["hidden, not scored", *figures.VERDICTS]
     assert counts == {
         f"{name}: {(verdict == k - 1).sum()}": (verdict == k - 1).sum()
         for k, name in enumerate(names)
@@ -162,7 +163,7 @@ def test_every_verdict_has_its_mark(measured):
         (str(c.get_paths()[0].vertices.tolist()), c.get_facecolor().size) for c in after.collections
     }
     assert len(looks) == 5  # told apart without colour
-    before = axes["Before: the truth"]
+    before = axes["Before: truth"]
     assert sum(len(c.get_offsets()) for c in before.collections) == events.n_hits
     (deep,) = [one for title, one in axes.items() if getattr(one, "name", "") == "3d"]
     assert deep.get_ylabel() == "time (steps)"
@@ -173,67 +174,63 @@ def test_a_frame_of_one_pixel_is_drawn():
 
     one = np.array([0])
     events = Events(Geometry(1, 1, 1), np.array([0, 1]), one, one, one + 1, one + 1)
-    axes_of(lambda to: figures.draw_sample(Sample("any", 0, events, np.array([0])), to))
+    axes_of(lambda to: figures.draw_sample(EventSample("any", 0, events, np.array([0])), to))
 
 
 def test_single_events_add_up(measured):
-    axes = axes_of(lambda to: figures.draw_events(measured, "hit density", to))
-    removal, retention = axes["Single events"].lines[:2]
+    (axes,) = axes_of(lambda to: figures.draw_events(measured, to)).values()
     row = measured.evaluation["hit density"]
     events = measured.events
     assert events[:, 1].sum() == row["n_signal"]
     assert events[:, 3].sum() == row["n_noise"]
     assert events[:, 2].sum() / events[:, 1].sum() == pytest.approx(row["retention"])
     assert 1 - events[:, 4].sum() / events[:, 3].sum() == pytest.approx(row["removal"])
-    shares = 100 * (1 - events[:, 4] / events[:, 3])
-    np.testing.assert_allclose(removal.get_xdata()[:-1], np.sort(shares))
-    assert retention.get_ydata()[-1] == 1
     groups = figures.by_number_of_hits(events)
-    drawn = axes["Events with more hits"].lines[0]
-    np.testing.assert_allclose(drawn.get_ydata(), [100 * g["removal"] for g in groups])
+    for line, name in zip(axes.lines, ("removal", "retention"), strict=True):
+        np.testing.assert_allclose(line.get_ydata(), [100 * g[name] for g in groups])
     assert len(groups) > 4
     assert sum(g["n_events"] for g in groups) == len(events)
     weights = [g["hits"] * g["n_events"] for g in groups]
     assert sum(weights) == pytest.approx(events[:, 0].sum())
 
 
-def test_the_watcher_keeps_the_scores_of_evaluate(measured):
+def test_the_recorder_keeps_the_scores_of_evaluate(measured):
     for row in measured.evaluation.rows:
-        found = measured.scores[row["scorer"]].scores()
-        assert found["removal"] == pytest.approx(row["removal"])
+        scores = measured.scores[row["scorer"]].scores()
+        assert scores["removal"] == pytest.approx(row["removal"])
     assert HitDensity.name in measured.scores
 
 
-def _picture_of(truth, verdict):
+def _sample_of(truth, verdict):
     shape = truth.shape
-    return Picture(
+    return ImageSample(
         "typical", "0", "", {}, np.zeros((*shape, 1), np.uint8), truth,
         np.zeros(shape, np.float32), verdict,
     )  # fmt: skip
 
 
-def _colours_of(handles):
+def _colours(handles):
     return {to_hex(handle.get_facecolor()) for handle in handles}
 
 
 def test_the_legends_of_a_sample_name_every_colour_and_share_none():
     truth = np.array([[0, 1, 1], [2, 2, 3]], np.uint8)
     figure = Figure(layout="constrained")
-    picture = _picture_of(truth, np.array([[2, 1, 3], [4, 1, 1]]))
-    image_figures.draw_picture(picture, ["arc", "$ring", "_line"], None, figure)
+    sample = _sample_of(truth, np.array([[2, 1, 3], [4, 1, 1]]))
+    image_figures.draw_sample(sample, ["arc", "$ring", "_line"], None, figure)
     of_truth = figure.axes[1].get_legend()
     assert [text.get_text() for text in of_truth.get_texts()] == ["arc", r"\$ring", " _line"]
     of_errors = figure.legends[0]
     words = [text.get_text().partition(":")[0] for text in of_errors.get_texts()]
     assert words == ["background (pale)", "found", "false alarm", "missed", "wrong class"]
-    assert not _colours_of(of_truth.get_patches()) & _colours_of(of_errors.get_patches())
+    assert not _colours(of_truth.get_patches()) & _colours(of_errors.get_patches())
     FigureCanvasAgg(figure).draw()  # no formula in a name
 
 
 def test_the_truth_of_one_class_is_named_too():
     figure = Figure(layout="constrained")
-    picture = _picture_of(np.eye(3, dtype=np.uint8), np.eye(3, dtype=np.int64))
-    image_figures.draw_picture(picture, ["foreground"], 0.5, figure)
+    sample = _sample_of(np.eye(3, dtype=np.uint8), np.eye(3, dtype=np.int64))
+    image_figures.draw_sample(sample, ["foreground"], 0.5, figure)
     assert [text.get_text() for text in figure.axes[1].get_legend().get_texts()] == ["foreground"]
 
 

@@ -17,9 +17,9 @@ from dense_imb.cli import main
 from dense_imb.data.images.labelled import IGNORED
 from dense_imb.engine import CollapseWarning
 from dense_imb.metrics import ScoreHistogram
-from dense_imb.report import image_figures
-from dense_imb.report.images import OfImages
-from dense_imb.report.segmented import chosen_images, fullest_slice, image_scores, verdicts
+from dense_imb.report.images import figures as image_figures
+from dense_imb.report.images.measures import chosen_images, fullest_slice, image_scores, verdicts
+from dense_imb.report.images.source import ImagesSource
 from dense_imb.runs import open_run, train
 from dense_imb.tasks.images.evaluate import Blank, chosen_thresholds, evaluate_images
 from dense_imb.tasks.images.recipe import open_images, open_test_images
@@ -57,7 +57,7 @@ def run_folder(trained, tmp_path) -> Path:
 
 @pytest.fixture
 def _undrawn(monkeypatch):
-    monkeypatch.setattr("dense_imb.report.write.picture", lambda draw, size: b"\x89PNG")
+    monkeypatch.setattr("dense_imb.report.write.draw_png", lambda draw, size: b"\x89PNG")
 
 
 def test_the_page_stands_on_its_own(run_folder):
@@ -176,8 +176,8 @@ def test_volumes_of_several_classes_have_a_report(tmp_path):
 @pytest.mark.usefixtures("_undrawn")
 def test_the_commands_of_the_page_work(run_folder, folders, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = OfImages(open_run(run_folder), (folders[0],), 3, "lines", masks=folders[1])
-    lines = [shlex.split(line)[1:] for line in found.commands().splitlines() if line[0] != "#"]
+    source = ImagesSource(open_run(run_folder), (folders[0],), 3, masks=folders[1])
+    lines = [shlex.split(line)[1:] for line in source.commands().splitlines() if line[0] != "#"]
     assert [words[0] for words in lines] == ["train", "evaluate", "segment", "report"]
     for words in lines[1:]:
         assert main(words) == 0, words
@@ -229,12 +229,12 @@ def test_reliability_is_the_share_in_each_bin():
 
 
 def test_the_axes_show_the_numbers(run_folder):
-    found = OfImages(open_run(run_folder), (), 500, "lines")
-    found.measure(lambda n: lambda done: None)
+    source = ImagesSource(open_run(run_folder), (), 500)
+    source.measure(lambda n: lambda done: None)
     figure = Figure(layout="constrained")
-    image_figures.draw_precision_recall(found.measured, ["foreground"], figure)
+    image_figures.draw_precision_recall(source.measured, ["foreground"], figure)
     (axes,) = figure.axes
-    own = found.table["lines"]
+    own = source.table["lines"]
     (line, dot, level) = axes.lines[:3]
     assert f"AP {own['average_precision']:.3f}" in line.get_label()
     recall, precision = float(dot.get_xdata()[0]), float(dot.get_ydata()[0])
@@ -247,7 +247,7 @@ def test_the_axes_show_the_numbers(run_folder):
 def test_train_writes_the_report_at_its_end(folders, tmp_path, capsys):
     options = [f"--images.train={folders[0]}", f"--images.masks={folders[1]}", "--steps=2",
                "--images.patch=[32, 32]", "--batch_size=2"]  # fmt: skip
-    assert main(["train", f"--out={tmp_path / 'run'}", "--quiet", *options]) == 0
-    *_, headline, path = capsys.readouterr().out.splitlines()
+    assert main(["train", "images", f"--out={tmp_path / 'run'}", "--quiet", *options]) == 0
+    *_, headline, path, _ = capsys.readouterr().out.splitlines()
     assert "a blank answer has" in headline
     assert Path(path).is_file()

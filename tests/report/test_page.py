@@ -28,7 +28,7 @@ def test_the_page_stands_on_its_own(run_folder, files):
     assert not list(run_folder.rglob("*.partial"))
     names = {*BASELINES, "tiny"}
     assert names <= {*page.cells}
-    assert report.headline in text.replace("&#x27;", "'")
+    assert report.headline in text.replace("&#39;", "'")
 
 
 def test_a_run_without_validation_has_a_page(run_folder):
@@ -41,7 +41,7 @@ def test_a_run_without_validation_has_a_page(run_folder):
     text = report.path.read_text()
     Page(text)
     assert "not come to its first validation" in text
-    assert "the network can&#x27;t be loaded" in text
+    assert "the network can&#39;t be loaded" in text
     assert "CrossEntropyLoss" in text  # the config
     assert strict_json(run_folder / "report.json")["config"]["steps"] == 30
     assert pngs(run_folder) == []
@@ -62,17 +62,17 @@ def test_nan_and_collapse_are_shown(run_folder):
     assert strict_json(run_folder / "report.json")["history"]["loss"][0] is None
 
 
-def test_a_run_of_values_has_a_report(of_values):
-    report = quiet(of_values)
+def test_a_run_value_run_has_a_report(value_run):
+    report = quiet(value_run)
     assert report.evaluation["values"]["n_signal"] > 0
-    assert pngs(of_values) == FIGURES
+    assert pngs(value_run) == FIGURES
 
 
 def test_markup_in_names_is_text(run_folder):
     folder = run_folder.rename(run_folder.with_name("a<b>&'c"))
     text = quiet(folder).path.read_text()
     Page(text)
-    assert "<h1>a&lt;b&gt;&amp;&#x27;c</h1>" in text
+    assert "<h1>a&lt;b&gt;&amp;&#39;c</h1>" in text
 
 
 def test_test_events_of_noise_only_have_a_report(run_folder, tmp_path):

@@ -17,15 +17,15 @@ from tests.report.reports import FIGURES, pngs, quiet, strict_json
 @pytest.fixture(autouse=True)
 def _undrawn(monkeypatch):
     """Drawing takes most of the time, and is another file's."""
-    monkeypatch.setattr("dense_imb.report.write.picture", lambda draw, size: b"\x89PNG")
+    monkeypatch.setattr("dense_imb.report.write.draw_png", lambda draw, size: b"\x89PNG")
 
 
 def test_the_table_is_that_of_evaluate(run_folder, files):
     report = quiet(run_folder, test=str(files / "noisy.h5"), n_events=30)
     numbers = strict_json(run_folder / "report.json")
     run = open_run(run_folder)
-    from dense_imb.report.measure import validation_events
-    from dense_imb.tasks.recipe import build_task
+    from dense_imb.report.hits.measures import validation_events
+    from dense_imb.tasks import build_task
 
     task = build_task(run.config)
     held_out = task.validation
@@ -67,12 +67,12 @@ def test_clean_test_events_are_degraded_as_the_runs_own(run_folder, files):
     assert row["n_noise"] > 40 * 25
     assert report.numbers["noise_added_to_test"]
     text = report.path.read_text()
-    assert "degraded as the run&#x27;s own" in text
+    assert "degraded as the run&#39;s own" in text
     assert "--noise 30 --signal 8" in text
 
 
 def test_test_events_get_other_noise_than_validation_events(files, run_folder):
-    from dense_imb.report.measure import TEST_EPOCH, VALIDATION_EPOCH, test_events
+    from dense_imb.report.hits.measures import TEST_EPOCH, VALIDATION_EPOCH, test_events
 
     events, adds_noise = test_events(open_run(run_folder), str(files / "clean.h5"), 5)
     assert adds_noise
@@ -121,14 +121,14 @@ def test_a_report_is_made_again_and_foreign_files_stay(run_folder, files, tmp_pa
     assert (run_folder / "figures" / "mine.png").exists()
     for name in ("report.html", "report.json"):
         (run_folder / name).write_text("mine")
-        with pytest.raises(FileExistsError, match=r"of other origin.*--overwrite"):
+        with pytest.raises(FileExistsError, match=r"no report of dense-imb.*`overwrite`"):
             quiet(run_folder)
         assert (run_folder / name).read_text() == "mine"
         quiet(run_folder, overwrite=True)
     other = tmp_path / "deep" / "page.html"
     quiet(run_folder, out=other)
     assert sorted(p.name for p in other.parent.iterdir()) == ["page.html", "page.json"]
-    with pytest.raises(FileExistsError, match="--overwrite"):
+    with pytest.raises(FileExistsError, match="`overwrite`"):
         quiet(run_folder, out=other)
     with pytest.raises(ValueError, match=r"end in \.html"):
         quiet(run_folder, out=tmp_path / "page.pdf")
@@ -160,14 +160,14 @@ def test_validation_files_do_without_those_of_the_training(edited, files):
 
 
 @pytest.mark.parametrize("name", ["history.csv", "metrics.json", "environment.json"])
-def test_damaged_records_are_told(run_folder, name):
+def test_damaged_records_are_noted(run_folder, name):
     (run_folder / name).write_text("step,loss\nx,y\n" if name.endswith("csv") else '{"broken')
     report = quiet(run_folder)
     assert any(name in note for note in report.notes)
     assert report.evaluation is not None
 
 
-def test_a_damaged_checkpoint_is_told(run_folder):
+def test_a_damaged_checkpoint_is_noted(run_folder):
     for path in (run_folder / "checkpoints").glob("best-*.pt"):
         path.write_bytes(path.read_bytes()[:1000])
     report = quiet(run_folder)
@@ -215,7 +215,7 @@ def test_an_empty_test_file_is_refused(run_folder, tmp_path):
 
 
 def test_no_event_chooses_and_is_measured(run_folder):
-    from dense_imb.report.measure import _sources, validation_events
+    from dense_imb.report.hits.measures import _sources, validation_events
 
     held_out = validation_events(open_run(run_folder))
     for n_events, wanted in ((500, 24), (5, 10)):
@@ -225,7 +225,7 @@ def test_no_event_chooses_and_is_measured(run_folder):
         assert sum(len(batch) for batch in measures) == m
 
 
-def test_hits_without_labels_are_told(run_folder, tmp_path):
+def test_hits_without_labels_are_noted(run_folder, tmp_path):
     from dataclasses import replace
 
     path = write(tmp_path / "plain.h5", replace(clean_events(6, 1), label=None))

@@ -202,12 +202,12 @@ def drawn(monkeypatch) -> list[Figure]:
     """Figures in place of pictures."""
     found: list[Figure] = []
 
-    def picture(draw: Any, size: tuple[float, float]) -> bytes:
+    def draw_png(draw: Any, size: tuple[float, float]) -> bytes:
         found.append(figure := Figure(figsize=size))
         draw(figure)
         return b"\x89PNG"
 
-    monkeypatch.setattr(write_module, "picture", picture)
+    monkeypatch.setattr(write_module, "draw_png", draw_png)
     return found
 
 
@@ -270,7 +270,7 @@ def test_a_single_stage_has_no_line(run, drawn):
 
 def test_the_report_of_images_asks_for_nothing_of_hits(run, drawn):
     page = write_report(run.folder, show_progress=False).path.read_text()
-    again = page.split("How to make it again")[1]
+    again = page.split("Commands to repeat and use it")[1]
     assert "--events" not in again
     assert "--retention" not in again
     few = write_report(run.folder, n_events=2, show_progress=False).path.read_text()

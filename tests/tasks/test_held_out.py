@@ -15,9 +15,9 @@ from PIL import Image
 from dense_imb.cli import main
 from dense_imb.config import UnlabelledConfig
 from dense_imb.data.images.labelled import open_labelled
-from dense_imb.data.images.sources import digest_of_files
+from dense_imb.data.images.sources import digest_files
 from dense_imb.data.images.unlabelled import find_copies, open_unlabelled
-from dense_imb.data.labels.tables import FilePictures
+from dense_imb.data.labels.tables import FileImages
 from dense_imb.hits import Events
 from dense_imb.runs import open_run, train
 from dense_imb.tasks.images.recipe import open_test_images
@@ -165,7 +165,7 @@ def test_the_fingerprint_is_of_what_is_left(tmp_path):
     data = open_labelled(path, n_classes=2)
     digests = {whole.without([data.subset(some)]).fingerprint() for some in ([0], [1], [0, 1])}
     assert len({whole.fingerprint(), *digests}) == 4
-    assert whole.without([]).fingerprint() == digest_of_files([Path(path)])  # as it was before
+    assert whole.without([]).fingerprint() == digest_files([Path(path)])  # as it was before
     images, masks = write_folders(tmp_path, n=5)
     files = open_unlabelled(images, n_channels=1, spatial_dims=2)
     left = files.without([open_labelled(images, masks, n_classes=2).subset([1, 3])])
@@ -219,7 +219,7 @@ def test_classified_images_that_are_held_out_are_left_out(tmp_path):
         with pytest.warns(HeldOutWarning) as told:
             task = build_task(of_table(folder, unlabelled=of(place)))
         validation, left = task.task.validation, task.unlabelled._images
-        assert isinstance(validation.source, FilePictures)
+        assert isinstance(validation.source, FileImages)
         forbidden = {validation.source.paths[i].name for i in validation.numbers}
         assert forbidden
         assert str(told[0].message).startswith(f"unlabelled.train: {len(forbidden)} of {n} images")
@@ -317,9 +317,7 @@ def test_errors_name_the_option(folders, tmp_path):
 
 def test_images_without_masks_are_told_what_they_are_good_for(folders):
     Path(folders[1], "003.png").unlink()
-    with pytest.raises(
-        ValueError, match=r"003.png; add them, or .*dense-imb train --unlabelled.train FOLDER\)\.$"
-    ):
+    with pytest.raises(ValueError, match=r"003.png; add them, or .*`unlabelled.train=FOLDER`\.$"):
         train(tiny_images(folders), "nowhere")
 
 

@@ -15,6 +15,7 @@ from dense_imb.engine import Callback, CheckpointError, Interrupted
 from dense_imb.tasks.mean_teacher import SemiSupervised
 from tests.cli.test_train_command import ENVIRONMENT
 from tests.engine.test_loop import Signal
+from tests.limits import HANG_SECONDS
 from tests.runs.labelled_pictures import write_tables
 from tests.runs.semi import semi_classes, semi_hits
 from tests.runs.tiny import assert_same_content, clean_events, loop_of, write_events
@@ -196,6 +197,6 @@ def test_two_processes_have_one_teacher(places, tmp_path):
     script = str(Path(__file__).parent / "pair_semi.py")
     command = [sys.executable, *torchrun, script, str(tmp_path), *places.values()]
     done = subprocess.run(
-        command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False
+        command, env=ENVIRONMENT, capture_output=True, text=True, timeout=HANG_SECONDS, check=False
     )
     assert done.returncode == 0, done.stderr

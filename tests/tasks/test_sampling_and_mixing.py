@@ -13,8 +13,8 @@ from PIL import Image
 
 from dense_imb.config import MixingConfig, SamplingConfig
 from dense_imb.data.epochs.samplers import ClassSampling
-from dense_imb.data.events.combine import split_by_image
 from dense_imb.data.images.labelled import IGNORED
+from dense_imb.data.images.split import split_by_image
 from dense_imb.engine import Interrupted
 from dense_imb.hits import Events
 from dense_imb.hits.events import concatenate
@@ -242,7 +242,7 @@ def test_a_loss_that_can_not_leave_pixels_out_says_so(tmp_path):
     folders = write_folders(tmp_path, n=5, size=(24, 24))
     loss = "torch.nn:BCEWithLogitsLoss"
     config = images(folders, "mixup", images={"patch": [40, 40]}, loss=loss)
-    with pytest.raises(ValueError, match="takes a `mask` where mixed pixels are ignored, got BCE"):
+    with pytest.raises(ValueError, match="`BCEWithLogitsLoss` takes no `mask`, which mixing needs"):
         quiet(config, tmp_path / "run")
 
 
@@ -321,7 +321,7 @@ def test_a_union_trains_every_loss(path, tmp_path, loss):
 
 
 def test_frames_refuse_a_loss_of_hard_targets(path, tmp_path):
-    with pytest.raises(ValueError, match="got LDAMLoss, which wants one class for each pixel"):
+    with pytest.raises(ValueError, match="got LDAMLoss, which takes one class for each pixel"):
         quiet(events(path, "mixup", loss="LDAMLoss"), tmp_path / "run")
 
 

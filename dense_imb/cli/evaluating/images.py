@@ -57,6 +57,7 @@ def evaluate(
             others[0],
             options.masks,
             labels=first.labels,
+            above=first.above,
             ignore_index=first.ignore_index,
             n_classes=n_classes,
             names=trained[0].reading.names,

@@ -1,10 +1,10 @@
-"""Mixing samples and their targets: MixUp, Balanced-MixUp, UniMix, and a union of thinned events.
+"""Mixed samples and targets: MixUp, Balanced-MixUp, UniMix, and a union of thinned events.
 
     x = s x_1 + (1 - s) x_2,    y = s y_1 + (1 - s) y_2       y: probability of each class
 
 mixer = Mixer(Mixing("balanced-mixup", alpha=0.2), seed=0, content=labels)
-plan = mixer.plan(samples, epoch)                   # a share and a partner for each sample
-image = mix(image, images_of(plan.partner), plan.share)
+mixture = mixer.plan(samples, epoch)                # a share and a partner for each sample
+image = mix(image, load(mixture.partner), mixture.share)
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dense_imb.base.checks import check_choice
 from dense_imb.base.random import Draws
-from dense_imb.data.epochs.samplers import ClassSampling, uniform_of
+from dense_imb.data.epochs.samplers import ClassSampling, draw_uniform
 from dense_imb.data.images.labelled import LabelTally
 from dense_imb.hits.events import Events, concatenate, reorder
 
@@ -32,7 +32,7 @@ _WORD = 0xFFFFFFFF
 
 @dataclass(frozen=True)
 class Mixing:
-    """What is mixed with what, and in which shares.
+    """Kind of mixing, and its parameters.
 
     kind            partner of a sample                    share s of the sample itself
     mixup           another one of the batch               b ~ Beta(alpha, alpha)
@@ -40,16 +40,16 @@ class Mixing:
     unimix          one of the batch, drawn ~ n_c^tau      (b + n_2 / (n_1 + n_2)) mod 1,
                                                            b ~ Beta(alpha, alpha)
 
-    n_1 and n_2 are the images of the classes of the two. Each sample has a share of its own.
+    n_1 and n_2 are the numbers of images of the two classes. Each sample has a share of its own.
     MixUp: Zhang et al. 2018. Balanced-MixUp: Galdran et al. 2021, who take alpha from 0.1 to 0.3.
     UniMix: Xu et al. 2021 ("Towards Calibrated Model for Long-Tailed Visual Recognition from
     Prior Perspective"), who take alpha = 0.5 and tau = -1.
 
     Args:
         kind: one of MIXINGS.
-        alpha: above 0; the smaller, the purer the samples.
-        tau: of UniMix; below 0 rare partners are drawn more often.
-        hits: events are mixed as frames ("linear"), or as hits ("union"), see `union`.
+        alpha: parameter of the Beta distribution, above 0. A small value mixes little.
+        tau: exponent of UniMix; below 0 it draws rare partners more often.
+        hits: mix events as frames ("linear"), or as hits ("union", see `union`).
     """
 
     kind: str = "none"
@@ -67,17 +67,17 @@ class Mixing:
 
     @property
     def needs_classes(self) -> bool:
-        """Whether classes have a say in it."""
+        """Whether the classes of the samples are needed."""
         return self.kind in ("balanced-mixup", "unimix")
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How a batch is mixed.
+class Mixture:
+    """Shares and partners of the samples of a batch.
 
     Args:
-        share: (B,) of each sample in the mixture, between 0 and 1; its partner has the rest.
-        partner: (B,) images of the data set with Balanced-MixUp, else places in the batch.
+        share: (B,) share of each sample, between 0 and 1; its partner has the rest.
+        partner: (B,) images of the data set with Balanced-MixUp, else positions in the batch.
     """
 
     share: NDArray[np.float64]
@@ -85,15 +85,15 @@ class Plan:
 
 
 class Mixer:
-    """Decides about batches, by numbers that are a pure function of (seed, epoch, sample).
+    """Draw shares and partners by numbers that are a pure function of (seed, epoch, sample).
 
-    With Balanced-MixUp a sample's partner and share depend on nothing else, so that two processes
-    mix as one does. The other kinds look for partners in the batch of their process.
+    With Balanced-MixUp they depend on nothing else, so that two processes mix as one does. The
+    other kinds choose partners in the batch of their process.
 
     Args:
-        mixing: what to do.
-        seed: of the random numbers.
-        content: what each image holds, as `ClassSampling.of` takes it; not needed by "mixup".
+        mixing: kind of mixing.
+        seed: random seed.
+        content: classes of each image, as in `ClassSampling.of`; "mixup" needs none.
     """
 
     def __init__(
@@ -108,12 +108,12 @@ class Mixer:
 
     @property
     def content(self) -> NDArray[np.bool_] | None:
-        """(n_images, n_classes) which classes each image holds, where that matters."""
+        """(n_images, n_classes) whether each image holds a class; None where it does not matter."""
         return None if self._by_class is None else self._by_class.is_present
 
     @property
     def draws_images(self) -> bool:
-        """Whether partners are images of the data set, and not places in the batch."""
+        """Whether partners are images of the data set, and not positions in the batch."""
         return self.mixing.kind == "balanced-mixup"
 
     def plan(
@@ -121,41 +121,41 @@ class Mixer:
         samples: NDArray[np.int64],
         epoch: int,
         is_present: NDArray[np.bool_] | None = None,
-    ) -> Plan:
-        """A partner and a share for each sample.
+    ) -> Mixture:
+        """Draw a partner and a share for each sample.
 
         Args:
-            samples: their numbers; a sample that comes twice is mixed the same way twice.
+            samples: numbers of the samples; a repeated sample is mixed the same way each time.
             epoch: pass over the data.
-            is_present: (B, n_classes) what each sample holds, for UniMix: of several classes the
-                one with the fewest images is the sample's own.
+            is_present: (B, n_classes) whether each sample holds a class, for UniMix. The class of
+                a sample is the one with the fewest images.
         """
         kind, alpha = self.mixing.kind, self.mixing.alpha
         samples = np.asarray(samples, np.int64)
         if kind == "none":
-            return Plan(np.ones(len(samples)), np.arange(len(samples)))
+            return Mixture(np.ones(len(samples)), np.arange(len(samples)))
         event = samples & _WORD
         numbers = Draws(self.seed, epoch, event).uniform(_SHARE, 1)
         if self.draws_images:
             assert self._by_class is not None
-            number = uniform_of(self.seed, epoch, event, _PARTNER)
+            number = draw_uniform(self.seed, epoch, event, _PARTNER)
             share = [1 - u ** (1 / alpha) for u in numbers[0].tolist()]
-            return Plan(np.array(share), self._by_class.images_at(number, epoch))
+            return Mixture(np.array(share), self._by_class.images_at(number, epoch))
         beta = np.array([_symmetric_beta(alpha, *four) for four in numbers.T.tolist()])
         if kind == "mixup":
-            # who is mixed with whom: the batch in the order of random keys, moved by one place
-            order = np.argsort(uniform_of(self.seed, epoch, event, _PARTNER), kind="stable")
+            # the batch in the order of random keys; the partner is the next one
+            order = np.argsort(draw_uniform(self.seed, epoch, event, _PARTNER), kind="stable")
             partner = np.empty(len(order), np.int64)
             partner[order] = np.roll(order, 1)
-            return Plan(beta, partner)
-        count = self._images_of(is_present)
+            return Mixture(beta, partner)
+        count = self._count_images(is_present)
         border = np.cumsum(count**self.mixing.tau)
-        number = uniform_of(self.seed, epoch, event, _PARTNER)
+        number = draw_uniform(self.seed, epoch, event, _PARTNER)
         partner = np.minimum(np.searchsorted(border, number * border[-1]), len(samples) - 1)
-        return Plan((beta + count[partner] / (count + count[partner])) % 1.0, partner)
+        return Mixture((beta + count[partner] / (count + count[partner])) % 1.0, partner)
 
-    def _images_of(self, is_present: NDArray[np.bool_] | None) -> NDArray[np.float64]:
-        """(B,) images of the rarest class that each sample holds; of all, where it holds none."""
+    def _count_images(self, is_present: NDArray[np.bool_] | None) -> NDArray[np.float64]:
+        """Return (B,) images of the rarest class of each sample; of the largest, if it has none."""
         if is_present is None or self._by_class is None:
             raise ValueError("Expected `is_present`, the classes of each sample, for UniMix.")
         counts = self._by_class.images_of_class.astype(np.float64)
@@ -163,25 +163,25 @@ class Mixer:
         return np.asarray(np.where(np.isfinite(held), held, counts.max()))
 
 
-def samples_told(sampling: ClassSampling | None, mixer: Mixer | None) -> dict[str, str]:
-    """What a checkpoint has to agree with, by name; nothing of what is not done."""
-    found = {}
+def describe_samples(sampling: ClassSampling | None, mixer: Mixer | None) -> dict[str, str]:
+    """Describe sampling and mixing for a checkpoint, whose run must not change them."""
+    setup = {}
     if sampling is not None:
-        found["sampling"] = sampling.fingerprint()
+        setup["sampling"] = sampling.fingerprint()
     if mixer is not None:
-        found["mixing"] = f"{mixer.mixing}, seed {mixer.seed}"
-    return found
+        setup["mixing"] = f"{mixer.mixing}, seed {mixer.seed}"
+    return setup
 
 
 def _symmetric_beta(alpha: float, u: float, v: float, w: float, z: float) -> float:
-    """A number of Beta(alpha, alpha) from four of (0, 1), exactly and without rejection.
+    """Draw from Beta(alpha, alpha) with four uniform numbers, exactly and without rejection.
 
         x = (1 + sqrt(1 - u^(2 / (2 alpha + 1))) cos(2 pi v)) / 2     ~ Beta(alpha + 1, alpha + 1)
         logit b = logit x + (log w - log z) / alpha                  ~ Beta(alpha, alpha)
 
     The first is Ulrich's (1984), the second the boost of two gamma numbers of shape alpha + 1 to
-    alpha (Marsaglia and Tsang 2000). Python's own functions: those of NumPy may depend on the
-    place in an array, and a batch of two processes has other places.
+    alpha (Marsaglia and Tsang 2000). Python's own functions are used: results of NumPy may depend
+    on the position in an array, and two processes have batches of their own.
     """
     radius = math.sqrt(-math.expm1(2 / (2 * alpha + 1) * math.log(u)))
     x = min(max((1 + radius * math.cos(2 * math.pi * v)) / 2, 1e-300), 1 - 2.0**-53)
@@ -191,20 +191,22 @@ def _symmetric_beta(alpha: float, u: float, v: float, w: float, z: float) -> flo
 
 
 def mix(first: Tensor, second: Tensor, share: ArrayLike | Tensor) -> Tensor:
-    """s first + (1 - s) second, of images or of targets.
+    """Mix images or targets: s first + (1 - s) second.
 
     Args:
-        first, second: (B, ...) floats.
+        first: (B, ...) floats.
+        second: (B, ...) floats.
         share: (B,) s.
+
     Example:
         >>> mix(torch.tensor([[0.0, 4.0]]), torch.tensor([[1.0, 0.0]]), [0.75])
         tensor([[0.2500, 3.0000]])
     """
-    return torch.lerp(second, first, _of_batch(share, first))
+    return torch.lerp(second, first, _per_sample(share, first))
 
 
-def _of_batch(share: ArrayLike | Tensor, like: Tensor) -> Tensor:
-    """A number for each sample, in a shape that meets all of its pixels."""
+def _per_sample(share: ArrayLike | Tensor, like: Tensor) -> Tensor:
+    """Return (B, 1, ..., 1) numbers that broadcast over the pixels of each sample."""
     numbers = torch.as_tensor(np.asarray(share), dtype=like.dtype).to(like.device)
     return numbers.reshape(-1, *(1,) * (like.dim() - 1))
 
@@ -216,15 +218,18 @@ def mix_labels(
     n_channels: int,
     ignore_index: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The probabilities of mixed labels, and where both of them are known.
+    """Mix labels to class probabilities.
 
     Args:
-        first, second: (B, *spatial) classes; (B,) labels of whole images, too.
-        share: (B,) of the first.
-        n_channels: of the logits; one is the probability of the second of two classes.
-        ignore_index: ignored in either is ignored.
+        first: (B, *spatial) classes of pixels, or (B,) of whole images.
+        second: the same shape.
+        share: (B,) share of the first.
+        n_channels: channels of the logits; 1 means the probability of the second of two classes.
+        ignore_index: label to ignore; a pixel ignored in one label is ignored in the mixture.
+
     Returns:
-        (B, n_channels, *spatial), and (B, *spatial) bool.
+        (B, n_channels, *spatial) probabilities, and (B, *spatial) where both labels are known.
+
     Example:
         >>> target, is_known = mix_labels(torch.tensor([2]), torch.tensor([0]), [0.75], 3)
         >>> target, is_known
@@ -236,12 +241,12 @@ def mix_labels(
         first, second = (label.where(is_known, 0) for label in (first, second))
     if n_channels == 1:
         return mix(first.float(), second.float(), share).unsqueeze(1), is_known
-    of_first = _of_batch(share, first.unsqueeze(1).float())
+    first_share = _per_sample(share, first.unsqueeze(1).float())
     shape = (first.shape[0], n_channels, *first.shape[1:])
     target = torch.zeros(shape, device=first.device)
     one, other = first.long().unsqueeze(1), second.long().unsqueeze(1)
-    target.scatter_(1, one, of_first.expand(one.shape))
-    target.scatter_add_(1, other, (1 - of_first).expand(other.shape))
+    target.scatter_(1, one, first_share.expand(one.shape))
+    target.scatter_add_(1, other, (1 - first_share).expand(other.shape))
     return target, is_known
 
 
@@ -249,15 +254,18 @@ def union(
     first: Events, second: Events, share: Sequence[float] | NDArray[np.float64], *,
     seed: int, epoch: int, samples: ArrayLike,
 ) -> Events:  # fmt: skip
-    """Both events of each pair in one, thinned: hits stay hits, with their own times and labels.
+    """Unite the thinned hits of each pair of events; hits keep their times and labels.
 
-    Each hit of the first is kept with probability s, each of the second with 1 - s. Hits that hide
-    others in a frame have to be found anew: a column `is_occluded` is left out.
+    Each hit of the first is kept with probability s, each of the second with 1 - s. The column
+    `is_occluded` is dropped, because other hits share a pixel now.
 
     Args:
-        first, second: (B) events in NumPy of one geometry, with the same columns.
+        first: B events in NumPy.
+        second: B events of the same geometry, with the same columns.
         share: (B,) s.
-        seed, epoch, samples: of the random numbers.
+        seed: random seed.
+        epoch: pass over the data.
+        samples: (B,) numbers of the samples.
     """
     own = np.asarray(samples, np.int64) & _WORD
     thinned = []

@@ -1,4 +1,4 @@
-"""Training patches of images in which the rare classes are not rare.
+"""Random training patches of images, with rare classes in many of them.
 
 rng = patch_rng(seed=0, epoch=3, sample=17)
 patch, label = draw_patch(image, label, 128, rng)  # (C, 128, 128), (128, 128)
@@ -18,10 +18,13 @@ _PURPOSE = 0x9A7C4  # keeps these numbers apart from others of the same seed
 
 
 def patch_rng(seed: int, epoch: int, sample: int) -> np.random.Generator:
-    """A generator that is a pure function of its arguments, whatever ran before or beside it.
+    """Return a random generator that depends on its arguments only.
 
     Args:
-        seed, epoch, sample: 0 .. 2^64 - 1.
+        seed: random seed, 0 .. 2^64 - 1.
+        epoch: pass over the data, 0 .. 2^64 - 1.
+        sample: number of the sample, 0 .. 2^64 - 1.
+
     Example:
         >>> patch_rng(7, 0, 3).integers(1000) == patch_rng(7, 0, 3).integers(1000)
         np.True_
@@ -45,30 +48,29 @@ def draw_patch(
     turns: bool = False,
     pixels: Mapping[int, NDArray[np.int64]] | None = None,
 ) -> tuple[NDArray[Any], NDArray[np.uint8]]:
-    """Cut a patch at random; some patches are drawn so that they hold a foreground pixel.
+    """Cut a random patch, with a foreground pixel in some of them.
 
-    With probability `foreground` a class is drawn, all foreground classes of this image being as
-    likely, then one of its pixels, then one of the patches that hold this pixel, all being as
-    likely. So the pixel lies anywhere in the patch, and not at its centre; close to a border of
-    the image, at those places only that keep the patch inside the image. Otherwise, and where
-    the image has no foreground, all patches inside the image are as likely.
+    With probability `foreground`, a foreground class of the image is drawn uniformly, then one of
+    its pixels, then one of the patches inside the image that hold this pixel. The pixel can lie
+    anywhere in the patch, not only at its centre. Otherwise, and if the image has no foreground,
+    all patches inside the image are equally likely.
 
-    Where the image is smaller than the patch, it lies anywhere in the patch. Around it the image
-    goes on with its outermost pixels, so that no edge appears, and the label is IGNORED, so that
-    no loss sees it.
+    An image smaller than the patch lies anywhere in it. The pixels around it repeat its outermost
+    pixels, so that no edge appears. Their label is IGNORED, so that no loss uses them.
 
     Args:
         image: (C, *spatial).
         label: (*spatial) classes and IGNORED.
-        size: of the patch, one number or one for each dimension.
-        rng: where all random numbers come from; see `patch_rng`.
+        size: size of the patch, one number or one for each dimension.
+        rng: random generator, see `patch_rng`.
         foreground: probability of a patch around a foreground pixel.
         flips: mirror each axis with probability 1/2.
-        turns: turn square patches in 2-D by 0 to 3 quarters.
-        pixels: `class_pixels(label)`, as `LabelledImages.pixels` holds it: saves looking at all
-            pixels for each patch.
+        turns: rotate square patches in 2-D by 0 to 3 quarters.
+        pixels: `class_pixels(label)`, which `LabelledImages.pixels` keeps; saves a search through
+            all pixels for each patch.
+
     Returns:
-        (C, *size) and (*size), new arrays.
+        (C, *size) image and (*size) label, new arrays.
     """
     n_dims = label.ndim
     wanted = [int(size)] * n_dims if isinstance(size, (int, np.integer)) else [*map(int, size)]
@@ -85,18 +87,18 @@ def draw_patch(
         start = int(rng.integers(low, high + 1))
         source.append(slice(max(start, 0), min(start + side, length)))
         target.append((max(-start, 0), max(start + side - length, 0)))
-    patch, found = image[(slice(None), *source)], label[tuple(source)]
+    patch, classes = image[(slice(None), *source)], label[tuple(source)]
     if any(pad != (0, 0) for pad in target):
         patch = np.pad(patch, [(0, 0), *target], mode="edge")
-        found = np.pad(found, target, constant_values=IGNORED)
+        classes = np.pad(classes, target, constant_values=IGNORED)
     if flips:
         mirrored = tuple(axis for axis in range(n_dims) if rng.random() < 0.5)
         patch = np.flip(patch, tuple(1 + axis for axis in mirrored))
-        found = np.flip(found, mirrored)
+        classes = np.flip(classes, mirrored)
     if turns and n_dims == 2 and wanted[0] == wanted[1]:
         quarters = int(rng.integers(4))
-        patch, found = np.rot90(patch, quarters, (1, 2)), np.rot90(found, quarters)
-    return np.array(patch, order="C"), np.array(found, order="C")
+        patch, classes = np.rot90(patch, quarters, (1, 2)), np.rot90(classes, quarters)
+    return np.array(patch, order="C"), np.array(classes, order="C")
 
 
 def _foreground_pixel(
@@ -107,8 +109,8 @@ def _foreground_pixel(
     pixels = class_pixels(label) if pixels is None else pixels
     if not pixels:
         return None
-    of_class = pixels[sorted(pixels)[int(rng.integers(len(pixels)))]]
-    place = of_class[int(rng.integers(len(of_class)))]
+    members = pixels[sorted(pixels)[int(rng.integers(len(pixels)))]]
+    place = members[int(rng.integers(len(members)))]
     return tuple(int(k) for k in np.unravel_index(place, label.shape))
 
 

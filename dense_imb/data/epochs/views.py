@@ -1,10 +1,10 @@
-"""Strong views of images: what a network has to see through, and the labels that stay true.
+"""Strong views of images for pseudo-labels: random changes that keep the class.
 
-    rand_augment   torchvision's RandAugment, of images of bytes
-    photometric    gain, offset, contrast curve and noise, of any image
-    thin_and_add   lit pixels lost and added, of sparse frames
+    rand_augment   torchvision's RandAugment, for images of bytes
+    photometric    gain, offset, contrast curve and noise, for any image
+    thin_and_add   remove and add lit pixels, for sparse frames
 
-Every view is a pure function of (seed, epoch, sample), whatever else is drawn beside it.
+Every view is a pure function of (seed, epoch, sample).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _IN_PLACE = (
     "AutoContrast", "Equalize",
 )  # fmt: skip
 _LARGEST = 30  # magnitude
-_LEAST_EMPTY = 0.8  # share of the pixels of a sparse frame that are 0
-_MOST_LOST = 0.3  # share of the lit pixels of a frame, lost and added each
+_LEAST_EMPTY = 0.8  # fraction of pixels that are 0 in a sparse frame
+_MOST_LOST = 0.3  # fraction of the lit pixels that is removed, and added, at most
 
 
 def rand_augment(
@@ -43,21 +43,23 @@ def rand_augment(
     magnitude: int = 9,
     moves: bool = True,
 ) -> Tensor:
-    """Each image through `operations` random operations of torchvision's RandAugment.
+    """Apply random operations of torchvision's RandAugment to each image.
 
     Args:
         images: (B, 1 or 3, H, W) uint8.
-        samples: (B,) their numbers.
-        seed, epoch: of the random numbers.
-        operations: one after the other.
-        magnitude: strength of each, 0 to 30.
-        moves: shear, shift and turn, too; without, labels of pixels stay true.
+        samples: (B,) numbers of the samples.
+        seed: random seed.
+        epoch: pass over the data.
+        operations: number of operations on each image.
+        magnitude: strength of each operation, 0 to 30.
+        moves: include shear, shift and rotation, which invalidate labels of pixels.
     """
     check_rand_augment(operations, magnitude)
     if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] not in (1, 3):
         raise ValueError(
             "Expected images (B, 1 or 3, H, W) of bytes for RandAugment, got "
-            f"{tuple(images.shape)} of {images.dtype}; a strong view of photometric takes any."
+            f"{tuple(images.shape)} of {images.dtype}; use the strong view photometric, which "
+            "takes any image."
         )
     change = _rand_augment(moves)(num_ops=operations, magnitude=magnitude)
     changed = []
@@ -77,7 +79,7 @@ def _rand_augment(moves: bool) -> Any:
     except (ImportError, RuntimeError) as problem:
         raise ImportError(
             f"torchvision could not be imported ({problem}); install torch and torchvision "
-            "together, from one source, or take a strong view of photometric."
+            "together, from one source, or use the strong view photometric."
         ) from problem
     if moves:
         return v2.RandAugment
@@ -87,25 +89,26 @@ def _rand_augment(moves: bool) -> Any:
 
 
 def check_rand_augment(operations: int, magnitude: int) -> None:
-    """Refuse what RandAugment can't do."""
+    """Refuse numbers that RandAugment does not take."""
     check_at_least("unlabelled.operations", operations, 0)
     check_at_least("unlabelled.magnitude", magnitude, 0)
     if magnitude > _LARGEST:
         raise ValueError(f"Expected `unlabelled.magnitude` up to {_LARGEST}, got {magnitude}.")
 
 
-def photometric(shown: Tensor, samples: NDArray[np.int64], *, seed: int, epoch: int) -> Tensor:
-    """Another gain, offset, contrast curve and noise for each image.
+def photometric(images: Tensor, samples: NDArray[np.int64], *, seed: int, epoch: int) -> Tensor:
+    """Change gain, offset, contrast curve and noise of each image.
 
         x' = sign(y) |y|^c + noise n,   y = g x + o
 
     Args:
-        shown: (B, C, *spatial) floats of about mean 0 and deviation 1.
-        samples: (B,) their numbers.
-        seed, epoch: of the random numbers.
+        images: (B, C, *spatial) floats of about mean 0 and standard deviation 1.
+        samples: (B,) numbers of the samples.
+        seed: random seed.
+        epoch: pass over the data.
     """
     changed = []
-    for image, sample in zip(shown, samples.tolist(), strict=True):
+    for image, sample in zip(images, samples.tolist(), strict=True):
         rng = patch_rng(seed, epoch, sample)
         gain, power = np.exp(rng.uniform(-0.5, 0.5, 2))
         offset, noise = rng.uniform(-0.5, 0.5), rng.uniform(0, 0.3)
@@ -118,16 +121,17 @@ def photometric(shown: Tensor, samples: NDArray[np.int64], *, seed: int, epoch: 
 def thin_and_add(
     pixels: Tensor, label: Tensor, samples: NDArray[np.int64], *, seed: int, epoch: int
 ) -> tuple[Tensor, Tensor]:
-    """Sparse frames that lose some lit pixels, and get others anywhere.
+    """Remove lit pixels of sparse frames, and add others at random positions.
 
-    A share of up to 0.3 of the lit pixels goes dark, as many are lit anywhere, with the values of
-    other lit pixels of the frame. Both lose their label: noise may be of any class.
+    Up to 0.3 of the lit pixels become 0. Up to as many empty ones get the value of a random lit
+    pixel of the frame. The labels of both become IGNORED, because noise may be of any class.
 
     Args:
         pixels: (B, C, *spatial), 0 where nothing was hit.
         label: (B, *spatial) classes and IGNORED.
-        samples: (B,) their numbers.
-        seed, epoch: of the random numbers.
+        samples: (B,) numbers of the samples.
+        seed: random seed.
+        epoch: pass over the data.
     """
     pixels, label = pixels.clone(), label.clone()
     for one, sample in enumerate(samples.tolist()):

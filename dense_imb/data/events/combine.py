@@ -1,4 +1,4 @@
-"""Hits files into several without leakage, and several into one."""
+"""Split a hits file into several without leakage, and merge several into one."""
 
 from __future__ import annotations
 
@@ -13,81 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from dense_imb.base.refusals import Refused
 from dense_imb.data.events.formats.frames import PathLike
+from dense_imb.data.parts import assign_parts
 from dense_imb.hits import Events, HitsFile, HitsFiles, HitsWriter, open_hits
 
 _Hits = HitsFile | HitsFiles
-
-
-def assign_parts(
-    group: NDArray[Any], shares: Sequence[float], seed: int = 0, *, at_least_one: bool = False
-) -> NDArray[np.int64]:
-    """The part of each event: all events of one group in one part.
-
-    Groups are drawn in a random order and fill one part after the other, so that each part has
-    its share of the events up to half of the group at its border.
-
-    Args:
-        group: (n_events,) what must stay together; the event's number, where nothing must.
-        shares: of the events, any positive numbers.
-        seed: of the order.
-        at_least_one: give the first and the last part a group, however small their share is.
-    Example:
-        >>> import numpy as np
-        >>> run = np.repeat([7, 8, 9, 10], 5)
-        >>> assign_parts(run, [0.5, 0.5], seed=0).reshape(4, 5)[:, 0].tolist()
-        [0, 1, 0, 1]
-    """
-    share = np.asarray(shares, np.float64)
-    if share.ndim != 1 or not len(share) or not (np.isfinite(share).all() and (share > 0).all()):
-        raise ValueError(f"Expected `shares` of positive numbers, got {list(shares)}.")
-    if len(group) == 0:
-        raise ValueError(f"Expected events to share among {len(share)} parts, got none.")
-    _, member, size = np.unique(group, return_inverse=True, return_counts=True)
-    order = np.random.default_rng(seed).permutation(len(size))
-    middle = np.cumsum(size[order]) - size[order] / 2
-    edges = np.cumsum(share)[:-1] / share.sum() * len(group)
-    part_in_order = np.searchsorted(edges, middle, side="right")
-    if at_least_one and len(size) > 1:
-        part_in_order[0], part_in_order[-1] = 0, len(share) - 1
-    part_of_group = np.empty(len(size), np.int64)
-    part_of_group[order] = part_in_order
-    part: NDArray[np.int64] = part_of_group[member]
-    empty = sorted(set(range(len(share))) - set(part_of_group.tolist()))
-    if empty:
-        raise ValueError(
-            f"Expected events for each of {len(share)} parts, got none for part {empty[0] + 1}: "
-            f"{len(size)} groups of {len(group)} events can't be shared as {list(shares)}; give "
-            "other shares or another seed."
-        )
-    return part
-
-
-def split_by_image(
-    n: int, share: float, seed: int = 0, groups: NDArray[Any] | Sequence[Any] | None = None
-) -> tuple[list[int], list[int]]:
-    """Numbers of the images to train on, and of those held out: at least one on either side.
-
-    Args:
-        n: images.
-        share: of the images, to hold out.
-        seed: of who is held out; the same whatever else is drawn.
-        groups: (n,) images of one value stay together: of one patient, say.
-    Example:
-        >>> split_by_image(5, 0.2)
-        ([0, 2, 3, 4], [1])
-    """
-    if n < 2:
-        raise ValueError(f"Expected two images or more to hold one out, got {n}.")
-    if not 0 < share < 1:
-        raise ValueError(f"Expected `share` between 0 and 1, got {share}.")
-    group = np.arange(n) if groups is None else np.asarray(groups)
-    if group.shape != (n,):
-        raise ValueError(
-            f"Expected `groups` with a value for each of {n} images, got {group.shape}."
-        )
-    part = assign_parts(group, [1 - share, share], seed, at_least_one=True)
-    return np.flatnonzero(part == 0).tolist(), np.flatnonzero(part == 1).tolist()
 
 
 def split_hits(
@@ -99,15 +30,16 @@ def split_hits(
     overwrite: bool = False,
     progress: bool = True,
 ) -> list[int]:
-    """Share events among files; each event goes to one, with all its columns, in the old order.
+    """Split events among files. Each event goes to one file with all its columns; order is kept.
 
     Args:
-        hits: from `open_hits`.
-        parts: file names, and the share of the events that each shall have.
-        seed: of who goes where.
-        group: a column of the events, `run` say; all events of one value go to one file.
+        hits: result of `open_hits`.
+        parts: path of each file, and its share of the events.
+        seed: random seed of the split.
+        group: column of the events, for example `run`; events with equal values go to one file.
         overwrite: replace files that exist.
         progress: show a bar.
+
     Returns:
         The number of events in each file.
     """
@@ -115,10 +47,10 @@ def split_hits(
     if group is not None:
         known = [name.removeprefix("/event/") for name in hits.columns if "/event/" in name]
         if not set(known) - {"offset"}:
-            raise ValueError(
-                f"Expected a column of the events to group by, got `{group}` and a file without "
-                "any; leave it out, or keep such a column when the file is made (--keep, "
-                "--event-columns of data_tools/convert.py)."
+            raise Refused(
+                "a column of the events to group by",
+                f"`{group}` and a file without any",
+                "drop {group}, or let data_tools/convert.py keep such a column",
             )
         if group not in known or group == "offset":
             raise ValueError(
@@ -128,7 +60,7 @@ def split_hits(
         column = [np.asarray(events.event[group]) for events in hits.batches()]
         number = np.concatenate(column) if column else number
         if number.ndim != 1 or (number.dtype.kind == "f" and np.isnan(number).any()):
-            raise ValueError(f"Expected `{group}` with one number an event, got others.")
+            raise ValueError(f"Expected `{group}` with one number for each event, got others.")
     part = assign_parts(number, [*parts.values()], seed)
     paths = [Path(path) for path in parts]
     refuse_own_input(hits, paths)
@@ -158,13 +90,14 @@ def merge_hits(
     compression: int | None = None,
     progress: bool = True,
 ) -> HitsWriter:
-    """Write the events of several files, of one geometry and with the same columns, to one.
+    """Write the events of several files with the same geometry and columns to one file.
 
     Args:
         paths: files or patterns, in this order; one file is copied.
-        target: the file to write.
-        source_column: a new column of the events for the number of their file, from 0.
-        overwrite, compression: as of `HitsWriter`.
+        target: file to write.
+        source_column: name of a new column of the events with the number of their file, from 0.
+        overwrite: replace a file that exists.
+        compression: gzip level, 1 to 9.
         progress: show a bar.
     """
     with open_hits([*paths], in_memory=False) as hits:
@@ -199,7 +132,7 @@ def refuse_own_input(hits: _Hits, targets: Sequence[Path]) -> None:
 
 
 def _chosen(events: Events, is_chosen: NDArray[np.bool_]) -> Events:
-    """Some events with all their columns; `is_chosen` is (n_events,)."""
+    """Return some events with all their columns; `is_chosen` is (n_events,)."""
     hits = events.select(np.repeat(is_chosen, np.diff(events.offset)))
     offset = np.append(0, hits.offset[1:][is_chosen])
     event = {name: column[is_chosen] for name, column in events.event.items()}

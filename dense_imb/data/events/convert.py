@@ -1,4 +1,4 @@
-"""From any `Source` to a hits file: what the values must be, and the sentence when they aren't."""
+"""Convert any `Source` to a hits file, and refuse values that do not fit."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from dense_imb.base.refusals import Refused, option
 from dense_imb.data.events.formats.frames import PathLike
 from dense_imb.data.events.formats.source import Source
 from dense_imb.hits import Events, Geometry, HitsWriter
@@ -36,26 +37,33 @@ def to_hits(
     compression: int | None = None,
     progress: bool = True,
 ) -> HitsWriter:
-    """Write the events of a source to a hits file, batch by batch.
+    """Write the events of a source to a hits file, in batches.
 
-    Times become `time_scale * t + time_offset` and must then lie in 1 .. time_steps: 0 means no
-    hit. Nothing is clipped, rounded or dropped on the way.
+    Times become `time_scale * t + time_offset`, which must lie in 1 .. time_steps: 0 means no hit.
+    Nothing is clipped, rounded or dropped.
 
     Args:
-        source: what a reader of `dense_imb.data.events.formats` gives.
+        source: result of a reader of `dense_imb.data.events.formats`.
         path: the hits file.
-        width, height: of the frame, where the source doesn't know them.
-        time_steps: T; by default the largest time, found by reading the source once more.
-        x_mm, y_mm, t_ns: size of one step, stored.
-        time_scale, time_offset: from the source's times to steps.
-        binary_labels: label 1 for every label that is not 0, or not `noise_label`.
-        noise_label: the label that means noise. It becomes 0, and the others become 1 and up in
-            their order: the labels below move up by one where the source has a 0, and those above
-            move down by one where it has none.
-        overwrite, compression: as of `HitsWriter`.
+        width: width of the frame, if the source has none.
+        height: height of the frame, if the source has none.
+        time_steps: T; by default the largest time, for which the source is read once more.
+        x_mm: width of a pixel in mm, stored in the file.
+        y_mm: height of a pixel in mm, stored in the file.
+        t_ns: duration of a time step in ns, stored in the file.
+        time_scale: factor from the times of the source to steps.
+        time_offset: added to the scaled times.
+        binary_labels: write label 1 for every label except 0, or except `noise_label`.
+        noise_label: label of noise in the source. It becomes 0, and the others become 1 and up in
+            their order. Smaller labels move up by one if the source has a 0; larger labels move
+            down by one if it has none.
+        overwrite: replace a file that exists.
+        compression: gzip level, 1 to 9.
         progress: show a bar.
+
     Returns:
-        The closed writer, which knows how much it wrote.
+        The closed writer, with the numbers of events and hits.
+
     Example:
         >>> import numpy as np, tempfile
         >>> from dense_imb.data.events.formats import frames_source
@@ -69,9 +77,10 @@ def to_hits(
         ("height", height, source.height),
     ):
         if declared is None and known is None:
-            raise ValueError(
-                f"Expected the `{name}` of the frame for the hit list {source.name}, got none; "
-                f"declare it (--{name})."
+            raise Refused(
+                f"the `{name}` of the frame for the hit list {source.name}",
+                "none",
+                f"declare it with {option(name)}",
             )
     if not (math.isfinite(time_scale) and time_scale > 0 and math.isfinite(time_offset)):
         raise ValueError(
@@ -109,15 +118,15 @@ def to_hits(
         largest = max((_largest(e.t) for e in batches(_MOST_STEPS, "find the times")), default=1)
         time_steps = max(1, math.ceil(largest))
     if noise_label is not None:
-        seen = np.zeros(256, np.bool_)
+        is_present = np.zeros(256, np.bool_)
         for events in batches(time_steps, "find the labels"):
-            seen[np.asarray([] if events.label is None else events.label, np.int64)] = True
-        if not seen[noise_label]:
-            listed = ", ".join(map(str, np.flatnonzero(seen))) or "no labels"
+            is_present[np.asarray([] if events.label is None else events.label, np.int64)] = True
+        if not is_present[noise_label]:
+            listed = ", ".join(map(str, np.flatnonzero(is_present))) or "no labels"
             raise ValueError(
                 f"Expected hits of the noise label {noise_label} in {source.name}, got {listed}."
             )
-        has_zero = bool(seen[0])
+        has_zero = bool(is_present[0])
     geometry = Geometry(*size, time_steps, x_mm, y_mm, t_ns)
     writer = HitsWriter(path, geometry, overwrite=overwrite, compression=compression)
     with writer:
@@ -148,23 +157,23 @@ def _labelled(events: Events, source: Source, binary: bool) -> Events:
         return replace(events, label=(label != 0).astype(np.uint8))
     wrong = ~((label >= 0) & (label <= 255) & (label == np.floor(label)))
     if wrong.any():
-        raise ValueError(
-            f"Expected labels of {source.name} that are whole numbers from 0 to 255, got "
-            f"{label[wrong][0]}; if all but 0 is signal, make them one class "
-            "(binary_labels=True, --binary-labels)."
+        raise Refused(
+            f"labels of {source.name} that are whole numbers from 0 to 255",
+            label[wrong][0],
+            "if all but 0 is signal, make it one class with {binary_labels}",
         )
     return replace(events, label=label.astype(np.uint8))
 
 
 def _renumbered(events: Events, noise: int, has_zero: bool) -> NDArray[np.uint8]:
-    """The labels with noise as 0, and the others in their order from 1."""
+    """Return the labels with noise as 0, and the others in their order from 1."""
     label = np.asarray(events.label, np.int64)
     signal = np.where(label < noise, label + has_zero, label - (not has_zero))
     return np.where(label == noise, 0, signal).astype(np.uint8)
 
 
 def _check(events: Events, source: Source, first: int) -> None:
-    """Refuse what does not fit the frame, with the option that would make it fit."""
+    """Refuse hits outside the frame, and name the option that would make them fit."""
     g = events.geometry
     for name, low, high in (
         ("x", 0, g.width - 1),
@@ -182,17 +191,17 @@ def _check(events: Events, source: Source, first: int) -> None:
         elif name == "t" and value < 1:
             shift = 1 - math.floor(float(column.min()))
             cure = (
-                "0 is kept for empty pixels: where times start lower, shift all of them, with "
-                f"--time-offset {shift} say"
+                "0 means an empty pixel; shift all times, for example with "
+                f"{option('time_offset', shift)}"
             )
         elif name == "t":
-            cure = f"declare --time-steps of at least {math.ceil(column.max())} or a --time-scale"
+            least = math.ceil(column.max())
+            cure = f"declare {{time_steps}} of at least {least}, or a {{time_scale}}"
         elif value < 0:
             cure = "number the pixels from 0"
         else:
             size = "width" if name == "x" else "height"
-            cure = f"declare a --{size} of at least {int(column.max()) + 1}"
-        raise ValueError(
-            f"Expected `{name}` of {source.name} from {low} to {high}, got {value} in event "
-            f"{event}; {cure}."
+            cure = f"declare a {option(size)} of at least {int(column.max()) + 1}"
+        raise Refused(
+            f"`{name}` of {source.name} from {low} to {high}", f"{value} in event {event}", cure
         )

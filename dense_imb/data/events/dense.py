@@ -1,4 +1,4 @@
-"""From hits back to dense frames: .npy, .npz, HDF5 with one frame a chunk, PNG."""
+"""Write hits as dense frames: .npy, .npz, HDF5 with one frame a chunk, PNG."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from dense_imb.base.files import refuse_existing, write_whole
+from dense_imb.base.files import check_space, refuse_existing, write_whole
+from dense_imb.base.refusals import RefusedFile
 from dense_imb.data.events.formats.frames import PathLike
 from dense_imb.data.events.formats.source import BATCH_BYTES
 from dense_imb.hits import HitsFile, HitsFiles, rasterise
@@ -36,20 +37,21 @@ def to_frames(
     overwrite: bool = False,
     progress: bool = True,
 ) -> int:
-    """Write the frames (N, H, W) of hits, in the format that the suffix names.
+    """Write hits as frames (N, H, W), in the format that the suffix names.
 
-    Frames are uint16 where times are whole, else float32. A .npz or HDF5 file has them under
-    "frames" and, where hits have labels, the labels of the visible hits under "labels".
+    Frames are uint16 if times are whole, else float32. A .npz or HDF5 file has them under
+    "frames", and the labels of the visible hits under "labels" if there are any.
 
     Args:
-        hits: from `open_hits`.
+        hits: result of `open_hits`.
         path: .npy, .npz, .h5, .hdf5, or a new folder for PNG images.
-        labels: a second .npy file or folder for the label frames.
-        rule: which hit a shared pixel shows, or "count".
-        overwrite: replace what is there.
+        labels: second .npy file or folder for the label frames.
+        rule: hit that is visible in a shared pixel, or "count".
+        overwrite: replace files and folders of PNG images.
         progress: show a bar.
+
     Returns:
-        How many hits lie behind others, and so are in no frame.
+        The number of hits hidden by others, which are in no frame.
     """
     path = Path(path)
     writers: dict[str, Callable[..., None]] = {
@@ -72,9 +74,10 @@ def to_frames(
         if path.suffix:
             refuse_existing(output, overwrite)
         elif output.exists() and not (overwrite and _is_folder_of_images(output)):
-            raise FileExistsError(
-                f"Expected no file or folder at {output}, got one; choose another name, or "
-                "overwrite a folder of images with --overwrite."
+            raise RefusedFile(
+                f"no file or folder at {output}",
+                "one",
+                "choose another name, or replace a folder of PNG images with {overwrite}",
             )
     is_whole = rule == "count" or hits.columns["/hit/t"].kind == "u"
     frames = _Frames(hits, rule, np.dtype(np.uint16 if is_whole else np.float32), progress)
@@ -88,7 +91,7 @@ def to_frames(
 
 
 class _Frames:
-    """The frames of a hits file in blocks, as often as asked."""
+    """Frames of a hits file, in blocks."""
 
     def __init__(self, hits: _Hits, rule: Rule, dtype: np.dtype[Any], progress: bool) -> None:
         self.hits, self.rule, self.progress = hits, rule, progress
@@ -114,7 +117,7 @@ class _Frames:
 
 
 def _write_npy(path: Path, frames: _Frames, kind: str) -> None:
-    _check_space(path, math.prod(frames.shape) * frames.dtype[kind].itemsize)
+    check_space(path, math.prod(frames.shape) * frames.dtype[kind].itemsize)
 
     def write(partial: Path) -> None:
         mapped = np.lib.format.open_memmap(partial, "w+", frames.dtype[kind], frames.shape)
@@ -153,8 +156,8 @@ def _write_hdf5(path: Path, frames: _Frames, has_labels: bool) -> None:
                 create_frames(file, kind, frames.shape, frames.dtype[kind])
             start = 0
             for blocks in frames.blocks(*kinds):
-                # HDF5 can crash on a full disk: have room for a block that does not pack
-                _check_space(path, sum(block.nbytes for block in blocks) + (1 << 20))
+                # HDF5 can crash on a full disk: have room for an incompressible block
+                check_space(path, sum(block.nbytes for block in blocks) + (1 << 20))
                 for kind, block in zip(kinds, blocks, strict=True):
                     file[kind][start : start + len(block)] = block
                 file.flush()
@@ -164,7 +167,7 @@ def _write_hdf5(path: Path, frames: _Frames, has_labels: bool) -> None:
 
 
 def create_frames(file: Any, name: str, shape: tuple[int, ...], dtype: Any, level: int = 4) -> Any:
-    """A data set whose chunks hold one frame each, so that a frame is read alone."""
+    """Create a data set with one frame a chunk, so that a frame can be read alone."""
     chunks = (1, *(max(1, size) for size in shape[1:]))
     return file.create_dataset(
         name, shape, dtype, maxshape=(None, *shape[1:]), chunks=chunks,
@@ -201,14 +204,5 @@ def _write_png(path: Path, frames: _Frames, kind: str) -> None:
 
 
 def _is_folder_of_images(path: Path) -> bool:
-    """Nothing but PNG files: what may be replaced as a whole."""
+    """Whether a folder holds nothing but PNG files, and may be replaced as a whole."""
     return path.is_dir() and all(p.suffix == ".png" and p.is_file() for p in path.iterdir())
-
-
-def _check_space(path: Path, needed: int) -> None:
-    free = shutil.disk_usage(path.parent).free
-    if free < needed:
-        raise OSError(
-            f"Expected room for {needed / 1e6:.1f} MB for {path.name}, got {free / 1e6:.1f} MB "
-            f"free in {path.parent}; free some or write elsewhere."
-        )

@@ -1,4 +1,4 @@
-"""From labelled hits to images with a mask: frames or volumes for a segmentation by kind."""
+"""Write labelled hits as images with masks: frames or volumes to segment by kind of signal."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from dense_imb.base.checks import check_at_least, check_choice
-from dense_imb.base.files import refuse_existing, write_whole
-from dense_imb.data.events.dense import _check_space, create_frames
+from dense_imb.base.files import check_space, refuse_existing, write_whole
+from dense_imb.data.events.dense import create_frames
 from dense_imb.data.events.formats.frames import PathLike
 from dense_imb.data.events.formats.source import BATCH_BYTES
 from dense_imb.hits import Events, HitsFile, HitsFiles, encode, paint
 from dense_imb.hits.frames import CHANNELS, TURNS, Rule, pixel_index, visible
 
 IMAGE, MASK = "image", "mask"  # names of the data sets
-_MOST_CLASSES = 255  # 0 .. 254: by custom, 255 marks pixels that count for nothing
-_LEVEL = 1  # of gzip; frames are mostly zeros, which pack at any level
+_MOST_CLASSES = 255  # 0 .. 254; 255 usually marks ignored pixels
+_LEVEL = 1  # of gzip; frames are mostly zeros, which compress at any level
 
 
 @dataclass(frozen=True)
 class LabelledFrames:
-    """What `write_labelled_frames` wrote.
+    """Result of `write_labelled_frames`.
 
     Args:
-        n_frames: one for each event.
-        classes: names of the mask's values, 0 first.
-        pixels: of each class.
-        n_hidden, n_hidden_signal: hits that lie behind others, and so are in no frame.
+        n_frames: number of frames, one for each event.
+        classes: names of the mask values 0, 1 and so on.
+        pixels: pixels of each class.
+        n_hidden: hits hidden by others, which are in no frame.
+        n_hidden_signal: signal hits among them.
     """
 
     n_frames: int
@@ -59,24 +60,25 @@ def write_labelled_frames(
 ) -> LabelledFrames:
     """Write hits as images and masks: HDF5 with `image` and `mask`, one frame a chunk.
 
-        image  (N, C, H, W) float32, what `encode` gives a network; attribute channel_axis = 1
+        image  (N, C, H, W) float32, the channels of `encode`; attribute channel_axis = 1
         mask   (N, H, W) uint8: 0 empty, 1 noise, 2 and up the kinds of signal
                or, with `noise_is_background`: 0 empty or noise, 1 and up the kinds
 
-    A pixel has the class of the hit that it shows; a hit behind another one labels nothing. Where
-    many hits share a pixel, `time_bins` writes volumes, in which none is hidden: (N, 1, D, H, W)
-    and (N, D, H, W), the number of hits in each cell and their largest label.
+    A pixel has the class of its visible hit; hidden hits label nothing. If many hits share a
+    pixel, use `time_bins` to write volumes, in which no hit is hidden: `image` (N, 1, D, H, W) has
+    the number of hits in each cell, and `mask` (N, D, H, W) their largest label.
 
     The root attributes `classes` and `channels` are lists of names as JSON.
 
     Args:
-        hits: from `open_hits`, with labels: 0 noise, 1 and up the kinds.
+        hits: result of `open_hits`, with labels: 0 noise, 1 and up the kinds.
         path: .h5 or .hdf5.
-        kinds: names of the labels 1, 2 and so on; by default "signal", or "signal 1" and so on up
-            to the largest label. No hit may have a label beyond them.
-        noise_is_background: noise is nothing to find, like an empty pixel.
-        channels, rule: of frames, as of `encode`.
-        time_bins: D, slices of equal duration from 1 to the last time step.
+        kinds: names of the labels 1, 2 and so on, for all labels of the hits; by default "signal",
+            or "signal 1" and so on.
+        noise_is_background: give noise the class of an empty pixel.
+        channels: channels of frames, see `encode`.
+        rule: hit that is visible in a shared pixel, see `encode`.
+        time_bins: D, number of slices of equal duration from 1 to the last time step.
         overwrite: replace a file that exists.
         progress: show a bar.
     """
@@ -113,21 +115,21 @@ def write_labelled_frames(
             start = 0
             for events in hits.batches(size):
                 label = _labels(events, len(classes) - len(empty), start)
-                is_shown = torch.ones_like(label, dtype=torch.bool)
+                is_visible = torch.ones_like(label, dtype=torch.bool)
                 if time_bins is None:
-                    is_shown = visible(events, rule)
+                    is_visible = visible(events, rule)
                     value = encode(events, channels, rule=rule).contiguous()
-                    of_pixel = paint(events, (label + len(empty) - 1)[:, None], is_shown)[:, 0]
+                    pixel_class = paint(events, (label + len(empty) - 1)[:, None], is_visible)[:, 0]
                 else:
-                    value, of_pixel = _volumes(events, label + len(empty) - 1, time_bins)
-                pixels.add_(torch.bincount(of_pixel.flatten(), minlength=len(classes)))
-                n_hidden += int((~is_shown).sum())
-                n_hidden_signal += int((label[~is_shown] > 0).sum())
-                # HDF5 can crash on a full disk: have room for a block that does not pack
-                _check_space(path, value.nbytes + of_pixel.numel() + (1 << 20))
+                    value, pixel_class = _volumes(events, label + len(empty) - 1, time_bins)
+                pixels.add_(torch.bincount(pixel_class.flatten(), minlength=len(classes)))
+                n_hidden += int((~is_visible).sum())
+                n_hidden_signal += int((label[~is_visible] > 0).sum())
+                # HDF5 can crash on a full disk: have room for an incompressible block
+                check_space(path, value.nbytes + pixel_class.numel() + (1 << 20))
                 rows = slice(start, start + len(events))
                 image[rows] = value.numpy()
-                mask[rows] = of_pixel.to(torch.uint8).numpy()
+                mask[rows] = pixel_class.to(torch.uint8).numpy()
                 file.flush()
                 start += len(events)
                 bar.update(len(events))
@@ -154,7 +156,7 @@ def _check(
 
 
 def _labels(events: Events, n_kinds: int, first: int) -> Tensor:
-    """(n_hits,) int64 labels, none above the number of kinds."""
+    """Return (n_hits,) int64 labels; refuse labels above the number of kinds."""
     label = torch.as_tensor(np.asarray(events.label, np.int64))
     if events.n_hits and int(label.max()) > n_kinds:
         hit = int(label.argmax())
@@ -167,7 +169,7 @@ def _labels(events: Events, n_kinds: int, first: int) -> Tensor:
 
 
 def _volumes(events: Events, label: Tensor, n_bins: int) -> tuple[Tensor, Tensor]:
-    """Hits in each cell (B, 1, D, H, W) float32, and the largest of their labels (B, D, H, W)."""
+    """Return (B, 1, D, H, W) hits in each cell, and (B, D, H, W) their largest label."""
     geometry = events.geometry
     area = geometry.height * geometry.width
     time = torch.as_tensor(np.asarray(events.t, np.float64))
@@ -182,12 +184,12 @@ def _volumes(events: Events, label: Tensor, n_bins: int) -> tuple[Tensor, Tensor
 
 
 def _numbered(hits: HitsFile | HitsFiles) -> list[str]:
-    """A name for each label that there is."""
+    """Return a name for each label up to the largest."""
     n = max((int(np.asarray(e.label).max(initial=0)) for e in hits.batches()), default=0)
     return ["signal"] if n < 2 else [f"signal {k + 1}" for k in range(n)]
 
 
 def _names(channels: Sequence[str]) -> list[str]:
-    """The name of each channel of `encode`."""
+    """Return the name of each channel of `encode`."""
     waves = [f"{wave} {n}" for n in TURNS for wave in ("sin", "cos")]
     return [name for kind in channels for name in (waves if kind == "fourier" else [kind])]

@@ -32,17 +32,22 @@ def write_simulated(
 ) -> HitsWriter:
     """Write simulated events, clean and filled or degraded, to a hits file.
 
-    Event i of a seed is the same in every file; files of other numbers share none.
+    Event i of a seed is the same in every file; files with other event numbers share none.
 
     Args:
         path: the hits file.
-        n_events: events to make.
-        pattern, seed, geometry, first_event, patterns_per_event, frequency, n_photons: as of
-            `simulate`.
-        degradation: what happens to the clean events, nothing by default.
+        n_events: number of events.
+        pattern: see `simulate`.
+        seed: random seed.
+        geometry: the frame.
+        first_event: number of the first event.
+        patterns_per_event: see `simulate`.
+        frequency: see `simulate`.
+        n_photons: see `simulate`.
+        degradation: degradation of the clean events; None for none.
         overwrite: replace a file that exists.
         progress: show a bar.
-        on_shortage: called with a sentence where events have fewer signal hits than wanted.
+        on_shortage: called with a sentence if events have fewer signal hits than wanted.
     """
     check_at_least("events", n_events, 0)
     geometry = Geometry() if geometry is None else geometry
@@ -66,7 +71,7 @@ def write_simulated(
             if degradation is not None:
                 index = [*range(first, first + count)]
                 events = degrade(events, degradation, seed=seed, event_index=index)
-                # more than a pattern fills can't be kept of it
+                # a pattern with fewer hits than wanted keeps them all
                 is_signal = np.append(0, np.cumsum(np.asarray(events.numpy().label) > 0))
                 n_signal = np.diff(is_signal[events.offset])
                 n_short += int((n_signal < wanted).sum())

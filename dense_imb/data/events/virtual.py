@@ -1,4 +1,4 @@
-"""A data set that is degraded anew each epoch, and yet the same in every run."""
+"""Events that are degraded at random in each epoch, reproducibly."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from dense_imb.hits import (
 )
 
 VALIDATION_EPOCH = 2**31 - 1  # no training gets there
-_MOST = 2**32  # events that random numbers tell apart
+_MOST = 2**32  # events with random numbers of their own
 _AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
 class VirtualEvents:
-    """Some of the events of hits files, each degraded by numbers of (seed, epoch, event).
+    """Events of hits files, each degraded by random numbers of (seed, epoch, event).
 
     Args:
         source: the files.
-        degradation: what happens to each event; None leaves them as they are.
-        seed: of the random numbers.
-        first: event of the source that this set begins with.
-        count: events; None takes all that follow.
+        degradation: degradation of each event; None for none.
+        seed: random seed.
+        first: first event of the source to use.
+        count: number of events; None for all that follow.
     """
 
     source: HitsFile | HitsFiles
@@ -48,25 +48,25 @@ class VirtualEvents:
 
     @property
     def geometry(self) -> Geometry:
-        """The frame of the events."""
+        """Frame of the events."""
         return self.source.geometry
 
     def clean(self, numbers: NDArray[np.int64]) -> Events:
-        """Events as they are in the source, by their numbers in this set.
+        """Return events of the source without degradation, by their numbers in this set.
 
-        From len(self) on the numbers begin anew: the same events, degraded by other numbers.
+        Numbers from len(self) on mean the same events again, with other random numbers.
         """
         return self.source[np.asarray(numbers) % len(self) + self.first]
 
     def degraded(
         self, numbers: NDArray[np.int64], epoch: int, clean: Events | None = None
     ) -> Events:
-        """The same events as the epoch shows them.
+        """Return events degraded for an epoch.
 
         Args:
-            numbers: events of this set.
+            numbers: numbers of the events in this set.
             epoch: pass over the set.
-            clean: what `clean(numbers)` gave, to save reading it again.
+            clean: result of `clean(numbers)`, if known; saves reading it again.
         """
         events = self.clean(numbers) if clean is None else clean
         if self.degradation is None:
@@ -76,14 +76,14 @@ class VirtualEvents:
         return degrade(events, self.degradation, seed=self.seed, epoch=epoch, event_index=index)
 
     def fingerprint(self) -> str:
-        """Which events these are; two sets of the same words hold the same hits."""
+        """Return a text that is equal for sets with equal hits."""
         files = self.source.files if isinstance(self.source, HitsFiles) else [self.source]
         stored = [str(file.attributes.get("content_hash", file.n_hits)) for file in files]
         digest = hashlib.sha256("\n".join(stored).encode()).hexdigest()
         return f"{len(self)} events from {self.first} of {self.source.n_hits} hits, {digest[:16]}"
 
-    def told(self) -> str:
-        """The degradation in words, measured noise by its digest."""
+    def describe(self) -> str:
+        """Describe the degradation in words, measured noise by its digest."""
         if self.degradation is None:
             return "none"
         profiles = [
@@ -96,9 +96,9 @@ class VirtualEvents:
         return f"{others} with noise of {', '.join(profiles)}"
 
     def kinds(self) -> tuple[bool, bool]:
-        """Whether there is any signal, and any noise, degradation included.
+        """Whether the degraded events hold any signal, and any noise.
 
-        Hits without labels are signal where noise is added, and neither where none is.
+        Hits without labels count as signal if noise is added, else as neither.
         """
         adds_noise = self.degradation is not None and self.degradation.noise not in (0, (0, 0))
         keeps_signal = self.degradation is None or self.degradation.signal not in (0, (0, 0))
@@ -117,11 +117,11 @@ class VirtualEvents:
         return has_signal and keeps_signal, has_noise
 
     def class_content(self) -> NDArray[np.int64]:
-        """(n_events, n_classes) hits of each label of the signal in each clean event."""
+        """Count the hits of each signal label in each clean event, (n_events, n_classes)."""
         if "/hit/label" not in self.source.columns:
             raise ValueError(
-                "Expected hits with labels to tell the classes of events apart, got none; leave "
-                "`sampling` at instance, and `mixing` at none or mixup."
+                "Expected hits with labels for the classes of events, got none; leave `sampling` "
+                "at instance, and `mixing` at none or mixup."
             )
         parts: list[NDArray[np.int64]] = []
         for start in range(0, len(self), _AT_ONCE):
@@ -135,7 +135,7 @@ class VirtualEvents:
         content = np.concatenate(
             [np.pad(part, ((0, 0), (0, widest - part.shape[1]))) for part in parts]
         )
-        content = content[:, content.any(0)]  # a label that no event holds is no class
+        content = content[:, content.any(0)]  # a label without hits is no class
         if content.shape[1] < 2:
             raise ValueError(
                 "Expected events of at least two classes, label 1, 2 and so on of their hits, got "
@@ -145,7 +145,7 @@ class VirtualEvents:
 
 
 def _digest(events: Events) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name, column in sorted(events.numpy().hit_columns().items()):
-        found.update(name.encode() + np.ascontiguousarray(column).tobytes())
-    return f"{events.n_hits} hits, {found.hexdigest()[:16]}"
+        digest.update(name.encode() + np.ascontiguousarray(column).tobytes())
+    return f"{events.n_hits} hits, {digest.hexdigest()[:16]}"

@@ -1,20 +1,21 @@
-"""Images and masks in folders: which belong together, and their pixels."""
+"""Images and masks in folders: pairs of equal names, and their pixels."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dense_imb.base.files import decoding
+from dense_imb.base.refusals import Refused
+
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
 NIFTI = (".nii", ".nii.gz")
-LARGEST = 1 << 28  # pixels of one image; more is a damaged header or a bomb
+LARGEST = 1 << 28  # pixels of an image; more means a damaged header or a bomb
 
 
 class Pair(NamedTuple):
@@ -25,31 +26,31 @@ class Pair(NamedTuple):
 
 
 def stem_of(path: Path) -> str:
-    """The name without its suffix, `.nii.gz` being one."""
+    """Return the file name without its suffix; `.nii.gz` is one suffix."""
     return path.name[: -len(".nii.gz")] if is_nifti(path) and path.suffix == ".gz" else path.stem
 
 
 def is_nifti(path: Path) -> bool:
-    """Whether the name says so: .nii or .nii.gz."""
+    """Whether the file name ends in .nii or .nii.gz."""
     return path.name.lower().endswith(NIFTI)
 
 
 def list_images(folder: str | os.PathLike[str], suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
-    """The images of a folder by name; hidden files and other kinds are left out."""
+    """List the images of a folder by name; ignore hidden files and other kinds."""
     root = Path(folder)
     if not root.is_dir():
         is_what = "is none" if root.exists() else "does not exist"
         raise ValueError(f"Expected a folder of images or masks, got {root}, which {is_what}.")
-    found = sorted(
+    images = sorted(
         path
         for path in root.iterdir()
         if path.name.lower().endswith(suffixes) and not path.name.startswith(".") and path.is_file()
     )
-    if not found:
+    if not images:
         is_run = (root / "config.yaml").exists()
         hint = ": it is the folder of a run" if is_run else ""
         raise ValueError(f"Expected images ({', '.join(suffixes)}) in {root}, got none{hint}.")
-    return found
+    return images
 
 
 def pair_images(
@@ -57,7 +58,7 @@ def pair_images(
     masks: str | os.PathLike[str],
     suffixes: tuple[str, ...] = SUFFIXES,
 ) -> list[Pair]:
-    """Images with the masks of the same name, whatever the suffixes."""
+    """Pair each image with the mask of the same name; suffixes may differ."""
     by_name: dict[str, Path] = {}
     for mask in list_images(masks, suffixes):
         name = stem_of(mask)
@@ -67,45 +68,31 @@ def pair_images(
                 f"{mask.name}."
             )
         by_name[name] = mask
-    found = list_images(images, suffixes)
-    missing = [path.name for path in found if stem_of(path) not in by_name]
+    paths = list_images(images, suffixes)
+    missing = [path.name for path in paths if stem_of(path) not in by_name]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise ValueError(
-            f"Expected a mask of the same name in {masks} for each image of {images}, got none "
-            f"for {', '.join(missing[:3])}{more}; add them, or move these images to "
-            "a folder of their own, to learn from them without masks (dense-imb train "
-            "--unlabelled.train FOLDER)."
+        raise Refused(
+            f"a mask of the same name in {masks} for each image of {images}",
+            f"none for {', '.join(missing[:3])}{more}",
+            "add them, or move these images to another folder and train on them without masks with "
+            "{unlabelled.train=FOLDER}",
         )
-    return [Pair(path, by_name[stem_of(path)]) for path in found]
-
-
-@contextmanager
-def _told(source: Path) -> Iterator[None]:
-    """Decoders meet damaged files with exceptions of many kinds: make them one sentence."""
-    try:
-        yield
-    except (ImportError, MemoryError):
-        raise
-    except Exception as problem:
-        if isinstance(problem, OSError) and problem.errno is not None:
-            raise  # a missing file, one that may not be read, a failing disk
-        reason = " ".join(str(problem).split()).rstrip(".") or type(problem).__name__
-        raise ValueError(f"Expected an image in {source}, got {reason}.") from problem
+    return [Pair(path, by_name[stem_of(path)]) for path in paths]
 
 
 def read_image(path: str | os.PathLike[str], *, is_volume: bool = False) -> NDArray[Any]:
-    """Pixels (H, W) or (H, W, channels) in the file's own type; nothing is rescaled.
+    """Read pixels (H, W) or (H, W, channels) of the stored type; nothing is rescaled.
 
-    A palette image gives its indices, as masks with a palette mean them.
+    A palette image gives its indices, which are the labels of a mask with a palette.
 
     Args:
         path: PNG, JPEG, TIFF or .npy.
         is_volume: read (D, H, W) or (D, H, W, channels): the pages of a TIFF, a .npy array, or
-            NIfTI, its axes as stored.
+            NIfTI with its axes as stored.
     """
     source = Path(path)
-    with _told(source):
+    with decoding(f"an image in {source}"):
         if source.suffix.lower() == ".npy":
             pixels = np.load(source, mmap_mode="r", allow_pickle=False)
         elif is_nifti(source):
@@ -125,7 +112,7 @@ def read_image(path: str | os.PathLike[str], *, is_volume: bool = False) -> NDAr
 
 
 def _read_pages(source: Path, is_volume: bool) -> NDArray[Any]:
-    """One page as (H, W) or (H, W, channels), pages of a volume with a dimension in front."""
+    """Read one page (H, W) or (H, W, channels), or all pages with a dimension in front."""
     from PIL import Image
 
     with Image.open(source) as image:
@@ -150,10 +137,10 @@ def _read_pages(source: Path, is_volume: bool) -> NDArray[Any]:
 
 
 def dimensions_of(path: Path) -> int:
-    """Spatial dimensions of a file of labels, which have no channels: 2 or 3."""
+    """Return the spatial dimensions, 2 or 3, of a mask, which has no channels."""
     from PIL import Image
 
-    with _told(path):
+    with decoding(f"an image in {path}"):
         if path.suffix.lower() == ".npy":
             return int(np.load(path, mmap_mode="r", allow_pickle=False).ndim)
         if is_nifti(path):
@@ -163,7 +150,7 @@ def dimensions_of(path: Path) -> int:
 
 
 def _nifti_shape(path: Path) -> tuple[int, ...]:
-    """The size that the header declares; nothing else is read."""
+    """Return the shape that the header declares, without reading the data."""
     try:
         import nibabel
     except ImportError as problem:
@@ -179,8 +166,8 @@ def _nifti_shape(path: Path) -> tuple[int, ...]:
 
 
 def orientation_of(path: Path) -> str:
-    """Where the axes of a NIfTI file lead: "RAS" to the right, to the front and up."""
-    with _told(path):
+    """Return the directions of the axes of a NIfTI file: "RAS" is right, anterior, superior."""
+    with decoding(f"an image in {path}"):
         _nifti_shape(path)
         import nibabel
 

@@ -1,4 +1,4 @@
-"""Images with a label for each pixel, in 2-D or 3-D: random access, and one pass that counts.
+"""Images with a label for each pixel, in 2-D or 3-D: random access, and statistics in one pass.
 
 data = open_labelled("images", "masks", labels=[0, 255])
 image, label = data.image(0), data.label(0)  # (C, *spatial), (*spatial)
@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from dense_imb.base.checks import check_finite
+from dense_imb.base.refusals import Refused, option, refusal
 from dense_imb.data.images.sources import ImageSource, are_names, find_source
 from dense_imb.statistics import ClassStatistics
 
@@ -29,16 +31,17 @@ _LISTED = 10
 
 
 class LabelMap:
-    """Which mask value is which class.
+    """Map of mask values to classes.
 
     Args:
-        values: of class 0, class 1 and so on.
-        ignore_index: the mask value of pixels that belong to no class.
-        is_given: the user named the values, rather than their number.
+        values: mask value of each class.
+        ignore_index: mask value of the pixels that belong to no class.
+        is_given: the user named the values, and not only their number.
     """
 
     def __init__(self, values: Sequence[int], ignore_index: int | None, is_given: bool) -> None:
         self.values, self.ignore_index, self.is_given = tuple(values), ignore_index, is_given
+        self.n_classes = len(values)
         classes = {int(value): k for k, value in enumerate(values)}
         if ignore_index is not None:
             classes[int(ignore_index)] = IGNORED
@@ -48,7 +51,7 @@ class LabelMap:
 
     @classmethod
     def of(cls, labels: Sequence[int], ignore_index: int | None = None) -> LabelMap:
-        """The map of values that a user names, once they make sense."""
+        """Return the map of the values that a user names; refuse repeated values."""
         if not 2 <= len(labels) <= MOST_CLASSES or len(set(labels)) < len(labels):
             raise ValueError(
                 f"Expected `labels` with the mask value of each of at least two classes, got "
@@ -60,34 +63,77 @@ class LabelMap:
             )
         return cls(labels, ignore_index, True)
 
+    def name_classes(self, value_names: Sequence[str] | None) -> tuple[str, ...] | None:
+        """Return the names of the classes, from names of the mask values 0, 1, 2 and so on."""
+        return names_of_classes(value_names, self.values)
+
+    def read(self, source: ImageSource, number: int) -> NDArray[np.uint8]:
+        """Return the class of each pixel of an image."""
+        return self(source.mask(number), source.place(number))
+
     def _searched(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
         place = np.minimum(np.searchsorted(self._known, mask), len(self._known) - 1)
         return np.where(self._known[place] == mask, self._class[place], np.uint8(_UNKNOWN))
 
     def __call__(self, mask: NDArray[Any], place: str) -> NDArray[np.uint8]:
-        """The class of each pixel; a value that no class has is refused."""
+        """Return the class of each pixel; refuse a value without a class."""
         is_bytes = mask.dtype == np.uint8
         label = self._of_byte[mask] if is_bytes else self._searched(mask.astype(np.int64))
         if (label == _UNKNOWN).any():
-            found = [int(value) for value in np.unique(mask)]
+            values = [int(value) for value in np.unique(mask)]
             if self.is_given:
-                raise ValueError(
-                    f"Expected {place} to hold the values {listed(self.values)} of `labels`, got "
-                    f"{listed(found)}; add what lacks, or leave it out with ignore_index."
-                )
-            raise _unmapped(place, found, self.ignore_index, f"0 to {len(self.values) - 1}")
+                unknown = [v for v in values if v not in (*self.values, self.ignore_index)]
+                cure = f"add {unknown[0]}, or ignore its pixels with {{ignore_index={unknown[0]}}}"
+                if len(values) > _LISTED:
+                    cure = f"{_threshold_cure(values)} in place of `labels`"
+                wanted = f"{place} to hold the values {list_values(self.values)} of `labels`"
+                raise Refused(wanted, list_values(values), cure)
+            raise _unmapped(place, values, self.ignore_index, f"0 to {len(self.values) - 1}")
+        return label
+
+
+class Threshold:
+    """Two classes of masks with grey values: class 1 where the value is above a threshold.
+
+    Args:
+        above: the threshold; the value itself is of class 0.
+        ignore_index: mask value of the pixels that belong to no class.
+    """
+
+    n_classes = 2
+
+    def __init__(self, above: float, ignore_index: int | None) -> None:
+        check_finite("above", above)
+        self.above, self.ignore_index = above, ignore_index
+
+    def name_classes(self, value_names: Sequence[str] | None) -> None:
+        """Return None: names of mask values are not those of the two classes."""
+
+    def read(self, source: ImageSource, number: int) -> NDArray[np.uint8]:
+        """Return the class of each pixel of an image."""
+        values = source.mask_values(number)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            n_broken = int((~np.isfinite(values)).sum())
+            raise Refused(
+                f"{source.place(number)} to hold finite numbers",
+                f"{n_broken} NaN or infinite of {values.size}",
+            )
+        label = (values > self.above).astype(np.uint8)
+        if self.ignore_index is not None:
+            label[values == self.ignore_index] = IGNORED
         return label
 
 
 @dataclass(frozen=True)
 class LabelTally:
-    """What one pass over labelled images counts.
+    """Statistics of labelled images, from one pass over them.
 
     Args:
-        n_classes: of the data.
+        n_classes: number of classes.
         class_content: (n_images, n_classes) pixels of each class in each image.
-        mean, std: of each channel over all pixels, ignored ones included.
-        sizes: how many images have each size (*spatial).
+        mean: mean of each channel over all pixels, ignored ones included.
+        std: standard deviation of each channel over the same pixels.
+        sizes: number of images of each size (*spatial).
     """
 
     n_classes: int
@@ -103,21 +149,24 @@ class LabelTally:
 
     @property
     def statistics(self) -> ClassStatistics:
-        """For whatever takes `class_counts`: losses, `class_weights`."""
+        """Class statistics, for losses and `class_weights`."""
         return statistics_of(self.class_content)
 
 
-def statistics_of(content: NDArray[np.int64]) -> ClassStatistics:
-    """Class statistics of images of which (n_images, n_classes) pixels were counted."""
-    is_present = content > 0
-    of_images = (content.sum(1, keepdims=True) * is_present).sum(0)
+def statistics_of(class_content: NDArray[np.int64]) -> ClassStatistics:
+    """Return class statistics from (n_images, n_classes) pixel counts."""
+    is_present = class_content > 0
+    image_pixels = (class_content.sum(1, keepdims=True) * is_present).sum(0)
     return ClassStatistics.from_counts(
-        content.sum(0).tolist(), is_present.sum(0).tolist(), of_images.tolist(), len(content)
+        class_content.sum(0).tolist(),
+        is_present.sum(0).tolist(),
+        image_pixels.tolist(),
+        len(class_content),
     )
 
 
 def class_pixels(label: NDArray[np.uint8]) -> dict[int, NDArray[np.int64]]:
-    """The flat places of the pixels of each foreground class that a label map holds."""
+    """Return the flat indices of the pixels of each foreground class in a label map."""
     flat = label.ravel()
     lit = np.flatnonzero(flat)
     classes = flat[lit]
@@ -128,7 +177,7 @@ def class_pixels(label: NDArray[np.uint8]) -> dict[int, NDArray[np.int64]]:
 
 
 class _Decoded:
-    """Decoded images, shared by a data set and its parts, until the budget is spent."""
+    """Cache of decoded images with a budget, shared by a data set and its subsets."""
 
     def __init__(self, budget: int) -> None:
         self.budget, self.n_bytes = budget, 0
@@ -149,32 +198,35 @@ class _Decoded:
 class LabelledImages:
     """Images and the class of each of their pixels, by number; made by `open_labelled`.
 
-    Nothing is decoded before it is asked for. Decoded images stay in memory up to a budget of 1
-    GB, which a `subset` shares; a pickle leaves them behind. The arrays handed out are
-    read-only: change a copy.
+    Images are decoded on access, and stay in memory up to a budget of 1 GB. A `subset` shares the
+    budget; a pickle drops the decoded images. Arrays are read-only: change a copy.
 
-    `names` are the files' without suffix, or numbers; `numbers` those in the folder or file;
-    `spatial_dims` is 2 or 3; all images have `n_channels`, whatever their sizes. `class_names` are
-    those given, or those of an HDF5 file, or "background", "class 1" and so on where
-    `has_class_names` is False.
+    Attributes:
+        names: name of each image: the file name without suffix, or a number.
+        numbers: number of each image in the folder or file.
+        spatial_dims: 2 or 3.
+        n_classes: number of classes.
+        n_channels: number of channels, equal for all images; sizes may differ.
+        class_names: the names given, or those in an HDF5 file, or "background", "class 1", ...
+        has_class_names: whether the names were given or read.
     """
 
     def __init__(
         self,
         source: ImageSource,
-        label_map: LabelMap,
+        label_map: LabelMap | Threshold,
         numbers: Sequence[int],
         decoded: _Decoded,
         class_names: Sequence[str] | None = None,
     ) -> None:
         self._source, self._map, self._decoded = source, label_map, decoded
         self.has_class_names = class_names is not None
-        self.class_names = tuple(class_names or numbered_classes(len(label_map.values)))
+        self.class_names = tuple(class_names or numbered_classes(label_map.n_classes))
         self.numbers = [int(i) for i in numbers]
         self.names = [source.names[i] for i in self.numbers]
         self.spatial_dims = source.spatial_dims
-        self.n_classes = len(label_map.values)
-        self.n_channels = 0  # not known before the first image
+        self.n_classes = label_map.n_classes
+        self.n_channels = 0  # unknown until the first image is read
         self.n_channels = len(self.image(0))
 
     def __len__(self) -> int:
@@ -192,38 +244,37 @@ class LabelledImages:
         number = self.numbers[i]
         if number in self._decoded.held:
             return self._decoded.held[number]
-        mask = self._source.mask(number)
-        image = self._source.image(number, mask.shape)
+        label = self._map.read(self._source, number)
+        image = self._source.image(number, label.shape)
         if self.n_channels not in (0, len(image)):
             raise ValueError(
                 f"Expected all images with the {self.n_channels} channels of {self.names[0]}, got "
                 f"{len(image)} in {self.names[i]} ({self._source.where}); convert it, or move "
                 "it to a folder of its own."
             )
-        label = self._map(mask, self._source.place(number))
         image.flags.writeable = label.flags.writeable = False
         self._decoded.keep(self._decoded.held, number, (image, label), (image, label))
         return image, label
 
     def image(self, i: int) -> NDArray[Any]:
-        """(C, *spatial), in the file's own type; read-only."""
+        """Return (C, *spatial) pixels of the stored type, read-only."""
         return self._pair(i)[0]
 
     def label(self, i: int) -> NDArray[np.uint8]:
-        """(*spatial): 0 .. n_classes - 1, and IGNORED where the mask holds ignore_index."""
+        """Return (*spatial) classes 0 .. n_classes - 1, and IGNORED."""
         return self._pair(i)[1]
 
     def pixels(self, i: int) -> dict[int, NDArray[np.int64]]:
-        """The flat places of the pixels of each foreground class of an image."""
+        """Return the flat indices of the pixels of each foreground class of an image."""
         label, number = self.label(i), self.numbers[i]
         if number in self._decoded.pixels:
             return self._decoded.pixels[number]
-        found = class_pixels(label)
-        self._decoded.keep(self._decoded.pixels, number, found, found.values())
-        return found
+        pixels = class_pixels(label)
+        self._decoded.keep(self._decoded.pixels, number, pixels, pixels.values())
+        return pixels
 
     def subset(self, numbers: Sequence[int]) -> LabelledImages:
-        """Some of the images, in this order; what is decoded is shared."""
+        """Return some of the images, in this order; decoded images are shared."""
         wrong = [i for i in numbers if not 0 <= i < len(self)]
         if wrong or not len(numbers):
             got = wrong[0] if wrong else "none"
@@ -233,34 +284,34 @@ class LabelledImages:
         return LabelledImages(self._source, self._map, chosen, self._decoded, names)
 
     def files(self) -> list[Path]:
-        """That the images lie in, without those of masks; of HDF5 the one file."""
+        """Return the image files, without masks; for HDF5 the one file."""
         return self._source.files(self.numbers)
 
     def fingerprint(self) -> str:
-        """Digest of the files' names, sizes and bytes; the same wherever the folder lies.
+        """Return a digest of the files' names, sizes and bytes, independent of their folder.
 
-        Of data above 1 GB, the first and last 512 kB of each file stand for it.
+        For data above 1 GB, only the first and last 512 kB of each file are read.
         """
         return self._source.digest(self.numbers)
 
     def tally(self, show_progress: bool = True) -> LabelTally:
-        """Look at every image once: the classes, the sizes, and mean and spread of the pixels."""
-        content = np.zeros((len(self), self.n_classes), np.int64)
+        """Count classes and sizes, and compute mean and standard deviation, in one pass."""
+        class_content = np.zeros((len(self), self.n_classes), np.int64)
         sizes: Counter[tuple[int, ...]] = Counter()
-        moments = _Moments(self.n_channels)
-        bar = tqdm(range(len(self)), "look at images", unit="image", disable=not show_progress)
+        moments = Moments(self.n_channels)
+        bar = tqdm(range(len(self)), "read images", unit="image", disable=not show_progress)
         for i in bar:
             image, label = self._pair(i)
-            content[i] = np.bincount(label.ravel(), minlength=256)[: self.n_classes]
+            class_content[i] = np.bincount(label.ravel(), minlength=256)[: self.n_classes]
             sizes[label.shape] += 1
             moments.add(image)
-        if not content.any():
+        if not class_content.any():
             raise _all_ignored(self._source, self._map.ignore_index)
-        return LabelTally(self.n_classes, content, *moments.mean_and_std(), sizes)
+        return LabelTally(self.n_classes, class_content, *moments.mean_and_std(), sizes)
 
 
-class _Moments:
-    """Mean and variance of each channel, piece by piece, without cancellation (Chan et al.)."""
+class Moments:
+    """Running mean and variance of each channel, without cancellation (Chan et al.)."""
 
     def __init__(self, n_channels: int) -> None:
         self.n, self.mean, self.square = 0, np.zeros(n_channels), np.zeros(n_channels)
@@ -287,6 +338,7 @@ def open_labelled(
     masks: str | os.PathLike[str] | None = None,
     *,
     labels: Sequence[int] | None = None,
+    above: float | None = None,
     ignore_index: int | None = None,
     n_classes: int | None = None,
     names: Sequence[str] | None = None,
@@ -294,22 +346,25 @@ def open_labelled(
     budget: int = _BUDGET,
     show_progress: bool = True,
 ) -> LabelledImages:
-    """Images and masks from two folders, or from one HDF5 file.
+    """Open images and masks in two folders, or in one HDF5 file.
 
     Folders hold PNG, JPEG, TIFF (pages are the slices of a volume), .npy or NIfTI (with nibabel:
     `pip install 'dense-imb[nifti]'`), and each image has a mask of the same name. An HDF5 file
     holds the data sets `image` and `mask`; see `HDF5Source`.
 
     Args:
-        images: a folder, or an HDF5 file.
-        masks: the folder of the masks; None with an HDF5 file.
-        labels: the mask values of class 0, class 1 and so on: [0, 255] say.
-        ignore_index: the mask value of pixels that belong to no class.
-        n_classes: how many; without it, `labels` and `names` all masks are looked at.
-        names: of class 0, class 1 and so on; by default those in an HDF5 file.
+        images: folder, or HDF5 file.
+        masks: folder of the masks; None with an HDF5 file.
+        labels: mask value of each class, for example [0, 255].
+        above: threshold of grey masks, in place of `labels`: class 1 where the mask value is
+            larger. For anti-aliased and JPEG masks, 127.
+        ignore_index: mask value of the pixels that belong to no class.
+        n_classes: number of classes. Without `labels`, `above`, `names` and `n_classes`, all masks
+            are read to find it.
+        names: name of each class; by default those in an HDF5 file.
         spatial_dims: 2 or 3; by default the dimensions of the first mask, which has no channels.
         budget: bytes of decoded images that may stay in memory.
-        show_progress: draw a bar where looking at the masks takes long.
+        show_progress: draw a bar where reading the masks takes long.
 
     Example:
         >>> import tempfile, pathlib, numpy as np
@@ -324,12 +379,23 @@ def open_labelled(
     """
     if n_classes is not None and not 2 <= n_classes <= MOST_CLASSES:
         raise ValueError(f"Expected `n_classes` from 2 to {MOST_CLASSES}, got {n_classes}.")
+    if above is not None and labels is not None:
+        raise refusal("`above` takes the place of `labels`; drop {labels} or {above}.")
+    if above is not None and n_classes not in (None, 2):
+        raise refusal(
+            f"`above` makes two classes, got {option('n_classes', n_classes)}; drop {{n_classes}}."
+        )
     if labels is not None and n_classes not in (None, len(labels)):
         raise ValueError(
             f"Expected `labels` with a value for each of {n_classes} classes, got {list(labels)}."
         )
-    check_names(names, len(labels) if labels is not None else n_classes)
-    label_map = None if labels is None else LabelMap.of(labels, ignore_index)
+    n_given = len(labels) if labels is not None else n_classes if above is None else 2
+    check_names(names, n_given)
+    label_map: LabelMap | Threshold | None = None
+    if above is not None:
+        label_map = Threshold(above, ignore_index)
+    elif labels is not None:
+        label_map = LabelMap.of(labels, ignore_index)
     source = find_source(images, masks, spatial_dims)
     if label_map is None:
         given = n_classes or len(names or ())
@@ -340,12 +406,12 @@ def open_labelled(
         label_map,
         range(len(source.names)),
         _Decoded(budget),
-        names or names_of_classes(source.value_names, label_map.values),
+        names or label_map.name_classes(source.value_names),
     )
 
 
 def numbered_classes(n_classes: int) -> tuple[str, ...]:
-    """What classes are called that have no names.
+    """Return names for classes without any.
 
     Example:
         >>> numbered_classes(3)
@@ -357,7 +423,7 @@ def numbered_classes(n_classes: int) -> tuple[str, ...]:
 def names_of_classes(
     value_names: Sequence[str] | None, values: Sequence[int]
 ) -> tuple[str, ...] | None:
-    """The names of classes out of those of mask values; None where one has none.
+    """Return the names of classes from names of mask values; None if one has no name.
 
     Example:
         >>> names_of_classes(("empty", "noise", "arc"), values=(0, 2))
@@ -370,7 +436,7 @@ def names_of_classes(
 
 
 def check_names(names: Sequence[str] | None, n_classes: int | None = None) -> None:
-    """Refuse names that tell no classes apart, or of another number of classes."""
+    """Refuse repeated or empty names, and another number of names than of classes."""
     if names is None:
         return
     if not are_names(names) or not 2 <= len(names) <= MOST_CLASSES:
@@ -386,16 +452,16 @@ def check_names(names: Sequence[str] | None, n_classes: int | None = None) -> No
 
 
 def _count_classes(source: ImageSource, ignore_index: int | None, show_progress: bool) -> int:
-    """The largest label + 1; labels with gaps may mean anything, and are refused."""
+    """Return the largest label + 1; refuse labels with gaps, whose meaning is unclear."""
     first_with: dict[int, int] = {}
     bar = tqdm(
-        range(len(source.names)), "look at masks", unit="mask", disable=not show_progress, delay=1
+        range(len(source.names)), "read masks", unit="mask", disable=not show_progress, delay=1
     )
     for i in bar:
         mask = source.mask(i)
         is_bytes = mask.dtype == np.uint8
-        found = np.flatnonzero(np.bincount(mask.ravel())) if is_bytes else np.unique(mask)
-        for value in found.tolist():
+        present = np.flatnonzero(np.bincount(mask.ravel())) if is_bytes else np.unique(mask)
+        for value in present.tolist():
             first_with.setdefault(value, i)
     values = sorted(set(first_with) - {ignore_index})
     if not values:
@@ -408,41 +474,41 @@ def _count_classes(source: ImageSource, ignore_index: int | None, show_progress:
     return max(2, values[-1] + 1)
 
 
-def _unmapped(
-    place: str, values: Sequence[int], ignore_index: int | None, wanted: str
-) -> ValueError:
-    """The sentence for mask values that are no class numbers."""
+def _unmapped(place: str, values: Sequence[int], ignore_index: int | None, wanted: str) -> Refused:
+    """Return the refusal of mask values that are no class numbers."""
     values = [value for value in values if value != ignore_index]
     if len(values) > _LISTED:
-        cure = "are these images? JPEG and smoothing blur labels: save masks as PNG"
+        cure = _threshold_cure(values)
     else:
         named = values if len(values) > 1 else [0, *values]
-        options = f"(labels={named}, --labels {' '.join(map(str, named))})"
-        cure = f"say which value is which class {options}"
+        cure = f"name the value of each class with {option('labels', ' '.join(map(str, named)))}"
         if values[0] < 0 and ignore_index is None:
-            cure += f", or leave pixels out {_ignoring(values[0])}"
+            cure += f", or ignore pixels with {option('ignore_index', values[0])}"
         elif values[-1] == IGNORED and len(values) > 2 and ignore_index is None:
-            cure += f", or leave pixels out {_ignoring(255)}"
+            cure += f", or ignore pixels with {option('ignore_index', IGNORED)}"
         elif 0 <= values[-1] < 50:
-            n = values[-1] + 1
-            cure += f", or that there are {n} classes (n_classes={n}, --n-classes {n})"
-    return ValueError(f"Expected {place} to hold labels {wanted}, got {listed(values)}: {cure}.")
+            cure += f", or the number of classes with {option('n_classes', values[-1] + 1)}"
+    return Refused(f"{place} to hold labels {wanted}", list_values(values), cure)
 
 
-def _ignoring(value: int) -> str:
-    return f"(ignore_index={value}, --ignore-index {value})"
+def _threshold_cure(values: Sequence[int]) -> str:
+    """Return the cure for grey values, which smooth edges and JPEG make of two classes."""
+    low, high = min(values), max(values)
+    above = 127 if low >= 0 and 127 < high <= 255 else (low + high) // 2
+    return f"for grey masks, in which larger values mean class 1, pass {option('above', above)}"
 
 
-def listed(values: Sequence[int]) -> str:
-    """Values for a sentence: each of a few, of many how many there are."""
+def list_values(values: Sequence[int]) -> str:
+    """Write values for an error: each of a few, the number and range of many."""
     if len(values) > _LISTED:
         return f"{len(values)} values from {min(values)} to {max(values)}"
     head = ", ".join(map(str, values[:-1]))
     return f"{head} and {values[-1]}" if head else str(values[0])
 
 
-def _all_ignored(source: ImageSource, ignore_index: int | None) -> ValueError:
-    return ValueError(
-        f"Expected labelled pixels in the masks of {source.where}, got ignore_index "
-        f"{ignore_index} everywhere; give another ignore_index."
+def _all_ignored(source: ImageSource, ignore_index: int | None) -> Refused:
+    return Refused(
+        f"labelled pixels in the masks of {source.where}",
+        f"ignore_index {ignore_index} everywhere",
+        "pass another {ignore_index}",
     )

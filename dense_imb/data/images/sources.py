@@ -1,4 +1,4 @@
-"""Where labelled images lie, two folders or one HDF5 file: pixels as stored, one by one."""
+"""Stored images and masks, in two folders or in one HDF5 file."""
 
 from __future__ import annotations
 
@@ -13,6 +13,15 @@ from typing import Any, Protocol, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
+from dense_imb.base.files import UnreadableFileError
+from dense_imb.base.hdf5 import (
+    identify_file,
+    list_datasets,
+    open_file,
+    read_attributes,
+    reading,
+)
+from dense_imb.base.refusals import Refused, option
 from dense_imb.data.images.folders import (
     LARGEST,
     NIFTI,
@@ -24,10 +33,8 @@ from dense_imb.data.images.folders import (
     read_image,
     stem_of,
 )
-from dense_imb.hits.format import HitsFileError
-from dense_imb.hits.safety import attributes_of, identity_of, open_file, safe_datasets, told
 
-_HASHED_WHOLE = 1 << 30  # bytes of all files together; of more, both ends of each are hashed
+_HASHED_WHOLE = 1 << 30  # bytes of all files; of more, only both ends of each file are hashed
 _END = 1 << 19
 _LONGEST_NAME = 60
 
@@ -37,23 +44,31 @@ class ImageSource(Protocol):
 
     names: list[str]
     spatial_dims: int
-    where: str  # the images, for people
-    value_names: tuple[str, ...] | None  # of the mask values 0, 1, 2 .., where they are known
+    where: str  # folder or file, for messages
+    value_names: tuple[str, ...] | None  # names of the mask values 0, 1, 2 .., where known
 
     def place(self, i: int) -> str:
-        """What to call mask i in a sentence."""
+        """Name mask i for an error."""
 
     def image(self, i: int, spatial: tuple[int, ...]) -> NDArray[Any]:
-        """(C, *spatial) of the stored type, finite; `spatial` is the size of its mask."""
+        """Return (C, *spatial) finite pixels of the stored type.
+
+        Args:
+            i: number of the image.
+            spatial: size of its mask.
+        """
 
     def mask(self, i: int) -> NDArray[Any]:
-        """(*spatial) whole numbers of any integer type."""
+        """Return (*spatial) whole numbers of any integer type."""
+
+    def mask_values(self, i: int) -> NDArray[Any]:
+        """Return the mask (*spatial) in the stored type."""
 
     def digest(self, numbers: Iterable[int]) -> str:
-        """Of the names and the content; the same wherever the data lie."""
+        """Return a digest of names and content, independent of the folder."""
 
     def files(self, numbers: Iterable[int]) -> list[Path]:
-        """That some images lie in, without those of masks; of HDF5 the one file."""
+        """Return the files of some images, without masks; for HDF5 the one file."""
 
 
 class FolderSource:
@@ -82,20 +97,23 @@ class FolderSource:
         return channels_first(pixels, spatial, axis, str(path), self.place(i))
 
     def mask(self, i: int) -> NDArray[Any]:
+        return whole(self.mask_values(i), self.place(i))
+
+    def mask_values(self, i: int) -> NDArray[Any]:
         path = self.pairs[i].mask
         mask = read_image(path, is_volume=self.spatial_dims == 3)
         if mask.ndim == self.spatial_dims + 1:
             if (mask != mask[..., :1]).any():
                 raise ValueError(
                     f"Expected {path} to hold labels, one channel, got {mask.shape[-1]} channels "
-                    "that differ: colours are no labels; convert them."
+                    "that differ; convert colours to labels."
                 )
             mask = mask[..., 0]
         self._check_orientation(i)
-        return whole(mask, str(path))
+        return mask
 
     def _check_orientation(self, i: int) -> None:
-        """Voxels of one size can be mirrored; then every label is elsewhere."""
+        """Refuse a mask of other axes than its image: labels would be mirrored."""
         if not all(is_nifti(path) for path in self.pairs[i]):
             return
         image, mask = (orientation_of(path) for path in self.pairs[i])
@@ -106,28 +124,40 @@ class FolderSource:
             )
 
     def digest(self, numbers: Iterable[int]) -> str:
-        return digest_of_files([path for i in numbers for path in self.pairs[i]])
+        return digest_files([path for i in numbers for path in self.pairs[i]])
 
     def files(self, numbers: Iterable[int]) -> list[Path]:
         return [self.pairs[i].image for i in numbers]
 
 
-def digest_of_files(paths: Sequence[Path]) -> str:
-    """Of their names and bytes; of large ones the first and the last bytes stand for all."""
+def digest_files(paths: Sequence[Path], prefix: bytes = b"") -> str:
+    """Return a digest of names, sizes and bytes; of large data, both ends of each file are read.
+
+    Args:
+        paths: the files.
+        prefix: further bytes to digest, before the files.
+    """
     is_whole = sum(path.stat().st_size for path in paths) <= _HASHED_WHOLE
-    found = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(prefix, digest_size=16)
     for path in paths:
-        found.update(path.name.encode(errors="surrogateescape") + b"\0")
-        _add_file(found, path, is_whole)
-    return found.hexdigest()
+        digest.update(path.name.encode(errors="surrogateescape") + b"\0")
+        _hash_file(digest, path, is_whole)
+    return digest.hexdigest()
+
+
+def digest_ends(path: Path) -> str:
+    """Return a digest of the size, the first and the last bytes of a file."""
+    digest = hashlib.blake2b(digest_size=16)
+    _hash_file(digest, path, is_whole=False)
+    return digest.hexdigest()
 
 
 class HDF5Images:
-    """One file with a data set `image`, opened by each process for itself.
+    """HDF5 file with a data set `image`; each process opens it, and a pickle has no handle.
 
     Args:
-        path: of the file; a pickle takes no handle along.
-        needs: the data sets that it has to have.
+        path: path of the file.
+        needs: names of the required data sets.
     """
 
     def __init__(self, path: str | os.PathLike[str], needs: tuple[str, ...] = ("image",)) -> None:
@@ -144,21 +174,21 @@ class HDF5Images:
                 )
         image = self._datasets()["image"]
         self.value_names = _names_in(image.parent, self.path)
-        attributes = attributes_of(image, self.path, ("channel_axis",))
+        attributes = read_attributes(image, self.path, ("channel_axis",))
         axis = int(attributes["channel_axis"]) if attributes else None
         if axis not in (None, 1, -1, image.ndim - 1):
             raise ValueError(
                 f"Expected attribute `channel_axis` of `image` of {path} to be 1 or -1, got {axis}."
             )
-        self.channel_axis = None if axis is None else 0 if axis == 1 else -1  # of one image
+        self.channel_axis = None if axis is None else 0 if axis == 1 else -1  # axis of one image
         n_images = image.shape[0] if image.ndim else 0
         self.names = [f"{i:0{max(6, len(str(n_images)))}}" for i in range(n_images)]
 
     def _datasets(self) -> dict[str, Any]:
-        """The data sets, in this process; their structure is checked on each opening."""
+        """Return the data sets, opened and checked in this process."""
         if self._opened is not None and self._opened[0] == os.getpid():
             return self._opened[2]
-        identity = identity_of(self.path)
+        identity = identify_file(self.path)
         if self._identity not in (None, identity):
             raise ValueError(
                 f"Expected {self.path} as it was when first opened, got another file or other "
@@ -166,7 +196,7 @@ class HDF5Images:
             )
         file = open_file(self.path, None, " and ".join(f"{name}s" for name in self.needs))
         try:
-            datasets = safe_datasets(file, self.path)
+            datasets = list_datasets(file, self.path)
             if not {*self.needs} <= set(datasets):
                 wanted = " and ".join(f"`{name}`" for name in self.needs)
                 raise ValueError(
@@ -183,29 +213,29 @@ class HDF5Images:
         return {**self.__dict__, "_opened": None}
 
     def read(self, name: str, i: int) -> NDArray[Any]:
-        """Entry i of a data set, as stored."""
-        with told(self.path, name):
+        """Return entry i of a data set, as stored."""
+        with reading(self.path, name):
             pixels: NDArray[Any] = self._datasets()[name][i]
         return pixels
 
     def image_place(self, i: int) -> str:
-        """What to call image i in a sentence."""
+        """Name image i for an error."""
         return f"image {i} of {self.path}"
 
 
 class HDF5Source(HDF5Images):
-    """One file with data sets `image` (N, H, W[, C]) or (N, C, H, W), and `mask` (N, H, W).
+    """HDF5 file with data sets `image` (N, H, W[, C]) or (N, C, H, W), and `mask` (N, H, W).
 
-    The root attribute `classes`, a list as JSON, names the mask values 0, 1, 2 and so on.
-    Volumes have one dimension more. The mask's shape tells where the channels are; where both
-    places fit, the last one is taken unless the attribute `channel_axis` of `image` is 1.
+    Volumes have one dimension more. The shape of the mask decides which axis holds the channels.
+    If both fit, it is the last one, unless the attribute `channel_axis` of `image` is 1. The root
+    attribute `classes`, a JSON list, names the mask values 0, 1, 2 and so on.
     """
 
     def __init__(self, path: str | os.PathLike[str], spatial_dims: int | None = None) -> None:
         super().__init__(path, ("image", "mask"))
         self.where = str(path)
         image, mask = (self._datasets()[name] for name in self.needs)
-        # a sequence of frames of no pixels or of none is no data
+        # without images or without pixels
         if image.shape[:1] != mask.shape[:1] or 0 in image.shape + mask.shape or mask.ndim < 3:
             raise ValueError(
                 f"Expected `image` (N, H, W) or with channels, and `mask` (N, H, W) in {path}, "
@@ -228,12 +258,15 @@ class HDF5Source(HDF5Images):
         )
 
     def mask(self, i: int) -> NDArray[Any]:
-        return whole(self.read("mask", i), self.place(i))
+        return whole(self.mask_values(i), self.place(i))
+
+    def mask_values(self, i: int) -> NDArray[Any]:
+        return self.read("mask", i)
 
     def digest(self, numbers: Iterable[int]) -> str:
-        found = hashlib.blake2b(",".join(map(str, numbers)).encode(), digest_size=16)
-        _add_file(found, self.path, self.path.stat().st_size <= _HASHED_WHOLE)
-        return found.hexdigest()
+        digest = hashlib.blake2b(",".join(map(str, numbers)).encode(), digest_size=16)
+        _hash_file(digest, self.path, self.path.stat().st_size <= _HASHED_WHOLE)
+        return digest.hexdigest()
 
     def files(self, numbers: Iterable[int]) -> list[Path]:
         return [self.path]
@@ -244,15 +277,14 @@ def find_source(
     masks: str | os.PathLike[str] | None = None,
     spatial_dims: int | None = None,
 ) -> ImageSource:
-    """The folders, or the HDF5 file where `masks` is None."""
+    """Open two folders, or an HDF5 file if `masks` is None."""
     if spatial_dims not in (None, 2, 3):
         raise ValueError(f"Expected `spatial_dims` of 2 or 3, got {spatial_dims}.")
     if masks is not None:
         return FolderSource(images, masks, spatial_dims)
     if Path(images).is_dir():
-        raise ValueError(
-            f"Expected `masks`, the folder of the masks of {images} (masks=FOLDER, "
-            "--masks FOLDER), got none."
+        raise Refused(
+            f"`masks`, the folder of the masks of {images}", "none", "pass {masks=FOLDER}"
         )
     return HDF5Source(images, spatial_dims)
 
@@ -261,14 +293,14 @@ def is_labelled_file(path: str | os.PathLike[str]) -> bool:
     """Whether a file is HDF5 with data sets `image` and `mask`; nothing else is read."""
     place = Path(path)
     try:
-        with open_file(place, None) as file, told(place, "/"):
+        with open_file(place) as file, reading(place, "/"):
             return {"image", "mask"} <= set(file)
-    except (HitsFileError, OSError):
+    except (UnreadableFileError, OSError):
         return False
 
 
 def are_names(names: object) -> TypeGuard[Sequence[str]]:
-    """Whether these can be names of classes: short, different, and on one line."""
+    """Whether a value is a list of class names: short, different, each on one line."""
     return (
         isinstance(names, list | tuple)
         and all(isinstance(name, str) and name.strip() and name.isprintable() for name in names)
@@ -278,10 +310,10 @@ def are_names(names: object) -> TypeGuard[Sequence[str]]:
 
 
 def _names_in(file: Any, path: Path) -> tuple[str, ...] | None:
-    """What `data_tools/label.py` calls the mask values; another tool's `classes` are none."""
+    """Read the names of mask values, as data_tools/label.py writes them; None if there are none."""
     try:
-        names = json.loads(str(attributes_of(file, path, ("classes",)).get("classes")))
-    except (HitsFileError, ValueError, RecursionError):
+        names = json.loads(str(read_attributes(file, path, ("classes",)).get("classes")))
+    except (ValueError, RecursionError):
         return None
     return tuple(names) if are_names(names) else None
 
@@ -289,53 +321,56 @@ def _names_in(file: Any, path: Path) -> tuple[str, ...] | None:
 def channels_first(
     pixels: NDArray[Any], spatial: tuple[int, ...], axis: int | None, image: str, mask: str
 ) -> NDArray[Any]:
-    """(C, *spatial) of an image of the size of its mask.
+    """Return an image as (C, *spatial); refuse another size than that of its mask.
 
     Args:
         pixels: (*spatial), (*spatial, C) or (C, *spatial).
-        spatial: the size of the mask.
-        axis: where the channels are, 0 or -1; None: where the rest fits the mask, the last
-            axis first.
-        image, mask: their names in a sentence.
+        spatial: size of the mask.
+        axis: axis of the channels, 0 or -1. None: the axis that leaves the size of the mask,
+            preferably the last.
+        image: name of the image, for errors.
+        mask: name of the mask, for errors.
     """
     if pixels.ndim == len(spatial):
-        found = pixels[None]
+        pixels = pixels[None]
     else:
         fits_last = pixels.shape[:-1] == spatial or pixels.shape[1:] != spatial
-        last = axis == -1 or (axis is None and fits_last)
-        found = np.moveaxis(pixels, -1, 0) if last else pixels
-    if found.shape[1:] != spatial:
+        if axis == -1 or (axis is None and fits_last):
+            pixels = np.moveaxis(pixels, -1, 0)
+    if pixels.shape[1:] != spatial:
         raise ValueError(
-            f"Expected {mask} of the size of {image}, {found.shape[1:]}, got {spatial}."
+            f"Expected {mask} of the size of {image}, {pixels.shape[1:]}, got {spatial}."
         )
-    if found.dtype.kind == "f" and not np.isfinite(found).all():
-        n_broken = int((~np.isfinite(found)).sum())
+    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+        n_broken = int((~np.isfinite(pixels)).sum())
         raise ValueError(
             f"Expected {image} to hold finite numbers, got {n_broken} NaN or infinite of "
-            f"{found.size}; mend them, or mark their pixels in the mask as ignored and write 0."
+            f"{pixels.size}; mend them, or mark their pixels in the mask as ignored and write 0."
         )
-    if found.dtype == bool:
-        found = found.astype(np.uint8)
-    return np.ascontiguousarray(found)
+    if pixels.dtype == bool:
+        pixels = pixels.astype(np.uint8)
+    return np.ascontiguousarray(pixels)
 
 
 def whole(mask: NDArray[Any], place: str) -> NDArray[Any]:
-    """Labels as integers; fractions are refused."""
+    """Return labels as integers; refuse fractions."""
     if mask.dtype == bool:
         return mask.astype(np.uint8)
     if mask.dtype.kind == "f":
-        if not (np.abs(mask) < 2**31).all() or (mask % 1 != 0).any():  # NaN is not below either
+        if not (np.abs(mask) < 2**31).all() or (mask % 1 != 0).any():  # also NaN
             raise no_labels(mask, place, "whole numbers")
         return mask.astype(np.int64)
     return mask
 
 
-def no_labels(mask: NDArray[Any], place: str, wanted: str) -> ValueError:
-    """The sentence for values that can't be labels."""
-    return ValueError(
-        f"Expected {place} to hold labels, {wanted}, got {mask.dtype} from {mask.min()} to "
-        f"{mask.max()}; of an image of values make a mask, image > 0 say."
-    )
+def no_labels(mask: NDArray[Any], place: str, wanted: str) -> Refused:
+    """Return the refusal of values that cannot be labels."""
+    low, high = mask.min(), mask.max()
+    middle = (float(low) + float(high)) / 2
+    cure = "mend these values"
+    if np.isfinite(middle):
+        cure = f"where larger values mean class 1, pass {option('above', f'{middle:g}')}"
+    return Refused(f"{place} to hold labels, {wanted}", f"{mask.dtype} from {low} to {high}", cure)
 
 
 def _checked(n_dims: int, place: str) -> int:
@@ -347,14 +382,14 @@ def _checked(n_dims: int, place: str) -> int:
     return n_dims
 
 
-def _add_file(found: Any, path: Path, is_whole: bool) -> None:
+def _hash_file(digest: Any, path: Path, is_whole: bool) -> None:
     size = path.stat().st_size
-    found.update(f"{size}\0".encode())
+    digest.update(f"{size}\0".encode())
     with path.open("rb") as file:
         if is_whole or size <= 2 * _END:
             while block := file.read(1 << 20):
-                found.update(block)
+                digest.update(block)
         else:
-            found.update(file.read(_END))
+            digest.update(file.read(_END))
             file.seek(-_END, os.SEEK_END)
-            found.update(file.read(_END))
+            digest.update(file.read(_END))

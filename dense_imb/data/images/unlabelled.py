@@ -1,4 +1,4 @@
-"""Images without masks, 2-D or 3-D, by number: what a trained network is shown."""
+"""Images without masks, 2-D or 3-D, for trained networks and pseudo-labels."""
 
 from __future__ import annotations
 
@@ -21,19 +21,21 @@ from dense_imb.data.images.folders import (
     stem_of,
 )
 from dense_imb.data.images.labelled import LabelledImages
-from dense_imb.data.images.sources import HDF5Images, _add_file, channels_first, digest_of_files
+from dense_imb.data.images.sources import HDF5Images, channels_first, digest_ends, digest_files
 
 
 class UnlabelledImages:
-    """Images by number; made by `open_unlabelled`. Nothing is held in memory.
-
-    `names` are the files' without suffix, or numbers; `paths` the files, none of HDF5.
+    """Images by number, read on access; made by `open_unlabelled`.
 
     Args:
-        files: of the images, or the one HDF5 file.
-        n_channels: of each image.
+        files: the image files, or an HDF5 file.
+        n_channels: channels of each image.
         spatial_dims: 2 or 3.
-        numbers: of the images to take; all by default.
+        numbers: numbers of the images to use; all by default.
+
+    Attributes:
+        names: name of each image: the file name without suffix, or a number.
+        paths: the files; empty for HDF5.
     """
 
     def __init__(
@@ -44,11 +46,11 @@ class UnlabelledImages:
         numbers: Sequence[int] | None = None,
     ) -> None:
         self._stored = files if isinstance(files, HDF5Images) else None
-        listed = files if isinstance(files, list) else []
-        names = [stem_of(path) for path in listed] if self._stored is None else self._stored.names
+        paths = files if isinstance(files, list) else []
+        names = [stem_of(path) for path in paths] if self._stored is None else self._stored.names
         self._numbers = list(range(len(names)) if numbers is None else numbers)
         self.names = [names[i] for i in self._numbers]
-        self.paths = [listed[i] for i in self._numbers if listed]
+        self.paths = [paths[i] for i in self._numbers if paths]
         self._is_whole = len(self._numbers) == len(names)
         self.n_channels, self.spatial_dims = n_channels, spatial_dims
 
@@ -56,7 +58,7 @@ class UnlabelledImages:
         return len(self.names)
 
     def image(self, i: int) -> NDArray[Any]:
-        """(C, *spatial), in the file's own type."""
+        """Return (C, *spatial) pixels of the stored type."""
         if self._stored is not None:
             number, axis = self._numbers[i], self._stored.channel_axis
             pixels = self._stored.read("image", number)
@@ -66,17 +68,18 @@ class UnlabelledImages:
         return self._checked(pixels, str(path), None if path.suffix.lower() == ".npy" else -1)
 
     def fingerprint(self) -> str:
-        """Digest of the files' names and bytes, see `LabelledImages.fingerprint`."""
+        """Return a digest of the files, see `LabelledImages.fingerprint`."""
         if self._stored is None:
-            return digest_of_files(self.paths)
-        found = digest_of_files([self._stored.path])
+            return digest_files(self.paths)
+        digest = digest_files([self._stored.path])
         if self._is_whole:
-            return found
-        return hashlib.blake2b(f"{self._numbers} of {found}".encode(), digest_size=16).hexdigest()
+            return digest
+        return hashlib.blake2b(f"{self._numbers} of {digest}".encode(), digest_size=16).hexdigest()
 
     def without(self, held_out: Iterable[LabelledImages]) -> UnlabelledImages:
-        """The images that none of some others is: files also where they are copies, see
-        `find_copies`; of an HDF5 file, or a copy of it, those of other numbers.
+        """Return the images that are not in `held_out`.
+
+        Files match by path or identical bytes, entries of the same HDF5 file by number.
         """
         dropped: set[int] = set()
         if self._stored is None:
@@ -112,11 +115,11 @@ class UnlabelledImages:
 def open_unlabelled(
     images: str | os.PathLike[str], *, n_channels: int, spatial_dims: int
 ) -> UnlabelledImages:
-    """A folder of images, one image, or an HDF5 file with the data set `image`.
+    """Open a folder of images, one image, or an HDF5 file with the data set `image`.
 
     Args:
-        images: files as `open_labelled` reads them; of a folder those of other kinds are left out.
-        n_channels: of each image.
+        images: files as in `open_labelled`; other files in a folder are ignored.
+        n_channels: channels of each image.
         spatial_dims: 2 or 3.
 
     Example:
@@ -145,14 +148,13 @@ def open_unlabelled(
 def find_copies(
     paths: Sequence[Path], others: Iterable[Path], *, show_progress: bool = True
 ) -> list[int]:
-    """Numbers of the files that are among others: the same file, or another of the same bytes.
+    """Return the numbers of the files that are among others, by path or identical bytes.
 
-    Only files whose size one of the others has are read, and whole only those that begin and end
-    alike.
+    Only files of equal size are read, and wholly only if their ends agree.
 
     Args:
-        paths: of files.
-        others: paths of files.
+        paths: files to look for.
+        others: files to look among.
         show_progress: draw a bar where reading takes long.
 
     Example:
@@ -167,34 +169,28 @@ def find_copies(
     for path in {path.resolve() for path in others}:
         by_size.setdefault(path.stat().st_size, set()).add(path)
     by_ends: dict[int, dict[str, list[Path]]] = {}
-    found = []
+    copies = []
     bar = tqdm(paths, "look for copies", unit="file", disable=not show_progress, delay=1)
     for i, path in enumerate(bar):
         size = path.stat().st_size
-        alike = by_size.get(size, set())
-        if not alike:
+        same_size = by_size.get(size, set())
+        if not same_size:
             continue
-        if path.resolve() in alike:
-            found.append(i)
+        if path.resolve() in same_size:
+            copies.append(i)
             continue
         if size not in by_ends:
             by_ends[size] = {}
-            for other in alike:
-                by_ends[size].setdefault(_digest_of_ends(other), []).append(other)
-        likely = by_ends[size].get(_digest_of_ends(path), [])
+            for other in same_size:
+                by_ends[size].setdefault(digest_ends(other), []).append(other)
+        likely = by_ends[size].get(digest_ends(path), [])
         if any(filecmp.cmp(path, other, shallow=False) for other in likely):
-            found.append(i)
-    return found
-
-
-def _digest_of_ends(path: Path) -> str:
-    found = hashlib.blake2b(digest_size=16)
-    _add_file(found, path, is_whole=False)
-    return found.hexdigest()
+            copies.append(i)
+    return copies
 
 
 def nifti_like(mask: NDArray[Any], path: Path) -> bytes:
-    """The bytes of a .nii.gz of a mask, that lies in space as the NIfTI image of `path` does."""
+    """Return the bytes of a mask as .nii.gz, with the position in space of the image `path`."""
     import gzip
 
     import nibabel
@@ -205,7 +201,7 @@ def nifti_like(mask: NDArray[Any], path: Path) -> bytes:
     made = tools.Nifti1Image(mask, like.affine)
     made.header.set_zooms(like.header.get_zooms()[: mask.ndim])
     made.header.set_xyzt_units(*like.header.get_xyzt_units())
-    for code in ("qform", "sform"):  # which of the two affines stands for what
+    for code in ("qform", "sform"):  # the meaning of the two affines
         getattr(made, f"set_{code}")(like.affine, int(like.header[f"{code}_code"]))
     packed: bytes = gzip.compress(made.to_bytes(), mtime=0)
     return packed

@@ -1,7 +1,8 @@
-"""CIFAR-10 and CIFAR-100 as their authors publish them: archives and folders, pickled or binary.
+"""CIFAR-10 and CIFAR-100 as published: archives and folders, pickled or binary.
 
-Nothing that a file says is run: a pickle is read with classes of our own that hold what numpy
-would have been told, and arrays are made of that.
+Pickles are read without running them. `torchvision.datasets` unpickles the files with all that
+they import, so it can read none but the published ones, by checksum. Here a pickle may name four
+functions of NumPy, and gets classes of ours in their place, which only keep what they are given.
 
 train, test = open_cifar("cifar-10-python.tar.gz", imb_ratio=100)
 """
@@ -13,15 +14,15 @@ import io
 import os
 import pickle
 import tarfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dense_imb.data.labels.classified import ArrayPictures, ClassifiedImages
+from dense_imb.base.files import decoding
+from dense_imb.data.labels.classified import ArrayImages, ClassifiedImages
 from dense_imb.data.labels.long_tail import long_tail, long_tail_counts
 
 SIDE = 32
@@ -30,8 +31,8 @@ _LARGEST = 1 << 29  # bytes of an archive, unpacked: the real ones have 186 MB
 _MOST_FILES = 1000
 
 
-class _Layout(NamedTuple):
-    """Where one of the published forms keeps what."""
+class _Form(NamedTuple):
+    """Files of one of the published forms."""
 
     name: str
     folder: str
@@ -41,18 +42,22 @@ class _Layout(NamedTuple):
     n_classes: int
     is_binary: bool
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        return (*self.train, self.test, self.meta)
 
-_LAYOUTS = (
-    _Layout(
+
+_FORMS = (
+    _Form(
         "CIFAR-10", "cifar-10-batches-py", tuple(f"data_batch_{i}" for i in range(1, 6)),
         "test_batch", "batches.meta", 10, False,
     ),
-    _Layout("CIFAR-100", "cifar-100-python", ("train",), "test", "meta", 100, False),
-    _Layout(
+    _Form("CIFAR-100", "cifar-100-python", ("train",), "test", "meta", 100, False),
+    _Form(
         "CIFAR-10", "cifar-10-batches-bin", tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
         "test_batch.bin", "batches.meta.txt", 10, True,
     ),
-    _Layout(
+    _Form(
         "CIFAR-100", "cifar-100-binary", ("train.bin",), "test.bin", "fine_label_names.txt", 100,
         True,
     ),
@@ -66,89 +71,75 @@ def open_cifar(
     profile: str = "exponential",
     seed: int = 0,
 ) -> tuple[ClassifiedImages, ClassifiedImages]:
-    """The training images, long-tailed if wanted, and the test images.
+    """Open the training images, long-tailed if wanted, and the test images.
 
     Args:
-        path: cifar-10-python.tar.gz, cifar-100-python.tar.gz, the binary ones, or a folder that
-            one of them was unpacked in.
-        imb_ratio: of the largest class and the smallest, 100 or 0.01; 1 keeps all. The test
-            images stay as they are.
+        path: cifar-10-python.tar.gz, cifar-100-python.tar.gz, the binary archives, or a folder
+            with an unpacked archive.
+        imb_ratio: ratio of the largest class to the smallest, for example 100 or 0.01; 1 keeps
+            all. The test images are not changed.
         profile: "exponential" or "step", see `long_tail_counts`.
-        seed: of which images stay.
+        seed: random seed of the long tail.
     """
-    layout, files = _files_of(Path(path))
-    names = _names(layout, files[layout.meta], path)
-    parts = [_read(layout, files[name], f"{name} of {path}") for name in layout.train]
+    form, files = _load(Path(path))
+    names = _names(form, files[form.meta], path)
+    parts = [_read(form, files[name], f"{name} of {path}") for name in form.train]
     images = np.concatenate([part[0] for part in parts])
     labels = np.concatenate([part[1] for part in parts])
-    test_images, test_labels = _read(layout, files[layout.test], f"{layout.test} of {path}")
-    for label, what in ((labels, "training"), (test_labels, "test")):
-        if len(label) and label.max() >= len(names):
-            raise ValueError(
-                f"Expected {what} labels from 0 to {len(names) - 1} in {path}, got {label.max()}."
-            )
+    test_images, test_labels = _read(form, files[form.test], f"{form.test} of {path}")
     if imb_ratio != 1:
         counts = np.bincount(labels, minlength=len(names))
         wanted = long_tail_counts(len(names), int(counts.min()), imb_ratio, profile)
         stay = long_tail(labels, wanted, seed)
         images, labels = images[stay], labels[stay]
-    where = f"{layout.name} in {path}"
+    where = f"{form.name} in {path}"
     return (
-        ClassifiedImages(ArrayPictures(images, where), labels, names),
-        ClassifiedImages(ArrayPictures(test_images, where), test_labels, names),
+        ClassifiedImages(ArrayImages(images, where), labels, names),
+        ClassifiedImages(ArrayImages(test_images, where), test_labels, names),
     )
 
 
-def _files_of(path: Path) -> tuple[_Layout, dict[str, bytes]]:
-    """The form, and the content of the files that it needs."""
+def _load(path: Path) -> tuple[_Form, dict[str, bytes]]:
+    """Return the form, and the content of its files by name."""
     if path.is_dir():
-        for layout in _LAYOUTS:
-            for folder in (path, path / layout.folder):
-                if (folder / layout.train[0]).is_file():
-                    return layout, _files_in(folder, layout)
-        raise _unknown(path)
-    if not path.is_file():
+        content = _read_folder(path)
+    elif path.is_file():
+        with decoding(f"CIFAR as published in {path}"):
+            content = _read_archive(path)
+    else:
         raise ValueError(f"Expected a CIFAR archive or folder, got {path}, which does not exist.")
-    with _told(path):
-        found = _files_in_archive(path)
-    for layout in _LAYOUTS:
-        inside = {name: found.get(f"{layout.folder}/{name}") for name in _needed(layout)}
-        if inside[layout.train[0]] is not None:
-            missing = [name for name, content in inside.items() if content is None]
-            _refuse_missing(missing, path)
-            return layout, {
-                name: content for name, content in inside.items() if content is not None
-            }
-    raise _unknown(path)
+    for form in _FORMS:
+        places = {name: f"{form.folder}/{name}" for name in form.files}
+        if places[form.train[0]] not in content:
+            continue
+        missing = [name for name, place in places.items() if place not in content]
+        if missing:
+            raise ValueError(
+                f"Expected {', '.join(missing)} in {path}, got none; the archive is not whole, "
+                "download it again."
+            )
+        return form, {name: content[place] for name, place in places.items()}
+    folders = ", ".join(form.folder for form in _FORMS)
+    raise ValueError(f"Expected one of {folders} in {path}, got something else.")
 
 
-def _needed(layout: _Layout) -> tuple[str, ...]:
-    return (*layout.train, layout.test, layout.meta)
-
-
-def _files_in(folder: Path, layout: _Layout) -> dict[str, bytes]:
-    _refuse_missing([name for name in _needed(layout) if not (folder / name).is_file()], folder)
-    total = sum((folder / name).stat().st_size for name in _needed(layout))
-    if total > _LARGEST:
-        raise ValueError(f"Expected {folder} to hold at most {_LARGEST:,} bytes, got {total:,}.")
-    return {name: (folder / name).read_bytes() for name in _needed(layout)}
-
-
-def _refuse_missing(missing: list[str], place: Path) -> None:
-    if missing:
-        raise ValueError(
-            f"Expected {', '.join(missing)} in {place}, got none; the archive is not whole, "
-            "download it again."
-        )
-
-
-def _unknown(path: Path) -> ValueError:
-    folders = ", ".join(layout.folder for layout in _LAYOUTS)
-    return ValueError(f"Expected one of {folders} in {path}, got something else.")
+def _read_folder(path: Path) -> dict[str, bytes]:
+    for form in _FORMS:
+        for folder in (path, path / form.folder):
+            if not (folder / form.train[0]).is_file():
+                continue
+            files = [folder / name for name in form.files if (folder / name).is_file()]
+            total = sum(file.stat().st_size for file in files)
+            if total > _LARGEST:
+                raise ValueError(
+                    f"Expected {folder} to hold at most {_LARGEST:,} bytes, got {total:,}."
+                )
+            return {f"{form.folder}/{file.name}": file.read_bytes() for file in files}
+    return {}
 
 
 class _Limited(io.RawIOBase):
-    """What is read is counted, so that a small file can't become a huge one."""
+    """Reader with a limit, so that a small file cannot become a huge one."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.n_left = file, _LARGEST
@@ -156,17 +147,17 @@ class _Limited(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         if size < 0 or size > self.n_left:
             raise ValueError(f"more than {_LARGEST:,} bytes when unpacked")
-        content = self.file.read(size)
-        self.n_left -= len(content)
-        return content
+        block = self.file.read(size)
+        self.n_left -= len(block)
+        return block
 
     def readable(self) -> bool:
         return True
 
 
-def _files_in_archive(path: Path) -> dict[str, bytes]:
-    wanted = {f"{layout.folder}/{name}" for layout in _LAYOUTS for name in _needed(layout)}
-    found: dict[str, bytes] = {}
+def _read_archive(path: Path) -> dict[str, bytes]:
+    wanted = {f"{form.folder}/{name}" for form in _FORMS for name in form.files}
+    content: dict[str, bytes] = {}
     with path.open("rb") as raw:
         is_packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
@@ -182,51 +173,35 @@ def _files_in_archive(path: Path) -> dict[str, bytes]:
                     raise ValueError(f"{member.name}, a name that leads out of the archive")
                 if not member.isfile() or name not in wanted:
                     continue
-                if name in found:
+                if name in content:
                     raise ValueError(f"{name} twice")
                 file = archive.extractfile(member)
                 assert file is not None
-                found[name] = file.read()
-                if len(found[name]) != member.size:
+                content[name] = file.read()
+                if len(content[name]) != member.size:
                     raise ValueError(f"{name} cut short")
-    return found
-
-
-@contextmanager
-def _told(place: Path | str) -> Iterator[None]:
-    """Whatever damaged content makes of a reader becomes one sentence."""
-    try:
-        yield
-    except MemoryError:
-        raise
-    except Exception as problem:
-        if isinstance(problem, OSError) and problem.errno is not None:
-            raise
-        reason = " ".join(str(problem).split()).rstrip(".") or type(problem).__name__
-        raise ValueError(f"Expected CIFAR as published in {place}, got {reason}.") from problem
+    return content
 
 
 # the content of a file
 
 
-def _names(layout: _Layout, content: bytes, path: object) -> tuple[str, ...]:
-    with _told(f"{layout.meta} of {path}"):
-        if layout.is_binary:
+def _names(form: _Form, content: bytes, path: object) -> tuple[str, ...]:
+    with decoding(f"CIFAR as published in {form.meta} of {path}"):
+        if form.is_binary:
             names = content.decode().split()
         else:
-            key = "label_names" if layout.n_classes == 10 else "fine_label_names"
+            key = "label_names" if form.n_classes == 10 else "fine_label_names"
             names = [_text(name) for name in _unpickled(content)[key]]
-        if len(names) != layout.n_classes:
-            raise ValueError(f"{len(names)} names for {layout.n_classes} classes")
+        if len(names) != form.n_classes:
+            raise ValueError(f"{len(names)} names for {form.n_classes} classes")
     return tuple(names)
 
 
-def _read(
-    layout: _Layout, content: bytes, place: str
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """(N, 3, 32, 32) images and (N,) labels."""
-    with _told(place):
-        flat, label = _records(layout, content) if layout.is_binary else _batch(layout, content)
+def _read(form: _Form, content: bytes, place: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return (N, 3, 32, 32) images and (N,) labels."""
+    with decoding(f"CIFAR as published in {place}"):
+        flat, label = _records(form, content) if form.is_binary else _batch(form, content)
         if flat.dtype != np.uint8 or flat.shape != (len(label), _PIXELS):
             raise ValueError(
                 f"{len(label)} labels and pixels {flat.shape} of {flat.dtype}, not "
@@ -234,22 +209,22 @@ def _read(
             )
         if len(label) == 0:
             raise ValueError("no image")
-        if label.min() < 0 or label.max() >= layout.n_classes:
+        if label.min() < 0 or label.max() >= form.n_classes:
             raise ValueError(f"labels from {label.min()} to {label.max()}")
     return flat.reshape(-1, 3, SIDE, SIDE), label
 
 
-def _records(layout: _Layout, content: bytes) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    n_labels = 1 if layout.n_classes == 10 else 2  # the coarse one comes first
+def _records(form: _Form, content: bytes) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    n_labels = 1 if form.n_classes == 10 else 2  # the coarse one comes first
     if len(content) % (n_labels + _PIXELS):
         raise ValueError(f"{len(content)} bytes, no whole number of images")
     rows = np.frombuffer(content, np.uint8).reshape(-1, n_labels + _PIXELS)
     return np.ascontiguousarray(rows[:, n_labels:]), rows[:, n_labels - 1].astype(np.int64)
 
 
-def _batch(layout: _Layout, content: bytes) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _batch(form: _Form, content: bytes) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     stored = _unpickled(content)
-    labels = stored["labels" if layout.n_classes == 10 else "fine_labels"]
+    labels = stored["labels" if form.n_classes == 10 else "fine_labels"]
     if not isinstance(labels, list) or not all(type(label) is int for label in labels):
         raise ValueError("labels that are no list of whole numbers")
     data = stored["data"]
@@ -259,7 +234,7 @@ def _batch(layout: _Layout, content: bytes) -> tuple[NDArray[np.uint8], NDArray[
 
 
 class _Array:
-    """What a pickle says of an array."""
+    """Array in a pickle."""
 
     __slots__ = ("state",)
 
@@ -270,7 +245,7 @@ class _Array:
         self.state = state
 
     def pixels(self) -> NDArray[np.uint8]:
-        """The array, of bytes and of no other type."""
+        """Return the array; refuse other types than bytes."""
         _, shape, kind, is_fortran, content = self.state
         is_bytes = isinstance(kind, _Kind) and kind.code in ("u1", b"u1")
         if not (is_bytes and isinstance(content, bytes) and len(shape) == 2):
@@ -280,7 +255,7 @@ class _Array:
 
 
 class _Kind:
-    """What a pickle says of the type of an array."""
+    """Type of an array in a pickle."""
 
     __slots__ = ("code",)
 
@@ -292,7 +267,7 @@ class _Kind:
 
 
 class _Latin:
-    """Bytes, as Python 3 writes them for Python 2."""
+    """Bytes as Python 3 writes them for Python 2."""
 
     __slots__ = ()  # nor can a pickle give it attributes
 
@@ -313,9 +288,9 @@ _STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
-# the one written in Python: its memo is a dictionary, whatever size a damaged file claims
+# the implementation in Python: its memo is a dictionary, so a false size costs no memory
 class _Reader(pickle._Unpickler):
-    """Knows four names, none of which does a thing."""
+    """Unpickler that knows four names, none of which runs anything."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _STAND_INS:

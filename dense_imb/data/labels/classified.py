@@ -1,4 +1,4 @@
-"""Whole images with one label each: by number, split so that no class is forgotten, and varied.
+"""Whole images with one label each: random access, stratified splits, random shifts and flips.
 
 data = open_table("train.csv", "images", size=(224, 224))  # or open_cifar("cifar-10-python.tar.gz")
 train, validation = (data.subset(part) for part in split_by_class(data.labels, 0.2))
@@ -15,37 +15,37 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dense_imb.base.random import Draws, between
-from dense_imb.data.images.labelled import _Moments
+from dense_imb.data.images.labelled import Moments
 
 _BUDGET = 1 << 30
-_LOOKED_AT = 1024  # images, for the mean and the deviation of the pixels
+_N_FOR_MOMENTS = 1024  # images read for mean and standard deviation
 _VIEW = 0xC1A55  # purpose of the random numbers of a view
 _SPLIT = 0xC1A56
 FLIPS = ("none", "horizontal", "both")
 
 
-class PictureSource(Protocol):
-    """Images of one size by number."""
+class WholeImageSource(Protocol):
+    """Stored images of one size, by number."""
 
-    size: tuple[int, int]
-    where: str  # for people
+    size: tuple[int, int]  # height and width
+    where: str  # for messages
 
     def image(self, number: int) -> NDArray[np.uint8]:
-        """(3, height, width)."""
+        """Return (3, height, width) red, green and blue."""
 
     def name(self, number: int) -> str:
-        """What to call an image in a sentence."""
+        """Name an image for an error."""
 
     def digest(self, numbers: Iterable[int]) -> str:
-        """Of the content of some images; the same wherever they lie."""
+        """Return a digest of the content of some images, independent of their folder."""
 
 
-class ArrayPictures:
-    """Images that lie in memory.
+class ArrayImages:
+    """Images in memory.
 
     Args:
         images: (N, 3, height, width) uint8.
-        where: for people.
+        where: name of the data, for messages.
     """
 
     def __init__(self, images: NDArray[np.uint8], where: str = "memory") -> None:
@@ -58,32 +58,33 @@ class ArrayPictures:
         self.size = (images.shape[2], images.shape[3])
 
     def image(self, number: int) -> NDArray[np.uint8]:
-        found: NDArray[np.uint8] = self.images[number]
-        return found
+        image: NDArray[np.uint8] = self.images[number]
+        return image
 
     def name(self, number: int) -> str:
         return f"image {number} of {self.where}"
 
     def digest(self, numbers: Iterable[int]) -> str:
-        found = hashlib.blake2b(digest_size=16)
+        digest = hashlib.blake2b(digest_size=16)
         for number in numbers:
-            found.update(self.images[number].tobytes())
-        return found.hexdigest()
+            digest.update(self.images[number].tobytes())
+        return digest.hexdigest()
 
 
-class Pictures:
-    """Images of one size by number, without labels.
+class WholeImages:
+    """Whole images of one size by number, without labels.
 
-    Those made from files stay in memory up to a budget of 1 GB, which a `subset` shares.
+    Images from files stay in memory up to a budget of 1 GB, which a `subset` shares.
 
     Args:
-        source: of the images.
-        numbers: of the images in the source.
+        source: the stored images.
+        numbers: numbers of the images in the source.
+        held: images in memory, by number; for `subset`.
     """
 
     def __init__(
         self,
-        source: PictureSource,
+        source: WholeImageSource,
         numbers: Sequence[int],
         *,
         held: dict[int, NDArray[np.uint8]] | None = None,
@@ -91,7 +92,7 @@ class Pictures:
         self.source, self.numbers = source, list(numbers)
         self._held: dict[int, NDArray[np.uint8]] = {} if held is None else held
         self._most = _BUDGET // (3 * source.size[0] * source.size[1])
-        if isinstance(source, ArrayPictures):
+        if isinstance(source, ArrayImages):
             self._most = 0
 
     def __len__(self) -> int:
@@ -99,7 +100,7 @@ class Pictures:
 
     def __repr__(self) -> str:
         height, width = self.size
-        return f"Pictures({len(self)} images of {height} x {width}, of {self.source.where})"
+        return f"WholeImages({len(self)} images of {height} x {width}, of {self.source.where})"
 
     @property
     def size(self) -> tuple[int, int]:
@@ -107,7 +108,7 @@ class Pictures:
         return self.source.size
 
     def image(self, i: int) -> NDArray[np.uint8]:
-        """(3, height, width); not to be written to."""
+        """Return (3, height, width); do not write to it."""
         number = self.numbers[i]
         if number in self._held:
             return self._held[number]
@@ -117,27 +118,28 @@ class Pictures:
         return image
 
     def images(self, places: Iterable[int]) -> NDArray[np.uint8]:
-        """(n, 3, height, width) of some images."""
+        """Return some images, (n, 3, height, width)."""
         return np.stack([self.image(int(i)) for i in places])
 
     def digest(self) -> str:
-        """Of the images alone."""
+        """Return a digest of the images, without labels."""
         return self.source.digest(self.numbers)
 
 
-class ClassifiedImages(Pictures):
-    """Images of one size with a label each, see `Pictures`.
+class ClassifiedImages(WholeImages):
+    """Whole images of one size with a label each, see `WholeImages`.
 
     Args:
-        source: of the images.
+        source: the stored images.
         labels: (N,) classes 0 .. n_classes - 1.
-        class_names: of each class.
-        numbers: of the images in the source; all by default.
+        class_names: name of each class.
+        numbers: numbers of the images in the source; all by default.
+        held: images in memory, by number; for `subset`.
     """
 
     def __init__(
         self,
-        source: PictureSource,
+        source: WholeImageSource,
         labels: ArrayLike,
         class_names: Sequence[str],
         numbers: Sequence[int] | None = None,
@@ -166,7 +168,7 @@ class ClassifiedImages(Pictures):
 
     @property
     def n_classes(self) -> int:
-        """Number of classes, those without an image included."""
+        """Number of classes, including those without an image."""
         return len(self.class_names)
 
     @property
@@ -175,51 +177,54 @@ class ClassifiedImages(Pictures):
         return tuple(np.bincount(self.labels, minlength=self.n_classes).tolist())
 
     def subset(self, places: Sequence[int]) -> ClassifiedImages:
-        """Some of the images, in this order."""
+        """Return some of the images, in this order."""
         chosen = [self.numbers[int(i)] for i in places]
         labels = self.labels[np.asarray(places, np.int64)]
         return ClassifiedImages(self.source, labels, self.class_names, chosen, held=self._held)
 
     def fingerprint(self) -> str:
-        """Digest of the images and their labels."""
-        found = hashlib.blake2b(self.labels.tobytes(), digest_size=16)
-        found.update(self.digest().encode())
-        return found.hexdigest()
+        """Return a digest of the images and their labels."""
+        digest = hashlib.blake2b(self.labels.tobytes(), digest_size=16)
+        digest.update(self.digest().encode())
+        return digest.hexdigest()
 
     def moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and deviation of each channel, of at most 1024 images evenly from all."""
-        found = _Moments(3)
-        n_seen = min(len(self), _LOOKED_AT)
-        for i in (np.arange(n_seen) * len(self) // n_seen).tolist():
-            found.add(self.image(i))
-        return found.mean_and_std()
+        """Return mean and standard deviation of each channel, from up to 1024 images."""
+        moments = Moments(3)
+        n_read = min(len(self), _N_FOR_MOMENTS)
+        for i in (np.arange(n_read) * len(self) // n_read).tolist():
+            moments.add(self.image(i))
+        return moments.mean_and_std()
 
     def check_every_class(self, what: str) -> None:
-        """Refuse data to learn from that lacks a class."""
+        """Refuse training data without an image of some class."""
         empty = [k for k, count in enumerate(self.class_counts) if count == 0]
         if empty:
-            told = ", ".join(f"{k} ({self.class_names[k]})" for k in empty[:3])
+            names = ", ".join(f"{k} ({self.class_names[k]})" for k in empty[:3])
             more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
             raise ValueError(
                 f"Expected {what} images of every class in {self.source.where}, got none of "
-                f"class {told}{more}; leave the class out, or find images."
+                f"class {names}{more}; drop the class, or add images."
             )
 
 
 def split_by_class(
     labels: ArrayLike, share: float, seed: int = 0, groups: Sequence[Any] | None = None
 ) -> tuple[list[int], list[int]]:
-    """Numbers of the images to train on, and of those held out: a share of each class.
+    """Split images into those to train on and those held out, with a share of each class.
 
-    Of each class with two images (or groups) or more at least one is on either side; the only
-    image of a class is trained on. A group, the images of one patient say, stays together: it
-    counts for the rarest class that it holds.
+    A class with at least two images (or groups) has at least one on either side; a single image is
+    trained on. A group, for example the images of one patient, stays together. It counts for its
+    rarest class.
 
     Args:
         labels: (N,) classes.
-        share: of the images of each class, to hold out.
-        seed: of who is held out; the same whatever else is drawn.
-        groups: (N,) images of one value stay together.
+        share: fraction of the images of each class to hold out.
+        seed: random seed of the split; nothing else enters it.
+        groups: (N,) images with equal values stay together.
+
+    Returns:
+        The numbers of the training images, and of the held-out images.
 
     Example:
         >>> kept, held_out = split_by_class([0] * 8 + [1] * 2 + [2], 0.25)
@@ -267,16 +272,17 @@ def vary(
     padding: int = 0,
     flips: str = "horizontal",
 ) -> NDArray[np.uint8]:
-    """Each image shifted by up to `padding` pixels a side, black where nothing is, and mirrored.
+    """Shift and mirror each image at random.
 
-    That is the crop of its own size from an image padded with zeros. A pure function: what
-    happens to a sample in an epoch does not depend on the batch, the process or the past.
+    A shift is a crop of the same size from an image padded with zeros. The result is a pure
+    function of (seed, epoch, sample).
 
     Args:
         images: (B, 3, height, width).
-        samples: (B,) their numbers in the data set.
-        seed, epoch: of the random numbers.
-        padding: largest shift, every one as likely.
+        samples: (B,) numbers of the samples.
+        seed: random seed.
+        epoch: pass over the data.
+        padding: largest shift; all shifts are equally likely.
         flips: "none", "horizontal" or "both" axes, each with probability 1/2.
 
     Example:
@@ -290,18 +296,18 @@ def vary(
     mirrored[0] &= flips == "both"
     mirrored[1] &= flips != "none"
     height, width = images.shape[2:]
-    found = np.zeros_like(images)
+    varied = np.zeros_like(images)
     for i, (down, right) in enumerate(shift):
         rows, from_rows = _overlap(down, height)
         columns, from_columns = _overlap(right, width)
-        found[i][:, rows, columns] = images[i][:, from_rows, from_columns]
+        varied[i][:, rows, columns] = images[i][:, from_rows, from_columns]
         axes = tuple(1 + axis for axis in range(2) if mirrored[axis, i])
         if axes:
-            found[i] = np.flip(found[i], axes).copy()
-    return found
+            varied[i] = np.flip(varied[i], axes).copy()
+    return varied
 
 
 def _overlap(shift: int, length: int) -> tuple[slice, slice]:
-    """Where a shifted side lies in the frame, and which part of it."""
+    """Return the target and the source range of a shift along one axis."""
     low, high = max(shift, 0), length + min(shift, 0)
     return slice(low, max(high, low)), slice(low - shift, max(high, low) - shift)

@@ -1,4 +1,4 @@
-"""Balanced data sets made long-tailed: how many images of each class stay, and which."""
+"""Long-tailed subsets of balanced data sets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WHICH = 0xC1A57  # purpose of the random numbers
 def long_tail_counts(
     n_classes: int, largest: int, imb_ratio: float, profile: str = "exponential"
 ) -> tuple[int, ...]:
-    """Images of each class, from `largest` down to `largest` / ratio (Cui et al., 2019).
+    """Return the images of each class, from `largest` to `largest` / ratio (Cui et al., 2019).
 
         exponential   n_k = floor(largest r^(k / (C - 1)))
         step          n_k = largest in the first half of the classes, floor(largest r) in the other
@@ -27,9 +27,9 @@ def long_tail_counts(
 
     Args:
         n_classes: C, 2 or more.
-        largest: images of the first class.
-        imb_ratio: of the largest class and the smallest; 1 changes nothing.
-        profile: see above.
+        largest: number of images of the first class.
+        imb_ratio: ratio of the largest class to the smallest; 1 keeps all images.
+        profile: "exponential" or "step".
 
     Example:
         >>> long_tail_counts(10, 5000, 100)
@@ -41,13 +41,13 @@ def long_tail_counts(
     check_at_least("n_classes", n_classes, 2)
     check_at_least("largest", largest, 1)
     if not (math.isfinite(imb_ratio) and imb_ratio > 0):
-        raise ValueError(f"Expected `imb_ratio` above 0, 100 or 0.01 say, got {imb_ratio}.")
+        raise ValueError(f"Expected `imb_ratio` above 0, for example 100 or 0.01, got {imb_ratio}.")
     ratio = imb_ratio if imb_ratio >= 1 else 1 / imb_ratio
     if profile == "step":
         power = [float(k >= n_classes // 2) for k in range(n_classes)]
     else:
         power = [k / (n_classes - 1) for k in range(n_classes)]
-    # what is a whole number but for the last digit is one
+    # a whole number up to rounding is one
     counts = tuple(math.floor(largest * ratio**-p * (1 + 1e-12)) for p in power)
     if counts[-1] < 1:
         raise ValueError(
@@ -58,12 +58,12 @@ def long_tail_counts(
 
 
 def long_tail(labels: ArrayLike, counts: Sequence[int], seed: int = 0) -> NDArray[np.int64]:
-    """Numbers of the images that stay, in their old order: `counts[k]` of class k at random.
+    """Draw `counts[k]` images of each class k; return their numbers in increasing order.
 
     Args:
         labels: (N,) classes.
-        counts: for each class.
-        seed: of who stays. More images of a class include the fewer.
+        counts: number of images of each class.
+        seed: random seed. A larger count keeps the images of a smaller one.
 
     Example:
         >>> labels = np.repeat([0, 1], 5)

@@ -1,4 +1,4 @@
-"""For MONAI's engines: event handlers, and our scores as MONAI metrics.
+"""Event handlers for MONAI's engines, and scores as MONAI metrics.
 
     evaluator = SupervisedEvaluator(
         ...,
@@ -10,9 +10,9 @@
         val_handlers=[CollapseHandler("stop", trainer=trainer), OperatingPointHandler(0.97)],
     )
 
-Our losses need none of this: they go into any engine as `loss_function`. Handlers read the logits
-as the network gives them, before the engine's postprocessing. All of them count in streams of
-constant memory, exact over processes.
+Losses need none of this: they are the `loss_function` of any engine. Handlers read the logits of
+the network, before the engine's postprocessing. All of them count in constant memory, and exactly
+over several processes.
 """
 
 try:

@@ -1,4 +1,4 @@
-"""Event handlers in MONAI's style: `attach(engine)`, or a list of them when the engine is made."""
+"""Event handlers in the style of MONAI, for `attach(engine)` or an engine's list of handlers."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Action = Literal["warn", "stop"]
 Partition = Callable[[Tensor, Tensor], Tensor]
 
 _BALANCE = "use a balanced loss (balance=Balance()), or a lower learning rate"
-_TOLD: dict[Collapse, tuple[str, str]] = {
+_EXPLANATIONS: dict[Collapse, tuple[str, str]] = {
     "dead": (
         "gets no gradient from its loss",
-        "take a loss made for this number of channels: softmax over one channel is always 1",
+        "use a loss for this number of channels: softmax over one channel is always 1",
     ),
     "chance": ("ranks the foreground no better than chance", _BALANCE),
     "blank": (
@@ -39,21 +39,21 @@ _TOLD: dict[Collapse, tuple[str, str]] = {
 
 
 def _raw(engine: Engine) -> tuple[Tensor, Tensor]:
-    """Logits and target of a batch, of several levels of supervision the finest one."""
+    """Return logits and target of a batch; of deep supervision, the finest level."""
     output: Any = engine.state.output
     logits, target = output[CommonKeys.PRED], output[CommonKeys.LABEL]
     return logits[0] if isinstance(logits, (list, tuple)) else logits, target
 
 
 class _Ranking:
-    """The histogram of the foreground's logit over an evaluator's epoch."""
+    """Histogram of the foreground logit over an epoch of an evaluator."""
 
     def __init__(self, foreground: int | None, ignore_index: int | None) -> None:
         self.foreground, self.ignore_index = foreground, ignore_index
         self.histogram = ScoreHistogram(scale="logit")
 
     def attach(self, engine: Engine) -> None:
-        """Listen to an evaluator."""
+        """Attach the handler to an evaluator."""
         engine.add_event_handler(Events.EPOCH_STARTED, self._start)
         # before postprocessing turns logits into masks
         engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._count)
@@ -84,24 +84,24 @@ class _Ranking:
 
 
 class CollapseHandler(_Ranking):
-    """Say at once when an evaluator's network goes blank, lights everything or ranks by chance.
+    """Warn when a network goes blank, lights everything or ranks no better than chance.
 
         blank     the share of the foreground with probability above 1/2 is below `least_recall`
         lit       the share of all pixels with probability above 1/2 is above 1 - `least_recall`
         chance    AUC of the foreground is below `least_auc`
         dead      the loss has no gradient (where the trainer has a `GradientShareHandler`)
 
-    Writes `auc`, `recall_at_half` and `lit_at_half` into the evaluator's metrics. "stop" ends the
+    The metrics of the evaluator get `auc`, `recall_at_half` and `lit_at_half`. "stop" ends the
     trainer on chance and on dead only: a blank network may still rank well. Logits beyond +-20 are
-    ties, as they are among float32 probabilities.
+    ties, as float32 probabilities are there.
 
     Args:
         action: "warn" or "stop".
-        trainer: what to stop; `set_trainer` names one that is made later.
-        foreground: the class to look at; all but class 0 by default.
-        ignore_index: label of the pixels that are left out.
-        least_recall, least_auc: see above.
-        patience: evaluations in a row that must look so; the first one is not judged.
+        trainer: trainer to stop; `set_trainer` sets one that is made later.
+        foreground: foreground class; all but class 0 by default.
+        ignore_index: label of the pixels to ignore.
+        least_recall, least_auc: thresholds, see above.
+        patience: consecutive evaluations with the problem; the first evaluation never counts.
     """
 
     def __init__(
@@ -120,11 +120,11 @@ class CollapseHandler(_Ranking):
         super().__init__(foreground, ignore_index)
         self.action, self.trainer = action, trainer
         self.least_recall, self.least_auc, self.patience = least_recall, least_auc, patience
-        self._n_seen = self._n_bad = 0
-        self._told: Collapse | None = None
+        self._n_evaluations = self._n_bad = 0
+        self._reported: Collapse | None = None
 
     def set_trainer(self, trainer: Engine) -> None:
-        """Name the trainer to stop, where it is made after its evaluator."""
+        """Set the trainer to stop, where it is made after its evaluator."""
         self.trainer = trainer
 
     def attach(self, engine: Engine) -> None:
@@ -145,29 +145,29 @@ class CollapseHandler(_Ranking):
         shares = [v for name, v in trained.items() if name.startswith(_SHARE)]
         if shares and all(value != value for value in shares):
             scores["gradient_share_signal"] = float("nan")
-        self._n_seen += 1
-        if self.histogram.n_signal == 0:  # no foreground says nothing about the network
+        self._n_evaluations += 1
+        if self.histogram.n_signal == 0:  # no foreground: the network cannot be judged
             return
         kind = find_collapse(scores, least_recall=self.least_recall, least_auc=self.least_auc)
         self._n_bad = self._n_bad + 1 if kind else 0
         if kind is None:
-            self._told = None
+            self._reported = None
             return
-        if self._n_bad < self.patience or self._n_seen == 1:
+        if self._n_bad < self.patience or self._n_evaluations == 1:
             return
-        what, cure = _TOLD[kind]
+        problem, cure = _EXPLANATIONS[kind]
         values = ", ".join(f"{name} {scores[name]:.4f}" for name in ("recall_at_half", "auc"))
-        said = f"epoch {engine.state.epoch}: the network {what} ({values}); {cure}."
-        if self._told != kind:
-            warnings.warn(said, CollapseWarning, stacklevel=2)
-        self._told = kind
+        sentence = f"epoch {engine.state.epoch}: the network {problem} ({values}); {cure}."
+        if self._reported != kind:
+            warnings.warn(sentence, CollapseWarning, stacklevel=2)
+        self._reported = kind
         if self.action == "stop" and kind in HOPELESS and self.trainer is not None:
-            self.trainer.logger.error(f"Stopped at {said}")
+            self.trainer.logger.error(f"Stopped at {sentence}")
             self.trainer.terminate()
 
 
 def _at_half(histogram: ScoreHistogram) -> dict[str, float]:
-    """What the alarm looks at."""
+    """Return the scores that reveal a collapse."""
     n_all = histogram.n_signal + histogram.n_noise
     half = histogram.at(0.0)
     lit = half.retention * histogram.n_signal if histogram.n_signal else 0.0
@@ -182,19 +182,17 @@ def _at_half(histogram: ScoreHistogram) -> dict[str, float]:
 class OperatingPointHandler(_Ranking):
     """Choose the threshold of the foreground on an evaluator's data.
 
-    Writes into the evaluator's metrics, NaN where it has no foreground: `threshold` (of the
-    probability) and `threshold_logit`, the `recall`, `precision` and `f1` of what scores at least
-    that, and `average_precision`.
+    The metrics of the evaluator get `threshold` (a probability), `threshold_logit`, the `recall`,
+    `precision` and `f1` at that threshold, and `average_precision`. All are NaN without
+    foreground. After an evaluation `point` is the `OperatingPoint`, on the scale of the logit.
 
     Args:
         retention: recall of the foreground to keep; None for the best F1.
-        foreground: the class to look at; all but class 0 by default.
-        ignore_index: label of the pixels that are left out.
-        prefix: of the names of the metrics.
-        path: a JSON file for the point, written where the evaluator's key metric is the best so
-            far: the point of the weights that MONAI's `CheckpointSaver` keeps.
-
-    After an evaluation `point` is the `OperatingPoint`, on the scale of the logit.
+        foreground: foreground class; all but class 0 by default.
+        ignore_index: label of the pixels to ignore.
+        prefix: prefix of the names of the metrics.
+        path: JSON file of the point. It is written when the evaluator's key metric is the best so
+            far, and so belongs to the weights that MONAI's `CheckpointSaver` keeps.
     """
 
     def __init__(
@@ -215,19 +213,19 @@ class OperatingPointHandler(_Ranking):
     def _end(self, engine: Engine) -> None:
         histogram = self.histogram.reduce_over_processes()
         self.point = None
-        found = dict.fromkeys(("threshold", "threshold_logit", "recall", "precision", "f1"))
+        metrics = dict.fromkeys(("threshold", "threshold_logit", "recall", "precision", "f1"))
         if histogram.n_signal:
             self.point = point = _point(histogram, self.retention)
             kept_all = point.retention + point.purity
-            found = {
+            metrics = {
                 "threshold": float(torch.tensor(point.threshold, dtype=torch.float64).sigmoid()),
                 "threshold_logit": point.threshold,
                 "recall": point.retention,
                 "precision": point.purity,
                 "f1": 2 * point.retention * point.purity / kept_all if kept_all > 0 else 0.0,
             }
-        found["average_precision"] = histogram.average_precision()
-        for name, value in found.items():
+        metrics["average_precision"] = histogram.average_precision()
+        for name, value in metrics.items():
             engine.state.metrics[self.prefix + name] = float("nan") if value is None else value
         if self.path is not None and self.point is not None and _is_best(engine):
             Path(self.path).parent.mkdir(parents=True, exist_ok=True)
@@ -235,7 +233,7 @@ class OperatingPointHandler(_Ranking):
 
 
 def _is_best(engine: Any) -> bool:
-    """Whether this process is to keep what belongs to this epoch's weights."""
+    """Whether this process is to save the point of this epoch's weights."""
     state = engine.state
     is_best = state.key_metric_name is None or state.best_metric_epoch == state.epoch
     return bool(is_best and state.rank == 0)
@@ -253,19 +251,19 @@ _SHARE = "gradient_share_"
 
 
 class GradientShareHandler:
-    """How much of the loss's gradient each class of pixels gets, on a batch every so often.
+    """Share of the gradient that each class of pixels gets, measured on a batch now and then.
 
         share_c = sum over the pixels of class c of |d loss / d logits|  /  the same of all pixels
 
-    Writes `gradient_share_0`, `gradient_share_1`, ... into the trainer's metrics and its log. A
-    foreground share near 0 foretells a blank network; NaN says that the loss has no gradient.
-    The gradients that train stay as they are.
+    The metrics of the trainer and its log get `gradient_share_0`, `gradient_share_1` and so on. A
+    foreground share near 0 predicts a blank network; NaN means that the loss has no gradient. The
+    training is not changed.
 
     Args:
-        every: iterations from one look to the next; the first iteration is looked at.
-        ignore_index: label of the pixels that are left out.
-        class_of: which class a pixel is of, for losses of values: `Hits()`, `ValueBins(edges)`, or
-            a function (prediction, target) -> label. By default the target says it.
+        every: iterations between two measurements; the first iteration is measured.
+        ignore_index: label of the pixels to ignore.
+        class_of: class of each pixel, for losses of values: `Hits()`, `ValueBins(edges)`, or a
+            function (prediction, target) -> label. By default the target holds the classes.
     """
 
     def __init__(
@@ -279,7 +277,7 @@ class GradientShareHandler:
         self.every, self.ignore_index, self.class_of = every, ignore_index, class_of
 
     def attach(self, engine: Engine) -> None:
-        """Listen to a trainer."""
+        """Attach the handler to a trainer."""
         # no LOSS_COMPLETED(every=...): ignite knows that of its own events only
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self)
 
@@ -298,8 +296,8 @@ class GradientShareHandler:
             gradient = torch.zeros_like(prediction)
         shares = self._shares(gradient, prediction.detach(), target)
         engine.state.metrics.update({f"{_SHARE}{k}": s for k, s in enumerate(shares)})
-        said = ", ".join(f"{share:.4f}" for share in shares)
-        engine.logger.info(f"Iteration {engine.state.iteration}: gradient shares {said}")
+        text = ", ".join(f"{share:.4f}" for share in shares)
+        engine.logger.info(f"Iteration {engine.state.iteration}: gradient shares {text}")
 
     def _shares(self, gradient: Tensor, prediction: Tensor, target: Tensor) -> list[float]:
         if self.class_of is None:
@@ -310,18 +308,18 @@ class GradientShareHandler:
             label = self.class_of(prediction, target).long()
             n_classes = int(getattr(self.class_of, "n_classes", int(label.max()) + 1))
             size = gradient.abs().double()
-        # one more slot or two for what is left out
+        # two more slots for ignored pixels
         total = torch.zeros(n_classes + 2, dtype=torch.float64, device=size.device)
         total.index_add_(0, label.reshape(-1), size.reshape(-1))
-        of_class = total[:n_classes].cpu()
-        return (of_class / of_class.sum()).tolist()  # 0 / 0: no gradient at all
+        class_total = total[:n_classes].cpu()
+        return (class_total / class_total.sum()).tolist()  # 0 / 0: no gradient at all
 
 
 class ProgressHandler:
-    """Tell a `BiasCompensatedLoss` which share of the epochs is done, at the start of each.
+    """Set the progress of a `BiasCompensatedLoss` at the start of each epoch.
 
     Args:
-        loss: also one inside another Module, `DeepSupervisionLoss(loss)` say.
+        loss: the loss, or a module that holds it, for example `DeepSupervisionLoss(loss)`.
     """
 
     def __init__(self, loss: torch.nn.Module) -> None:
@@ -329,11 +327,11 @@ class ProgressHandler:
         if not self.losses:
             raise TypeError(
                 f"Expected `loss` with a BiasCompensatedLoss in it, got {type(loss).__name__}; "
-                "no other loss has a progress."
+                "no other loss depends on the progress."
             )
 
     def attach(self, engine: Engine) -> None:
-        """Listen to a trainer."""
+        """Attach the handler to a trainer."""
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:

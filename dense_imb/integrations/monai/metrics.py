@@ -1,4 +1,4 @@
-"""Our scores as MONAI metrics, for `IgniteMetricHandler` or a loop of one's own."""
+"""Scores as MONAI metrics, for `IgniteMetricHandler` or your own loop."""
 
 from __future__ import annotations
 
@@ -37,10 +37,11 @@ class _PooledMetric(CumulativeIterationMetric):
         self.scores = copy.deepcopy(self._empty)
         self._total: SegmentationScores | None = None  # over all processes
         self._low, self._high, self._is_between = math.inf, -math.inf, False
+        self._is_graded = False  # whether a value other than 0 and 1 was met
 
     def __call__(self, y_pred: Any, y: Any = None, **options: Any) -> Any:
         """Count a batch, (B, C, *spatial), or a list of (C, *spatial)."""
-        # not Cumulative's: that would keep every image
+        # the one of Cumulative would keep every image
         return IterationMetric.__call__(self, y_pred, y, **options)
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **options: Any) -> Tensor:
@@ -51,8 +52,9 @@ class _PooledMetric(CumulativeIterationMetric):
         return y_pred.new_empty((len(y_pred), 0))  # a pooled score has no part for each image
 
     def _logits(self, y_pred: Tensor) -> Tensor:
-        check_floating("y_pred", y_pred)
+        self._check_scores(y_pred)
         low, high = (float(bound) for bound in torch.aminmax(y_pred))
+        self._is_graded |= not bool(((y_pred == 0) | (y_pred == 1)).all())
         if not self.is_probability:
             self._low, self._high = min(self._low, low), max(self._high, high)
             self._is_between |= bool(((y_pred > 0) & (y_pred < 1)).any())
@@ -65,6 +67,22 @@ class _PooledMetric(CumulativeIterationMetric):
         # 0 and 1 become infinite, and rank last and first
         wide = y_pred.double()
         return torch.logit(wide) if y_pred.shape[1] == 1 else wide.log()
+
+    def _check_scores(self, y_pred: Tensor) -> None:
+        """Refuse labels in place of logits, as argmax or swapped arguments leave them."""
+        wanted = "probabilities" if self.is_probability else "logits"
+        n_classes, n_channels = self._empty.n_classes, y_pred.shape[1] if y_pred.dim() > 1 else 0
+        is_complete = n_channels == n_classes or (n_channels == 1 and n_classes == 2)
+        if y_pred.is_floating_point() and is_complete:
+            return
+        if y_pred.is_complex():
+            check_floating("y_pred", y_pred)
+        got = str(y_pred.dtype) if not y_pred.is_floating_point() else f"{n_channels} channels"
+        raise ValueError(
+            f"Expected `y_pred` to hold {wanted}, one channel for each of {n_classes} classes, got "
+            f"{got} of the shape {tuple(y_pred.shape)}; pass them before any argmax or threshold, "
+            "and `y_pred` before `y`."
+        )
 
     def aggregate(self) -> Tensor:
         """Return the mean over the classes that have a score, over all processes."""
@@ -85,24 +103,24 @@ class _PooledMetric(CumulativeIterationMetric):
                     stacklevel=3,
                 )
             self._total = copy.deepcopy(self.scores).reduce_over_processes()
-        values = self._of_classes(self._total)
+        values = self._per_class(self._total)
         return values if self.include_background else values[1:]
 
-    def _of_classes(self, scores: SegmentationScores) -> tuple[float, ...]:
+    def _per_class(self, scores: SegmentationScores) -> tuple[float, ...]:
         raise NotImplementedError
 
 
 class PixelAveragePrecision(_PooledMetric):
     """Mean over the classes of the average precision over all pixels of all images.
 
-    Fed with logits as the losses are, (B, C, *spatial) with C = 1 for binary ones, or a list of
-    (C, *spatial), and class indices or one-hot. Counts instead of images are kept: constant memory.
+    Predictions are logits (B, C, *spatial), C = 1 if binary, or a list of (C, *spatial). Targets
+    are class indices or one-hot. Only counts are kept, in constant memory.
 
     Args:
         n_classes: number of classes; 2 for logits with one channel.
         include_background: whether class 0 enters the mean.
-        ignore_index: label of the pixels that are left out.
-        is_probability: for what comes out of a softmax or sigmoid.
+        ignore_index: label of ignored pixels.
+        is_probability: whether `y_pred` comes from a softmax or sigmoid.
 
     Example:
         >>> metric = PixelAveragePrecision()
@@ -111,7 +129,13 @@ class PixelAveragePrecision(_PooledMetric):
         0.8333
     """
 
-    def _of_classes(self, scores: SegmentationScores) -> tuple[float, ...]:
+    def _per_class(self, scores: SegmentationScores) -> tuple[float, ...]:
+        if not self._is_graded and int(scores.confusion.sum()) > 0:
+            warnings.warn(
+                "Every number of `y_pred` is 0 or 1, as after an argmax or a threshold: average "
+                "precision ranks pixels, pass the logits or probabilities.",
+                stacklevel=4,
+            )
         return scores.average_precision()
 
 
@@ -127,7 +151,7 @@ class PixelIoU(_PooledMetric):
         0.3333
     """
 
-    def _of_classes(self, scores: SegmentationScores) -> tuple[float, ...]:
+    def _per_class(self, scores: SegmentationScores) -> tuple[float, ...]:
         return scores.iou()
 
 
@@ -143,5 +167,5 @@ class PixelDice(_PooledMetric):
         0.5
     """
 
-    def _of_classes(self, scores: SegmentationScores) -> tuple[float, ...]:
+    def _per_class(self, scores: SegmentationScores) -> tuple[float, ...]:
         return scores.dice()

@@ -1,1 +1,1 @@
-"""The reduction that all losses share: balanced means, partitions, penalties, adjustments."""
+"""The shared part of all losses: contracts, the balanced mean, and protocols of formulas."""

@@ -32,24 +32,25 @@ Gradient = Literal["mean", "sum"]
 
 @dataclass(frozen=True)
 class Balance:
-    """How the means over the classes become one number.
+    """Rule by which the means over the classes become one number.
 
         loss = sum_c  w_c / K  *  mean over the pixels of class c of error
 
     Args:
         weight: w_c, one number for each class; all 1 by default.
-        scope: whose pixels a class mean runs over. "image": each image by itself, then the mean
-            over the images; "batch": the batch; "global": the batches of all processes (equal to
-            "batch" where no process group is initialised). With "global" every process must call
-            the loss equally often: a validation on rank 0 alone would wait for ever.
+        scope: pixels that a class mean runs over. "image": one image, followed by the mean over
+            the images. "batch": the batch. "global": the batches of all processes, equal to
+            "batch" without a process group. With "global" every process must call the loss equally
+            often: a validation on rank 0 alone would wait for ever.
         combine: "mean" divides by the number of classes (K), "sum" does not (K = 1). One entry for
             each class mixes the two: classes marked "mean" share their K, the others are added.
-        absent: a class without a pixel adds nothing; "skip" leaves it out of K, "zero" counts it.
+        absent: treatment of a class without pixels, which adds nothing. "skip" excludes it from
+            K, "zero" counts it.
         min_count: a class mean is divided by at least this many pixels, so that one stray pixel
             need not outweigh a whole frame. The default changes nothing.
-        frame_weight: the weight of one more entry, the plain mean over all valid pixels.
-        gradient: what the trainer does with the gradients of several processes, for "global":
-            "mean" (DDP and FSDP do) or "sum".
+        frame_weight: weight of one more entry, the plain mean over all valid pixels.
+        gradient: the trainer's reduction of gradients over processes, for scope "global": "mean"
+            as in DDP and FSDP, or "sum".
 
     Example:
         >>> error = torch.tensor([0.0, 0.0, 0.0, 6.0])
@@ -90,7 +91,7 @@ class Balance:
 
 
 class Parts(NamedTuple):
-    """The loss and, detached, what it is made of."""
+    """The loss and its parts, which are detached."""
 
     value: Tensor
     class_mean: Tensor  # (n_classes,) mean error of each class, NaN where it has no pixel
@@ -121,14 +122,14 @@ def balanced_mean(
         label: class of each pixel, 0 .. n_classes - 1, bool or integer.
         n_classes: number of classes C.
         balance: how the class means combine.
-        ignore_index: label of the pixels that are left out.
-        mask: nonzero where a pixel counts; a NaN elsewhere does not reach the value. It reaches the
-            gradient if the caller's formula lets it: clean what the error map is made of.
-        pixel_weight: u, at least 0; a pixel of weight 0 is left out.
-        class_count: m_c of a whole window of gradient accumulation on this process, in place of
-            this call's. The loss of the window is then the sum over its calls: don't divide it.
+        ignore_index: label of ignored pixels.
+        mask: nonzero where a pixel counts. A NaN elsewhere does not reach the value, but may reach
+            the gradient of your formula: clean the input of the error map.
+        pixel_weight: u, at least 0; a pixel of weight 0 is ignored.
+        class_count: m_c of a whole window of gradient accumulation on this process, instead of
+            this call's. The loss of the window is the sum over its calls: don't divide it.
         reduction: "mean" for the loss, "none" for the map of contributions whose sum is the loss.
-        return_parts: return `Parts` (value, class_mean, class_count) in place of the value.
+        return_parts: return `Parts` (value, class_mean, class_count) instead of the value.
 
     Example:
         >>> balanced_mean(torch.tensor([1.0, 1.0, 5.0]), torch.tensor([0, 0, 1]), 2,
@@ -157,7 +158,7 @@ def balanced_mean(
 def valid_pixels(
     like: Tensor, like_name: str, mask: Tensor | None, pixel_weight: Tensor | None
 ) -> Tensor | None:
-    """Where a pixel counts, in the shape of `like`; None where every pixel does."""
+    """Return a mask of the pixels that count, in the shape of `like`; None if all do."""
     valid = None
     if mask is not None:
         valid = expand_pixels("mask", mask, like, like_name).bool()
@@ -173,20 +174,20 @@ def valid_pixels(
 
 
 def both(valid: Tensor | None, more: Tensor) -> Tensor:
-    """Where both hold; None holds everywhere."""
+    """Return valid & more; None counts as True everywhere."""
     return more if valid is None else valid & more
 
 
 def clean_label(
     name: str, label: Tensor, n_classes: int, ignore_index: int | None, valid: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Apply `ignore_index`, and refuse illegal labels.
+    """Apply `ignore_index` and refuse illegal labels.
 
-    Where values cannot be read without waiting for an accelerator, an illegal label becomes
+    If values cannot be read without waiting for an accelerator, an illegal label becomes
     n_classes + 1, which makes the loss NaN: no crash, and no silent number.
     """
     if label.dtype == torch.bool and ignore_index is None and n_classes == 2:
-        return label, valid  # the fast way of two classes
+        return label, valid  # fast path for two classes
     if label.dtype not in (torch.int32, torch.int64):
         label = label.long()
     if ignore_index is not None:
@@ -212,10 +213,14 @@ def reduce_balanced(
     is_clean: bool = False,
     may_overwrite: bool = False,
 ) -> Any:
-    """The balanced mean of checked arguments: `balanced_mean` without its questions.
+    """Return the balanced mean of checked arguments, see `balanced_mean`.
 
-    `is_clean` says that the error map was made of input cleaned where not valid, and holds no NaN
-    there; `may_overwrite`, that nobody else needs it, which saves a buffer of its size.
+    Args:
+        error, label, n_classes, balance: checked, as in `balanced_mean`.
+        valid: mask of the pixels that count; None if all do.
+        pixel_weight, class_count, reduction, return_parts: as in `balanced_mean`.
+        is_clean: whether the error map holds no NaN outside of `valid`, nor its gradient.
+        may_overwrite: whether the error map may be overwritten, which saves a buffer.
     """
     balance.check_n_classes(n_classes)
     error = widen_half(error)
@@ -268,7 +273,7 @@ def class_sums(
     valid: Tensor | None,
     pixel_weight: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each class: number of valid pixels, sum of their weights, sum of weighted errors."""
+    """Return count, sum of weights and sum of weighted errors of the valid pixels of each class."""
     classes = _Classes(label, n_classes, valid, 1)
     count = classes.count()[0]
     if pixel_weight is None or valid is None:
@@ -329,7 +334,7 @@ class _Classes:
         return torch.stack(of_class, 1)
 
     def spread(self, of_class: Tensor) -> Tensor:
-        """To every pixel the number of its class; NaN where its label is illegal."""
+        """Return for each pixel the number of its class; NaN for an illegal label."""
         if self.is_bool:
             return torch.where(self.label, of_class[:, 1:], of_class[:, :1])
         return slot_table(of_class).reshape(-1).index_select(0, self.slot.reshape(-1))
@@ -342,7 +347,7 @@ class _Classes:
 
 
 def slot_table(of_class: Tensor) -> Tensor:
-    """(..., C) -> (..., C + 2): 0 for a pixel that does not count, NaN for an illegal label."""
+    """Extend (..., C) to (..., C + 2): 0 for an ignored pixel, NaN for an illegal label."""
     return F.pad(F.pad(of_class, (0, 1), value=0.0), (0, 1), value=torch.nan)
 
 
@@ -353,7 +358,7 @@ def _count_true(is_true: Tensor) -> Tensor:  # (rows, pixels) -> (rows,)
 
 
 def _coefficient(sums: dict[str, Tensor], balance: Balance) -> Tensor:
-    """coef of each row and class, (rows, C) float64."""
+    """Return coef of each row and class, (rows, C) float64."""
     count = sums["count"]
     mass = sums.get("window", sums.get("mass", count)).to(_wide(count.device))
     # never mass > 0 for the counts of this call: a NaN pixel weight would hide the class
@@ -370,7 +375,7 @@ def _coefficient(sums: dict[str, Tensor], balance: Balance) -> Tensor:
         frame = balance.frame_weight / mass.sum(1, keepdim=True)
         coefficient = coefficient + (frame if n_entries is None else frame / n_entries)
     coefficient = torch.where(is_present, coefficient, 0.0)
-    if "window" in sums:  # pixels of a class that the window says it lacks
+    if "window" in sums:  # pixels of a class that is absent from the window
         coefficient = torch.where((count > 0) & ~is_present, torch.nan, coefficient)
     if count.shape[0] > 1:
         coefficient = coefficient / is_present.any(1).sum().clamp(min=1)
@@ -378,7 +383,7 @@ def _coefficient(sums: dict[str, Tensor], balance: Balance) -> Tensor:
 
 
 def _n_entries(is_present: Tensor, balance: Balance) -> Tensor:
-    """K of the classes that combine by their mean, the frame's entry included; (rows, 1)."""
+    """Return K of the classes that combine by their mean, with the frame's entry; (rows, 1)."""
     is_entry = is_present if balance.absent == "skip" else torch.ones_like(is_present)
     if not isinstance(balance.combine, str):
         is_mean = class_tensor([entry == "mean" for entry in balance.combine], is_present)
@@ -387,7 +392,7 @@ def _n_entries(is_present: Tensor, balance: Balance) -> Tensor:
 
 
 def _per_class(n_entries: Tensor, balance: Balance) -> Tensor:
-    """K of each class: 1 for those that are added."""
+    """Return K of each class: 1 for those that are added."""
     if isinstance(balance.combine, str):
         return n_entries
     is_mean = class_tensor([entry == "mean" for entry in balance.combine], n_entries)
@@ -395,7 +400,7 @@ def _per_class(n_entries: Tensor, balance: Balance) -> Tensor:
 
 
 def class_tensor(values: Sequence[float], like: Tensor) -> Tensor:
-    """One number for each class on the device of `like`, without a wait for the accelerator."""
+    """Return one number for each class on the device of `like`, without waiting for it."""
     host = torch.tensor(values, dtype=_wide(like.device))
     if like.device.type == "cuda" and not torch.compiler.is_compiling():
         host = host.pin_memory()
@@ -403,7 +408,7 @@ def class_tensor(values: Sequence[float], like: Tensor) -> Tensor:
 
 
 def _wide(device: torch.device) -> torch.dtype:
-    """The dtype of sums over pixels: float64, which Apple's GPUs lack."""
+    """Return the dtype of sums over pixels: float64, or float32 on Apple's GPUs."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 

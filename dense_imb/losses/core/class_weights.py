@@ -14,7 +14,7 @@ EFFECTIVE_BETA = 0.9999  # Cui et al., 2019, arXiv 1901.05555
 def class_weights(
     class_counts: Any, method: str = "inverse", *, beta: float = EFFECTIVE_BETA
 ) -> tuple[float, ...]:
-    """One weight for each class, of mean 1.
+    """Return one weight for each class, with a mean of 1.
 
     | method | weight of class k |
     | --- | --- |
@@ -22,14 +22,14 @@ def class_weights(
     | sqrt | 1 / sqrt(n_k) |
     | effective | (1 - beta) / (1 - beta^n_k) |
 
-    The effective number saturates at 1 / (1 - beta) = 10,000 samples: of pixels, which come in
-    millions, pass a beta nearer to 1, or use another method.
+    The effective number saturates at 1 / (1 - beta) = 10,000 samples. Pixels come in millions:
+    pass a beta nearer to 1, or use another method.
 
     Args:
-        class_counts: n_k, a sequence or a `ClassStatistics`. A class never seen gets a warning and
-            a finite weight.
-        method: as above.
-        beta: below 1.
+        class_counts: n_k, a sequence or a `ClassStatistics`. A class without samples gets a finite
+            weight, with a warning.
+        method: one of the table.
+        beta: parameter of "effective", below 1.
 
     Example:
         >>> class_weights([900, 100])
@@ -40,11 +40,11 @@ def class_weights(
     if beta >= 1:
         raise ValueError(f"Expected `beta` below 1, got {beta}.")
     weight = [_METHODS[method](count, beta) for count in class_counts_of(class_counts)]
-    return of_mean_one(weight)
+    return scale_to_mean_one(weight)
 
 
-def of_mean_one(weight: list[float]) -> tuple[float, ...]:
-    """The weights, scaled."""
+def scale_to_mean_one(weight: list[float]) -> tuple[float, ...]:
+    """Scale weights to a mean of 1."""
     scale = len(weight) / sum(weight)
     return tuple(value * scale for value in weight)
 

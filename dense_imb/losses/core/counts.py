@@ -1,4 +1,4 @@
-"""Class counts, as losses take them: a sequence, an array, a tensor or a `ClassStatistics`."""
+"""Class counts of losses: from a sequence, an array, a tensor or a `ClassStatistics`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dense_imb.base.checks import class_numbers
 
 
 def class_counts_of(value: Any, name: str = "class_counts") -> tuple[float, ...]:
-    """Positive counts; a class never seen gets the smallest sensible one, and a warning."""
+    """Return positive counts. A class without samples gets a small count, with a warning."""
     counts = class_numbers(name, getattr(value, "class_counts", value))
     if not sum(counts) > 0:
         raise ValueError(f"Expected `{name}` to count something, got {list(counts)}.")
@@ -17,8 +17,8 @@ def class_counts_of(value: Any, name: str = "class_counts") -> tuple[float, ...]
     unseen = [index for index, count in enumerate(counts) if count == 0]
     if unseen:
         warnings.warn(
-            f"`{name}` says that class {', '.join(map(str, unseen))} was never seen; "
-            f"counted as {least:g} to keep its weight finite.",
+            f"`{name}` is 0 for class {', '.join(map(str, unseen))}; {least:g} is used instead, to "
+            "keep its weight finite.",
             stacklevel=4,
         )
     return tuple(max(count, least) for count in counts)

@@ -1,4 +1,4 @@
-"""What the Modules of this library share."""
+"""Base class of the loss Modules."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from torch.nn.modules.loss import _Loss
 
 
 class Loss(_Loss):
-    """A loss that says its arguments when printed, as MONAI's and torch's losses are: a `_Loss`."""
+    """A loss that prints its arguments. Like MONAI's and torch's losses it is a `_Loss`.
+
+    `shown` names the attributes that are printed.
+    """
 
     shown: tuple[str, ...] = ()
 

@@ -1,21 +1,21 @@
-"""Options that losses share, so that each is written, checked and shown once."""
+"""Options that losses share: each is written, checked and shown once."""
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict, TypeVar
 
 from torch import Tensor
 
+from dense_imb.base.refusals import suggest
 from dense_imb.losses.core.balance import Balance
 
 Callee = TypeVar("Callee", bound=Callable[..., Any])
 
 
 class CallOptions(TypedDict, total=False):
-    """What every balanced or classification loss takes at call time."""
+    """Options of every balanced or classification loss at call time."""
 
     mask: Tensor | None
     pixel_weight: Tensor | None
@@ -24,13 +24,13 @@ class CallOptions(TypedDict, total=False):
 
 
 class ReducedCallOptions(CallOptions, total=False):
-    """The same for a function, which is told its reduction at call time too."""
+    """Options of a functional loss, which takes its reduction at call time too."""
 
     reduction: str
 
 
 class MeanOptions(TypedDict, total=False):
-    """What every classification loss takes when it is made."""
+    """Options of every classification loss at construction."""
 
     class_weight: Sequence[float] | Tensor | None
     ignore_index: int | None
@@ -40,34 +40,44 @@ class MeanOptions(TypedDict, total=False):
 
 
 class PixelOptions(MeanOptions, CallOptions, total=False):
-    """What every functional classification loss takes."""
+    """Options of every functional classification loss."""
 
 
-# of the others None
+# options of other libraries' losses
+_LOGITS = "our losses take logits"
+_OF_OTHERS = {
+    **dict.fromkeys(("softmax", "sigmoid", "use_softmax", "from_logits", "other_act"), _LOGITS),
+    "mode": f"{_LOGITS}, of one channel or of one for each class",
+    "to_onehot_y": "our losses take class indices as well as one-hot targets",
+}
+# None for all other options
 _DEFAULTS: dict[str, Any] = {"reduction": "mean", "return_parts": False, "validate": False}
 
 
 def check_options(
     loss: str, given: Mapping[str, object], known: type, also: Callable[..., Any] | None = None
 ) -> None:
-    """Refuse an option that the loss does not have, naming the nearest one.
+    """Refuse an option that the loss does not have, and name the nearest one.
 
     Args:
-        loss: what the sentence calls the loss.
-        given: the options.
-        known: the TypedDict of those that exist.
+        loss: name of the loss in the error.
+        given: options of the call.
+        known: TypedDict of the options that exist.
         also: a callable whose parameters are options, too.
     """
     for name in given:
         if name not in known.__annotations__:
+            if name in _OF_OTHERS:
+                subject = "The loss" if loss == "the loss" else f"`{loss}`"
+                raise TypeError(f"{subject} takes no `{name}`: {_OF_OTHERS[name]}; drop it.")
             options = [
                 *(inspect.signature(also).parameters if also else ()),
                 *known.__annotations__,
             ]
-            near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
-            cure = f" Did you mean `{near[0]}`?" if near else ""
-            listed = ", ".join(dict.fromkeys(options))
-            raise TypeError(f"Expected options of {loss} among {listed}; got `{name}`.{cure}")
+            raise TypeError(
+                f"Expected an option of {loss} ({', '.join(dict.fromkeys(options))}), got {name!r}."
+                f"{suggest(name, options)}"
+            )
 
 
 def shows_options(options: type) -> Callable[[Callee], Callee]:

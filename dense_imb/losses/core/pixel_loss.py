@@ -14,7 +14,7 @@ from dense_imb.base.checks import (
     check_n_entries,
     class_numbers,
 )
-from dense_imb.losses.core.adjustment import Adjustment, adjusted, check_adjustment
+from dense_imb.losses.core.adjustment import Adjustment, adjust_logits, check_adjustment
 from dense_imb.losses.core.balance import (
     Balance,
     Parts,
@@ -56,27 +56,26 @@ def pixel_loss(
         target: y, class indices (B, *spatial) or (B, 1, *spatial), or one number for each class,
             (B, C, *spatial): one-hot or probabilities t, whose error is sum_k t_k phi(lp_k). With
             C = 1, floats are the foreground's probability.
-        penalty: phi: `CrossEntropy()` (the default), `Focal(gamma)` or `HardMining(...)`.
+        penalty: phi, `Focal(gamma)`, `HardMining(...)` or your own; by default cross-entropy, -lp.
         adjustment: `LogPrior(counts)`, `Temperature(counts)`, `Margin(counts)` or none.
         class_weight: a, one number for each class; the mean is sum a_y e / sum a_y, as in torch.
-            Turn the background down with a_0.
-        ignore_index: label of the pixels that are left out.
-        balance: how class means combine, in place of `class_weight`; see `Balance`.
-        mask: nonzero where a pixel counts. Others are left out, a NaN there included.
+        ignore_index: label of ignored pixels.
+        balance: rule by which class means combine, instead of `class_weight`; see `Balance`.
+        mask: nonzero where a pixel counts. Others are ignored, even if they hold NaN.
         pixel_weight: weight of each pixel, at least 0.
         class_count: with a balance, the pixels of each class in a whole window of accumulation.
         reduction: "mean", "sum" or "none", as in torch; with a balance "mean", or "none" for the
             map of contributions whose sum is the loss.
-        return_parts: return `Parts` (value, class_mean, class_count) in place of the value.
-        validate: refuse logits that look like probabilities. Eager on the CPU only: an accelerator
-            would have to be waited for. Labels and shapes are checked without it, too.
+        return_parts: return `Parts` (value, class_mean, class_count) instead of the value.
+        validate: refuse logits that look like probabilities, in eager mode on the CPU only. Labels
+            and shapes are always checked.
 
     Example:
         >>> logits = torch.tensor([[2.0, 0.0], [0.0, 0.0]])
         >>> pixel_loss(logits, torch.tensor([0, 1]))
         tensor(0.4100)
     """
-    penalty = check_penalty(penalty)
+    check_penalty(penalty)
     check_adjustment(adjustment)
 
     def error(pixels: PixelTarget) -> Tensor:
@@ -86,30 +85,32 @@ def pixel_loss(
 
 
 def _refusing(adjustment: Adjustment | None) -> str | None:
-    """The adjustment's name, if it refuses soft targets."""
+    """Return the adjustment's name if it refuses soft targets, else None."""
     if adjustment is None or adjustment.takes_soft_targets:
         return None
     return type(adjustment).__name__
 
 
-def penalty_of(penalty: Penalty, adjustment: Adjustment | None, pixels: PixelTarget) -> Tensor:
-    """The penalty of each pixel on its adjusted logits, (B, *spatial)."""
-    logits = adjusted(adjustment, pixels.logits, pixels.label)
+def penalty_of(
+    penalty: Penalty | None, adjustment: Adjustment | None, pixels: PixelTarget
+) -> Tensor:
+    """Return the penalty of each pixel on its adjusted logits, (B, *spatial)."""
+    logits = adjust_logits(adjustment, pixels.logits, pixels.label)
     lp = torch.log_softmax(logits, 1)
-    factor = penalty.factor_of_class
-    of_class = None
-    if factor is not None:
-        check_n_entries("alpha", factor, pixels.n_classes)
-        of_class = class_tensor(factor, logits).to(logits.dtype)
+    factor: Tensor | None = None  # (C,)
+    if penalty is not None and penalty.factor_of_class is not None:
+        check_n_entries("alpha", penalty.factor_of_class, pixels.n_classes)
+        factor = class_tensor(penalty.factor_of_class, logits).to(logits.dtype)
     if pixels.probability is None:
-        error = penalty(lp.gather(1, pixels.label.unsqueeze(1)).squeeze(1))
-        if of_class is not None:
-            error = error * of_class.index_select(0, pixels.label.reshape(-1)).view_as(error)
+        lp = lp.gather(1, pixels.label.unsqueeze(1)).squeeze(1)
+        error = -lp if penalty is None else penalty(lp)
+        if factor is not None:
+            error = error * factor.index_select(0, pixels.label.reshape(-1)).view_as(error)
         return error
     share = pixels.probability
-    if of_class is not None:
-        share = share * of_class.view((1, -1) + (1,) * (share.dim() - 2))
-    return (share * penalty(lp)).sum(1)
+    if factor is not None:
+        share = share * factor.view((1, -1) + (1,) * (share.dim() - 2))
+    return (share * (-lp if penalty is None else penalty(lp))).sum(1)
 
 
 def mean_of_pixels(
@@ -120,7 +121,13 @@ def mean_of_pixels(
     soft_for: str | None = None,
     **options: Unpack[PixelOptions],
 ) -> Any:
-    """Apply the contract to logits and target, take the error of each pixel, and its mean."""
+    """Check logits and target, take the error of each pixel, and reduce it.
+
+    Args:
+        error: returns the error of each pixel, (B, *spatial).
+        logits, target: see `pixel_loss`, also for the other options.
+        soft_for: name of the loss, if it refuses soft targets.
+    """
     check_options("the loss", options, PixelOptions)
     return _mean_of_pixels(error, logits, target, soft_for, **options)
 
@@ -178,7 +185,7 @@ def _plain_mean(
     reduction: str,
     return_parts: bool,
 ) -> Any:
-    """torch's own mean: sum u a_y e / sum u a_y."""
+    """Return torch's own mean: sum u a_y e / sum u a_y."""
     share: Tensor | None = None
     if class_weight is not None or pixels.slot is not pixels.label:
         table = torch.ones(pixels.n_classes, dtype=error.dtype, device=error.device)
@@ -211,9 +218,9 @@ def _plain_mean(
 def weights_of_class(
     class_weight: Sequence[float] | Tensor, n_classes: int, like: Tensor
 ) -> Tensor:
-    """`class_weight` as a tensor beside `like`."""
+    """Return `class_weight` as a tensor on the device of `like`."""
     if isinstance(class_weight, Tensor) and class_weight.device == like.device:
-        weight = class_weight.detach().to(like.dtype)  # no look at its values: it may be far away
+        weight = class_weight.detach().to(like.dtype)  # unread values: it may be on an accelerator
         if weight.dim() != 1:
             raise ValueError(
                 "Expected `class_weight` with one entry for each class, got the shape "
@@ -226,7 +233,7 @@ def weights_of_class(
 
 
 def check_mean(class_weight: object, balance: Balance | None, reduction: str) -> None:
-    """Refuse a mean that is not defined."""
+    """Refuse combinations of options for which no mean is defined."""
     if balance is None:
         check_choice("reduction", reduction, ("mean", "sum", "none"))
         return
@@ -237,12 +244,12 @@ def check_mean(class_weight: object, balance: Balance | None, reduction: str) ->
     check_reduction(reduction)
     if class_weight is not None:
         raise ValueError(
-            "Expected no `class_weight` with a `balance`, got both; use Balance(weight=...)."
+            "A loss takes `class_weight` or `balance`, not both; use Balance(weight=...)."
         )
 
 
 class ClassificationLoss(Loss):
-    """A Module that stores the arguments of a mean over pixels."""
+    """Base class of classification losses: a Module with the options of a mean over pixels."""
 
     shown: tuple[str, ...] = ("class_weight", "ignore_index", "balance", "reduction")
     validate = False
@@ -263,17 +270,17 @@ class ClassificationLoss(Loss):
         self.validate = options.get("validate", False)
 
     def error(self, pixels: PixelTarget) -> Tensor:
-        """The error of each pixel, (B, *spatial)."""
+        """Return the error of each pixel, (B, *spatial)."""
         raise NotImplementedError
 
     @property
     def soft_for(self) -> str | None:
-        """The name of this loss, if it refuses soft targets."""
+        """Name of this loss if it refuses soft targets, else None."""
         return None
 
     @shows_options(CallOptions)
     def forward(self, logits: Tensor, target: Tensor, **options: Unpack[CallOptions]) -> Any:
-        """The loss of logits (B, C, *spatial); see `pixel_loss` for targets and options."""
+        """Return the loss of logits (B, C, *spatial); see `pixel_loss` for targets and options."""
         check_options(type(self).__name__, options, CallOptions)
         return _mean_of_pixels(
             self.error,
@@ -313,8 +320,9 @@ class PixelLoss(ClassificationLoss):
         **options: Unpack[MeanOptions],
     ) -> None:
         super().__init__(**options)
+        check_penalty(penalty)
         check_adjustment(adjustment)
-        self.penalty = check_penalty(penalty)
+        self.penalty = penalty
         self.adjustment = adjustment
 
     @property

@@ -1,4 +1,4 @@
-"""The contract of every classification loss: which shapes and types mean what.
+"""The contract of every classification loss: accepted shapes and types, and their meaning.
 
 Logits are (B, C, *spatial) with any number of spatial dimensions, C = 1 meaning binary. A target
 holds class indices, (B, *spatial) or (B, 1, *spatial), of any integer type or whole floats, or one
@@ -27,7 +27,7 @@ SUM_TOLERANCE = 1e-2  # probabilities may come from float16
 
 
 class PixelTarget(NamedTuple):
-    """Logits and target after the contract: of at least two classes, clean where not valid."""
+    """Logits and target after the contract: at least two classes, clean where not valid."""
 
     logits: Tensor  # (B, C, *spatial), float32 or wider
     label: Tensor  # (B, *spatial) int64, always legal
@@ -50,9 +50,15 @@ def pixel_target(
     pixel_weight: Tensor | None = None,
     soft_for: str | None = None,
 ) -> PixelTarget:
-    """Apply the contract. `soft_for` names a loss that refuses soft targets."""
+    """Apply the contract to logits and target.
+
+    Args:
+        logits, target, ignore_index, mask, pixel_weight: see `pixel_loss`.
+        soft_for: name of the loss, if it refuses soft targets.
+    """
     logits, target = bare(logits), bare(target)
     mask, pixel_weight = bare(mask), bare(pixel_weight)
+    check_not_swapped("logits", logits, target)
     check_floating("logits", logits)
     check_tensor("target", target)
     if logits.dim() < 2 or logits.shape[1] == 0:
@@ -75,18 +81,18 @@ def pixel_target(
 
     probability = None
     if target.shape == logits.shape and not is_binary:
-        label, valid, probability = _of_each_class(target, n_classes, ignore_index, valid, soft_for)
+        label, valid, probability = _from_channels(target, logits, ignore_index, valid, soft_for)
     else:
         target = without_channel("target", target, pixels, shown=logits)
         if ignore_index is not None:
             valid = both(valid, target != ignore_index)
         if is_binary and target.is_floating_point():
-            label, probability = _of_foreground(target, valid, soft_for)
+            label, probability = _from_foreground(target, logits, valid, soft_for)
         else:
-            label = _of_indices(target, n_classes, valid)
+            label = _from_indices(target, n_classes, valid)
 
     if valid is not None and pixel_weight is None and values_are_readable(valid):
-        valid = None if bool(valid.all()) else valid  # nothing to leave out
+        valid = None if bool(valid.all()) else valid  # nothing is ignored
     slot = label
     if valid is not None:
         logits = torch.where(valid.unsqueeze(1), logits, 0.0)
@@ -101,11 +107,53 @@ def pixel_target(
     return PixelTarget(logits, label, slot, probability, valid, pixel_weight)
 
 
-def check_are_logits(logits: Tensor) -> None:
-    """Refuse what looks like probabilities, where looking is free.
+def check_not_swapped(name: str, prediction: object, target: object) -> None:
+    """Refuse a label map in place of the prediction, by its type or its missing channels."""
+    if not (isinstance(prediction, Tensor) and isinstance(target, Tensor)):
+        return
+    if not target.is_floating_point() or prediction.is_complex():
+        return
+    without_channels = (*target.shape[:1], *target.shape[2:])
+    lacks_channels = target.dim() > 2 and tuple(prediction.shape) == without_channels
+    if not prediction.is_floating_point() or (lacks_channels and name == "logits"):
+        raise _swapped(name, prediction, target)
 
-    All of it lies in [0, 1], and either sums to 1 over the channels or spreads over at least a
-    quarter of [0, 1] in at least 64 numbers. One constant number, a fresh network's, may be both.
+
+def _check_values_not_swapped(logits: Tensor, target: Tensor) -> None:
+    """Refuse a label map in place of the logits, by its values.
+
+    Called for input that is refused anyway. `logits` are those after the contract, in which one
+    channel has become two.
+    """
+    # zeros are the logits of a blank network
+    if _is_label_map(logits) and bool(logits.any()) and not _is_label_map(target):
+        raise _swapped("logits", logits, target)
+
+
+def _swapped(name: str, prediction: Tensor, target: Tensor) -> TypeError:
+    wanted = "before `target`, got a label map of"
+    if not prediction.is_floating_point():
+        wanted = "to be floating point, got"
+    return TypeError(
+        f"Expected `{name}` {wanted} {prediction.dtype} with a `target` of {target.dtype} and the "
+        f"shape {tuple(target.shape)}, which look swapped; call the loss as loss({name}, target)."
+    )
+
+
+def _is_label_map(value: Tensor) -> bool:
+    """Whether all values are whole numbers from 0 up, where values can be read."""
+    if not values_are_readable(value) or value.numel() == 0:
+        return False
+    value = value.detach()
+    return bool(((value >= 0) & (value == value.round())).all())
+
+
+def check_are_logits(logits: Tensor) -> None:
+    """Refuse logits that look like probabilities, where reading values is free.
+
+    They do if all lie in [0, 1], and either sum to 1 over the channels or spread over at least a
+    quarter of [0, 1] in at least 64 numbers. A constant may be a logit of a fresh network: it
+    passes.
     """
     check_floating("logits", logits)
     if not values_are_readable(logits) or logits.numel() == 0:
@@ -120,7 +168,7 @@ def check_are_logits(logits: Tensor) -> None:
         last = "softmax" if logits.dim() > 1 and logits.shape[1] > 1 else "sigmoid"
         raise ValueError(
             f"Expected `logits`, got {logits.numel()} numbers from {low:.3g} to {high:.3g}, which "
-            f"look like probabilities; leave the network's last {last} away, or pass "
+            f"look like probabilities; drop the network's last {last}, or pass "
             "`validate=False`."
         )
 
@@ -128,12 +176,21 @@ def check_are_logits(logits: Tensor) -> None:
 def without_channel(
     name: str, value: Tensor, pixels: Tensor, shown: Tensor | None = None
 ) -> Tensor:
-    """View (B, 1, *spatial) as (B, *spatial)."""
+    """View (B, 1, *spatial) as (B, *spatial).
+
+    Args:
+        name: name of the tensor in errors.
+        value: the tensor.
+        pixels: a tensor of the shape (B, *spatial).
+        shown: the logits, where `value` is a target.
+    """
     check_tensor(name, value)
     if value.dim() == pixels.dim() + 1 and value.shape[1] == 1:
         value = value.squeeze(1)
     if value.shape == pixels.shape:
         return value
+    if shown is not None and value.dim() == pixels.dim() + 1:
+        _check_values_not_swapped(shown, value)
     batch, *spatial = pixels.shape
     accepted = f"{(batch, *spatial)} or {(batch, 1, *spatial)}"
     if shown is not None:
@@ -145,7 +202,7 @@ def without_channel(
 
 
 def _cure_of_shape(name: str, value: Tensor, pixels: Tensor, shown: Tensor | None) -> str:
-    """What to do about a channel dimension of the wrong size or in the wrong place."""
+    """Return the cure of a channel dimension of the wrong size or in the wrong place."""
     batch, *spatial = pixels.shape
     if value.dim() != pixels.dim() + 1 or not spatial:
         return ""
@@ -161,8 +218,8 @@ def _cure_of_shape(name: str, value: Tensor, pixels: Tensor, shown: Tensor | Non
     return ""
 
 
-def _of_indices(target: Tensor, n_classes: int, valid: Tensor | None) -> Tensor:
-    """Indices of any type, as int64; n_classes + 1 where illegal and not refused."""
+def _from_indices(target: Tensor, n_classes: int, valid: Tensor | None) -> Tensor:
+    """Return indices of any type as int64; n_classes + 1 where illegal and not refused."""
     is_whole = None
     if target.is_floating_point():
         is_whole = target == target.round()  # False for NaN
@@ -183,15 +240,16 @@ def _of_indices(target: Tensor, n_classes: int, valid: Tensor | None) -> Tensor:
     return torch.where(is_legal, label, n_classes + 1)
 
 
-def _of_foreground(
-    target: Tensor, valid: Tensor | None, soft_for: str | None
+def _from_foreground(
+    target: Tensor, logits: Tensor, valid: Tensor | None, soft_for: str | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Label and probability of a binary target of floats, the foreground's probability."""
+    """Return label and probability of a float target, the foreground's probability."""
     is_hard = (target == 0) | (target == 1)
     label = (target > 0.5).long()
     if values_are_readable(target):
         used = target if valid is None else target[valid]
         if not bool(((used >= 0) & (used <= 1)).all()):
+            _check_values_not_swapped(logits, target)
             low, high = float(used.min()), float(used.max())
             raise ValueError(
                 "Expected `target` of binary logits between 0 and 1, got values from "
@@ -209,14 +267,14 @@ def _of_foreground(
     return label, torch.stack([1 - target, target], 1)
 
 
-def _of_each_class(
+def _from_channels(
     target: Tensor,
-    n_classes: int,
+    logits: Tensor,
     ignore_index: int | None,
     valid: Tensor | None,
     soft_for: str | None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Label, valid pixels and probability of a target with one channel for each class."""
+    """Return label, valid pixels and probability of a target with one channel for each class."""
     probability = target.float() if not target.is_floating_point() else target
     highest, label = probability.max(1)
     if ignore_index is not None:
@@ -225,9 +283,10 @@ def _of_each_class(
     is_sound = is_sound & (probability.amin(1) >= 0)
     is_one_hot = is_sound & (highest == 1)
     if values_are_readable(target):
-        for_all = is_sound if valid is None else is_sound | ~valid
-        if not bool(for_all.all()):
-            broken = probability.movedim(1, -1)[~for_all][0]
+        is_fine = is_sound if valid is None else is_sound | ~valid
+        if not bool(is_fine.all()):
+            _check_values_not_swapped(logits, target)
+            broken = probability.movedim(1, -1)[~is_fine][0]
             raise ValueError(
                 "Expected `target` to hold probabilities that sum to 1 over the classes, got "
                 f"{[round(value, 4) for value in broken.tolist()]} at a pixel."
@@ -237,7 +296,9 @@ def _of_each_class(
                 _check_takes_soft(soft_for)
             return label, valid, None
     else:
-        label = torch.where(is_sound if soft_for is None else is_one_hot, label, n_classes + 1)
+        label = torch.where(
+            is_sound if soft_for is None else is_one_hot, label, logits.shape[1] + 1
+        )
         if soft_for is not None:
             return label, valid, None
     return label, valid, probability

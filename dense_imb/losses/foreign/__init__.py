@@ -1,1 +1,1 @@
-"""Losses by name, sums of losses, and losses of other libraries."""
+"""Losses from text, sums of losses, and losses of other libraries."""

@@ -1,4 +1,4 @@
-"""Every public loss in one line: what `dense-imb losses` prints."""
+"""Every public loss in one line, as `dense-imb losses` prints it, and the input of each loss."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Entry(NamedTuple):
-    """One loss: its Module's name, what it is fed, its formula and where it was published."""
+    """One loss: name of its Module, input, formula and source."""
 
     name: str
     feeds_on: str  # "values": (prediction, target); "logits": (logits, target)
@@ -100,3 +100,44 @@ CATALOGUE: tuple[Entry, ...] = (
         "any losses, ours and other libraries'",
     ),
 )
+
+# the input of each of our losses, by name
+OUR_INPUTS = {entry.name: entry.feeds_on for entry in CATALOGUE}
+# torch.nn has mostly losses of values, distances and sequences; these take logits
+_TORCH_LOGITS = ("CrossEntropyLoss", "NLLLoss", "NLLLoss2d", "BCEWithLogitsLoss")
+_KORNIA_VALUES = (
+    "CauchyLoss",
+    "CharbonnierLoss",
+    "GemanMcclureLoss",
+    "HausdorffERLoss",
+    "HausdorffERLoss3D",
+    "InverseDepthSmoothnessLoss",
+    "MS_SSIMLoss",
+    "PSNRLoss",
+    "SSIM3DLoss",
+    "SSIMLoss",
+    "WelschLoss",
+)
+
+
+def feeding_rule(module: str | None, name: str) -> str:
+    """Return the input of a loss by name alone: "logits", "values" or "features".
+
+    Our losses are looked up in the catalogue. Losses of torch take values, except for
+    CrossEntropyLoss, NLLLoss and BCEWithLogitsLoss. Those regression losses of kornia that are
+    listed here take values. All other losses take logits.
+
+    Args:
+        module: import path, None for a loss of `dense_imb.losses`.
+        name: name of the class.
+
+    Example:
+        >>> feeding_rule(None, "ACBMSELoss"), feeding_rule("monai.losses", "DiceLoss")
+        ('values', 'logits')
+    """
+    package = "dense_imb" if module is None else module.split(".")[0]
+    if package == "dense_imb":
+        return OUR_INPUTS.get(name, "logits")
+    if package == "torch":
+        return "logits" if name in _TORCH_LOGITS else "values"
+    return "values" if package == "kornia" and name in _KORNIA_VALUES else "logits"

@@ -24,7 +24,7 @@ _BALANCED_FOCAL = re.compile(r"CBFLossg(?P<gamma>\d+)")
 def loss_from_code(
     code: str, class_counts: Any = None, **options: Unpack[MeanOptions]
 ) -> ClassificationLoss:
-    """The loss that a code names.
+    """Return the loss that a code names.
 
     | code | loss |
     | --- | --- |
@@ -33,14 +33,14 @@ def loss_from_code(
     | flg2a50 | focal, gamma 2, alpha 0.50 |
     | hmld10000000g05a75 | hard mining, delta 1e7, gamma 0.5, alpha 0.75 |
     | CBLoss | cross-entropy weighted by the effective number of samples |
-    | CBFLossg05 | focal, gamma 0.5, weighted so too |
-    | LDAM-RW | LDAM weighted so too |
+    | CBFLossg05 | focal, gamma 0.5, with the weights of CBLoss |
+    | LDAM-RW | LDAM with the weights of CBLoss |
 
-    A gamma of 05 is 0.5, 1 is 1, 2 is 2; an alpha of 75 is 0.75; without one it is 1. Effective
-    numbers are (1 - beta^n) / (1 - beta) with beta = 0.9999.
+    A gamma of 05 is 0.5, of 1 is 1, of 2 is 2. An alpha of 75 is 0.75; the default is 1. The
+    effective number is (1 - beta^n) / (1 - beta) with beta = 0.9999.
 
     Args:
-        code: as above.
+        code: one of the table.
         class_counts: pixels (or images) of each class, for the codes with weights or margins.
         options: `ignore_index`, `balance`, `reduction`; see `pixel_loss`.
 
@@ -76,27 +76,29 @@ def loss_from_code(
 
 
 def _gamma(match: re.Match[str]) -> float:
-    """05 -> 0.5, 1 -> 1, 2 -> 2."""
+    """Convert 05 to 0.5, 1 to 1, 2 to 2."""
     digits = match["gamma"]
     return float(f"0.{digits[1:]}") if digits.startswith("0") and len(digits) > 1 else float(digits)
 
 
 def _alpha(match: re.Match[str]) -> float:
-    """75 -> 0.75, none -> 1."""
+    """Convert 75 to 0.75, none to 1."""
     digits = match["alpha"]
     return 1.0 if digits is None else float(f"0.{digits}")
 
 
 def _counts(code: str, class_counts: Any) -> tuple[float, ...]:
     if class_counts is None:
-        raise ValueError(f"Expected `class_counts` with the code {code!r}, got none.")
+        raise ValueError(f"The code {code!r} needs `class_counts`; pass the pixels of each class.")
     return class_counts_of(class_counts)
 
 
 def _weighted(options: MeanOptions, weight: tuple[float, ...]) -> MeanOptions:
-    """The options with a class weight, in the balance where there is one."""
+    """Return the options with a class weight, inside the balance if there is one."""
     if options.get("class_weight") is not None or getattr(options.get("balance"), "weight", None):
-        raise ValueError("Expected no class weights with a code that brings its own, got some.")
+        raise ValueError(
+            "The code sets the class weights; drop `class_weight` and the weight of `balance`."
+        )
     weighted = options.copy()
     balance = options.get("balance")
     if balance is None:

@@ -21,18 +21,18 @@ class CompoundLoss(Loss):
 
         loss = sum over parts j of  w_j loss_j(z, y)
 
-    A region loss (Dice, Tversky) beside one of ours, say. Each part is fed the label map in the
-    form that its library wants, see `feeding.apply_loss`; a loss of values,
-    ACB-MSE say, beside one of logits compares the probabilities with 0 and 1. `parts` holds the
-    value of each part in the last call, before its weight and without gradient, to be logged.
+    For example a region loss (Dice, Tversky) and one of ours. Each part gets the label map in the
+    form that its library expects, see `feeding.apply_loss`. A loss of values in a sum with one of
+    logits, like ACB-MSE, compares the probabilities with 0 and 1. `parts` holds the value of each
+    part in the last call, before its weight and without gradient, for logging.
 
-    At call time: `mask`, `pixel_weight`, `class_count`, `return_parts`; refused where one of the
-    parts has no such option.
+    At call time: `mask`, `pixel_weight`, `class_count`, `return_parts`. An option that one of the
+    parts lacks is refused.
 
     Args:
         losses: a mapping from names to losses, or the first of several losses.
-        more: the others; they are named after their classes.
-        weights: w, by name or in the order of the losses; 1 where nothing is said.
+        more: the other losses. Losses without names are named after their classes.
+        weights: w, by name or in the order of the losses; 1 by default.
 
     Example:
         >>> loss = CompoundLoss({"hard": HardMiningLoss(), "plain": torch.nn.CrossEntropyLoss()})
@@ -56,7 +56,7 @@ class CompoundLoss(Loss):
         self._intakes = {name: intake_of(loss) for name, loss in named.items()}
         _check_ignored(self._intakes)
         kinds = {intake.feeds_on for intake in self._intakes.values()}
-        # beside a loss of logits, one of values is fed their probabilities
+        # in a sum with a loss of logits, a loss of values is fed probabilities
         self.feeds_on = "values" if kinds == {"values"} else "logits"
         self.losses = nn.ModuleDict()
         for name, loss in named.items():
@@ -71,18 +71,18 @@ class CompoundLoss(Loss):
 
     @shows_options(CallOptions)
     def forward(self, logits: Tensor, target: Tensor, **options: Unpack[CallOptions]) -> Any:
-        """The loss of logits (B, C, *spatial); see `pixel_loss` for targets and options."""
+        """Return the loss of logits (B, C, *spatial); see `pixel_loss` for targets and options."""
         check_options(type(self).__name__, options, CallOptions)
-        found = {
+        results = {
             name: self._value(name, loss, logits, target, options)
             for name, loss in self.losses.items()
         }
         if options.get("return_parts"):
-            values = {name: parts.value for name, parts in found.items()}
-            means = {name: parts.class_mean for name, parts in found.items()}
-            counts = next(iter(found.values())).class_count
+            values = {name: parts.value for name, parts in results.items()}
+            means = {name: parts.class_mean for name, parts in results.items()}
+            counts = next(iter(results.values())).class_count
             return Parts(self._total(values), self._total(means), counts)
-        return self._total(found)
+        return self._total(results)
 
     def _value(
         self, name: str, loss: nn.Module, logits: Tensor, target: Tensor, options: CallOptions
@@ -119,6 +119,12 @@ def _named(
         if not losses:
             raise ValueError("Expected at least one loss, got none.")
         return dict(losses)
+    if isinstance(losses, (list, tuple)):
+        kind = type(losses).__name__
+        raise TypeError(
+            f"Expected losses one by one, got a {kind}; pass CompoundLoss(a, b) or a mapping of "
+            "names to losses."
+        )
     named: dict[str, nn.Module] = {}
     for loss in (losses, *more):
         name = type(loss).__name__
@@ -149,15 +155,15 @@ def _weights(
 
 
 def _check_ignored(intakes: Mapping[str, Intake]) -> None:
-    """Refuse a part that would count the pixels that one of ours leaves out."""
+    """Refuse a part that would count pixels which another part ignores."""
     for first, intake in intakes.items():
         ignored = intake.ignore_index
         if not intake.is_ours or ignored is None:
             continue
         for name, other in intakes.items():
             if other.ignore_index != ignored:
-                told = other.ignore_index if other.ignore_index is not None else "none"
+                theirs = other.ignore_index if other.ignore_index is not None else "none"
                 raise ValueError(
                     f"Expected one `ignore_index` in every part, got {ignored} in {first!r} and "
-                    f"{told} in {name!r} ({other.name}), which would count such pixels."
+                    f"{theirs} in {name!r} ({other.name}), which would count such pixels."
                 )

@@ -1,6 +1,6 @@
-"""What a loss of ours or of another library is fed, and label maps in the form that it wants.
+"""Input of any loss, ours or another library's: logits or values, and the form of its target.
 
-Decided by a loss's class, module and attributes; no other library is imported for it.
+It is decided by the class, module and attributes of a loss; no library is imported for it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,9 @@ from dense_imb.base.checks import (
     values_are_readable,
     widen_half,
 )
-from dense_imb.losses.core.target import without_channel
-from dense_imb.losses.foreign.catalogue import CATALOGUE
+from dense_imb.losses.core.target import check_not_swapped, without_channel
+from dense_imb.losses.foreign.catalogue import OUR_INPUTS
 
-# the name of each of our losses, and what it is fed
-CATALOGUED = {entry.name: entry.feeds_on for entry in CATALOGUE}
 # class indices (B, *spatial); the same as (B, 1, *spatial); one number for each class,
 # (B, C, *spatial); and 0 or 1 for a sigmoid of each channel, in the logits' shape
 TARGET_FORMS = ("indices", "channel", "one-hot", "binary")
@@ -34,27 +32,27 @@ _CALL_OPTIONS = ("mask", "pixel_weight", "class_count", "return_parts")
 
 
 class Intake(NamedTuple):
-    """How a loss is fed."""
+    """Input of a loss, and its options at call time."""
 
     name: str
     feeds_on: str  # "logits", "values" or "features"
     form: str  # one of TARGET_FORMS
     takes: tuple[str, ...] = ()  # options at call time
     is_ours: bool = False  # takes every form of our contract
-    is_sigmoid: bool = False  # one channel means a logit, not one class of a softmax
-    is_one_logit: bool = False  # more than one channel means nothing to it
-    takes_shares: bool = False  # a number for each class, as well as indices
+    is_sigmoid: bool = False  # one channel is a logit, not the only class of a softmax
+    is_one_logit: bool = False  # takes one channel only
+    takes_shares: bool = False  # takes one number for each class, as well as indices
     takes_log_probability: bool = False
     ignore_index: int | None = None
-    ignored_share: float = 0.0  # what its library has at ignored pixels of a one-hot target
-    wants: str | None = None  # what must be said when it is made; else it takes probabilities
+    ignored_share: float = 0.0  # value of its one-hot target at ignored pixels
+    wants: str | None = None  # option without which it takes probabilities
 
 
 def feeds_on(loss: nn.Module) -> str:
-    """What a loss is fed: "logits", "values" or "features".
+    """Return the input of a loss: "logits", "values" or "features".
 
-    A loss of the caller's may say so in an attribute `feeds_on`; one that says nothing and is not
-    known is tried on a small label map.
+    Your own loss may declare it in an attribute `feeds_on`. An unknown loss without this attribute
+    is tried on a small label map.
 
     Example:
         >>> feeds_on(torch.nn.BCEWithLogitsLoss()), feeds_on(torch.nn.MSELoss())
@@ -65,7 +63,7 @@ def feeds_on(loss: nn.Module) -> str:
         return str(declared)
     ours = _our_name(loss)
     if ours is not None:
-        return CATALOGUED[ours]
+        return OUR_INPUTS[ours]
     if type(loss).__name__ in _OF_VALUES:
         return "values"
     is_known = _package(loss) == "monai" or _known_form(loss) is not None
@@ -73,14 +71,14 @@ def feeds_on(loss: nn.Module) -> str:
 
 
 def takes_logits(loss: nn.Module) -> bool:
-    """Whether a loss is fed logits; torch's regression losses and ours of values are not."""
+    """Whether a loss is fed logits, unlike torch's regression losses and ours of values."""
     return feeds_on(loss) == "logits"
 
 
 def target_form(loss: nn.Module) -> str:
-    """The form in which a loss wants its target, one of `TARGET_FORMS`.
+    """Return the form of a loss's target, one of `TARGET_FORMS`.
 
-    A loss of the caller's may say so in an attribute `target_form`.
+    Your own loss may declare it in an attribute `target_form`.
 
     Example:
         >>> target_form(torch.nn.CrossEntropyLoss()), target_form(torch.nn.BCEWithLogitsLoss())
@@ -88,7 +86,7 @@ def target_form(loss: nn.Module) -> str:
     """
     if _our_name(loss) is not None:
         return "indices"
-    if hasattr(loss, "feeds_on"):  # a loss of the caller's that says so
+    if hasattr(loss, "feeds_on"):  # a loss of the user's that declares its input
         form = str(getattr(loss, "target_form", "indices"))
         check_choice("target_form", form, TARGET_FORMS)
         return form
@@ -96,19 +94,19 @@ def target_form(loss: nn.Module) -> str:
 
 
 def apply_loss(loss: nn.Module, logits: Tensor, label: Tensor, **call_options: Any) -> Any:
-    """The value of any loss, ours or another library's, of logits and a label map.
+    """Return the value of any loss, ours or another library's, of logits and a label map.
 
     Labels outside the classes are refused on the CPU, and give NaN elsewhere, unless they are the
-    loss's own `ignore_index`. Where a softmax over two classes meets one logit z, it is fed [0, z];
-    where a loss of one logit meets two channels, z_1 - z_0: the same models, exactly.
+    loss's own `ignore_index`. A loss with a softmax over two classes gets one logit z as [0, z]. A
+    loss of one logit gets two channels as z_1 - z_0. Both are the same model, exactly.
 
     Args:
-        loss: of logits; or of values, which is fed the logits as its prediction.
+        loss: a loss of logits, or one of values, whose prediction are the logits.
         logits: (B, C, *spatial); C = 1 is binary.
         label: class indices (B, *spatial) or (B, 1, *spatial), or one number for each class,
             (B, C, *spatial).
-        call_options: `mask`, `pixel_weight`, `class_count`, `return_parts`; refused where the loss
-            has no such option.
+        call_options: `mask`, `pixel_weight`, `class_count`, `return_parts`. An option that the
+            loss lacks is refused.
 
     Example:
         >>> logits, label = torch.zeros(1, 1, 2, 2), torch.tensor([[[0, 1], [0, 0]]])
@@ -121,7 +119,7 @@ def apply_loss(loss: nn.Module, logits: Tensor, label: Tensor, **call_options: A
 
 
 def intake_of(loss: nn.Module) -> Intake:
-    """How a loss is fed, found out once; refuses a loss that label maps can't be fed to."""
+    """Return the input of a loss, and refuse a loss that cannot take label maps."""
     if not isinstance(loss, nn.Module):
         raise TypeError(f"Expected a loss to be a torch.nn.Module, got {loss!r}.")
     intake = look_at(loss)
@@ -135,7 +133,7 @@ def intake_of(loss: nn.Module) -> Intake:
 
 
 def look_at(loss: nn.Module) -> Intake:
-    """The same without a refusal."""
+    """Like `intake_of`, but does not raise for losses that cannot be used."""
     name = type(loss).__name__
     package = _package(loss)
     form = target_form(loss)
@@ -164,29 +162,28 @@ def look_at(loss: nn.Module) -> Intake:
 def feed(
     loss: nn.Module, intake: Intake, logits: Tensor, label: Tensor, options: Mapping[str, Any]
 ) -> Any:
-    """The value of the loss; see `apply_loss`."""
+    """Return the value of the loss; see `apply_loss`."""
     given = {n: value for n, value in options.items() if value is not None and value is not False}
     for name in given:
         if name not in intake.takes:
-            raise TypeError(
-                f"Expected no `{name}` with {intake.name}, which has no such option, got one."
-            )
+            raise TypeError(f"`{intake.name}` takes no `{name}`; drop it or use a dense_imb loss.")
     if intake.is_ours and intake.feeds_on == "logits":
         return loss(logits, label, **given)
+    check_not_swapped("logits", logits, label)
     check_floating("logits", logits)
     check_tensor("target", label)
     if logits.dim() < 2 or logits.shape[1] == 0:
         raise ValueError(
             f"Expected `logits` of the shape (B, C, *spatial), got {tuple(logits.shape)}."
         )
-    logits = widen_half(logits)  # other libraries' sums overflow
-    is_of_each_class = label.shape == logits.shape and logits.shape[1] > 1
+    logits = widen_half(logits)  # 16-bit sums of other libraries overflow
+    has_channels = label.shape == logits.shape and logits.shape[1] > 1
     if intake.feeds_on == "values" and label.is_floating_point():
         if label.shape == logits.shape:
             return loss(logits, label.to(logits.dtype), **given)
-        is_of_each_class = False
-    logits, label, is_of_each_class = _in_channels(intake, logits, label, is_of_each_class)
-    if is_of_each_class:
+        has_channels = False
+    logits, label, has_channels = _in_channels(intake, logits, label, has_channels)
+    if has_channels:
         target, is_broken = _from_shares(intake, label.to(logits.dtype))
     else:
         target, is_broken = _from_label(intake, logits, label)
@@ -195,30 +192,33 @@ def feed(
 
 
 def _in_channels(
-    intake: Intake, logits: Tensor, label: Tensor, is_of_each_class: bool
+    intake: Intake, logits: Tensor, label: Tensor, has_channels: bool
 ) -> tuple[Tensor, Tensor, bool]:
-    """The same model in as many channels as the loss knows what to do with."""
+    """Return the same model in a number of channels that the loss accepts."""
     n_channels = logits.shape[1]
     if intake.takes_log_probability and n_channels > 1:
-        return logits.log_softmax(1), label, is_of_each_class
+        return logits.log_softmax(1), label, has_channels
     if intake.is_one_logit and n_channels > 1:
         if n_channels > 2:
             raise ValueError(
                 f"Expected logits of one or two channels for {intake.name}, which is binary, "
                 f"got {n_channels}."
             )
-        label = label[:, 1:] if is_of_each_class else label
+        label = label[:, 1:] if has_channels else label
         return logits[:, 1:] - logits[:, :1], label, False
     is_softmax = not (intake.is_sigmoid or intake.is_one_logit or intake.form == "binary")
     if n_channels == 1 and is_softmax and intake.feeds_on == "logits":
         logits = torch.cat([torch.zeros_like(logits), logits], 1)
         if intake.takes_log_probability:
             logits = logits.log_softmax(1)
-    return logits, label, is_of_each_class
+    return logits, label, has_channels
 
 
 def _from_shares(intake: Intake, share: Tensor) -> tuple[Tensor, Tensor | None]:
-    """A target with one number for each class, as the loss wants it, and where it can't be."""
+    """Convert a target with one number for each class to the form of the loss.
+
+    The second value is True where that is impossible.
+    """
     if intake.form in ("one-hot", "binary") or intake.takes_shares or intake.feeds_on == "values":
         return share, None
     highest, index = share.max(1)
@@ -235,7 +235,10 @@ def _from_shares(intake: Intake, share: Tensor) -> tuple[Tensor, Tensor | None]:
 
 
 def _from_label(intake: Intake, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor | None]:
-    """A label map as the loss wants it, and whether it holds what is no class."""
+    """Convert a label map to the form of the loss.
+
+    The second value is True where the map holds a label that is no class.
+    """
     n_channels = logits.shape[1]
     n_classes = max(n_channels, 2)
     label = without_channel("target", label, logits[:, 0], shown=logits)
@@ -252,7 +255,7 @@ def _from_label(intake: Intake, logits: Tensor, label: Tensor) -> tuple[Tensor, 
     broken: Tensor | None = ~is_legal.all()
     if values_are_readable(is_legal):
         if not bool(is_legal.all()):
-            raise ValueError(_of_no_class(intake, n_classes, label[~is_legal][0].item()))
+            raise ValueError(_no_class_sentence(intake, n_classes, label[~is_legal][0].item()))
         broken = None
     else:
         label = torch.where(is_legal, label, 0)
@@ -273,14 +276,14 @@ def _from_label(intake: Intake, logits: Tensor, label: Tensor) -> tuple[Tensor, 
     return share, broken
 
 
-def _of_no_class(intake: Intake, n_classes: int, found: float) -> str:
+def _no_class_sentence(intake: Intake, n_classes: int, label: float) -> str:
     if intake.ignore_index is None:
-        told = f"{intake.name} has no `ignore_index`"
+        why = f"{intake.name} has no `ignore_index`"
     else:
-        told = f"the `ignore_index` of {intake.name} is {intake.ignore_index}"
+        why = f"the `ignore_index` of {intake.name} is {intake.ignore_index}"
     return (
-        f"Expected labels from 0 to {n_classes - 1} for {intake.name}, got {found:g}: {told}, so "
-        "such pixels would count as a class; use a loss that can leave them out."
+        f"Expected labels from 0 to {n_classes - 1} for {intake.name}, got {label:g}: {why}, so "
+        "such pixels would count as a class; use a loss that can ignore them."
     )
 
 
@@ -289,17 +292,20 @@ def _package(loss: nn.Module) -> str:
 
 
 def _our_name(loss: nn.Module) -> str | None:
-    """Which of our losses it is, or is made from; one that says its `target_form` is its own."""
+    """Return the name of our loss that this is, or inherits from; None for others.
+
+    A subclass with its own `target_form` counts as another loss.
+    """
     if hasattr(loss, "target_form"):
         return None
     for base in type(loss).__mro__:
-        if base.__module__.startswith("dense_imb.") and base.__name__ in CATALOGUED:
+        if base.__module__.startswith("dense_imb.") and base.__name__ in OUR_INPUTS:
             return base.__name__
     return None
 
 
 def _known_form(loss: nn.Module) -> str | None:
-    """The form that a known library's loss wants; None of a loss that is not known."""
+    """Return the target form of a known library's loss; None for an unknown loss."""
     name, package = type(loss).__name__, _package(loss)
     if package == "monai":
         inner = _wrapped(loss)
@@ -309,7 +315,7 @@ def _known_form(loss: nn.Module) -> str | None:
         if _has(loss, "to_onehot_y"):
             return "channel"
         return "binary" if _is_sigmoid(loss) else "one-hot"
-    # segmentation-models-pytorch says `mode`
+    # of segmentation-models-pytorch
     mode = getattr(loss, "mode", "")
     if mode in ("binary", "multilabel") or "BCEWithLogits" in name:
         return "binary"
@@ -321,13 +327,13 @@ def _known_form(loss: nn.Module) -> str | None:
 
 
 def _wrapped(loss: nn.Module) -> nn.Module | None:
-    """The loss inside one of MONAI's wrappers, of outputs at several depths say."""
+    """Return the loss inside one of MONAI's wrappers, like DeepSupervisionLoss."""
     inner = getattr(loss, "loss", None) if _package(loss) == "monai" else None
     return inner if isinstance(inner, nn.Module) else None
 
 
 def _is_sigmoid(loss: nn.Module) -> bool:
-    """Whether a loss of MONAI takes a sigmoid of each channel; others' forms say so."""
+    """Whether a loss of MONAI takes a sigmoid of each channel; False for other libraries."""
     if _package(loss) != "monai":
         return False
     if _has(loss, "sigmoid"):
@@ -337,7 +343,7 @@ def _is_sigmoid(loss: nn.Module) -> bool:
 
 
 def _missing_option(loss: nn.Module) -> str | None:
-    """What a loss that takes probabilities has to be told, if it does."""
+    """Return the option without which a loss takes probabilities, if it is missing."""
     if _package(loss) == "torch" and type(loss).__name__ == "BCELoss":
         return "BCEWithLogitsLoss in place of BCELoss"
     if getattr(loss, "from_logits", True) is False:
@@ -350,7 +356,7 @@ def _missing_option(loss: nn.Module) -> str | None:
 
 
 def _has(loss: nn.Module, name: str) -> bool:
-    """Whether an option is on in a loss, or in one that it is made of."""
+    """Whether an option is on in a loss or in one of its submodules."""
     return any(bool(getattr(module, name, False)) for module in loss.modules())
 
 
@@ -366,12 +372,12 @@ def _accepts_labels(loss: nn.Module) -> bool:
 
     A loss of values cannot broadcast the example's logits and labels against each other.
     """
-    loss = copy.deepcopy(loss)  # a call may leave a trace
+    loss = copy.deepcopy(loss)  # a call may change its state
     logits, label = torch.zeros(3, 2, 4, 5), torch.zeros(3, 4, 5, dtype=torch.long)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         try:
             loss(logits, label)
-        except Exception:  # whatever a loss may answer
+        except Exception:  # a loss may raise anything
             return False
     return True

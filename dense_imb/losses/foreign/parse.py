@@ -1,4 +1,4 @@
-"""Losses by what was typed: a name with options as literals, of which nothing is evaluated."""
+"""Losses from text: names with literal options, of which nothing is evaluated."""
 
 from __future__ import annotations
 
@@ -9,53 +9,122 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
 from dense_imb.base.checks import check_choice
+from dense_imb.base.refusals import suggest
 from dense_imb.losses.core.balance import Balance
-from dense_imb.losses.foreign.catalogue import CATALOGUE
+from dense_imb.losses.foreign.catalogue import OUR_INPUTS, feeding_rule
 from dense_imb.losses.foreign.compound import CompoundLoss
 
 _EXPONENT = re.compile(r"(?<![\w.])[\d.]+[eE]$")  # before the + of 1e+3
 _WEIGHTED = re.compile(r"\s*((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*\*\s*(.*\S)\s*$", re.DOTALL)
 
 
+class Term(NamedTuple):
+    """One loss of a text: its name and its options, all literals."""
+
+    module: str | None  # import path; None for a loss of `dense_imb.losses`
+    name: str
+    positional: tuple[Any, ...]
+    options: dict[str, Any]
+
+    @property
+    def feeds_on(self) -> str:
+        """Input of the loss, "logits", "values" or "features", by its name; see `feeding_rule`."""
+        return feeding_rule(self.module, self.name)
+
+
+class Spec(NamedTuple):
+    """A loss as text, parsed: nothing is imported or built for it."""
+
+    text: str
+    terms: tuple[Term, ...]
+    weights: tuple[float | None, ...]  # None where the text has no weight
+
+    @property
+    def feeds_on(self) -> str:
+        """Input of the loss. A sum is fed logits, unless all its terms are fed values."""
+        inputs = {term.feeds_on for term in self.terms}
+        return inputs.pop() if len(inputs) == 1 else "logits"
+
+    @property
+    def takes_logits(self) -> bool:
+        """Whether the loss is fed logits."""
+        return self.feeds_on == "logits"
+
+
+def parse_spec(text: str) -> Spec:
+    """Parse the text of a loss, see `parse_loss`, without importing or building anything.
+
+    Safe for text from a file of unknown origin.
+
+    Example:
+        >>> spec = parse_spec("FocalLoss(gamma=1.0) + 0.5 * torch.nn:HuberLoss(delta=2.0)")
+        >>> spec.terms[1]
+        Term(module='torch.nn', name='HuberLoss', positional=(), options={'delta': 2.0})
+        >>> spec.takes_logits, parse_spec("ACBMSELoss + torch.nn:L1Loss").takes_logits
+        (True, False)
+    """
+    weights, terms = [], []
+    for weight, call in split_sum(text):
+        weights.append(weight)
+        terms.append(_parse_term(call, text))
+    return Spec(text, tuple(terms), tuple(weights))
+
+
+def _parse_term(call: str, text: str) -> Term:
+    module, call = split_call(call)
+    name, positional, options = parse_call(call, text)
+    if module is None:
+        check_choice("loss", name, OUR_INPUTS)
+    return Term(module, name, tuple(positional), options)
+
+
 def parse_loss(
     text: str, *, packages: Sequence[str] | None = None, class_counts: Any = None
 ) -> nn.Module:
-    """The loss that a typed name means.
+    """Build a loss from its text.
 
-    A public name of `dense_imb.losses` or an import path `package.module:Class`, with options as
-    Python literals. Nothing is evaluated; what is imported has to be an `nn.Module` class. The
-    option `balance` of our losses takes the arguments of a `Balance`, {} for its defaults. Several
-    of them, with weights, are a `CompoundLoss`: "FocalLoss + 0.5 * monai.losses:DiceLoss(...)".
+    The text is a public name of `dense_imb.losses` or an import path `package.module:Class`, with
+    options as Python literals. Nothing in it is evaluated. An imported object must be an
+    `nn.Module` class. The option `balance` of our losses takes the arguments of a `Balance`, {} for
+    the defaults. A sum with weights, "FocalLoss + 0.5 * monai.losses:DiceLoss(...)", is a
+    `CompoundLoss`.
 
     Args:
-        text: what was typed.
-        packages: those that may be imported from; all by default, for text that the user typed.
-            Text out of a file says what to run on the machine of whoever opens it.
-        class_counts: pixels of each class, for a loss that needs them and whose text says none.
+        text: text of the loss.
+        packages: packages that may be imported; all by default. Restrict them for text from a
+            file, as importing a package runs its code.
+        class_counts: pixels of each class, for a loss that needs them and whose text has none.
+
     Example:
         >>> parse_loss("torch.nn:HuberLoss(delta=2.0)").delta
         2.0
         >>> parse_loss("HardMiningLoss(balance={}) + 0.5 * torch.nn:CrossEntropyLoss").weights
         {'HardMiningLoss': 1.0, 'CrossEntropyLoss': 0.5}
     """
-    terms = split_sum(text)
-    losses = [_parse_one(term, text, packages, class_counts) for _, term in terms]
-    weights = [weight for weight, _ in terms]
-    if len(losses) == 1 and weights == [None]:
+    return build_spec(parse_spec(text), packages=packages, class_counts=class_counts)
+
+
+def build_spec(
+    spec: Spec, *, packages: Sequence[str] | None = None, class_counts: Any = None
+) -> nn.Module:
+    """Build a loss that is parsed already; see `parse_loss` for the arguments."""
+    text = spec.text
+    losses = [_build(term, text, packages, class_counts) for term in spec.terms]
+    if spec.weights == (None,):
         return losses[0]
     try:
-        return CompoundLoss(*losses, weights=[1.0 if w is None else w for w in weights])
+        return CompoundLoss(*losses, weights=[1.0 if w is None else w for w in spec.weights])
     except (TypeError, ValueError) as problem:
         raise ValueError(f"Expected losses that add up, got {text!r}: {problem}") from problem
 
 
 def split_sum(text: str) -> list[tuple[float | None, str]]:
-    """The terms of "A + 0.5 * B(x)", each with its weight or None."""
+    """Split "A + 0.5 * B(x)" into terms, each with its weight or None."""
     terms, start, depth, quote = [], 0, 0, ""
     for place, symbol in enumerate(text):
         if quote:
@@ -70,45 +139,43 @@ def split_sum(text: str) -> list[tuple[float | None, str]]:
             terms.append(text[start:place])
             start = place + 1
     terms.append(text[start:])
-    found: list[tuple[float | None, str]] = []
+    weighted_terms: list[tuple[float | None, str]] = []
     for term in terms:
         weighted = _WEIGHTED.match(term)
-        found.append((float(weighted[1]), weighted[2]) if weighted else (None, term.strip()))
-    return found
+        weighted_terms.append(
+            (float(weighted[1]), weighted[2]) if weighted else (None, term.strip())
+        )
+    return weighted_terms
 
 
-def _parse_one(
-    term: str, text: str, packages: Sequence[str] | None, class_counts: Any
-) -> nn.Module:
-    path, call = split_call(term)
-    class_name, positional, keywords = parse_call(call, text)
-    if path is not None:
-        if packages is not None and path.split(".")[0] not in packages:
+def _build(term: Term, text: str, packages: Sequence[str] | None, class_counts: Any) -> nn.Module:
+    options = dict(term.options)
+    if term.module is not None:
+        if packages is not None and term.module.split(".")[0] not in packages:
             raise ValueError(
                 f"Expected a loss of {', '.join(packages)}, got {text!r}; a config may come "
-                "from anybody, so nothing else is imported for it. From Python, hand the "
-                "loss itself to `HitsTask`."
+                "from anybody, so nothing else is imported for it. From Python, pass the loss "
+                "itself to `HitsTask`."
             )
-        loss_class = _import(path, class_name, text)
+        loss_class = _import(term.module, term.name, text)
     else:
-        check_choice("loss", class_name, [entry.name for entry in CATALOGUE])
-        loss_class = getattr(importlib.import_module("dense_imb.losses"), class_name)
+        loss_class = getattr(importlib.import_module("dense_imb.losses"), term.name)
     try:
-        if path is None and keywords.get("balance") is not None:
-            keywords["balance"] = _balance(keywords["balance"])
-        if class_counts is not None and _lacks_counts(loss_class, positional, keywords):
-            keywords["class_counts"] = class_counts
-        return loss_class(*positional, **keywords)
+        if term.module is None and options.get("balance") is not None:
+            options["balance"] = _balance(options["balance"])
+        if class_counts is not None and _lacks_counts(loss_class, term.positional, options):
+            options["class_counts"] = class_counts
+        return loss_class(*term.positional, **options)
     except Exception as problem:  # a loss of the caller's may refuse its options in any way
         raise ValueError(
-            f"Expected options that {class_name} takes, got {text!r}: {_sentence(problem)}"
-        ) from (problem)
+            f"Expected options that {term.name} takes, got {text!r}: {_sentence(problem)}"
+        ) from problem
 
 
 def _lacks_counts(
     loss_class: type[nn.Module], positional: Sequence[Any], keywords: Mapping[str, Any]
 ) -> bool:
-    """Whether a loss needs `class_counts` and was not given any."""
+    """Whether a loss needs `class_counts` and has none among its options."""
     signature = inspect.signature(loss_class)
     counts = signature.parameters.get("class_counts")
     if counts is None or counts.default is not counts.empty:
@@ -126,14 +193,14 @@ def _balance(arguments: object) -> Balance:
 
 
 def split_call(text: str) -> tuple[str | None, str]:
-    """The module, if there is one, and what is called."""
+    """Split "package.module:Name(1)" into the module, or None, and the call."""
     before, parenthesis, options = text.strip().partition("(")
     path, colon, name = before.rpartition(":")
     return path if colon else None, name + parenthesis + options
 
 
 def parse_call(call: str, text: str) -> tuple[str, list[Any], dict[str, Any]]:
-    """The name, the positional options and the named ones of `Name(1, b=2)`, all literals."""
+    """Return the name, the positional and the named options of `Name(1, b=2)`, all literals."""
     try:
         tree = ast.parse(call, mode="eval").body
         if isinstance(tree, ast.Name):
@@ -150,7 +217,7 @@ def parse_call(call: str, text: str) -> tuple[str, list[Any], dict[str, Any]]:
         pass
     raise ValueError(
         "Expected a loss as a name of the catalogue or package.module:Class, with options as "
-        'literals, "FocalLoss(gamma=2.0)" or "FocalLoss(balance={})" say, or a sum, "FocalLoss + '
+        'literals, like "FocalLoss(gamma=2.0)" or "FocalLoss(balance={})", or a sum, "FocalLoss + '
         '0.5 * torch.nn:CrossEntropyLoss", '
         f"got {text!r}."
     )
@@ -160,9 +227,9 @@ def _import(path: str, class_name: str, text: str) -> type[nn.Module]:
     if path.endswith(".py") or "/" in path:
         raise ValueError(
             f"Expected an import path, package.module:Class, got the file {path!r}; run in its "
-            "folder and leave the .py away."
+            "folder and drop the .py."
         )
-    # the installed command does not look where it was started; a user's own file lies there
+    # the installed command does not search its working directory, where a user's own file lies
     searched = list(sys.path)
     sys.path.append(str(Path.cwd()))
     try:
@@ -171,18 +238,19 @@ def _import(path: str, class_name: str, text: str) -> type[nn.Module]:
         sentence = " ".join(f"{type(problem).__name__}: {problem}".split())
         raise ValueError(
             f"Expected an import path that resolves, got {text!r} ({sentence})."
-        ) from (problem)
+        ) from problem
     finally:
         sys.path[:] = searched
-    found = getattr(module, class_name, None)
-    if found is None:
-        raise ValueError(f"Expected a class of the module {path}, got {class_name!r}.")
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+    loss_class = getattr(module, class_name, None)
+    if loss_class is None:
+        near = suggest(class_name, (name for name in dir(module) if name.endswith("Loss")))
+        raise ValueError(f"Expected a class of the module {path}, got {class_name!r}.{near}")
+    if not (isinstance(loss_class, type) and issubclass(loss_class, nn.Module)):
         raise ValueError(f"Expected {path}:{class_name} to be a torch.nn.Module class.")
-    return found
+    return loss_class
 
 
 def _sentence(problem: Exception) -> str:
-    """What an exception says, on one line, with one full stop."""
+    """Return the message of an exception on one line, with one full stop."""
     sentence = " ".join(str(problem).split())
     return sentence if sentence.endswith((".", "?")) else f"{sentence}."

@@ -1,4 +1,4 @@
-"""Feeding any loss, ours or another library's, with probabilities of the classes of pixels."""
+"""Soft targets, the class probabilities of pixels, for any loss."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dense_imb.losses.foreign.feeding import Intake, feed, intake_of
 
-_SIDE = 32  # of the pixels on which a loss is tried
+_SIDE = 32  # side length of the images on which a loss is tried
 
 
 def feed_soft(
@@ -21,14 +21,14 @@ def feed_soft(
     probability: Tensor,
     options: Mapping[str, Any],
 ) -> Any:
-    """The value of the loss of logits (B, C, *spatial) and soft targets of the same shape.
+    """Return the loss of logits (B, C, *spatial) and soft targets of the same shape.
 
     With C = 1 the target is the probability of the second of two classes.
     """
     if "mask" in options and "mask" not in intake.takes:
         raise ValueError(
-            f"Expected a loss that takes a `mask` where mixed pixels are ignored, got "
-            f"{intake.name}, which has none; use a loss of dense_imb, or label all pixels."
+            f"`{intake.name}` takes no `mask`, which mixing needs to ignore pixels; use a loss of "
+            "dense_imb, or label all pixels."
         )
     if intake.takes_shares and logits.shape[1] == 1:
         logits = torch.cat([torch.zeros_like(logits), logits], 1)
@@ -37,12 +37,12 @@ def feed_soft(
 
 
 def check_takes_soft(loss: nn.Module, n_channels: int, spatial_dims: int = 2) -> None:
-    """Refuse a loss that soft targets, which mixing makes, can't be fed to; it is tried on some.
+    """Refuse a loss that cannot take the soft targets of mixing, by trying it on some.
 
     Args:
-        loss: ours or another library's.
-        n_channels: of the logits.
-        spatial_dims: of the logits, 0 for whole images.
+        loss: a loss of ours or of another library.
+        n_channels: number of channels of the logits.
+        spatial_dims: number of spatial dimensions of the logits, 0 for whole images.
     """
     intake = intake_of(loss)
     rng = torch.Generator().manual_seed(0)
@@ -52,10 +52,10 @@ def check_takes_soft(loss: nn.Module, n_channels: int, spatial_dims: int = 2) ->
     label = probability.argmax(1) if n_channels > 1 else (share[:, 0] > 0.5).long()
     problem = _problem(loss, lambda tried: feed_soft(tried, intake, logits, probability, {}))
     if problem is None or _problem(loss, lambda tried: feed(tried, intake, logits, label, {})):
-        return  # what is wrong with labels, too, is no matter of mixing
-    why = "wants one class for each pixel"
+        return  # labels fail too: not because of mixing
+    why = "takes one class for each pixel"
     if "soft" not in problem and "probabilities" not in problem:
-        why = f"says: {problem.splitlines()[0].rstrip('.')}"
+        why = f"raised: {problem.splitlines()[0].rstrip('.')}"
     raise ValueError(
         f"Expected a loss that takes the soft targets of `mixing`, got {intake.name}, which "
         f"{why}; CrossEntropyLoss, FocalLoss and HardMiningLoss take them, with any balance."
@@ -63,7 +63,7 @@ def check_takes_soft(loss: nn.Module, n_channels: int, spatial_dims: int = 2) ->
 
 
 def _problem(loss: nn.Module, call: Callable[[nn.Module], Any]) -> str | None:
-    """What a loss says against a call, in a copy: a call may leave a trace."""
+    """Return the message with which a copy of the loss refuses a call, else None."""
     tried = copy.deepcopy(loss).cpu()
     try:
         with torch.no_grad():

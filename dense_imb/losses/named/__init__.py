@@ -1,1 +1,1 @@
-"""Published losses, one a file, each with its formula."""
+"""Published losses: one a file, with formula and arithmetic."""

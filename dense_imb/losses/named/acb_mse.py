@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Unpack
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from dense_imb.base.checks import check_at_least
@@ -15,7 +17,30 @@ from dense_imb.losses.core.options import (
     check_options,
     shows_options,
 )
-from dense_imb.losses.named.regression import balanced_regression_loss
+from dense_imb.losses.core.value_loss import is_nonzero, mean_of_values
+
+
+def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """Return (p - t)^2 of each pixel."""
+    # fused: with (p - t) ** 2 the loss takes 1.1 to 1.3 times as long
+    return F.mse_loss(prediction, target, reduction="none")
+
+
+@dataclass(frozen=True)
+class Hits:
+    """Two classes: empty (target = 0) and hit (target != 0)."""
+
+    n_classes = 2
+
+    def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return is_nonzero(target)
+
+
+def _mean(prediction: Tensor, target: Tensor, balance: Balance, **options: Any) -> Any:
+    # the balanced mean selects nothing: error[target != 0].mean() takes 8 to 20 times as long
+    return mean_of_values(
+        squared_error, Hits(), prediction, target, n_classes=2, balance=balance, **options
+    )
 
 
 @shows_options(ReducedCallOptions)
@@ -35,7 +60,7 @@ def acb_mse_loss(
 
         loss = w_e mean_{i: t_i = 0} (p_i - t_i)^2  +  w_h mean_{i: t_i != 0} (p_i - t_i)^2
 
-    A class that the batch lacks adds nothing.
+    A class without pixels in the batch adds nothing.
 
     Args:
         prediction: p, any shape, floating point; the first dimension counts the images.
@@ -53,12 +78,8 @@ def acb_mse_loss(
         tensor(2.)
     """
     check_options("the loss", options, ReducedCallOptions)
-    return balanced_regression_loss(
-        prediction,
-        target,
-        balance=_balance(empty_weight, hit_weight, frame_weight, combine, absent, scope),
-        **options,
-    )
+    balance = _balance(empty_weight, hit_weight, frame_weight, combine, absent, scope)
+    return _mean(prediction, target, balance, **options)
 
 
 def _balance(
@@ -112,12 +133,6 @@ class ACBMSELoss(Loss):
 
     @shows_options(CallOptions)
     def forward(self, prediction: Tensor, target: Tensor, **options: Unpack[CallOptions]) -> Any:
-        """The loss of values of any shape; see `balanced_regression_loss` for the options."""
+        """Return the loss of values; see `balanced_regression_loss` for shapes and options."""
         check_options(type(self).__name__, options, CallOptions)
-        return balanced_regression_loss(
-            prediction,
-            target,
-            balance=self.balance,
-            reduction=self.reduction,
-            **options,
-        )
+        return _mean(prediction, target, self.balance, reduction=self.reduction, **options)

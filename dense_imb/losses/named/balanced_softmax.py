@@ -2,14 +2,54 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Unpack
 
 from torch import Tensor
 
-from dense_imb.losses.core.adjustment import LogPrior
+from dense_imb.base.checks import check_finite, check_n_entries
+from dense_imb.losses.core.adjustment import Adjustment
+from dense_imb.losses.core.counts import class_counts_of
 from dense_imb.losses.core.options import MeanOptions, PixelOptions, shows_options
 from dense_imb.losses.core.penalty import Penalty
 from dense_imb.losses.core.pixel_loss import PixelLoss, pixel_loss
+from dense_imb.losses.named.cross_entropy import CrossEntropy
+
+
+@dataclass(frozen=True)
+class LogPrior(Adjustment):
+    """z_k + tau (log prior_k - log test prior_k), prior_k = n_k / sum n.
+
+    Args:
+        class_counts: n_k of the training data.
+        tau: strength.
+        test_counts: class counts of the data to predict; equal classes by default.
+    """
+
+    tau: float = 1.0
+    test_counts: Any = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_finite("tau", self.tau)
+        if self.test_counts is not None:
+            counts = class_counts_of(self.test_counts, "test_counts")
+            check_n_entries("test_counts", counts, len(self.class_counts))
+            object.__setattr__(self, "test_counts", counts)
+
+    def __call__(self, logits: Tensor, label: Tensor) -> Tensor:
+        shift = _log_prior(self.class_counts)
+        if self.test_counts is not None:
+            test = _log_prior(self.test_counts)
+            shift = [train - test for train, test in zip(shift, test, strict=True)]
+        return logits + self.per_class([self.tau * s for s in shift], logits)
+
+
+def _log_prior(counts: Sequence[float]) -> list[float]:
+    total = math.fsum(counts)
+    return [math.log(count / total) for count in counts]
 
 
 @shows_options(PixelOptions)
@@ -22,14 +62,14 @@ def balanced_softmax_loss(
     penalty: Penalty | None = None,
     **options: Unpack[PixelOptions],
 ) -> Any:
-    """Cross-entropy of logits that are told how frequent each class is.
+    """Cross-entropy of logits shifted by the log-frequency of each class.
 
         loss = mean_i -log softmax(z + tau log prior)_{y_i},   prior_k = n_k / sum n
 
     Args:
         logits, target, penalty: see `pixel_loss`, also for the other options.
         class_counts: n_k, pixels of each class in the training data, or a `ClassStatistics`.
-        tau: strength; 1 is the paper's, other values are logit adjustment (Menon et al., 2021).
+        tau: strength; 1 as in the paper. Other values are logit adjustment (Menon et al., 2021).
 
     Example:
         >>> logits, target = torch.zeros(1, 2), torch.tensor([1])
@@ -42,7 +82,7 @@ def balanced_softmax_loss(
 
 
 class BalancedSoftmaxLoss(PixelLoss):
-    """Cross-entropy of logits that are told how frequent each class is.
+    """Cross-entropy of logits shifted by the log-frequency of each class.
 
         loss = mean_i -log softmax(z + tau log prior)_{y_i},   prior_k = n_k / sum n
 
@@ -63,4 +103,4 @@ class BalancedSoftmaxLoss(PixelLoss):
         penalty: Penalty | None = None,
         **options: Unpack[MeanOptions],
     ) -> None:
-        super().__init__(penalty, LogPrior(class_counts, tau), **options)
+        super().__init__(penalty or CrossEntropy(), LogPrior(class_counts, tau), **options)

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from dense_imb.base.checks import check_at_least, values_are_readable
-from dense_imb.losses.core.adjustment import LogPrior
 from dense_imb.losses.core.options import MeanOptions, PixelOptions, shows_options
 from dense_imb.losses.core.penalty import Penalty, check_penalty
 from dense_imb.losses.core.pixel_loss import ClassificationLoss, mean_of_pixels, penalty_of
 from dense_imb.losses.core.target import PixelTarget
+from dense_imb.losses.named.balanced_softmax import LogPrior
+from dense_imb.losses.named.cross_entropy import CrossEntropy
 
 
 @shows_options(PixelOptions)
@@ -26,15 +27,15 @@ def bias_compensated_loss(
     penalty: Penalty | None = None,
     **options: Unpack[PixelOptions],
 ) -> Any:
-    """Cross-entropy of logits freed of the training data's bias, less and less of it.
+    """Cross-entropy of bias-compensated logits, which fades into plain cross-entropy.
 
         loss = mean_i (1 - a) CE(z + log prior - log test prior) + a CE(z),   a = progress^2
 
     Args:
         logits, target, penalty: see `pixel_loss`, also for the other options.
         class_counts: pixels of each class in the training data, or a `ClassStatistics`.
-        test_counts: the same of the data to come; all classes alike by default.
-        progress: share of the training that is done, epoch / max_epochs, from 0 to 1.
+        test_counts: class counts of the data to predict; equal classes by default.
+        progress: fraction of the training that is done, epoch / max_epochs, from 0 to 1.
 
     Example:
         >>> logits, target = torch.zeros(1, 2), torch.tensor([1])
@@ -45,7 +46,7 @@ def bias_compensated_loss(
     """
     check_progress(progress)
     compensation = _compensation(class_counts, test_counts)
-    penalty = check_penalty(penalty)
+    check_penalty(penalty)
 
     def error(pixels: PixelTarget) -> Tensor:
         return _mixture(penalty, compensation, progress, pixels)
@@ -67,9 +68,9 @@ def _compensation(class_counts: Any, test_counts: Any) -> LogPrior:
 
 
 def _mixture(
-    penalty: Penalty, compensation: LogPrior, progress: float | Tensor, pixels: PixelTarget
+    penalty: Penalty | None, compensation: LogPrior, progress: float | Tensor, pixels: PixelTarget
 ) -> Tensor:
-    is_known = isinstance(progress, (int, float))  # then a term of weight 0 is left out
+    is_known = isinstance(progress, (int, float))  # then a term of weight 0 is skipped
     if is_known and progress == 1:
         return penalty_of(penalty, None, pixels)
     compensated = penalty_of(penalty, compensation, pixels)
@@ -80,12 +81,12 @@ def _mixture(
 
 
 class BiasCompensatedLoss(ClassificationLoss):
-    """Cross-entropy of logits freed of the training data's bias, less and less of it.
+    """Cross-entropy of bias-compensated logits, which fades into plain cross-entropy.
 
         loss = mean_i (1 - a) CE(z + log prior - log test prior) + a CE(z),   a = progress^2
 
-    The trainer tells the progress, `loss.set_progress(epoch / max_epochs)`; it is kept in the
-    state dict. See `bias_compensated_loss` and `pixel_loss` for the arguments. At call time:
+    The training loop sets the progress, `loss.set_progress(epoch / max_epochs)`; the state dict
+    holds it. See `bias_compensated_loss` and `pixel_loss` for the arguments. At call time:
     `mask`, `pixel_weight`, `class_count`, `return_parts`.
 
     Example:
@@ -111,11 +112,12 @@ class BiasCompensatedLoss(ClassificationLoss):
     ) -> None:
         super().__init__(**options)
         self.compensation = _compensation(class_counts, test_counts)
-        self.penalty = check_penalty(penalty)
+        check_penalty(penalty)
+        self.penalty = penalty or CrossEntropy()
         self.register_buffer("progress", torch.zeros((), dtype=torch.float32))
 
     def set_progress(self, progress: float) -> None:
-        """Say which share of the training is done, 0 to 1."""
+        """Set the fraction of the training that is done, 0 to 1."""
         check_progress(progress)
         self.progress.fill_(progress)
 

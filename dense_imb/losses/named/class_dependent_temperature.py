@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Unpack
 
 from torch import Tensor
 
-from dense_imb.losses.core.adjustment import Temperature
+from dense_imb.base.checks import check_finite
+from dense_imb.losses.core.adjustment import Adjustment
 from dense_imb.losses.core.options import MeanOptions, PixelOptions, shows_options
 from dense_imb.losses.core.penalty import Penalty
 from dense_imb.losses.core.pixel_loss import PixelLoss, pixel_loss
+from dense_imb.losses.named.cross_entropy import CrossEntropy
+
+
+@dataclass(frozen=True)
+class Temperature(Adjustment):
+    """z_k / n_k^power: a class-dependent temperature.
+
+    Args:
+        class_counts: n_k of the training data.
+        power: 0.5 in the published code.
+    """
+
+    power: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_finite("power", self.power)
+
+    def __call__(self, logits: Tensor, label: Tensor) -> Tensor:
+        return logits * self.per_class([n**-self.power for n in self.class_counts], logits)
 
 
 @shows_options(PixelOptions)
@@ -22,15 +44,15 @@ def class_dependent_temperature_loss(
     penalty: Penalty | None = None,
     **options: Unpack[PixelOptions],
 ) -> Any:
-    """Cross-entropy of logits that are divided by a power of each class's frequency.
+    """Cross-entropy of logits divided by a power of each class's frequency.
 
         loss = mean_i -log softmax(z / n^power)_{y_i}
 
     Args:
         logits, target, penalty: see `pixel_loss`, also for the other options.
         class_counts: n_k, pixels of each class in the training data, or a `ClassStatistics`.
-        power: 0.5 in the published code. Counts of pixels run into millions, and 1 / sqrt(n) then
-            asks for logits in the thousands: pass shares (n / n.sum()) or a smaller power.
+        power: 0.5 in the published code. Pixel counts run into millions, and 1 / sqrt(n) then
+            needs logits in the thousands: pass frequencies (n / n.sum()) or a smaller power.
 
     Example:
         >>> logits, target = torch.tensor([[1.0, 1.0]]), torch.tensor([1])
@@ -43,7 +65,7 @@ def class_dependent_temperature_loss(
 
 
 class ClassDependentTemperatureLoss(PixelLoss):
-    """Cross-entropy of logits that are divided by a power of each class's frequency.
+    """Cross-entropy of logits divided by a power of each class's frequency.
 
         loss = mean_i -log softmax(z / n^power)_{y_i}
 
@@ -65,4 +87,4 @@ class ClassDependentTemperatureLoss(PixelLoss):
         penalty: Penalty | None = None,
         **options: Unpack[MeanOptions],
     ) -> None:
-        super().__init__(penalty, Temperature(class_counts, power), **options)
+        super().__init__(penalty or CrossEntropy(), Temperature(class_counts, power), **options)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Unpack
+from typing import Any, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dense_imb.base.checks import check_finite, trains_eagerly
-from dense_imb.losses.core.adjustment import Adjustment, adjusted, check_adjustment
+from dense_imb.base.checks import check_finite
+from dense_imb.losses.core.adjustment import Adjustment, adjust_logits, check_adjustment
+from dense_imb.losses.core.gradient import with_gradient
 from dense_imb.losses.core.options import MeanOptions, PixelOptions, shows_options
 from dense_imb.losses.core.pixel_loss import ClassificationLoss, mean_of_pixels
 from dense_imb.losses.core.target import PixelTarget
@@ -30,13 +31,13 @@ def complement_cross_entropy_loss(
 
         loss = mean_i  -log p_i + f/C entropy(q_i),   q_i = softmax of z over the classes k != y_i
 
-    Minimised, f > 0 makes the wrong classes unequal (sharpens q), which is the sign of the
-    published code and its default; f < 0 flattens q, which is what the paper's text describes.
-    With two classes there is one wrong class, whose entropy is 0: plain cross-entropy.
+    f > 0 sharpens q: it makes the wrong classes unequal. The published code has this sign.
+    f < 0 flattens q, as the paper's text describes. With two classes there is one wrong class,
+    whose entropy is 0: plain cross-entropy.
 
     Args:
         logits, target, adjustment: see `pixel_loss`, also for the other options. Soft targets
-            have no complement, and are refused.
+            are refused: they have no complement.
         balancing_factor: f, of either sign.
 
     Example:
@@ -48,91 +49,58 @@ def complement_cross_entropy_loss(
     check_adjustment(adjustment)
 
     def error(pixels: PixelTarget) -> Tensor:
-        z = adjusted(adjustment, pixels.logits, pixels.label)
+        z = adjust_logits(adjustment, pixels.logits, pixels.label)
         return complement_cross_entropy(z, pixels.label, balancing_factor)
 
     return mean_of_pixels(error, logits, target, soft_for=_NAME, **options)
 
 
 def complement_cross_entropy(logits: Tensor, label: Tensor, balancing_factor: float) -> Tensor:
-    """The error of each pixel, (B, C, *spatial), (B, *spatial) -> (B, *spatial)."""
-    if not trains_eagerly(logits):
-        return _value(logits, label, balancing_factor)
-    value: Tensor = _Fused.apply(logits, label, balancing_factor)[0]
-    return value
+    """Return the error of each pixel, (B, C, *spatial), (B, *spatial) -> (B, *spatial)."""
+    share = balancing_factor / logits.shape[1]  # f/C
+    return with_gradient(
+        logits,
+        lambda z: _value(z, label, share),
+        lambda z: _value_and_gradient(z, label, share),
+    )
 
 
-class _Complement(NamedTuple):
-    """The classes but the true one, in operations autograd knows."""
-
-    is_true: Tensor  # (B, C, *spatial)
-    d: Tensor  # z_y - logsumexp of the others
-    q: Tensor  # softmax over the others, 0 at the true class
-    lq: Tensor  # its logarithm, 0 at the true class
-    negentropy: Tensor  # sum q lq
-
-
-def _complement(logits: Tensor, label: Tensor) -> _Complement:
+def _value(z: Tensor, label: Tensor, share: float) -> Tensor:
+    """Return -log p_y + f/C entropy(q), from d = z_y - logsumexp of the other classes."""
     index = label.unsqueeze(1)
-    channel = torch.arange(logits.shape[1], device=logits.device)
-    is_true = channel.view((1, -1) + (1,) * (logits.dim() - 2)) == index
-    others = torch.where(is_true, -torch.inf, logits)
+    channel = torch.arange(z.shape[1], device=z.device)
+    is_true = channel.view((1, -1) + (1,) * (z.dim() - 2)) == index
+    others = torch.where(is_true, -torch.inf, z)
     # log-softmax of a lone class is a constant 0, and where() below keeps -inf out of the products
     lq = torch.log_softmax(others, 1)
     q = lq.exp()
     lq = torch.where(is_true, 0.0, lq)
-    d = logits.gather(1, index).squeeze(1) - torch.logsumexp(others, 1)
-    return _Complement(is_true, d, q, lq, (q * lq).sum(1))
+    d = z.gather(1, index).squeeze(1) - torch.logsumexp(others, 1)
+    return F.softplus(-d) - share * (q * lq).sum(1)
 
 
-def _value(logits: Tensor, label: Tensor, balancing_factor: float) -> Tensor:
-    parts = _complement(logits, label)
-    return F.softplus(-parts.d) - balancing_factor / logits.shape[1] * parts.negentropy
+def _value_and_gradient(z: Tensor, label: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Return the value and its gradient, in the buffer of the complement's log-softmax.
 
+    d/dz_k = q_k (r + f/C (H - log q_k)),   -r for k = y,   r = 1 - p_y,   H = sum_k q_k log q_k
 
-def _gradient(logits: Tensor, label: Tensor, balancing_factor: float) -> Tensor:
-    parts = _complement(logits, label)
-    share = balancing_factor / logits.shape[1]
-    r = torch.sigmoid(-parts.d).unsqueeze(1)
-    of_others = parts.q * (r + share * (parts.negentropy.unsqueeze(1) - parts.lq))
-    return torch.where(parts.is_true, -r, of_others)
-
-
-class _Fused(torch.autograd.Function):
-    """Value and gradient in one pass, in the buffer of the complement's log-softmax."""
-
-    @staticmethod
-    def forward(logits: Tensor, label: Tensor, balancing_factor: float) -> tuple[Tensor, Tensor]:
-        index = label.unsqueeze(1)
-        share = balancing_factor / logits.shape[1]
-        others = logits.scatter(1, index, -torch.inf)
-        lq = torch.log_softmax(others, 1)
-        q = torch.softmax(others, 1)
-        # max z - max log q = logsumexp z, exact where a difference of large logits is not
-        log_sum = others.amax(1) - lq.amax(1)
-        d = logits.gather(1, index).squeeze(1) - log_sum
-        del others  # a buffer of the logits' size, before the next is made
-        lq.scatter_(1, index, torch.zeros_like(d).unsqueeze(1))
-        negentropy = (q * lq).sum(1)  # H
-        value = F.softplus(-d) - share * negentropy
-        r = torch.sigmoid(-d)
-        # q_k (r + f/C (H - lq_k)); of the true class -r
-        gradient = lq.neg_().add_(negentropy.unsqueeze(1)).mul_(share).add_(r.unsqueeze(1)).mul_(q)
-        gradient.scatter_(1, index, -r.unsqueeze(1))
-        return value, gradient
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        logits, label, ctx.balancing_factor = inputs
-        ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(logits, label, output[1])
-
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
-        logits, label, gradient = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a second derivative is wanted
-            gradient = _gradient(logits, label, ctx.balancing_factor)
-        return gradient * upstream.unsqueeze(1), None, None
+    Written apart from `_value`, by whose autograd the loss takes 2.3 to 2.5 times as long.
+    """
+    index = label.unsqueeze(1)
+    others = z.scatter(1, index, -torch.inf)
+    lq = torch.log_softmax(others, 1)
+    q = torch.softmax(others, 1)
+    # max z - max log q = logsumexp z, exact where a difference of large logits is not
+    log_sum = others.amax(1) - lq.amax(1)
+    d = z.gather(1, index).squeeze(1) - log_sum
+    del others  # a buffer of the logits' size, before the next is made
+    lq.scatter_(1, index, torch.zeros_like(d).unsqueeze(1))
+    h = (q * lq).sum(1)
+    value = F.softplus(-d) - share * h
+    r = torch.sigmoid(-d)
+    gradient = lq.neg_().add_(h.unsqueeze(1)).mul_(share).add_(r.unsqueeze(1)).mul_(q)
+    gradient.scatter_(1, index, -r.unsqueeze(1))
+    return value, gradient
 
 
 class ComplementCrossEntropyLoss(ClassificationLoss):
@@ -140,8 +108,8 @@ class ComplementCrossEntropyLoss(ClassificationLoss):
 
         loss = mean_i  -log p_i + f/C entropy(q_i),   q_i = softmax of z over the classes k != y_i
 
-    f > 0, the published code's default, sharpens the wrong classes; f < 0 flattens them, as the
-    paper's text has it. See `complement_cross_entropy_loss` and `pixel_loss` for the arguments. At
+    f > 0, as in the published code, sharpens the wrong classes; f < 0 flattens them, as in the
+    paper's text. See `complement_cross_entropy_loss` and `pixel_loss` for the arguments. At
     call time: `mask`, `pixel_weight`, `class_count`, `return_parts`.
 
     Example:
@@ -170,5 +138,5 @@ class ComplementCrossEntropyLoss(ClassificationLoss):
         return _NAME
 
     def error(self, pixels: PixelTarget) -> Tensor:
-        z = adjusted(self.adjustment, pixels.logits, pixels.label)
+        z = adjust_logits(self.adjustment, pixels.logits, pixels.label)
         return complement_cross_entropy(z, pixels.label, self.balancing_factor)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Unpack
 
 from torch import Tensor
 
 from dense_imb.losses.core.adjustment import Adjustment
 from dense_imb.losses.core.options import MeanOptions, PixelOptions, shows_options
-from dense_imb.losses.core.penalty import CrossEntropy
+from dense_imb.losses.core.penalty import Penalty
 from dense_imb.losses.core.pixel_loss import PixelLoss, pixel_loss
+
+
+@dataclass(frozen=True)
+class CrossEntropy(Penalty):
+    """phi = -lp."""
+
+    def __call__(self, lp: Tensor) -> Tensor:
+        return -lp
 
 
 @shows_options(PixelOptions)
@@ -20,7 +29,7 @@ def cross_entropy_loss(
     adjustment: Adjustment | None = None,
     **options: Unpack[PixelOptions],
 ) -> Any:
-    """Cross-entropy, with a balance if one is wanted.
+    """Cross-entropy, optionally with a balance.
 
         loss = mean_i -log softmax(z)_{y_i}
 
@@ -35,7 +44,7 @@ def cross_entropy_loss(
 
 
 class CrossEntropyLoss(PixelLoss):
-    """Cross-entropy, with a balance if one is wanted.
+    """Cross-entropy, optionally with a balance.
 
         loss = mean_i -log softmax(z)_{y_i}
 

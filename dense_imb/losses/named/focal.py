@@ -3,14 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Unpack
 
+import torch
 from torch import Tensor
 
+from dense_imb.base.checks import check_at_least, class_numbers
 from dense_imb.losses.core.adjustment import Adjustment
+from dense_imb.losses.core.gradient import with_gradient
 from dense_imb.losses.core.options import MeanOptions, PixelOptions, shows_options
-from dense_imb.losses.core.penalty import Focal
+from dense_imb.losses.core.penalty import Penalty
 from dense_imb.losses.core.pixel_loss import PixelLoss, pixel_loss
+
+
+@dataclass(frozen=True)
+class Focal(Penalty):
+    """phi = -alpha (1 - p)^gamma lp, finite for every gamma >= 0 at every logit.
+
+    Args:
+        gamma: strength with which easy pixels are turned down; 0 is cross-entropy.
+        alpha: a factor, or one for each class.
+    """
+
+    gamma: float = 2.0
+    alpha: float | Sequence[float] = 1.0
+
+    def __post_init__(self) -> None:
+        check_at_least("gamma", self.gamma, 0)
+        if isinstance(self.alpha, (int, float)):
+            check_at_least("alpha", self.alpha, 0)
+        else:
+            object.__setattr__(self, "alpha", class_numbers("alpha", self.alpha))
+
+    @property
+    def factor_of_class(self) -> tuple[float, ...] | None:
+        return self.alpha if isinstance(self.alpha, tuple) else None
+
+    def __call__(self, lp: Tensor) -> Tensor:
+        return with_gradient(lp, lambda lp: self.value_and_slope(lp)[0], self.value_and_slope)
+
+    def value_and_slope(self, lp: Tensor) -> tuple[Tensor, Tensor]:
+        """Return phi and dphi/dlp."""
+        # q = 1 - p stays above 0, where a power of gamma < 1 has an infinite slope
+        q = (-torch.expm1(lp)).clamp(min=torch.finfo(lp.dtype).tiny)
+        modulation = q**self.gamma  # alpha (1 - p)^gamma
+        if isinstance(self.alpha, (int, float)) and self.alpha != 1:
+            modulation = self.alpha * modulation
+        return -modulation * lp, self.gamma * (modulation / q * (1 - q) * lp) - modulation
 
 
 @shows_options(PixelOptions)
@@ -23,14 +63,14 @@ def focal_loss(
     adjustment: Adjustment | None = None,
     **options: Unpack[PixelOptions],
 ) -> Any:
-    """Cross-entropy that turns the easy pixels down.
+    """Cross-entropy in which easy pixels count less.
 
         loss = mean_i -alpha (1 - p_i)^gamma log p_i,   p_i = softmax(z)_{y_i}
 
     Args:
         logits, target, adjustment: see `pixel_loss`, also for the other options.
-        alpha: a factor, or one for each class; binary, [background, foreground].
-        gamma: 0 or more; 0 is cross-entropy.
+        alpha: a factor, or one for each class; [background, foreground] for binary logits.
+        gamma: strength with which easy pixels are turned down; 0 is cross-entropy.
 
     Example:
         >>> focal_loss(torch.zeros(1, 2), torch.tensor([0]), gamma=1.0)
@@ -40,7 +80,7 @@ def focal_loss(
 
 
 class FocalLoss(PixelLoss):
-    """Cross-entropy that turns the easy pixels down.
+    """Cross-entropy in which easy pixels count less.
 
         loss = mean_i -alpha (1 - p_i)^gamma log p_i,   p_i = softmax(z)_{y_i}
 

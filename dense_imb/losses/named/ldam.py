@@ -2,14 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from dataclasses import dataclass
+from typing import Any, ClassVar, Unpack
 
 from torch import Tensor
 
-from dense_imb.losses.core.adjustment import Margin
+from dense_imb.base.checks import check_at_least, trains_eagerly
+from dense_imb.losses.core.adjustment import Adjustment
 from dense_imb.losses.core.options import MeanOptions, PixelOptions, shows_options
 from dense_imb.losses.core.penalty import Penalty
 from dense_imb.losses.core.pixel_loss import PixelLoss, pixel_loss
+from dense_imb.losses.named.cross_entropy import CrossEntropy
+
+
+@dataclass(frozen=True)
+class Margin(Adjustment):
+    """s (z_k - [k = y] m_y), m_k = max_margin (n_min / n_k)^(1/4): rare classes get wide margins.
+
+    Args:
+        class_counts: n_k of the training data.
+        max_margin: the margin of the rarest class.
+        scale: s.
+    """
+
+    max_margin: float = 0.5
+    scale: float = 30.0
+
+    takes_soft_targets: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least("max_margin", self.max_margin, 0)
+        check_at_least("scale", self.scale, 0)
+
+    def __call__(self, logits: Tensor, label: Tensor) -> Tensor:
+        least = min(self.class_counts)
+        margins = [self.scale * self.max_margin * (least / n) ** 0.25 for n in self.class_counts]
+        table = self.per_class(margins, logits).flatten()
+        margin = table.index_select(0, label.reshape(-1)).view_as(label).unsqueeze(1)
+        scaled = self.scale * logits
+        # subtracted from the logit, not from the log-probability: near p = 1 that has no digits
+        if trains_eagerly(logits):
+            return scaled.scatter_add_(1, label.unsqueeze(1), -margin)
+        return scaled.scatter_add(1, label.unsqueeze(1), -margin)
 
 
 @shows_options(PixelOptions)
@@ -23,13 +58,13 @@ def ldam_loss(
     penalty: Penalty | None = None,
     **options: Unpack[PixelOptions],
 ) -> Any:
-    """Cross-entropy that asks rare classes for a wide margin.
+    """Cross-entropy with a margin for the true class, the wider the rarer the class.
 
         loss = mean_i -log softmax(s (z - m onehot(y_i)))_{y_i},   m_k = max_margin (n_min / n_k)^(1/4)
 
     Args:
         logits, target, penalty: see `pixel_loss`, also for the other options. The paper's logits
-            are cosines, of a normalised last layer. Soft targets have no margin, and are refused.
+            are cosines, from a normalised last layer. Soft targets are refused: they have no margin.
         class_counts: n_k, pixels of each class in the training data, or a `ClassStatistics`.
         max_margin: margin of the rarest class.
         scale: s.
@@ -44,7 +79,7 @@ def ldam_loss(
 
 
 class LDAMLoss(PixelLoss):
-    """Cross-entropy that asks rare classes for a wide margin.
+    """Cross-entropy with a margin for the true class, the wider the rarer the class.
 
         loss = mean_i -log softmax(s (z - m onehot(y_i)))_{y_i},   m_k = max_margin (n_min / n_k)^(1/4)
 
@@ -66,4 +101,5 @@ class LDAMLoss(PixelLoss):
         penalty: Penalty | None = None,
         **options: Unpack[MeanOptions],
     ) -> None:
-        super().__init__(penalty, Margin(class_counts, max_margin, scale), **options)
+        adjustment = Margin(class_counts, max_margin, scale)
+        super().__init__(penalty or CrossEntropy(), adjustment, **options)

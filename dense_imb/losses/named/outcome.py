@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal, Unpack, get_args
 
 from torch import Tensor
@@ -15,17 +16,44 @@ from dense_imb.losses.core.options import (
     check_options,
     shows_options,
 )
-from dense_imb.losses.core.partition import Outcome
-from dense_imb.losses.named.regression import balanced_regression_loss
+from dense_imb.losses.core.value_loss import is_nonzero, mean_of_values
+from dense_imb.losses.named.acb_mse import squared_error
 
 OutcomeCombine = Literal["mean", "sum", "carrot_stick"]
 
-# how each of TP, FP, FN, TN combines; the frame goes with the classes marked "mean"
+# TP, FP, FN, TN: entries marked "mean" share one mean, to which the frame belongs
 _COMBINE: dict[str, Combine | tuple[Combine, ...]] = {
     "mean": "mean",
     "sum": "sum",
     "carrot_stick": ("mean", "sum", "sum", "mean"),
 }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Four classes, the outcomes of a thresholded prediction: 0 TP, 1 FP, 2 FN, 3 TN.
+
+    A pixel is predicted where prediction > threshold, and true where target != 0.
+
+    Example:
+        >>> Outcome()(torch.tensor([0.9, 0.9, 0.0, 0.0]), torch.tensor([1.0, 0.0, 1.0, 0.0]))
+        tensor([0, 1, 2, 3], dtype=torch.int32)
+    """
+
+    threshold: float = 0.0
+    n_classes = 4
+
+    def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
+        is_missed = (prediction.detach() <= self.threshold).int()
+        return 2 * is_missed + (~is_nonzero(target)).int()
+
+
+def _mean(
+    prediction: Tensor, target: Tensor, partition: Outcome, balance: Balance, **options: Any
+) -> Any:
+    return mean_of_values(
+        squared_error, partition, prediction, target, n_classes=4, balance=balance, **options
+    )
 
 
 @shows_options(ReducedCallOptions)
@@ -43,19 +71,19 @@ def outcome_balanced_mse_loss(
     scope: Scope = "batch",
     **options: Unpack[ReducedCallOptions],
 ) -> Any:
-    """Mean squared error balanced over what became of each pixel.
+    """Mean squared error balanced over the outcome of each pixel.
 
         loss = 1/K sum_o  w_o mean_{i of outcome o} (p_i - t_i)^2,   o in TP, FP, FN, TN
 
-    A pixel is predicted where p > threshold, and true where t != 0. An outcome that the batch lacks
-    adds nothing.
+    A pixel is predicted where p > threshold, and true where t != 0. An outcome without a pixel in
+    the batch adds nothing.
 
     Args:
         prediction: p, any shape, floating point; the first dimension counts the images.
         target: t, same shape.
         tp_weight, fp_weight, fn_weight, tn_weight: w_o.
         frame_weight: weight of one more term, the mean squared error of the full frame.
-        threshold: above it a prediction counts as a hit.
+        threshold: a prediction above it counts as a hit.
         combine: "mean": K is the number of terms present, the frame's included; "sum": K = 1;
             "carrot_stick": the mean of TP, TN and frame, plus the sum of FP and FN.
         scope: see `Balance`.
@@ -68,13 +96,8 @@ def outcome_balanced_mse_loss(
         tensor(8.)
     """
     check_options("the loss", options, ReducedCallOptions)
-    return balanced_regression_loss(
-        prediction,
-        target,
-        partition=Outcome(threshold),
-        balance=_balance(tp_weight, fp_weight, fn_weight, tn_weight, frame_weight, combine, scope),
-        **options,
-    )
+    balance = _balance(tp_weight, fp_weight, fn_weight, tn_weight, frame_weight, combine, scope)
+    return _mean(prediction, target, Outcome(threshold), balance, **options)
 
 
 def _balance(
@@ -99,7 +122,7 @@ def _balance(
 
 
 class OutcomeBalancedMSELoss(Loss):
-    """Mean squared error balanced over what became of each pixel.
+    """Mean squared error balanced over the outcome of each pixel.
 
         loss = 1/K sum_o  w_o mean_{i of outcome o} (p_i - t_i)^2,   o in TP, FP, FN, TN
 
@@ -136,13 +159,8 @@ class OutcomeBalancedMSELoss(Loss):
 
     @shows_options(CallOptions)
     def forward(self, prediction: Tensor, target: Tensor, **options: Unpack[CallOptions]) -> Any:
-        """The loss of values of any shape; see `balanced_regression_loss` for the options."""
+        """Return the loss of values; see `balanced_regression_loss` for shapes and options."""
         check_options(type(self).__name__, options, CallOptions)
-        return balanced_regression_loss(
-            prediction,
-            target,
-            partition=self.partition,
-            balance=self.balance,
-            reduction=self.reduction,
-            **options,
+        return _mean(
+            prediction, target, self.partition, self.balance, reduction=self.reduction, **options
         )

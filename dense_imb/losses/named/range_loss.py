@@ -46,13 +46,13 @@ def range_loss(
     Args:
         features: (N, D), or embeddings of pixels, (B, D, *spatial); floating point.
         label: (N,), or (B, *spatial) or (B, 1, *spatial), bool, integer or whole floats.
-        k: how many of the largest distances of a class enter their harmonic mean.
-        margin: squared distance from which two centres are far enough apart.
+        k: number of largest distances of a class in the harmonic mean.
+        margin: squared distance of two centres beyond which nothing pushes them apart.
         intra_weight, inter_weight: weights of the two terms.
-        max_pixels: at most so many features of a class are drawn, and their distances compared.
-        ignore_index: label of the pixels that are left out.
+        max_pixels: number of features of a class that are drawn at most.
+        ignore_index: label of ignored pixels.
         mask: nonzero where a pixel counts.
-        generator: makes the draw reproducible.
+        generator: random generator of the draw.
 
     Example:
         >>> features = torch.tensor([[0.0], [1.0], [3.0], [8.0]])
@@ -80,7 +80,7 @@ def range_loss(
 def _flat(
     features: Tensor, label: Tensor, mask: Tensor | None, ignore_index: int | None
 ) -> tuple[Tensor, Tensor]:
-    """The features that count, (n, D), and their labels."""
+    """Return the features that count, (n, D), and their labels."""
     features, label, mask = bare(features), bare(label), bare(mask)
     check_floating("features", features)
     check_tensor("label", label)
@@ -102,7 +102,7 @@ def _flat(
 
 
 def _whole(label: Tensor) -> Tensor:
-    """Labels of any type as integers: MONAI's are whole floats."""
+    """Return labels of any type as integers: MONAI's are whole floats."""
     if not label.is_floating_point():
         check_integral("label", label)
         return label
@@ -131,7 +131,10 @@ def _draw(index: Tensor, at_most: int, generator: torch.Generator | None) -> Ten
 
 
 def _squared_distances(points: Tensor) -> Tensor:
-    """Of every pair, (n, D) -> (n (n - 1) / 2,), exact where |a|^2 + |b|^2 - 2ab cancels."""
+    """Return |a - b|^2 of every pair, (n, D) -> (n (n - 1) / 2,).
+
+    Exact where |a|^2 + |b|^2 - 2ab cancels.
+    """
     first, second = torch.triu_indices(len(points), len(points), 1, device=points.device)
     return (points[first] - points[second]).square().sum(1)
 
@@ -153,9 +156,9 @@ class RangeLoss(Loss):
         inter = max(margin - squared distance of the two closest class centres, 0)
         loss  = intra_weight intra + inter_weight inter
 
-    A term to add to a classification loss. The draw of at most `max_pixels` features of each class
-    starts from `seed`, and moves on with every call; `state_dict` keeps its place. See `range_loss`
-    for the arguments. At call time: `mask`.
+    A term to add to a classification loss. At most `max_pixels` features of each class are drawn
+    from `seed` and the number of calls, which is in `state_dict`. See `range_loss` for the
+    arguments. At call time: `mask`.
 
     Example:
         >>> loss = RangeLoss(k=1, margin=50.0, intra_weight=1.0)

@@ -1,8 +1,11 @@
-"""Balanced regression: any error map, averaged so that every class of pixels counts."""
+"""Balanced regression: the mean of any error map over classes of pixels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Unpack
 
 import torch
@@ -11,32 +14,88 @@ from torch import Tensor
 
 from dense_imb.base.checks import (
     bare,
+    check_at_least,
     check_choice,
-    check_floating,
     check_ignore_index,
-    check_integral,
-    check_same_shape,
     check_tensor,
     expand_pixels,
-    widen_half,
 )
-from dense_imb.losses.core.balance import (
-    Balance,
-    check_reduction,
-    clean_label,
-    reduce_balanced,
-    valid_pixels,
-)
+from dense_imb.losses.core.balance import Balance, check_reduction, class_tensor
 from dense_imb.losses.core.module import Loss
 from dense_imb.losses.core.options import CallOptions, check_options, shows_options
-from dense_imb.losses.core.partition import Hits
+from dense_imb.losses.core.value_loss import ErrorMap, Partition, mean_of_values
+from dense_imb.losses.named.acb_mse import Hits, squared_error
 
-ErrorMap = Callable[[Tensor, Tensor], Tensor]
-Partition = Callable[[Tensor, Tensor], Tensor]
+_FEW_EDGES = 32
 
 
-def _squared(prediction: Tensor, target: Tensor) -> Tensor:
-    return F.mse_loss(prediction, target, reduction="none")
+@dataclass(frozen=True)
+class ValueBins:
+    """Classes by the value of the target: below the first edge, between two edges, above the last.
+
+        class = number of edges e with e <= target
+
+    Example:
+        >>> ValueBins([1.0, 10.0])(torch.zeros(4), torch.tensor([0.0, 1.0, 9.0, 10.0]))
+        tensor([0, 1, 1, 2], dtype=torch.int32)
+    """
+
+    edges: Sequence[float]
+
+    def __post_init__(self) -> None:
+        edges = tuple(float(edge) for edge in self.edges)
+        if not edges or not all(math.isfinite(edge) for edge in edges):
+            raise ValueError(f"Expected `edges` to hold one finite number or more, got {edges}.")
+        for lower, upper in itertools.pairwise(edges):
+            if not lower < upper:
+                raise ValueError(f"Expected `edges` to increase, got {lower:g} before {upper:g}.")
+        object.__setattr__(self, "edges", edges)
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.edges) + 1
+
+    @classmethod
+    def from_quantiles(cls, sample: Tensor, n_bins: int) -> ValueBins:
+        """Return bins that hold equal numbers of a sample's values, as far as its values allow.
+
+        Edges that coincide become one. A lowest value that fills the first bins, like the 0 of
+        empty pixels, keeps a bin to itself.
+
+        Example:
+            >>> ValueBins.from_quantiles(torch.arange(101.0), 4).edges
+            (25.0, 50.0, 75.0)
+        """
+        check_tensor("sample", sample)
+        check_at_least("n_bins", n_bins, 2)
+        values = sample.detach().flatten().double().cpu()
+        if values.numel() == 0 or not bool(values.isfinite().all()):
+            raise ValueError(
+                "Expected `sample` to hold one finite value or more, got "
+                f"{values.numel()} values, {int((~values.isfinite()).sum())} of them not finite."
+            )
+        ordered = values.sort().values
+        above_lowest = ordered[ordered > ordered[0]]
+        if len(above_lowest) == 0:
+            raise ValueError(
+                f"Expected `sample` to hold different values, got only {float(ordered[0]):g}."
+            )
+        # torch.quantile refuses more than 2^24 values
+        position = torch.arange(1, n_bins, dtype=torch.float64) / n_bins * (len(ordered) - 1)
+        lower = position.floor().long()
+        upper = (lower + 1).clamp(max=len(ordered) - 1)
+        edges = torch.lerp(ordered[lower], ordered[upper], position - lower)
+        return cls(torch.unique(edges.where(edges > ordered[0], above_lowest[0])).tolist())
+
+    def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
+        value = target if target.is_floating_point() else target.float()
+        if torch.compiler.is_compiling() and len(self.edges) <= _FEW_EDGES:
+            label = torch.zeros_like(value, dtype=torch.int32)
+            for edge in self.edges:  # a vector loop, no search
+                label = label + (value >= edge).int()
+            return label
+        edges = class_tensor(self.edges, value).to(value.dtype)
+        return torch.bucketize(value.contiguous(), edges, out_int32=True, right=True)
 
 
 def _absolute(prediction: Tensor, target: Tensor) -> Tensor:
@@ -50,7 +109,7 @@ def _huber(prediction: Tensor, target: Tensor) -> Tensor:
     return F.huber_loss(prediction, target, reduction="none")
 
 
-_ERRORS: dict[str, ErrorMap] = {"mse": _squared, "l1": _absolute, "huber": _huber}
+_ERRORS: dict[str, ErrorMap] = {"mse": squared_error, "l1": _absolute, "huber": _huber}
 
 
 def balanced_regression_loss(
@@ -69,7 +128,7 @@ def balanced_regression_loss(
     reduction: str = "mean",
     return_parts: bool = False,
 ) -> Any:
-    """Regression error in which every class of pixels counts by its weight, not by its size.
+    """Regression error in which a class of pixels counts by its weight, not by its size.
 
         loss = sum_c  w_c / K  *  mean over the pixels of class c of error(p_i, t_i)
 
@@ -79,85 +138,52 @@ def balanced_regression_loss(
         error: "mse", "l1", "huber" or a function (prediction, target) -> error of each pixel.
         partition: "hits" (target = 0, target != 0), "labels" (the `label` of the call),
             `ValueBins`, `Outcome` or a function (prediction, target) -> label of each pixel.
-        balance: how the class means combine; by default the mean over the classes present.
+        balance: rule by which class means combine; by default the mean over the classes present.
         n_classes: number of classes; needed for labels or a function, if `balance` has no weights.
         label: class of each pixel, with partition="labels".
-        ignore_index: label of the pixels that are left out.
-        mask: nonzero where a pixel counts. Others are left out, a NaN there included.
+        ignore_index: label of ignored pixels.
+        mask: nonzero where a pixel counts. Others are ignored, even if they hold NaN.
         pixel_weight: weight of each pixel within its class, at least 0.
         class_count: pixels of each class in a whole window of gradient accumulation.
         reduction: "mean" for the loss, "none" for the map of contributions whose sum is the loss.
-        return_parts: return `Parts` (value, class_mean, class_count) in place of the value.
+        return_parts: return `Parts` (value, class_mean, class_count) instead of the value.
 
     Example:
         >>> t = torch.tensor([0.0, 0.0, 0.0, 2.0])
         >>> balanced_regression_loss(torch.ones(4), t, error="l1")
         tensor(1.)
     """
-    prediction, target, label = bare(prediction), bare(target), bare(label)
-    mask, pixel_weight = bare(mask), bare(pixel_weight)
     balance = Balance() if balance is None else balance
-    find_label, n_classes = _resolve_partition(partition, balance, n_classes)
-    measure = _resolve_error(error)
-    check_reduction(reduction)
-    check_floating("prediction", prediction)
-    check_same_shape("target", target, "prediction", prediction)
-    if target.is_complex():
-        raise TypeError(f"Expected `target` to be real, got {target.dtype}.")
-    if balance.scope == "image" and prediction.dim() < 2:
-        raise ValueError(
-            'Expected `prediction` with images in its first dimension for scope "image", got the '
-            f"shape {tuple(prediction.shape)}."
-        )
-    valid = valid_pixels(prediction, "prediction", mask, pixel_weight)
+    classify, n_classes = _resolve_partition(partition, balance, n_classes)
+    return mean_of_values(
+        _resolve_error(error),
+        _given_label(bare(label)) if classify is None else classify,
+        prediction,
+        target,
+        n_classes=n_classes,
+        balance=balance,
+        is_of_difference=not callable(error),
+        ignore_index=ignore_index,
+        mask=mask,
+        pixel_weight=pixel_weight,
+        class_count=class_count,
+        reduction=reduction,
+        return_parts=return_parts,
+    )
 
-    if find_label is not None:
-        pixel_class = find_label(prediction, target)
-        if not hasattr(find_label, "n_classes"):  # a function of the caller's
-            check_integral("label", pixel_class)
-            check_same_shape("label", pixel_class, "prediction", prediction)
-            pixel_class, valid = clean_label("label", pixel_class, n_classes, ignore_index, valid)
-    else:
+
+def _given_label(label: Tensor | None) -> Partition:
+    """Return a partition by the label map of the call."""
+
+    def classify(prediction: Tensor, target: Tensor) -> Tensor:
         if label is None:
             raise ValueError(
                 'Expected `label` with partition="labels", got none: call the loss as '
                 "loss(prediction, target, label=label)."
             )
-        check_integral("label", label)
-        pixel_class = expand_pixels("label", label, prediction, "prediction")
-        pixel_class, valid = clean_label("label", pixel_class, n_classes, ignore_index, valid)
+        return expand_pixels("label", label, prediction, "prediction")
 
-    # a 16-bit square would overflow at 256, so widen before, not after
-    prediction = widen_half(prediction)
-    target = target.to(prediction.dtype)
-    if valid is not None:
-        # clean what the error is made of: 0 x NaN would be left in the gradient otherwise
-        if callable(error):
-            prediction = torch.where(valid, prediction, 0.0)
-            target = torch.where(valid, target, 0.0)
-        else:  # a function of the difference: one buffer to clean, not two
-            prediction = torch.where(valid, prediction - target, 0.0)
-            target = prediction.new_zeros(()).expand_as(prediction)
-    error_map = measure(prediction, target)
-    check_tensor("error", error_map)
-    if error_map.shape != prediction.shape:
-        raise ValueError(
-            f"Expected `error` to return one number for each pixel, {tuple(prediction.shape)}, "
-            f'got the shape {tuple(error_map.shape)}; give it reduction="none".'
-        )
-    return reduce_balanced(
-        error_map,
-        pixel_class,
-        n_classes,
-        valid=valid,
-        balance=balance,
-        pixel_weight=pixel_weight,
-        class_count=class_count,
-        reduction=reduction,
-        return_parts=return_parts,
-        is_clean=not callable(error),
-        may_overwrite=not callable(error),
-    )
+    return classify
 
 
 def _resolve_error(error: str | ErrorMap) -> ErrorMap:
@@ -170,7 +196,10 @@ def _resolve_error(error: str | ErrorMap) -> ErrorMap:
 def _resolve_partition(
     partition: str | Partition, balance: Balance, n_classes: int | None
 ) -> tuple[Partition | None, int]:
-    """The function that labels pixels, None for labels of the call, and the number of classes."""
+    """Return the function that labels pixels and the number of classes.
+
+    The function is None for labels that come with the call.
+    """
     if not callable(partition):
         check_choice("partition", partition, ("hits", "labels"))
     if partition == "hits":
@@ -196,7 +225,7 @@ def _resolve_partition(
 
 
 class BalancedRegressionLoss(Loss):
-    """Regression error in which every class of pixels counts by its weight, not by its size.
+    """Regression error in which a class of pixels counts by its weight, not by its size.
 
         loss = sum_c  w_c / K  *  mean over the pixels of class c of error(p_i, t_i)
 
@@ -240,7 +269,7 @@ class BalancedRegressionLoss(Loss):
         label: Tensor | None = None,
         **options: Unpack[CallOptions],
     ) -> Any:
-        """The loss of values of any shape; see `balanced_regression_loss` for the options."""
+        """Return the loss of values; see `balanced_regression_loss` for shapes and options."""
         check_options(type(self).__name__, options, CallOptions)
         return balanced_regression_loss(
             prediction,

@@ -99,8 +99,8 @@ class HitsPseudoLabels:
         trained = as_trained(own, torch.zeros(1, 1), task.class_counts)
         self._shift = float(trained[0, -1] - trained[0, 0])
         self._change = None if strong == "none" else self._strong_change()
-        self._told = (
-            f"{events.fingerprint()}, degradation {events.told()}, seed {events.seed}, strong "
+        self._description = (
+            f"{events.fingerprint()}, degradation {events.describe()}, seed {events.seed}, strong "
             f"views {self._change}"
         )
 
@@ -162,9 +162,9 @@ class HitsPseudoLabels:
         score = self._task.reading.score(teacher, hits)
         return torch.sigmoid(torch.logit(score) + self._shift) if self._shift else score
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """Which events these are, and how strong their views."""
-        return self._told
+        return self._description
 
     def _shown_hits(self, places: NDArray[np.int64]) -> Events:
         """The hits that a frame shows, with no more than their place and time."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dense_imb.base.checks import check_at_least, check_choice
 from dense_imb.base.refusals import Refused
-from dense_imb.data.epochs.mixing import mix, samples_told, union
+from dense_imb.data.epochs.mixing import describe_samples, mix, union
 from dense_imb.data.events.virtual import VALIDATION_EPOCH, VirtualEvents
 from dense_imb.data.images.labelled import IGNORED
 from dense_imb.engine.gradients import gradient_shares
@@ -184,10 +184,10 @@ class HitsTask(SampledTask):
             "loss": " ".join(repr(self._losses).split()),
             "target": f"{self.target}, {self.pixels} pixels, {self.reading.as_text()}",
             "frame": f"{frame.width} x {frame.height} x {frame.time_steps}",
-            "degradation": f"{self.train.told()}, seed {self.train.seed}",
+            "degradation": f"{self.train.describe()}, seed {self.train.seed}",
             "data": self.train.fingerprint(),
             "validation data": self.validation.fingerprint(),
-            **samples_told(self.sampling, self.mixer),
+            **describe_samples(self.sampling, self.mixer),
             **self.describe_features(),
         }
 

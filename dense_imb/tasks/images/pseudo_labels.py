@@ -221,7 +221,7 @@ class ImagesPseudoLabels:
             found.append(torch.bincount(label, minlength=256)[: self.n_classes])
         return torch.stack(found).numpy() if found else np.zeros((0, self.n_classes), np.int64)
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """In words, for a checkpoint."""
         strong = {"randaugment": f"randaugment {self.operations} x {self.magnitude}"}
         return (

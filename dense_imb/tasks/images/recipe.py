@@ -15,7 +15,6 @@ from torch import nn
 from dense_imb.base.checks import check_at_least
 from dense_imb.base.refusals import Refused
 from dense_imb.config import ImagesConfig
-from dense_imb.data.events.combine import split_by_image
 from dense_imb.data.images.labelled import (
     IGNORED,
     LabelledImages,
@@ -23,6 +22,7 @@ from dense_imb.data.images.labelled import (
     check_names,
     open_labelled,
 )
+from dense_imb.data.images.split import split_by_image
 from dense_imb.data.images.unlabelled import open_unlabelled
 from dense_imb.losses.foreign.feeding import takes_logits
 from dense_imb.models import build_model
@@ -197,6 +197,7 @@ def _open(
         masks,
         n_classes=n_classes,
         labels=images.labels,
+        above=images.above,
         ignore_index=images.ignore_index,
         names=images.names,
     )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dense_imb.base.checks import check_at_least
-from dense_imb.data.epochs.mixing import mix, mix_labels, samples_told
+from dense_imb.data.epochs.mixing import describe_samples, mix, mix_labels
 from dense_imb.data.epochs.patches import draw_patch, patch_rng
 from dense_imb.data.images.labelled import IGNORED
 from dense_imb.engine.gradients import gradient_shares
@@ -228,7 +228,7 @@ class ImagesTask(SampledTask):
             f"flips {self.flips}, seed {self.seed}",
             "data": self.train.fingerprint(),
             "validation data": self.validation.fingerprint(),
-            **samples_told(self.sampling, self.mixer),
+            **describe_samples(self.sampling, self.mixer),
             **self.describe_features(),
         }
 

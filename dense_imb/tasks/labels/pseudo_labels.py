@@ -13,7 +13,7 @@ from dense_imb.base.checks import check_choice
 from dense_imb.base.refusals import Refused
 from dense_imb.data.epochs.views import STRONG, photometric, rand_augment
 from dense_imb.data.images.labelled import IGNORED
-from dense_imb.data.labels.classified import Pictures
+from dense_imb.data.labels.classified import WholeImages
 from dense_imb.losses.foreign.feeding import takes_logits
 from dense_imb.tasks.labels.task import LabelsTask
 from dense_imb.tasks.mean_teacher import (
@@ -69,7 +69,7 @@ class LabelsPseudoLabels:
     def __init__(
         self,
         task: LabelsTask,
-        images: Pictures,
+        images: WholeImages,
         loss: nn.Module | None = None,
         strong: StrongViews | None = None,
     ) -> None:
@@ -107,7 +107,7 @@ class LabelsPseudoLabels:
         self._operations, self._magnitude = operations, magnitude
         if self._strong == "randaugment":  # what it can't do is said here, not in the first step
             self._augmented(images.images([0]), np.zeros(1, np.int64), 0)
-        self._told = (
+        self._description = (
             f"{len(images)} images {images.digest()}, strong views {self._strong}"
             f"{f' {operations} {magnitude}' if self._strong == 'randaugment' else ''}"
         )
@@ -154,9 +154,9 @@ class LabelsPseudoLabels:
             found[start + np.arange(len(part)), label] = 1
         return found
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """Which images these are, and how strong their views."""
-        return self._told
+        return self._description
 
     def _probability(self, teacher: nn.Module, shown: Tensor) -> Tensor:
         logits: Tensor = self._task.reading.scale * teacher(shown).float()

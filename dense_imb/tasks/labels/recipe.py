@@ -13,15 +13,15 @@ from dense_imb.base.refusals import Refused, refusal
 from dense_imb.config import LabelsConfig
 from dense_imb.data.images.unlabelled import find_copies
 from dense_imb.data.labels.cifar import open_cifar
-from dense_imb.data.labels.classified import ClassifiedImages, Pictures, split_by_class
+from dense_imb.data.labels.classified import ClassifiedImages, WholeImages, split_by_class
 from dense_imb.data.labels.long_tail import long_tail_counts
 from dense_imb.data.labels.tables import (
-    FilePictures,
+    FileImages,
     open_table,
-    open_unlabelled_pictures,
+    open_whole_images,
     read_table,
 )
-from dense_imb.losses.core.adjustment import Margin
+from dense_imb.losses import Margin
 from dense_imb.metrics import class_groups
 from dense_imb.models import CLASSIFIERS, build_classifier_network
 from dense_imb.tasks.base import TrainingData
@@ -116,20 +116,20 @@ class LabelsRecipe(Recipe):
             self.strong_views,
         )
 
-    def _unlabelled_pictures(self, task: LabelsTask) -> Pictures:
+    def _unlabelled_pictures(self, task: LabelsTask) -> WholeImages:
         place = single_place(self.config.unlabelled)
         with naming_the_option():
-            pictures = open_unlabelled_pictures(
+            pictures = open_whole_images(
                 place, task.reading.size, name_column=self.config.labels.name_column
             )
             source, validated = pictures.source, task.validation.source
-            if not isinstance(source, FilePictures) or not isinstance(validated, FilePictures):
+            if not isinstance(source, FileImages) or not isinstance(validated, FileImages):
                 return pictures  # images of CIFAR are no files
             held_out = [validated.paths[i] for i in task.validation.numbers]
             copies = set(find_copies(source.paths, held_out))
             left = [i for i in pictures.numbers if i not in copies]
             warn_held_out(len(left), len(pictures), place)
-            return Pictures(source, left)
+            return WholeImages(source, left)
 
     def trained(self, name: str, content: Mapping[str, Any], device: Any) -> TrainedLabels:
         """Build the trained network."""
@@ -260,8 +260,8 @@ def _check_source(labels: LabelsConfig) -> None:
 
 def _refuse_shared(train: ClassifiedImages, validation: ClassifiedImages) -> None:
     """Refuse validation images that are trained on."""
-    assert isinstance(train.source, FilePictures)
-    assert isinstance(validation.source, FilePictures)
+    assert isinstance(train.source, FileImages)
+    assert isinstance(validation.source, FileImages)
     seen = {path.resolve() for path in train.source.paths}
     shared = [path.name for path in validation.source.paths if path.resolve() in seen]
     if shared:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dense_imb.base.checks import check_at_least, check_choice
-from dense_imb.data.epochs.mixing import mix, mix_labels, samples_told
+from dense_imb.data.epochs.mixing import describe_samples, mix, mix_labels
 from dense_imb.data.labels.classified import FLIPS, vary
 from dense_imb.engine.gradients import gradient_shares
 from dense_imb.losses.foreign.feeding import feed, intake_of, takes_logits
@@ -179,7 +179,7 @@ class LabelsTask(SampledTask):
             "views": f"padding {self.padding}, flips {self.flips}, seed {self.seed}",
             "data": self.train.fingerprint(),
             "validation data": self.validation.fingerprint(),
-            **samples_told(self.sampling, self.mixer),
+            **describe_samples(self.sampling, self.mixer),
             **self.describe_features(),
         }
 

@@ -6,10 +6,8 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from dense_imb.data.events.combine import assign_parts, merge_hits, split_hits
+from dense_imb.data.events.combine import merge_hits, split_hits
 from dense_imb.hits import HitsFile, open_hits, verify
 from tests.hits.files import assert_same, some_events, write
 
@@ -52,28 +50,6 @@ def test_groups_stay_together(tmp_path):
     assert all(not a & b for a, b in itertools.combinations(runs, 2))
     assert set().union(*runs) == set(range(40))
     assert np.allclose(counts, [1750, 500, 250], atol=63)  # a run has at most 63 events
-
-
-@given(
-    st.lists(st.integers(0, 30), min_size=1, max_size=200),
-    st.lists(st.floats(0.1, 5), min_size=1, max_size=4),
-    st.integers(0, 2**31),
-)
-def test_no_group_is_ever_in_two_parts(group, shares, seed):
-    try:
-        part = assign_parts(np.array(group), shares, seed)
-    except ValueError as problem:
-        assert "got none for part" in str(problem)  # noqa: PT017
-        return
-    assert set(part.tolist()) == set(range(len(shares)))
-    for value in set(group):
-        assert len(set(part[np.array(group) == value].tolist())) == 1
-
-
-@pytest.mark.parametrize("shares", [[], [0.5, 0], [np.nan], [-1, 1]])
-def test_shares_are_positive_numbers(shares):
-    with pytest.raises(ValueError, match="positive numbers"):
-        assign_parts(np.arange(9), shares)
 
 
 def test_bad_wishes_are_named_and_leave_nothing(tmp_path):

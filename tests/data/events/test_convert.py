@@ -50,7 +50,7 @@ def test_times_are_scaled_and_moved(tmp_path, scale, offset, wanted):
     source = csv_source(tmp_path / "a.csv")
     options = {"width": 2, "height": 2, "time_scale": scale, "time_offset": offset}
     if wanted[0] == 0:
-        with pytest.raises(ValueError, match=r"`t` of .* got 0 in event 0; .*--time-offset 1 say"):
+        with pytest.raises(ValueError, match=r"`t` of .* got 0 in event 0; .*`time_offset=1`"):
             to_hits(source, tmp_path / "a.h5", **options, progress=False)
         assert not (tmp_path / "a.h5").exists()
     else:
@@ -71,13 +71,13 @@ def test_uint8_times_do_not_wrap_around(tmp_path):
 @pytest.mark.parametrize(
     ("row", "options", "sentence"),
     [
-        ("7,2,1,3", {"width": 2}, "`x` of .* from 0 to 1, got 2 in event 1; .*--width of at least"),
-        ("7,0,4,3", {"width": 2}, "`y` of .* from 0 to 1, got 4 .*--height of at least 5"),
+        ("7,2,1,3", {"width": 2}, "`x` of .* from 0 to 1, got 2 in event 1; .*`width` of at least"),
+        ("7,0,4,3", {"width": 2}, "`y` of .* from 0 to 1, got 4 .*`height` of at least 5"),
         ("7,-1,1,3", {"width": 2}, "`x` of .*number the pixels from 0"),
-        ("7,1,1,9", {"width": 2, "time_steps": 8}, "--time-steps of at least 9"),
+        ("7,1,1,9", {"width": 2, "time_steps": 8}, "`time_steps` of at least 9"),
         ("7,1,1,nan", {"width": 2, "time_steps": 8}, "got nan in event 1; remove that hit"),
-        ("7,1,1,70000", {"width": 2}, "--time-steps of at least 70000 or a --time-scale"),
-        ("7,1,1,1", {}, r"Expected the `width` of the frame .*\(--width\)"),
+        ("7,1,1,70000", {"width": 2}, "`time_steps` of at least 70000, or a `time_scale`"),
+        ("7,1,1,1", {}, r"Expected the `width` of the frame .*with `width`"),
         ("7,1,1,1", {"width": 2, "time_scale": 0}, "`time_scale` above 0"),
     ],
 )
@@ -91,7 +91,7 @@ def test_what_does_not_fit_comes_with_its_cure(tmp_path, row, options, sentence)
 
 def test_labels_that_do_not_fit_can_be_made_binary(tmp_path):
     label = LABEL.astype(int) * 300
-    with pytest.raises(ValueError, match="0 to 255, got .*--binary-labels"):
+    with pytest.raises(ValueError, match="0 to 255, got .*`binary_labels`"):
         hits_of(tmp_path, label=label)
     events = HitsFile(hits_of(tmp_path, label=label, binary_labels=True))[:]
     assert set(events.label.tolist()) == {1}
@@ -123,7 +123,7 @@ def test_back_to_the_same_frames(tmp_path, monkeypatch, kind, at_once):
     assert label.dtype == np.uint8
     assert np.array_equal(time, TIME)
     assert np.array_equal(label, LABEL)
-    with pytest.raises(FileExistsError, match="--overwrite"):
+    with pytest.raises(FileExistsError, match="with `overwrite`"):
         to_frames(hits, target, progress=False)
     to_frames(hits, target, overwrite=True, progress=False)
     left = {"hits.h5", target.name} | ({labels.name} if labels else set())

@@ -55,7 +55,7 @@ def test_large_numbers_stay_exact(tmp_path):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("event,x,y\n1,2,3\n", "without t; name them with --columns"),
+        ("event,x,y\n1,2,3\n", "without t; name them with `columns`"),
         ("1,2,3,4\n1,2,3,4\n", "without event, x, y, t"),
         ("event,x,x,y,t\n1,2,3,4,5\n", "each column of .* once"),
         (

@@ -116,7 +116,7 @@ def test_its_fingerprint_is_of_the_hits(tmp_path, source):
 def test_measured_noise_is_told_by_its_hits(source):
     def told(seed: int) -> str:
         measured = MeasuredNoise(clean_events(300, seed), weight=0.5)
-        return VirtualEvents(source, Degradation(noise=2, profiles=[measured]), 0).told()
+        return VirtualEvents(source, Degradation(noise=2, profiles=[measured]), 0).describe()
 
     assert told(0) == told(0) != told(1)
     assert len(told(0)) < 400

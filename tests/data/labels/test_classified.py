@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dense_imb.data.labels.classified import ArrayPictures, ClassifiedImages, split_by_class, vary
+from dense_imb.data.labels.classified import ArrayImages, ClassifiedImages, split_by_class, vary
 
 
 def pictures(n: int, height: int = 7, width: int = 9):
@@ -93,7 +93,7 @@ def test_a_split_without_a_class_of_two_is_refused():
 
 
 def test_a_subset_is_numbered_anew():
-    data = ClassifiedImages(ArrayPictures(pictures(6)), [0, 1, 2, 0, 1, 2], "abc")
+    data = ClassifiedImages(ArrayImages(pictures(6)), [0, 1, 2, 0, 1, 2], "abc")
     part = data.subset([5, 0])
     assert part.labels.tolist() == [2, 0]
     assert (part.images([0, 1]) == data.images([5, 0])).all()
@@ -106,7 +106,7 @@ def test_a_subset_is_numbered_anew():
 
 def test_the_moments_are_those_of_the_pixels():
     images = pictures(9)
-    mean, std = ClassifiedImages(ArrayPictures(images), [0] * 9, "ab").moments()
+    mean, std = ClassifiedImages(ArrayImages(images), [0] * 9, "ab").moments()
     np.testing.assert_allclose(mean, images.mean((0, 2, 3)), rtol=1e-12)
     np.testing.assert_allclose(std, images.std((0, 2, 3)), rtol=1e-12)
 
@@ -114,4 +114,4 @@ def test_the_moments_are_those_of_the_pixels():
 @pytest.mark.parametrize("labels", [[0, 1], [0, 1, 3], [0, -1, 1]])
 def test_labels_that_do_not_fit_are_refused(labels):
     with pytest.raises(ValueError, match="Expected"):
-        ClassifiedImages(ArrayPictures(pictures(3)), labels, "abc", range(3))
+        ClassifiedImages(ArrayImages(pictures(3)), labels, "abc", range(3))

@@ -238,8 +238,8 @@ def test_content_counts_what_the_teacher_calls_noise_and_signal(task, rest):
 
 
 def test_words_tell_events_and_views_apart(task, rest):
-    told = HitsPseudoLabels(task, rest).told()
-    assert HitsPseudoLabels(task, rest).told() == told
+    told = HitsPseudoLabels(task, rest).describe()
+    assert HitsPseudoLabels(task, rest).describe() == told
     others = [
         HitsPseudoLabels(task, dataclasses.replace(rest, first=rest.first + 1)),
         HitsPseudoLabels(task, dataclasses.replace(rest, count=3)),
@@ -247,7 +247,7 @@ def test_words_tell_events_and_views_apart(task, rest):
         HitsPseudoLabels(task, dataclasses.replace(rest, seed=1)),
         HitsPseudoLabels(task, rest, strong="none"),
     ]
-    assert told not in {other.told() for other in others}
+    assert told not in {other.describe() for other in others}
 
 
 def test_no_number_is_drawn_from_torch(task, rest):

@@ -235,7 +235,7 @@ def test_evaluate_alone_takes_the_images_that_no_run_saw(trained, folders, tmp_p
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"hits": {"train": "a.h5"}}, "one kind of training data, got `hits.train` and `images"),
+        ({"hits": {"train": "a.h5"}}, "one kind of training data, got hits.train and images.train"),
         ({"hits": {"retention": 0.9}}, "`hits.retention` is an option of hits, but the run trains"),
         ({"images": {"patches": 0}}, "Expected `patches`"),
         ({"images": {"foreground": 2.0}}, "`foreground` between 0 and 1"),

@@ -11,8 +11,8 @@ from torch import nn
 
 from dense_imb.data.epochs.views import photometric, rand_augment
 from dense_imb.data.images.labelled import IGNORED
-from dense_imb.data.labels.classified import Pictures, vary
-from dense_imb.data.labels.tables import open_unlabelled_pictures
+from dense_imb.data.labels.classified import WholeImages, vary
+from dense_imb.data.labels.tables import open_whole_images
 from dense_imb.tasks.labels.pseudo_labels import LabelsPseudoLabels
 from dense_imb.tasks.labels.recipe import open_classified, split_labelled
 from dense_imb.tasks.labels.task import LabelsTask
@@ -133,25 +133,23 @@ def test_content_is_the_likeliest_class_of_every_image(task, rest):
 
 
 def test_words_tell_images_and_views_apart(task, rest):
-    told = LabelsPseudoLabels(task, rest).told()
-    assert LabelsPseudoLabels(task, rest).told() == told
+    told = LabelsPseudoLabels(task, rest).describe()
+    assert LabelsPseudoLabels(task, rest).describe() == told
     others = [
         LabelsPseudoLabels(task, rest.subset([*range(1, len(rest)), 0])),
         LabelsPseudoLabels(task, task.train),
         LabelsPseudoLabels(task, rest, strong=StrongViews("none")),
         LabelsPseudoLabels(task, rest, strong=StrongViews(magnitude=3)),
     ]
-    assert told not in {other.told() for other in others}
+    assert told not in {other.describe() for other in others}
 
 
 def test_a_folder_and_a_table_hold_the_same_images(folder, task):
-    found = open_unlabelled_pictures(f"{folder}/images", task.reading.size)
+    found = open_whole_images(f"{folder}/images", task.reading.size)
     names = [Path(found.source.name(i)).name for i in range(len(found))]
     assert names == sorted(names)
     assert len(found) == len(list(Path(folder, "images").iterdir()))
-    listed = open_unlabelled_pictures(
-        f"{folder}/train.csv", task.reading.size, images=f"{folder}/images"
-    )
+    listed = open_whole_images(f"{folder}/train.csv", task.reading.size, images=f"{folder}/images")
     assert len(listed) == 47
     place = names.index(Path(listed.source.name(5)).name)
     np.testing.assert_array_equal(found.image(place), listed.image(5))
@@ -164,7 +162,7 @@ def test_labels_of_a_table_are_not_read(folder, tmp_path):
     (tmp_path / "names.csv").write_text("\n".join(line.split(",")[0] for line in names))
     (tmp_path / "odd.csv").write_text("\n".join(f"{line.split(',')[0]},-7 %" for line in names))
     digests = {
-        open_unlabelled_pictures(path, images=f"{folder}/images").digest()
+        open_whole_images(path, images=f"{folder}/images").digest()
         for path in (tmp_path / "names.csv", tmp_path / "odd.csv", f"{folder}/train.csv")
     }
     assert len(digests) == 1
@@ -175,21 +173,21 @@ def test_images_of_other_sizes_are_resized(folder, tmp_path):
 
     Image.new("L", (50, 31), 9).save(tmp_path / "a.PNG")
     Image.new("RGB", (24, 24)).save(tmp_path / "b.jpg")
-    found = open_unlabelled_pictures(tmp_path, (24, 24))
+    found = open_whole_images(tmp_path, (24, 24))
     assert found.images(range(2)).shape == (2, 3, 24, 24)
     with pytest.raises(ValueError, match="Expected images of one size"):
-        open_unlabelled_pictures(tmp_path)
+        open_whole_images(tmp_path)
 
 
 def test_a_folder_without_images_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"Expected images without labels \(.*\) in .*, got none"):
-        open_unlabelled_pictures(tmp_path)
+        open_whole_images(tmp_path)
     (tmp_path / "LICENSE.txt").write_text("free")
     (tmp_path / ".hidden.png").write_text("")
     with pytest.raises(ValueError, match="got none"):
-        open_unlabelled_pictures(tmp_path)
+        open_whole_images(tmp_path)
     with pytest.raises(ValueError, match=r"Expected a folder of images, or a CSV file"):
-        open_unlabelled_pictures(tmp_path / "nowhere")
+        open_whole_images(tmp_path / "nowhere")
 
 
 def test_files_that_are_no_images_are_named(folder, tmp_path):
@@ -197,14 +195,14 @@ def test_files_that_are_no_images_are_named(folder, tmp_path):
 
     Image.new("RGB", (24, 24)).save(tmp_path / "a.png")
     (tmp_path / "LICENSE.txt").write_text("free")
-    assert len(open_unlabelled_pictures(tmp_path)) == 1
+    assert len(open_whole_images(tmp_path)) == 1
     (tmp_path / "b.png").write_bytes(b"no picture")
     with pytest.raises(ValueError, match=r"got b.png, which can't be read"):
-        open_unlabelled_pictures(tmp_path, (24, 24))
+        open_whole_images(tmp_path, (24, 24))
     for k in range(4):
         (tmp_path / f"c{k}.zip").write_bytes(b"")
     with pytest.raises(ValueError, match=r"got b.png, c0.zip, c1.zip and 2 more"):
-        open_unlabelled_pictures(tmp_path)
+        open_whole_images(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -227,6 +225,6 @@ def test_other_images_are_refused(task, rest, tmp_path):
 
     Image.new("RGB", (20, 24)).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"without labels of \(24, 24\) pixels"):
-        LabelsPseudoLabels(task, open_unlabelled_pictures(tmp_path))
+        LabelsPseudoLabels(task, open_whole_images(tmp_path))
     with pytest.raises(ValueError, match="got none"):
-        LabelsPseudoLabels(task, Pictures(rest.source, []))
+        LabelsPseudoLabels(task, WholeImages(rest.source, []))

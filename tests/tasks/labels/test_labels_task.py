@@ -316,7 +316,7 @@ def test_what_can_not_be_trained_is_refused(folder, tmp_path, change, sentence):
 def test_two_kinds_of_data_are_refused(folder, tmp_path):
     config = replace(of_table(folder), hits=HitsConfig(train="a.h5"))
     with pytest.raises(
-        ValueError, match="one kind of training data, got `hits.train` and `labels.train`"
+        ValueError, match="one kind of training data, got hits.train and labels.train"
     ):
         quiet(config, tmp_path / "run")
 

@@ -1,4 +1,4 @@
-"""Readers of other formats, one file a kind; each gives a `Source` for `data.convert.to_hits`."""
+"""Readers of other formats; each returns a `Source` for `dense_imb.data.events.convert.to_hits`."""
 
 from dense_imb.data.events.formats.frames import (
     frames_source,

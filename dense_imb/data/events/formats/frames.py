@@ -1,7 +1,7 @@
 """Dense frames: .npy and .npz arrays, .pt bundles, folders of images.
 
-A pixel above 0 is a hit, and its value the time (or whatever the detector counts). All formats
-become rows of frames that are read a block at a time.
+A pixel above 0 is a hit; its value is the time, or another quantity that the detector measures.
+Frames of all formats are read in blocks.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import os
 import pickle
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,17 +19,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dense_imb.base.files import UnreadableFileError, decoding
+from dense_imb.base.refusals import Refused
 from dense_imb.data.events.formats.source import BATCH_BYTES, Source
 from dense_imb.data.images.folders import list_images, pair_images, read_image
 from dense_imb.hits import Events, Geometry, frames_to_events
 
 PathLike = str | os.PathLike[str]
-_MAX_PIXELS = 1 << 28  # of one frame; more is a damaged header or a bomb
+_MAX_PIXELS = 1 << 28  # of a frame; more means a damaged header or a bomb
 _MAX_COMPRESSION = 1100  # deflate packs at most 1032 to 1
 
 
 class Rows(Protocol):
-    """An array of frames whose blocks are read when asked for."""
+    """Array of frames that reads a block on access."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -44,13 +45,15 @@ class Rows(Protocol):
 def frames_source(
     name: str, frames: Rows, labels: Rows | None = None, rows_at_once: int = 1
 ) -> Source:
-    """Events of frames (N, H, W) or (N, 1, H, W), with labels of the same shape where known.
+    """Read events from frames (N, H, W) or (N, 1, H, W).
 
     Args:
-        name: what errors call the frames.
-        frames: times, 0 where no hit is.
-        labels: label of each pixel; those of empty pixels are counted and left out.
-        rows_at_once: blocks begin at a multiple of this, the frames of one HDF5 chunk say.
+        name: name of the frames in errors.
+        frames: times, 0 in pixels without a hit.
+        labels: label of each pixel, in the same shape; those of empty pixels are counted and
+            dropped.
+        rows_at_once: blocks begin at multiples of this, for example the frames of an HDF5 chunk.
+
     Example:
         >>> import numpy as np
         >>> from dense_imb.hits import Geometry
@@ -96,13 +99,13 @@ def frames_source(
 
 
 def npy_source(path: PathLike, labels: PathLike | None = None) -> Source:
-    """Frames of a .npy file, mapped into memory and never unpickled."""
+    """Read frames of a .npy file, mapped into memory and never unpickled."""
     return frames_source(str(path), _map_npy(path), None if labels is None else _map_npy(labels))
 
 
 def npz_source(path: PathLike, key: str | None = None, labels: str | None = None) -> Source:
-    """Frames under one name of a .npz file, and their labels under another."""
-    with told_of(path, "a .npz archive"), zipfile.ZipFile(path) as archive:
+    """Read frames under one name of a .npz file, and labels under another."""
+    with decoding(f"{path} to be a .npz archive"), zipfile.ZipFile(path) as archive:
         known = [name.removesuffix(".npy") for name in archive.namelist()]
     frames = _Member(Path(path), choose_key(path, known, key, [labels]))
     rows = None if labels is None else _Member(Path(path), choose_key(path, known, labels))
@@ -110,9 +113,17 @@ def npz_source(path: PathLike, key: str | None = None, labels: str | None = None
 
 
 def pt_source(path: PathLike, key: str | None = None, labels: str | None = None) -> Source:
-    """Frames of a .pt bundle: a tensor, or a dict with tensors. Only tensors are loaded."""
-    with told_of(path, "a .pt bundle of tensors"):
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    """Read frames of a .pt bundle: a tensor, or a dict of tensors. Only tensors are loaded."""
+    try:
+        with decoding(f"{path} to be a .pt bundle of tensors"):
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except UnreadableFileError as problem:
+        if not isinstance(problem.__cause__, pickle.UnpicklingError):
+            raise
+        raise UnreadableFileError(
+            f"Expected {path} to be a .pt bundle of tensors, got a pickle of other objects, which "
+            "could run any code and is not loaded; save plain tensors with torch.save."
+        ) from problem
     if isinstance(loaded, torch.Tensor):
         if labels is not None or key is not None:
             raise ValueError(f"Expected no key for {path}, which holds one tensor only.")
@@ -141,17 +152,17 @@ def pt_source(path: PathLike, key: str | None = None, labels: str | None = None)
 def image_source(
     folder: PathLike, masks: PathLike | None = None, pattern: str | None = None
 ) -> Source:
-    """Frames of a folder, one image each, by name; masks of the same names hold the labels.
+    """Read frames from the images of a folder, sorted by name.
 
     Args:
-        folder: images with one number a pixel.
-        masks: a folder of label images.
-        pattern: take the names that match it only, "real_*" say.
+        folder: images with one channel.
+        masks: folder of label images of the same names.
+        pattern: use only the files that match it, for example "real_*".
     """
-    found = [(path, None) for path in list_images(folder)]
+    pairs = [(path, None) for path in list_images(folder)]
     if masks is not None:
-        found = [*pair_images(folder, masks)]  # type: ignore[list-item]
-    chosen = [pair for pair in found if fnmatch.fnmatch(pair[0].name, pattern or "*")]
+        pairs = [*pair_images(folder, masks)]  # type: ignore[list-item]
+    chosen = [pair for pair in pairs if fnmatch.fnmatch(pair[0].name, pattern or "*")]
     if not chosen:
         raise ValueError(f"Expected images that match {pattern} in {folder}, got none.")
     labels = None if masks is None else _Images([Path(str(mask)) for _, mask in chosen])
@@ -159,7 +170,7 @@ def image_source(
 
 
 class _Images:
-    """Images as rows of frames; the first tells the size of all."""
+    """Images as rows of frames; all have the size of the first."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = paths
@@ -189,7 +200,7 @@ class _Images:
 
 
 class _Member:
-    """An array of a .npz file, read from front to back without unpacking all of it."""
+    """Array of a .npz file, read from front to back without unpacking it as a whole."""
 
     def __init__(self, path: Path, key: str) -> None:
         self.path, self.key = path, key
@@ -199,7 +210,7 @@ class _Member:
         self._close()
 
     def _open(self) -> None:
-        with told_of(self.path, "a .npz archive"), zipfile.ZipFile(self.path) as archive:
+        with decoding(f"{self.path} to be a .npz archive"), zipfile.ZipFile(self.path) as archive:
             member = archive.getinfo(f"{self.key}.npy")
             self._stream = archive.open(member)  # keeps the file open
             try:
@@ -242,7 +253,7 @@ class _Member:
             self._open()
         size = math.prod(self.shape[1:]) * self.dtype.itemsize
         try:
-            with told_of(self.path, "a .npz archive"):
+            with decoding(f"{self.path} to be a .npz archive"):
                 for _ in range(self._row, start):
                     self._stream.read(size)
                 data = self._stream.read((stop - start) * size)
@@ -255,40 +266,21 @@ class _Member:
         return np.frombuffer(data, self.dtype).reshape(stop - start, *self.shape[1:])
 
 
-@contextmanager
-def told_of(path: PathLike, kind: str) -> Iterator[None]:
-    """Damaged and hostile files raise exceptions of many kinds: make them one sentence."""
-    try:
-        yield
-    except MemoryError:
-        raise
-    except pickle.UnpicklingError as problem:
-        raise ValueError(
-            f"Expected {path} to be {kind}, got a pickle of other objects, which could run any "
-            "code and is not loaded; save plain tensors with torch.save."
-        ) from problem
-    except Exception as problem:
-        if isinstance(problem, OSError) and problem.errno is not None:
-            raise  # a missing file, one that may not be read, a failing disk
-        reason = str(problem).strip().split("\n")[0].rstrip(".") or type(problem).__name__
-        raise ValueError(f"Expected {path} to be {kind}, got: {reason}.") from problem
-
-
 def choose_key(
     path: PathLike, known: Sequence[str], key: str | None, others: Sequence[str | None] = ()
 ) -> str:
-    """The key asked for, or the only one there is."""
+    """Return the key, if it is known; without one, the only key there is."""
     left = [name for name in known if name not in others]
     if key is None and len(left) == 1:
         return left[0]
     if key is None or key not in known:
         got = "none" if key is None else repr(key)
-        raise ValueError(f"Expected a key (--key, --labels) of {path}, one of {known}, got {got}.")
+        raise Refused(f"a key of {path}, one of {known}", got, "name it with {key}, or {labels}")
     return key
 
 
 def _map_npy(path: PathLike) -> NDArray[Any]:
-    with told_of(path, "a .npy array"):
+    with decoding(f"{path} to be a .npy array"):
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         if not isinstance(array, np.ndarray):
             raise TypeError("an archive of several; name it .npz")
@@ -308,7 +300,7 @@ def _sizes(name: str, frames: Rows) -> tuple[int, int, int]:
 
 
 def _tensor(block: NDArray[Any] | torch.Tensor, name: str) -> torch.Tensor:
-    """A block as a tensor of a type that torch computes with, values unchanged."""
+    """Return a block as a tensor of a type that torch computes with; values stay."""
     if isinstance(block, torch.Tensor):
         block = block.detach()
         if block.is_complex():

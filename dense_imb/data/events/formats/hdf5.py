@@ -1,6 +1,6 @@
-"""HDF5 files of other people: flat arrays with offsets, and dense frames.
+"""HDF5 files of other programs: flat arrays with offsets, and dense frames.
 
-Their dangers are those of hits files, and are refused by the same rules before data is read.
+Dangerous files are refused before data is read, see `dense_imb.base.hdf5`.
 """
 
 from __future__ import annotations
@@ -13,26 +13,27 @@ from typing import Any
 
 import numpy as np
 
+from dense_imb.base.hdf5 import list_datasets, open_file, read_attributes, reading
+from dense_imb.base.refusals import Refused
 from dense_imb.data.events.formats.frames import PathLike, choose_key, frames_source
-from dense_imb.data.events.formats.source import BATCH_BYTES, BATCH_HITS, Source, events_of
+from dense_imb.data.events.formats.source import BATCH_BYTES, BATCH_HITS, Source, make_events
 from dense_imb.hits import Events, Geometry
 from dense_imb.hits.format import FORMAT, check_offset
-from dense_imb.hits.safety import attributes_of, open_file, safe_datasets, told
 
 
 @contextmanager
 def open_datasets(path: PathLike) -> Iterator[dict[str, Any]]:
-    """The data sets of a foreign file by path, none of them dangerous."""
+    """Open a file and give its data sets by path, after checking that none is dangerous."""
     place = Path(path)
-    with open_file(place, None) as file:
-        yield safe_datasets(file, place)
+    with open_file(place) as file:
+        yield list_datasets(file, place)
 
 
 def is_hits_file(path: PathLike) -> bool:
-    """Whether a file calls itself a hits file; it may be damaged all the same."""
+    """Whether an HDF5 file has the attribute `format` of hits files; it may be damaged."""
     place = Path(path)
-    with open_file(place, None) as file, told(place, "attributes"):
-        return attributes_of(file, place).get("format") == FORMAT
+    with open_file(place) as file, reading(place, "attributes"):
+        return read_attributes(file, place, ("format",)).get("format") == FORMAT
 
 
 def hdf5_hits_source(
@@ -45,15 +46,20 @@ def hdf5_hits_source(
     label: str | None = None,
     keep: Sequence[str] = (),
 ) -> Source:
-    """Hits in flat arrays, with an array of offsets: event i owns offset[i] .. offset[i + 1] - 1.
+    """Read hits from flat arrays: event i has the hits offset[i] .. offset[i + 1] - 1.
 
     Args:
         path: the file.
-        x, y, t, offset, label: paths of the arrays, "photon/t" say.
-        keep: paths of further arrays, one entry a hit or an event, kept under their last names.
+        x: path of the array of columns, for example "photon/x".
+        y: path of the array of rows.
+        t: path of the array of times.
+        offset: path of the array of offsets.
+        label: path of the array of labels.
+        keep: paths of further arrays with an entry a hit or an event; the last part of the path
+            becomes the name.
     """
     wanted = {"x": x, "y": y, "t": t, **({} if label is None else {"label": label})}
-    of_event: dict[str, str] = {}
+    event_places: dict[str, str] = {}
     with open_datasets(path) as known:
         for place in (*wanted.values(), offset, *keep):
             if place.strip("/") not in known:
@@ -69,7 +75,7 @@ def hdf5_hits_source(
                 f"Expected whole numbers in one dimension in `{offset}` of {path}, got "
                 f"{rows.dtype} of shape {rows.shape}."
             )
-        with told(Path(path), offset):
+        with reading(Path(path), offset):
             starts = rows[:]
         n_hits = len(known[x.strip("/")])
         check_offset(starts, n_hits, f"{path} (`{offset}`)")
@@ -79,10 +85,10 @@ def hdf5_hits_source(
             beside_offset = (
                 place.strip("/").rpartition("/")[0] == offset.strip("/").rpartition("/")[0]
             )
-            if name in wanted or name in of_event or name == "offset":
+            if name in wanted or name in event_places or name == "offset":
                 raise ValueError(f"Expected kept columns of other names, got `{name}` twice.")
             if n_rows == len(starts) - 1 and (n_rows != n_hits or beside_offset):
-                of_event[name] = place
+                event_places[name] = place
             else:
                 wanted[name] = place
         for place in wanted.values():
@@ -96,22 +102,22 @@ def hdf5_hits_source(
         with open_datasets(path) as known:
 
             def read(places: dict[str, str], first: int, last: int) -> dict[str, Any]:
-                found = {}
+                columns = {}
                 for name, place in places.items():
-                    with told(Path(path), place):
-                        found[name] = known[place.strip("/")][first:last]
-                return found
+                    with reading(Path(path), place):
+                        columns[name] = known[place.strip("/")][first:last]
+                return columns
 
             start = 0
             while start < len(starts) - 1:
                 stop = int(np.searchsorted(starts, starts[start] + BATCH_HITS, side="right")) - 1
                 stop = max(start + 1, stop)
                 first, last = int(starts[start]), int(starts[stop])
-                yield events_of(
+                yield make_events(
                     geometry,
                     starts[start : stop + 1] - first,
                     read(wanted, first, last),
-                    read(of_event, start, stop),
+                    read(event_places, start, stop),
                 )
                 start = stop
 
@@ -119,17 +125,17 @@ def hdf5_hits_source(
 
 
 def hdf5_frames_source(path: PathLike, key: str | None = None, labels: str | None = None) -> Source:
-    """Frames in a data set (N, H, W) or (N, 1, H, W), and their labels in another."""
+    """Read frames from a data set (N, H, W) or (N, 1, H, W), and labels from another."""
     with open_datasets(path) as known:
         dense = [name for name, dataset in known.items() if dataset.ndim >= 3]
         if not dense:
             listed = ", ".join(
                 f"`{name}` of {' x '.join(map(str, known[name].shape))}" for name in [*known][:20]
             )
-            raise ValueError(
-                f"Expected a data set of frames (N, H, W) in {path}, got "
-                f"{listed or 'no data set at all'}{', ..' if len(known) > 20 else ''}; where hits "
-                "lie in flat arrays, name them with --x --y --t --offset."
+            raise Refused(
+                f"a data set of frames (N, H, W) in {path}",
+                f"{listed or 'no data set at all'}{', ..' if len(known) > 20 else ''}",
+                "name flat arrays of hits with {x}, {y}, {t} and {offset}",
             )
         key = choose_key(path, dense, key and key.strip("/"), [labels and labels.strip("/")])
         frames = _Frames(path, key, known[key])
@@ -142,16 +148,16 @@ def hdf5_frames_source(path: PathLike, key: str | None = None, labels: str | Non
 
 
 class _Frames:
-    """Rows of a data set; the file is opened for each block, and is closed between them."""
+    """Rows of a data set; the file is open only while a block is read."""
 
     def __init__(self, path: PathLike, place: str, dataset: Any) -> None:
         self.path, self.place = path, place
         self.shape, self.dtype = dataset.shape, dataset.dtype
-        # a chunk of many frames is unpacked once, unless it is too large to be held
+        # a chunk of many frames is unpacked once, unless it is too large for the memory
         rows = dataset.chunks[0] if dataset.chunks else 1
         frame = 8 * math.prod(dataset.shape[1:])
         self.n_at_once = rows if rows * frame <= 32 * BATCH_BYTES else 1
 
     def __getitem__(self, rows: slice) -> Any:
-        with open_datasets(self.path) as known, told(Path(self.path), self.place):
+        with open_datasets(self.path) as known, reading(Path(self.path), self.place):
             return known[self.place][rows]

@@ -10,36 +10,36 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dense_imb.base.refusals import Refused
 from dense_imb.data.events.formats.frames import PathLike
-from dense_imb.data.events.formats.source import BATCH_HITS, Source, events_of
+from dense_imb.data.events.formats.source import BATCH_HITS, Source, make_events
 from dense_imb.hits import Events, Geometry
 
 _LONGEST_LINE = 1 << 16  # a "line" of gigabytes is another format
 _EXACT = 2.0**53  # whole numbers from here on need more than a double
-_FRAMES = 64  # of one batch
+_FRAMES = 64  # in a batch
 _Table = dict[str, NDArray[Any]]
 
 
 def csv_source(
     path: PathLike, columns: Mapping[str, str] | None = None, event_columns: Sequence[str] = ()
 ) -> Source:
-    """Hits of a table with a header line, one hit a row, the rows of an event together.
+    """Read hits from a table with a header line and one hit a row.
 
-    Event numbers never decrease; they are kept as the event column `event_id`. Further columns
-    are kept with the hits. The file is read twice, first for the
-    types of its columns, and never held.
+    Rows are sorted by event number, which becomes the event column `event_id`. Further columns
+    are kept with the hits. The file is read twice, first for the types of its columns.
 
     Args:
-        path: columns between commas, semicolons, tabs or blanks.
-        columns: what this file calls `event`, `x`, `y`, `t` and `label`, where it differs.
-        event_columns: further columns with one value an event, `run` say.
+        path: text with columns between commas, semicolons, tabs or blanks.
+        columns: names of `event`, `x`, `y`, `t` and `label` in this file, where they differ.
+        event_columns: further columns with one value an event, for example `run`.
     """
     table = _CSV(Path(path), dict(columns or {}), list(event_columns))
     return Source(str(path), table.batches, largest_time=table.largest_time)
 
 
 class _CSV:
-    """The header, the types of the columns, and the rows in chunks."""
+    """CSV file of hits: header, types of the columns, and rows in chunks."""
 
     def __init__(self, path: Path, columns: dict[str, str], event_columns: list[str]) -> None:
         self.path = path
@@ -58,10 +58,10 @@ class _CSV:
         missing += [columns["label"]] if columns.get("label", named[0]) not in named else []
         missing += [name for name in event_columns if name not in named]
         if missing or unknown:
-            raise ValueError(
-                f"Expected columns event, x, y, t and perhaps label in {path}, got "
-                f"{', '.join(named)[:200]}, without {', '.join(missing) or unknown[0]}; name them "
-                "with --columns x=NAME."
+            raise Refused(
+                f"columns event, x, y, t and perhaps label in {path}",
+                f"{', '.join(named)[:200]}, without {', '.join(missing) or unknown[0]}",
+                "name them with {columns}, for example x=NAME",
             )
         self.names = [ours.get(name, name) for name in named]
         if len(set(self.names)) < len(self.names):
@@ -94,7 +94,7 @@ class _CSV:
         return np.dtype([(name, "i8" if name in exact else "f8") for name in self.names])
 
     def _tables(self) -> Iterator[_Table]:
-        """The rows in chunks, as columns by name."""
+        """Yield the rows in chunks, as columns by name."""
         first = 2  # line of the file, counted from 1
         with self._open() as file:
             file.readline(_LONGEST_LINE)
@@ -124,7 +124,7 @@ class _CSV:
             return True
 
     def batches(self, geometry: Geometry) -> Iterator[Events]:
-        """Whole events; what a chunk has of its last event waits for the next chunk."""
+        """Yield whole events; the last event of a chunk waits for the next chunk."""
         rest: _Table | None = None
         for table in self._tables():
             for name in self._cast:
@@ -160,18 +160,22 @@ class _CSV:
                     f"Expected one `{name}` for each event of {self.path}, got several in event "
                     f"{number[differs[0]]}; keep it with the hits."
                 )
-        return events_of(geometry, offset, table, event)
+        return make_events(geometry, offset, table, event)
 
 
 def timepix_source(folder: PathLike, pattern: str = "*.txt") -> Source:
-    """Timepix frames in ASCII xyC: a file a frame, `X<tab>Y<tab>C` rows, no header.
+    """Read Timepix frames in ASCII xyC: a file a frame, `X<tab>Y<tab>C` rows, no header.
 
-    C, a time or the time over threshold, becomes t. The detector has 256 x 256 pixels unless
-    the user says otherwise; an empty file is a frame without hits.
+    C, a time or the time over threshold, becomes t. The detector has 256 x 256 pixels by default.
+    An empty file is a frame without hits.
+
+    Args:
+        folder: folder of the files, or one file.
+        pattern: use only the files that match it.
     """
     root = Path(folder)
-    found = sorted(root.glob(pattern)) if root.is_dir() else [root]
-    paths = [path for path in found if path.is_file() and not path.name.startswith(".")]
+    files = sorted(root.glob(pattern)) if root.is_dir() else [root]
+    paths = [path for path in files if path.is_file() and not path.name.startswith(".")]
     if not paths:
         raise ValueError(f"Expected frames that match {pattern} in {folder}, got none.")
 
@@ -180,7 +184,7 @@ def timepix_source(folder: PathLike, pattern: str = "*.txt") -> Source:
             frames = [_read_xyc(path) for path in paths[start : start + _FRAMES]]
             offset = np.cumsum([0, *map(len, frames)])
             x, y, t = np.concatenate(frames).T
-            yield events_of(geometry, offset, {"x": x, "y": y, "t": t}, {})
+            yield make_events(geometry, offset, {"x": x, "y": y, "t": t}, {})
 
     return Source(str(folder), batches, 256, 256, len(paths))
 
@@ -192,9 +196,10 @@ def _read_xyc(path: Path) -> NDArray[np.int64]:
         frame = np.array(rows, dtype=np.int64).reshape(len(rows), 3)
     except ValueError:
         wrong = next(row for row in rows if len(row) != 3 or not all(v.isdigit() for v in row))
-        raise ValueError(
-            f"Expected rows of three whole numbers, X, Y and C, in {path}, got "
-            f"{' '.join(wrong)[:60]!r}; give --pattern to leave other files out."
+        raise Refused(
+            f"rows of three whole numbers, X, Y and C, in {path}",
+            f"{' '.join(wrong)[:60]!r}",
+            "leave other files out with {pattern}",
         ) from None
     return frame
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from dense_imb.data.events.formats.frames import PathLike, told_of
-from dense_imb.data.events.formats.source import Source, events_of
+from dense_imb.base.files import decoding
+from dense_imb.base.refusals import Refused
+from dense_imb.data.events.formats.frames import PathLike
+from dense_imb.data.events.formats.source import Source, make_events
 from dense_imb.hits import Events, Geometry
 
 _STEP = "16 MB"  # of a tree, read at a time
@@ -26,12 +28,15 @@ def root_source(
     label: str | None = None,
     keep: Sequence[str] = (),
 ) -> Source:
-    """Hits of a tree with an entry an event: x, y, t and label are arrays of any length.
+    """Read hits from a tree with an entry an event and arrays of any length.
 
     Args:
         path: the file.
-        tree: the tree's name, where the file has several.
-        x, y, t, label: the branches.
+        tree: name of the tree, if the file has several.
+        x: branch of the columns.
+        y: branch of the rows.
+        t: branch of the times.
+        label: branch of the labels.
         keep: further branches; arrays are kept with the hits, single numbers with the events.
     """
     uproot, awkward = _import_uproot()
@@ -41,7 +46,7 @@ def root_source(
     wanted |= {name.rpartition("/")[2]: name for name in keep}
 
     def open_tree() -> Any:
-        with told_of(path, "a ROOT file"):
+        with decoding(f"{path} to be a ROOT file"):
             file = uproot.open({str(Path(path).absolute()): None})
             known = dict.fromkeys(
                 key.split(";")[0] for key, kind in file.classnames().items() if kind in _KINDS
@@ -49,12 +54,12 @@ def root_source(
         if not known:
             raise ValueError(f"Expected a ROOT file with a tree at {path}, got one without.")
         if (tree is None and len(known) > 1) or (tree is not None and tree not in known):
-            raise ValueError(f"Expected a tree (--tree) of {path}, one of {[*known]}, got {tree}.")
-        with told_of(path, "a ROOT file"):
+            raise Refused(f"a tree of {path}, one of {[*known]}", tree, "name it with {tree}")
+        with decoding(f"{path} to be a ROOT file"):
             return file[tree or next(iter(known))]
 
     with open_tree() as opened:
-        with told_of(path, "a ROOT file"):
+        with decoding(f"{path} to be a ROOT file"):
             n_events, known = int(opened.num_entries), opened.keys()
         missing = [name for name in wanted.values() if name not in known]
         if missing:
@@ -66,7 +71,7 @@ def root_source(
         with open_tree() as opened:
             blocks: Any = None
             while True:
-                with told_of(path, "a ROOT file"):
+                with decoding(f"{path} to be a ROOT file"):
                     blocks = blocks or opened.iterate(
                         [*wanted.values()], step_size=_STEP, library="ak"
                     )
@@ -94,7 +99,7 @@ def root_source(
                     "event, got others."
                 )
             hit[name] = _numbers(awkward.to_numpy(awkward.flatten(column)), branch)
-        return events_of(geometry, np.concatenate([[0], np.cumsum(count)]), hit, event)
+        return make_events(geometry, np.concatenate([[0], np.cumsum(count)]), hit, event)
 
     def _numbers(column: Any, branch: str) -> Any:
         if column.dtype.kind not in "biuf":

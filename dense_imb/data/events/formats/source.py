@@ -1,4 +1,4 @@
-"""What a reader of another format hands on: its events, batch by batch, as often as asked."""
+"""Events in another format, read in batches."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ class Source:
     """Events in another format.
 
     Args:
-        name: what sentences about bad values call it.
-        batches: reads all events from the beginning, as batches of this geometry. Values are
-            not checked against it.
-        width, height: of the frame, where the format knows them.
-        n_events: where known before reading.
-        largest_time: where known before reading.
+        name: name of the source in errors.
+        batches: function that reads all events of a geometry from the beginning, in batches. It
+            does not check values against the geometry.
+        width: width of the frame, if the format stores it.
+        height: height of the frame, if the format stores it.
+        n_events: number of events, if known before reading.
+        largest_time: largest time, if known before reading.
         n_labels_lost: labelled pixels without a hit, counted while reading.
     """
 
@@ -38,12 +39,19 @@ class Source:
     n_labels_lost: int = 0
 
 
-def events_of(
+def make_events(
     geometry: Geometry,
     offset: NDArray[np.int64],
     hit: dict[str, NDArray[Any]],
     event: dict[str, NDArray[Any]],
 ) -> Events:
-    """Events from columns by name; x, y, t and, where known, label among those of the hits."""
+    """Make events from columns by name.
+
+    Args:
+        geometry: the frame.
+        offset: (n_events + 1,) first hit of each event, and the number of hits.
+        hit: columns of the hits: x, y, t, perhaps label, and further ones.
+        event: columns of the events.
+    """
     further = {name: column for name, column in hit.items() if name not in ("x", "y", "t", "label")}
     return Events(geometry, offset, hit["x"], hit["y"], hit["t"], hit.get("label"), further, event)

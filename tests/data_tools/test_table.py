@@ -5,14 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dense_imb.data.labels.table_parts import (
-    Labels,
-    groups_by_pattern,
-    groups_by_table,
-    read_labels,
-    split_table,
-)
 from dense_imb.data.labels.tables import read_table
+from tests.data_tools.scripts import load
+
+script = load("table")
+Labels, read_labels, split_table = script.ImageLabels, script.read_labels, script.split_table
+group_by_pattern, group_by_table = script.group_by_pattern, script.group_by_table
 
 PARTS = {"train": 0.7, "validation": 0.1, "test": 0.2}
 
@@ -38,7 +36,7 @@ def test_each_part_has_its_share_of_each_class(tmp_path):
     label_of = dict(zip(labels.names, labels.labels, strict=True))
     for table in tables:
         assert [label_of[name] for name in table.column("image", 0)] == table.column("label", 1)
-    with pytest.raises(FileExistsError, match="--overwrite"):
+    with pytest.raises(FileExistsError, match="with `overwrite`"):
         split_table(labels, paths)
     assert split_table(labels, paths, overwrite=True) == counts
     assert split_table(labels, paths, overwrite=True, seed=1) == counts
@@ -50,7 +48,7 @@ def test_both_eyes_of_a_patient_stay_together(tmp_path):
     labels = Labels(
         names, tuple(rng.choice(["0", "1", "4"], 400, p=[0.8, 0.15, 0.05])), tuple("014")
     )
-    groups = groups_by_pattern(names, r"(\d+)_")
+    groups = group_by_pattern(names, r"(\d+)_")
     paths = {tmp_path / f"{name}.csv": share for name, share in PARTS.items()}
     split_table(labels, paths, groups=groups)
     seen = [set(read_table(path).column("group", 2)) for path in paths]
@@ -63,9 +61,9 @@ def test_one_column_for_each_class(tmp_path):
     path.write_text("image,MEL,NV,UNK\na,1.0,0.0,0.0\nb,0,1,0\nc,0.0,1.0,0.0\n")
     found = read_labels(path, one_hot=True)
     assert found == Labels(("a", "b", "c"), ("MEL", "NV", "NV"), ("MEL", "NV"))
-    assert found.only(["NV", "MEL"]).classes == ("NV", "MEL")
+    assert found.select(["NV", "MEL"]).classes == ("NV", "MEL")
     with pytest.raises(ValueError, match="two or more of the classes MEL, NV, got NV, BCC"):
-        found.only(["NV", "BCC"])
+        found.select(["NV", "BCC"])
     for row in ("d,0,0,0", "d,1,1,0", "d,0.4,0.6,0"):
         path.write_text(f"image,MEL,NV,UNK\na,1,0,0\n{row}\n")
         with pytest.raises(ValueError, match="Expected a single 1 and zeros in row 3"):
@@ -92,7 +90,7 @@ def test_numbers_keep_their_order(tmp_path):
 
 def test_groups_of_another_table(tmp_path):
     (tmp_path / "m.csv").write_text("image,lesion_id\na,L1\nb,L1\nc,\n")
-    found = groups_by_table(["a", "b", "c", "d"], tmp_path / "m.csv", "lesion_id")
+    found = group_by_table(["a", "b", "c", "d"], tmp_path / "m.csv", "lesion_id")
     assert found[:2] == ["L1", "L1"]
     assert len(set(found)) == 3
 
@@ -100,4 +98,4 @@ def test_groups_of_another_table(tmp_path):
 @pytest.mark.parametrize("pattern", ["(", "[0-9]+", "(x)"])
 def test_patterns_that_group_nothing_are_refused(pattern):
     with pytest.raises(ValueError, match="Expected"):
-        groups_by_pattern(["1_left"], pattern)
+        group_by_pattern(["1_left"], pattern)

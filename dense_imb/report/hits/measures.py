@@ -1,4 +1,4 @@
-"""What a report measures: the network beside the baselines, and where it errs."""
+"""Measurements of a network on hits, beside the baselines."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dense_imb.base.refusals import Refused
 from dense_imb.data.events.virtual import VALIDATION_EPOCH, VirtualEvents
 from dense_imb.hits import Evaluation, Events, available_baselines, evaluate, open_hits
 from dense_imb.hits.baselines import Scorer
@@ -21,23 +22,23 @@ from dense_imb.runs import Run
 from dense_imb.tasks.hits.recipe import HitsRecipe
 from dense_imb.tasks.hits.trained import TrainedHits
 
-TEST_EPOCH = VALIDATION_EPOCH - 1  # or test events would get the noise of validation events
+TEST_EPOCH = VALIDATION_EPOCH - 1  # else test events get the noise of validation events
 VERDICTS = ("signal kept", "signal lost", "noise removed", "noise kept")
 _AT_ONCE = 128
-_CANDIDATES = 100  # the samples are chosen among so many of the first test events
-_MOST_EVENTS = 100_000  # whose counts are held for the figure of single events
-_GROUPS = 8  # of events, by their number of hits
+_CANDIDATES = 100  # first test events, among which the samples are chosen
+_MOST_EVENTS = 100_000  # events whose counts are kept in memory
+_GROUPS = 8  # groups of events, by number of hits
 
 
 @dataclass(frozen=True)
-class Sample:
-    """A test event, and what became of its hits.
+class EventSample:
+    """A test event and the verdict on each of its hits.
 
     Args:
-        title: why this one.
-        number: of the test events measured.
-        events: a batch of one.
-        verdict: (n_hits,) place in `VERDICTS`; -1 of a hit that another hides in its pixel.
+        title: reason for showing this event.
+        number: index among the measured events.
+        events: the event, as a batch of one.
+        verdict: (n_hits,) index into `VERDICTS`; -1 for a hit hidden by another in its pixel.
     """
 
     title: str
@@ -46,36 +47,41 @@ class Sample:
     verdict: NDArray[np.int64]
 
     def counts(self) -> dict[str, int]:
-        """Hits of each verdict, and hidden ones."""
+        """Return the number of hits with each verdict, and of hidden hits."""
         counts = {name: int((self.verdict == k).sum()) for k, name in enumerate(VERDICTS)}
         return {**counts, "hidden": int((self.verdict < 0).sum())}
 
 
 @dataclass
-class Measured:
-    """What was found; `events` has a row (hits, signal, kept signal, noise, kept noise) an event.
+class HitMeasures:
+    """Scores of a network and the baselines on test events.
 
     Args:
-        evaluation: the table.
-        scores: of the test events, by scorer.
-        events: of the network, of the hits that a frame shows.
+        evaluation: table of scores.
+        scores: scores of the test events, by scorer.
+        events: (n_events, 5) visible hits of each event, with the network's verdicts: all,
+            signal, kept signal, noise, kept noise.
         samples: a typical event and the worst one.
     """
 
     evaluation: Evaluation
     scores: dict[str, HitScores]
     events: NDArray[np.int64]
-    samples: list[Sample] = field(default_factory=list)
+    samples: list[EventSample] = field(default_factory=list)
 
 
 def validation_events(run: Run) -> VirtualEvents:
-    """The events that the run was validated on, as it saw them."""
+    """Open the validation events of a run, with the noise of its validations."""
     assert isinstance(run.recipe, HitsRecipe)
     return run.recipe.open_validation()
 
 
 def test_events(run: Run, paths: str | Sequence[str], n_events: int) -> tuple[VirtualEvents, bool]:
-    """Labelled events as they are, clean ones with the run's degradation; whether it was added."""
+    """Open labelled events to measure on; clean ones get the degradation of the run.
+
+    Returns:
+        The events, and whether noise was added.
+    """
     source = open_hits(paths)
     plain = VirtualEvents(source, None, run.config.seed, count=n_events)
     if len(plain) == 0:
@@ -93,7 +99,7 @@ def test_events(run: Run, paths: str | Sequence[str], n_events: int) -> tuple[Vi
     return replace(plain, degradation=degradation), True
 
 
-def measure(
+def measure_hits(
     network: TrainedHits,
     validation: VirtualEvents | None,
     test: VirtualEvents | None,
@@ -101,22 +107,22 @@ def measure(
     retention: float,
     n_events: int,
     progress: Callable[[int], Progress] | None = None,
-) -> Measured:
-    """The table, and all that figures need, from one pass over the events.
+) -> HitMeasures:
+    """Measure a network and the baselines in one pass over the events.
 
     Args:
-        network: of the run.
-        validation: events to choose thresholds on; every fifth test event without them.
-        test: events to measure on. None takes every second validation event.
-        retention: of the thresholds.
-        n_events: at most so many to choose on, and so many to measure on.
-        progress: takes the number of events to come, over all scorers, and gives what is told
-            each time some are done.
+        network: network of the run.
+        validation: events to choose thresholds on; None takes every fifth test event.
+        test: events to measure on; None takes every second validation event.
+        retention: fraction of the signal that the thresholds keep.
+        n_events: largest number of events to choose on, and to measure on.
+        progress: takes the number of events to come, over all scorers, and returns a function
+            that takes the number of events just done.
     """
     baselines, missing = available_baselines(network.geometry)
     if network.name in {scorer.name for scorer in baselines}:
         network.name += " (run)"
-    watcher = _Watcher(network.name)
+    recorder = _Recorder(network.name)
     chooses, measures, chosen_on = _sources(validation, test, n_events)
     scorers: list[Scorer] = [network, *baselines]
     n_coming = len(scorers) * sum(size for size, _ in (chooses, measures))
@@ -126,17 +132,17 @@ def measure(
         measures[1],
         retention=retention,
         progress=None if progress is None else progress(n_coming),
-        watch=watcher,
+        watch=recorder,
     )
     table = replace(table, chosen_on=chosen_on or table.chosen_on, notes=missing)
-    counts = np.concatenate([np.zeros((0, 5), np.int64), *watcher.counts])
-    return Measured(table, watcher.scores, counts, watcher.samples())
+    counts = np.concatenate([np.zeros((0, 5), np.int64), *recorder.counts])
+    return HitMeasures(table, recorder.scores, counts, recorder.samples())
 
 
 def _sources(
     validation: VirtualEvents | None, test: VirtualEvents | None, n_events: int
 ) -> tuple[tuple[int, Any], tuple[int, Any], str]:
-    """How many events to choose on and to measure on, both as batches, and in words which."""
+    """Return the events to choose on and to measure on, and their description."""
     if test is not None:
         numbers = np.arange(min(n_events, len(test)))
         measured = len(numbers), _Batches(test, numbers, TEST_EPOCH)
@@ -144,11 +150,11 @@ def _sources(
             return (0, None), measured, ""
         numbers = np.arange(min(n_events, len(validation)))
         return (len(numbers), _Batches(validation, numbers, VALIDATION_EPOCH)), measured, ""
-    assert validation is not None  # one of both is there
+    assert validation is not None  # the caller has one of the two
     numbers = np.arange(min(2 * n_events, len(validation)))
     halves = numbers[::2], numbers[1::2]
     if len(numbers) < 2:
-        raise ValueError("Expected at least two validation events, got one; give a test file.")
+        raise Refused("at least two validation events", "one", "name a test file with {test}")
     words = (
         f"thresholds chosen on every other validation event ({len(halves[0]):,}), scores on the "
         f"{len(halves[1]):,} between them, which also served to choose the best weights"
@@ -160,7 +166,7 @@ def _sources(
 
 
 class _Batches:
-    """Degraded events, a batch at a time, as often as asked."""
+    """Degraded events in batches; can be iterated several times."""
 
     def __init__(self, events: VirtualEvents, numbers: NDArray[np.int64], epoch: int) -> None:
         self.events, self.numbers, self.epoch = events, numbers, epoch
@@ -170,14 +176,14 @@ class _Batches:
             yield self.events.degraded(self.numbers[start : start + _AT_ONCE], self.epoch)
 
 
-class _Watcher:
-    """Keeps of the test pass what figures show."""
+class _Recorder:
+    """Records verdicts and sample events during the evaluation."""
 
     def __init__(self, network: str) -> None:
         self.network = network
         self.scores: dict[str, HitScores] = {}
         self.counts: list[NDArray[np.int64]] = []
-        self._seen: list[tuple[Events, NDArray[np.int64]]] = []
+        self._examples: list[tuple[Events, NDArray[np.int64]]] = []
         self._n_events = 0
 
     def __call__(
@@ -188,32 +194,32 @@ class _Watcher:
             return
         verdict = verdicts(events.label, scores.operating_point.keep(score), shown)
         place, n = events.event_index(), len(events)
-        of_kind = [
+        per_verdict = [
             torch.bincount(place[torch.from_numpy(verdict == k)], minlength=n) for k in range(4)
         ]
-        kept, lost, removed, left = (count.numpy() for count in of_kind)
+        kept, lost, removed, left = (count.numpy() for count in per_verdict)
         total = kept + lost + removed + left
         self.counts.append(np.stack([total, kept + lost, kept, removed + left, left], 1))
         self._n_events += n
-        for i in range(min(n, _CANDIDATES - len(self._seen))):
+        for i in range(min(n, _CANDIDATES - len(self._examples))):
             first, last = int(events.offset[i]), int(events.offset[i + 1])
-            self._seen.append((events[i].numpy(), verdict[first:last]))
+            self._examples.append((events[i].numpy(), verdict[first:last]))
 
-    def samples(self) -> list[Sample]:
-        """An event with as many errors as most have, and the one with most."""
-        errors = [int(((verdict == 1) | (verdict == 3)).sum()) for _, verdict in self._seen]
-        order = sorted((n, i) for i, n in enumerate(errors) if self._seen[i][0].n_hits)
+    def samples(self) -> list[EventSample]:
+        """Return the event with the median number of errors, and the one with most."""
+        errors = [int(((verdict == 1) | (verdict == 3)).sum()) for _, verdict in self._examples]
+        order = sorted((n, i) for i, n in enumerate(errors) if self._examples[i][0].n_hits)
         if not order:
             return []
-        among = f"of the first {len(self._seen)} test events"
-        chosen = {order[len(order) // 2][1]: f"A typical one {among}"}
+        among = f"of the first {len(self._examples)} test events"
+        chosen = {order[len(order) // 2][1]: f"A typical event {among}"}
         if len(order) > 1 and order[-1][1] not in chosen:
-            chosen[order[-1][1]] = f"The one with most errors {among}"
-        return [Sample(title, i, *self._seen[i]) for i, title in chosen.items()]
+            chosen[order[-1][1]] = f"The event with most errors {among}"
+        return [EventSample(title, i, *self._examples[i]) for i, title in chosen.items()]
 
 
 def verdicts(label: Any, is_kept: Tensor, is_visible: Tensor) -> NDArray[np.int64]:
-    """(n_hits,) the place of each hit in `VERDICTS`, -1 of hidden ones.
+    """Return the verdict on each hit as an index into `VERDICTS`, -1 for hidden hits.
 
     Example:
         >>> label, is_kept = torch.tensor([1, 2, 0, 0, 0]), torch.tensor([1, 0, 0, 1, 1]) > 0
@@ -222,12 +228,12 @@ def verdicts(label: Any, is_kept: Tensor, is_visible: Tensor) -> NDArray[np.int6
     """
     is_signal = torch.as_tensor(label) > 0
     place = torch.where(is_signal, (~is_kept).long(), 2 + is_kept.long())
-    found: NDArray[np.int64] = torch.where(is_visible, place, -1).numpy()
-    return found
+    verdict: NDArray[np.int64] = torch.where(is_visible, place, -1).numpy()
+    return verdict
 
 
 def by_number_of_hits(events: NDArray[np.int64]) -> list[dict[str, float]]:
-    """Retention and removal of events in groups of like numbers of hits, crowded ones last.
+    """Return retention and removal of events, grouped by their number of hits.
 
     Example:
         >>> groups = by_number_of_hits(np.array([[3, 1, 1, 2, 0], [9, 2, 1, 7, 7]]))
@@ -239,11 +245,11 @@ def by_number_of_hits(events: NDArray[np.int64]) -> list[dict[str, float]]:
         return []
     edges = np.unique(np.quantile(hits, np.linspace(0, 1, _GROUPS + 1)[1:-1], method="lower"))
     group = np.searchsorted(edges, hits)
-    found = []
+    rows = []
     for k in np.unique(group):
         part = events[group == k]
         _, signal, kept, noise, left = (int(total) for total in part.sum(0))
-        found.append(
+        rows.append(
             {
                 "hits": float(part[:, 0].mean()),
                 "n_events": float(len(part)),
@@ -251,13 +257,4 @@ def by_number_of_hits(events: NDArray[np.int64]) -> list[dict[str, float]]:
                 "removal": 1 - left / noise if noise else math.nan,
             }
         )
-    return found
-
-
-def shares(events: NDArray[np.int64], which: str) -> NDArray[np.float64]:
-    """Retention or removal of each event that has signal, or noise."""
-    whole, part = (1, 2) if which == "retention" else (3, 4)
-    some = events[events[:, whole] > 0]
-    share = some[:, part] / some[:, whole]
-    found: NDArray[np.float64] = share if which == "retention" else 1 - share
-    return found
+    return rows

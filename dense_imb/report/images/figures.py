@@ -1,4 +1,4 @@
-"""The figures of a report of images; each draws numbers on a figure of its own."""
+"""Figures of a report on images with masks."""
 
 from __future__ import annotations
 
@@ -20,30 +20,31 @@ from dense_imb.report.drawing import (
     bin_counts,
     column,
     draw_panels,
-    from_zero,
     line_style,
-    of_losses,
-    of_scores,
-    of_shares,
+    loss_panel,
+    plain_label,
+    plain_log_ticks,
     probability_ticks,
-    say,
-    shown_name,
+    rate_panel,
+    score_axis,
+    share_axis,
+    write_message,
 )
-from dense_imb.report.segmented import VERDICTS, Measured, Picture
+from dense_imb.report.images.measures import VERDICTS, ImageMeasures, ImageSample
 
 if TYPE_CHECKING:  # the package must not wait for matplotlib
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_CLASSES = 8  # with a curve of their own
-# of `VERDICTS`, none of them the colour of a class in the truth; the image beneath is pale
+MOST_CLASSES = 8  # classes with a curve
+# for each of `VERDICTS`; no colour of a class in the truth, and the image beneath is pale
 _COLOURS = (None, "#7E57C2", "#B0122B", "#000000", "#5FA60C", "#8A8A8A")
-_PALEST = 0.8  # of black in that image
-_FEW = 100  # pixels of a bin, below which its share is luck
+_PALEST = 0.8  # brightness of black in that image
+_FEW = 100  # pixels; the share in a bin of fewer is luck
 
 
 def precision_recall(histogram: ScoreHistogram) -> tuple[Values, Values]:
-    """Recall, rising, and precision at every threshold that calls a pixel."""
+    """Return recall, rising, and precision at every threshold that at least one pixel reaches."""
     curve = histogram.curve()
     is_known = curve.purity.isfinite() & curve.retention.isfinite()
     points = np.stack([curve.retention[is_known].numpy(), curve.purity[is_known].numpy()])
@@ -52,7 +53,7 @@ def precision_recall(histogram: ScoreHistogram) -> tuple[Values, Values]:
 
 
 def reliability(histogram: ScoreHistogram) -> dict[str, Values]:
-    """Bins one unit of the logit wide: mean probability, share of the class, and pixels.
+    """Return mean probability, share of the class and pixels, in bins of one logit.
 
     Example:
         >>> import torch
@@ -67,23 +68,23 @@ def reliability(histogram: ScoreHistogram) -> dict[str, Values]:
     middle = (edges[:-1] + edges[1:]) / 2
     place = np.floor(middle + 0.5).astype(np.int64)
     place -= place.min()
-    pixels, of_class, probability = (
+    pixels, hits, probability = (
         np.bincount(place, weights)
         for weights in (signal + noise, signal, (signal + noise) / (1 + np.exp(-middle)))
     )
     some = pixels > 0
     return {
         "probability": probability[some] / pixels[some],
-        "share": of_class[some] / pixels[some],
+        "share": hits[some] / pixels[some],
         "pixels": pixels[some].astype(np.float64),
     }
 
 
-def draw_precision_recall(measured: Measured, names: Sequence[str], figure: Figure) -> None:
-    """Precision against recall of each class, its operating point, and its share."""
+def draw_precision_recall(measured: ImageMeasures, names: Sequence[str], figure: Figure) -> None:
+    """Draw precision against recall of each class, with its threshold and its share."""
     axes = figure.add_subplot()
     average = measured.scores.average_precision()
-    names = [shown_name(name) for name in names]
+    names = [plain_label(name) for name in names]
     for k, name in enumerate(names[:MOST_CLASSES], 1):
         histogram = measured.scores.histograms[k]
         style = line_style(k - 1)
@@ -112,21 +113,21 @@ def draw_precision_recall(measured: Measured, names: Sequence[str], figure: Figu
     figure.legend(loc="outside lower center", ncols=3)
 
 
-def draw_calibration(measured: Measured, names: Sequence[str], figure: Figure) -> None:
-    """Share of a class against its probability, on logit scales, and how often each is said."""
+def draw_calibration(measured: ImageMeasures, names: Sequence[str], figure: Figure) -> None:
+    """Draw the share of a class against its probability, and the histogram of probabilities."""
     curves, counts = figure.subplots(1, 2)
-    shown = [shown_name(name) for name in names[:MOST_CLASSES]]
-    histograms = measured.scores.histograms[1 : len(shown) + 1]
-    of_class = [reliability(histogram) for histogram in histograms]
-    low, high = _logit_range(of_class)
+    labels = [plain_label(name) for name in names[:MOST_CLASSES]]
+    histograms = measured.scores.histograms[1 : len(labels) + 1]
+    classes = [reliability(histogram) for histogram in histograms]
+    low, high = _logit_range(classes)
     curves.plot([low, high], [low, high], color="#777777", linewidth=0.9, label="calibrated")
-    for k, (name, bins) in enumerate(zip(shown, of_class, strict=True)):
+    for k, (name, bins) in enumerate(zip(labels, classes, strict=True)):
         is_sure = bins["pixels"] >= _FEW
         x, y = (_logits(bins[key][is_sure]) for key in ("probability", "share"))
         inside, beyond = np.isfinite(y), ~np.isfinite(y) & (x >= low) & (x <= high)
         style = line_style(k)
         curves.plot(x[inside], y[inside], label=name, markersize=5, linewidth=1.6, **style)
-        # bins with none of the class, or nothing else, lie beyond any logit
+        # shares of 0 and of 1 have no logit
         edge = np.where(y > 0, high, low)
         curves.plot(
             x[beyond], edge[beyond], color=style["color"], marker=style["marker"],
@@ -136,18 +137,18 @@ def draw_calibration(measured: Measured, names: Sequence[str], figure: Figure) -
     for axis in (curves.xaxis, curves.yaxis):
         axis.set_ticks(*ticks)
     curves.tick_params(axis="x", rotation=45)
-    curves.set(xlim=(low, high), ylim=(low, high), aspect="equal", title="Is it calibrated?")
-    curves.set(xlabel="probability that the network says", ylabel="share of the class there")
+    curves.set(xlim=(low, high), ylim=(low, high), aspect="equal", title="Calibration")
+    curves.set(xlabel="predicted probability", ylabel="share of the class")
     curves.grid(color="#E4E4E4", linewidth=0.7)
     curves.set_axisbelow(True)
-    _draw_counts(counts, shown, histograms, low, high)
+    _draw_counts(counts, labels, histograms, low, high)
     figure.legend(loc="outside lower center", ncols=4)
 
 
 def _draw_counts(
     axes: Axes, names: Sequence[str], histograms: Sequence[ScoreHistogram], low: float, high: float
 ) -> None:
-    """How many pixels have which probability, in quarters of a unit of the logit."""
+    """Draw the histogram of probabilities, in bins of a quarter logit."""
     edges, *_ = bin_counts(histograms[0])
     wide = np.linspace(low, high, round(4 * (high - low)) + 1)
     middle = np.clip((edges[:-1] + edges[1:]) / 2, low + 1e-9, high - 1e-9)
@@ -167,27 +168,27 @@ def _draw_counts(
             # classes have their line in the legend already
             label = name_of_kind if j == 1 else "_"
             axes.stairs(height, wide, linewidth=1.6, label=label, **style)
-    title = "How often it says so" + (", by truth" if is_binary else "")
+    title = "Predicted probabilities" + (" by truth" if is_binary else "")
     axes.set(title=title, yscale="log", ylim=(0.7, 3 * top), ylabel="pixels")
-    axes.set(xlabel="probability that the network says", xlim=(low, high))
+    axes.set(xlabel="predicted probability", xlim=(low, high))
     axes.set_xticks(*probability_ticks(low, high))
     axes.tick_params(axis="x", rotation=45)
 
 
 def _logits(probability: Values) -> Values:
     with np.errstate(divide="ignore"):
-        found: Values = np.log(probability) - np.log1p(-probability)
-    return found
+        logits: Values = np.log(probability) - np.log1p(-probability)
+    return logits
 
 
-def _logit_range(of_class: Sequence[dict[str, Values]]) -> tuple[float, float]:
-    """What all bins with enough pixels lie in, 1 % to 99 % at least and 13.8 (1e-6) at most."""
-    seen = [
+def _logit_range(classes: Sequence[dict[str, Values]]) -> tuple[float, float]:
+    """Return the range of the bins with enough pixels: at least 1 % to 99 %, at most 1e-6."""
+    logits = [
         _logits(bins[key][bins["pixels"] >= _FEW])
-        for bins in of_class
+        for bins in classes
         for key in ("probability", "share")
     ]
-    values = np.concatenate([*seen, [-4.6, 4.6]])
+    values = np.concatenate([*logits, [-4.6, 4.6]])
     values = values[np.isfinite(values)]
     return max(float(values.min()) - 0.3, -13.9), min(float(values.max()) + 0.3, 13.9)
 
@@ -195,40 +196,40 @@ def _logit_range(of_class: Sequence[dict[str, Values]]) -> tuple[float, float]:
 def draw_image_training(
     history: Rows, names: Sequence[str], figure: Figure, second: float | None = None
 ) -> None:
-    """What each validation found, against the step; for `second` see `draw_panels`."""
-    names = [shown_name(name) for name in names]
-    of_all = {"average precision": column(history, "average_precision")}
+    """Draw the validation scores against the step; for `second` see `draw_panels`."""
+    names = [plain_label(name) for name in names]
+    precisions = {"average precision": column(history, "average_precision")}
     if len(names) > 1:
-        of_all = {"mean": of_all["average precision"]}
+        precisions = {"mean": precisions["average precision"]}
         for k, name in enumerate(names[:MOST_CLASSES], 1):
-            of_all[name] = column(history, f"average_precision_{k}")
-    pulls = {"background": column(history, "gradient_share_class_0")}
+            precisions[name] = column(history, f"average_precision_{k}")
+    shares = {"background": column(history, "gradient_share_class_0")}
     for k, name in enumerate(names[:MOST_CLASSES], 1):
-        pulls[name] = column(history, f"gradient_share_class_{k}")
-    contents = [
-        Panel("Loss, mean since the last validation", {"loss": column(history, "loss")}, of_losses),
-        Panel("Average precision", of_all, of_scores),
+        shares[name] = column(history, f"gradient_share_class_{k}")
+    panels = [
+        loss_panel(history),
+        Panel("Average precision", precisions, score_axis),
         Panel(
-            "Overlap at the network's own choice",
+            "Overlap of the likeliest classes",
             {"Dice": column(history, "dice"), "IoU": column(history, "iou")},
-            of_scores,
+            score_axis,
         ),
-        Panel("Share of the loss's gradient", pulls, of_shares),
+        Panel("Share of the loss's gradient", shares, share_axis),
         Panel(
-            "At the network's own choice: is it blank?",
+            "Likeliest classes: collapsed if both are 0 or 1",
             {
                 "foreground found": column(history, "recall_at_half"),
                 "pixels called foreground": column(history, "lit_at_half"),
             },
-            of_shares,
+            share_axis,
         ),
-        Panel("Learning rate", {"learning rate": column(history, "learning_rate")}, from_zero),
+        rate_panel(history),
     ]
-    draw_panels(column(history, "step"), contents, figure, second)
+    draw_panels(column(history, "step"), panels, figure, second)
 
 
-def draw_images(measured: Measured, figure: Figure) -> None:
-    """How single images fare, and whether those with little foreground fare worse."""
+def draw_images(measured: ImageMeasures, figure: Figure) -> None:
+    """Draw the F1 of single images, and F1 against the share of foreground."""
     from matplotlib.ticker import MaxNLocator
 
     spread, against = figure.subplots(1, 2)
@@ -246,54 +247,39 @@ def draw_images(measured: Measured, figure: Figure) -> None:
     against.set(title="Against the share of foreground", ylim=(0, 1.02), ylabel="F1 of an image")
     if has_some.any():
         against.set_xscale("log")
+        plain_log_ticks(against, "x", 100 * share[has_some])
     else:
-        say(against, "no image has foreground")
+        write_message(against, "no image has foreground")
     against.set_xlabel("foreground (% of the pixels)")
-    _plain_ticks(against, 100 * share[has_some])
-
-
-def _plain_ticks(axes: Axes, values: Values) -> None:
-    """Numbers that people read, 0.5 say, on a logarithmic x axis."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
-    if not len(values):
-        return
-    low, high = float(values.min()) / 1.3, float(values.max()) * 1.3
-    steps = (1, 2, 5) if high / low < 300 else (1,)
-    ticks = [m * 10.0**d for d in range(-6, 3) for m in steps]
-    axes.set_xlim(low, high)
-    axes.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def sample_layout(shape: tuple[int, ...]) -> tuple[int, int, tuple[float, float]]:
-    """Rows and columns of the four panels of a picture (H, W), and the figure's size."""
+    """Return rows and columns of the four panels of an image (H, W), and the figure's size."""
     ratio = shape[1] / shape[0]
     n_rows, n_columns = (4, 1) if ratio > 2.5 else (1, 4) if ratio < 0.4 else (2, 2)
     width = 9.5
-    of_panel = (width - 0.6) / n_columns  # beside a scale
-    height = n_rows * (of_panel / ratio + 0.3) + 0.5
+    panel_width = (width - 0.6) / n_columns  # beside a scale
+    height = n_rows * (panel_width / ratio + 0.3) + 0.5
     return n_rows, n_columns, (width, float(np.clip(height, 3, 12)))
 
 
-def draw_picture(
-    picture: Picture, names: Sequence[str], threshold: float | None, figure: Figure
+def draw_sample(
+    sample: ImageSample, names: Sequence[str], threshold: float | None, figure: Figure
 ) -> None:
-    """The image, the truth, the probability and the errors.
+    """Draw an image, its truth, the probability of foreground and the errors.
 
     Args:
-        picture: of a sample.
-        names: of the foreground classes.
-        threshold: a probability, marked on its scale; None of more than two classes.
-        figure: empty.
+        sample: sample to draw.
+        names: names of the foreground classes.
+        threshold: probability threshold to mark; None with several foreground classes.
+        figure: empty figure.
     """
     from matplotlib.patches import Patch
 
-    n_rows, n_columns, _ = sample_layout(picture.truth.shape)
+    n_rows, n_columns, _ = sample_layout(sample.truth.shape)
     plain, truth, chance, errors = figure.subplots(n_rows, n_columns).ravel()
-    grey = displayed(picture.image)
-    is_ignored = picture.truth == IGNORED
+    grey = displayed(sample.image)
+    is_ignored = sample.truth == IGNORED
     for axes, title in ((plain, "Image"), (truth, "Truth"), (chance, "Probability of foreground"),
                         (errors, "Errors")):  # fmt: skip
         axes.set_title(title)
@@ -302,40 +288,40 @@ def draw_picture(
     for axes in (plain, truth):
         axes.imshow(grey, cmap="gray", vmin=0, vmax=1)
     truth.imshow(
-        overlay(np.where(is_ignored, 0, picture.truth).astype(np.int64)), interpolation="nearest"
+        overlay(np.where(is_ignored, 0, sample.truth).astype(np.int64)), interpolation="nearest"
     )
-    present = np.unique(picture.truth[~is_ignored & (picture.truth > 0)]).tolist()
+    present = np.unique(sample.truth[~is_ignored & (sample.truth > 0)]).tolist()
     if present:
         colours = overlay(np.array([present]))[0]
         named = [
-            Patch(color=colour, label=shown_name(names[k - 1]))
+            Patch(color=colour, label=plain_label(names[k - 1]))
             for colour, k in zip(colours, present, strict=True)
         ]
         truth.legend(handles=named, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3)
-    drawn = chance.imshow(picture.probability, cmap="viridis", vmin=0, vmax=1)
+    drawn = chance.imshow(sample.probability, cmap="viridis", vmin=0, vmax=1)
     bar = figure.colorbar(drawn, cax=chance.inset_axes((1.03, 0, 0.025, 1)))
     if threshold is not None:
         bar.ax.plot([-0.5], [threshold], color=RED, marker=">", markersize=8, clip_on=False)
     errors.imshow(_pale(grey), vmin=0, vmax=1)
-    errors.imshow(_of_verdicts(picture.verdict), interpolation="nearest")
-    n = int((picture.verdict == 0).sum())
+    errors.imshow(_verdict_colours(sample.verdict), interpolation="nearest")
+    n = int((sample.verdict == 0).sum())
     handles = [Patch(facecolor="#DDDDDD", edgecolor="#8A8A8A", label=f"background (pale): {n:,}")]
     for k, name in enumerate(VERDICTS[1:], 1):
-        n = int((picture.verdict == k).sum())
+        n = int((sample.verdict == k).sum())
         if n or k < 4:
             handles.append(Patch(color=_COLOURS[k], label=f"{name}: {n:,}"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
 
 
 def _pale(grey: NDArray[Any]) -> NDArray[Any]:
-    """(H, W, 3) so light that black stands out."""
+    """Return a grey image (H, W, 3) so light that black stands out."""
     flat = grey if grey.ndim == 2 else grey.mean(-1)
     return np.repeat((_PALEST + (1 - _PALEST) * flat)[..., None], 3, -1)
 
 
-def _of_verdicts(verdict: NDArray[np.int64]) -> NDArray[np.float64]:
+def _verdict_colours(verdict: NDArray[np.int64]) -> NDArray[np.float64]:
     from matplotlib.colors import to_rgba
 
     colours = np.array([(0, 0, 0, 0) if c is None else to_rgba(c) for c in _COLOURS])
-    found: NDArray[np.float64] = colours[verdict]
-    return found
+    pixels: NDArray[np.float64] = colours[verdict]
+    return pixels

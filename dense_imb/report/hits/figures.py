@@ -1,4 +1,4 @@
-"""The figures of a report of hits; each draws numbers on a figure of its own."""
+"""Figures of a report on hits."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dense_imb.hits import Geometry
 from dense_imb.metrics import HitScores, ScoreHistogram
 from dense_imb.report.drawing import (
     BLUE,
@@ -22,13 +23,19 @@ from dense_imb.report.drawing import (
     bin_counts,
     column,
     draw_panels,
-    from_zero,
     logit,
-    of_losses,
-    of_shares,
+    loss_panel,
     probability_ticks,
+    rate_panel,
+    share_axis,
+    write_message,
 )
-from dense_imb.report.measure import VERDICTS, Measured, Sample, by_number_of_hits, shares
+from dense_imb.report.hits.measures import (
+    VERDICTS,
+    EventSample,
+    HitMeasures,
+    by_number_of_hits,
+)
 
 if TYPE_CHECKING:  # the package must not wait for matplotlib
     from matplotlib.axes import Axes
@@ -43,16 +50,16 @@ _DASHES: tuple[Any, ...] = (
     (0, (3, 1.5)),
     (0, (9, 3)),
 )
-# of `VERDICTS`: colour, mark, size, whether filled
+# for each of `VERDICTS`: colour, marker, size, filled or not
 _MARKS = ((BLUE, "o", 22, True), (RED, "^", 34, False), ("#8A8A8A", "x", 9, True),
           ("#000000", "s", 26, False))  # fmt: skip
-_ZOOM = 0.9  # retention from which on the second panel shows
+_ZOOM = 0.9  # smallest retention in the second panel
 
 
-def steps_of(histogram: ScoreHistogram) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Retention, rising from 0, and the least noise kept to reach it; equal points once.
+def removal_steps(histogram: ScoreHistogram) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return retentions, rising from 0, and the smallest share of noise kept to reach each.
 
-    To keep nothing is no result: the curve begins with the first signal kept.
+    Equal points are merged. The curve begins with the first signal kept.
     """
     curve = histogram.curve()
     points = np.stack([curve.retention.numpy(), 1 - curve.removal.numpy()], 1)
@@ -65,12 +72,12 @@ def steps_of(histogram: ScoreHistogram) -> tuple[NDArray[np.float64], NDArray[np
     return np.concatenate([[0.0], retention]), np.concatenate([kept[:1], kept])
 
 
-def draw_removal(measured: Measured, network: str, figure: Figure) -> None:
-    """Noise removed against signal kept: all of it, and where one works."""
+def draw_removal(measured: HitMeasures, network: str, figure: Figure) -> None:
+    """Draw noise removed against signal kept: the whole curve, and retentions above 90 %."""
     whole, zoom = figure.subplots(1, 2)
     drawn: dict[str, tuple[NDArray[np.float64], NDArray[np.float64], list[str]]] = {}
     for name, scores in measured.scores.items():
-        retention, kept = steps_of(scores.histogram)
+        retention, kept = removal_steps(scores.histogram)
         same = next(
             (
                 d
@@ -79,7 +86,7 @@ def draw_removal(measured: Measured, network: str, figure: Figure) -> None:
             ),
             None,
         )
-        if same is not None:  # identity and blank, which both rank nothing
+        if same is not None:  # identity and blank both rank nothing
             same[2].append(name)
         else:
             drawn[name] = retention, kept, [name]
@@ -89,10 +96,10 @@ def draw_removal(measured: Measured, network: str, figure: Figure) -> None:
         if name != network:
             style = {"color": _BASELINES[number % 6], "linestyle": _DASHES[number % 6]}
             number += 1
-        # a wanted retention gets the point at or above it: steps
+        # steps: a wanted retention gets the point at or above it
         whole.plot(100 * retention, 100 * (1 - kept), drawstyle="steps-pre", **style)
-        shown = np.where(kept > 0, kept, np.nan)  # a log scale has no 0
-        zoom.plot(100 * retention, shown, drawstyle="steps-pre", label=", ".join(names), **style)
+        positive = np.where(kept > 0, kept, np.nan)  # a log scale has no 0
+        zoom.plot(100 * retention, positive, drawstyle="steps-pre", label=", ".join(names), **style)
     row = measured.evaluation[network]
     at, kept_noise = float(row["retention"]), 1 - float(row["removal"])
     dot: dict[str, Any] = {"color": BLUE, "marker": "o", "markersize": 9, "zorder": 4}
@@ -100,56 +107,56 @@ def draw_removal(measured: Measured, network: str, figure: Figure) -> None:
     whole.plot([100 * at], [100 * (1 - kept_noise)], **dot)
     if kept_noise > 0:
         zoom.plot([100 * at], [kept_noise], label="operating point", **dot)
-    whole.set(title="All of it", xlim=(0, 101), ylim=(0, 102))
+    whole.set(title="Whole curve", xlim=(0, 101), ylim=(0, 102))
     whole.set(xlabel="signal kept (%)", ylabel="noise removed (%)")
-    zoom.set(title="Where one works", xlim=(100 * _ZOOM, 100.1), xlabel="signal kept (%)")
-    seen = np.concatenate([kept[(kept > 0) & (r >= _ZOOM)] for r, kept, _ in drawn.values()])
-    _removal_axis(zoom, least=max(float(seen.min(initial=0.5)) * 0.6, 1e-6))
+    zoom.set(title="High retention", xlim=(100 * _ZOOM, 100.1), xlabel="signal kept (%)")
+    left = np.concatenate([kept[(kept > 0) & (r >= _ZOOM)] for r, kept, _ in drawn.values()])
+    _removal_axis(zoom, least=max(float(left.min(initial=0.5)) * 0.6, 1e-6))
     for axes in (whole, zoom):
         axes.axvline(100 * measured.evaluation.retention, color="#777777", linewidth=0.9, zorder=0)
     figure.legend(loc="outside lower center", ncols=3)
 
 
 def draw_training(history: Rows, figure: Figure, second: float | None = None) -> None:
-    """What each validation found, against the step; for `second` see `draw_panels`."""
+    """Draw the validation scores against the step; for `second` see `draw_panels`."""
     removals = sorted(
         {name for row in history for name in row if name.startswith("removal_at_")},
         key=lambda name: float(name.removeprefix("removal_at_")),
     )
     kept = {f"{n.removeprefix('removal_at_')} %": 1 - column(history, n) for n in removals}
-    contents = [
-        Panel("Loss, mean since the last validation", {"loss": column(history, "loss")}, of_losses),
+    panels = [
+        loss_panel(history),
         Panel(
             "Noise removed (%) at a retention",
             {name: np.where(values > 0, values, np.nan) for name, values in kept.items()},
-            _of_removals,
+            _removal_panel_axis,
         ),
         Panel("AUC", {"AUC": column(history, "auc")}),
-        Panel("Learning rate", {"learning rate": column(history, "learning_rate")}, from_zero),
+        rate_panel(history),
         Panel(
             "Share of the loss's gradient",
             {n: column(history, f"gradient_share_{n}") for n in ("signal", "noise", "empty")},
-            of_shares,
+            share_axis,
         ),
         Panel(
-            "At the threshold 1/2: is it blank?",
+            "At threshold 1/2: collapsed if both are 0 or 1",
             {
                 "signal kept": column(history, "recall_at_half"),
                 "hits kept": column(history, "lit_at_half"),
             },
-            of_shares,
+            share_axis,
         ),
     ]
-    draw_panels(column(history, "step"), contents, figure, second)
+    draw_panels(column(history, "step"), panels, figure, second)
 
 
-def _of_removals(axes: Axes, curves: Sequence[NDArray[np.float64]]) -> None:
+def _removal_panel_axis(axes: Axes, curves: Sequence[NDArray[np.float64]]) -> None:
     least = min((float(np.nanmin(v)) for v in curves if np.isfinite(v).any()), default=0.5)
     _removal_axis(axes, least=max(least * 0.6, 1e-6), label="")
 
 
 def draw_scores(scores: HitScores, figure: Figure) -> None:
-    """Histogram of the score by truth, the threshold drawn."""
+    """Draw the histograms of the scores of signal and of noise, and the threshold."""
     axes = figure.add_subplot()
     edges, signal, noise = score_bins(scores.histogram)
     style: dict[str, Any] = {"linewidth": 1.8}
@@ -158,7 +165,7 @@ def draw_scores(scores: HitScores, figure: Figure) -> None:
     axes.stairs(signal, edges, color=BLUE, **style)
     at = logit(scores.operating_point.threshold)
     if edges[0] <= at <= edges[-1]:
-        axes.axvline(at, color=RED, linewidth=1.6, label="threshold: kept to its right")
+        axes.axvline(at, color=RED, linewidth=1.6, label="threshold: hits to its right are kept")
     axes.set(yscale="log", ylim=(0.7, 3 * max(float(max(signal.max(), noise.max())), 1.0)))
     axes.set(xlabel="score", ylabel="hits", xlim=(edges[0], edges[-1]))
     axes.set_xticks(*probability_ticks(edges[0], edges[-1]))
@@ -168,7 +175,7 @@ def draw_scores(scores: HitScores, figure: Figure) -> None:
 def score_bins(
     histogram: ScoreHistogram,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Edges in the logit of the score, and signal and noise between them."""
+    """Return bin edges in the logit of the score, and the counts of signal and noise."""
     edges, *counts = bin_counts(histogram)
     lit = np.flatnonzero(counts[0] + counts[1])
     first, last = (int(lit[0]), int(lit[-1]) + 1) if len(lit) else (0, len(edges) - 1)
@@ -180,8 +187,8 @@ def score_bins(
     return edges[place], signal, noise
 
 
-def draw_sample(sample: Sample, figure: Figure) -> None:
-    """An event before and after, in x-y and in x-y-t."""
+def draw_sample(sample: EventSample, figure: Figure) -> None:
+    """Draw an event before and after denoising, in x-y and in x-y-t."""
     from matplotlib.ticker import MaxNLocator
 
     events, verdict = sample.events, sample.verdict
@@ -191,10 +198,11 @@ def draw_sample(sample: Sample, figure: Figure) -> None:
         (~is_signal, "noise", _MARKS[2]),
     ]
     after = [(verdict == k, VERDICTS[k], _MARKS[k]) for k in (2, 0, 3, 1)]
-    hidden = (verdict < 0, "hidden, not judged", (SKY, "+", 26, True))
-    grid = figure.add_gridspec(2, 2, height_ratios=(1.35, 1))
+    hidden = (verdict < 0, "hidden, not scored", (SKY, "+", 26, True))
+    flat_height, deep_height = _sample_heights(events.geometry)
+    grid = figure.add_gridspec(2, 2, height_ratios=(flat_height, deep_height))
     for place, (title, parts) in enumerate(
-        (("Before: the truth", truth), ("After: the verdicts", [*after, hidden]))
+        (("Before: truth", truth), ("After: verdicts", [*after, hidden]))
     ):
         flat: Any = figure.add_subplot(grid[0, place])
         deep: Any = figure.add_subplot(grid[1, place], projection="3d")
@@ -211,10 +219,10 @@ def draw_sample(sample: Sample, figure: Figure) -> None:
                 style |= {"c": colour, "linewidths": 0.8 if mark == "x" else 1.6}
             else:
                 style |= {"edgecolors": colour, "facecolors": colour if is_filled else "none"}
-            if name == "hidden, not judged" and len(x) == 0:
+            if name == "hidden, not scored" and len(x) == 0:
                 continue
             flat.scatter(x, y, **style)
-            # what was removed is gone in the view of what remains
+            # the lower view shows the remaining hits only
             if name != "noise removed":
                 deep.scatter(x, t, y, depthshade=False, **{**style, "s": 0.7 * size})
         frame = events.geometry
@@ -232,51 +240,36 @@ def draw_sample(sample: Sample, figure: Figure) -> None:
             axis.set_major_locator(MaxNLocator(5))
 
 
-def draw_events(measured: Measured, network: str, figure: Figure) -> None:
-    """How single events fare, and whether crowded ones fare worse."""
-    events = measured.events
-    single, crowded = figure.subplots(1, 2)
-    single.set(
-        title="Single events", xlabel="share of an event's hits (%)", ylabel="share of events"
-    )
-    for name, words, colour, style in (
-        ("removal", "noise removed", "#000000", "--"),
-        ("retention", "signal kept", BLUE, "-"),
-    ):
-        values = 100 * np.sort(shares(events, name))
-        if len(values):
-            height = np.arange(1, len(values) + 1) / len(values)
-            single.step(
-                [*values, 100.0], [*height, 1.0], where="post", color=colour, linestyle=style,
-                label=f"{words}, at most",
-            )  # fmt: skip
-            single.legend(loc="upper left")
-    single.axhline(0.05, color="#777777", linewidth=0.8)
-    single.text(
-        0.01, 0.055, "worst 5 %", transform=single.get_yaxis_transform(), va="bottom", fontsize=8.5
-    )
-    single.set(ylim=(0, 1.02))
-    groups = by_number_of_hits(events)
+def sample_size(frame: Geometry) -> tuple[float, float]:
+    """Return the size of the figure of an event, in inches."""
+    return 8.5, sum(_sample_heights(frame))
+
+
+def _sample_heights(frame: Geometry) -> tuple[float, float]:
+    """Return the heights of the x-y views, with their legends, and of the x-y-t views."""
+    ratio = frame.height / frame.width
+    return min(max(3.6 * ratio, 1.5), 6.0) + 1.5, 3.8
+
+
+def draw_events(measured: HitMeasures, figure: Figure) -> None:
+    """Draw retention and removal against the number of hits of an event."""
+    axes = figure.add_subplot()
+    groups = by_number_of_hits(measured.events)
     hits = [group["hits"] for group in groups]
-    crowded.set(title="Events with more hits", xlabel="hits per event", ylabel="share (%)")
-    for name, words, colour, style, mark in (
-        ("removal", "noise removed", "#000000", "--", "s"),
-        ("retention", "signal kept", BLUE, "-", "o"),
+    for name, label, colour, form in (
+        ("removal", "noise removed", "#000000", "--s"),
+        ("retention", "signal kept", BLUE, "-o"),
     ):
-        crowded.plot(
-            hits, [100 * group[name] for group in groups], color=colour, linestyle=style,
-            marker=mark, markersize=4.5, label=words,
-        )  # fmt: skip
-    crowded.legend()
+        shares = [100 * group[name] for group in groups]
+        axes.plot(hits, shares, form, color=colour, markersize=4.5, label=label)
+    axes.set(title="Events with more hits", xlabel="hits per event", ylabel="share (%)")
+    axes.legend()
     if len(groups) == 1:
-        crowded.text(
-            0.5, 0.5, "all events have like numbers of hits", ha="center", va="center",
-            transform=crowded.transAxes,
-        )  # fmt: skip
+        write_message(axes, "all events have about as many hits")
 
 
 def _removal_axis(axes: Axes, least: float, label: str = "noise removed (%)") -> None:
-    """A y axis of kept noise, read as removed noise: more and more 9s towards the top."""
+    """Label a logarithmic y axis of kept noise as removed noise: 90, 99, 99.9 % upwards."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     axes.set(yscale="log", ylim=(1.1, min(least, 0.5)), ylabel=label)

@@ -1,4 +1,4 @@
-"""What a report measures of images: the network beside a blank answer, and where it errs."""
+"""Measurements of a network on images with masks, beside a blank answer."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from dense_imb.data.images.labelled import IGNORED, LabelledImages
 from dense_imb.hits.masking import Progress
 from dense_imb.metrics import ScoreHistogram, SegmentationScores
+from dense_imb.metrics.score_table import mean_of_known
 from dense_imb.tasks.images.evaluate import (
     Blank,
     ImagesTable,
@@ -29,18 +30,18 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Picture:
-    """An image, or the slice of a volume with most foreground, and what became of it.
+class ImageSample:
+    """An image, or the slice of a volume with most foreground, with the network's verdicts.
 
     Args:
-        title: why this one.
-        name: of the image.
-        part: which slice, in words; empty of an image.
-        row: its scores, of `Measured.images`.
-        image: (H, W, C) in the file's own type.
-        truth: (H, W) classes, IGNORED where there is none.
-        probability: (H, W) of any class but the first.
-        verdict: (H, W) place in `VERDICTS`.
+        title: reason for showing this image.
+        name: name of the image.
+        part: name of the slice; "" for a whole image.
+        row: scores of the image, a row of `ImageMeasures.images`.
+        image: (H, W, C) pixels in the type of the file.
+        truth: (H, W) classes, IGNORED where there is no label.
+        probability: (H, W) probability of all foreground classes together.
+        verdict: (H, W) indices into `VERDICTS`.
     """
 
     title: str
@@ -54,13 +55,13 @@ class Picture:
 
 
 @dataclass
-class Measured:
-    """What was found.
+class ImageMeasures:
+    """Scores of a network and of a blank answer.
 
     Args:
-        table: of the network and a blank answer.
-        scores: of the network.
-        thresholds: the logit of each class that its validation chose.
+        table: table of scores.
+        scores: scores of the network.
+        thresholds: logit threshold of each class, chosen on the validation images.
         images: a row of scores for each image.
         samples: a typical image, the worst and the best.
     """
@@ -69,7 +70,7 @@ class Measured:
     scores: SegmentationScores
     thresholds: tuple[float, ...]
     images: list[Row] = field(default_factory=list)
-    samples: list[Picture] = field(default_factory=list)
+    samples: list[ImageSample] = field(default_factory=list)
 
 
 def measure_images(
@@ -77,17 +78,17 @@ def measure_images(
     images: LabelledImages,
     thresholds: tuple[float, ...],
     progress: Callable[[int], Progress],
-) -> Measured:
-    """The table, and all that figures need; the images of the samples are looked at twice."""
+) -> ImageMeasures:
+    """Measure a network and a blank answer; the samples pass through the network twice."""
     blank = Blank(images.n_classes)
     if network.name == blank.name:
         network.name += " (run)"
     rows: list[Row] = []
-    seen: list[SegmentationScores] = []
+    recorded: list[SegmentationScores] = []
 
     def watch(name: str, scores: SegmentationScores, i: int, logits: Tensor) -> None:
         if name == network.name:
-            seen[:] = [scores]
+            recorded[:] = [scores]
             label = images.label(i)
             rows.append({"image": images.names[i], **image_scores(logits, label, thresholds)})
 
@@ -99,18 +100,19 @@ def measure_images(
         watch=watch,
     )
     samples = [
-        _picture(network, images, i, thresholds, title, rows[i])
+        _sample(network, images, i, thresholds, title, rows[i])
         for i, title in chosen_images(rows).items()
     ]
-    return Measured(table, seen[0], thresholds, rows, samples)
+    return ImageMeasures(table, recorded[0], thresholds, rows, samples)
 
 
 def image_scores(logits: Tensor, label: NDArray[np.uint8], thresholds: tuple[float, ...]) -> Row:
-    """Scores of one image, means over the foreground classes; NaN where there is nothing.
+    """Return the scores of one image, means over the foreground classes; NaN if undefined.
 
-        f1, precision, recall  of the class that each pixel is called
-        average_precision      of the ranking of its pixels
-        share                  of the foreground in the labelled pixels
+        f1, precision, recall  scores of the predicted classes
+        average_precision      score of the ranking of the pixels
+        share                  fraction of foreground among the labelled pixels
+        found, false_alarms, missed, wrong_class  numbers of pixels
 
     Example:
         >>> logits = torch.tensor([[[2.0, 1.0, -1.0, -3.0]]])
@@ -124,23 +126,23 @@ def image_scores(logits: Tensor, label: NDArray[np.uint8], thresholds: tuple[flo
     }
     for k in range(1, len(thresholds)):
         is_called, is_true = (called == k) & is_labelled, label == k
-        found = int((is_called & is_true).sum())
+        n_found = int((is_called & is_true).sum())
         n_called, n_true = int(is_called.sum()), int(is_true.sum())
         for name, part, whole in (
-            ("f1", 2 * found, n_called + n_true),
-            ("precision", found, n_called),
-            ("recall", found, n_true),
+            ("f1", 2 * n_found, n_called + n_true),
+            ("precision", n_found, n_called),
+            ("recall", n_found, n_true),
         ):
             scores[name].append(part / whole if whole else math.nan)
         histogram = ScoreHistogram(scale="logit")
-        seen = torch.from_numpy(is_labelled)
-        histogram.update(logit_of_class(logits, k)[0][seen], torch.from_numpy(is_true)[seen])
+        chosen = torch.from_numpy(is_labelled)
+        histogram.update(logit_of_class(logits, k)[0][chosen], torch.from_numpy(is_true)[chosen])
         scores["average_precision"].append(histogram.average_precision())
     verdict = verdicts(called, label)
     n_labelled = int(is_labelled.sum())
     n_true = int((is_labelled & (label > 0)).sum())
     return {
-        **{name: _mean(values) for name, values in scores.items()},
+        **{name: mean_of_known(values) for name, values in scores.items()},
         "share": n_true / n_labelled if n_labelled else math.nan,
         "found": int((verdict == 1).sum()),
         "false_alarms": int((verdict == 2).sum()),
@@ -150,23 +152,23 @@ def image_scores(logits: Tensor, label: NDArray[np.uint8], thresholds: tuple[flo
 
 
 def verdicts(called: NDArray[np.uint8], label: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """The place of each pixel in `VERDICTS`.
+    """Return the verdict on each pixel as an index into `VERDICTS`.
 
     Example:
         >>> verdicts(np.array([0, 1, 1, 0, 2, 1]), np.array([0, 1, 0, 1, 1, 255])).tolist()
         [0, 1, 2, 3, 4, 5]
     """
     is_called, is_true = called > 0, label > 0
-    found = np.where(
+    verdict = np.where(
         is_true, np.where(called == label, 1, np.where(is_called, 4, 3)), 2 * is_called
     )
-    judged: NDArray[np.int64] = np.where(label == IGNORED, 5, found).astype(np.int64)
-    return judged
+    with_ignored: NDArray[np.int64] = np.where(label == IGNORED, 5, verdict).astype(np.int64)
+    return with_ignored
 
 
 def chosen_images(rows: list[Row]) -> dict[int, str]:
-    """Which images a report shows, and why: the middle one by F1, the worst and the best."""
-    # of many with an F1 of 0 the one with most wrong pixels is the worst
+    """Return the images to show and their titles: the median by F1, the worst and the best."""
+    # among images with an F1 of 0 the one with most wrong pixels is the worst
     order = sorted(
         (row["f1"], -row["false_alarms"] - row["missed"], i)
         for i, row in enumerate(rows)
@@ -181,14 +183,14 @@ def chosen_images(rows: list[Row]) -> dict[int, str]:
     return chosen
 
 
-def _picture(
+def _sample(
     network: TrainedImages,
     images: LabelledImages,
     i: int,
     thresholds: tuple[float, ...],
     title: str,
     row: Row,
-) -> Picture:
+) -> ImageSample:
     image, label = images.image(i), images.label(i)
     logits = network.logits(image)
     probability = logits[0, 0].sigmoid() if logits.shape[1] == 1 else 1 - logits[0].softmax(0)[0]
@@ -203,17 +205,12 @@ def _picture(
         axis, place = fullest_slice(label)
         planes = [plane.take(place, axis) for plane in planes]
         part = f"slice {place + 1} of {label.shape[axis]} along axis {axis + 1}"
-    return Picture(title, images.names[i], part, row, *planes)
+    return ImageSample(title, images.names[i], part, row, *planes)
 
 
 def fullest_slice(label: NDArray[np.uint8]) -> tuple[int, int]:
-    """The shortest axis of a volume, and the place on it with most foreground."""
+    """Return the shortest axis of a volume, and the index on it with most foreground."""
     axis = int(np.argmin(label.shape))
     is_foreground = (label > 0) & (label != IGNORED)
     others = tuple(k for k in range(3) if k != axis)
     return axis, int(is_foreground.sum(others).argmax())
-
-
-def _mean(values: list[float]) -> float:
-    known = [value for value in values if not math.isnan(value)]
-    return math.fsum(known) / len(known) if known else math.nan

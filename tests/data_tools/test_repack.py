@@ -6,9 +6,10 @@ import h5py
 import numpy as np
 import pytest
 
-from dense_imb.data.events.repack import layouts, repack
 from tests.data.events.other_formats import frames
+from tests.data_tools.scripts import load
 
+layouts, repack = load("repack").measure_layouts, load("repack").repack
 TIME = np.concatenate([frames(200, seed) for seed in range(3)])
 
 
@@ -54,7 +55,7 @@ def test_one_frame_a_chunk_and_the_same_values(slow, tmp_path):
 
 
 def test_in_place_needs_the_word(slow, tmp_path):
-    with pytest.raises(FileExistsError, match="--overwrite"):
+    with pytest.raises(FileExistsError, match="with `overwrite`"):
         repack(slow, slow, progress=False)
     repack(slow, slow, overwrite=True, progress=False)
     assert not layouts(slow)[0].is_slow

@@ -1,0 +1,5 @@
+"""The report of a run on hits."""
+
+from dense_imb.report.hits.source import HitsSource as Source
+
+__all__ = ["Source"]

@@ -1,0 +1,306 @@
+"""Source of a report on hits."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from dense_imb.base.refusals import Refused
+from dense_imb.data.events.virtual import VirtualEvents
+from dense_imb.hits import Evaluation
+from dense_imb.hits.masking import Progress
+from dense_imb.report.facts import number, percent
+from dense_imb.report.hits import figures
+from dense_imb.report.hits.measures import (
+    VERDICTS,
+    HitMeasures,
+    by_number_of_hits,
+    measure_hits,
+    test_events,
+    validation_events,
+)
+from dense_imb.report.page import Drawing, Section, Table
+from dense_imb.report.source import ReportSource, as_clause, joined, quoted
+
+_COLUMNS = (
+    ("signal kept", "retention", percent),
+    ("noise removed", "removal", percent),
+    ("purity", "purity", percent),
+    ("AUC", "auc", lambda value: number(value, ".4f")),
+    ("avg. precision", "average_precision", lambda value: number(value, ".4f")),
+)
+_QUANTILES = {
+    "q05": "5 % of events below",
+    "q25": "25 % below",
+    "q50": "half below",
+    "q75": "75 % below",
+    "q95": "95 % below",
+}
+
+
+@dataclass
+class HitsSource(ReportSource):
+    """Report of a denoiser.
+
+    Args:
+        retention: fraction of the signal to keep; None for that of the run.
+        measured: measurements; None if the network or the events are missing.
+        adds_noise: whether noise was added to the test events.
+    """
+
+    retention: float | None = None
+    measured: HitMeasures | None = None
+    adds_noise: bool = False
+
+    kind: ClassVar[str] = "hits"
+    unit: ClassVar[str] = "event"
+    options: ClassVar[frozenset[str]] = frozenset({"retention"})
+    figure_names: ClassVar[tuple[str, ...]] = (
+        "removal", "training", "scores", "sample_1", "sample_2", "events",
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        wanted = self.run.config.hits.retention if self.retention is None else self.retention
+        if not 0 < wanted <= 1:
+            raise Refused("`retention` above 0 and up to 1", wanted, argument="retention")
+        self.wanted = wanted
+
+    @property
+    def table(self) -> Evaluation | None:
+        return None if self.measured is None else self.measured.evaluation
+
+    def measure(self, progress: Callable[[int], Progress]) -> None:
+        test = self._test_events()
+        try:
+            network = self.run.trained()
+        except (ValueError, OSError, KeyError) as problem:
+            self.note("No scores: the network can't be loaded", problem)
+            return
+        validation = None
+        try:
+            validation = validation_events(self.run)
+        except (ValueError, OSError) as problem:
+            cure = "" if test else "Bring the files back, or report on others with --test FILES."
+            self.note("The validation events can't be read", problem, cure)
+        if validation is None and test is None:
+            return
+        try:
+            self.measured = measure_hits(
+                network,
+                validation,
+                test,
+                retention=self.wanted,
+                n_events=self.n_samples,
+                progress=progress,
+            )
+        except ValueError as problem:
+            if test is not None:
+                raise
+            self.notes.append(f"No scores: {as_clause(problem)}.")
+            return
+        self.name = network.name
+        self.notes += self.measured.evaluation.notes
+
+    def _test_events(self) -> VirtualEvents | None:
+        """Open the events asked for by name: an error in them ends the report."""
+        if not self.test:
+            return None
+        events, self.adds_noise = test_events(self.run, [*self.test], self.n_samples)
+        if "/hit/label" not in events.source.columns:
+            self.notes.append("The test hits have no labels: all of them count as signal.")
+        return events
+
+    def headline(self) -> str:
+        measured, wanted = self.measured, f"{100 * self.wanted:g}"
+        validated = (self.metrics.get("best") or {}).get(f"removal_at_{wanted}")
+        parts = []
+        if validated is not None:
+            parts.append(
+                f"{percent(validated)} of the noise removed at {wanted} % of the signal kept "
+                "(validation)"
+            )
+        if measured is not None:
+            own = measured.evaluation[self.name]
+            where = "test" if self.test else "half of the validation events"
+            parts.append(
+                f"{percent(own['removal'])} removed at {percent(own['retention'])} kept ({where})"
+            )
+            if (best := best_baseline(measured.evaluation, self.name)) is not None:
+                row = measured.evaluation[best]
+                parts.append(
+                    f"best baseline, {best}: {percent(row['removal'])} at "
+                    f"{percent(row['retention'])}"
+                )
+        if not parts:
+            return "No scores yet."
+        sentence = "; ".join(parts)
+        return f"{sentence[:1].upper()}{sentence[1:]}."
+
+    def sections(self) -> list[Section]:
+        training = self.training_section(
+            figures.draw_training,
+            "Loss, noise removal, AUC, learning rate and gradient shares against the step.",
+            "A marker for each validation. Removal has a logarithmic scale of the noise that is "
+            "left.",
+        )
+        if self.measured is None:
+            return [training]
+        return [*self._measured_sections(self.measured), training]
+
+    def _measured_sections(self, measured: HitMeasures) -> list[Section]:
+        name, own = self.name, measured.scores[self.name]
+        removal = Drawing(
+            "removal",
+            lambda to: figures.draw_removal(measured, name, to),
+            (9.5, 4.9),
+            "Noise removed against signal kept, for the network and the baselines.",
+            "Noise removed for each share of signal kept, on the events of the table. Right: the "
+            "upper end, with a logarithmic scale of the noise that is left; a line ends where none "
+            "is left. The vertical line is the wanted retention.",
+        )
+        scores = Drawing(
+            "scores",
+            lambda to: figures.draw_scores(own, to),
+            (8.5, 4),
+            "Histogram of the network's score for signal and for noise, log counts.",
+            "The network's score of signal and of noise, on a logit scale; counts are logarithmic.",
+        )
+        events = Drawing(
+            "events",
+            lambda to: figures.draw_events(measured, to),
+            (6.5, 3.2),
+            "Retention and removal against the number of hits of an event.",
+            "Means of events grouped by their number of hits.",
+        )
+        samples = []
+        for k, sample in enumerate(measured.samples):
+            counts = ", ".join(f"{n} {words}" for words, n in sample.counts().items())
+            samples.append(
+                Drawing(
+                    f"sample_{k + 1}",
+                    lambda to, one=sample: figures.draw_sample(one, to),  # type: ignore[misc]
+                    figures.sample_size(sample.events.geometry),
+                    f"{sample.title}, in x-y and x-y-time: {counts}.",
+                    f"{sample.title} (number {sample.number}): {counts}. A hit hidden behind a "
+                    "later one in its pixel gets that hit's score, and is not counted. Below: the "
+                    "same in x, y and time, without the noise removed.",
+                )
+            )
+        return [
+            Section("Scores", [self._score_table()], [self._conditions()], [removal]),
+            Section("Events before and after", drawings=samples),
+            Section(
+                "Errors",
+                [self._quantile_table()],
+                drawings=[scores, *([events] if len(measured.events) else [])],
+            ),
+        ]
+
+    def _score_table(self) -> Table:
+        table = self.table
+        assert table is not None
+        further = [f"{100 * r:g}" for r in table.retentions if r != table.retention]
+        header = ["", *(title for title, *_ in _COLUMNS)]
+        header += [*(f"removed at {r} %" for r in further), "events per second"]
+        rows = [
+            [
+                str(row["scorer"]),
+                *(form(row[key]) for _, key, form in _COLUMNS),
+                *(percent(row[f"removal_at_{r}"]) for r in further),
+                number(row["events_per_second"], ",.0f"),
+            ]
+            for row in table.rows
+        ]
+        return Table(header, rows, own=self.name)
+
+    def _conditions(self) -> str:
+        table = self.table
+        assert table is not None
+        first = table.rows[0]
+        sentence = (
+            f"Each threshold was chosen to keep {100 * table.retention:g} % of the signal; the "
+            f"table shows what it kept. Events: {table.chosen_on}; {float(first['n_signal']):,.0f} "
+            f"signal and {float(first['n_noise']):,.0f} noise hits. Hits hidden behind others in "
+            f"their pixel ({percent(first['occluded_share'])} of the signal) are not counted."
+        )
+        if self.adds_noise:
+            sentence += " The test events were clean, and degraded as the run's own events are."
+        return sentence
+
+    def _quantile_table(self) -> Table:
+        table = self.table
+        assert table is not None
+        scorers = [self.name, best_baseline(table, self.name)]
+        rows = [
+            [
+                f"{scorer}: {words}",
+                *(percent(table[scorer][f"event_{key}_{quantile}"]) for quantile in _QUANTILES),
+            ]
+            for scorer in scorers
+            if scorer is not None
+            for key, words in (("removal", "noise removed"), ("retention", "signal kept"))
+        ]
+        return Table(["within single events", *_QUANTILES.values()], rows)
+
+    def numbers(self) -> dict[str, Any]:
+        measured = self.measured
+        known = {"retention": self.wanted, "noise_added_to_test": self.adds_noise}
+        if measured is None:
+            return known
+        edges, signal, noise = figures.score_bins(measured.scores[self.name].histogram)
+        curves = {
+            name: figures.removal_steps(scores.histogram)
+            for name, scores in measured.scores.items()
+        }
+        return known | {
+            "curves": {
+                name: {"retention": kept.tolist(), "removal": (1 - left).tolist()}
+                for name, (kept, left) in curves.items()
+            },
+            "score_histogram": {
+                "logit_edges": edges.tolist(),
+                "signal": signal.tolist(),
+                "noise": noise.tolist(),
+            },
+            "by_number_of_hits": by_number_of_hits(measured.events),
+            "samples": [
+                {"event": sample.number, "title": sample.title, **sample.counts()}
+                for sample in measured.samples
+            ],
+            "verdicts": list(VERDICTS),
+        }
+
+    def uses(self) -> list[tuple[str, str]]:
+        folder, wanted = shlex.quote(str(self.run.folder)), f"--retention {self.wanted:g}"
+        data = self.run.config.hits
+        # without a test file the validation data show what a file looks like
+        is_clean = self.adds_noise if self.test else data.noise not in (0, [0, 0])
+        noise = ""
+        if is_clean and isinstance(data.noise, int):
+            noise = f"--noise {data.noise}"
+            noise += f" --signal {data.signal}" if isinstance(data.signal, int) else ""
+        files = quoted(self.test, "test.h5")
+        return [
+            (
+                "compare its scores with the baselines",
+                joined("dense-imb evaluate", folder, files, noise, wanted),
+            ),
+            (
+                "score and filter the hits of your own file",
+                f"dense-imb denoise {folder} raw.h5 clean.h5 {wanted}",
+            ),
+        ]
+
+    def report_options(self) -> str:
+        test = f"--test {quoted(self.test, '')}" if self.test else ""
+        return joined(test, f"--retention {self.wanted:g}", f"--events {self.n_samples}")
+
+
+def best_baseline(table: Evaluation, name: str) -> str | None:
+    """Return the name of the baseline that removes most noise."""
+    others = [row for row in table.rows if row["scorer"] != name]
+    known = [row for row in others if float(row["removal"]) == float(row["removal"])]
+    return str(max(known, key=lambda row: float(row["removal"]))["scorer"]) if known else None

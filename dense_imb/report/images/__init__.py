@@ -1,0 +1,5 @@
+"""The report of a run on images with masks."""
+
+from dense_imb.report.images.source import ImagesSource as Source
+
+__all__ = ["Source"]

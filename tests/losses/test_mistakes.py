@@ -1,0 +1,108 @@
+"""Common mistakes of users of other libraries, and the cure that the refusal names."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dense_imb.losses import (
+    ACBMSELoss,
+    CompoundLoss,
+    CrossEntropyLoss,
+    FocalLoss,
+    balanced_regression_loss,
+    focal_loss,
+    pixel_loss,
+)
+from dense_imb.losses.foreign.feeding import apply_loss
+from dense_imb.losses.foreign.parse import parse_loss
+
+RNG = torch.Generator().manual_seed(0)
+LOGITS = torch.randn(2, 4, 6, 7, generator=RNG)
+TARGET = torch.randint(0, 4, (2, 6, 7), generator=RNG)
+BINARY = LOGITS[:, :1]
+MASK = (TARGET > 1).long()
+
+
+@pytest.mark.parametrize(
+    ("call", "target", "logits"),
+    [
+        (CrossEntropyLoss(), TARGET, LOGITS),
+        (CrossEntropyLoss(), TARGET.unsqueeze(1), LOGITS),
+        (CrossEntropyLoss(), TARGET.float(), LOGITS),
+        (CrossEntropyLoss(), TARGET.unsqueeze(1).float(), LOGITS),
+        (CrossEntropyLoss(), F.one_hot(TARGET, 4).movedim(-1, 1), LOGITS),
+        (CrossEntropyLoss(), F.one_hot(TARGET, 4).movedim(-1, 1).float(), LOGITS),
+        (CrossEntropyLoss(), MASK.unsqueeze(1), BINARY),
+        (CrossEntropyLoss(), MASK.unsqueeze(1).float(), BINARY),
+        (CrossEntropyLoss(), MASK.unsqueeze(1).bool(), BINARY),
+        (pixel_loss, TARGET, LOGITS),
+        (lambda a, b: apply_loss(nn.CrossEntropyLoss(), a, b), TARGET, LOGITS),
+        (lambda a, b: apply_loss(nn.CrossEntropyLoss(), a, b), TARGET.float(), LOGITS),
+    ],
+)
+def test_swapped_arguments_are_named(call, target, logits):
+    call(logits, target)
+    with pytest.raises((TypeError, ValueError), match="look swapped; call the loss as loss.logits"):
+        call(target, logits)
+
+
+@pytest.mark.parametrize("call", [ACBMSELoss(), balanced_regression_loss])
+def test_swapped_values_are_named(call):
+    with pytest.raises(TypeError, match=r"look swapped; call the loss as loss\(prediction, target"):
+        call(MASK.unsqueeze(1), BINARY)
+    with pytest.raises(TypeError, match=r"floating point, got torch.int64; call .float\(\) on it"):
+        call(MASK, MASK)
+
+
+@pytest.mark.parametrize(
+    ("logits", "target"),
+    [
+        (LOGITS, TARGET + 1),
+        (LOGITS, TARGET.float() + 1),
+        (LOGITS, torch.where(TARGET == 2, 1, TARGET + 1).unsqueeze(1)),  # a class is missing
+        (BINARY, MASK + 1),
+        (torch.cat([-BINARY, BINARY], 1), MASK + 1),
+    ],
+)
+def test_labels_that_begin_at_one_are_named(logits, target):
+    highest = int(target.max())
+    with pytest.raises(ValueError, match=f"got {highest}; its labels begin at 1: subtract 1"):
+        CrossEntropyLoss()(logits, target)
+
+
+def test_labels_that_begin_at_one_are_looked_for_where_pixels_count():
+    holes = TARGET + 1
+    holes[0, 0] = 0
+    with pytest.raises(ValueError, match="got 4; pass `ignore_index` or `mask`"):
+        CrossEntropyLoss()(LOGITS, holes)
+    with pytest.raises(ValueError, match="got 4; its labels begin at 1: subtract 1"):
+        CrossEntropyLoss(ignore_index=0)(LOGITS, holes)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("softmax", True, "our losses take logits"),
+        ("sigmoid", True, "our losses take logits"),
+        ("use_softmax", True, "our losses take logits"),
+        ("from_logits", True, "our losses take logits"),
+        ("mode", "binary", "our losses take logits, of one channel or of one for each class"),
+        ("to_onehot_y", True, "our losses take class indices as well as one-hot targets"),
+    ],
+)
+def test_options_of_other_libraries_are_named(name, value, reason):
+    with pytest.raises(TypeError, match=f"`FocalLoss` takes no `{name}`: {reason}; drop it"):
+        FocalLoss(**{name: value})
+    with pytest.raises(TypeError, match=f"The loss takes no `{name}`: {reason}; drop it"):
+        focal_loss(LOGITS, TARGET, **{name: value})
+    with pytest.raises(ValueError, match=f"`FocalLoss` takes no `{name}`: {reason}; drop it"):
+        parse_loss(f"FocalLoss({name}={value!r})")
+
+
+def test_a_list_of_losses_is_named():
+    for losses in ([FocalLoss(), CrossEntropyLoss()], (FocalLoss(), CrossEntropyLoss())):
+        with pytest.raises(TypeError, match=r"got a (list|tuple); pass CompoundLoss\(a, b\) or"):
+            CompoundLoss(losses)

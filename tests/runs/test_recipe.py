@@ -1,0 +1,62 @@
+"""A recipe is the check of a configuration, made once and handed on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from dense_imb.config import SecondConfig, TrainConfig
+from dense_imb.runs import Recipe, open_run, train
+from dense_imb.tasks import recipe as module
+from dense_imb.tasks.kind import kind_of
+from tests.runs.pictures import tiny_images, write_folders
+from tests.runs.tiny import clean_events, tiny, write_events
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_events(tmp_path_factory.mktemp("hits") / "a.h5", clean_events(16))
+
+
+def test_the_text_of_a_loss_is_parsed_once(path, tmp_path, monkeypatch):
+    texts: list[str] = []
+    parse = module.parse_spec
+
+    def counting(text: str):
+        texts.append(text)
+        return parse(text)
+
+    monkeypatch.setattr(module, "parse_spec", counting)
+    train(tiny(path, loss="BalancedSoftmaxLoss", steps=2), tmp_path / "run", is_quiet=True)
+    assert texts == ["BalancedSoftmaxLoss"]
+
+
+def test_a_run_folder_gives_the_recipe_that_it_was_trained_from(path, tmp_path):
+    config = tiny(path, steps=2, second=SecondConfig(2, sampling=tiny(path).sampling))
+    run = train(config, tmp_path / "run", is_quiet=True)
+    recipe = Recipe.of(config)
+    assert Recipe.read(open_run(run.folder).whole_config) == recipe
+    assert open_run(run.folder).recipe == recipe.last
+    assert recipe.config.second.steps == 0
+    assert recipe.whole_config == config
+
+
+def test_reading_builds_no_loss_and_checking_does(path):
+    config = tiny(path, loss="torch.nn:NoSuchLoss")
+    assert Recipe.read(config).config == config
+    with pytest.raises(ValueError, match="NoSuchLoss"):
+        Recipe.of(config)
+
+
+def test_the_kind_follows_the_section_that_names_data(path, tmp_path):
+    folders = write_folders(tmp_path)
+    assert kind_of(tiny(path)).name == "hits"
+    assert kind_of(tiny_images(folders)).name == "images"
+    with pytest.raises(ValueError, match=r"Expected training data, got none; .*`labels.train=CSV`"):
+        kind_of(TrainConfig())
+    both = replace(tiny(path), images=tiny_images(folders).images)
+    with pytest.raises(
+        ValueError, match="one kind of training data, got hits.train and images.train"
+    ):
+        kind_of(both)
