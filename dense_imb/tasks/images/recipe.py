@@ -127,7 +127,7 @@ class ImagesRecipe(Recipe):
 
     def trained(self, name: str, content: Mapping[str, Any], device: Any) -> TrainedImages:
         """Build the trained network."""
-        reading = ImagesReading.of_setup(content["setup"])
+        reading = ImagesReading.from_setup(content["setup"])
         network = self.trained_network(network_sizes(reading), content["network"])
         return TrainedImages(name, network, reading, device)
 
