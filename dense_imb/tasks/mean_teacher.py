@@ -74,7 +74,7 @@ class Unlabelled(Protocol):
         """Count pixels, hits or images by the class that the teacher predicts, (n, n_classes)."""
 
     def describe(self) -> str:
-        """Which samples these are and how they are varied, in words, for a checkpoint."""
+        """Describe the samples and their views in words, for a checkpoint."""
 
 
 @dataclass(frozen=True)

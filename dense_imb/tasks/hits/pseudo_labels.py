@@ -162,7 +162,7 @@ class HitsPseudoLabels:
         return torch.sigmoid(torch.logit(score) + self._shift) if self._shift else score
 
     def describe(self) -> str:
-        """Which events these are, and how strong their views."""
+        """Describe the events and their views in words, for a checkpoint."""
         return self._description
 
     def _shown_hits(self, places: NDArray[np.int64]) -> Events:

@@ -222,7 +222,7 @@ class ImagesPseudoLabels:
         return torch.stack(counts).numpy() if counts else np.zeros((0, self.n_classes), np.int64)
 
     def describe(self) -> str:
-        """In words, for a checkpoint."""
+        """Describe the images and their views in words, for a checkpoint."""
         strong = {"randaugment": f"randaugment {self.operations} x {self.magnitude}"}
         return (
             f"{self.n_images} images {self.images.fingerprint()}, strong views of "

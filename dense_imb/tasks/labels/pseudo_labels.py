@@ -155,7 +155,7 @@ class LabelsPseudoLabels:
         return is_class
 
     def describe(self) -> str:
-        """Which images these are, and how strong their views."""
+        """Describe the images and their views in words, for a checkpoint."""
         return self._description
 
     def _probability(self, teacher: nn.Module, shown: Tensor) -> Tensor:
