@@ -398,7 +398,8 @@ def test_help_spells_the_options_out(case):
         assert "options" not in made
 
 
-def test_100_calls_leave_no_tensor_behind(case):
+@pytest.mark.parametrize("n_calls", [100, pytest.param(500, marks=pytest.mark.slow)])
+def test_calls_leave_no_tensor_behind(case, n_calls):
     import gc
 
     inputs = case.inputs(1, size=3)
@@ -411,6 +412,6 @@ def test_100_calls_leave_no_tensor_behind(case):
     for _ in range(5):
         evaluate(loss, inputs)
     before = live()
-    for _ in range(100):
+    for _ in range(n_calls):
         evaluate(loss, inputs)
     assert live() <= before + 1
