@@ -260,9 +260,9 @@ def test_no_number_is_drawn_from_torch(task, rest):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"strong": "photometric"}, "by hits or none, got photometric"),
-        ({"strong": "randaugment"}, "by hits or none, got randaugment"),
-        ({"loss": nn.MSELoss()}, "Expected a loss of logits for the teacher's labels"),
+        ({"strong": "photometric"}, "hits or none for events, got photometric"),
+        ({"strong": "randaugment"}, "hits or none for events, got randaugment"),
+        ({"loss": nn.MSELoss()}, "Expected a loss of logits for the pseudo-labels"),
     ],
 )
 def test_options_that_fit_no_events_are_refused(task, rest, options, told):
@@ -273,7 +273,7 @@ def test_options_that_fit_no_events_are_refused(task, rest, options, told):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"pixels": "frame"}, "`hits.pixels` lit to learn from events without labels, got frame"),
+        ({"pixels": "frame"}, "`hits.pixels` lit with unlabelled events, got frame"),
         ({"target": "pattern"}, "`hits.target` signal"),
         ({"output": "value"}, "`hits.output` score"),
         ({"output": "both"}, "`hits.output` score"),

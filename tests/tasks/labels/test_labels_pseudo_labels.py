@@ -208,7 +208,10 @@ def test_files_that_are_no_images_are_named(folder, tmp_path):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"strong": StrongViews("hits")}, "randaugment, photometric or none, got hits"),
+        (
+            {"strong": StrongViews("hits")},
+            "randaugment, photometric or none for whole images, got hits",
+        ),
         ({"strong": StrongViews("weak")}, "unlabelled.strong"),
         ({"loss": nn.MSELoss()}, "loss of logits for the pseudo-labels"),
         ({"strong": StrongViews(magnitude=31)}, "magnitude"),
@@ -224,7 +227,7 @@ def test_other_images_are_refused(task, rest, tmp_path):
     from PIL import Image
 
     Image.new("RGB", (20, 24)).save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match=r"without labels of \(24, 24\) pixels"):
+    with pytest.raises(ValueError, match=r"unlabelled images of \(24, 24\) pixels"):
         LabelsPseudoLabels(task, open_whole_images(tmp_path))
     with pytest.raises(ValueError, match="got none"):
         LabelsPseudoLabels(task, WholeImages(rest.source, []))

@@ -301,7 +301,10 @@ def test_the_command_trains_and_resumes(archive, tmp_path, capsys):
         ({"labels": {"few": 200}}, "`few` up to `many`"),
         ({"labels": {"classes": [*CLASSES, "vascular"]}}, r"every class .* class 3 \(vascular\)"),
         ({"labels": {"classes": CLASSES[:2]}}, "'melanoma' in row 44, .* and 2 more"),
-        ({"labels": {"classes": None}}, "'nevus' in row 2, .* if labels are names, list them with .classes"),
+        (
+            {"labels": {"classes": None}},
+            "'nevus' in row 2, .* if labels are names, list them with .classes",
+        ),
         ({"labels": {"images": "nowhere"}}, "a folder of images, got nowhere"),
         ({"labels": {"group_column": "patient"}}, "a column 'patient'"),
     ],
