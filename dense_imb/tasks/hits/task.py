@@ -35,7 +35,7 @@ _PARTNERS = 2**31  # epochs from here on degrade events that others are mixed wi
 
 @dataclass(frozen=True)
 class HitsReading:
-    """How events become frames for a network, and how its output becomes scores.
+    """Preparation of a network's input from events, and meaning of its output.
 
     Args:
         channels: input channels, see `dense_imb.hits.encode`.
