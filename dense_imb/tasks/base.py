@@ -172,7 +172,7 @@ class SampledTask:
         }
 
     @property
-    def described_loss(self) -> nn.Module:
+    def described_loss(self) -> object:
         """Loss in `describe`."""
         return self.output_loss
 
@@ -205,7 +205,7 @@ class TrainedNetwork(Generic[Reading]):
         )
 
 
-def _line(loss: nn.Module) -> str:
+def _line(loss: object) -> str:
     """Return the description of a loss in one line."""
     return " ".join(repr(loss).split())
 

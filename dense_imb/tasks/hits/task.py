@@ -176,9 +176,9 @@ class HitsTask(SampledTask):
         self.histogram = ScoreHistogram()  # of the last validation
 
     @property
-    def described_loss(self) -> nn.Module:
+    def described_loss(self) -> object:
         """Loss in `describe`: the losses as a list."""
-        return self._losses  # type: ignore[return-value]
+        return self._losses
 
     def describe_input(self) -> Mapping[str, str]:
         """Describe target, frame and degradation."""
