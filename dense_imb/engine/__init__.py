@@ -1,4 +1,4 @@
-"""The training loop and its parts: callbacks, checkpoints, schedule, signals. It knows no task."""
+"""The training loop and its parts: callbacks, checkpoints, schedule, signals."""
 
 from dense_imb.engine.callbacks import (
     CollapseAlarm,

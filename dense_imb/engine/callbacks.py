@@ -1,4 +1,4 @@
-"""What looks on while a network trains: collapse, stopping, gradients, progress."""
+"""Callbacks of the loop: collapse alarm, early stopping, gradient shares, progress bar."""
 
 from __future__ import annotations
 
@@ -18,34 +18,46 @@ from dense_imb.losses import CompoundLoss
 Action = Literal["warn", "stop", "roll-back"]
 ACTIONS = ("warn", "stop", "roll-back")
 Collapse = Literal["dead", "chance", "blank", "lit", "one class"]
-COLLAPSED = "collapsed"  # how a run says that it was stopped for it
-HOPELESS = ("dead", "chance")  # what to stop for; blank and lit may still rank well
+COLLAPSED = "collapsed"  # first word of the reason to stop
+HOPELESS = ("dead", "chance")  # reasons to stop; blank and lit networks may still rank well
 _BALANCE = "use a balanced loss (balance={}), the loss on lit pixels only, or a lower learning rate"
-_OTHER = "take a loss of one channel, CrossEntropyLoss of ours or torch.nn:BCEWithLogitsLoss, say"
+_SUPPORTED = (
+    "use a loss that supports one output channel, for example CrossEntropyLoss of dense_imb or "
+    "torch.nn:BCEWithLogitsLoss"
+)
 _THRESHOLD = (
-    "harmless if a threshold is chosen on validation data, as a run does; or balance the loss"
+    "harmless if a threshold is chosen on validation data, as a run does; otherwise balance the "
+    "loss (balance={})"
 )
 _BALANCE_CLASSES = "use a balanced loss (BalancedSoftmaxLoss, balance={}), or train for longer"
-_TOLD: dict[Collapse, tuple[str, str]] = {
-    "dead": ("gets no gradient from its loss", _OTHER),
+_SYMPTOMS: dict[Collapse, tuple[str, str]] = {  # and their cures
+    "dead": ("gets no gradient from its loss", _SUPPORTED),
     "chance": ("ranks no better than chance", _BALANCE),
     "blank": ("is blank at its natural threshold", _THRESHOLD),
-    "lit": ("lights everything", _BALANCE),
-    "one class": ("calls everything one class", _BALANCE_CLASSES),
+    "lit": ("predicts signal everywhere", _BALANCE),
+    "one class": ("predicts one class for every image", _BALANCE_CLASSES),
 }
 
 
 class CollapseWarning(UserWarning):
-    """The network went blank."""
+    """A network that has collapsed, see `CollapseAlarm`."""
 
 
-def judged(
+def find_collapse(
     scores: Mapping[str, float], *, least_recall: float = 0.01, least_auc: float = 0.55
 ) -> Collapse | None:
-    """Say how a network has collapsed, None where it has not; `CollapseAlarm` explains the kinds.
+    """Return the kind of collapse that validation scores show; None without one.
+
+    `CollapseAlarm` explains the kinds.
+
+    Args:
+        scores: validation scores by name.
+        least_recall: smallest recall at a probability of 1/2.
+        least_auc: smallest AUC.
+
 
     Example:
-        >>> judged({"auc": 0.9, "recall_at_half": 0.0, "lit_at_half": 0.0})
+        >>> find_collapse({"auc": 0.9, "recall_at_half": 0.0, "lit_at_half": 0.0})
         'blank'
     """
     pulls = [value for name, value in scores.items() if name.startswith("gradient_share_")]
@@ -63,22 +75,23 @@ def judged(
 
 
 class CollapseAlarm(Callback):
-    """Say at once when a network goes blank, lights everything, ranks by chance, or can't learn.
+    """Warn as soon as a network collapses: it is blank, all signal, random or cannot learn.
 
-        blank     the share of the signal that scores above 1/2 is below `least_recall`
-        lit       the share of all hits or pixels that score above 1/2 is above 1 - `least_recall`
-        chance    AUC is below `least_auc`
-        one class more than 1 - `least_recall` of whole images are called the same
-        dead      the loss has no gradient at all (where `GradientShares` looks before)
+        blank      recall at a probability of 1/2 is below `least_recall`
+        lit        the fraction of hits or pixels above 1/2 is above 1 - `least_recall`
+        chance     AUC is below `least_auc`
+        one class  more than 1 - `least_recall` of whole images get the same class
+        dead       the loss has no gradient at all (needs `GradientShares` before this callback)
 
-    Blank at its natural threshold is harmless where hits are still ranked well, so "stop" and
-    "roll-back" act on chance and on dead only; the others are told.
+    "stop" and "roll-back" act on chance and dead only. The other kinds only warn: a network that
+    is blank at 1/2 may still rank hits well.
 
     Args:
         action: "warn", "stop", or "roll-back" to the best network with half the learning rate.
-        least_recall: see above.
-        least_auc: see above.
-        patience: validations in a row that must look so; the first one of a run is not judged.
+        least_recall: smallest recall at a probability of 1/2.
+        least_auc: smallest AUC.
+        patience: consecutive validations that must show a collapse; the first one of a run is
+            not counted.
     """
 
     def __init__(
@@ -96,40 +109,44 @@ class CollapseAlarm(Callback):
 
     def on_start(self, loop: Loop) -> None:
         if self.action == "roll-back" and loop.folder is None:
-            raise ValueError("Expected a folder for the run with a roll-back, got none.")
+            raise ValueError(
+                "Expected a folder of checkpoints for a roll-back, got none; give `folder`, or "
+                'use action="stop".'
+            )
 
     def on_validation(self, loop: Loop, scores: dict[str, float]) -> None:
-        memory = loop.state.memory.setdefault("collapse", {"bad": 0, "told": ""})
-        kind = judged(scores, least_recall=self.least_recall, least_auc=self.least_auc)
+        memory = loop.state.memory.setdefault("collapse", {"bad": 0, "warned": ""})
+        kind = find_collapse(scores, least_recall=self.least_recall, least_auc=self.least_auc)
         memory["bad"] = memory["bad"] + 1 if kind else 0
         if kind is None:
-            memory["told"] = ""
+            memory["warned"] = ""
             return
-        # the first validation is not judged: a network may begin like this
+        # the first validation does not count: a network may begin like this
         if memory["bad"] < self.patience or not loop.state.history:
             return
-        what, cure = _TOLD[kind]
+        symptom, cure = _SYMPTOMS[kind]
         names = ("recall_at_half", "most_called", "auc")
         values = ", ".join(f"{n} {scores[n]:.4f}" for n in names if n in scores)
-        if memory["told"] != what and loop.is_main:
-            told = f"step {loop.state.step}: the network {what} ({values}); {cure}."
-            warnings.warn(told, CollapseWarning, stacklevel=2)
-        memory["told"] = what
+        # checkpoints of older versions have no "warned"
+        if memory.get("warned") != symptom and loop.is_main:
+            message = f"step {loop.state.step}: the network {symptom} ({values}); {cure}."
+            warnings.warn(message, CollapseWarning, stacklevel=2)
+        memory["warned"] = symptom
         if kind not in HOPELESS:
             return
         if self.action == "stop":
-            loop.state.stop = f"{COLLAPSED}: the network {what} ({values})"
+            loop.state.stop = f"{COLLAPSED}: the network {symptom} ({values})"
         elif self.action == "roll-back" and loop.state.best_step >= 0:
             loop.state.roll_back = True
             memory["bad"] = 0
 
 
 class EarlyStopping(Callback):
-    """Stop when the monitored score has not become better for some validations.
+    """Stop when the monitored score has not improved for some validations.
 
     Args:
-        patience: validations without a better score.
-        least_gain: what counts as better.
+        patience: number of validations without an improvement.
+        least_gain: smallest improvement that counts.
     """
 
     def __init__(self, patience: int, least_gain: float = 0.0) -> None:
@@ -145,17 +162,17 @@ class EarlyStopping(Callback):
         memory["waited"] += 1
         if memory["waited"] >= self.patience:
             loop.state.stop = (
-                f"{loop.task.monitor} has not become better than {memory['best']:.4f} for "
+                f"{loop.task.monitor} has not improved on {memory['best']:.4f} for "
                 f"{self.patience} validations"
             )
 
 
 class GradientShares(Callback):
-    """How much of the loss's gradient each class of pixels gets, on one batch a validation.
+    """Share of the loss's gradient that each class of pixels gets, on one batch per validation.
 
-    Adds `gradient_share_signal`, `_noise` and `_empty` of hits, `_class_0` and so on of images, to
-    the scores: shares of the sum of |d loss / d output|. A signal share near 0 foretells a blank
-    network.
+    A share is one of the sum of |d loss / d output|. The scores get `gradient_share_signal`,
+    `_noise` and `_empty` for hits, and `_class_0`, `_class_1`, ... for images. A signal share near
+    0 predicts a blank network.
     """
 
     def on_validation(self, loop: Loop, scores: dict[str, float]) -> None:
@@ -172,9 +189,9 @@ class GradientShares(Callback):
 
 
 class LossParts(Callback):
-    """The parts of a `CompoundLoss`, each before its weight, in the last step of a validation.
+    """Terms of a `CompoundLoss` without their weights, in the last step before a validation.
 
-    Adds `loss_NAME` to the scores, and `loss_features` of a loss of features.
+    The scores get `loss_NAME` for each term, and `loss_features` for a feature loss.
     """
 
     def on_validation(self, loop: Loop, scores: dict[str, float]) -> None:
@@ -186,7 +203,7 @@ class LossParts(Callback):
 
 
 class Trackers(Callback):
-    """Every validation to the trackers that the accelerator was made with, TensorBoard say."""
+    """Log every validation to the trackers of the accelerator, for example TensorBoard."""
 
     def on_start(self, loop: Loop) -> None:
         loop.accelerator.init_trackers("run")
@@ -202,11 +219,11 @@ class Trackers(Callback):
 
 
 class ProgressBar(Callback):
-    """A bar with the loss, and the score that decides.
+    """Progress bar with the mean loss and the monitored score.
 
     Args:
-        is_quiet: show none.
-        name: what it says.
+        is_quiet: show no bar.
+        name: label of the bar.
     """
 
     def __init__(self, is_quiet: bool = False, name: str = "train") -> None:
@@ -228,19 +245,19 @@ class ProgressBar(Callback):
         if self._bar is None:
             return
         self._bar.update(1)
-        self._tell(loop)
+        self._show(loop)
 
     def on_close(self, loop: Loop) -> None:
         if self._bar is not None:
-            self._tell(loop)
+            self._show(loop)
             self._bar.close()
 
-    def _tell(self, loop: Loop) -> None:
+    def _show(self, loop: Loop) -> None:
         state = loop.state
-        told = {}
+        values = {}
         if state.cost_count:
-            told["loss"] = f"{state.cost_sums[loop.process] / state.cost_count:.4f}"
+            values["loss"] = f"{state.cost_sums[loop.process] / state.cost_count:.4f}"
         if state.history:
-            told[loop.task.monitor] = f"{state.history[-1][loop.task.monitor]:.4f}"
-            told["best"] = f"{state.best:.4f}"
-        self._bar.set_postfix(told, refresh=False)
+            values[loop.task.monitor] = f"{state.history[-1][loop.task.monitor]:.4f}"
+            values["best"] = f"{state.best:.4f}"
+        self._bar.set_postfix(values, refresh=False)

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, checked by a digest, loaded without running them."""
+"""Checkpoints: written atomically, checked by a digest, loaded without running code."""
 
 from __future__ import annotations
 
@@ -12,33 +12,42 @@ from typing import Any
 import torch
 
 from dense_imb.base.files import write_whole
+from dense_imb.base.refusals import Refused
 
 FORMAT = "dense-imb-checkpoint"
 _VERSION = 1
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that is damaged, foreign or of another setup."""
+    """A checkpoint is damaged, of another program or of another setup."""
+
+
+class OtherSetupError(Refused, CheckpointError):
+    """A checkpoint was made with another setup than that of the run."""
 
 
 class CheckpointWarning(UserWarning):
-    """A damaged checkpoint was passed over."""
+    """A damaged checkpoint was skipped."""
 
 
 def save_checkpoint(path: str | os.PathLike[str], state: dict[str, Any]) -> None:
-    """Write tensors, numbers, strings and containers of them, and the digest beside them.
+    """Write a checkpoint and its digest, atomically.
 
-    What had that name stays whole until the new one is.
+    An existing file of that name stays whole until the new one is complete.
+
+    Args:
+        path: file to write; the digest goes to the same name with .sha256.
+        state: tensors, numbers, strings and containers of them.
     """
     path = Path(path)
-    # through the memory: torch's own writer hides a full disk behind a RuntimeError
+    # through memory: torch's own writer hides a full disk behind a RuntimeError
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "version": _VERSION, **state}, buffer)
     content = buffer.getvalue()
 
     def write(partial: Path) -> None:
         partial.write_bytes(content)
-        # while both names are still the old ones: where there is no room left, nothing changed
+        # before the old file is replaced: a full disk changes nothing
         write_whole(digest_of(path), lambda beside: beside.write_text(_digest(content)))
 
     try:
@@ -50,9 +59,9 @@ def save_checkpoint(path: str | os.PathLike[str], state: dict[str, Any]) -> None
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read what `save_checkpoint` wrote, to the CPU; all that is wrong is a `CheckpointError`."""
+    """Load a checkpoint to the CPU; raise `CheckpointError` if anything is wrong with it."""
     path = Path(path)
-    cure = "take an older checkpoint or train again"
+    cure = "use an older checkpoint or train again"
     try:
         content = path.read_bytes()
         if digest_of(path).read_text().strip() != _digest(content):
@@ -69,10 +78,10 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     except Exception as problem:  # damaged files raise whatever their bytes lead to
         sentence = str(problem).split("\n", 1)[0]
         raise CheckpointError(
-            f"Expected a checkpoint of ours in {path}, got {sentence!r}; {cure}."
+            f"Expected a dense_imb checkpoint in {path}, got {sentence!r}; {cure}."
         ) from problem
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise CheckpointError(f"Expected a checkpoint of ours in {path}, got a foreign file.")
+        raise CheckpointError(f"Expected a dense_imb checkpoint in {path}, got another file.")
     if state.get("version") != _VERSION:
         raise CheckpointError(
             f"Expected version {_VERSION} of a checkpoint in {path}, got {state.get('version')}."
@@ -81,24 +90,25 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def newest_checkpoint(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """The newest undamaged checkpoint of a folder, None where there is none at all."""
-    found = sorted(Path(folder).glob("step-*.pt"), reverse=True)
+    """Load the newest undamaged checkpoint of a folder; None if it has no checkpoint."""
     problems = []
-    for path in found:
+    for path in sorted(Path(folder).glob("step-*.pt"), reverse=True):
         try:
             return load_checkpoint(path)
         except CheckpointError as problem:
             problems.append(str(problem))
-            warnings.warn(f"passed over: {problem}", CheckpointWarning, stacklevel=2)
+            warnings.warn(f"checkpoint skipped: {problem}", CheckpointWarning, stacklevel=2)
     if problems:
         raise CheckpointError(f"Expected one whole checkpoint in {folder}, got none: {problems[0]}")
     return None
 
 
 def prune_checkpoints(folder: str | os.PathLike[str], keep: int = 2) -> None:
-    """Remove all but the newest of a folder; two, so that one can be damaged.
+    """Remove all but the newest checkpoints of a folder, and all but the newest best ones.
 
-    Of the best ones two stay as well: the checkpoint before the newest may have had another.
+    Args:
+        folder: folder of checkpoints.
+        keep: number of each to keep; with two, one may be damaged.
     """
     for kind in ("step", "best"):
         for path in sorted(Path(folder).glob(f"{kind}-*.pt"), reverse=True)[keep:]:
@@ -107,7 +117,7 @@ def prune_checkpoints(folder: str | os.PathLike[str], keep: int = 2) -> None:
 
 
 def digest_of(path: Path) -> Path:
-    """Where a checkpoint's digest is kept."""
+    """Return the path of a checkpoint's digest."""
     return path.with_name(path.name + ".sha256")
 
 

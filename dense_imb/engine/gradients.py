@@ -1,4 +1,4 @@
-"""Which pixels a loss pulls at, measured at the output of a network."""
+"""Gradient of a loss at the output of a network, by class of pixel."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ def gradient_shares(
     cost: Callable[[Tensor], Tensor],
     kinds: Mapping[str, Tensor],
 ) -> dict[str, float]:
-    """Share of the sum of |d loss / d output| that each kind of pixels has.
+    """Return the share of the sum of |d loss / d output| that each class of pixels has.
 
-    NaN for a kind without a pixel, and for all where the sum is 0.
+    A class without pixels has NaN; all have NaN if the sum is 0.
 
     Args:
-        network: asked once, and left without gradients.
-        shown: its input.
-        loss: with state perhaps, which is put back: looking on is no training step.
-        cost: of an output.
-        kinds: bool, (B, *spatial), by name.
+        network: network; called once, and left without gradients.
+        shown: input of the network.
+        loss: loss; its state is restored, as this is no training step.
+        cost: function that returns the loss of an output.
+        kinds: pixels of each class by name, bool (B, *spatial).
     """
     with torch.no_grad():
         output = network(shown).float()

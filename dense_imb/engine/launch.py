@@ -1,4 +1,4 @@
-"""Several processes on one machine: start them, pass signals on, end all when one dies."""
+"""Start processes on one machine, forward signals to them, end all when one dies."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _GRACE = 30.0  # seconds that processes have to end by themselves once one has
 
 
 def is_launched() -> bool:
-    """Whether torchrun, `accelerate launch` or this module started the process as one of many."""
+    """Tell whether the process is one of several, started by torchrun, Accelerate or `launch`."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def launch(main: Callable[[Sequence[str]], int], arguments: Sequence[str], n: int) -> int:
-    """Run `main(arguments)` in n processes that find each other; the exit code of the first end.
+    """Run `main(arguments)` in n distributed processes; return the exit code of the first to end.
 
     Args:
-        main: a function of a module, so that a new process can import it.
-        arguments: handed to each.
-        n: processes, one for each device.
+        main: function at the top level of a module, so that a new process can import it.
+        arguments: arguments of each process.
+        n: number of processes, one per device.
     """
     if torch.cuda.is_available() and n > torch.cuda.device_count():
         raise ValueError(
@@ -43,7 +43,7 @@ def launch(main: Callable[[Sequence[str]], int], arguments: Sequence[str], n: in
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {"WORLD_SIZE": str(n), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    if "OMP_NUM_THREADS" not in os.environ:  # cores are shared, not fought for
+    if "OMP_NUM_THREADS" not in os.environ:  # processes share the cores
         shared["OMP_NUM_THREADS"] = str(max((os.cpu_count() or n) // n, 1))
     context: Any = start_processes(  # type: ignore[no-untyped-call]
         _work, (main, list(arguments), shared), nprocs=n, join=False, start_method="spawn"
@@ -64,7 +64,7 @@ def launch(main: Callable[[Sequence[str]], int], arguments: Sequence[str], n: in
     except ProcessExitedException as ended:
         return _killed(context, received) or int(ended.exit_code)
     except ProcessRaisedException:
-        # what the others say of a killed one's silence explains nothing
+        # the errors of the surviving processes only hide the cause
         if code := _killed(context, received):
             return code
         raise
@@ -75,14 +75,15 @@ def launch(main: Callable[[Sequence[str]], int], arguments: Sequence[str], n: in
 
 
 def _killed(context: Any, received: list[int]) -> int:
-    """1 where a signal ended a process, said in one sentence; else 0."""
+    """Return the exit code if a signal ended a process, after printing which; else 0."""
     for rank, process in enumerate(context.processes):
         if -(process.exitcode or 0) in received:  # before training began
             return 130 if -process.exitcode == signal.SIGINT else SAVED
         if (process.exitcode or 0) < 0:
             name = signal.Signals(-process.exitcode).name
-            told = f"process {rank} was ended by {name}; the others were stopped, --resume goes on"
-            print(f"dense-imb: error: {told}", file=sys.stderr)
+            message = f"process {rank} was ended by {name}; the others were stopped"
+            message += ", continue the run with `resume`"
+            print(f"dense-imb: error: {message}", file=sys.stderr)
             return 1
     return 0
 
@@ -90,7 +91,7 @@ def _killed(context: Any, received: list[int]) -> int:
 def _work(
     rank: int, main: Callable[[Sequence[str]], int], arguments: list[str], shared: dict[str, str]
 ) -> None:
-    # Ctrl-C in a terminal reaches a whole group; the first process passes it on, once
+    # Ctrl-C in a terminal reaches a whole group; the first process forwards it once
     os.setpgrp()
     os.environ.update(shared, RANK=str(rank), LOCAL_RANK=str(rank))
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))

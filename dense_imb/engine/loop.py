@@ -1,4 +1,4 @@
-"""The loop: steps, validations, checkpoints. It knows no task, no loss and no network by name."""
+"""The training loop: steps, validations, checkpoints; independent of tasks, losses and networks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from dense_imb.base.random import epoch_order
 from dense_imb.engine.checkpoint import (
-    CheckpointError,
+    OtherSetupError,
     load_checkpoint,
     newest_checkpoint,
     prune_checkpoints,
@@ -30,25 +30,25 @@ from dense_imb.engine.schedule import rate_factor, step_seed
 from dense_imb.engine.signals import Interrupted, noted_signals
 from dense_imb.engine.task import CLASS_NAMES, OrderedTask, Task, TaughtTask
 
-_CHECK_EVERY = 16  # steps on an accelerator between two looks at the losses, each of which waits
+_CHECK_EVERY = 16  # steps on an accelerator between two checks of the losses, each of which waits
 
 
 class TrainingError(ValueError):
-    """Training can't go on; the sentence says what happened and what is kept."""
+    """Training cannot continue; the message says why and which checkpoints are kept."""
 
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """How long and how often.
+    """Settings of a loop.
 
     Args:
-        steps: of the optimizer, in all.
+        steps: number of optimizer steps.
         batch_size: samples of a step, over all processes together.
-        seed: of the order of the samples, and of what the network draws.
+        seed: random seed of the order of samples and of the network, for example dropout.
         schedule: "one-cycle", "cosine" or "constant", see `rate_factor`.
         clip: largest norm of the gradient; inf does not clip.
-        validate_every: steps between two validations; the last step is followed by one, too.
-        save_every: seconds between two checkpoints; there is one with each validation, too.
+        validate_every: steps between two validations; the last step is validated, too.
+        save_every: seconds between two checkpoints; each validation saves one, too.
     """
 
     steps: int
@@ -62,7 +62,7 @@ class LoopSettings:
 
 @dataclass
 class State:
-    """Where a run stands: all of it is in a checkpoint."""
+    """State of a run, stored in checkpoints."""
 
     step: int = 0  # steps done
     rate_scale: float = 1.0  # of the learning rate, lowered by a roll-back
@@ -71,51 +71,54 @@ class State:
     cost_sums: list[float] = field(default_factory=list)  # since the last validation, by process
     cost_count: int = 0
     history: list[dict[str, float]] = field(default_factory=list)  # a row for each validation
-    memory: dict[str, Any] = field(default_factory=dict)  # what callbacks keep, by their names
-    stop: str | None = None  # why a callback ended the run before its last step
-    roll_back: bool = False  # a callback asks for it; done after the validation
+    memory: dict[str, Any] = field(default_factory=dict)  # state of callbacks, by name
+    stop: str | None = None  # reason of a callback to stop before the last step
+    roll_back: bool = False  # request of a callback, executed after the validation
 
     def as_dict(self) -> dict[str, Any]:
-        """What a checkpoint holds of it."""
+        """Return the content of a checkpoint."""
         return {name: value for name, value in self.__dict__.items() if name != "roll_back"}
 
 
 class Callback:
-    """What looks on, and may ask to stop; every process has one of each, and all decide alike."""
+    """Base class of callbacks.
+
+    Every process runs the same callbacks, and they must take the same decisions.
+    """
 
     def on_start(self, loop: Loop) -> None:
-        """Before the first step, after a resume."""
+        """Run before the first step, after a resume."""
 
     def on_step(self, loop: Loop) -> None:
-        """After each step; the loss in `loop.cost` may still be on its way."""
+        """Run after each step; the loss in `loop.cost` may still be computed on the device."""
 
     def on_validation(self, loop: Loop, scores: dict[str, float]) -> None:
-        """After each validation; may add to the scores, and set `loop.state.stop`."""
+        """Run after each validation; may add to the scores, and set `loop.state.stop`."""
 
     def on_best(self, loop: Loop) -> None:
-        """In the main process, when the network just validated is the best so far."""
+        """Run in the main process, when the network just validated is the best so far."""
 
     def on_saved(self, loop: Loop) -> None:
-        """In the main process, after a checkpoint was written."""
+        """Run in the main process, after a checkpoint was written."""
 
     def on_end(self, loop: Loop) -> None:
-        """After the last step, not after an error."""
+        """Run after the last step, but not after an error."""
 
     def on_close(self, loop: Loop) -> None:
-        """At the very end, an error's too."""
+        """Run at the very end, after an error too."""
 
 
 class Loop:
     """One run of a task.
 
     Args:
-        task: what is trained.
-        optimizer: of the task's network.
-        settings: how long and how often.
-        folder: where checkpoints go; None keeps none.
+        task: task to train.
+        optimizer: optimizer of the task's network.
+        settings: numbers of steps and intervals.
+        folder: folder of the checkpoints; None keeps none.
         accelerator: devices, precision and processes.
-        callbacks: asked in this order.
-        compile_network: run the network through torch.compile.
+        callbacks: callbacks, called in this order.
+        compile_network: whether to compile the network by torch.compile.
     """
 
     def __init__(
@@ -134,12 +137,13 @@ class Loop:
         self.callbacks = callbacks
         if settings.batch_size < self.accelerator.num_processes:
             raise ValueError(
-                f"Expected `batch_size` of at least {self.accelerator.num_processes}, a sample for "
-                f"each process, got {settings.batch_size}."
+                f"Expected `batch_size` of at least {self.accelerator.num_processes}, one sample "
+                f"for each process, got {settings.batch_size}."
             )
         self.state = State(cost_sums=[0.0] * self.accelerator.num_processes)
         self.cost: Tensor | None = None
-        self.late_signal = 0  # one that came too late to stop this run, to stop what follows
+        # received after the last step; stops the command before the next stage
+        self.late_signal = 0
         self._rates = [group["lr"] for group in optimizer.param_groups]
         self._n_weights = sum(weight.numel() for weight in task.network.parameters())
         self._n_moved = sum(w.numel() for group in optimizer.param_groups for w in group["params"])
@@ -161,7 +165,7 @@ class Loop:
 
     @property
     def process(self) -> int:
-        """The number of this process."""
+        """Rank of this process."""
         return int(self.accelerator.process_index)
 
     @property
@@ -171,14 +175,14 @@ class Loop:
 
     @property
     def rate(self) -> float:
-        """The learning rate of the first group of parameters."""
+        """Learning rate of the first group of parameters."""
         return float(self.optimizer.param_groups[0]["lr"])
 
     def run(self, *, resume: bool = False) -> State:
         """Train to the last step.
 
         Args:
-            resume: go on from the newest whole checkpoint; start afresh where there is none.
+            resume: continue from the newest undamaged checkpoint; start afresh without one.
         """
         if resume and self.folder is not None:
             self._restore(newest_checkpoint(self.folder))
@@ -200,7 +204,7 @@ class Loop:
         return self.state
 
     def _after_step(self, received: list[int]) -> None:
-        """Validate, save or stop; all processes do the same."""
+        """Validate, save or stop, alike on every process."""
         is_last = self.state.step == self.settings.steps
         is_due = time.monotonic() - self._saved_at > self.settings.save_every
         number, is_due = self._agreed(received, is_due)
@@ -210,7 +214,7 @@ class Loop:
         elif is_due or number:
             self.save()
         if number and not is_last:
-            self.accelerator.wait_for_everyone()  # the one that writes needs the others no more
+            self.accelerator.wait_for_everyone()  # the main process has written the checkpoint
             raise Interrupted(number, self.state.step)
 
     def _one_step(self, batch: Any) -> None:
@@ -240,7 +244,7 @@ class Loop:
             self.task.follow(bare, state.step)
 
     def _check(self, cost: Tensor, norm: Any) -> None:
-        """Stop on a cost or gradient that is no number; an accelerator is asked now and then."""
+        """Stop if loss or gradient is not finite; an accelerator is checked every few steps."""
         is_last = self.state.step + 1 == self.settings.steps
         self._unchecked.append((self.state.step, torch.stack([cost.float(), norm.float()])))
         is_cpu = cost.device.type == "cpu"
@@ -257,25 +261,25 @@ class Loop:
                 listed = ", ".join(str(int(i)) for i in self.samples_of(step)[:8])
                 raise TrainingError(
                     f"Expected a finite {what}, got {got} in step {step + 1} (samples {listed}, "
-                    "...); the checkpoints before it are kept. Lower the learning rate, or look "
-                    "at these samples."
+                    "...); earlier checkpoints are kept. Lower the learning rate, or inspect "
+                    "these samples."
                 )
             self.state.cost_sums[self.process] += cost
             self.state.cost_count += 1
         self._unchecked.clear()
 
     def samples_of(self, step: int) -> NDArray[np.int64]:
-        """The samples of a step in this process: a function of the seed and the step alone."""
+        """Return the samples of a step in this process; they depend on seed and step alone."""
         size = min(self.settings.batch_size, self.task.n_samples)
         epoch, place = divmod(step, self.task.n_samples // size)
         order = self._order  # another thread may be in another epoch
         if order is None or order[0] != epoch:
             order = self._order = epoch, self._order_of(epoch)
-        of_step = order[1][place * size : (place + 1) * size]
-        return of_step[self.process :: self.accelerator.num_processes]
+        samples = order[1][place * size : (place + 1) * size]
+        return samples[self.process :: self.accelerator.num_processes]
 
     def _order_of(self, epoch: int) -> NDArray[np.int64]:
-        """All samples once, unless the task says otherwise."""
+        """Return the samples of an epoch: in the order of the task, or else each once."""
         n_samples, seed = self.task.n_samples, self.settings.seed
         if not isinstance(self.task, OrderedTask):
             return epoch_order(n_samples, seed, epoch)
@@ -284,7 +288,7 @@ class Loop:
         return order
 
     def epoch_of(self, step: int) -> int:
-        """The pass over the training set that a step belongs to."""
+        """Return the epoch of a step."""
         return step // (self.task.n_samples // min(self.settings.batch_size, self.task.n_samples))
 
     @property
@@ -293,7 +297,7 @@ class Loop:
 
     @contextmanager
     def _batches(self, first: int) -> Iterator[Iterator[Any]]:
-        """The batches from a step on; made ahead where the network runs elsewhere."""
+        """Yield the batches from a step on, prefetched if the network runs on an accelerator."""
         device = self.accelerator.device
 
         def make(step: int) -> Any:
@@ -313,7 +317,7 @@ class Loop:
                     if step < self.settings.steps and not waits:
                         coming = maker.submit(make, step)
                     yield ready
-                    if step < self.settings.steps and waits:  # for what the validation changes
+                    if step < self.settings.steps and waits:  # it changes the teacher
                         coming = maker.submit(make, step)
 
             yield ahead()
@@ -323,7 +327,7 @@ class Loop:
         self._look()
         bare = self.accelerator.unwrap_model(self.network)
         bare.eval()
-        self._share(bare)  # each process has seen other samples since the last forward pass
+        self._share(bare)  # buffers differ: each process had other samples in the last step
         with torch.no_grad():  # in full precision, as thresholds are applied later
             scores = self.task.validate(
                 bare, self.accelerator.device, self.process, self.accelerator.num_processes
@@ -363,9 +367,9 @@ class Loop:
         return float(total) / dist.get_world_size()
 
     def _agreed(self, received: list[int], is_due: bool) -> tuple[int, bool]:
-        """A signal that any process received, else 0, and whether any finds it time to save.
+        """Return a signal that any process received, else 0, and whether any wants to save.
 
-        A signal, as the clock, meets each process at another step.
+        Signals and clocks reach each process at another step.
         """
         number = received[0] if received else 0
         if self._is_shared:
@@ -379,7 +383,7 @@ class Loop:
         return dist.is_available() and dist.is_initialized()
 
     def _share(self, module: nn.Module) -> None:
-        """Give every process the buffers of the first."""
+        """Copy the buffers of the first process to all."""
         if self._is_shared:
             for buffer in module.buffers():
                 dist.broadcast(buffer, 0)
@@ -387,9 +391,9 @@ class Loop:
     # checkpoints
 
     def setup(self) -> dict[str, str]:
-        """What a checkpoint must agree with, for a resume to be exact.
+        """Return the setup that a checkpoint must have, for a resume to be exact.
 
-        Found out once: a task reads all of its files for it.
+        It is computed once: a task reads all of its files for it.
         """
         if self._setup is not None:
             return self._setup
@@ -411,11 +415,11 @@ class Loop:
 
     def _parts(self) -> dict[str, str]:
         if self._n_moved == self._n_weights:
-            return {}  # as in checkpoints that are older than parts
+            return {}  # as in checkpoints of older versions
         return {"parts": f"{self._n_moved} of {self._n_weights} weights"}
 
     def snapshot(self) -> dict[str, Any]:
-        """All that a resume needs."""
+        """Return the content of a checkpoint."""
         self._look()
         if self._is_shared:
             sums: list[Any] = [None] * self.accelerator.num_processes
@@ -435,7 +439,7 @@ class Loop:
         }
 
     def save(self) -> None:
-        """Write a checkpoint, and remove those that are not needed any more."""
+        """Write a checkpoint, and remove old ones."""
         self._saved_at = time.monotonic()
         content = self.snapshot()
         if self.folder is not None and self.is_main:
@@ -457,14 +461,15 @@ class Loop:
         if content is None:
             return
         mine, theirs = self.setup(), content["setup"]
-        # classes may be called another name: no number depends on it
+        # classes may be renamed: no number depends on it
         bound = [name for name in mine | theirs if name != CLASS_NAMES]
         differ = [name for name in bound if mine.get(name) != theirs.get(name)]
         if differ:
-            told = "; ".join(f"{n}: {theirs.get(n)} there, {mine.get(n)} here" for n in differ)
-            raise CheckpointError(
-                f"Expected the setup of the checkpoint, got another ({told}); train in a new "
-                "folder, with --warm-start to begin from these weights."
+            pairs = "; ".join(f"{n}: {theirs.get(n)} there, {mine.get(n)} here" for n in differ)
+            raise OtherSetupError(
+                "the setup of the checkpoint",
+                f"another ({pairs})",
+                "train in a new folder, with {warm_start=RUN} to begin from these weights",
             )
         self._load(content)
         self.state = State(**content["state"])
@@ -477,7 +482,7 @@ class Loop:
             self.task.teacher.load_state_dict(content["teacher"])
 
     def _roll_back(self) -> None:
-        """Weights and optimizer of the best network so far, and half the learning rate."""
+        """Restore the best network and its optimizer, and halve the learning rate."""
         self.state.roll_back = False
         if self.folder is None:
             raise ValueError(
@@ -489,9 +494,9 @@ class Loop:
 
 
 def _frozen(network: nn.Module) -> list[nn.Module]:
-    """The largest parts of a network none of whose weights are trained.
+    """Return the largest frozen parts of a network.
 
-    Their batch norms have to keep their statistics, too.
+    Their batch norms must keep their statistics, too.
     """
     weights = list(network.parameters())
     if weights and not any(weight.requires_grad for weight in weights):

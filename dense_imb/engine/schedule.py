@@ -1,4 +1,4 @@
-"""The learning rate and the seeds of steps: pure functions, so there is no state to restore."""
+"""Learning-rate schedules and seeds of steps; pure functions, without state to restore."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 from dense_imb.base.checks import check_choice
 
 SCHEDULES = ("one-cycle", "cosine", "constant")
-_WARM_UP = {"one-cycle": 0.15, "cosine": 0.05, "constant": 0.0}  # share of the steps
-_FIRST = 0.04  # of the peak, at the first step of the warm-up
+_WARM_UP = {"one-cycle": 0.15, "cosine": 0.05, "constant": 0.0}  # fraction of the steps
+_FIRST = 0.04  # fraction of the peak at the first step of the warm-up
 
 
 def rate_factor(schedule: str, progress: float) -> float:
-    """What the learning rate is multiplied with at a share `progress` of all steps.
+    """Return the factor of the learning rate at a fraction `progress` of all steps.
 
         warm-up   first + (1 - first) (1 - cos(pi p / w)) / 2     p <= w
         after it  (1 + cos(pi (p - w) / (1 - w))) / 2             or 1, "constant"
@@ -33,6 +33,6 @@ def rate_factor(schedule: str, progress: float) -> float:
 
 
 def step_seed(seed: int, step: int, process: int) -> int:
-    """A seed for what a network draws in a step, dropout say."""
+    """Return the seed of the random numbers of a step, for example of dropout."""
     mixed = np.random.SeedSequence([seed, step, process]).generate_state(2)
     return int(mixed[0]) << 31 ^ int(mixed[1])

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: noted when they come, obeyed between two steps."""
+"""Signals that ask a run to stop: recorded on arrival, obeyed between two steps."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Interrupted(Exception):
 
     @property
     def exit_code(self) -> int:
-        """Of a command that was stopped so."""
+        """Exit code of a command that was stopped by this signal."""
         return 130 if self.number == signal.SIGINT else SAVED
 
 
 @contextmanager
 def noted_signals() -> Iterator[list[int]]:
-    """Note signals that ask to stop, so that the step can end; a second Ctrl-C does not wait."""
+    """Record signals that ask to stop, so that the step can end; a second Ctrl-C stops at once."""
     received: list[int] = []
 
     def note(number: int, frame: Any) -> None:

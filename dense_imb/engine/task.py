@@ -1,4 +1,4 @@
-"""What the loop asks of a thing that can be trained."""
+"""Protocols of the tasks that the loop can train."""
 
 from __future__ import annotations
 
@@ -11,58 +11,63 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-CLASS_NAMES = "class names"  # in `describe`: what people call them, no resume depends on it
+CLASS_NAMES = "class names"  # entry of `describe`; a resume does not depend on it
 
 
 class Task(Protocol):
-    """A network with its loss and its data: how a batch is made, costed and scored.
+    """A network with its loss and its data.
 
-    Everything random in a batch is a function of its samples and the epoch, so that a run can be
-    taken up at any step.
+    Everything random in a batch is a function of its samples and the epoch, so that a run can
+    resume at any step.
     """
 
     network: nn.Module
     loss: nn.Module
-    monitor: str  # the validation score that says which network is best; more is better
-    n_samples: int  # of the training set
+    monitor: str  # validation score that chooses the best network; larger is better
+    n_samples: int  # samples of an epoch
 
     def batch(self, samples: NDArray[np.int64], epoch: int, device: torch.device) -> Any:
-        """The samples of these numbers, ready for `cost`; called in a thread of its own."""
+        """Return the batch of these samples, ready for `cost`; called in a thread of its own."""
 
     def cost(self, network: nn.Module, batch: Any) -> Tensor:
-        """The loss of a batch, a scalar; `network` is the one to call, perhaps wrapped."""
+        """Return the loss of a batch, a scalar; `network` is the one to call, perhaps wrapped."""
 
     def validate(
         self, network: nn.Module, device: torch.device, process: int, n_processes: int
     ) -> dict[str, float]:
-        """Scores of the whole validation set, the same on every process; has `monitor`."""
+        """Return the scores of the whole validation set, equal on every process, with `monitor`."""
 
     def describe(self) -> Mapping[str, str]:
-        """What a checkpoint of this task must agree with, by name."""
+        """Describe the task by name; a checkpoint to resume from must have the same description."""
 
 
 class ScoredTask(Task, Protocol):
-    """A task whose run keeps the scores of its validation, for thresholds to be chosen later."""
+    """A task that keeps its validation scores, to choose thresholds later."""
 
     def save_scores(self, path: Path) -> None:
-        """The counts of the last validation."""
+        """Write the counts of the last validation."""
 
 
 @runtime_checkable
 class TaughtTask(Task, Protocol):
-    """A task with a teacher, which follows the network and is kept in every checkpoint.
+    """A task with a teacher network, which is stored in every checkpoint.
 
-    Batches are made after the validation that they follow, so that they may depend on what the
-    teacher holds, its buffers included.
+    A batch is made after the validation before it, so it may depend on the teacher and its
+    buffers.
     """
 
     teacher: nn.Module
 
     def follow(self, network: nn.Module, step: int) -> None:
-        """After each step; `network` is the bare one, `step` the number of steps done."""
+        """Update the teacher after each step.
+
+        Args:
+            network: the trained network, not wrapped.
+            step: number of steps done.
+        """
 
     def refresh(self, device: torch.device, process: int, n_processes: int) -> None:
-        """After each validation, without gradients; the same on every process in the end."""
+        """Update the teacher after each validation, without gradients, equally on every process."""
 
 
 @runtime_checkable
@@ -70,12 +75,12 @@ class LoggedTerm(Protocol):
     """A part of a task's loss whose value is logged beside the total."""
 
     def logged(self) -> Mapping[str, float]:
-        """Values of the last step by column name; empty before the first step."""
+        """Return the values of the last step by column name; empty before the first step."""
 
 
 @runtime_checkable
 class OrderedTask(Task, Protocol):
-    """A task that says itself which samples an epoch shows, and how often."""
+    """A task that chooses the samples of an epoch."""
 
     def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
-        """(n_samples,) numbers for `batch`, a pure function; `seed` is the run's."""
+        """Return the samples of an epoch, (n_samples,); a pure function of the run's seed."""

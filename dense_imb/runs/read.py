@@ -158,13 +158,13 @@ class Run:
     def checkpoint(self, which: Literal["best", "last"] = "best") -> dict[str, Any]:
         """Load the best or the newest checkpoint and check its digest."""
         pattern = "best-*.pt" if which == "best" else "step-*.pt"
-        found = sorted((self.folder / CHECKPOINTS).glob(pattern))
-        if not found:
+        paths = sorted((self.folder / CHECKPOINTS).glob(pattern))
+        if not paths:
             raise CheckpointError(
                 f"Expected a {which} checkpoint in {self.folder / CHECKPOINTS}, got none; "
                 f"{self._why_no_checkpoint()}."
             )
-        return load_checkpoint(found[-1])
+        return load_checkpoint(paths[-1])
 
     def _why_no_checkpoint(self) -> str:
         if self.metrics():

@@ -57,7 +57,7 @@ class OtherWeightsError(Refused, CheckpointError):
 
 @dataclass(frozen=True)
 class _How:
-    """How to run, beside what to train."""
+    """Options of running a training, beside its configuration."""
 
     resume: bool
     device: str

@@ -1,4 +1,4 @@
-"""What a run writes about itself: config, versions, history, scores and weights."""
+"""Files of a run: config, versions, history, scores and weights."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ _SPENT = "first_spent"  # steps and seconds of the first stage, in a checkpoint
 
 
 class RunFiles(Callback):
-    """Config, versions, history, scores and weights, each written whole.
+    """Callback that writes config, versions, history, scores and weights, each atomically.
 
     Args:
-        folder: of the run.
-        config: to write where there is none.
-        task: is trained.
-        first: what `metrics.json` of a stage before this one holds.
+        folder: folder of the run.
+        config: configuration, written if the folder has none.
+        task: task of the run.
+        first: content of `metrics.json` of the first stage.
     """
 
     def __init__(
@@ -112,17 +112,17 @@ class RunFiles(Callback):
 
 
 def write_config(folder: Path, config: TrainConfig) -> None:
-    """What a run is made from, where it does not say so yet."""
+    """Write the configuration of a run, if its folder has none."""
     if not (folder / "config.yaml").exists():
         text = yaml.safe_dump(asdict(config), sort_keys=False)
         _write_text(folder / "config.yaml", text)
 
 
 def _n_samples(task: Any) -> dict[str, int]:
-    """Images, or events, with labels, without any, and to validate on."""
+    """Count the labelled, unlabelled and validation samples."""
     if isinstance(task, SemiSupervised):
-        found = _n_samples(task.task)
-        return {"train": found.pop("train"), "unlabelled": task.unlabelled.n_images, **found}
+        counts = _n_samples(task.task)
+        return {"train": counts.pop("train"), "unlabelled": task.unlabelled.n_images, **counts}
     return {name: len(getattr(task, name)) for name in ("train", "validation")}
 
 
@@ -148,7 +148,7 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def _environment() -> dict[str, Any]:
-    """What it takes to understand a result later: versions, and the state of the code."""
+    """Return versions, devices and the state of the code."""
     packages = {}
     for name in ("torch", "numpy", "h5py", "accelerate", "monai", "segmentation-models-pytorch"):
         try:
@@ -168,7 +168,7 @@ def _environment() -> dict[str, Any]:
 
 
 def _git_state() -> str | None:
-    """The commit of the working directory, with + where files differ from it."""
+    """Return the commit of the working directory, with + if files differ from it."""
     try:
         commit = subprocess.run(
             ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dense_imb.base.random import epoch_order
-from dense_imb.data.epochs.mixing import Mixer
+from dense_imb.data.epochs.mixing import Mixer, describe_samples
 from dense_imb.data.epochs.samplers import ClassSampling
+from dense_imb.engine.gradients import gradient_shares
 from dense_imb.models import padded_frame
 from dense_imb.tasks.feature_loss import FeatureTerm, check_not_mixed
 
@@ -116,8 +117,8 @@ class SampledTask:
         """Return the loss of a batch."""
         # losses sum over more pixels than bf16 can count
         cost = self.cost_of(network(batch.shown).float(), batch)
-        of_features = self.feature_cost(batch, len(batch.shown))
-        return cost if of_features is None else cost + of_features
+        feature_cost = self.feature_cost(batch, len(batch.shown))
+        return cost if feature_cost is None else cost + feature_cost
 
     def cost_of(self, output: Tensor, batch: Any) -> Tensor:
         """Return the loss of an output for a batch."""
@@ -142,16 +143,42 @@ class SampledTask:
         """Return classes (B,) or (B, *spatial), `IGNORED` where features are left out."""
         raise NotImplementedError
 
-    def describe_features(self) -> Mapping[str, str]:
-        """Entry of `describe`; empty without a loss of features."""
-        if self.features is None:
-            return {}
-        return {"feature loss": " ".join(repr(self.features.loss).split())}
+    def pixels_by_class(self, batch: Any) -> Mapping[str, Tensor]:
+        """Return bool masks of the pixels (hits, images) of each class, by name."""
+        raise NotImplementedError
 
-    def describe_network(self) -> str:
-        """Entry of `describe`: class and number of parameters."""
+    def gradient_shares(self, network: nn.Module, batch: Any) -> dict[str, float]:
+        """Return the share of the loss's gradient that each class gets."""
+        return gradient_shares(
+            network,
+            batch.shown,
+            self.loss,
+            lambda output: self.cost_of(output, batch),
+            self.pixels_by_class(batch),
+        )
+
+    def describe(self) -> Mapping[str, str]:
+        """Describe network, loss and data in words, for a checkpoint."""
         n_parameters = sum(parameter.numel() for parameter in self.network.parameters())
-        return f"{type(self.network).__name__}, {n_parameters} parameters"
+        features = {} if self.features is None else {"feature loss": _line(self.features.loss)}
+        return {
+            "network": f"{type(self.network).__name__}, {n_parameters} parameters",
+            "loss": _line(self.described_loss),
+            **self.describe_input(),
+            "data": self.train.fingerprint(),
+            "validation data": self.validation.fingerprint(),
+            **describe_samples(self.sampling, self.mixer),
+            **features,
+        }
+
+    @property
+    def described_loss(self) -> object:
+        """Loss in `describe`."""
+        return self.output_loss
+
+    def describe_input(self) -> Mapping[str, str]:
+        """Return the entries of `describe` of the task's own kind."""
+        raise NotImplementedError
 
 
 class TrainedNetwork(Generic[Reading]):
@@ -176,6 +203,11 @@ class TrainedNetwork(Generic[Reading]):
             f"{type(self).__name__}({self.name!r}, {type(self.network).__name__} of "
             f"{n_parameters:,} parameters, on {self.device})"
         )
+
+
+def _line(loss: object) -> str:
+    """Return the description of a loss in one line."""
+    return " ".join(repr(loss).split())
 
 
 def as_logits(output: Tensor, *, is_logit: bool) -> Tensor:

@@ -1,4 +1,4 @@
-"""A loss of the features: of what the last layer of a network is fed."""
+"""Losses of features, the input of a network's last layer."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _POOLS: dict[int, Any] = {
 class FeatureTerm(nn.Module):
     """A loss of the features, added to that of the output.
 
-    The features are caught on their way into the last layer (`head_of`), in every forward pass
-    that is to be learnt from; nothing is kept of a validation. Where they are coarser than the
-    labels, each cell has the rarest class in it, see `coarse_label`.
+    A hook on the last layer (`head_of`) keeps the features of every forward pass with gradients.
+    If they are coarser than the labels, a cell has its rarest class, see `coarse_label`.
 
     With `RangeLoss` a step of `fast_unet` takes 1.1 to 1.2 times the CPU time, 1.06 to 1.14 times
     with `max_pixels=64` (`experiments/benchmarks/feature_step.py`).
 
     Args:
-        network: whose features; wrapped or not when it is called.
-        loss: of features (B, D, *cells), called with a label (B, *cells) and a bool mask of that
-            shape, `RangeLoss` for one.
-        class_counts: of the training set, which say what is rare; not needed for whole images.
+        network: network with the features; it may be called wrapped.
+        loss: loss of features (B, D, *cells), called with labels (B, *cells) and a bool mask of
+            that shape, for example `RangeLoss`.
+        class_counts: training pixels of each class, to know the rare ones; not needed for whole
+            images.
     """
 
     rank: Tensor  # (256,) place of each label, the rarest class last, 0 where there is none
@@ -59,14 +59,14 @@ class FeatureTerm(nn.Module):
         return {} if self.value is None else {"loss_features": float(self.value)}
 
     def cost(self, label: Tensor, n: int, frame: Sequence[int] = ()) -> Tensor | None:
-        """The loss of the first n features of the last forward pass; they are forgotten.
+        """Return the loss of the first n features of the last forward pass, and drop them.
 
-        None where nothing before the last layer learns.
+        None if no layer before the last one is trained.
 
         Args:
             label: (n,) or (n, *spatial) classes, `IGNORED` where a feature is left out.
-            n: samples.
-            frame: what the features cover, of at least the size of `label`.
+            n: number of samples.
+            frame: size in pixels that the features cover, at least that of `label`.
         """
         features, self._caught = self._caught, None
         if features is None:
@@ -106,8 +106,8 @@ def check_takes_features(loss: nn.Module) -> None:
     """Refuse a loss of anything but features."""
     if feeds_on(loss) != "features":
         raise ValueError(
-            f"Expected a loss of features, RangeLoss for one, got {type(loss).__name__}, which is "
-            f"fed {feeds_on(loss)}."
+            f"Expected a loss of features, for example RangeLoss, got {type(loss).__name__}, "
+            f"a loss of {feeds_on(loss)}."
         )
 
 
@@ -116,12 +116,12 @@ def check_not_mixed(mixing: Mixing) -> None:
     if mixing.kind != "none" and mixing.hits == "linear":
         raise ValueError(
             f"Expected no mixing with a `feature_loss`, got {mixing.kind}: the features of two "
-            "classes at once have no label; leave one of the two away."
+            "classes at once have no label; drop one of the two."
         )
 
 
 def rank_of_rarity(class_counts: Sequence[int]) -> Tensor:
-    """(256,) the place of each label: 1 for the commonest class; 0 for `IGNORED` and others.
+    """Return the rank of each label, (256,): 1 for the commonest class; 0 for `IGNORED`.
 
     Example:
         >>> rank_of_rarity([90, 1, 9])[:4]
@@ -134,16 +134,15 @@ def rank_of_rarity(class_counts: Sequence[int]) -> Tensor:
 
 
 def coarse_label(label: Tensor, cells: Sequence[int], frame: Sequence[int], rank: Tensor) -> Tensor:
-    """Labels (B, *spatial) on the coarser grid of features, the rarest class of each cell.
+    """Return labels (B, *spatial) on the coarser grid of features: the rarest class of a cell.
 
-    The nearest pixel, or the commonest class, would lose what is thin: of a line one pixel wide
-    every second pixel, or all. A cell is ignored where all of its pixels are.
+    The nearest pixel, or the commonest class, would lose thin lines. A cell is ignored if all of
+    its pixels are.
 
     Args:
         label: classes, `IGNORED` where there is none.
-        cells: of the grid.
-        frame: what the grid covers, of at least the size of `label`; there is no label behind its
-            far edges.
+        cells: size of the grid.
+        frame: size in pixels that the grid covers, at least that of `label`; the rest is padding.
         rank: see `rank_of_rarity`.
 
     Example:
@@ -162,5 +161,5 @@ def coarse_label(label: Tensor, cells: Sequence[int], frame: Sequence[int], rank
     classes = torch.zeros_like(rank)
     classes[rank] = torch.arange(len(rank), device=rank.device)
     classes[0] = IGNORED
-    found: Tensor = classes[highest]
-    return found
+    coarse: Tensor = classes[highest]
+    return coarse

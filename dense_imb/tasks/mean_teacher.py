@@ -1,11 +1,11 @@
-"""Learning from samples without labels, beside labelled ones, for any task.
+"""Mean teachers: learn from unlabelled samples beside labelled ones, for any task.
 
     teacher <- d teacher + (1 - d) network     after step n, d = min(decay, n / (9 + n))
     label    = teacher(weak view)              where its probability reaches the threshold
     cost     = loss(labelled) + w r s loss(network(strong view), label)
 
-w is `weight`, r grows from 0 to 1 over the ramp, and s is the share of the pixels (hits, images)
-with a pseudo-label: a teacher that is sure of little has little to say. Mean teachers: Tarvainen
+w is `weight`, r grows from 0 to 1 over the ramp, and s is the fraction of the pixels (hits,
+images) with a confident pseudo-label. Mean teachers: Tarvainen
 and Valpola 2017. Weak and strong views: FixMatch, Sohn et al. 2020. Sampling of unlabelled images
 by their pseudo-labels: He et al. 2021, "Rethinking Re-Sampling in Imbalanced Semi-Supervised
 Learning".
@@ -33,14 +33,14 @@ from dense_imb.losses import LogPrior, Temperature
 from dense_imb.losses.foreign.feeding import feed, intake_of
 from dense_imb.tasks.base import ShownBatch
 
-# "progressive" knows an end, pseudo-labels have none
+# "progressive" needs a last epoch, pseudo-labels have none
 UNLABELLED_SAMPLINGS = tuple(kind for kind in SAMPLINGS if kind != "progressive")
 _LISTED = 20  # classes
 _DRAW = 104  # purpose of random numbers: which unlabelled samples go with a labelled one
 
 
 class Unlabelled(Protocol):
-    """Samples without labels of one kind of task."""
+    """Unlabelled samples of one kind of task."""
 
     n_images: int
     n_classes: int
@@ -53,56 +53,56 @@ class Unlabelled(Protocol):
         epoch: int,
         device: torch.device,
     ) -> ShownBatch:
-        """Weak views of the images at some places, with all that strong ones are made of.
+        """Return weak views of the images at some places, and all that strong views need.
 
-        Called in a thread of its own: no random number may be drawn from torch's generators.
+        Called in a thread of its own: it must not draw from torch's random generators.
         """
 
-    def labelled(self, teacher: nn.Module, views: Any, threshold: float) -> tuple[Any, Tensor]:
-        """Strong views with the teacher's labels, and the share that it surely calls each class.
+    def label_views(self, teacher: nn.Module, views: Any, threshold: float) -> tuple[Any, Tensor]:
+        """Return strong views with the teacher's labels, and the fraction labelled as each class.
 
-        The shares are (n_classes,), of all pixels, hits or images; what is missing to 1 is unsure.
-
-        Called in the main thread, without gradients.
+        The fractions are (n_classes,), of all pixels, hits or images; the rest was below the
+        threshold. Called in the main thread, without gradients.
         """
 
     def cost(self, output: Tensor, pseudo: Any) -> Tensor:
-        """The loss of the network's output for what `labelled` gave."""
+        """Return the loss of an output for the labelled strong views of `label_views`."""
 
     def content(
         self, teacher: nn.Module, places: NDArray[np.int64], device: torch.device
     ) -> NDArray[np.int64]:
-        """(n, n_classes) pixels, or images, that the teacher calls each class."""
+        """Count pixels, hits or images by the class that the teacher predicts, (n, n_classes)."""
 
     def describe(self) -> str:
-        """Which samples these are and how they are varied, in words, for a checkpoint."""
+        """Describe the samples and their views in words, for a checkpoint."""
 
 
 @dataclass(frozen=True)
 class SemiBatch:
-    """A batch with labels, and weak views of samples without."""
+    """A labelled batch, and weak views of unlabelled samples."""
 
     labelled: Any
     unlabelled: Any
 
     @property
     def shown(self) -> Tensor:
-        """The input of the labelled part."""
+        """Input of the labelled part."""
         shown: Tensor = self.labelled.shown
         return shown
 
 
 class Teacher(nn.Module):
-    """The running mean of a network, and what it thinks of each unlabelled image.
+    """Running mean of a network, and its predicted classes of each unlabelled image.
 
     Args:
-        network: to begin with.
-        n_images, n_classes: of the unlabelled ones; 0 where nobody asks what it thinks of each.
+        network: network to begin with.
+        n_images: number of unlabelled images; 0 if their classes are not needed.
+        n_classes: number of classes.
     """
 
-    content: Tensor  # (n_images, n_classes) what it calls each class; 0 before it was asked
-    sure: Tensor  # (n_classes,) share of the pixels with each pseudo-label in the last step
-    n_steps: Tensor  # done
+    content: Tensor  # (n_images, n_classes) predicted pixels of each class; 0 before `refresh`
+    sure: Tensor  # (n_classes,) fraction of the pixels with each pseudo-label in the last step
+    n_steps: Tensor  # number of steps done
 
     def __init__(self, network: nn.Module, n_images: int, n_classes: int) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def follow(self, network: nn.Module, decay: float, n_steps: int) -> None:
-        """Move towards a network; what is no mean, counts and statistics, is taken over."""
+        """Move the parameters towards those of a network, and copy its buffers."""
         for mine, theirs in zip(self.network.parameters(), network.parameters(), strict=True):
             mine.lerp_(theirs, 1 - decay)
         for buffer, source in zip(self.network.buffers(), network.buffers(), strict=True):
@@ -205,24 +205,24 @@ class SemiSupervised:
         self.teacher = Teacher(task.network, n_asked, unlabelled.n_classes)
         if hasattr(task, "probe"):
             self.probe = task.probe
-        self._drawn: tuple[int, ClassSampling | None] | None = None  # by which version of content
+        self._drawn: tuple[int, ClassSampling | None] | None = None  # with the version of `content`
 
     def describe(self) -> Mapping[str, str]:
-        """Network, losses and data, in words."""
-        told = (
+        """Describe network, losses and data in words, for a checkpoint."""
+        text = (
             f"{self.unlabelled.describe()}; {self.ratio} for each labelled one by {self.sampling}, "
             f"weight {self.weight:g} after {self.ramp_steps} steps, threshold {self.threshold:g}, "
             f"decay {self.decay:g}, {' '.join(repr(self.unlabelled.loss).split())}"
         )
-        return {**self.task.describe(), "unlabelled": told}
+        return {**self.task.describe(), "unlabelled": text}
 
     def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
-        """The labelled samples of an epoch."""
+        """Return the labelled samples of an epoch."""
         order: NDArray[np.int64] = self.task.order(seed, epoch)
         return order
 
     def batch(self, samples: NDArray[np.int64], epoch: int, device: torch.device) -> SemiBatch:
-        """Labelled samples, and unlabelled ones that are a function of them and the epoch."""
+        """Return labelled samples, and unlabelled ones that depend on them and the epoch only."""
         number = np.repeat(samples * self.ratio, self.ratio) + np.tile(
             np.arange(self.ratio), len(samples)
         )
@@ -239,44 +239,44 @@ class SemiSupervised:
         return by_class.images_at(number, 0)
 
     def _by_class(self) -> ClassSampling | None:
-        """By what the teacher thinks of each image; None before it was asked."""
+        """Return the sampling by predicted classes; None before the first `refresh`."""
         content = self.teacher.content
         if self._drawn is None or self._drawn[0] != content._version:
-            found = content.cpu().numpy()
-            found = found[:, found.any(0)]  # a class that it sees nowhere is left out
-            drawn = ClassSampling.of(found, self.sampling) if found.size else None
+            counts = content.cpu().numpy()
+            counts = counts[:, counts.any(0)]  # without classes that are never predicted
+            drawn = ClassSampling.of(counts, self.sampling) if counts.size else None
             self._drawn = content._version, drawn
         return self._drawn[1]
 
     def cost(self, network: nn.Module, batch: SemiBatch) -> Tensor:
-        """The loss of the labelled part, and that of the pseudo-labels."""
+        """Return the loss of the labelled part plus that of the pseudo-labels."""
         with torch.no_grad():
-            pseudo, sure = self.unlabelled.labelled(
+            pseudo, sure = self.unlabelled.label_views(
                 self.teacher.network, batch.unlabelled, self.threshold
             )
         self.teacher.sure.copy_(sure)
         shown = batch.labelled.shown
         output = network(torch.cat([shown, pseudo.shown])).float()
-        # the labelled part comes last: what a loss keeps of its last call is of true labels
-        of_pseudo = self.unlabelled.cost(output[len(shown) :], pseudo)
+        # the labelled part comes last: the state of a loss's last call belongs to true labels
+        pseudo_cost = self.unlabelled.cost(output[len(shown) :], pseudo)
         cost: Tensor = self.task.cost_of(output[: len(shown)], batch.labelled)
-        of_features = self.task.feature_cost(batch.labelled, len(shown))
-        cost = cost if of_features is None else cost + of_features
+        feature_cost = self.task.feature_cost(batch.labelled, len(shown))
+        cost = cost if feature_cost is None else cost + feature_cost
         ramp = (self.teacher.n_steps / max(self.ramp_steps, 1)).clamp(max=1)
-        return cost + self.weight * ramp * sure.sum().to(cost.dtype) * of_pseudo
+        return cost + self.weight * ramp * sure.sum().to(cost.dtype) * pseudo_cost
 
     def follow(self, network: nn.Module, step: int) -> None:
-        """Let the teacher come nearer; at step 0 it is the network."""
+        """Move the teacher towards the network; at step 0 they are equal."""
         self.teacher.follow(network, min(self.decay, step / (9 + step)), step)
 
     def refresh(self, device: torch.device, process: int, n_processes: int) -> None:
-        """Ask the teacher about each unlabelled image, where the sampling wants to know."""
+        """Predict the classes of each unlabelled image, if the sampling needs them."""
         if self.sampling == "instance":
             return
         places = np.arange(self.unlabelled.n_images)[process::n_processes]
         content = torch.zeros_like(self.teacher.content)
-        found = self.unlabelled.content(self.teacher.network, places, device)
-        content[torch.from_numpy(places).to(content.device)] = torch.from_numpy(found).to(content)
+        counts = self.unlabelled.content(self.teacher.network, places, device)
+        content[torch.from_numpy(places).to(content.device)] = torch.from_numpy(counts).to(content)
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(content)
         self.teacher.content.copy_(content)
@@ -284,33 +284,33 @@ class SemiSupervised:
     def validate(
         self, network: nn.Module, device: torch.device, process: int, n_processes: int
     ) -> dict[str, float]:
-        """The scores of the task, and the shares that the teacher was sure of, of each class."""
+        """Return the scores of the task, and the fraction of confident pseudo-labels per class."""
         scores: dict[str, float] = self.task.validate(network, device, process, n_processes)
         sure = self.teacher.sure.clone()
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(sure)
             sure /= dist.get_world_size()
-        found = {"sure_share": float(sure.sum())}
+        shares = {"sure_share": float(sure.sum())}
         if len(sure) <= _LISTED:
-            found |= {f"sure_share_{k}": float(share) for k, share in enumerate(sure)}
-        return {**scores, **found}
+            shares |= {f"sure_share_{k}": float(share) for k, share in enumerate(sure)}
+        return {**scores, **shares}
 
     def save_scores(self, path: Path) -> None:
-        """The counts of the last validation."""
+        """Write the counts of the last validation."""
         self.task.save_scores(path)
 
     def gradient_shares(self, network: nn.Module, batch: SemiBatch) -> dict[str, float]:
-        """Which classes the loss of the labelled part pulls at."""
+        """Return the gradient shares of the labelled part."""
         shares: dict[str, float] = self.task.gradient_shares(network, batch.labelled)
         return shares
 
 
 class PseudoLoss:
-    """A loss of the pixels, or images, that have a label; the others are IGNORED.
+    """Loss of the pixels, or images, with a pseudo-label; the others are `IGNORED`.
 
     Args:
-        loss: of logits, which can leave pixels out: by `mask=`, as all of ours, or `ignore_index`.
-        is_dense: labels are maps; single ones can be left out of any batch.
+        loss: loss of logits that can ignore pixels, by `mask=` or `ignore_index`.
+        is_dense: whether labels are maps; images without a label are simply dropped.
     """
 
     def __init__(self, loss: nn.Module, *, is_dense: bool) -> None:
@@ -324,11 +324,11 @@ class PseudoLoss:
             )
 
     def __call__(self, output: Tensor, label: Tensor) -> Tensor:
-        """The loss of an output (B, C, *spatial) for labels (B, *spatial), 0 without any."""
+        """Return the loss of an output (B, C, *spatial) for labels (B, *spatial); 0 without any."""
         is_sure, options = label != IGNORED, {}
         if "mask" in self._intake.takes:
             options, label = {"mask": is_sure}, label.masked_fill(~is_sure, 0)
-        elif not bool(is_sure.any()):  # others make NaN of it
+        elif not bool(is_sure.any()):  # the mean of nothing is NaN
             return 0 * output.sum()
         elif self._is_dense:
             label = label.masked_fill(~is_sure, int(self._intake.ignore_index or 0))
@@ -339,15 +339,15 @@ class PseudoLoss:
 
 
 def as_trained(loss: nn.Module, logits: Tensor, class_counts: Sequence[int]) -> Tensor:
-    """Logits whose softmax are the probabilities in the training data.
+    """Return logits whose softmax gives the class probabilities in the training data.
 
-    Balanced softmax, or a balanced mean, leaves a network with logits of classes alike: by them
-    few background pixels are sure, and too many others.
+    A network trained with balanced softmax or a balanced mean predicts as if classes were
+    equally frequent: too few background pixels would be confident, and too many others.
 
     Args:
-        loss: that the network was trained with.
-        logits: (B, C, *spatial); C = 1 is binary, and comes back as two channels.
-        class_counts: pixels of each class in the training data.
+        loss: loss that the network was trained with.
+        logits: logits (B, C, *spatial); a single channel is binary, and two are returned.
+        class_counts: number of training pixels of each class.
     """
     adjustment = getattr(loss, "adjustment", None)
     if adjustment is None and getattr(loss, "balance", None) is not None:
@@ -360,7 +360,7 @@ def as_trained(loss: nn.Module, logits: Tensor, class_counts: Sequence[int]) -> 
 
 
 def sure_shares(label: Tensor, n_classes: int) -> Tensor:
-    """(n_classes,) share of each class among all labels, IGNORED ones too.
+    """Return the fraction of each class among all labels, IGNORED ones included, (n_classes,).
 
     Example:
         >>> sure_shares(torch.tensor([0, 0, 1, 255]), 3)
@@ -370,7 +370,7 @@ def sure_shares(label: Tensor, n_classes: int) -> Tensor:
 
 
 def pseudo_labels(probability: Tensor, threshold: float) -> Tensor:
-    """(B, *spatial) the likeliest class of (B, C, *spatial), IGNORED below the threshold.
+    """Return the likeliest class (B, *spatial) of (B, C, *spatial); IGNORED below the threshold.
 
     Example:
         >>> probability = torch.tensor([[0.97, 0.4], [0.03, 0.6]])[None]  # two pixels

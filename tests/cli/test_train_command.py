@@ -174,9 +174,9 @@ def test_damage_is_passed_over_in_one_line(path, tmp_path, capsys):
     capsys.readouterr()
     typed.append("--resume")
     assert main(typed) == 0
-    told = [line for line in capsys.readouterr().err.splitlines() if "passed over" in line]
+    told = [line for line in capsys.readouterr().err.splitlines() if "checkpoint skipped" in line]
     assert len(told) == 1
-    assert told[0].startswith("dense-imb train hits: warning: passed over")
+    assert told[0].startswith("dense-imb train hits: warning: checkpoint skipped")
     assert (tmp_path / "run" / "last.safetensors").read_bytes() == weights
     for damaged in (tmp_path / "run" / "checkpoints").glob("step-*.pt"):
         damaged.write_bytes(b"")

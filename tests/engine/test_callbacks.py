@@ -56,7 +56,7 @@ def scripted(task: Scripted, folder: Path | None, *callbacks: Callback, **settin
         (CHANCE, "no better than chance .*balanced loss"),
         (NOTHING, "no better than chance"),
         (BLANK, "is blank .*threshold is chosen on validation data"),
-        (LIT, "lights everything .*balanced loss"),
+        (LIT, "predicts signal everywhere .*balanced loss"),
     ],
 )
 def test_a_collapse_is_told_once_with_its_cure(scores, told):
@@ -179,7 +179,7 @@ def test_a_run_that_gets_no_better_is_stopped():
     task = Scripted(accuracy=(0.1, 0.2, 0.205, 0.2, 0.1))
     state = scripted(task, None, EarlyStopping(3, least_gain=0.01)).run()
     assert state.step == 5
-    assert "has not become better than 0.2000 for 3 validations" in str(state.stop)
+    assert "has not improved on 0.2000 for 3 validations" in str(state.stop)
 
 
 def test_early_stopping_counts_on_after_a_resume(tmp_path):

@@ -135,7 +135,7 @@ def test_a_damaged_one_is_passed_over_and_the_run_ends_the_same(tmp_path, damage
     loop_of(Line(), folder).run()
     damage(folder / "step-00000012.pt")
     again = loop_of(Line(), folder)
-    with pytest.warns(CheckpointWarning, match=r"passed over: .*step-00000012"):
+    with pytest.warns(CheckpointWarning, match=r"checkpoint skipped: .*step-00000012"):
         again.run(resume=True)
     assert_same_content(again.snapshot(), whole.snapshot())
     load_checkpoint(folder / "step-00000012.pt")

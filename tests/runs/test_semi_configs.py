@@ -70,7 +70,7 @@ def test_a_raw_file_of_hits(hits, tmp_path, capsys):
     assert "5 events" in Run(tmp_path / "run").checkpoint("last")["setup"]["unlabelled"]
     assert main([*words[:3], str(tmp_path / "b"), *words[4:], "--hits.pixels", "frame"]) == 2
     assert (
-        "`hits.pixels` lit to learn from events without labels, got frame"
+        "`hits.pixels` lit with unlabelled events, got frame"
         in capsys.readouterr().err
     )
 

@@ -249,7 +249,7 @@ def test_a_first_stage_that_stops_early_is_followed_by_the_second(folders, tmp_p
     config = changed(two(folders, learning_rate=1e-9), patience=1)
     config.optimizer.learning_rate = 0.0  # nothing becomes better
     run = train(config, tmp_path / "run", is_quiet=True)
-    assert "has not become better" in run.first.metrics()["stopped"]
+    assert "has not improved" in run.first.metrics()["stopped"]
     assert run.first.metrics()["steps"] == 4
     assert run.metrics()["is_finished"]
 

@@ -11,8 +11,8 @@ import torch.distributed as dist
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from dense_imb.engine import Interrupted
-from tests.engine.pair import RANK, everybodys
 from tests.engine.test_loop import Signal
+from tests.runs.pair import RANK, everybodys
 from tests.runs.semi import semi_classes, semi_hits
 from tests.runs.tiny import assert_same_content, loop_of
 

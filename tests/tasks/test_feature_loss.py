@@ -292,8 +292,8 @@ def test_a_run_is_not_taken_up_without_its_loss_of_features(data, tmp_path):
 
 
 REFUSED = [
-    ({"feature_loss": "CrossEntropyLoss"}, "Expected a loss of features, .* fed logits"),
-    ({"feature_loss": "torch.nn:MSELoss"}, "Expected a loss of features, .* fed values"),
+    ({"feature_loss": "CrossEntropyLoss"}, "Expected a loss of features, .* a loss of logits"),
+    ({"feature_loss": "torch.nn:MSELoss"}, "Expected a loss of features, .* a loss of values"),
     ({"feature_loss": "0.5 * RangeLoss"}, "weights of its own, got '0.5 \\* RangeLoss'"),
     ({"feature_loss": "RangeLoss + RangeLoss"}, "Expected one loss of features"),
     ({"feature_loss": "RangeLoss(k=0)"}, "Expected options that RangeLoss takes"),

@@ -106,18 +106,20 @@ def test_a_resume_with_other_files_is_refused(tmp_path):
 def test_a_ratio_of_three_gives_three_times_the_views(made):
     task = made(ratio=3)
     batch = task.batch(np.array([3, 4]), 0, CPU)  # neighbours share no view
-    pseudo, _ = task.unlabelled.labelled(task.teacher.network, batch.unlabelled, 0.9)
+    pseudo, _ = task.unlabelled.label_views(task.teacher.network, batch.unlabelled, 0.9)
     assert len(batch.shown) == 2
     assert len(pseudo.shown) == 6
     assert len({one.numpy().tobytes() for one in pseudo.shown}) == 6
     later = task.batch(np.array([4]), 0, CPU)
-    alone, _ = task.unlabelled.labelled(task.teacher.network, later.unlabelled, 0.9)
+    alone, _ = task.unlabelled.label_views(task.teacher.network, later.unlabelled, 0.9)
     assert torch.equal(alone.shown, pseudo.shown[3:])
 
 
 def parts(task: SemiSupervised, batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The two losses and the share that the teacher is sure of."""
-    pseudo, sure = task.unlabelled.labelled(task.teacher.network, batch.unlabelled, task.threshold)
+    pseudo, sure = task.unlabelled.label_views(
+        task.teacher.network, batch.unlabelled, task.threshold
+    )
     task.network.eval()  # batch statistics would mix the two
     with torch.no_grad():
         labelled = task.task.cost(task.network, batch.labelled)

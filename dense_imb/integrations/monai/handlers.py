@@ -15,7 +15,7 @@ from monai.utils.enums import CommonKeys
 from torch import Tensor
 
 from dense_imb.base.checks import check_at_least, check_choice
-from dense_imb.engine.callbacks import HOPELESS, Collapse, CollapseWarning, judged
+from dense_imb.engine.callbacks import HOPELESS, Collapse, CollapseWarning, find_collapse
 from dense_imb.losses import BiasCompensatedLoss
 from dense_imb.losses.core.target import pixel_target
 from dense_imb.metrics import OperatingPoint, ScoreHistogram
@@ -148,7 +148,7 @@ class CollapseHandler(_Ranking):
         self._n_evaluations += 1
         if self.histogram.n_signal == 0:  # no foreground: the network cannot be judged
             return
-        kind = judged(scores, least_recall=self.least_recall, least_auc=self.least_auc)
+        kind = find_collapse(scores, least_recall=self.least_recall, least_auc=self.least_auc)
         self._n_bad = self._n_bad + 1 if kind else 0
         if kind is None:
             self._reported = None

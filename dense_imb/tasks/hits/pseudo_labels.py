@@ -1,4 +1,4 @@
-"""Events of hits without labels, for a denoiser, see `dense_imb.tasks.mean_teacher`."""
+"""Pseudo-labels of hits: unlabelled events for the mean teacher."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from dense_imb.losses.foreign.feeding import intake_of, takes_logits
 from dense_imb.tasks.hits.task import HitsBatch, HitsTask, cost_at, is_visible
 from dense_imb.tasks.mean_teacher import as_trained
 
-_EPOCHS = 2**30  # from here on epochs vary events without labels: not as labelled ones degrade
-_THIN = 105  # purpose of random numbers: which hits a strong view loses
-_MOST_LOST = 0.3  # share of the hits of an event, lost and added each
-_SMEAR_PIXELS, _SMEAR_TIME = 0.4, 0.005  # of pixels, and of all time steps
-_LOOKED_AT = 256  # events
+_EPOCHS = 2**30  # offset of epochs: unlabelled events vary differently from labelled ones
+_THIN = 105  # purpose of random numbers: the hits that a strong view drops
+_MOST_LOST = 0.3  # fraction of the hits of an event that is dropped, and added, at most
+_SMEAR_PIXELS, _SMEAR_TIME = 0.4, 0.005  # in pixels, and as a fraction of the time steps
+_COUNTED = 256  # events whose mean number of hits sets the noise of strong views
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class HitViews:
     """Events as they are, and strong views of them.
 
     Args:
-        shown: (B, C, H, W) frames of the strong views.
-        weak: the visible hits, for the teacher.
-        strong: those of the strong views.
-        origin: (hits of `strong`,) 1 + number of the hit of `weak` that each was; 0 was added.
+        shown: frames of the strong views, (B, C, H, W).
+        weak: visible hits, for the teacher.
+        strong: hits of the strong views.
+        origin: for each hit of `strong`, 1 + index of its hit in `weak`; 0 for added hits.
     """
 
     shown: Tensor
@@ -44,18 +44,17 @@ class HitViews:
 
 
 class HitsPseudoLabels:
-    """Events whose hits a teacher labels, see `dense_imb.tasks.mean_teacher.Unlabelled`.
+    """Unlabelled events, see `dense_imb.tasks.mean_teacher.Unlabelled`.
 
-    Strong views lose up to 0.3 of the hits, move the others by about a pixel and some time steps,
-    and get up to 0.3 of the hits of a mean event anywhere, which are noise whatever the teacher
-    says.
+    A strong view drops up to 0.3 of the hits and moves the others by about a pixel and some time
+    steps. It adds noise hits, up to 0.3 of the hits of a mean event.
 
     Args:
-        task: the labelled part.
-        events: hits without labels, or with labels that are not looked at. What `degradation`
-            does to an event is the same in each epoch: it is measured once.
-        loss: of the teacher's labels; that of the task by default.
-        strong: "hits" (of "auto", too) or "none".
+        task: labelled part.
+        events: events without labels, or with labels that are not used. Their degradation is the
+            same in every epoch.
+        loss: loss of the pseudo-labels; that of the task by default.
+        strong: strong views: "hits" (also for "auto") or "none".
     """
 
     n_classes = 2  # noise and signal
@@ -72,21 +71,21 @@ class HitsPseudoLabels:
         check_choice("unlabelled.strong", strong, STRONG)
         if strong in ("randaugment", "photometric"):
             raise ValueError(
-                f"Expected strong views of events by hits or none, got {strong}, which is of "
+                f"Expected `unlabelled.strong` hits or none for events, got {strong}, which is for "
                 "images."
             )
         if events.geometry.size != task.train.geometry.size:
             raise ValueError(
-                f"Expected events without labels in frames of {task.train.geometry.size_text()}, "
-                f"as those with labels, got {events.geometry.size_text()}."
+                f"Expected unlabelled events in frames of {task.train.geometry.size_text()}, "
+                f"as the labelled ones, got {events.geometry.size_text()}."
             )
         if not len(events):
-            raise ValueError("Expected an event without labels or more, got none.")
+            raise ValueError("Expected at least one unlabelled event, got none.")
         if loss is not None and takes_logits(loss) != task.reading.is_logit:
             fed, got = ("logits", "values") if task.reading.is_logit else ("values", "logits")
             raise ValueError(
-                f"Expected a loss of {fed} for the teacher's labels, as that of the others, got "
-                f"{type(loss).__name__}, which is fed {got}."
+                f"Expected a loss of {fed} for the pseudo-labels, as for the labels, got "
+                f"{type(loss).__name__}, a loss of {got}."
             )
         self.n_images = len(events)
         self.loss: nn.Module = task.output_loss if loss is None else loss
@@ -95,7 +94,7 @@ class HitsPseudoLabels:
         self._intake = intake_of(self._fed)
         self._task, self._events = task, events
         self._seed = task.train.seed
-        # how much likelier, in logits, signal is in the training data than the network says
+        # correction of the network's logits to the signal fraction of the training data
         trained = as_trained(own, torch.zeros(1, 1), task.class_counts)
         self._shift = float(trained[0, -1] - trained[0, 0])
         self._change = None if strong == "none" else self._strong_change()
@@ -111,7 +110,7 @@ class HitsPseudoLabels:
         epoch: int,
         device: torch.device,
     ) -> HitViews:
-        """The events as they are, and thinned, smeared and with noise."""
+        """Return the events, and thinned, smeared and noisy copies."""
         weak = self._shown_hits(places)
         strong, origin = self._strong(weak, samples, epoch + _EPOCHS)
         strong = strong.torch(device)
@@ -119,17 +118,17 @@ class HitsPseudoLabels:
         shown = encode(strong, reading.channels, threshold=reading.threshold)
         return HitViews(shown, weak.torch(device), strong, torch.from_numpy(origin).to(device))
 
-    def labelled(
+    def label_views(
         self, teacher: nn.Module, views: HitViews, threshold: float
     ) -> tuple[HitsBatch, Tensor]:
-        """The strong views, at whose pixels with a label alone the loss looks.
+        """Label the strong views; only pixels with a label enter the loss.
 
-        A pixel is of the signal where the hit that it shows is; hits that were added are noise.
+        A pixel is signal if its visible hit is; added hits are noise.
         """
         score = self._score(teacher, views.weak)
         is_signal = score >= threshold
         is_sure = is_signal | (score <= 1 - threshold)
-        # what was added comes from nowhere, place 0, and is surely no signal
+        # added hits have the origin 0 and are noise
         sure = nn.functional.pad(is_sure, (1, 0), value=True)[views.origin]
         signal = nn.functional.pad(is_signal, (1, 0), value=False)[views.origin]
         place = pixel_index(views.strong)
@@ -140,40 +139,40 @@ class HitsPseudoLabels:
         return HitsBatch(views.shown, place[sure], frame, torch.zeros_like(frame)), share
 
     def cost(self, output: Tensor, pseudo: HitsBatch) -> Tensor:
-        """The loss of the pixels with a label."""
+        """Return the loss of the pixels with a label."""
         return cost_at(self._fed, self._intake, output[:, :1], pseudo.is_signal, pseudo.lit)
 
     def content(
         self, teacher: nn.Module, places: NDArray[np.int64], device: torch.device
     ) -> NDArray[np.int64]:
-        """(n, 2) hits that the teacher calls noise and signal, sure or not."""
-        found = np.zeros((len(places), 2), np.int64)
+        """Count the hits that the teacher calls noise and signal, confident or not, (n, 2)."""
+        counts = np.zeros((len(places), 2), np.int64)
         size = self._task.batch_size
         for start in range(0, len(places), size):
             part = places[start : start + size]
             hits = self._shown_hits(part)
             is_signal = self._score(teacher, hits.torch(device)) >= 0.5
             kind = 2 * hits.event_index() + is_signal.cpu().numpy()
-            found[start : start + size] = np.bincount(kind, minlength=2 * len(part)).reshape(-1, 2)
-        return found
+            counts[start : start + size] = np.bincount(kind, minlength=2 * len(part)).reshape(-1, 2)
+        return counts
 
     def _score(self, teacher: nn.Module, hits: Events) -> Tensor:
-        """(n_hits,) probability of signal, as often as the training data have it."""
+        """Return the probability of signal, calibrated to the training data, (n_hits,)."""
         score = self._task.reading.score(teacher, hits)
         return torch.sigmoid(torch.logit(score) + self._shift) if self._shift else score
 
     def describe(self) -> str:
-        """Which events these are, and how strong their views."""
+        """Describe the events and their views in words, for a checkpoint."""
         return self._description
 
     def _shown_hits(self, places: NDArray[np.int64]) -> Events:
-        """The hits that a frame shows, with no more than their place and time."""
+        """Return the visible hits with their place and time only."""
         events = self._events.degraded(places, 0).numpy()
         events = events.select(is_visible(events))
         return events.with_hits(events.offset, {name: getattr(events, name) for name in "xyt"})
 
     def _strong_change(self) -> Degradation:
-        first = self._shown_hits(np.arange(min(_LOOKED_AT, self.n_images)))
+        first = self._shown_hits(np.arange(min(_COUNTED, self.n_images)))
         return Degradation(
             smear_x=_SMEAR_PIXELS,
             smear_y=_SMEAR_PIXELS,
@@ -184,11 +183,11 @@ class HitsPseudoLabels:
     def _strong(
         self, weak: Events, samples: NDArray[np.int64], epoch: int
     ) -> tuple[Events, NDArray[np.int64]]:
-        """Strong views of events, the hits that a frame shows, and where each comes from."""
+        """Return the visible hits of strong views, and the origin of each hit."""
         origin = np.arange(1, weak.n_hits + 1)
         if self._change is None:
             return weak, origin
-        # all hits move, so that all are signal to `degrade`; what it adds has the origin 0
+        # labelled as signal, so that `degrade` moves every hit; hits that it adds have the origin 0
         label = np.ones(weak.n_hits, np.uint8)
         marked = weak.with_hits(
             weak.offset, {**weak.hit_columns(), "label": label, "origin": origin}
@@ -206,14 +205,12 @@ class HitsPseudoLabels:
 
 
 def _check_task(task: HitsTask) -> None:
-    """Refuse what labels of hits teach nothing about."""
+    """Refuse tasks that labels of hits cannot train."""
     wanted = {
-        "hits.pixels": (task.pixels, "lit", "an empty pixel has no hit that a teacher could label"),
+        "hits.pixels": (task.pixels, "lit", "a teacher labels hits, not empty pixels"),
         "hits.target": (task.target, "signal", "hits that were lost have no label"),
         "hits.output": (task.reading.output, "score", "labels are signal and noise, not times"),
     }
     for name, (got, want, why) in wanted.items():
         if got != want:
-            raise ValueError(
-                f"Expected `{name}` {want} to learn from events without labels, got {got}: {why}."
-            )
+            raise ValueError(f"Expected `{name}` {want} with unlabelled events, got {got}: {why}.")

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 
 from dense_imb.base.checks import check_at_least, check_choice
 from dense_imb.base.refusals import Refused
-from dense_imb.data.epochs.mixing import describe_samples, mix, union
+from dense_imb.data.epochs.mixing import mix, union
 from dense_imb.data.events.virtual import VALIDATION_EPOCH, VirtualEvents
 from dense_imb.data.images.labelled import IGNORED
-from dense_imb.engine.gradients import gradient_shares
 from dense_imb.hits import Events, encode, gap
 from dense_imb.hits.frames import CHANNELS, pixel_index, visible
 from dense_imb.losses.foreign.feeding import Intake, feed, intake_of
@@ -36,7 +35,7 @@ _PARTNERS = 2**31  # epochs from here on degrade events that others are mixed wi
 
 @dataclass(frozen=True)
 class HitsReading:
-    """How events become frames for a network, and how its output becomes scores.
+    """Preparation of a network's input from events, and meaning of its output.
 
     Args:
         channels: input channels, see `dense_imb.hits.encode`.
@@ -176,23 +175,22 @@ class HitsTask(SampledTask):
                 check_takes_soft(one, 1)
         self.histogram = ScoreHistogram()  # of the last validation
 
-    def describe(self) -> Mapping[str, str]:
-        """Describe network, loss and data in words, for a checkpoint."""
+    @property
+    def described_loss(self) -> object:
+        """Loss in `describe`: the losses as a list."""
+        return self._losses
+
+    def describe_input(self) -> Mapping[str, str]:
+        """Describe target, frame and degradation."""
         frame = self.train.geometry
         return {
-            "network": self.describe_network(),
-            "loss": " ".join(repr(self._losses).split()),
             "target": f"{self.target}, {self.pixels} pixels, {self.reading.as_text()}",
             "frame": f"{frame.width} x {frame.height} x {frame.time_steps}",
             "degradation": f"{self.train.describe()}, seed {self.train.seed}",
-            "data": self.train.fingerprint(),
-            "validation data": self.validation.fingerprint(),
-            **describe_samples(self.sampling, self.mixer),
-            **self.describe_features(),
         }
 
     def batch(self, samples: NDArray[np.int64], epoch: int, device: torch.device) -> HitsBatch:
-        """Noisy frames of the epoch, mixed where there is a mixer."""
+        """Return the noisy frames of these samples, mixed if there is a mixer."""
         clean = self.train.clean(samples)
         noisy = self.train.degraded(samples, epoch, clean)
         if self.mixer is None:
@@ -220,12 +218,12 @@ class HitsTask(SampledTask):
         return _mixed(first, second, partner, torch.from_numpy(plan.share).float().to(device))
 
     def _is_present(self, samples: NDArray[np.int64]) -> NDArray[np.bool_] | None:
-        """(B, n_classes) which classes each event holds, where the mixer asks for it."""
+        """Return the classes in each event, (B, n_classes); None if the mixer needs none."""
         assert self.mixer is not None
         return None if self.mixer.content is None else self.mixer.content[samples % self.n_samples]
 
     def cost_of(self, output: Tensor, batch: HitsBatch) -> Tensor:
-        """The loss of an output for a batch; one of values beside it with an output of both."""
+        """Return the loss of an output; with `output="both"` the value loss is added."""
         wants_value = self.reading.output == "value"
         cost = self._apply(0, output[:, :1], batch.value if wants_value else batch.is_signal, batch)
         if len(self._losses) > 1:
@@ -238,19 +236,19 @@ class HitsTask(SampledTask):
         return cost_at(loss, intake, prediction, target, lit, is_soft=batch.is_soft)
 
     def feature_label(self, batch: HitsBatch) -> Tensor:
-        """(B, H, W) whether the target lights a pixel, of those that the loss sees."""
+        """Return the class of each pixel, (B, H, W); `IGNORED` where it does not enter the loss."""
         label = batch.is_signal[:, 0].long()
         if self.pixels == "frame":
             return label
-        seen = torch.full_like(label, IGNORED)
-        seen.view(-1)[batch.lit] = label.flatten()[batch.lit]
-        return seen
+        lit = torch.full_like(label, IGNORED)
+        lit.view(-1)[batch.lit] = label.flatten()[batch.lit]
+        return lit
 
     @torch.no_grad()
     def validate(
         self, network: nn.Module, device: torch.device, process: int, n_processes: int
     ) -> dict[str, float]:
-        """Removal at several retentions, AUC, and whether the network went blank."""
+        """Return noise removal at several retentions, AUC, and scores of a collapse."""
         histogram = ScoreHistogram()
         starts = range(0, len(self.validation), self.batch_size)
         for start in starts[process::n_processes]:
@@ -273,20 +271,17 @@ class HitsTask(SampledTask):
         }
 
     def save_scores(self, path: Path) -> None:
-        """The histogram of the last validation, thresholds are chosen from."""
+        """Write the score histogram of the last validation, to choose thresholds from."""
         self.histogram.save(path)
 
-    def gradient_shares(self, network: nn.Module, batch: HitsBatch) -> dict[str, float]:
-        """Which pixels the loss pulls at: signal, noise and empty ones."""
+    def pixels_by_class(self, batch: HitsBatch) -> Mapping[str, Tensor]:
+        """Return masks of the signal, noise and empty pixels."""
         is_lit = torch.zeros_like(batch.is_signal).flatten()
         is_lit[batch.lit] = 1
         is_lit, is_signal = (
             pixels.reshape(batch.is_signal.shape)[:, 0] > 0 for pixels in (is_lit, batch.is_signal)
         )
-        kinds = {"signal": is_signal, "noise": is_lit & ~is_signal, "empty": ~(is_lit | is_signal)}
-        return gradient_shares(
-            network, batch.shown, self.loss, lambda output: self.cost_of(output, batch), kinds
-        )
+        return {"signal": is_signal, "noise": is_lit & ~is_signal, "empty": ~(is_lit | is_signal)}
 
     def _retentions(self) -> list[float]:
         return sorted({*RETENTIONS, self.retention})
@@ -326,9 +321,18 @@ def cost_at(
     *,
     is_soft: bool = False,
 ) -> Tensor:
-    """The loss of frames (B, 1, H, W), or of the pixels at the places `lit`, 0 without any."""
+    """Return the loss of frames (B, 1, H, W).
+
+    Args:
+        loss: loss.
+        intake: its signature, see `intake_of`.
+        prediction: output of the network.
+        target: target.
+        lit: indices of the pixels that enter the loss, which is 0 without any; None for all.
+        is_soft: whether the target holds probabilities.
+    """
     if lit is not None:
-        if len(lit) == 0:  # no hit in any event; a plain mean would be no number
+        if len(lit) == 0:  # no hit in any event; a plain mean would be NaN
             return 0 * prediction.sum()
         prediction, target = (f.flatten().take(lit)[None, None] for f in (prediction, target))
     cost: Tensor = (feed_soft if is_soft else feed)(loss, intake, prediction, target, {})
@@ -336,7 +340,7 @@ def cost_at(
 
 
 def _mixed(first: HitsBatch, second: HitsBatch, partner: Sequence[int], share: Tensor) -> HitsBatch:
-    """Frames of the first with those of their partners in the second."""
+    """Mix the frames of `first` with their partners in `second`."""
     order = torch.tensor(partner, device=share.device)
     shown, is_signal, value = (
         mix(getattr(first, name), getattr(second, name)[order], share)
@@ -366,14 +370,14 @@ def _check_events(name: str, events: VirtualEvents) -> None:
 
 
 def is_visible(events: Events) -> Tensor:
-    """(n_hits,) whether a frame shows each hit."""
+    """Return whether each hit is visible in its frame, (n_hits,)."""
     hidden = events.hit.get("is_occluded")
     shown: Tensor = visible(events) if hidden is None else ~hidden
     return shown
 
 
 def is_signal(events: Events) -> Tensor:
-    """(n_hits,) whether each hit is of the signal."""
+    """Return whether each hit is signal, (n_hits,)."""
     assert events.label is not None  # degraded, or checked at the start
     is_signal: Tensor = events.label > 0
     return is_signal

@@ -1,4 +1,4 @@
-"""What trained segmenters are worth on labelled images, beside a blank answer."""
+"""Scores of trained segmenters on labelled images, beside a blank baseline."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ _COLUMNS = (
 
 
 class Segments(Protocol):
-    """What gives logits for an image: a trained network, or a rule."""
+    """A segmenter: a trained network, or a baseline."""
 
     name: str
 
     def logits(self, image: NDArray[Any]) -> Tensor:
-        """(1, 1 or C, *spatial) of an image (channels, *spatial)."""
+        """Return the logits (1, 1 or C, *spatial) of an image (channels, *spatial)."""
 
 
 class Blank:
-    """The answer that costs nothing: no pixel is of any class but the first."""
+    """Baseline: every pixel is background."""
 
     name = "blank"
 
@@ -50,7 +50,7 @@ class Blank:
         self.n_classes = n_classes
 
     def logits(self, image: NDArray[Any]) -> Tensor:
-        """Certain background."""
+        """Return logits of certain background."""
         if self.n_classes == 2:
             return torch.full((1, 1, *image.shape[1:]), -20.0)
         logits = torch.full((1, self.n_classes, *image.shape[1:]), -20.0)
@@ -60,7 +60,7 @@ class Blank:
 
 @dataclass(frozen=True)
 class ImagesTable(ScoreTable):
-    """Scores of segmenters, a row for each and each of its classes; NaN where there was nothing.
+    """Scores of segmenters: a row for each, and for each of its classes; NaN without a value.
 
         scorer, class          "mean" is over the foreground classes
         class_name             what the data call it
@@ -77,9 +77,9 @@ class ImagesTable(ScoreTable):
         n_images               that were looked at
 
     Args:
-        rows: in the order of the scorers.
-        tolerance: in pixels.
-        precision: of `recall_at_precision`.
+        rows: rows, in the order of the scorers.
+        tolerance: distance in pixels within which a pixel counts as right.
+        precision: precision of `recall_at_precision`.
     """
 
     rows: tuple[Row, ...]
@@ -87,11 +87,11 @@ class ImagesTable(ScoreTable):
     precision: float
 
     def __getitem__(self, scorer: str) -> Row:
-        """The mean row of a scorer."""
+        """Return the mean row of a scorer."""
         return self._row_of(scorer, **{"class": MEAN})
 
     def as_json(self) -> dict[str, Any]:
-        """Strict JSON: NaN becomes null."""
+        """Return strict JSON: NaN becomes null."""
         return {
             "format": _FORMAT,
             "version": _VERSION,
@@ -101,12 +101,12 @@ class ImagesTable(ScoreTable):
         }
 
     def headers(self) -> list[tuple[str, str]]:
-        """Header and name of each column."""
+        """Return header and name of each column."""
         words = {"tolerance": self.tolerance, "precision": self.precision}
         return [(header.format(**words), name) for header, name in _COLUMNS]
 
     def text(self) -> str:
-        """The table to read."""
+        """Format the table."""
         is_binary = not any(row["class"] not in (MEAN, "1") for row in self.rows)
         rows = [row for row in self.rows if not is_binary or row["class"] == MEAN]
         table = [["", *([] if is_binary else ["class"]), *(h for h, _ in self.headers())]]
@@ -139,13 +139,13 @@ def evaluate_images(
     """Score segmenters on labelled images.
 
     Args:
-        segmenters: trained ones, and `Blank` for comparison.
-        images: with their labels.
-        thresholds: a logit for each class, of each segmenter; none leaves `f1` unknown.
-        tolerance: in pixels, of the tolerant F1.
-        precision: at which recall is told.
-        progress: told the number of images done.
-        watch: told the scorer, its scores up to here, the number of an image and its logits.
+        segmenters: trained networks, and `Blank` for comparison.
+        images: labelled images.
+        thresholds: a logit for each class, for each segmenter; without them `f1` is NaN.
+        tolerance: tolerance of the tolerant F1, in pixels.
+        precision: report recall at this precision.
+        progress: called with the number of images done.
+        watch: called with the scorer, its scores so far, the index of an image and its logits.
     """
     rows: list[Row] = []
     for place, segmenter in enumerate(segmenters):
@@ -153,11 +153,11 @@ def evaluate_images(
         near = [TolerantF1(tolerance, scale="logit") for _ in range(images.n_classes)]
         for i in range(len(images)):
             logits, label = segmenter.logits(images.image(i)), images.label(i)
-            of_pixels = torch.from_numpy(label.astype(np.int64))[None]
-            scores.update(logits, of_pixels)
+            target = torch.from_numpy(label.astype(np.int64))[None]
+            scores.update(logits, target)
             for k in range(1, images.n_classes):
-                is_labelled = of_pixels != IGNORED
-                near[k].update(logit_of_class(logits, k), of_pixels == k, mask=is_labelled)
+                is_labelled = target != IGNORED
+                near[k].update(logit_of_class(logits, k), target == k, mask=is_labelled)
             if watch is not None:
                 watch(segmenter.name, scores, i, logits)
             if progress is not None:
@@ -168,7 +168,7 @@ def evaluate_images(
 
 
 def logit_of_class(logits: Tensor, k: int) -> Tensor:
-    """(B, *spatial) log of p_k / (1 - p_k), of logits (B, 1 or C, *spatial)."""
+    """Return log p_k / (1 - p_k), (B, *spatial), of logits (B, 1 or C, *spatial)."""
     if logits.shape[1] == 1:
         return logits[:, 0] if k == 1 else -logits[:, 0]
     others = torch.cat([logits[:, :k], logits[:, k + 1 :]], 1)
@@ -176,7 +176,7 @@ def logit_of_class(logits: Tensor, k: int) -> Tensor:
 
 
 def chosen_thresholds(scores: SegmentationScores) -> tuple[float, ...]:
-    """The logit of each class's best F1 on validation images; 0 for a class never seen there."""
+    """Return the logit of each class's best F1 on validation images; 0 for an absent class."""
     return tuple(0.0 if math.isnan(t) else t for _, t in scores.best_f1())
 
 
@@ -225,8 +225,8 @@ def _rows(
     ]
     mean = {key: mean_of_known([values[k] for k in foreground]) for key, values in columns.items()}
     mean["share"] = math.fsum(columns["share"][k] for k in foreground)
-    found: list[Row] = [{"scorer": name, "class": MEAN, "class_name": MEAN, **mean}, *rows]
-    return [{**row, "n_images": float(len(images))} for row in found]
+    whole: list[Row] = [{"scorer": name, "class": MEAN, "class_name": MEAN, **mean}, *rows]
+    return [{**row, "n_images": float(len(images))} for row in whole]
 
 
 def _f1(precision: float, recall: float) -> float:

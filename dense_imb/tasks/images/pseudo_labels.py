@@ -1,4 +1,4 @@
-"""Images without masks, for a `ImagesTask` to learn from."""
+"""Pseudo-labels of images: crops of unlabelled images for the mean teacher."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from dense_imb.tasks.mean_teacher import (
 )
 
 _BUDGET = 1 << 30  # bytes of decoded images that stay in memory
-_LOOKED_AT = 8  # images, for the kind of strong view
-_VIEW = 1 << 40  # samples from here on: crops here fall elsewhere than those with labels
+_EXAMINED = 8  # images that decide the kind of strong view
+_VIEW = 1 << 40  # offset of samples: unlabelled crops differ from labelled ones
 
 
 class Images(Protocol):
-    """Images by number; `LabelledImages`, whose masks are not looked at, and `UnlabelledImages`."""
+    """Images by number: `UnlabelledImages`, or `LabelledImages` without use of their masks."""
 
     n_channels: int
     spatial_dims: int
@@ -37,22 +37,22 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def image(self, i: int) -> NDArray[Any]:
-        """(C, *spatial)."""
+        """Return an image, (C, *spatial)."""
 
     def fingerprint(self) -> str:
-        """The same for the same images."""
+        """Return a text that is equal for equal images."""
 
 
 @dataclass(frozen=True)
 class CropViews:
-    """Weak views, and what strong ones are made of.
+    """Weak views, and the crops that strong views are made of.
 
     Args:
-        shown: (B, C, *spatial) the input.
-        pixels: (B, C, *spatial) the crops as the files have them.
-        is_image: (B, *spatial) False around an image smaller than its crop.
-        samples: (B,) numbers of the crops.
-        epoch: of the random numbers.
+        shown: the teacher's input, (B, C, *spatial).
+        pixels: crops with the values of the files, (B, C, *spatial).
+        is_image: False in the padding of an image smaller than its crop, (B, *spatial).
+        samples: numbers of the crops, (B,).
+        epoch: epoch of the random numbers.
     """
 
     shown: Tensor
@@ -64,7 +64,7 @@ class CropViews:
 
 @dataclass(frozen=True)
 class PseudoBatch:
-    """Strong views with the teacher's labels, `IGNORED` where it was not sure."""
+    """Strong views with the teacher's labels, `IGNORED` where it is not confident."""
 
     shown: Tensor
     label: Tensor
@@ -91,7 +91,7 @@ class ImagesPseudoLabels:
     ) -> None:
         strong = strong or StrongViews()
         if not len(images):
-            raise ValueError("Expected images without masks to learn from, got none.")
+            raise ValueError("Expected at least one unlabelled image, got none.")
         reading = task.reading
         mine, theirs = (
             f"{n} channels in {dims}-D"
@@ -102,7 +102,7 @@ class ImagesPseudoLabels:
         )
         if mine != theirs:
             raise ValueError(
-                f"Expected images without masks of {mine}, as those with masks, got {theirs}."
+                f"Expected unlabelled images of {mine}, as the labelled ones, got {theirs}."
             )
         self.images, self.task, self.threshold = images, task, threshold
         self.loss = task.output_loss if loss is None else loss
@@ -114,18 +114,18 @@ class ImagesPseudoLabels:
         self.strong = self._strong_view(strong.kind)
 
     def _strong_view(self, wanted: str) -> str:
-        looked_at = [self._image(i) for i in range(min(_LOOKED_AT, self.n_images))]
+        examined = [self._image(i) for i in range(min(_EXAMINED, self.n_images))]
         is_plain = self.images.spatial_dims == 2 and all(
-            image.dtype == np.uint8 and len(image) in (1, 3) for image in looked_at
+            image.dtype == np.uint8 and len(image) in (1, 3) for image in examined
         )
         if wanted == "auto":
-            if all(is_sparse(image) for image in looked_at):
+            if all(is_sparse(image) for image in examined):
                 return "hits"
             return "randaugment" if is_plain else "photometric"
         if wanted == "randaugment" and not is_plain:
             raise Refused(
                 "2-D images of 8 bits with 1 or 3 channels for RandAugment",
-                f"{looked_at[0].shape} of {looked_at[0].dtype}",
+                f"{examined[0].shape} of {examined[0].dtype}",
                 "{unlabelled.strong=photometric} takes any image",
             )
         return wanted
@@ -146,7 +146,7 @@ class ImagesPseudoLabels:
         epoch: int,
         device: torch.device,
     ) -> CropViews:
-        """Crops anywhere in the images, mirrored as those with labels."""
+        """Return crops anywhere in the images, mirrored as the labelled ones."""
         task, crops, insides = self.task, [], []
         for sample, place in zip(samples.tolist(), places.tolist(), strict=True):
             image = self._image(place)
@@ -171,10 +171,10 @@ class ImagesPseudoLabels:
             epoch,
         )
 
-    def labelled(
+    def label_views(
         self, teacher: nn.Module, views: CropViews, threshold: float
     ) -> tuple[PseudoBatch, Tensor]:
-        """Strong views with the teacher's labels, and the share of the pixels that have one."""
+        """Return strong views with the teacher's labels, and the fraction of each class."""
         reading = self.task.reading
         answer = reading.as_logits(teacher(views.shown).float())
         label = pseudo_labels(self._probability(answer), threshold)
@@ -206,23 +206,23 @@ class ImagesPseudoLabels:
         return probability_of(as_trained(self.task.output_loss, logits, self.task.class_counts))
 
     def cost(self, output: Tensor, pseudo: PseudoBatch) -> Tensor:
-        """The loss of the pixels with a label of the teacher's."""
+        """Return the loss of the pixels with a pseudo-label."""
         return self._pseudo_loss(output, pseudo.label)
 
     def content(
         self, teacher: nn.Module, places: NDArray[np.int64], device: torch.device
     ) -> NDArray[np.int64]:
-        """(n, n_classes) pixels of whole images that the teacher surely calls each class."""
-        reading, found = self.task.reading, []
+        """Count the confident pixels of each class in whole images, (n, n_classes)."""
+        reading, counts = self.task.reading, []
         for place in places.tolist():
             shown = torch.from_numpy(reading.shown(self._image(place)))[None].to(device)
             probability = self._probability(reading.logits(teacher, shown))
             label = pseudo_labels(probability, self.threshold).flatten().cpu()
-            found.append(torch.bincount(label, minlength=256)[: self.n_classes])
-        return torch.stack(found).numpy() if found else np.zeros((0, self.n_classes), np.int64)
+            counts.append(torch.bincount(label, minlength=256)[: self.n_classes])
+        return torch.stack(counts).numpy() if counts else np.zeros((0, self.n_classes), np.int64)
 
     def describe(self) -> str:
-        """In words, for a checkpoint."""
+        """Describe the images and their views in words, for a checkpoint."""
         strong = {"randaugment": f"randaugment {self.operations} x {self.magnitude}"}
         return (
             f"{self.n_images} images {self.images.fingerprint()}, strong views of "

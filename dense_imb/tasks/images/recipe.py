@@ -127,7 +127,7 @@ class ImagesRecipe(Recipe):
 
     def trained(self, name: str, content: Mapping[str, Any], device: Any) -> TrainedImages:
         """Build the trained network."""
-        reading = ImagesReading.of_setup(content["setup"])
+        reading = ImagesReading.from_setup(content["setup"])
         network = self.trained_network(network_sizes(reading), content["network"])
         return TrainedImages(name, network, reading, device)
 
@@ -182,11 +182,11 @@ def open_test_images(images: ImagesConfig, n_classes: int | None = None) -> Labe
 
 def _train_and_test(images: ImagesConfig) -> tuple[LabelledImages, LabelledImages | None]:
     assert images.train is not None
-    found = _open(images, images.train, images.masks, images.n_classes)
+    opened = _open(images, images.train, images.masks, images.n_classes)
     if images.test_share == 0:
-        return found, None
-    kept, held_out = split_by_image(len(found), images.test_share, _SPLIT)
-    return found.subset(kept), found.subset(held_out)
+        return opened, None
+    kept, held_out = split_by_image(len(opened), images.test_share, _SPLIT)
+    return opened.subset(kept), opened.subset(held_out)
 
 
 def _open(

@@ -1,4 +1,4 @@
-"""The masks of a folder of images, by a trained network.
+"""Masks of a folder of images, written by a trained network.
 
 run = open_run("runs/cracks")
 segment_images(run, "images", "segmented")
@@ -29,20 +29,20 @@ from dense_imb.metrics import SegmentationScores
 from dense_imb.tasks.images.evaluate import chosen_thresholds
 from dense_imb.tasks.images.trained import TrainedImages
 
-RECORD = "segmented.json"  # of how the masks of a folder were made
+RECORD = "segmented.json"  # record of how the masks of a folder were made
 _FORMAT, _VERSION = "dense-imb-segmented", 1
 _Path = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
 class Segmented:
-    """What `segment_images` did.
+    """Result of `segment_images`.
 
     Args:
-        folder: of the masks.
-        n_done: images segmented now.
-        n_there: images whose files were there already.
-        threshold: a probability; None of more than two classes.
+        folder: folder of the masks.
+        n_done: number of images segmented now.
+        n_there: number of images that had files already.
+        threshold: probability; None with more than two classes.
     """
 
     folder: Path
@@ -52,20 +52,20 @@ class Segmented:
 
 
 def decided(logits: Tensor, threshold: float = 0.0) -> NDArray[np.uint8]:
-    """(*spatial) the class of each pixel of one image.
+    """Return the class of each pixel of one image, (*spatial).
 
     Args:
-        logits: (1, 1 or C, *spatial), as of `TrainedImages.logits`.
-        threshold: of two classes: the least logit of the second one. Of more the likeliest
-            class is taken.
+        logits: logits, (1, 1 or C, *spatial), as from `TrainedImages.logits`.
+        threshold: smallest logit of the second of two classes; with more classes, each pixel has
+            the likeliest.
 
     Example:
         >>> decided(torch.tensor([[[-1.0, 0.5, 2.0]]]), threshold=0.5).tolist()
         [0, 1, 1]
     """
     if logits.shape[1] == 1:
-        found: NDArray[np.uint8] = (logits[0, 0].double() >= threshold).numpy().astype(np.uint8)
-        return found
+        classes: NDArray[np.uint8] = (logits[0, 0].double() >= threshold).numpy().astype(np.uint8)
+        return classes
     likeliest: NDArray[np.uint8] = logits[0].argmax(0).numpy().astype(np.uint8)
     return likeliest
 
@@ -95,21 +95,21 @@ def segment_images(
 ) -> Segmented:
     """Write the mask that a run's network gives each image.
 
-    A mask holds the values that the run was trained with: PNG in 2-D, .npy in 3-D, .nii.gz of
-    NIfTI, in the same place in space. Each file is written whole; finished ones are passed over,
-    so that a stopped call goes on when it is repeated.
+    A mask holds the values of the training masks. It is a PNG in 2-D, .npy in 3-D, and .nii.gz
+    with the same affine for NIfTI. Each file is written atomically. Existing files are skipped, so
+    a stopped call continues when it is repeated.
 
     Args:
-        run: that was trained on images.
-        images: a folder of images, one image, or an HDF5 file with the data set `image`.
-        out: a folder for the masks; `segmented.json` there says how they were made.
-        threshold: of two classes: the probability from which on a pixel is of the second one. By
-            default that of the best F1 on the run's validation images.
-        probability: also write NAME_probability.npy in float32: (*spatial) of the second of two
-            classes, (C, *spatial) of more.
-        overwrite: replace what `out` holds of these names.
-        device: a GPU where there is one.
-        show_progress: a bar on stderr.
+        run: run on images with masks.
+        images: folder of images, one image, or an HDF5 file with the data set `image`.
+        out: folder for the masks, and for `segmented.json`, a record of how they were made.
+        threshold: smallest probability of the second of two classes; by default that of the best
+            F1 on the validation images of the run.
+        probability: also write NAME_probability.npy in float32: (*spatial) for the second of two
+            classes, (C, *spatial) for more.
+        overwrite: replace existing files.
+        device: device to run on; by default a GPU if there is one.
+        show_progress: show a progress bar.
     """
     segmenter = run.trained(device=device)
     reading = segmenter.reading
@@ -161,7 +161,7 @@ def segment_images(
 
 
 def as_probability(logit: float) -> float:
-    """What a threshold means to people; 0 keeps all, 1 nothing.
+    """Return a threshold as a probability; 0 keeps all, 1 nothing.
 
     Example:
         >>> as_probability(0.0), as_probability(-math.inf), as_probability(math.inf)
@@ -171,7 +171,7 @@ def as_probability(logit: float) -> float:
 
 
 def _threshold(run: SegmentingRun, n_classes: int, threshold: float | None) -> float | None:
-    """The logit to cut two classes at."""
+    """Return the logit that separates two classes; None with more classes."""
     if n_classes > 2:
         if threshold is not None:
             raise ValueError(
@@ -187,7 +187,7 @@ def _threshold(run: SegmentingRun, n_classes: int, threshold: float | None) -> f
 
 
 def _values(labels: tuple[int, ...] | None, n_classes: int) -> NDArray[Any]:
-    """The mask value of each class, in the narrowest type."""
+    """Return the mask value of each class, in the narrowest type."""
     values = np.array(range(n_classes) if labels is None else labels)
     low, high = int(values.min()), int(values.max())
     kind = np.result_type(np.min_scalar_type(low), np.min_scalar_type(high))
@@ -197,7 +197,7 @@ def _values(labels: tuple[int, ...] | None, n_classes: int) -> NDArray[Any]:
 def _outputs(
     source: UnlabelledImages, i: int, folder: Path, values: NDArray[Any], probability: bool
 ) -> tuple[Path, ...]:
-    """The mask of an image, and its probability."""
+    """Return the files of an image's mask and of its probability."""
     suffix = ".npy"
     if source.paths and is_nifti(source.paths[i]):
         suffix = ".nii.gz"
@@ -211,7 +211,7 @@ def _outputs(
 def _check_folder(
     folder: Path, record: dict[str, Any], wanted: list[tuple[Path, ...]], overwrite: bool
 ) -> None:
-    """Masks that were made in another way, or by somebody else, are kept unless told."""
+    """Refuse to mix with masks that were made in another way, unless they are replaced."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"Expected a folder for masks, got the file {folder}.")
     existing = next((path for paths in wanted for path in paths if path.exists()), None)
@@ -237,11 +237,13 @@ def _check_folder(
 
 
 def _digest(network: nn.Module) -> str:
-    found = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(digest_size=16)
     for name, value in network.state_dict().items():
-        found.update(name.encode())
-        found.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+        digest.update(name.encode())
+        digest.update(
+            value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+        )
+    return digest.hexdigest()
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dense_imb.base.checks import check_at_least
-from dense_imb.data.epochs.mixing import describe_samples, mix, mix_labels
+from dense_imb.data.epochs.mixing import mix, mix_labels
 from dense_imb.data.epochs.patches import draw_patch, patch_rng
 from dense_imb.data.images.labelled import IGNORED
-from dense_imb.engine.gradients import gradient_shares
 from dense_imb.engine.task import CLASS_NAMES
 from dense_imb.losses.foreign.feeding import feed, intake_of
 from dense_imb.losses.foreign.soft_feeding import check_takes_soft, feed_soft
@@ -31,22 +30,23 @@ from dense_imb.tasks.base import (
     as_logits,
 )
 
-_OVERLAP = 0.25  # of neighbouring windows, MONAI's own default
+_OVERLAP = 0.25  # fraction of a window, MONAI's default
 _PARTNERS = 1 << 62  # samples from here on are crops that others are mixed with
-_AT_ONCE = 4  # windows; more falls out of the caches of a CPU
+_AT_ONCE = 4  # windows; more do not fit the caches of a CPU
 
 
 @dataclass(frozen=True)
 class ImagesReading:
-    """How images become a network's input, and what its output means.
+    """Preparation of a network's input, and meaning of its output.
 
     Args:
-        n_classes: of the labels; two have one channel of output, the second one's logit.
-        mean, std: of each channel, over the pixels of the training images.
-        patch: size of the crops that it was trained on, and of the windows that it looks through.
-        is_logit: the output holds logits; else 0 means "not this class" and 1 "this class".
-        labels: the value in a mask of each class.
-        names: of the classes, where they are known.
+        n_classes: number of classes; with two, the output has one channel, the second's logit.
+        mean, std: mean and deviation of each channel over the pixels of the training images.
+        patch: size of the training crops, and of the windows of inference.
+        is_logit: whether the output holds logits; otherwise 0 means "not this class" and 1 "this
+            class".
+        labels: mask value of each class.
+        names: names of the classes, if known.
     """
 
     n_classes: int
@@ -59,21 +59,21 @@ class ImagesReading:
 
     @property
     def in_channels(self) -> int:
-        """Of an image."""
+        """Number of channels of an image."""
         return len(self.mean)
 
     @property
     def out_channels(self) -> int:
-        """Of the network's output."""
+        """Number of channels of the network's output."""
         return 1 if self.n_classes == 2 else self.n_classes
 
     def shown(self, image: NDArray[Any]) -> NDArray[np.float32]:
-        """(C, *spatial) pixels of mean 0 and deviation 1 over the training images."""
+        """Return normalised pixels (C, *spatial): mean 0, deviation 1 over the training images."""
         self._check(image)
         return self._normal(image)
 
     def shown_crops(self, crops: Sequence[NDArray[Any]]) -> Tensor:
-        """(B, C, *spatial) the same of crops of one size; those in 2-D with channels last."""
+        """Return normalised crops of one size, (B, C, *spatial); channels last in 2-D."""
         for crop in crops[:1]:
             self._check(crop)
         shown = torch.from_numpy(self._normal(np.stack(crops)))
@@ -94,9 +94,9 @@ class ImagesReading:
             )
 
     def logits(self, network: nn.Module, shown: Tensor) -> Tensor:
-        """(B, 1 or C, *spatial) of images (B, channels, *spatial) of any size.
+        """Return the logits (B, 1 or C, *spatial) of images (B, channels, *spatial) of any size.
 
-        Images larger than a patch are looked at through overlapping windows, MONAI's.
+        Images larger than a patch are processed in overlapping windows, by MONAI.
         """
         if all(side <= wanted for side, wanted in zip(shown.shape[2:], self.patch, strict=True)):
             output: Tensor = network(shown).float()
@@ -118,22 +118,22 @@ class ImagesReading:
         return as_logits(output, is_logit=self.is_logit)
 
     def as_text(self) -> str:
-        """For a checkpoint, which holds texts."""
+        """Return the text of the description in checkpoints."""
         stored = asdict(self)
         if self.names is None:
-            del stored["names"]  # as checkpoints without them have it
+            del stored["names"]  # as in checkpoints without names
         return json.dumps(stored)
 
     @classmethod
     def from_text(cls, text: str) -> ImagesReading:
-        """What `as_text` was made from."""
+        """Parse the result of `as_text`."""
         stored = json.loads(text)
         lists = {name: tuple(v) for name, v in stored.items() if isinstance(v, list)}
         return cls(**{**stored, **lists})
 
     @classmethod
-    def of_setup(cls, setup: Mapping[str, str]) -> ImagesReading:
-        """Of the setup in a checkpoint, which may be older than names of classes."""
+    def from_setup(cls, setup: Mapping[str, str]) -> ImagesReading:
+        """Parse the setup in a checkpoint; older ones have no class names."""
         names = json.loads(setup.get(CLASS_NAMES, "null"))
         return replace(cls.from_text(setup["images"]), names=None if names is None else (*names,))
 
@@ -143,11 +143,11 @@ class ImagesBatch:
     """Crops with the class of each pixel.
 
     Args:
-        shown: (B, C, *spatial) the input.
-        label: (B, *spatial) classes, `IGNORED` where there is none.
-        has_ignored: whether there is such a pixel.
-        probability: (B, out_channels, *spatial) of mixed crops; `label` is then the class that has
-            the larger share, and `IGNORED` where it is in either.
+        shown: network input, (B, C, *spatial).
+        label: classes, (B, *spatial); `IGNORED` without one.
+        has_ignored: whether any pixel is ignored.
+        probability: probabilities of mixed crops, (B, out_channels, *spatial). `label` is then the
+            class with the larger share, and `IGNORED` if it is in either crop.
     """
 
     shown: Tensor
@@ -183,7 +183,7 @@ class ImagesTask(SampledTask):
 
     Args:
         network: takes (B, channels, *spatial), returns (B, out_channels of `reading`, *spatial).
-        loss: a loss of ours or of another library, see `dense_imb.losses.foreign.feeding`.
+        loss: loss of dense_imb or of another library, see `dense_imb.losses.foreign.feeding`.
         data: training and validation images.
         reading: preparation of the input, and meaning of the output.
         options: crops, sampling, mixing.
@@ -217,23 +217,17 @@ class ImagesTask(SampledTask):
             check_takes_soft(loss, reading.out_channels, len(reading.patch))
         self.scores = self._no_scores()  # of the last validation
 
-    def describe(self) -> Mapping[str, str]:
-        """Network, loss and data, in words."""
+    def describe_input(self) -> Mapping[str, str]:
+        """Describe classes and crops."""
         return {
-            "network": self.describe_network(),
-            "loss": " ".join(repr(self.output_loss).split()),
             "images": replace(self.reading, names=None).as_text(),
             CLASS_NAMES: json.dumps(self.reading.names),
             "crops": f"{self.patches} an image, foreground {self.foreground:g}, "
             f"flips {self.flips}, seed {self.seed}",
-            "data": self.train.fingerprint(),
-            "validation data": self.validation.fingerprint(),
-            **describe_samples(self.sampling, self.mixer),
-            **self.describe_features(),
         }
 
     def batch(self, samples: NDArray[np.int64], epoch: int, device: torch.device) -> ImagesBatch:
-        """The crops of the epoch, mixed where there is a mixer."""
+        """Return the crops of these samples, mixed if there is a mixer."""
         shown, label, has_ignored = self._crops(samples, samples % len(self.train), epoch)
         if self.mixer is None:
             return ImagesBatch(shown.to(device), label.to(device).long(), has_ignored)
@@ -258,7 +252,7 @@ class ImagesTask(SampledTask):
         return ImagesBatch(mix(shown, other, share), larger.long(), has_ignored, probability)
 
     def _is_present(self, label: Tensor) -> NDArray[np.bool_] | None:
-        """(B, n_classes) which classes each crop holds, where the mixer asks for it."""
+        """Return the classes in each crop, (B, n_classes); None if the mixer needs none."""
         if self.mixer is None or self.mixer.mixing.kind != "unimix":
             return None
         flat = label.flatten(1)
@@ -267,7 +261,7 @@ class ImagesTask(SampledTask):
     def _crops(
         self, samples: NDArray[np.int64], places: NDArray[np.int64], epoch: int
     ) -> tuple[Tensor, Tensor, bool]:
-        """(B, C, *spatial), (B, *spatial) uint8, and whether any pixel is ignored."""
+        """Return crops (B, C, *spatial), labels (B, *spatial) and whether any is ignored."""
         images, labels = [], []
         for sample, place in zip(samples.tolist(), places.tolist(), strict=True):
             image, classes = draw_patch(
@@ -289,7 +283,7 @@ class ImagesTask(SampledTask):
         )
 
     def cost_of(self, output: Tensor, batch: ImagesBatch) -> Tensor:
-        """The loss of an output for a batch."""
+        """Return the loss of an output for a batch."""
         label, options = batch.label, {}
         if batch.probability is not None:
             if batch.has_ignored:
@@ -309,14 +303,14 @@ class ImagesTask(SampledTask):
         return cost
 
     def feature_label(self, batch: ImagesBatch) -> Tensor:
-        """(B, *spatial) the class of each pixel."""
+        """Return the class of each pixel, (B, *spatial)."""
         return batch.label
 
     @torch.no_grad()
     def validate(
         self, network: nn.Module, device: torch.device, process: int, n_processes: int
     ) -> dict[str, float]:
-        """Average precision, IoU and Dice over whole images, and whether the network went blank."""
+        """Return average precision, IoU and Dice over whole images, and scores of a collapse."""
         scores = self._no_scores()
         for i in range(process, len(self.validation), n_processes):
             shown = torch.from_numpy(self.reading.shown(self.validation.image(i)))[None]
@@ -326,53 +320,50 @@ class ImagesTask(SampledTask):
         return validation_scores(self.scores)
 
     def save_scores(self, path: Path) -> None:
-        """The counts of the last validation, thresholds are chosen from."""
+        """Write the counts of the last validation, to choose thresholds from."""
         self.scores.save(path)
 
     def probe(self, n: int) -> NDArray[np.int64]:
-        """Samples to look at the gradient with: images that hold each class, the rarest first."""
+        """Return samples for `gradient_shares`: images with each class, the rarest first."""
         content = self.data.class_content
         if content is None:
             return np.arange(min(n, self.n_samples))
         order = np.argsort(content[:, 1:].sum(0), kind="stable") + 1
-        # of each class the images with most of it, one of each class after the other
+        # images ranked by pixels of a class, taking classes in turn
         ranked = np.argsort(-content[:, order], axis=0, kind="stable").ravel()
         return ranked[np.sort(np.unique(ranked, return_index=True)[1])][:n]
 
-    def gradient_shares(self, network: nn.Module, batch: ImagesBatch) -> dict[str, float]:
-        """Which classes the loss pulls at."""
-        kinds = {f"class_{k}": batch.label == k for k in range(self.reading.n_classes)}
-        return gradient_shares(
-            network, batch.shown, self.loss, lambda output: self.cost_of(output, batch), kinds
-        )
+    def pixels_by_class(self, batch: ImagesBatch) -> Mapping[str, Tensor]:
+        """Return a mask of the pixels of each class."""
+        return {f"class_{k}": batch.label == k for k in range(self.reading.n_classes)}
 
     def _no_scores(self) -> SegmentationScores:
         return SegmentationScores(self.reading.n_classes, ignore_index=IGNORED)
 
 
 def validation_scores(scores: SegmentationScores) -> dict[str, float]:
-    """What a validation tells of the counts; means run over the classes but the first."""
+    """Return the validation scores of counts; means run over the foreground classes."""
     foreground = range(1, scores.n_classes)
-    of_class = {
+    by_class = {
         "average_precision": scores.average_precision(),
         "iou": scores.iou(),
         "dice": scores.dice(),
         "auc": tuple(histogram.auc() for histogram in scores.histograms),
         "recall_at_half": scores.recall(),
     }
-    found = {
-        name: mean_of_known([values[k] for k in foreground]) for name, values in of_class.items()
+    means = {
+        name: mean_of_known([values[k] for k in foreground]) for name, values in by_class.items()
     }
     confusion = scores.confusion.double()
-    found["lit_at_half"] = 1 - float(confusion[:, 0].sum() / confusion.sum())
+    means["lit_at_half"] = 1 - float(confusion[:, 0].sum() / confusion.sum())
     if scores.n_classes > 2:
-        found |= {f"average_precision_{k}": of_class["average_precision"][k] for k in foreground}
-    return found
+        means |= {f"average_precision_{k}": by_class["average_precision"][k] for k in foreground}
+    return means
 
 
 def probability_of(logits: Tensor) -> Tensor:
-    """(B, n_classes, *spatial) of logits (B, 1 or C, *spatial)."""
+    """Return the probabilities (B, n_classes, *spatial) of logits (B, 1 or C, *spatial)."""
     if logits.shape[1] > 1:
         return logits.softmax(1)
-    of_second = logits.sigmoid()
-    return torch.cat([1 - of_second, of_second], 1)
+    second = logits.sigmoid()
+    return torch.cat([1 - second, second], 1)

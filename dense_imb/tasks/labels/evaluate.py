@@ -1,4 +1,4 @@
-"""What trained classifiers are worth on labelled images, beside the answer that costs nothing."""
+"""Scores of trained classifiers on labelled images, beside a baseline."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ _COLUMNS = (
 
 
 class Classifies(Protocol):
-    """What gives logits for images: a trained network, or a rule."""
+    """A classifier: a trained network, or a baseline."""
 
     name: str
 
     def logits(self, images: NDArray[np.uint8]) -> Tensor:
-        """(B, n_classes) of images (B, 3, height, width)."""
+        """Return the logits (B, n_classes) of images (B, 3, height, width)."""
 
 
 @dataclass(frozen=True)
 class LabelsTable(ScoreTable):
-    """Scores of classifiers, a row for each and each of its classes; NaN where there was nothing.
+    """Scores of classifiers: a row for each, and for each of its classes; NaN without a value.
 
         scorer, class           "all", or the name of a class
         n_images, n_trained_on  of the class, here and in training
@@ -54,9 +54,9 @@ class LabelsTable(ScoreTable):
         precision, f1, auc      of a class against the rest
 
     Args:
-        rows: in the order of the scorers.
-        confusion: of each scorer by name: images of each true class (row) called each (column).
-        class_names: of each class.
+        rows: rows, in the order of the scorers.
+        confusion: confusion of each scorer by name: images by true (row) and predicted class.
+        class_names: class names.
         many, few: training images of head and tail classes.
     """
 
@@ -67,11 +67,11 @@ class LabelsTable(ScoreTable):
     few: float
 
     def __getitem__(self, scorer: str) -> Row:
-        """The row of a scorer over all classes."""
+        """Return the row of a scorer over all classes."""
         return self._row_of(scorer, **{"class": ALL})
 
     def as_json(self) -> dict[str, Any]:
-        """Strict JSON: NaN becomes null."""
+        """Return strict JSON: NaN becomes null."""
         return {
             "format": _FORMAT,
             "version": _VERSION,
@@ -83,7 +83,7 @@ class LabelsTable(ScoreTable):
         }
 
     def text(self) -> str:
-        """The table to read, and the confusion of each scorer where the classes are few."""
+        """Format the table, and the confusion of each scorer if the classes are few."""
         table = [["", *(header for header, _ in _COLUMNS)]]
         rows = [row for row in self.rows if row["class"] == ALL]
         for row in rows:
@@ -96,10 +96,10 @@ class LabelsTable(ScoreTable):
         ]
         if len(self.class_names) <= _SHOWN:
             for row in (row for row in rows if row["scorer"] != Commonest.name):
-                found = self.confusion[str(row["scorer"])]
+                matrix = self.confusion[str(row["scorer"])]
                 cells = [
                     [name, *map(str, counts)]
-                    for name, counts in zip(self.class_names, found, strict=True)
+                    for name, counts in zip(self.class_names, matrix, strict=True)
                 ]
                 head = [f"{row['scorer']}: true, called", *self.class_names]
                 lines += ["", *aligned([head, *cells])]
@@ -116,10 +116,10 @@ def evaluate_labels(
     """Score classifiers on labelled images.
 
     Args:
-        classifiers: trained ones, and `Commonest` for comparison.
-        images: with their labels.
-        reading: of the first run, for the classes, and the head and the tail of its training.
-        progress: told the number of images done.
+        classifiers: trained networks, and `Commonest` for comparison.
+        images: labelled images.
+        reading: reading of the first run, with its classes, head and tail.
+        progress: called with the number of images done.
     """
     if images.class_names != reading.class_names:
         raise ValueError(
@@ -144,13 +144,13 @@ def evaluate_labels(
 
 
 def _rows(name: str, scores: ClassificationScores, reading: LabelsReading) -> list[Row]:
-    of_classes = scores.by_class
+    by_class = scores.by_class
     n_images = scores.confusion.sum(1).tolist()
     columns = {
         "accuracy": scores.recall(),
-        "precision": of_classes.precision(),
-        "f1": of_classes.dice(),
-        "auc": tuple(histogram.auc() for histogram in of_classes.histograms),
+        "precision": by_class.precision(),
+        "f1": by_class.dice(),
+        "auc": tuple(histogram.auc() for histogram in by_class.histograms),
     }
     whole: Row = {
         "scorer": name,

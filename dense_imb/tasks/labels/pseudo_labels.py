@@ -1,4 +1,4 @@
-"""Whole images without labels, for a classifier, see `dense_imb.tasks.mean_teacher`."""
+"""Pseudo-labels of whole images: unlabelled images for the mean teacher."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dense_imb.tasks.mean_teacher import (
     sure_shares,
 )
 
-_EPOCHS = 2**30  # from here on epochs vary images without labels: not as labelled ones are varied
+_EPOCHS = 2**30  # offset of epochs: unlabelled images vary differently from labelled ones
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class ClassViews:
     """Weak views of images.
 
     Args:
-        shown: (B, 3, height, width) the teacher's input.
-        images: the same in bytes.
-        samples, epoch: of the strong views.
+        shown: the teacher's input, (B, 3, height, width).
+        images: the same images in bytes.
+        samples, epoch: numbers that decide the strong views.
     """
 
     shown: Tensor
@@ -48,8 +48,8 @@ class PseudoClasses:
     """Strong views of images with the teacher's labels.
 
     Args:
-        shown: (B, 3, height, width) the network's input.
-        label: (B,) classes; IGNORED where the teacher is not sure.
+        shown: the network's input, (B, 3, height, width).
+        label: classes, (B,); IGNORED where the teacher is not confident.
     """
 
     shown: Tensor
@@ -78,19 +78,19 @@ class LabelsPseudoLabels:
         check_choice("unlabelled.strong", strong_kind, STRONG)
         if strong_kind == "hits":
             raise ValueError(
-                "Expected strong views of whole images by randaugment, photometric or none, got "
-                "hits, which are of sparse frames."
+                "Expected `unlabelled.strong` randaugment, photometric or none for whole images, "
+                "got hits, which is for sparse frames."
             )
         if not len(images):
-            raise ValueError("Expected images without labels, got none.")
+            raise ValueError("Expected at least one unlabelled image, got none.")
         if images.size != task.reading.size:
             raise ValueError(
-                f"Expected images without labels of {task.reading.size} pixels, as those with "
-                f"labels, got {images!r}."
+                f"Expected unlabelled images of {task.reading.size} pixels, as the labelled ones, "
+                f"got {images!r}."
             )
         if task.reading.n_classes > IGNORED:
             raise ValueError(
-                f"Expected up to {IGNORED} classes to learn from images without labels, got "
+                f"Expected up to {IGNORED} classes with unlabelled images, got "
                 f"{task.reading.n_classes}."
             )
         self.loss: nn.Module = task.output_loss if loss is None else loss
@@ -105,7 +105,7 @@ class LabelsPseudoLabels:
         self._cost = PseudoLoss(self.loss, is_dense=False)
         self._strong = "randaugment" if strong_kind == "auto" else strong_kind
         self._operations, self._magnitude = operations, magnitude
-        if self._strong == "randaugment":  # what it can't do is said here, not in the first step
+        if self._strong == "randaugment":  # refused here, not in the first step
             self._augmented(images.images([0]), np.zeros(1, np.int64), 0)
         self._description = (
             f"{len(images)} images {images.digest()}, strong views {self._strong}"
@@ -119,15 +119,15 @@ class LabelsPseudoLabels:
         epoch: int,
         device: torch.device,
     ) -> ClassViews:
-        """Weak views: shifted and mirrored."""
+        """Return weak views: shifted and mirrored images."""
         task, epoch = self._task, epoch + _EPOCHS
         images = task.varied(self._images.images(places.tolist()), samples, epoch)
         return ClassViews(task.reading.shown(images, device), images, samples, epoch)
 
-    def labelled(
+    def label_views(
         self, teacher: nn.Module, views: ClassViews, threshold: float
     ) -> tuple[PseudoClasses, Tensor]:
-        """Strong views of the weak ones, with the likeliest class of the weak ones."""
+        """Return strong views, labelled with the likeliest class of the weak views."""
         label = pseudo_labels(self._probability(teacher, views.shown), threshold)
         shown = views.shown
         if self._strong == "randaugment":
@@ -138,24 +138,24 @@ class LabelsPseudoLabels:
         return PseudoClasses(shown, label), sure_shares(label, self.n_classes)
 
     def cost(self, output: Tensor, pseudo: PseudoClasses) -> Tensor:
-        """The loss of the images that have a label."""
+        """Return the loss of the images with a label."""
         return self._cost(output, pseudo.label)
 
     def content(
         self, teacher: nn.Module, places: NDArray[np.int64], device: torch.device
     ) -> NDArray[np.int64]:
-        """(n, n_classes) 1 for the likeliest class of each image, sure or not."""
-        found = np.zeros((len(places), self.n_classes), np.int64)
+        """Return 1 for the likeliest class of each image, confident or not, (n, n_classes)."""
+        is_class = np.zeros((len(places), self.n_classes), np.int64)
         size = self._task.batch_size
         for start in range(0, len(places), size):
             part = places[start : start + size]
             shown = self._task.reading.shown(self._images.images(part.tolist()), device)
             label = self._probability(teacher, shown).argmax(1).cpu().numpy()
-            found[start + np.arange(len(part)), label] = 1
-        return found
+            is_class[start + np.arange(len(part)), label] = 1
+        return is_class
 
     def describe(self) -> str:
-        """Which images these are, and how strong their views."""
+        """Describe the images and their views in words, for a checkpoint."""
         return self._description
 
     def _probability(self, teacher: nn.Module, shown: Tensor) -> Tensor:

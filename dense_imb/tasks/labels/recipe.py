@@ -170,18 +170,18 @@ def open_classified(labels: LabelsConfig) -> tuple[ClassifiedImages, ClassifiedI
         kept, held_out = split_by_class(train.labels, share, _SPLIT)
         return train.subset(kept), train.subset(held_out)
     path = labels.train or ""
-    found = open_test_table(labels, path, labels.images)
+    opened = open_test_table(labels, path, labels.images)
     if labels.validation is not None:
         folder = labels.validation_images or labels.images
-        classes = found.class_names if labels.classes is None else None
+        classes = opened.class_names if labels.classes is None else None
         other = open_test_table(labels, labels.validation, folder, classes)
-        _refuse_shared(found, other)
-        return found, other
+        _refuse_shared(opened, other)
+        return opened, other
     groups = None
     if labels.group_column is not None:
         groups = read_table(path).column(labels.group_column, 0)
-    kept, held_out = split_by_class(found.labels, share, _SPLIT, groups)
-    return found.subset(kept), found.subset(held_out)
+    kept, held_out = split_by_class(opened.labels, share, _SPLIT, groups)
+    return opened.subset(kept), opened.subset(held_out)
 
 
 def open_test_table(

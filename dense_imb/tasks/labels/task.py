@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dense_imb.base.checks import check_at_least, check_choice
-from dense_imb.data.epochs.mixing import describe_samples, mix, mix_labels
+from dense_imb.data.epochs.mixing import mix, mix_labels
 from dense_imb.data.labels.classified import FLIPS, vary
-from dense_imb.engine.gradients import gradient_shares
 from dense_imb.losses.foreign.feeding import feed, intake_of, takes_logits
 from dense_imb.losses.foreign.soft_feeding import check_takes_soft, feed_soft
 from dense_imb.metrics import ClassificationScores, class_groups
@@ -23,20 +22,20 @@ from dense_imb.metrics.classification import FEW, MANY
 from dense_imb.tasks.base import SampledTask, TaskOptions, TrainingData
 
 _PARTNERS = 1 << 31  # samples from here on are views that others are mixed with
-_LISTED = 20  # classes; of more, head, middle and tail are told
+_LISTED = 20  # classes; with more, head, middle and tail are logged
 
 
 @dataclass(frozen=True)
 class LabelsReading:
-    """How images become a network's input, and what its output means.
+    """Preparation of a network's input, and meaning of its output.
 
     Args:
-        class_names: of each class, in the order of the logits.
-        train_counts: training images of each class.
-        mean, std: of each channel, over the pixels of the training images.
+        class_names: class names, in the order of the logits.
+        train_counts: number of training images of each class.
+        mean, std: mean and deviation of each channel over the pixels of the training images.
         size: height and width of the images.
         many, few: training images of head and tail classes, see `class_groups`.
-        scale: of the network's output to logits: LDAM's, whose network gives cosines.
+        scale: factor from outputs to logits; LDAM's for a network of cosines.
     """
 
     class_names: tuple[str, ...]
@@ -50,11 +49,11 @@ class LabelsReading:
 
     @property
     def n_classes(self) -> int:
-        """As many logits."""
+        """Number of classes."""
         return len(self.class_names)
 
     def shown(self, images: NDArray[np.uint8], device: torch.device) -> Tensor:
-        """(B, 3, height, width) pixels of mean 0 and deviation 1 over the training images."""
+        """Return normalised images, (B, 3, height, width): mean 0, deviation 1 in training."""
         if images.shape[1:] != (3, *self.size):
             raise ValueError(
                 f"Expected images (B, 3, {self.size[0]}, {self.size[1]}), as the network was "
@@ -67,23 +66,23 @@ class LabelsReading:
         return ((pixels.float() - mean) / std).to(memory_format=torch.channels_last)
 
     def logits(self, network: nn.Module, images: NDArray[np.uint8], device: torch.device) -> Tensor:
-        """(B, n_classes) on the CPU, of images (B, 3, height, width)."""
+        """Return the logits (B, n_classes), on the CPU, of images (B, 3, height, width)."""
         output: Tensor = network(self.shown(images, device))
         return self.scale * output.float().cpu()
 
     def no_scores(self) -> ClassificationScores:
-        """Scores that have seen nothing, with the head and the tail of the training images."""
+        """Return empty scores, with head and tail defined by the training images."""
         return ClassificationScores(
             self.n_classes, train_counts=self.train_counts, many=self.many, few=self.few
         )
 
     def as_text(self) -> str:
-        """For a checkpoint, which holds texts."""
+        """Return the text of the description in checkpoints."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_text(cls, text: str) -> LabelsReading:
-        """What `as_text` was made from."""
+        """Parse the result of `as_text`."""
         stored = json.loads(text)
         lists = {name: tuple(v) for name, v in stored.items() if isinstance(v, list)}
         return cls(**{**stored, **lists})
@@ -94,9 +93,9 @@ class LabelsBatch:
     """Images with the class of each.
 
     Args:
-        shown: (B, 3, height, width) the input.
-        label: (B,) classes; of mixed images that of the larger share.
-        probability: (B, n_classes) of mixed images.
+        shown: network input, (B, 3, height, width).
+        label: classes, (B,); for mixed images the one with the larger share.
+        probability: class probabilities of mixed images, (B, n_classes).
     """
 
     shown: Tensor
@@ -130,7 +129,7 @@ class LabelsTask(SampledTask):
 
     Args:
         network: takes (B, 3, height, width), returns (B, n_classes).
-        loss: a loss of logits, ours or another library's, see `dense_imb.losses.foreign.feeding`.
+        loss: loss of logits, see `dense_imb.losses.foreign.feeding`.
         data: training and validation images; its class counts are those of the images.
         reading: preparation of the input, and meaning of the output.
         options: shifts, flips, sampling, mixing.
@@ -170,21 +169,15 @@ class LabelsTask(SampledTask):
             check_takes_soft(loss, reading.n_classes, 0)
         self.scores = reading.no_scores()  # of the last validation
 
-    def describe(self) -> Mapping[str, str]:
-        """Network, loss and data, in words."""
+    def describe_input(self) -> Mapping[str, str]:
+        """Describe classes and views."""
         return {
-            "network": self.describe_network(),
-            "loss": " ".join(repr(self.output_loss).split()),
             "classes": self.reading.as_text(),
             "views": f"padding {self.padding}, flips {self.flips}, seed {self.seed}",
-            "data": self.train.fingerprint(),
-            "validation data": self.validation.fingerprint(),
-            **describe_samples(self.sampling, self.mixer),
-            **self.describe_features(),
         }
 
     def batch(self, samples: NDArray[np.int64], epoch: int, device: torch.device) -> LabelsBatch:
-        """The images, as the epoch shows them; sample s is image s % n_images."""
+        """Return the varied images of these samples; sample s is image s % n_images."""
         shown, label = self._views(samples, samples % len(self.train), epoch, device)
         if self.mixer is None:
             return LabelsBatch(shown, label)
@@ -208,9 +201,9 @@ class LabelsTask(SampledTask):
         epoch: int,
         device: torch.device,
     ) -> tuple[Tensor, Tensor]:
-        """What the network is shown of the images at some places, and their labels.
+        """Return the inputs of the images at some places, and their labels.
 
-        The sample says how an image varies: two samples of one image look different.
+        The sample decides how an image varies: two samples of one image differ.
         """
         views = self.varied(self.train.images(places.tolist()), samples, epoch)
         label = torch.from_numpy(self.train.labels[places]).to(device)
@@ -219,13 +212,13 @@ class LabelsTask(SampledTask):
     def varied(
         self, images: NDArray[np.uint8], samples: NDArray[np.int64], epoch: int
     ) -> NDArray[np.uint8]:
-        """Images as their samples show them in an epoch."""
+        """Return images with the shifts and flips of their samples in an epoch."""
         return vary(
             images, samples, seed=self.seed, epoch=epoch, padding=self.padding, flips=self.flips
         )
 
     def cost_of(self, output: Tensor, batch: LabelsBatch) -> Tensor:
-        """The loss of an output for a batch."""
+        """Return the loss of an output for a batch."""
         if batch.probability is not None:
             mixed: Tensor = feed_soft(self.output_loss, self._intake, output, batch.probability, {})
             return mixed
@@ -233,14 +226,14 @@ class LabelsTask(SampledTask):
         return cost
 
     def feature_label(self, batch: LabelsBatch) -> Tensor:
-        """(B,) the class of each image."""
+        """Return the class of each image, (B,)."""
         return batch.label
 
     @torch.no_grad()
     def validate(
         self, network: nn.Module, device: torch.device, process: int, n_processes: int
     ) -> dict[str, float]:
-        """Accuracy of all, of head, middle and tail, and the other scores of `scores()`."""
+        """Return the accuracy of all classes, of head, middle and tail, and the other scores."""
         scores = self.reading.no_scores()
         starts = range(0, len(self.validation), self.batch_size)
         for start in starts[process::n_processes]:
@@ -252,22 +245,16 @@ class LabelsTask(SampledTask):
         return self.scores.scores()
 
     def save_scores(self, path: Path) -> None:
-        """The counts of the last validation."""
+        """Write the counts of the last validation."""
         self.scores.save(path)
 
-    def gradient_shares(self, network: nn.Module, batch: LabelsBatch) -> dict[str, float]:
-        """Which classes the loss pulls at; of many classes, the head, the middle and the tail."""
+    def pixels_by_class(self, batch: LabelsBatch) -> Mapping[str, Tensor]:
+        """Return a mask of the images of each class; of many classes, of head, middle and tail."""
         label = batch.label
         if self.reading.n_classes <= _LISTED:
-            kinds = {f"class_{k}": label == k for k in range(self.reading.n_classes)}
-        else:
-            groups = class_groups(self.class_counts, self.reading.many, self.reading.few)
-            kinds = {
-                name: torch.isin(
-                    label, torch.tensor(members, dtype=torch.long, device=label.device)
-                )
-                for name, members in groups.items()
-            }
-        return gradient_shares(
-            network, batch.shown, self.loss, lambda output: self.cost_of(output, batch), kinds
-        )
+            return {f"class_{k}": label == k for k in range(self.reading.n_classes)}
+        groups = class_groups(self.class_counts, self.reading.many, self.reading.few)
+        return {
+            name: torch.isin(label, torch.tensor(members, dtype=torch.long, device=label.device))
+            for name, members in groups.items()
+        }

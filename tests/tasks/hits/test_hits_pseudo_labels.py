@@ -84,15 +84,15 @@ def test_the_rest_is_degraded_once_and_its_labels_are_hidden(task, rest):
 def test_a_measured_event_is_shown_as_it_is(task, tmp_path):
     whole = clean_events(12, seed=3)
     bare = dataclasses.replace(whole, label=None)
-    told = []
+    labelled = []
     for name, events in (("bare", bare), ("labelled", whole)):
         source = HitsFile(write_events(tmp_path / f"{name}.h5", events))
         unlabelled = HitsPseudoLabels(task, VirtualEvents(source, None, 0))
         views = unlabelled.views(SAMPLES, PLACES, 0, CPU)
         np.testing.assert_array_equal(views.weak.x, whole.take(PLACES).x)
-        pseudo, sure = unlabelled.labelled(Knowing(), views, 0.95)
-        told.append((pseudo.lit, pseudo.is_signal, sure.sum()))
-    for one, other in zip(*told, strict=True):
+        pseudo, sure = unlabelled.label_views(Knowing(), views, 0.95)
+        labelled.append((pseudo.lit, pseudo.is_signal, sure.sum()))
+    for one, other in zip(*labelled, strict=True):
         assert torch.equal(one, other)
 
 
@@ -101,7 +101,7 @@ def test_pseudo_labels_follow_their_hits(task, rest):
     n_unsure = 0
     for epoch in range(5):
         views = unlabelled.views(SAMPLES, PLACES, epoch, CPU)
-        pseudo, sure = unlabelled.labelled(Knowing(), views, 0.95)
+        pseudo, sure = unlabelled.label_views(Knowing(), views, 0.95)
         wanted = labels_by_loop(unlabelled, views, 0.95)
         places = {(e * FRAME.height + y) * FRAME.width + x: k for (e, y, x), k in wanted.items()}
         assert sorted(pseudo.lit.tolist()) == sorted(places)
@@ -181,7 +181,7 @@ def test_a_perfect_teacher_tells_the_hidden_truth(task, path):
             return 40 * truth - 20
 
     views = unlabelled.views(SAMPLES, PLACES, 0, CPU)
-    pseudo, sure = unlabelled.labelled(Perfect(), views, 0.95)
+    pseudo, sure = unlabelled.label_views(Perfect(), views, 0.95)
     batch = task._batch(noisy, noisy, CPU)
     assert sure.sum() == 1
     assert torch.equal(pseudo.is_signal, batch.is_signal)
@@ -194,7 +194,7 @@ def test_a_perfect_teacher_tells_the_hidden_truth(task, path):
 def test_a_loss_of_its_own_sees_the_same_pixels(task, rest):
     views = HitsPseudoLabels(task, rest).views(SAMPLES, PLACES, 0, CPU)
     unlabelled = HitsPseudoLabels(task, rest, nn.BCEWithLogitsLoss())
-    pseudo, _ = unlabelled.labelled(Knowing(), views, 0.95)
+    pseudo, _ = unlabelled.label_views(Knowing(), views, 0.95)
     output = torch.randn(pseudo.is_signal.shape)
     wanted = nn.functional.binary_cross_entropy_with_logits(
         output.flatten()[pseudo.lit], pseudo.is_signal.flatten()[pseudo.lit]
@@ -207,7 +207,7 @@ def test_a_loss_of_its_own_sees_the_same_pixels(task, rest):
 def test_a_teacher_sure_of_nothing_labels_what_was_added_only(task, rest):
     unlabelled = HitsPseudoLabels(task, rest)
     views = unlabelled.views(SAMPLES, PLACES, 0, CPU)
-    pseudo, sure = unlabelled.labelled(Knowing(0.0), views, 0.95)
+    pseudo, sure = unlabelled.label_views(Knowing(0.0), views, 0.95)
     assert sure.sum() == 0
     assert len(pseudo.lit) == int((views.origin == 0).sum())
     assert pseudo.is_signal.sum() == 0
@@ -220,7 +220,7 @@ def test_events_without_hits_are_shown(task, tmp_path):
     source = HitsFile(write_events(tmp_path / "few.h5", lonely))
     unlabelled = HitsPseudoLabels(task, VirtualEvents(source, None, 0))
     views = unlabelled.views(np.arange(1), np.array([0]), 0, CPU)
-    pseudo, sure = unlabelled.labelled(Knowing(), views, 0.95)
+    pseudo, sure = unlabelled.label_views(Knowing(), views, 0.95)
     assert sure.sum() == 0
     assert torch.isfinite(unlabelled.cost(torch.zeros(pseudo.is_signal.shape), pseudo))
 
@@ -238,8 +238,8 @@ def test_content_counts_what_the_teacher_calls_noise_and_signal(task, rest):
 
 
 def test_words_tell_events_and_views_apart(task, rest):
-    told = HitsPseudoLabels(task, rest).describe()
-    assert HitsPseudoLabels(task, rest).describe() == told
+    described = HitsPseudoLabels(task, rest).describe()
+    assert HitsPseudoLabels(task, rest).describe() == described
     others = [
         HitsPseudoLabels(task, dataclasses.replace(rest, first=rest.first + 1)),
         HitsPseudoLabels(task, dataclasses.replace(rest, count=3)),
@@ -247,7 +247,7 @@ def test_words_tell_events_and_views_apart(task, rest):
         HitsPseudoLabels(task, dataclasses.replace(rest, seed=1)),
         HitsPseudoLabels(task, rest, strong="none"),
     ]
-    assert told not in {other.describe() for other in others}
+    assert described not in {other.describe() for other in others}
 
 
 def test_no_number_is_drawn_from_torch(task, rest):
@@ -260,9 +260,9 @@ def test_no_number_is_drawn_from_torch(task, rest):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"strong": "photometric"}, "by hits or none, got photometric"),
-        ({"strong": "randaugment"}, "by hits or none, got randaugment"),
-        ({"loss": nn.MSELoss()}, "Expected a loss of logits for the teacher's labels"),
+        ({"strong": "photometric"}, "hits or none for events, got photometric"),
+        ({"strong": "randaugment"}, "hits or none for events, got randaugment"),
+        ({"loss": nn.MSELoss()}, "Expected a loss of logits for the pseudo-labels"),
     ],
 )
 def test_options_that_fit_no_events_are_refused(task, rest, options, told):
@@ -273,7 +273,7 @@ def test_options_that_fit_no_events_are_refused(task, rest, options, told):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"pixels": "frame"}, "`hits.pixels` lit to learn from events without labels, got frame"),
+        ({"pixels": "frame"}, "`hits.pixels` lit with unlabelled events, got frame"),
         ({"target": "pattern"}, "`hits.target` signal"),
         ({"output": "value"}, "`hits.output` score"),
         ({"output": "both"}, "`hits.output` score"),
@@ -303,7 +303,7 @@ def test_values_of_zero_to_one_are_scores_too(path, rest):
     assert not task.reading.is_logit
     unlabelled = HitsPseudoLabels(task, rest)
     views = unlabelled.views(SAMPLES, PLACES, 0, CPU)
-    pseudo, sure = unlabelled.labelled(nn.Identity(), views, 0.9)
+    pseudo, sure = unlabelled.label_views(nn.Identity(), views, 0.9)
     assert isinstance(views.weak, Events)
     assert HitsReading(is_logit=False).score(nn.Identity(), views.weak).shape == views.weak.t.shape
     assert 0 < sure.sum() < 1

@@ -78,7 +78,7 @@ def test_a_strong_view_keeps_the_places_of_the_teachers_labels(folders):
     task = build_task(config)
     places = np.arange(task.unlabelled.n_images)
     views = task.unlabelled.views(places, places, 0, CPU)
-    pseudo, sure = task.unlabelled.labelled(Knowing(), views, 0.9)
+    pseudo, sure = task.unlabelled.label_views(Knowing(), views, 0.9)
     truth = np.stack([task.unlabelled.images.label(i) for i in places])
     known = (pseudo.label != IGNORED).numpy()
     assert known.mean() == pytest.approx(float(sure.sum()))
@@ -95,7 +95,7 @@ def test_strong_views_differ_from_weak_ones_and_not_from_themselves(folders, str
 
     def strong_views(chosen):
         views = task.unlabelled.views(samples[chosen], places[chosen], 2, CPU)
-        return views, task.unlabelled.labelled(Knowing(), views, 0.6)[0]
+        return views, task.unlabelled.label_views(Knowing(), views, 0.6)[0]
 
     views, pseudo = strong_views(slice(None))
     _, again = strong_views(slice(2, None))
@@ -109,7 +109,7 @@ def test_strong_views_differ_from_weak_ones_and_not_from_themselves(folders, str
 def test_around_a_small_image_there_is_no_label(folders):
     task = build_task(semi(folders, changes={"images": {"patch": [64, 64]}}))
     views = task.unlabelled.views(np.arange(2), np.arange(2), 0, CPU)
-    pseudo, _ = task.unlabelled.labelled(Knowing(), views, 0.6)
+    pseudo, _ = task.unlabelled.label_views(Knowing(), views, 0.6)
     assert (~views.is_image).sum() == 2 * (64 * 64 - 40 * 48)
     assert (pseudo.label[~views.is_image] == IGNORED).all()
 
@@ -138,7 +138,7 @@ def test_the_cost_is_that_of_both_parts(folders):
         labelled = task.task.cost(task.network, batch.labelled)
         assert torch.allclose(task.cost(task.network, batch), labelled)  # the ramp begins at 0
         task.teacher.n_steps.fill_(2.5)  # of 5 steps: half of the weight
-        pseudo, sure = task.unlabelled.labelled(task.teacher.network, batch.unlabelled, 0.6)
+        pseudo, sure = task.unlabelled.label_views(task.teacher.network, batch.unlabelled, 0.6)
         of_pseudo = task.unlabelled.cost(task.network(pseudo.shown), pseudo)
         cost = task.cost(task.network, batch)
     assert 0 < sure.sum() < 1
@@ -353,7 +353,7 @@ def test_a_strong_view_moves_no_pixel_away_from_its_label(folders, monkeypatch):
     monkeypatch.setattr(unlabelled_images, "rand_augment", spy)
     task = build_task(semi(folders, operations=3, magnitude=7))
     views = task.unlabelled.views(np.arange(2), np.arange(2), 4, CPU)
-    pseudo, _ = task.unlabelled.labelled(Knowing(), views, 0.6)
+    pseudo, _ = task.unlabelled.label_views(Knowing(), views, 0.6)
     assert torch.equal(pseudo.shown, views.shown)  # as the spy changes nothing
     assert asked == [{"operations": 3, "magnitude": 7, "moves": False, "seed": 0, "epoch": 4}]
 

@@ -70,7 +70,7 @@ def test_strong_views_are_of_the_bytes_of_the_weak_ones(task, rest):
     for strong in ("auto", "randaugment", "photometric", "none"):
         unlabelled = LabelsPseudoLabels(task, rest, strong=StrongViews(strong, magnitude=12))
         views = unlabelled.views(SAMPLES, PLACES, 2, CPU)
-        pseudo, _ = unlabelled.labelled(Answering([[0.0, 0, 0]] * 4), views, 0.9)
+        pseudo, _ = unlabelled.label_views(Answering([[0.0, 0, 0]] * 4), views, 0.9)
         options = {"seed": task.seed, "epoch": 2 + 2**30}
         wanted = views.shown
         if strong == "photometric":
@@ -86,13 +86,13 @@ def test_strong_views_are_of_the_bytes_of_the_weak_ones(task, rest):
 def test_views_of_a_sample_are_the_same_whatever_the_batch(task, rest):
     unlabelled = LabelsPseudoLabels(task, rest)
     teacher = Answering([[0.0, 0, 0]] * 99)
-    together, _ = unlabelled.labelled(teacher, unlabelled.views(SAMPLES, PLACES, 1, CPU), 0.9)
+    together, _ = unlabelled.label_views(teacher, unlabelled.views(SAMPLES, PLACES, 1, CPU), 0.9)
     torch.manual_seed(3)
     for i in range(4):
         one = unlabelled.views(SAMPLES[i : i + 1], PLACES[i : i + 1], 1, CPU)
-        alone, _ = unlabelled.labelled(teacher, one, 0.9)
+        alone, _ = unlabelled.label_views(teacher, one, 0.9)
         assert torch.equal(alone.shown[0], together.shown[i])
-    other, _ = unlabelled.labelled(teacher, unlabelled.views(SAMPLES, PLACES, 2, CPU), 0.9)
+    other, _ = unlabelled.label_views(teacher, unlabelled.views(SAMPLES, PLACES, 2, CPU), 0.9)
     assert not torch.equal(other.shown, together.shown)
 
 
@@ -100,7 +100,7 @@ def test_a_label_is_the_likeliest_class_of_a_sure_teacher(task, rest):
     unlabelled = LabelsPseudoLabels(task, rest, nn.CrossEntropyLoss(), strong=StrongViews("none"))
     teacher = Answering([[9.0, 0, 0], [0, 1, 0], [0, 0, 9], [0, 0, 0]])
     views = unlabelled.views(SAMPLES, PLACES, 0, CPU)
-    pseudo, sure = unlabelled.labelled(teacher, views, 0.95)
+    pseudo, sure = unlabelled.label_views(teacher, views, 0.95)
     assert pseudo.label.tolist() == [0, IGNORED, 2, IGNORED]
     assert sure.sum() == 0.5
     output = torch.randn(4, 3)
@@ -117,7 +117,7 @@ def test_the_teacher_is_as_sure_as_the_scale_of_its_logits_says(folder, rest):
     unlabelled = LabelsPseudoLabels(scaled, rest, strong=StrongViews("none"))
     teacher = Answering([[0.9, 0.1, 0.0]])
     views = unlabelled.views(SAMPLES[:1], PLACES[:1], 0, CPU)
-    assert unlabelled.labelled(teacher, views, 0.95)[0].label.tolist() == [0]
+    assert unlabelled.label_views(teacher, views, 0.95)[0].label.tolist() == [0]
 
 
 def test_content_is_the_likeliest_class_of_every_image(task, rest):
@@ -133,15 +133,15 @@ def test_content_is_the_likeliest_class_of_every_image(task, rest):
 
 
 def test_words_tell_images_and_views_apart(task, rest):
-    told = LabelsPseudoLabels(task, rest).describe()
-    assert LabelsPseudoLabels(task, rest).describe() == told
+    described = LabelsPseudoLabels(task, rest).describe()
+    assert LabelsPseudoLabels(task, rest).describe() == described
     others = [
         LabelsPseudoLabels(task, rest.subset([*range(1, len(rest)), 0])),
         LabelsPseudoLabels(task, task.train),
         LabelsPseudoLabels(task, rest, strong=StrongViews("none")),
         LabelsPseudoLabels(task, rest, strong=StrongViews(magnitude=3)),
     ]
-    assert told not in {other.describe() for other in others}
+    assert described not in {other.describe() for other in others}
 
 
 def test_a_folder_and_a_table_hold_the_same_images(folder, task):
@@ -208,7 +208,10 @@ def test_files_that_are_no_images_are_named(folder, tmp_path):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"strong": StrongViews("hits")}, "randaugment, photometric or none, got hits"),
+        (
+            {"strong": StrongViews("hits")},
+            "randaugment, photometric or none for whole images, got hits",
+        ),
         ({"strong": StrongViews("weak")}, "unlabelled.strong"),
         ({"loss": nn.MSELoss()}, "loss of logits for the pseudo-labels"),
         ({"strong": StrongViews(magnitude=31)}, "magnitude"),
@@ -224,7 +227,7 @@ def test_other_images_are_refused(task, rest, tmp_path):
     from PIL import Image
 
     Image.new("RGB", (20, 24)).save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match=r"without labels of \(24, 24\) pixels"):
+    with pytest.raises(ValueError, match=r"unlabelled images of \(24, 24\) pixels"):
         LabelsPseudoLabels(task, open_whole_images(tmp_path))
     with pytest.raises(ValueError, match="got none"):
         LabelsPseudoLabels(task, WholeImages(rest.source, []))

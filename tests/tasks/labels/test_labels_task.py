@@ -15,7 +15,7 @@ from dense_imb.cli import main
 from dense_imb.config import HitsConfig, MixingConfig, SamplingConfig
 from dense_imb.data.labels.cifar import open_cifar
 from dense_imb.engine import CollapseAlarm, CollapseWarning, Interrupted
-from dense_imb.engine.callbacks import judged
+from dense_imb.engine.callbacks import find_collapse
 from dense_imb.runs import open_run, train
 from dense_imb.runs.write import RunFiles
 from dense_imb.tasks.labels.evaluate import evaluate_labels
@@ -198,15 +198,15 @@ def test_many_classes_tell_the_gradient_of_head_middle_and_tail(tmp_path):
 
 
 def test_one_class_for_all_sets_off_the_alarm():
-    assert judged({"auc": 0.9, "most_called": 1.0}) == "one class"
-    assert judged({"auc": 0.9, "most_called": 0.8}) is None
-    assert judged({"auc": 0.5, "most_called": 1.0}) == "chance"
+    assert find_collapse({"auc": 0.9, "most_called": 1.0}) == "one class"
+    assert find_collapse({"auc": 0.9, "most_called": 0.8}) is None
+    assert find_collapse({"auc": 0.5, "most_called": 1.0}) == "chance"
 
 
-def test_a_network_that_calls_all_one_class_is_told(folder, tmp_path):
+def test_a_network_that_predicts_one_class_is_reported(folder, tmp_path):
     # a rate of 0 keeps the network as it began: every image is nearly the same to it
     config = of_table(folder, optimizer={"learning_rate": 0.0}, steps=15)
-    with pytest.warns(CollapseWarning, match="calls everything one class|no better than chance"):
+    with pytest.warns(CollapseWarning, match="predicts one class|no better than chance"):
         quiet(config, tmp_path / "run")
     assert CollapseAlarm("warn").patience == 2
 
