@@ -69,10 +69,7 @@ def test_a_raw_file_of_hits(hits, tmp_path, capsys):
     assert main(words) == 0
     assert "5 events" in Run(tmp_path / "run").checkpoint("last")["setup"]["unlabelled"]
     assert main([*words[:3], str(tmp_path / "b"), *words[4:], "--hits.pixels", "frame"]) == 2
-    assert (
-        "`hits.pixels` lit with unlabelled events, got frame"
-        in capsys.readouterr().err
-    )
+    assert "`hits.pixels` lit with unlabelled events, got frame" in capsys.readouterr().err
 
 
 def test_whole_images_without_labels_are_those_left_out(table, tmp_path):
