@@ -25,7 +25,7 @@ def made(tmp_path_factory):
 
 
 def test_the_demo_trains_compares_denoises_and_reports(made):
-    assert open_run(made / "fast_unet").metrics()["steps"] == 4
+    assert open_run(made / "fast_unet").metrics["steps"] == 4
     with (
         open_hits(str(made / "denoised" / "raw.h5")) as denoised,
         open_hits(made / "raw.h5") as raw,
@@ -43,7 +43,7 @@ def test_a_demo_goes_on_where_it_was(made, capsys):
     assert main(["demo", "--out", str(made), *TINY]) == 0
     assert "finished before" in capsys.readouterr().out
     assert (made / "denoised" / "raw.h5").stat().st_mtime_ns == denoised
-    assert open_run(made / "fast_unet").metrics()["is_finished"]
+    assert open_run(made / "fast_unet").metrics["is_finished"]
     assert weights <= (made / "fast_unet" / "last.safetensors").stat().st_mtime_ns
 
 

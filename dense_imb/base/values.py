@@ -52,14 +52,14 @@ def option_types(of: type[Any], before: str = "") -> dict[str, Any]:
         before: dotted name of its place.
     """
     hints = get_type_hints(of)
-    found: dict[str, Any] = {}
+    by_name: dict[str, Any] = {}
     for one in fields(of):
         hint = hints[one.name]
         if is_dataclass(hint):
-            found |= option_types(hint, f"{before}{one.name}.")  # type: ignore[arg-type]
+            by_name |= option_types(hint, f"{before}{one.name}.")  # type: ignore[arg-type]
         else:
-            found[before + one.name] = hint
-    return found
+            by_name[before + one.name] = hint
+    return by_name
 
 
 def check_value(name: str, value: Any, hint: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What the commands call a baseline, by its name."""
+"""Baselines by the name that the commands give them."""
 
 from __future__ import annotations
 

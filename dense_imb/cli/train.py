@@ -463,7 +463,7 @@ def _stoppable() -> Iterator[None]:
 def _is_finished(folder: Path) -> bool:
     from dense_imb.runs import open_run
 
-    return (folder / "config.yaml").exists() and bool(open_run(folder).metrics().get("is_finished"))
+    return (folder / "config.yaml").exists() and bool(open_run(folder).metrics.get("is_finished"))
 
 
 def _main(arguments: Sequence[str]) -> int:

@@ -30,7 +30,7 @@ _HEADERS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ComparisonTable(ScoreTable):
     """Scores of losses over seeds, the best first.
 
@@ -60,6 +60,9 @@ class ComparisonTable(ScoreTable):
     plain: str | None = None
     folder: str = ""
     kind: str = ""
+
+    def __repr__(self) -> str:
+        return f"ComparisonTable({', '.join(str(row['loss']) for row in self.rows)}; best first)"
 
     @classmethod
     def from_runs(

@@ -25,7 +25,7 @@ def card_facts(what: Exportable, file: str, *, any_size: bool) -> dict[str, Any]
         file: name of its file.
         any_size: whether the file takes frames of any size.
     """
-    run, config, metrics = what.run, what.run.config, what.run.metrics()
+    run, config, metrics = what.run, what.run.config, what.run.metrics
     setup = run.checkpoint()["setup"]
     data = what.training_facts()
     for name in ("train", "validation"):

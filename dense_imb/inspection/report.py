@@ -12,7 +12,7 @@ from typing import Any
 from dense_imb.base.files import write_whole
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Inspection:
     """Result of `inspect_hits` and `inspect_images`.
 
@@ -23,6 +23,14 @@ class Inspection:
 
     numbers: dict[str, Any]
     pictures: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(
+            f"{self.numbers[name]:,} {name}"
+            for name in ("events", "hits", "files", "inspected_images")
+            if isinstance(self.numbers.get(name), int)
+        )
+        return f"Inspection({self.numbers.get('kind')}: {counts}; text_of(...) prints it)"
 
     def to_json(self) -> str:
         """Return strict JSON: null where a number is unknown or infinite."""

@@ -102,11 +102,11 @@ class ReportSource:
     def read_records(self) -> None:
         """Read the records of the run; note those that are missing or damaged."""
         try:
-            self.history = self.run.history()
+            self.history = self.run.history
         except (ValueError, TypeError, OSError) as problem:
             self.note("No training curves: history.csv can't be read", problem)
         try:
-            self.metrics = self.run.metrics()
+            self.metrics = self.run.metrics
         except (ValueError, TypeError, OSError) as problem:
             self.note("No validation scores: metrics.json can't be read", problem)
         path = self.run.folder / "environment.json"
@@ -134,7 +134,7 @@ class ReportSource:
             sentence += f", a run of its own ({describe_stages(self.metrics, self.run.folder)})"
         self.notes.append(f"{sentence}.")
         try:
-            self.first_history, self.first_metrics = first.history(), first.metrics()
+            self.first_history, self.first_metrics = first.history, first.metrics
         except (ValueError, TypeError, OSError) as problem:
             self.note("The records of the first stage can't be read", problem)
 

@@ -56,7 +56,7 @@ class Run:
         self.config = self.recipe.config
 
     def __repr__(self) -> str:
-        metrics = self.metrics()
+        metrics = self.metrics
         state = f"{metrics['steps']} steps" if metrics else "no validation yet"
         return f"Run({str(self.folder)!r}, {self.kind.name}, {self.config.model.name}, {state})"
 
@@ -84,8 +84,9 @@ class Run:
         there = self.whole_config.second.steps > 0 and self.folder / FIRST
         return Run(there) if there and (there / "config.yaml").is_file() else None
 
+    @property
     def history(self) -> list[dict[str, float]]:
-        """Return a row for each validation."""
+        """A row for each validation, read from `history.csv`."""
         path = self.folder / "history.csv"
         if not path.exists():
             return []
@@ -95,14 +96,15 @@ class Run:
                 for row in csv.DictReader(file)
             ]
 
+    @property
     def metrics(self) -> dict[str, Any]:
-        """Return the content of `metrics.json`; empty before the first validation."""
+        """The content of `metrics.json`; empty before the first validation."""
         path = self.folder / "metrics.json"
         return dict(json.loads(path.read_text())) if path.exists() else {}
 
     def summary(self) -> str:
         """Format the result in a few lines."""
-        metrics = self.metrics()
+        metrics = self.metrics
         is_second = self.whole_config.second.steps > 0
         if not metrics and is_second and self.first is not None:
             return f"{self.first.summary()}\n{self.folder}: no validation of the second stage yet"
@@ -124,7 +126,7 @@ class Run:
 
     def format_sample_counts(self) -> str:
         """Format the numbers of labelled, unlabelled and validation samples; "" if unknown."""
-        counted = self.metrics().get("samples")
+        counted = self.metrics.get("samples")
         if not counted:
             return ""
         line = f"{counted['train']:,} labelled {self.kind.samples}, "
@@ -152,8 +154,8 @@ class Run:
         if not self.whole_config.is_semi_supervised:
             return {}
         if self.whole_config.second.steps == 0:
-            return self.metrics()
-        return {} if self.first is None else self.first.metrics()
+            return self.metrics
+        return {} if self.first is None else self.first.metrics
 
     def checkpoint(self, which: Literal["best", "last"] = "best") -> dict[str, Any]:
         """Load the best or the newest checkpoint and check its digest."""
@@ -167,7 +169,7 @@ class Run:
         return load_checkpoint(paths[-1])
 
     def _why_no_checkpoint(self) -> str:
-        if self.metrics():
+        if self.metrics:
             return "no validation had a score"
         if self.first is not None:
             return f"the second stage has not begun, the first one is a run in {self.first.folder}"

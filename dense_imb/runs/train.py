@@ -202,7 +202,7 @@ def _is_first_done(folder: Path) -> bool:
     own = folder / FIRST
     if not (own / "config.yaml").exists() or not (own / "last.safetensors").exists():
         return False
-    return bool(open_run(own).metrics().get("is_finished"))
+    return bool(open_run(own).metrics.get("is_finished"))
 
 
 def _build_second(recipe: Recipe) -> Any:
@@ -217,7 +217,7 @@ def _begin_second(folder: Path, task: Any, config: TrainConfig) -> Mapping[str, 
     if has_checkpoint(folder):
         return None  # it holds them
     run = open_run(folder / FIRST)
-    metrics = run.metrics()
+    metrics = run.metrics
     if str(metrics.get("stopped")).startswith(COLLAPSED):
         raise ValueError(
             f"Expected a finished first stage in {run.folder}, got one that was stopped "

@@ -185,7 +185,7 @@ class Recipe:
         """Build the network with its initial weights.
 
         Args:
-            sizes: of its input and output, see `network_sizes`.
+            sizes: sizes of its input and output, see `network_sizes`.
         """
         with torch.random.fork_rng(devices=[]):  # leaves the caller's random numbers alone
             torch.manual_seed(self.config.seed)

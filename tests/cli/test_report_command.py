@@ -61,7 +61,7 @@ def test_the_commands_of_the_page_work(
         warnings.simplefilter("ignore")  # of a network that learnt little
         for words in lines:
             assert main(words) == 0, words
-    first, again = (open_run(folder).metrics()["best"] for folder in (run_folder, "again"))
+    first, again = (open_run(folder).metrics["best"] for folder in (run_folder, "again"))
     assert first == again
 
 

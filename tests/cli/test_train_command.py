@@ -241,7 +241,7 @@ def test_a_run_killed_anywhere_is_resumed_to_the_bit(path, tmp_path, whole):
         assert len(list((folder / "checkpoints").glob("step-*.pt"))) >= 1
     assert ended(start(long(path, folder)))[0] == 0
     assert_same_runs(folder, whole)
-    steps = [row["step"] for row in open_run(folder).history()]
+    steps = [row["step"] for row in open_run(folder).history]
     assert steps == list(range(20, LONG + 1, 20))
 
 

@@ -86,7 +86,7 @@ def test_results_are_kept_unless_asked(capsys, tmp_path):
         (["--loss", "os:system"], "to be a torch.nn.Module class"),
         (["--loss", "Nothing"], "'ACBMSELoss'"),
         (["--format", "jpeg"], "`format` to be one of"),
-        (["--frame", "128"], "`--frame` as 128x88"),
+        (["--frame", "128"], "Expected --frame as height x width, got '128'; write --frame 128x88"),
         (["--frame", "1x2"], "`frame` of at least 6 pixels"),
         (["--points", "1000"], "between 3 and 200"),
         (["--points", "few"], "few"),

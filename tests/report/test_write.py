@@ -48,7 +48,7 @@ def test_validation_scores_are_those_of_the_run(run_folder):
     report = quiet(run_folder)
     run = open_run(run_folder)
     rows = report.evaluation.rows
-    best = run.metrics()["best"]
+    best = run.metrics["best"]
     assert report.numbers["metrics"]["best"] == best
     assert f"{100 * best['removal_at_97']:.1f} % of the noise removed at 97 %" in report.headline
     # every second of 24, each with 8 signal and 30 noise hits but for hidden ones

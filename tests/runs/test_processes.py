@@ -53,7 +53,7 @@ def test_two_processes_are_one_with_a_global_loss(path, tmp_path, whole):
     one, two = open_run(tmp_path / "one"), open_run(whole)
     for name, value in one.weights("last").items():
         torch.testing.assert_close(two.weights("last")[name], value, rtol=1e-3, atol=1e-4)
-    first, second = one.history(), two.history()
+    first, second = one.history, two.history
     assert len(first) == len(second) == 4
     for name in ("loss", "auc", "removal_at_97", "lit_at_half"):
         assert second[0][name] == pytest.approx(first[0][name], abs=1e-4), name
@@ -134,7 +134,7 @@ def test_two_processes_segment_as_one_with_a_global_loss(tmp_path):
     assert main([*typed, "--out", str(tmp_path / "one")]) == 0
     code, told = ended(start([*typed, "--out", str(tmp_path / "two"), "--devices", "2"]))
     assert code == 0, told
-    first, second = (open_run(tmp_path / name).history() for name in ("one", "two"))
+    first, second = (open_run(tmp_path / name).history for name in ("one", "two"))
     for score in ("loss", "average_precision", "iou", "lit_at_half"):
         assert second[0][score] == pytest.approx(first[0][score], abs=2e-3), score
 
@@ -149,7 +149,7 @@ def test_two_processes_classify_as_one_with_a_global_loss(tmp_path):
     assert main([*typed, "--out", str(tmp_path / "one")]) == 0
     code, told = ended(start([*typed, "--out", str(tmp_path / "two"), "--devices", "2"]))
     assert code == 0, told
-    first, second = (open_run(tmp_path / name).history() for name in ("one", "two"))
+    first, second = (open_run(tmp_path / name).history for name in ("one", "two"))
     # the first step's images are the same; batch normalisation sees half of them at a time
     assert second[0]["loss"] == pytest.approx(first[0]["loss"], rel=0.1)
     scores = [open_run(tmp_path / name).scores() for name in ("one", "two")]

@@ -217,18 +217,18 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(path, tmp_path,
     assert run.checkpoint("last")["state"]["step"] == 4
     for weights in (run.weights("best"), run.weights("last")):
         assert all(torch.isfinite(value).all() for value in weights.values())
-    assert run.metrics()["is_finished"] is False
+    assert run.metrics["is_finished"] is False
 
 
 def test_a_run_is_read_again(path, tmp_path):
     run = quiet(tiny(path, hits={"validation": path}), tmp_path / "run")
-    rows = run.history()
+    rows = run.history
     assert [row["step"] for row in rows] == [4, 8, 10]
     assert rows[-1]["learning_rate"] < rows[0]["learning_rate"]
     for row in rows:
         shares = [row[f"gradient_share_{kind}"] for kind in ("signal", "noise", "empty")]
         assert sum(shares) == pytest.approx(1)
-    assert run.metrics()["is_finished"] is True
+    assert run.metrics["is_finished"] is True
     assert "10 steps" in run.summary()
     state = torch.random.get_rng_state()
     events = HitsFile(path)[:]
@@ -254,7 +254,7 @@ def test_best_is_what_was_scored(path, tmp_path):
     found = ScoreHistogram()
     found.update(run.trained(device="cpu").score(events), events.label > 0)
     assert torch.equal(found.curve().retention, run.scores().curve().retention)
-    assert found.removal_at(0.97) == run.metrics()["best"]["removal_at_97"]
+    assert found.removal_at(0.97) == run.metrics["best"]["removal_at_97"]
 
 
 def test_another_frame_is_refused(path, tmp_path):
@@ -274,7 +274,7 @@ def test_weights_of_another_network_are_refused(path, tmp_path):
 @pytest.mark.parametrize("loss", ["csce", "CBLoss"])
 def test_a_code_that_needs_class_counts_gets_them(path, tmp_path, loss):
     config = tiny(path, loss=loss, steps=2)
-    assert train(config, tmp_path / "run", is_quiet=True).metrics()["is_finished"]
+    assert train(config, tmp_path / "run", is_quiet=True).metrics["is_finished"]
     weight = build_task(config).loss[0].class_weight
     assert weight[1] > weight[0]  # signal is rarer than noise
 
@@ -338,8 +338,8 @@ def test_a_tracker_that_is_missing_is_named(path, tmp_path):
 
 @pytest.mark.slow
 def test_a_compiled_network_learns_the_same(path, tmp_path):
-    plain = quiet(tiny(path, steps=3), tmp_path / "plain").history()
-    compiled = quiet(tiny(path, steps=3, compile=True), tmp_path / "compiled").history()
+    plain = quiet(tiny(path, steps=3), tmp_path / "plain").history
+    compiled = quiet(tiny(path, steps=3, compile=True), tmp_path / "compiled").history
     assert compiled[-1]["loss"] == pytest.approx(plain[-1]["loss"], rel=1e-4)
     assert (tmp_path / "compiled" / "best.safetensors").exists()
 
@@ -354,7 +354,7 @@ def test_a_loss_without_a_gradient_is_told(path, tmp_path):
     config = tiny(path, loss=loss, validate_every=2, collapse="stop")
     with pytest.warns(CollapseWarning, match="no gradient from its loss.*BCEWithLogitsLoss"):
         run = quiet(config, tmp_path / "run")
-    assert "no gradient" in run.metrics()["stopped"]
+    assert "no gradient" in run.metrics["stopped"]
 
 
 def test_weights_can_be_read_by_others(path, tmp_path):

@@ -47,7 +47,7 @@ def test_events_without_labels_are_those_left_out(hits, tmp_path):
     weak = task.unlabelled._shown_hits(np.arange(9))
     assert 200 < weak.n_hits <= 9 * 26  # 6 of the signal and 20 of noise, some hidden by others
     assert weak.label is None
-    rows = quiet(config, tmp_path / "run").history()
+    rows = quiet(config, tmp_path / "run").history
     assert all(0 <= row["sure_share"] <= 1 for row in rows)
 
 
@@ -79,7 +79,7 @@ def test_whole_images_without_labels_are_those_left_out(table, tmp_path):
     whole = build_task(of_table(table)).train
     assert len(task.task.train) + task.unlabelled.n_images == len(whole)
     assert all(n > 0 for n in task.task.train.class_counts)  # of each class a share
-    assert all("sure_share" in row for row in quiet(config, tmp_path / "run").history())
+    assert all("sure_share" in row for row in quiet(config, tmp_path / "run").history)
 
 
 def test_a_folder_of_whole_images(table, tmp_path, capsys):
@@ -105,8 +105,8 @@ def test_a_second_stage_learns_from_labels_only(tmp_path):
         second=SecondConfig(4, sampling=SamplingConfig("instance")),
     )
     run = quiet(config, tmp_path / "run")
-    assert "sure_share" in run.first.history()[-1]
-    assert "sure_share" not in run.history()[-1]
+    assert "sure_share" in run.first.history[-1]
+    assert "sure_share" not in run.history[-1]
     assert "teacher" in run.first.checkpoint("last")
     assert "teacher" not in run.checkpoint("last")
     labelled = [stage.checkpoint("last")["setup"]["data"] for stage in (run.first, run)]
@@ -133,7 +133,7 @@ def test_gradients_are_of_the_batch_where_a_task_has_no_probe(table, tmp_path):
     config = of_table(table, labelled_share=0.5, unlabelled=REST, batch_size=8)
     plain = of_table(table, labelled_share=0.5, batch_size=8)
     shares = [
-        {name for name, value in quiet(one, tmp_path / name).history()[0].items()
+        {name for name, value in quiet(one, tmp_path / name).history[0].items()
          if name.startswith("gradient_share") and value == value}
         for name, one in (("semi", config), ("plain", plain))
     ]  # fmt: skip
@@ -202,5 +202,5 @@ def test_a_resume_takes_what_is_not_typed_from_the_run(hits, tmp_path, capsys):
     assert main([*again, "--batch_size", "8"]) == 2
     assert "(batch_size: 4 there, 8 here)" in capsys.readouterr().err
     assert main([*words[:3], str(tmp_path / "nothing"), "--resume"]) == 2
-    assert "to continue (--resume), got none" in capsys.readouterr().err
+    assert "nothing to resume, got none; start one with --hits.train FILE" in capsys.readouterr().err
     assert not (tmp_path / "nothing").exists()

@@ -60,7 +60,7 @@ def whole(folders, tmp_path_factory) -> Path:
 def assert_same_two(got: Path, wanted: Path) -> None:
     assert_same_runs(got, wanted)
     assert_same_runs(got / "first", wanted / "first")
-    assert open_run(got).metrics()["first"] == open_run(wanted).metrics()["first"]
+    assert open_run(got).metrics["first"] == open_run(wanted).metrics["first"]
 
 
 def test_the_stages_of_a_config_are_whole_configs():
@@ -102,7 +102,7 @@ def test_the_first_stage_is_the_run_that_it_would_be_alone(folders, whole, tmp_p
 def test_the_second_stage_begins_from_the_best_network_of_the_first(folders, whole, tmp_path):
     """A warm start of the second config alone is the same."""
     first, second = stages_of(two(folders))
-    best = open_run(whole / "first").metrics()["best"]
+    best = open_run(whole / "first").metrics["best"]
     weights = open_run(whole / "first").weights("best")
     last = open_run(whole / "first").weights("last")
     if best["step"] < first.steps:
@@ -120,9 +120,9 @@ def test_a_run_in_two_stages_is_read_as_its_second(folders, whole):
     assert run.first is not None
     assert run.first.folder == whole / "first"
     assert run.first.first is None
-    metrics = run.metrics()
+    metrics = run.metrics
     assert metrics["is_finished"]
-    assert metrics["first"] == run.first.metrics()["best"]
+    assert metrics["first"] == run.first.metrics["best"]
     names = [metrics["first"]["average_precision"], metrics["best"]["average_precision"]]
     assert "average precision {:.4f} -> {:.4f}".format(*names) in run.summary()
     assert "stage 1: 6 steps in " in run.summary()
@@ -137,7 +137,7 @@ def test_classifiers_are_trained_in_two_stages(tmp_path, parts):
     second = SecondConfig(steps=4, loss="csce", parts=parts)
     config = of_table(folder, steps=4, validate_every=2, second=second)
     run = train(config, tmp_path / "run", is_quiet=True)
-    assert [row["step"] for row in run.history()] == [2, 4]
+    assert [row["step"] for row in run.history] == [2, 4]
     assert "balanced accuracy" in run.summary()
     assert "class" in str(run.checkpoint()["setup"]["sampling"])
     before, after = run.first.weights("best"), run.weights("last")
@@ -163,7 +163,7 @@ def test_a_denoiser_is_scored_by_the_loss_of_its_second_stage(events, tmp_path):
     for one in (run, run.first):
         histogram = ScoreHistogram()
         histogram.update(one.trained().score(shown), is_signal(shown))
-        assert histogram.auc() == one.scores().auc() == one.metrics()["best"]["auc"]
+        assert histogram.auc() == one.scores().auc() == one.metrics["best"]["auc"]
     typed = ["evaluate", str(run.folder), str(run.first.folder), events, "--noise", "20"]
     assert main([*typed, "--no-baselines", "--quiet"]) == 0
 
@@ -195,7 +195,7 @@ def test_a_signal_in_either_stage_is_obeyed_and_resumed_to_the_bit(
         with pytest.raises(Interrupted, match=told) as stopped:
             train(config, folder, is_quiet=True)
     assert stopped.value.exit_code == 75
-    assert not open_run(folder).metrics().get("is_finished")
+    assert not open_run(folder).metrics.get("is_finished")
     assert not (folder / "best.safetensors").exists() or step > 6
     train(config, folder, resume=True, is_quiet=True)
     assert_same_two(folder, whole)
@@ -242,16 +242,16 @@ def test_a_second_stage_that_has_begun_needs_the_first_no_more(folders, whole, t
     shutil.rmtree(folder / "first")
     train(config, folder, resume=True, is_quiet=True)
     assert_same_runs(folder, whole)
-    assert open_run(folder).metrics()["first"] == open_run(whole).metrics()["first"]
+    assert open_run(folder).metrics["first"] == open_run(whole).metrics["first"]
 
 
 def test_a_first_stage_that_stops_early_is_followed_by_the_second(folders, tmp_path):
     config = changed(two(folders, learning_rate=1e-9), patience=1)
     config.optimizer.learning_rate = 0.0  # nothing becomes better
     run = train(config, tmp_path / "run", is_quiet=True)
-    assert "has not improved" in run.first.metrics()["stopped"]
-    assert run.first.metrics()["steps"] == 4
-    assert run.metrics()["is_finished"]
+    assert "has not improved" in run.first.metrics["stopped"]
+    assert run.first.metrics["steps"] == 4
+    assert run.metrics["is_finished"]
 
 
 def test_no_second_stage_follows_a_first_one_that_collapsed(folders, tmp_path):

@@ -113,7 +113,7 @@ def test_the_run_reads_as_before(trained, kind, loss, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(folder))
     before, run = open_run(trained[kind]), open_run(folder)
     assert run.config.loss == loss
-    assert repr(run.history()) == repr(before.history())  # with NaN
+    assert repr(run.history) == repr(before.history)  # with NaN
     assert run.summary().splitlines()[1:] == before.summary().splitlines()[1:]
     torch.testing.assert_close(answer(run, kind), answer(before, kind), rtol=0, atol=0)
     assert not (folder / "was_imported").exists()
@@ -155,7 +155,7 @@ def test_neither_monai_nor_a_module_of_the_folder_is_imported(trained, kind, tmp
         "from dense_imb.runs import open_run\n"
         "for folder in sys.argv[1:]:\n"
         "    run = open_run(folder)\n"
-        "    run.summary(), run.history(), run.scores(), run.trained(device='cpu')\n"
+        "    run.summary(), run.history, run.scores(), run.trained(device='cpu')\n"
         "print([name for name in ('monai', 'stranger') if name in sys.modules])\n"
     )
     home = Path(dense_imb.__file__).parents[1]

@@ -55,7 +55,7 @@ def edit_metrics(folder: Path, change: Any) -> None:
 
 
 def test_metrics_tell_what_the_first_stage_took(run):
-    metrics, first = run.metrics(), run.first.metrics()
+    metrics, first = run.metrics, run.first.metrics
     assert (metrics["first_steps"], metrics["steps"]) == (6, 4)
     assert metrics["first_seconds"] == first["seconds"]
     edit_metrics(run.folder, lambda m: m.update(first_seconds=51.2, seconds=17.0))
@@ -73,7 +73,7 @@ def test_a_resumed_second_stage_still_knows_what_the_first_took(folders, trained
         with pytest.raises(RuntimeError):
             train(config, folder, is_quiet=True)
     shutil.rmtree(folder / "first")
-    metrics = train(config, folder, resume=True, is_quiet=True).metrics()
+    metrics = train(config, folder, resume=True, is_quiet=True).metrics
     assert metrics["first_steps"] == 6
     assert metrics["first_seconds"] >= 0
 
@@ -117,8 +117,8 @@ def test_a_run_that_is_only_named_first_is_called_so(run, tmp_path):
 
 def test_samples_of_images_are_counted(run):
     # 14 images, 3 of which validate; half of the others have labels
-    assert run.first.metrics()["samples"] == {"train": 5, "unlabelled": 6, "validation": 3}
-    assert run.metrics()["samples"] == {"train": 5, "validation": 3}
+    assert run.first.metrics["samples"] == {"train": 5, "unlabelled": 6, "validation": 3}
+    assert run.metrics["samples"] == {"train": 5, "validation": 3}
     told = "\n5 labelled images, 6 without labels, 3 to validate on\n"
     assert told in run.summary()
     assert told in run.first.summary()
@@ -137,7 +137,7 @@ def test_samples_of_hits_and_of_classes_are_counted(kind, tmp_path):
         config = of_table(write_tables(tmp_path / "data"), **steps)
         counted, what = None, ("images", "images")
     got = train(config, tmp_path / "run", is_quiet=True)
-    found = got.metrics()["samples"]
+    found = got.metrics["samples"]
     assert counted in (None, found)
     assert abs(found["train"] - found["unlabelled"]) <= 3
     assert f"\n{found['train']} labelled {what[0]}, {found['unlabelled']} without" in got.summary()
@@ -145,8 +145,8 @@ def test_samples_of_hits_and_of_classes_are_counted(kind, tmp_path):
     assert f" % of the {what[1]}" in got.summary()
     plain = changed(config, labelled_share=1.0, unlabelled=UnlabelledConfig())
     got = train(plain, tmp_path / "plain", is_quiet=True)
-    assert "unlabelled" not in got.metrics()["samples"]
-    assert got.metrics()["samples"]["train"] == found["train"] + found["unlabelled"]
+    assert "unlabelled" not in got.metrics["samples"]
+    assert got.metrics["samples"]["train"] == found["train"] + found["unlabelled"]
     assert "without labels" not in got.summary()
     assert "pseudo-labels" not in got.summary()
 
@@ -222,7 +222,7 @@ def test_the_report_tells_both_stages(run, drawn):
         assert facts[f"{stage} stage, steps"] == f"{steps} of {steps}"
         assert facts[f"{stage} stage, loss"] == loss
         assert facts[f"{stage} stage, sampling"] == sampling
-        assert facts[f"{stage} stage, training"] == f"{of.metrics()['seconds']:.0f} s"
+        assert facts[f"{stage} stage, training"] == f"{of.metrics['seconds']:.0f} s"
     assert facts["labelled share"] == "0.5 of the training images"
     assert facts["samples"] == "5 labelled images, 6 without labels, 3 to validate on"
     assert facts["without labels"] == "the training images left out by the labelled share"
@@ -248,8 +248,8 @@ def test_the_curves_of_both_stages_stand_one_after_the_other(run, drawn):
     report = write_report(run.folder, show_progress=False)
     axes = next(a for one in drawn for a in one.axes if a.get_title().startswith("Loss, mean"))
     curve, line = axes.lines
-    losses = [row["loss"] for row in run.history()]
-    before = [row["loss"] for row in run.first.history()]
+    losses = [row["loss"] for row in run.history]
+    before = [row["loss"] for row in run.first.history]
     assert curve.get_xdata().tolist() == [2, 4, 6, 6, 8, 10]
     np.testing.assert_array_equal(curve.get_ydata(), [*before, np.nan, *losses])
     assert [*line.get_xdata()] == [6, 6]

@@ -122,7 +122,7 @@ def test_a_resumed_run_is_the_same_to_the_bit(data, tmp_path, monkeypatch, kind)
     assert_same_runs(tmp_path / "again", tmp_path / "whole")
     # a call each step: neither validations nor looks at the gradient are among them
     assert run.checkpoint("last")["loss"]["features.loss.n_calls"] == config.steps
-    rows = run.history()
+    rows = run.history
     assert all(row["loss_features"] > 0 for row in rows)
     assert len({row["loss_features"] for row in rows}) == len(rows)
 

@@ -49,7 +49,7 @@ def test_two_processes_are_one(data, tmp_path, pair):
     one, two = open_run(tmp_path / "one"), open_run(pair)
     for name, value in one.weights("last").items():
         torch.testing.assert_close(two.weights("last")[name], value, rtol=1e-3, atol=1e-4)
-    losses = [[row["loss"] for row in run.history()] for run in (one, two)]
+    losses = [[row["loss"] for row in run.history] for run in (one, two)]
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
 
 

@@ -96,7 +96,7 @@ def test_a_resumed_run_is_the_same_to_the_bit(folders, path, tmp_path, monkeypat
     monkeypatch.undo()
     again = quiet(config, tmp_path / "again", resume=True)
     assert_same_content(whole.weights("last"), again.weights("last"))
-    assert whole.metrics()["is_finished"]
+    assert whole.metrics["is_finished"]
 
 
 def test_options_of_another_run_are_refused(folders, tmp_path):
@@ -311,13 +311,13 @@ def test_every_loss_trains_with_mixing_or_says_why_not(tmp_path, loss, n_classes
         assert "\n" not in str(caught.value)
         return
     run = quiet(config, tmp_path / "run")
-    assert all(np.isfinite(row["loss"]) for row in run.history())
+    assert all(np.isfinite(row["loss"]) for row in run.history)
 
 
 @pytest.mark.parametrize("loss", ["CrossEntropyLoss", "LDAMLoss", "FocalLoss(balance={})"])
 def test_a_union_trains_every_loss(path, tmp_path, loss):
     run = quiet(events(path, "mixup", loss=loss, hits={"mixing": "union"}), tmp_path / "run")
-    assert run.metrics()["is_finished"]
+    assert run.metrics["is_finished"]
 
 
 def test_frames_refuse_a_loss_of_hard_targets(path, tmp_path):
@@ -331,7 +331,7 @@ def test_frames_of_values_are_mixed(path, tmp_path):
         "balanced-mixup",
         hits={"output": "both", "pixels": "frame", "value_loss": "ACBMSELoss"},
     )
-    assert quiet(config, tmp_path / "run").metrics()["is_finished"]
+    assert quiet(config, tmp_path / "run").metrics["is_finished"]
 
 
 def test_what_is_wrong_with_labels_too_is_no_matter_of_mixing():
@@ -387,7 +387,7 @@ def test_images_that_hold_the_same_classes_are_told(tmp_path):
     folders = write_folders(tmp_path)
     with pytest.warns(SamplingWarning, match="each of the 6 images holds the same classes"):
         run = quiet(images(folders, by="class", steps=2), tmp_path / "run")
-    assert run.metrics()["is_finished"]
+    assert run.metrics["is_finished"]
 
 
 def test_hits_of_one_class_or_none_are_refused(tmp_path):
@@ -399,7 +399,7 @@ def test_hits_of_one_class_or_none_are_refused(tmp_path):
     unlabelled = write_events(tmp_path / "none.h5", bare)
     with pytest.raises(ValueError, match="hits with labels"):
         quiet(events(unlabelled, "balanced-mixup"), tmp_path / "run")
-    assert quiet(events(unlabelled, "mixup", steps=2), tmp_path / "run").metrics()["is_finished"]
+    assert quiet(events(unlabelled, "mixup", steps=2), tmp_path / "run").metrics["is_finished"]
 
 
 def test_a_union_can_not_ask_for_the_pattern(path, tmp_path):

@@ -58,7 +58,7 @@ class Blank:
         return logits
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ImagesTable(ScoreTable):
     """Scores of segmenters: a row for each, and for each of its classes; NaN without a value.
 

@@ -44,7 +44,7 @@ class Classifies(Protocol):
         """Return the logits (B, n_classes) of images (B, 3, height, width)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LabelsTable(ScoreTable):
     """Scores of classifiers: a row for each, and for each of its classes; NaN without a value.
 

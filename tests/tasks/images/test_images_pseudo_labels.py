@@ -253,7 +253,7 @@ def test_a_folder_of_images_without_masks(folders, tmp_path, capsys):
     words += ["--report", "false", "--unlabelled.train", str(other), "--unlabelled.ratio", "2"]
     words += ["--model.options", json.dumps({"widths": [4, 8]})]
     assert main(words) == 0
-    rows = open_run(out).history()
+    rows = open_run(out).history
     assert all(0 <= row["sure_share"] <= 1 for row in rows)
     setup = open_run(out).checkpoint("last")["setup"]["unlabelled"]
     assert "5 images" in setup

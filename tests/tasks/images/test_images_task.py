@@ -71,14 +71,14 @@ def test_it_learns_to_find_the_rare_class(trained, folders):
 )
 def test_every_kind_of_loss_trains(folders, tmp_path, change):
     run = quiet(tiny_images(folders, **change), tmp_path / "run")
-    assert run.metrics()["is_finished"]
-    assert 0 < run.history()[-1]["average_precision"] <= 1
+    assert run.metrics["is_finished"]
+    assert 0 < run.history[-1]["average_precision"] <= 1
 
 
 def test_the_parts_of_a_sum_are_logged(folders, tmp_path):
     loss = "CrossEntropyLoss + 0.5 * monai.losses:DiceLoss(sigmoid=True)"
     run = quiet(tiny_images(folders, loss=loss), tmp_path / "run")
-    for row in run.history():
+    for row in run.history:
         assert row["loss_CrossEntropyLoss"] > 0
         assert 0 < row["loss_DiceLoss"] < 1.01
 
@@ -86,7 +86,7 @@ def test_the_parts_of_a_sum_are_logged(folders, tmp_path):
 def test_several_classes(tmp_path):
     folders = write_folders(tmp_path, n_classes=4)
     run = quiet(tiny_images(folders, loss="BalancedSoftmaxLoss(balance={})"), tmp_path / "run")
-    row = run.history()[-1]
+    row = run.history[-1]
     assert {f"average_precision_{k}" for k in (1, 2, 3)} <= row.keys()
     assert sum(row[f"gradient_share_class_{k}"] for k in range(4)) == pytest.approx(1)
     probability = run.trained(device="cpu").probability(open_labelled(*folders).image(0))
@@ -144,7 +144,7 @@ def test_a_resumed_run_is_the_same_to_the_bit(folders, tmp_path, monkeypatch):
     monkeypatch.undo()
     again = quiet(config, tmp_path / "again", resume=True)
     assert_same_content(whole.weights("last"), again.weights("last"))
-    assert [row["step"] for row in again.history()] == [5.0, 10.0]
+    assert [row["step"] for row in again.history] == [5.0, 10.0]
 
 
 def test_windows_cover_an_image_larger_than_a_patch(trained, folders):

@@ -61,13 +61,13 @@ def trained(archive, tmp_path_factory: pytest.TempPathFactory):
 
 
 def test_it_learns_the_head_and_the_tail(trained, archive):
-    row = trained.history()[-1]
+    row = trained.history[-1]
     assert row["balanced_accuracy"] > 0.7
     assert row["tail_accuracy"] > 0.5
     classifier = trained.trained(device="cpu")
     test = open_cifar(archive)[1]
     table = evaluate_labels([classifier, Commonest((2, 1) * 5)], test, classifier.reading)
-    best = trained.metrics()["best"]["balanced_accuracy"]
+    best = trained.metrics["best"]["balanced_accuracy"]
     assert table["tail"]["balanced_accuracy"] == pytest.approx(best, abs=1e-12)
     assert table["commonest"]["balanced_accuracy"] == pytest.approx(0.1)
     probability = classifier.probability(test.images(range(5)))
@@ -97,8 +97,8 @@ def test_a_resumed_run_is_the_same_to_the_bit(archive, tmp_path, monkeypatch):
 )  # fmt: skip
 def test_every_kind_of_loss_trains(folder, tmp_path, loss):
     run = quiet(of_table(folder, loss=loss, steps=4, validate_every=4), tmp_path / "run")
-    assert run.metrics()["is_finished"]
-    row = run.history()[-1]
+    assert run.metrics["is_finished"]
+    row = run.history[-1]
     assert sum(row[f"gradient_share_class_{k}"] for k in range(3)) == pytest.approx(1)
 
 
