@@ -202,5 +202,7 @@ def test_a_resume_takes_what_is_not_typed_from_the_run(hits, tmp_path, capsys):
     assert main([*again, "--batch_size", "8"]) == 2
     assert "(batch_size: 4 there, 8 here)" in capsys.readouterr().err
     assert main([*words[:3], str(tmp_path / "nothing"), "--resume"]) == 2
-    assert "nothing to resume, got none; start one with --hits.train FILE" in capsys.readouterr().err
+    assert (
+        "nothing to resume, got none; start one with --hits.train FILE" in capsys.readouterr().err
+    )
     assert not (tmp_path / "nothing").exists()
