@@ -58,7 +58,7 @@ def rolls_back(folder: Path) -> None:
 
 
 def refuses_more_processes_than_samples() -> None:
-    with pytest.raises(ValueError, match="at least 2, a sample for each process"):
+    with pytest.raises(ValueError, match="at least 2, one sample for each process"):
         loop_of(Line(), batch_size=1)
 
 
