@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import math
 import os
-import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -64,7 +63,6 @@ def open_file(path: Path, locking: bool | str | None = None, wanted: str = "HDF5
         return h5py.File(path, "r", locking=locking, rdcc_nbytes=0)
     except Exception as problem:
         reason = " ".join(str(problem).split())
-        reason = re.sub(r"^Unable to synchronously open file \((.*)\)$", r"\1", reason)
         if getattr(problem, "errno", None) in (errno.EAGAIN, errno.ENOLCK, errno.ENOSYS):
             cure = "wait for its writer, or pass locking=False if the file system has no locks"
         else:
