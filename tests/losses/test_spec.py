@@ -103,3 +103,11 @@ def test_a_text_that_is_no_spec_is_refused(text, sentence):
     with pytest.raises(ValueError, match=sentence) as refusal:
         parse_spec(text)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_quoted_option_does_not_end_at_a_plus():
+    spec = parse_spec("torch.nn:MSELoss(reduction='sum + mean') + 0.5 * FocalLoss")
+    assert [term.name for term in spec.terms] == ["MSELoss", "FocalLoss"]
+    assert spec.terms[0].options == {"reduction": "sum + mean"}
+    assert spec.weights == (None, 0.5)
+    assert len(parse_spec("torch.nn:MSELoss(reduction='mean') + FocalLoss").terms) == 2

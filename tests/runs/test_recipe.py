@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from dense_imb.config import SecondConfig, TrainConfig
+from dense_imb.config import SamplingConfig, SecondConfig, TrainConfig
 from dense_imb.runs import Recipe, open_run, train
 from dense_imb.tasks import recipe as module
+from dense_imb.tasks.images.recipe import PatchWarning
 from dense_imb.tasks.kind import kind_of
 from tests.runs.pictures import tiny_images, write_folders
+from tests.runs.staged import pictures
 from tests.runs.tiny import clean_events, tiny, write_events
 
 
@@ -60,3 +62,24 @@ def test_the_kind_follows_the_section_that_names_data(path, tmp_path):
         ValueError, match="one kind of training data, got hits.train and images.train"
     ):
         kind_of(both)
+
+
+def test_progressive_sampling_arrives_at_the_end_of_the_run(tmp_path):
+    folders = pictures(tmp_path, n=10)  # of which every second one lacks the last class
+    config = tiny_images(folders, steps=12, sampling=SamplingConfig("progressive"))
+    task = Recipe.of(config).build_task()
+    n_steps = task.n_samples // config.batch_size  # of an epoch
+    assert task.sampling is not None
+    assert task.sampling.n_epochs == -(-config.steps // n_steps)
+
+
+def test_options_that_change_nothing_are_refused(path):
+    for hits, wrong in (({"noise": 0, "profiles": ["blob"]}, "hits.profiles"),):
+        with pytest.raises(ValueError, match=f"`{wrong}` changes nothing while `hits.noise` is 0"):
+            Recipe.of(tiny(path, hits=hits))
+
+
+def test_a_crop_larger_than_every_image_is_warned_of(tmp_path):
+    folders = write_folders(tmp_path, size=(24, 24))
+    with pytest.warns(PatchWarning, match=r"images.patch \[40, 24\] is larger .* 24 x 24"):
+        Recipe.of(tiny_images(folders, images={"patch": [40, 24]})).build_task()
