@@ -127,7 +127,8 @@ def intake_of(loss: nn.Module) -> Intake:
         raise ValueError(f"Expected a loss of logits or values, got {intake.name}, of features.")
     if intake.wants is not None:
         raise ValueError(
-            f"Expected {intake.wants}; without it, {intake.name} would read logits as probabilities."
+            f"Expected {intake.wants}; without it, {intake.name} would read logits as "
+            "probabilities."
         )
     return intake
 
