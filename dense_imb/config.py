@@ -41,8 +41,8 @@ class HitsConfig:
         output: network output for hits: a score, a value (time), or both.
         value_loss: loss of the value, if `output` is both.
         retention: fraction of the signal to keep, at which networks are compared.
-        mixing: mix events as frames (linear), or as the union of thinned hits (union), which stay
-            sharp, as do the targets; used if `mixing.kind` is set.
+        mixing: linear mixes events as frames; union thins the hits of both events and joins them,
+            which keeps frames and targets sharp. Needs `mixing.kind`.
     """
 
     train: str | list[str] = field(default_factory=list)
@@ -209,7 +209,7 @@ class SamplingConfig:
         kind: instance shows each image once an epoch. class, sqrt and power draw images of class k,
             of n_k images, with weights n_k^-1, n_k^-0.5 and n_k^-power. progressive moves from
             instance to class. mean equals class, reverse is n_k^-2.
-        power: exponent of kind power; the cube root of the literature is 0.125 in its code.
+        power: exponent for kind power; 1/8 reproduces what the literature calls cube root.
         epochs: epochs until progressive has reached class; by default all epochs of the run.
     """
 

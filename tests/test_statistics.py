@@ -235,3 +235,9 @@ def test_counts_made_elsewhere_are_the_same_statistics():
         ClassStatistics.from_counts((1, 2, 3), (1, 2), (1, 2, 3), 3)
     with pytest.raises(ValueError, match="`class_counts`"):
         ClassStatistics.from_counts((1, -2, 3), (1, 2, 1), (1, 2, 3), 3)
+
+
+def test_labels_have_no_values():
+    statistics = ClassStatistics(2)
+    statistics.update(torch.tensor([[0, 1, 1]]))
+    assert set(statistics.value_histogram) == {0}

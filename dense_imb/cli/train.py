@@ -135,7 +135,9 @@ class TrainParser(Parser):
         run.add_argument("--out", metavar="FOLDER", help="folder of the run, new or empty")
         run.add_argument("--config", metavar="FILE", help="YAML file of options; typed ones win")
         run.add_argument("--resume", action="store_true", help="continue the run in the folder")
-        run.add_argument("--warm-start", metavar="RUN", help="run whose weights to begin with")
+        run.add_argument(
+            "--warm-start", metavar="RUN", help="folder of a run; training begins with its weights"
+        )
         add_device(run)
         run.add_argument(
             "--devices",

@@ -80,7 +80,7 @@ def train(
             own, in `folder`/first.
         folder: new or empty folder; one with a run is refused unless `resume` is set.
         resume: continue the run in the folder; start afresh in an empty folder.
-        warm_start: another run whose weights to begin with.
+        warm_start: folder of a run; training begins with its weights.
         device: "auto" for a GPU if there is one, or "cpu".
         is_quiet: show no progress bar.
     """
@@ -145,7 +145,7 @@ def _fit(
         first: content of `metrics.json` of the stage before.
     """
     callbacks: list[Callback] = [
-        LossParts(),  # before another callback asks the loss
+        LossParts(),  # must run before another callback calls the loss
         GradientShares(),
         CollapseAlarm(config.collapse),
         ProgressBar(how.is_quiet, stage or "train"),

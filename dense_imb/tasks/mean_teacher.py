@@ -33,7 +33,7 @@ from dense_imb.losses import LogPrior, Temperature
 from dense_imb.losses.foreign.feeding import feed, intake_of
 from dense_imb.tasks.base import ShownBatch
 
-# "progressive" needs a last epoch, pseudo-labels have none
+# "progressive" needs a known last epoch; sampling by pseudo-label has none
 UNLABELLED_SAMPLINGS = tuple(kind for kind in SAMPLINGS if kind != "progressive")
 _LISTED = 20  # classes
 _DRAW = 104  # purpose of random numbers: which unlabelled samples go with a labelled one
@@ -257,7 +257,7 @@ class SemiSupervised:
         self.teacher.sure.copy_(sure)
         shown = batch.labelled.shown
         output = network(torch.cat([shown, pseudo.shown])).float()
-        # the labelled part comes last: the state of a loss's last call belongs to true labels
+        # the labelled loss comes last: a loss that stores its last call then stores true labels
         pseudo_cost = self.unlabelled.cost(output[len(shown) :], pseudo)
         cost: Tensor = self.task.cost_of(output[: len(shown)], batch.labelled)
         feature_cost = self.task.feature_cost(batch.labelled, len(shown))

@@ -1,4 +1,4 @@
-"""The recipe of a run: a configuration, checked, with everything light that it stands for.
+"""The recipe of a run: its checked configuration, and the cheap objects built from it.
 
 `Recipe.of(config)` is the check. The recipe is handed on and never built again: `build_task` opens
 the data and builds the network and the losses.

@@ -8,7 +8,7 @@ from dense_imb.base.checks import check_at_least
 from dense_imb.base.refusals import Refused, refusal
 from dense_imb.config import SecondConfig, TrainConfig, UnlabelledConfig
 
-_SLOWER = 10  # times, if no learning rate is given; a head alone has no features to spoil
+_SLOWER = 10  # the second stage's default learning rate is lower by this factor for all layers
 
 
 def stages_of(config: TrainConfig) -> tuple[TrainConfig, TrainConfig | None]:
@@ -62,7 +62,7 @@ def check_second(wanted: SecondConfig) -> None:
 
 
 def in_second_stage(problem: Exception) -> Refused:
-    """Return a refusal that says that a problem is one of the second stage."""
+    """Return an error that names the second stage as the place of a problem."""
     text = problem.sentence if isinstance(problem, Refused) else str(problem)
     sentence = f"second stage: {text}"
     if "sampling" in text:  # by class unless another one is asked for

@@ -227,3 +227,9 @@ def test_compiled_bins_are_the_same_bins(n_edges):
     compiled = torch.compile(lambda t: bins(t, t), fullgraph=True, backend="aot_eager")
     for value in (target, target.double(), (4 * target).int()):
         assert torch.equal(compiled(value), bins(value, value))
+
+
+def test_one_class_is_a_plain_mean():
+    one = BalancedRegressionLoss(partition=lambda p, t: torch.zeros_like(t).long(), n_classes=1)
+    prediction, target = torch.tensor([1.0, 3.0]), torch.tensor([0.0, 0.0])
+    torch.testing.assert_close(one(prediction, target), torch.tensor(5.0))

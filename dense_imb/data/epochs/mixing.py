@@ -164,7 +164,7 @@ class Mixer:
 
 
 def describe_samples(sampling: ClassSampling | None, mixer: Mixer | None) -> dict[str, str]:
-    """Describe sampling and mixing for a checkpoint, whose run must not change them."""
+    """Describe sampling and mixing for a checkpoint; a resumed run must use the same."""
     setup = {}
     if sampling is not None:
         setup["sampling"] = sampling.fingerprint()

@@ -499,7 +499,7 @@ def _threshold_cure(values: Sequence[int]) -> str:
 
 
 def list_values(values: Sequence[int]) -> str:
-    """Write values for an error: each of a few, the number and range of many."""
+    """Format values for an error: all of them if few, else their number and range."""
     if len(values) > _LISTED:
         return f"{len(values)} values from {min(values)} to {max(values)}"
     head = ", ".join(map(str, values[:-1]))

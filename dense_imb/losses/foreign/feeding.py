@@ -127,7 +127,8 @@ def intake_of(loss: nn.Module) -> Intake:
         raise ValueError(f"Expected a loss of logits or values, got {intake.name}, of features.")
     if intake.wants is not None:
         raise ValueError(
-            f"Expected {intake.wants}: as it is, {intake.name} takes logits for probabilities."
+            f"Expected {intake.wants}; without it, {intake.name} would read logits as "
+            "probabilities."
         )
     return intake
 
@@ -292,7 +293,7 @@ def _package(loss: nn.Module) -> str:
 
 
 def _our_name(loss: nn.Module) -> str | None:
-    """Return the name of our loss that this is, or inherits from; None for others.
+    """Return the name of the dense_imb loss that this is or inherits from; None for others.
 
     A subclass with its own `target_form` counts as another loss.
     """

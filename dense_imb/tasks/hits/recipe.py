@@ -98,7 +98,7 @@ class HitsRecipe(Recipe):
         if hits.mixing == "union" and hits.target == "pattern":
             raise Refused(
                 "{hits.target=signal} with {hits.mixing=union}",
-                "pattern, which hits that thinning leaves out belong to as well",
+                "pattern: hits that thinning removed belong to it as well",
                 "take {hits.mixing=linear}, which mixes frames",
             )
 
@@ -277,7 +277,7 @@ def _range(name: str, value: int | list[int]) -> int | tuple[int, int]:
 
 
 def _refuse_shared(source: HitsFile | HitsFiles, others: HitsFile | HitsFiles, why: str) -> None:
-    """Refuse hits files that are among others, or copies of them, with labels or without."""
+    """Refuse files of `source` that are also in `others`, or hold the same hits."""
     seen = {file.path.resolve() for file in _files(others)}
     hits = {_digests_of_hits(file) for file in _files(others)} - {None}
     for file in _files(source):

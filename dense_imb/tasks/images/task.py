@@ -31,7 +31,7 @@ from dense_imb.tasks.base import (
 )
 
 _OVERLAP = 0.25  # fraction of a window, MONAI's default
-_PARTNERS = 1 << 62  # samples from here on are crops that others are mixed with
+_PARTNERS = 1 << 62  # sample numbers from here on are the partners in mixing
 _AT_ONCE = 4  # windows; more do not fit the caches of a CPU
 
 

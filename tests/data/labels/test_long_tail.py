@@ -59,3 +59,7 @@ def test_a_ratio_that_makes_no_sense_is_refused(ratio, sentence):
 def test_more_images_than_there_are_is_refused():
     with pytest.raises(ValueError, match="Expected 3 images of class 1, got 2"):
         long_tail([0, 0, 0, 1, 1], (3, 3))
+
+
+def test_one_image_a_class_is_a_data_set():
+    assert long_tail_counts(3, 1, 1.0) == (1, 1, 1)
