@@ -256,10 +256,13 @@ def _fullest_slice(label: NDArray[np.int64]) -> tuple[int, int]:
 def _are_grey(present: Sequence[int]) -> bool:
     """Whether mask values are grey levels, rather than classes.
 
-    Grey levels are many, and lie near 255, too; class numbers seldom do.
+    Grey levels are many, and have gaps or lie near 255, too; class numbers seldom do.
     """
     n_bright = sum(_BRIGHT <= value < _N_LABELS - 1 for value in present)
-    return len(present) > FEW_CLASSES and n_bright >= _BRIGHT_SHARE * len(present)
+    numbers = [value for value in present if value < _N_LABELS - 1]  # 255 is often ignored
+    has_gaps = len(numbers) <= max(numbers, default=-1)
+    is_bright = n_bright >= _BRIGHT_SHARE * len(present)
+    return len(present) > FEW_CLASSES and (has_gaps or is_bright)
 
 
 def _warnings(numbers: dict[str, Any], partition: Partition) -> list[str]:

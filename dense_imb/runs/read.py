@@ -49,7 +49,7 @@ class Run:
         if not path.is_file():
             raise ValueError(
                 f"Expected the folder of a run, with config.yaml, got {self.folder}; "
-                "dense-imb train makes one."
+                "dense-imb train hits, images or labels makes one."
             )
         self.whole_config = read_config(path)
         self.recipe = Recipe.read(self.whole_config).last

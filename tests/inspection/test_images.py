@@ -253,6 +253,14 @@ def test_grey_masks_have_one_cure(folders, n_values):
     assert "class 2" not in text
 
 
+def test_smooth_edges_of_dark_masks_have_the_cure_of_training(folders):
+    values = np.array([0, 1, 2, 4, 5, 7, 8, 10, 11, 12, 41, 60, 76, 95, 126, 158, 201], np.uint8)
+    mask = np.resize(values, (40, 50))
+    text = text_of(look(folders(mask)))
+    assert text.splitlines()[-1].endswith("--above 127")
+    assert "--labels" not in text
+
+
 def test_many_classes_are_no_grey_values(folders):
     mask = (np.arange(2000) % 151).astype(np.uint8).reshape(40, 50)
     assert "--above" not in text_of(look(folders(mask)))

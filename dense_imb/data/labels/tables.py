@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from dense_imb.base.files import decoding
-from dense_imb.base.refusals import Refused
+from dense_imb.base.refusals import Refused, literal, option
 from dense_imb.data.images.folders import LARGEST
 from dense_imb.data.images.sources import digest_files
 from dense_imb.data.labels.classified import ClassifiedImages, WholeImages
@@ -252,9 +252,10 @@ def _paths(read: CSVTable, names: Sequence[str], folder: Path) -> list[Path]:
     paths = [_path_of(folder, name) for name in names]
     missing = [(row, names[row - 2]) for row, path in enumerate(paths, 2) if path is None]
     if missing:
-        raise ValueError(
-            f"Expected the files of {read.path} in {folder}, got none for {_list_cells(missing)}; "
-            "pass their folder as `images`, or drop these rows."
+        raise Refused(
+            f"the files of {literal(read.path)} in {literal(folder)}",
+            f"none for {_list_cells(missing)}",
+            f"name their folder with {option('images', 'FOLDER')}, or drop these rows",
         )
     files = [path for path in paths if path is not None]
     first: dict[Path, int] = {}
