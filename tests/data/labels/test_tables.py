@@ -129,7 +129,8 @@ def test_missing_files_are_named_and_counted(tmp_path, names):
     rows = [(name, 0) for name in ("gone", names[0], "lost.jpg", "no", "nay", "never")]
     with pytest.raises(ValueError, match=r"got none for 'gone' in row 2, 'lost.jpg' in row 4, 'no"):
         opened(tmp_path, rows)
-    with pytest.raises(ValueError, match="in row 5 and 2 more; name their folder with `images=FOLDER`"):
+    cure = "in row 5 and 2 more; name their folder with `images=FOLDER`"
+    with pytest.raises(ValueError, match=cure):
         opened(tmp_path, rows)
 
 
