@@ -85,7 +85,7 @@ def make_parser() -> Parser:
         "--labels", type=int, nargs="+", default=[], help="mask value of each class"
     )
     images.add_argument(
-        "--above", type=float | None, help="threshold of grey masks; larger values are class 1"
+        "--above", type=int | None, help="threshold of grey masks; larger values are class 1"
     )
     images.add_argument("--ignore-index", type=int | None, help="mask value of pixels to leave out")
     images.add_argument(
