@@ -91,8 +91,8 @@ class ImagesConfig:
         patch: size of the training crops, for example [128, 128]; by default at most 128 a side in
             2-D and 64 in 3-D.
         patches: number of crops of each image in an epoch.
-        foreground: fraction of the crops centred on a pixel of a class; every class of the image
-            but the first is equally likely, the other crops fall anywhere.
+        foreground: fraction of the crops that hold a drawn pixel of a class, anywhere in the crop;
+            every class of the image but the first is equally likely, other crops fall anywhere.
         flips: mirror half of the crops along each axis.
     """
 

@@ -64,6 +64,7 @@ _DESCRIPTIONS = {
     "images, or from CIFAR.",
 }
 _THINGS = {"hits": "FILE", "images": "FOLDER", "labels": "CSV"}
+_NETWORKS = {"hits": "fast_unet", "images": "fast_unet", "labels": "resnet32"}  # by default
 _FOLDER = (
     "The folder --out keeps the whole run. SIGTERM saves the run after the current step and ends "
     f"it with exit code {SAVED}; --resume continues it, or starts it if the folder is empty."
@@ -130,7 +131,8 @@ class TrainParser(Parser):
         self.usage = f"dense-imb train {kind} --out FOLDER [OPTION ...]"
         self.kind, self.shows_all = kind, True
         self.types = _types_of(kind)
-        texts, defaults = _texts_of(TrainConfig), _defaults_of(TrainConfig)
+        texts = _texts_of(TrainConfig)
+        defaults = {**_defaults_of(TrainConfig), "model.name": _NETWORKS[kind]}
         run = self.add_argument_group("the run")
         run.add_argument("--out", metavar="FOLDER", help="folder of the run, new or empty")
         run.add_argument("--config", metavar="FILE", help="YAML file of options; typed ones win")
@@ -339,7 +341,7 @@ def config_of(options: Namespace, kind: str, folder: Path) -> TrainConfig:
 
     types = _types_of(kind)
     stored = folder / "config.yaml"
-    nested: dict[str, Any] = {}
+    nested: dict[str, Any] = {"model": {"name": _NETWORKS[kind]}}
     for path in (stored if options.resume and stored.exists() else None, options.config):
         if path is not None:
             content = read_yaml(Path(path))
@@ -351,7 +353,7 @@ def config_of(options: Namespace, kind: str, folder: Path) -> TrainConfig:
             words = words if isinstance(words, list) else [words]
             _merge(nested, _nested(name, read_words(name, words, hint)))
     config: TrainConfig = build_dataclass(TrainConfig, nested)
-    if options.resume and not stored.exists() and config == TrainConfig():
+    if options.resume and not stored.exists() and not config.kinds:
         raise Refused(
             f"a run in {folder} to resume",
             "none",

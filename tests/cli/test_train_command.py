@@ -390,3 +390,12 @@ def test_a_run_ends_with_the_next_command(path, tmp_path, capsys):
     assert main(arguments(path, folder, "--report", "false", steps=2)) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == f"next: dense-imb denoise '{folder}' raw.h5 clean.h5"
+
+
+def test_whole_images_train_with_a_network_of_their_own(tmp_path):
+    from dense_imb.cli.train import TrainParser, config_of
+
+    options = TrainParser("labels").parse_args(["--labels.train", "a.csv"])
+    assert config_of(options, "labels", tmp_path).model.name == "resnet32"
+    options = TrainParser("labels").parse_args(["--model.name", "timm:resnet18"])
+    assert config_of(options, "labels", tmp_path).model.name == "timm:resnet18"
