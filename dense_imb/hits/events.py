@@ -48,10 +48,11 @@ class Events:
                 raise ValueError(
                     f"Expected `{name}` for hits of {self.geometry.size_text()}, got none."
                 )
+        n_hits = len(getattr(self, self.geometry.columns[0]))
         for name, column in self.hit_columns().items():
-            if len(column) != len(self.t):
+            if len(column) != n_hits:
                 raise ValueError(
-                    f"Expected `{name}` with one entry for each of the {len(self.t)} hits, "
+                    f"Expected `{name}` with one entry for each of the {n_hits} hits, "
                     f"got {len(column)}."
                 )
         for name, column in self.event.items():
