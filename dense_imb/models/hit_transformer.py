@@ -22,6 +22,9 @@ SIZES = {
 _WAVES = 8  # frequencies of each coordinate in the input
 _OCTAVES = 6  # between the lowest and the highest of them
 _EPSILON = 1e-6
+# wave vectors are learned in a unit in which the mean wavelength at the start has this length, so
+# that one learning rate fits pixels and metres
+_MEAN_WAVELENGTH = 22.0
 
 
 class HitInput(NamedTuple):
@@ -126,14 +129,17 @@ class HitTransformer(nn.Module):
         self.n_axes, self.n_features, self.n_outputs = n_axes, n_features, n_outputs
         self.window, self.orders = window, tuple(orders)
         metric = [1.0] * n_axes if metric is None else metric
-        self.register_buffer("metric", _coordinates("metric", metric, n_axes))
+        unit = math.sqrt(wavelengths[0] * wavelengths[1]) / _MEAN_WAVELENGTH
+        self.register_buffer("metric", _coordinates("metric", metric, n_axes) / unit)
         has_extent = extent is not None
         self.register_buffer(
             "extent", _coordinates("extent", extent, n_axes) if extent is not None else None
         )
         frequency = math.pi * torch.logspace(0, _OCTAVES, _WAVES, base=2)
         self.register_buffer("frequency", frequency, persistent=False)
-        self.waves = nn.Parameter(_wave_vectors(self.heads, self.width, n_axes, wavelengths, seed))
+        shortest, longest = (length / unit for length in wavelengths)
+        waves = _wave_vectors(self.heads, self.width, n_axes, (shortest, longest), seed)
+        self.waves = nn.Parameter(waves)
         self.embed = nn.Linear(1 + n_features + 2 * _WAVES * n_axes * has_extent, self.width)
         self.layers = nn.ModuleList(HitLayer(self.width, self.heads) for _ in range(self.depth))
         self.norm = nn.RMSNorm(self.width, _EPSILON)
