@@ -51,8 +51,9 @@ def _weight_groups(network: nn.Module) -> dict[str, list[nn.Parameter]]:
     """
     named: Callable[[], dict[str, list[nn.Parameter]]] | None
     named = getattr(network, "weight_groups", None)
-    if named is not None:
-        return named()
+    if callable(named):
+        groups: dict[str, list[nn.Parameter]] = named()
+        return groups
     weights = list(network.parameters())
     deep = [i for i, weight in enumerate(weights) if weight.dim() >= 2]
     is_matrix = {*deep[1:-1]}
@@ -119,7 +120,7 @@ class MuonAndAdamW(torch.optim.Optimizer):
             for weight, view in self._views:
                 view.data = _as_matrix(weight.data)  # a weight that moved lies elsewhere
                 view.grad = None if weight.grad is None else _as_matrix(weight.grad, weight)
-            muon.step()
+            muon.step()  # type: ignore[no-untyped-call]
         if adamw is not None:
             adamw.step()
 
@@ -151,6 +152,7 @@ def _as_matrix(values: Tensor, like: Tensor | None = None) -> Tensor:
     like = values if like is None else like
     if values.dim() == 2:
         return values
-    order = sorted(range(1, like.dim()), key=lambda axis: -like.stride(axis))
+    strides = like.stride()
+    order = sorted(range(1, like.dim()), key=lambda axis: -strides[axis])
     moved = values.permute(0, *order)
     return moved.reshape(len(moved), -1)

@@ -19,7 +19,7 @@ SIZES = {
     "small": {"width": 32, "depth": 2, "heads": 2},
     "base": {"width": 64, "depth": 4, "heads": 4},
 }
-_WAVES = 8  # frequencies of each coordinate in the input
+WAVES = 8  # frequencies of each coordinate in the input
 _OCTAVES = 6  # between the lowest and the highest of them
 _EPSILON = 1e-6
 # wave vectors are learned in a unit in which the mean wavelength at the start has this length, so
@@ -68,6 +68,8 @@ class HitTransformer(nn.Module):
         metric: (D,) factors that turn coordinates into one unit; 1 by default.
         extent: (D,) size of the detector in coordinates, so that the network sees where in it a
             hit lies; None sees differences of coordinates only.
+        feature_scale: (2, n_features) middle m and spread s of each feature f, which enters as
+            asinh((f - m) / s); 0 and 1 by default.
         wavelengths: shortest and longest wavelength at the start, in the unit of `metric`.
         size: tiny, small or base: presets of `width`, `depth` and `heads`.
         width: d, numbers that describe a hit; a multiple of 2 `heads`.
@@ -87,6 +89,11 @@ class HitTransformer(nn.Module):
         torch.Size([5, 1])
     """
 
+    metric: Tensor
+    extent: Tensor | None
+    feature_scale: Tensor
+    frequency: Tensor
+
     def __init__(
         self,
         n_axes: int,
@@ -95,6 +102,7 @@ class HitTransformer(nn.Module):
         *,
         metric: Sequence[float] | None = None,
         extent: Sequence[float] | None = None,
+        feature_scale: Sequence[Sequence[float]] | None = None,
         wavelengths: tuple[float, float] = (4.4, 110.0),
         size: str = "small",
         width: int | None = None,
@@ -135,12 +143,15 @@ class HitTransformer(nn.Module):
         self.register_buffer(
             "extent", _coordinates("extent", extent, n_axes) if extent is not None else None
         )
-        frequency = math.pi * torch.logspace(0, _OCTAVES, _WAVES, base=2)
+        scale = [[0.0] * n_features, [1.0] * n_features]
+        scale = scale if feature_scale is None else [[*row] for row in feature_scale]
+        self.register_buffer("feature_scale", torch.tensor(scale).view(2, n_features))
+        frequency = math.pi * torch.logspace(0, _OCTAVES, WAVES, base=2)
         self.register_buffer("frequency", frequency, persistent=False)
         shortest, longest = (length / unit for length in wavelengths)
         waves = _wave_vectors(self.heads, self.width, n_axes, (shortest, longest), seed)
         self.waves = nn.Parameter(waves)
-        self.embed = nn.Linear(1 + n_features + 2 * _WAVES * n_axes * has_extent, self.width)
+        self.embed = nn.Linear(1 + n_features + 2 * WAVES * n_axes * has_extent, self.width)
         self.layers = nn.ModuleList(HitLayer(self.width, self.heads) for _ in range(self.depth))
         self.norm = nn.RMSNorm(self.width, _EPSILON)
         self.head = nn.Linear(self.width, n_outputs)
@@ -152,13 +163,15 @@ class HitTransformer(nn.Module):
         angle = torch.einsum("md,hnd->mhn", place, self.waves)
         turn = torch.complex(angle.cos(), angle.sin())[:, None]  # (n_hits, 1, heads, n)
         windows = plan_windows(place.detach(), hits.offset, self.window, self.orders, self.depth)
-        for layer, window in zip(self.layers, windows, strict=True):
-            x = layer(x, turn, window)
+        for number, window in enumerate(windows):
+            x = self.layers[number](x, turn, window)
         output: Tensor = self.head(self.norm(x))
         return output
 
     def _inputs(self, hits: HitInput) -> Tensor:
-        inputs = [torch.ones_like(hits.coordinate[:, :1]), hits.feature]
+        middle, spread = self.feature_scale
+        feature = torch.asinh((hits.feature - middle) / spread)
+        inputs = [torch.ones_like(hits.coordinate[:, :1]), feature]
         if self.extent is not None:
             phase = (hits.coordinate / self.extent)[..., None] * self.frequency
             phase = phase.flatten(1)
@@ -171,12 +184,15 @@ class HitTransformer(nn.Module):
         "matrices" are those of the layers, for Muon; "waves" are the wave vectors; "others" are
         the input, the norms and the output.
         """
-        groups: dict[str, list[nn.Parameter]] = {"matrices": [], "waves": [self.waves], "others": []}
-        for name, weight in self.named_parameters():
-            if name != "waves":
-                is_matrix = name.startswith("layers.") and weight.dim() == 2
-                groups["matrices" if is_matrix else "others"].append(weight)
-        return groups
+        kinds = {
+            name: "matrices" if name.startswith("layers.") and weight.dim() == 2 else "others"
+            for name, weight in self.named_parameters()
+        }
+        kinds["waves"] = "waves"
+        return {
+            kind: [weight for name, weight in self.named_parameters() if kinds[name] == kind]
+            for kind in ("matrices", "waves", "others")
+        }
 
 
 class HitLayer(nn.Module):
@@ -248,4 +264,5 @@ def _wave_vectors(
     direction = frames.flatten(0, 1)[: heads * n].view(heads, n, n_axes)
     shortest, longest = wavelengths
     length = torch.logspace(math.log10(shortest), math.log10(longest), n)
-    return direction * (2 * math.pi / length)[:, None]
+    vectors: Tensor = direction * (2 * math.pi / length)[:, None]
+    return vectors

@@ -18,7 +18,11 @@ def stages_of(config: TrainConfig) -> tuple[TrainConfig, TrainConfig | None]:
     of the features, which stay as they are.
 
     Example:
-        >>> config = TrainConfig(steps=200, loss="FocalLoss", second=SecondConfig(50))
+        >>> from dense_imb.config import OptimizerConfig
+        >>> rate = OptimizerConfig(learning_rate=0.006)
+        >>> config = TrainConfig(
+        ...     steps=200, loss="FocalLoss", second=SecondConfig(50), optimizer=rate
+        ... )
         >>> first, second = stages_of(config)
         >>> first.steps, first.loss, first.sampling.kind, first.optimizer.learning_rate
         (200, 'FocalLoss', 'instance', 0.006)
@@ -35,6 +39,7 @@ def stages_of(config: TrainConfig) -> tuple[TrainConfig, TrainConfig | None]:
         return first, None
     rate = wanted.learning_rate
     if rate is None:
+        assert config.optimizer.learning_rate is not None  # filled in
         rate = config.optimizer.learning_rate / (_SLOWER if wanted.parts == "all" else 1)
     second = replace(
         first,

@@ -25,7 +25,7 @@ from dense_imb.metrics import ScoreHistogram
 from dense_imb.models import head_of
 from dense_imb.report import write_report
 from dense_imb.runs import SamplingWarning, open_run, train
-from dense_imb.tasks.hits.task import is_signal, is_visible
+from dense_imb.tasks.hits.scoring import is_signal, is_visible
 from dense_imb.tasks.recipe import build_task
 from dense_imb.tasks.stages import stages_of
 from tests.runs.labelled_pictures import of_table, write_tables

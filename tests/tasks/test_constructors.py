@@ -34,7 +34,7 @@ def test_at_most_five_arguments(built):
 
 def test_the_tasks_are_among_them():
     names = {one.__name__ for one in BUILT}
-    assert names >= {"HitsTask", "ImagesTask", "LabelsTask", "SemiSupervised", "TrainedNetwork"}
+    assert names >= {"FramesTask", "ImagesTask", "LabelsTask", "SemiSupervised", "TrainedNetwork"}
 
 
 def test_a_sixth_argument_is_seen():
