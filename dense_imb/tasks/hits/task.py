@@ -254,8 +254,8 @@ class HitsTask(SampledTask):
         for start in starts[process::n_processes]:
             numbers = np.arange(start, min(start + self.batch_size, len(self.validation)))
             events = self.validation.degraded(numbers, VALIDATION_EPOCH).torch(device)
-            events = events.select(is_visible(events))
-            histogram.update(self.reading.score(network, events), is_signal(events))
+            score = self.reading.score(network, events)
+            histogram.update(score, is_signal(events), event=events.event_index())
         self.histogram = histogram.reduce_over_processes()
         natural = histogram.at(0.5)
         purity = natural.purity
