@@ -16,7 +16,7 @@ from dense_imb.hits.baselines import (
 )
 from dense_imb.hits.degrade import Degradation, degrade
 from dense_imb.hits.evaluation import choose_point, evaluate, noise_sweep
-from dense_imb.hits.events import Events, Geometry, concatenate
+from dense_imb.hits.events import Events, concatenate
 from dense_imb.hits.format import HitsFileError
 from dense_imb.hits.frames import (
     Raster,
@@ -29,6 +29,7 @@ from dense_imb.hits.frames import (
     rasterise,
     ungap,
 )
+from dense_imb.hits.geometry import Geometry, Sensors, as_grid
 from dense_imb.hits.masking import (
     MaskedFile,
     Masking,
@@ -73,7 +74,9 @@ __all__ = [
     "Profile",
     "Raster",
     "Scorer",
+    "Sensors",
     "Uniform",
+    "as_grid",
     "available_baselines",
     "choose_point",
     "collate_events",

@@ -76,7 +76,7 @@ class Identity:
     name: ClassVar[str] = "identity"
 
     def score(self, events: Events) -> Tensor:
-        return torch.ones(events.n_hits, device=events.tensors().x.device)
+        return torch.ones(events.n_hits, device=events.tensors().t.device)
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class KeepNothing:
     name: ClassVar[str] = "blank"
 
     def score(self, events: Events) -> Tensor:
-        return torch.zeros(events.n_hits, device=events.tensors().x.device)
+        return torch.zeros(events.n_hits, device=events.tensors().t.device)
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class HitDensity:
 
     def score(self, events: Events) -> Tensor:
         events = events.tensors()
-        density = torch.zeros(events.n_hits, dtype=torch.int64, device=events.x.device)
+        density = torch.zeros(events.n_hits, dtype=torch.int64, device=events.t.device)
         if events.n_hits == 0:
             return density.float()
         x, y, t = _scaled(events, self.radius_xy, self.radius_t)
@@ -238,7 +238,7 @@ class DBSCANScorer:
                 size = np.bincount(cluster + 1)
                 size[0] = 0  # hits outside of clusters
                 scores.append(_odds_to_score(torch.from_numpy(size[cluster + 1]).double()))
-        return torch.cat(scores).to(events.x.device)
+        return torch.cat(scores).to(events.t.device)
 
 
 BASELINES: dict[str, Callable[[], Scorer]] = {
@@ -273,8 +273,8 @@ def _filter_hits(events: Events, kernel: Tensor, *, is_mask: bool = False) -> Te
         is_mask: count several hits of a pixel once.
     """
     events = events.tensors()
-    kernel = kernel.to(events.x.device)
-    height, width = events.geometry.height, events.geometry.width
+    kernel = kernel.to(events.t.device)
+    height, width = events.grid.height, events.grid.width
     # matrix products are 25 times faster than conv2d in float64 on a CPU, and bitwise equal
     along_x, along_y = _convolution_matrix(kernel, width), _convolution_matrix(kernel, height)
     values = [kernel.new_zeros(0)]

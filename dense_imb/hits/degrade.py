@@ -17,8 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from dense_imb.base.checks import check_at_least, check_choice
 from dense_imb.base.random import Draws, between
-from dense_imb.hits.events import Events, Geometry
+from dense_imb.hits.events import Events
 from dense_imb.hits.frames import steps, visible
+from dense_imb.hits.geometry import Geometry
 from dense_imb.hits.noise import Floats, HotPixels, MeasuredNoise, Profile, Uniform
 
 Range = int | tuple[int, int]
@@ -116,7 +117,7 @@ def degrade(
         >>> noisy.offset.tolist(), int((noisy.label > 0).sum())
         ([0, 230, 460], 60)
     """
-    device = events.x.device if events.is_torch else None
+    device = events.t.device if events.is_torch else None
     events = events.numpy()
     index = np.arange(len(events)) if event_index is None else np.asarray(event_index)
     if len(index) != len(events):

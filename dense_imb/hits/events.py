@@ -10,45 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dense_imb.hits.geometry import Geometry, Sensors, as_grid
+
 Array = Any  # np.ndarray or torch.Tensor; a batch holds arrays of one kind
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """Size of the frame in pixels and time steps, and in physical units.
-
-    Args:
-        width: pixels in x; x is 0 .. width - 1.
-        height: pixels in y; y is 0 .. height - 1.
-        time_steps: number of time steps T; t is 1 .. T.
-        x_mm: width of a pixel in mm, None if unknown.
-        y_mm: height of a pixel in mm, None if unknown.
-        t_ns: length of a time step in ns, None if unknown.
-    """
-
-    width: int = 88
-    height: int = 128
-    time_steps: int = 1000
-    x_mm: float | None = None
-    y_mm: float | None = None
-    t_ns: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("width", "height", "time_steps"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or int(value) != value or not 1 <= value <= 65536:
-                raise ValueError(
-                    f"Expected `{name}` to be a whole number from 1 to 65536, got {value}."
-                )
-
-    @property
-    def size(self) -> tuple[int, int, int]:
-        """(width, height, time_steps)."""
-        return self.width, self.height, self.time_steps
-
-    def size_text(self) -> str:
-        """Return the size as text: "88 x 128 x 1000"."""
-        return " x ".join(map(str, self.size))
 
 
 @dataclass(frozen=True)
@@ -56,30 +20,39 @@ class Events:
     """Batch of events; event i has the hits offset[i] .. offset[i + 1] - 1.
 
     Args:
-        geometry: size of the frame.
+        geometry: grid of pixels, or table of sensors.
         offset: (n_events + 1,) int64, from 0 to n_hits, never decreasing.
-        x: (n_hits,) pixel index in x.
-        y: (n_hits,) pixel index in y.
-        t: (n_hits,) time in steps, 1 .. T, integer or floating point.
+        x: (n_hits,) pixel index in x; None for a table of sensors.
+        y: (n_hits,) pixel index in y; None for a table of sensors.
+        t: (n_hits,) time, integer or floating point: in steps, 1 .. T, on a grid; in ns, any
+            finite number, for sensors.
         label: (n_hits,) label: 0 for noise, 1.. for signal classes; None if unknown.
         hit: further columns of hits by name, such as the charge, (n_hits, ...) each.
         event: further columns of events by name, such as the run number, (n_events, ...) each.
+        sensor: (n_hits,) row of each hit in the table of sensors; None on a grid.
     """
 
-    geometry: Geometry
+    geometry: Geometry | Sensors
     offset: Array
-    x: Array
-    y: Array
-    t: Array
+    x: Array = None
+    y: Array = None
+    t: Array = None
     label: Array | None = None
     hit: Mapping[str, Array] = field(default_factory=dict)
     event: Mapping[str, Array] = field(default_factory=dict)
+    sensor: Array | None = None
 
     def __post_init__(self) -> None:
-        for name, column in self.hit_columns().items():
-            if len(column) != len(self.x):
+        for name in (*self.geometry.columns, "t"):
+            if getattr(self, name) is None:
                 raise ValueError(
-                    f"Expected `{name}` with one entry for each of the {len(self.x)} hits, "
+                    f"Expected `{name}` for hits of {self.geometry.size_text()}, got none."
+                )
+        n_hits = len(getattr(self, self.geometry.columns[0]))
+        for name, column in self.hit_columns().items():
+            if len(column) != n_hits:
+                raise ValueError(
+                    f"Expected `{name}` with one entry for each of the {n_hits} hits, "
                     f"got {len(column)}."
                 )
         for name, column in self.event.items():
@@ -99,15 +72,30 @@ class Events:
 
     @property
     def n_hits(self) -> int:
-        return len(self.x)
+        return len(self.t)
 
     @property
     def is_torch(self) -> bool:
-        return isinstance(self.x, torch.Tensor)
+        return isinstance(self.t, torch.Tensor)
+
+    @property
+    def grid(self) -> Geometry:
+        """The grid of pixels; refuses events of a table of sensors, which have no frame."""
+        return as_grid(self.geometry)
+
+    def position(self) -> Array:
+        """Return where each hit is, (n_hits, 2 or 3) float32: in pixels, or in metres."""
+        if isinstance(self.geometry, Sensors):
+            if self.is_torch:
+                return self.geometry.table_on("position", self.t.device)[self.sensor]
+            return self.geometry.position[self.sensor]
+        if self.is_torch:
+            return torch.stack([self.x, self.y], 1).float()
+        return np.stack([self.x, self.y], 1).astype(np.float32)
 
     def hit_columns(self) -> dict[str, Array]:
-        """Return all columns of hits by name, x, y, t and label first."""
-        columns = {"x": self.x, "y": self.y, "t": self.t}
+        """Return all columns of hits by name: x and y or sensor, t and label first."""
+        columns = {name: getattr(self, name) for name in (*self.geometry.columns, "t")}
         if self.label is not None:
             columns["label"] = self.label
         return {**columns, **self.hit}
@@ -116,7 +104,7 @@ class Events:
         """Return the index of the event of each hit, (n_hits,) int64."""
         if self.is_torch:
             count = self.offset[1:] - self.offset[:-1]
-            index = torch.arange(len(self), device=self.x.device)
+            index = torch.arange(len(self), device=self.t.device)
             return torch.repeat_interleave(index, count, output_size=self.n_hits)
         return np.repeat(np.arange(len(self)), np.diff(self.offset))
 
@@ -128,7 +116,7 @@ class Events:
         """
         # find the kept hits once, not once per column
         if self.is_torch:
-            return self._pick(torch.as_tensor(is_kept, device=self.x.device).nonzero()[:, 0])
+            return self._pick(torch.as_tensor(is_kept, device=self.t.device).nonzero()[:, 0])
         return self._pick(np.flatnonzero(is_kept))
 
     def _pick(self, kept: Array) -> Events:
@@ -143,13 +131,11 @@ class Events:
 
     def with_hits(self, offset: Array, columns: Mapping[str, Array]) -> Events:
         """Return the events with other hits, given as offsets and columns."""
-        own = {"x", "y", "t", "label"}
+        own = {*self.geometry.columns, "t", "label"}
         return replace(
             self,
             offset=offset,
-            x=columns["x"],
-            y=columns["y"],
-            t=columns["t"],
+            **{name: columns[name] for name in (*self.geometry.columns, "t")},
             label=columns.get("label"),
             hit={name: column for name, column in columns.items() if name not in own},
         )
@@ -178,7 +164,7 @@ class Events:
         for i in numbers[(numbers < -len(self)) | (numbers >= len(self))]:
             raise IndexError(f"Expected an event from 0 to {len(self) - 1}, got {i}.")
         if self.is_torch:
-            which: Array = torch.as_tensor(numbers % max(len(self), 1), device=self.x.device)
+            which: Array = torch.as_tensor(numbers % max(len(self), 1), device=self.t.device)
         else:
             which = numbers % max(len(self), 1)
         offset, source = reorder(self.offset, which)
@@ -195,11 +181,11 @@ class Events:
 
     def tensors(self) -> Events:
         """Return the events as tensors, on the device on which they are."""
-        return self.torch(self.x.device) if self.is_torch else self.torch()
+        return self.torch(self.t.device) if self.is_torch else self.torch()
 
     def torch(self, device: str | torch.device = "cpu") -> Events:
-        """Return the events as tensors on a device; x, y and label become int64."""
-        whole = {"x", "y", "label"}
+        """Return the events as tensors on a device; x, y, sensor and label become int64."""
+        whole = {*self.geometry.columns, "label"}
 
         def convert(name: str, column: Array) -> torch.Tensor:
             tensor = torch.as_tensor(_torch_compatible(column))

@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dense_imb.base.files import UnreadableFileError
-from dense_imb.hits.events import Geometry
+from dense_imb.hits.geometry import Geometry
 
 FORMAT = "dense-imb-hits"
 VERSION = 1

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from dense_imb.base.checks import check_choice
-from dense_imb.hits.events import Array, Events, Geometry
+from dense_imb.hits.events import Array, Events
+from dense_imb.hits.geometry import Geometry, Sensors
 
 Rule = Literal["largest", "smallest", "count"]
 RULES = ("largest", "smallest", "count")
@@ -60,7 +61,7 @@ def rasterise(events: Events, rule: Rule = "largest") -> Raster:
     """
     check_choice("rule", rule, RULES)
     events = events.tensors()
-    size = events.geometry.height * events.geometry.width
+    size = events.grid.height * events.grid.width
     in_event = events.event_index()
     pixel = _pixel(events, in_event)
     is_visible = visible(events, rule)
@@ -71,20 +72,25 @@ def rasterise(events: Events, rule: Rule = "largest") -> Raster:
     frame.scatter_reduce_(0, pixel, added, "sum")
     n_occluded = torch.zeros_like(events.offset[1:])
     n_occluded.scatter_reduce_(0, in_event, (~is_visible).to(n_occluded.dtype), "sum")
-    shape = (len(events), 1, events.geometry.height, events.geometry.width)
+    shape = (len(events), 1, events.grid.height, events.grid.width)
     return Raster(frame.reshape(shape), is_visible, n_occluded)
 
 
 def visible(events: Events, rule: Rule = "largest") -> Tensor:
-    """Return whether `rasterise` shows each hit, (n_hits,) bool, without making frames."""
+    """Return whether `rasterise` shows each hit, (n_hits,) bool, without making frames.
+
+    Hits of a table of sensors hide nothing: all are visible.
+    """
     check_choice("rule", rule, RULES)
+    if isinstance(events.geometry, Sensors):
+        return torch.ones(events.n_hits, dtype=torch.bool, device=events.tensors().t.device)
     geometry = events.geometry
     size = geometry.height * geometry.width
     # The bits of positive floats sort like the floats. The key holds the time in its upper bits
     # and minus the index of the hit in the lower ones, so its maximum is the first of the hits
     # with the largest time, found in one scatter.
-    if events.is_torch and events.x.device.type != "cpu":  # an accelerator handles all at once
-        events = events.torch(events.x.device)
+    if events.is_torch and events.t.device.type != "cpu":  # an accelerator handles all at once
+        events = events.torch(events.t.device)
         time = events.t.to(torch.float32).view(torch.int32).to(torch.int64)
         number = torch.arange(events.n_hits, device=time.device)
         key = ((-time if rule == "smallest" else time) << 32) - number
@@ -127,7 +133,7 @@ def paint(events: Events, values: Tensor, is_visible: Tensor) -> Tensor:
         values: (n_hits, C) values.
         is_visible: (n_hits,) bool, at most one hit per pixel.
     """
-    events, geometry = events.torch(values.device), events.geometry
+    events, geometry = events.torch(values.device), events.grid
     pixel = _pixel(events, events.event_index())[is_visible]
     n_channels = values.shape[1]
     flat = values.new_zeros(len(events) * geometry.height * geometry.width, n_channels)
@@ -154,7 +160,7 @@ def hit_scores(score_map: Tensor, events: Events) -> Tensor:
         >>> hit_scores(torch.tensor([[[[0.5, 0.0, 0.25]]]]), events)
         tensor([0.5000, 0.5000, 0.2500])
     """
-    shape = (len(events), 1, events.geometry.height, events.geometry.width)
+    shape = (len(events), 1, events.grid.height, events.grid.width)
     if tuple(score_map.shape) != shape:
         raise ValueError(
             f"Expected `score_map` in the shape {shape}, one frame per event, "
@@ -169,12 +175,12 @@ def _pixel(events: Events, in_event: Tensor) -> Tensor:
     _check_inside(events)
     x: Tensor = events.x
     y: Tensor = events.y
-    return (in_event * events.geometry.height + y) * events.geometry.width + x
+    return (in_event * events.grid.height + y) * events.grid.width + x
 
 
 def _check_inside(events: Events) -> None:
     """Refuse hits outside the frame, which would silently land in the next row or event."""
-    geometry = events.geometry
+    geometry = events.grid
     for name, axis, size in (("x", events.x, geometry.width), ("y", events.y, geometry.height)):
         if events.n_hits and not (axis.min() >= 0 and axis.max() < size):
             low, high = int(axis.min()), int(axis.max())
@@ -234,11 +240,11 @@ def encode(
         check_choice("channels", channel, CHANNELS)
     events = events.tensors()
     time = events.t.to(torch.float32)
-    turn = (2 * math.pi / events.geometry.time_steps) * time
+    turn = (2 * math.pi / events.grid.time_steps) * time
     columns: list[Tensor] = []
     for channel in channels:
         if channel == "gapped":
-            columns.append(gap(time, events.geometry.time_steps, threshold))
+            columns.append(gap(time, events.grid.time_steps, threshold))
         elif channel == "hit":
             columns.append(torch.ones_like(time))
         else:
@@ -276,7 +282,7 @@ def points(events: Events, unit: Literal["pixel", "physical"] = "pixel") -> Arra
         unit: "pixel" for pixels and time steps, "physical" for mm, mm and ns. Pixel 0 is at 0.
     """
     check_choice("unit", unit, ("pixel", "physical"))
-    step = steps(events.geometry) if unit == "physical" else (1.0, 1.0, 1.0)
+    step = steps(events.grid) if unit == "physical" else (1.0, 1.0, 1.0)
     if events.is_torch:
         columns = (events.x, events.y, events.t)
         return torch.stack([c.to(torch.float64) * s for c, s in zip(columns, step, strict=True)], 1)

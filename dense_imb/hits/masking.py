@@ -21,9 +21,10 @@ from torch import Tensor
 from dense_imb.base.checks import check_at_least
 from dense_imb.base.refusals import RefusedFile
 from dense_imb.hits.baselines import Scorer
-from dense_imb.hits.events import Array, Events, Geometry
+from dense_imb.hits.events import Array, Events
 from dense_imb.hits.format import HitsFileError
 from dense_imb.hits.frames import visible
+from dense_imb.hits.geometry import Geometry, Sensors
 from dense_imb.hits.reader import HitsFile, HitsFiles, _expand, open_hits, verify
 from dense_imb.hits.writer import HitsWriter
 from dense_imb.metrics import HitScores, OperatingPoint
@@ -103,7 +104,7 @@ def score_events(scorer: Scorer, events: Events) -> Tensor:
     return score.float()
 
 
-def check_scorer(scorer: Scorer, geometry: Geometry) -> None:
+def check_scorer(scorer: Scorer, geometry: Geometry | Sensors) -> None:
     """Refuse a scorer for frames of another size.
 
     Scorers for any size have no attribute `geometry`, or None.

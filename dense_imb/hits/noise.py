@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dense_imb.base.random import normal_quantile, normal_share
-from dense_imb.hits.events import Events, Geometry
+from dense_imb.hits.events import Events
+from dense_imb.hits.geometry import Geometry
 
 Floats = NDArray[np.float64]
 

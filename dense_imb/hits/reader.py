@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from dense_imb.hits.events import Events, Geometry, concatenate, reorder
+from dense_imb.hits.events import Events, concatenate, reorder
 from dense_imb.hits.format import (
     ContentHash,
     HitsFileError,
@@ -24,6 +24,7 @@ from dense_imb.hits.format import (
     check_offset,
     rows_that_fit,
 )
+from dense_imb.hits.geometry import Geometry, Sensors, as_grid
 from dense_imb.hits.safety import (
     geometry_of,
     identify_file,
@@ -43,12 +44,17 @@ _InMemory = bool | Literal["auto"]
 class _Hits(Dataset[Events]):
     """Base class of `HitsFile` and `HitsFiles`: indexing and iteration."""
 
-    geometry: Geometry
+    geometry: Geometry | Sensors
     columns: dict[str, np.dtype[Any]]
     n_hits: int
 
     def __len__(self) -> int:
         raise NotImplementedError
+
+    @property
+    def grid(self) -> Geometry:
+        """The grid of pixels; refuses a table of sensors, which has no frame."""
+        return as_grid(self.geometry)
 
     def _size_text(self) -> str:
         return f"{len(self):,} events, {self.n_hits:,} hits, {self.geometry.size_text()}"

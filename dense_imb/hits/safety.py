@@ -12,7 +12,6 @@ import h5py
 
 from dense_imb.base import hdf5
 from dense_imb.base.files import UnreadableFileError
-from dense_imb.hits.events import Geometry
 from dense_imb.hits.format import (
     ATTRIBUTES,
     FORMAT,
@@ -21,6 +20,7 @@ from dense_imb.hits.format import (
     HitsFileError,
     check_dtype,
 )
+from dense_imb.hits.geometry import Geometry
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from dense_imb.base.checks import check_choice
 from dense_imb.hits.baselines import BASELINES, Scorer
-from dense_imb.hits.events import Events, Geometry
+from dense_imb.hits.events import Events
+from dense_imb.hits.geometry import Geometry
 
 CHOSEN_ON = Geometry(width=88, height=128, time_steps=1000)  # frame of the default options
 _PIXELS, _STEPS, _WINDOWS = ("radius_xy", "sigma"), ("radius_t",), ("size",)

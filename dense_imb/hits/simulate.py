@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from dense_imb.base.checks import check_at_least, check_choice
 from dense_imb.base.random import Draws, between, normal_quantile
-from dense_imb.hits.events import Events, Geometry
+from dense_imb.hits.events import Events
+from dense_imb.hits.geometry import Geometry
 from dense_imb.hits.noise import Floats
 
 # (8, n, 1) random numbers of each pattern, (4, n, n_photons) of each photon, all in (0, 1)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from dense_imb import __version__
 from dense_imb.base.checks import check_choice
 from dense_imb.base.files import refuse_existing
-from dense_imb.hits.events import Events, Geometry
+from dense_imb.hits.events import Events
 from dense_imb.hits.format import (
     DTYPES,
     FORMAT,
@@ -35,6 +35,7 @@ from dense_imb.hits.format import (
     check_offset,
     rows_that_fit,
 )
+from dense_imb.hits.geometry import Geometry
 
 _HIT_ROWS, _EVENT_ROWS = 16384, 4096  # rows per chunk: 32 kB, small against HDF5's chunk cache
 _BUFFER_BYTES = 4 << 20  # collected before each write, so that small batches are cheap

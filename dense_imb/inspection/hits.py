@@ -55,7 +55,7 @@ def inspect_hits(
     if n_events is not None:
         check_at_least("events", n_events, 1)
     with _open(paths) as hits:
-        geometry = hits.geometry
+        geometry = hits.grid
         if geometry.width * geometry.height > _LARGEST_FRAME:
             raise ValueError(
                 f"Expected frames of at most {_LARGEST_FRAME} pixels to map, got "
@@ -134,7 +134,7 @@ def _data_sets(path: Any) -> tuple[str, str]:
 
 def _parts(chosen: NDArray[np.int64], hits: HitsFile | HitsFiles) -> Iterator[NDArray[np.int64]]:
     mean = max(1, hits.n_hits // max(len(hits), 1))
-    pixels = hits.geometry.width * hits.geometry.height
+    pixels = hits.grid.width * hits.grid.height
     size = max(1, min(4096, _HITS_AT_ONCE // mean, _PIXELS_AT_ONCE // pixels))
     for start in range(0, len(chosen), size):
         yield chosen[start : start + size]
@@ -341,9 +341,9 @@ def _time_edges(total: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _quality(hits: HitsFile | HitsFiles, chosen: NDArray[np.int64]) -> dict[str, Any]:
     """Return PSNR and SSIM of a blank frame and of the input against the input without noise."""
-    size = hits.geometry.width * hits.geometry.height
+    size = hits.grid.width * hits.grid.height
     n_frames = min(len(chosen), _FRAMES_FOR_QUALITY, _PIXELS_FOR_QUALITY // size)
-    if n_frames == 0 or min(hits.geometry.width, hits.geometry.height) < _SSIM_SIDE:
+    if n_frames == 0 or min(hits.grid.width, hits.grid.height) < _SSIM_SIDE:
         return {"frames": 0}
     spread = chosen[np.linspace(0, len(chosen) - 1, n_frames).round().astype(np.int64)]
     quality = ImageQuality(data_range=1.0)
@@ -351,7 +351,7 @@ def _quality(hits: HitsFile | HitsFiles, chosen: NDArray[np.int64]) -> dict[str,
     for start in range(0, n_frames, at_once):
         events = hits[spread[start : start + at_once]]
         raster = rasterise(events)
-        given = gap(raster.frame, hits.geometry.time_steps, GAP)
+        given = gap(raster.frame, hits.grid.time_steps, GAP)
         target = given
         if events.label is not None:
             is_noise = raster.is_visible.numpy() & (events.label == 0)

@@ -174,7 +174,7 @@ def _renumbered(events: Events, noise: int, has_zero: bool) -> NDArray[np.uint8]
 
 def _check(events: Events, source: Source, first: int) -> None:
     """Refuse hits outside the frame, and name the option that would make them fit."""
-    g = events.geometry
+    g = events.grid
     for name, low, high in (
         ("x", 0, g.width - 1),
         ("y", 0, g.height - 1),

@@ -96,7 +96,7 @@ class _Frames:
     def __init__(self, hits: _Hits, rule: Rule, dtype: np.dtype[Any], progress: bool) -> None:
         self.hits, self.rule, self.progress = hits, rule, progress
         self.dtype = {FRAMES: dtype, LABELS: np.dtype(np.uint8)}
-        self.shape = (len(hits), hits.geometry.height, hits.geometry.width)
+        self.shape = (len(hits), hits.grid.height, hits.grid.width)
         self.n_occluded = 0
 
     def blocks(self, *kinds: str) -> Iterator[tuple[_Block, ...]]:

@@ -94,7 +94,7 @@ def write_labelled_frames(
         )
     names = _names(channels) if time_bins is None else ["count"]
     depth = () if time_bins is None else (time_bins,)
-    spatial = (*depth, hits.geometry.height, hits.geometry.width)
+    spatial = (*depth, hits.grid.height, hits.grid.width)
     pixels = torch.zeros(len(classes), dtype=torch.int64)
     n_hidden = n_hidden_signal = 0
 
@@ -170,7 +170,7 @@ def _labels(events: Events, n_kinds: int, first: int) -> Tensor:
 
 def _volumes(events: Events, label: Tensor, n_bins: int) -> tuple[Tensor, Tensor]:
     """Return (B, 1, D, H, W) hits in each cell, and (B, D, H, W) their largest label."""
-    geometry = events.geometry
+    geometry = events.grid
     area = geometry.height * geometry.width
     time = torch.as_tensor(np.asarray(events.t, np.float64))
     bin_of = ((time - 1) * n_bins / geometry.time_steps).long()  # T itself is in the last

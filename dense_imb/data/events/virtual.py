@@ -15,6 +15,7 @@ from dense_imb.hits import (
     HitsFile,
     HitsFiles,
     MeasuredNoise,
+    Sensors,
     Uniform,
     degrade,
 )
@@ -47,9 +48,14 @@ class VirtualEvents:
         return rest if self.count is None else min(self.count, rest)
 
     @property
-    def geometry(self) -> Geometry:
-        """Frame of the events."""
+    def geometry(self) -> Geometry | Sensors:
+        """Grid of pixels, or table of sensors."""
         return self.source.geometry
+
+    @property
+    def grid(self) -> Geometry:
+        """The grid of pixels; refuses a table of sensors."""
+        return self.source.grid
 
     def clean(self, numbers: NDArray[np.int64]) -> Events:
         """Return events of the source without degradation, by their numbers in this set.

@@ -199,7 +199,7 @@ def draw_sample(sample: EventSample, figure: Figure) -> None:
     ]
     after = [(verdict == k, VERDICTS[k], _MARKS[k]) for k in (2, 0, 3, 1)]
     hidden = (verdict < 0, "hidden, not scored", (SKY, "+", 26, True))
-    flat_height, deep_height = _sample_heights(events.geometry)
+    flat_height, deep_height = _sample_heights(events.grid)
     grid = figure.add_gridspec(2, 2, height_ratios=(flat_height, deep_height))
     for place, (title, parts) in enumerate(
         (("Before: truth", truth), ("After: verdicts", [*after, hidden]))
@@ -225,7 +225,7 @@ def draw_sample(sample: EventSample, figure: Figure) -> None:
             # the lower view shows the remaining hits only
             if name != "noise removed":
                 deep.scatter(x, t, y, depthshade=False, **{**style, "s": 0.7 * size})
-        frame = events.geometry
+        frame = events.grid
         # marks at the edge are drawn whole
         room = 0.02 * max(frame.width, frame.height)
         flat.set(xlim=(-room, frame.width - 1 + room), ylim=(-room, frame.height - 1 + room))

@@ -182,7 +182,7 @@ class HitsSource(ReportSource):
                 Drawing(
                     f"sample_{k + 1}",
                     lambda to, one=sample: figures.draw_sample(one, to),  # type: ignore[misc]
-                    figures.sample_size(sample.events.geometry),
+                    figures.sample_size(sample.events.grid),
                     f"{sample.title}, in x-y and x-y-time: {counts}.",
                     f"{sample.title} (number {sample.number}): {counts}. A hit hidden behind a "
                     "later one in its pixel gets that hit's score, and is not counted. Below: the "

@@ -176,7 +176,7 @@ class HitsPseudoLabels:
         return Degradation(
             smear_x=_SMEAR_PIXELS,
             smear_y=_SMEAR_PIXELS,
-            smear_t=_SMEAR_TIME * first.geometry.time_steps,
+            smear_t=_SMEAR_TIME * first.grid.time_steps,
             noise=(0, round(_MOST_LOST * first.n_hits / len(first))),
         )
 

@@ -53,4 +53,4 @@ class TrainedHits(TrainedNetwork[HitsReading]):
         for start in range(0, len(events), self.batch_size):
             part = events[start : start + self.batch_size].torch(self.device)
             scores.append(self.reading.score(self.network, part).cpu())
-        return torch.cat(scores).to(events.x.device if events.is_torch else "cpu")
+        return torch.cat(scores).to(events.t.device if events.is_torch else "cpu")
