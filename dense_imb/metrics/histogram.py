@@ -15,6 +15,7 @@ from dense_imb.metrics._checks import checked_score
 from dense_imb.metrics._counts import StreamingCounts, ratio
 from dense_imb.metrics.operating_point import SCALES, Aim, OperatingPoint
 
+FAKES_CURE = "add events without signal (dense-imb simulate FILE --signal 0 --noise 200 makes some)"
 # the two outermost bins begin at logits of -20 and 20; float32 probabilities end at 16.6
 LIMIT = 20.0
 
@@ -211,6 +212,12 @@ class ScoreHistogram(StreamingCounts):
         reaches = signal / (signal + noise) >= precision  # False where nothing is kept
         return ratio((signal * reaches).max(), self.n_signal)
 
+    def best_purity(self) -> float:
+        """Return the largest purity of all thresholds; NaN without scores."""
+        noise, signal = self._kept()[:, :-1].double()
+        some = signal + noise > 0
+        return float((signal / (signal + noise))[some].max()) if bool(some.any()) else math.nan
+
     def calibration_error(self, n_bins: int = 15) -> float:
         """Return the expected calibration error of the score as the probability of signal.
 
@@ -282,17 +289,15 @@ class ScoreHistogram(StreamingCounts):
             raise Refused(
                 "noise-only events for {fakes}",
                 "none",
-                "add events without signal (dense-imb simulate FILE --signal 0 --noise 200 makes "
-                "some) or choose by {retention}",
+                f"{FAKES_CURE}, or choose by {{retention}}",
             )
         return int((self._kept_fakes() / self.n_noise_only > fakes).sum())
 
     def _index_with_purity(self, purity: float) -> int:
         noise, signal = self._kept().double()
-        reached = (signal / (signal + noise)).nan_to_num(0.0)  # 0 where nothing is kept
-        reaches = reached >= purity
+        reaches = signal / (signal + noise) >= purity  # False where nothing is kept
         if not bool(reaches.any()):
-            best = float(reached.max())
+            best = self.best_purity()
             within = math.floor(1000 * best) / 1000
             raise Refused(
                 f"a threshold with {{purity={purity:g}}}",

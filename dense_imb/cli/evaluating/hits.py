@@ -8,6 +8,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from dense_imb.base.refusals import Refused
+from dense_imb.cli._aims import aims_of
 from dense_imb.cli._device import chosen_device
 from dense_imb.cli._parser import Namespace
 from dense_imb.cli._scorers import baseline
@@ -78,7 +79,7 @@ def evaluate(
     total = n_events * len(scorers) * max(1, len(options.noise))
     with tqdm(total=total, desc="evaluate", unit="event", disable=options.quiet) as bar:
         common = {
-            "retention": options.retention,
+            **aims_of(options),
             "batch_size": options.batch_size,
             "n_events": options.events,
             "progress": bar.update,
@@ -95,4 +96,4 @@ def evaluate(
             )
         else:
             table = evaluate_hits(scorers, validation, test, **common)
-    return replace(table, notes=notes)
+    return replace(table, notes=(*table.notes, *notes))
