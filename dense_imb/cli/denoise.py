@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dense_imb.base.refusals import Refused, RefusedFile
-from dense_imb.cli._device import add_device, chosen_device
 from dense_imb.cli._aims import add_aims, aims_of
+from dense_imb.cli._device import add_device, chosen_device
 from dense_imb.cli._parser import Namespace, Parser
 
 if TYPE_CHECKING:  # --help must not wait for torch
@@ -169,6 +169,8 @@ def _scorer_and_point(
     if options.threshold is not None:
         return scorer, options.threshold
     if options.choose_on is not None:
+        if is_run and not aims:
+            aims = {"retention": run.config.hits.retention}
         with (
             open_hits(options.choose_on) as hits,
             tqdm(

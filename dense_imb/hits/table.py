@@ -237,11 +237,12 @@ def _point_cells(row: Row, aim: str) -> list[str]:
 
 
 def is_hiding(rows: Sequence[Row]) -> bool:
-    """Return whether hits hide others: the scores of the visible hits then differ."""
+    """Return whether hits hide others, so that the scores of the visible hits are of interest."""
     return any(
-        name in row and row[name] == row[name] and row[name] != row[of_all]
+        float(row["occluded_share"]) > 0
+        or (row["visible_removal"] != row["removal"] and not _is_unknown(row["visible_removal"]))
         for row in rows
-        for name, of_all in (("visible_retention", "retention"), ("visible_removal", "removal"))
+        if "visible_removal" in row  # older tables counted visible hits only
     )
 
 
