@@ -231,7 +231,7 @@ def _point_cells(row: Row, aim: str) -> list[str]:
     )
     return [
         f"{threshold:.4g}" if math.isfinite(threshold) else "-",
-        *("-" if math.isnan(share) else f"{100 * share:.2f}" for share in shares),
+        *("-" if math.isnan(share) else f"{100 * share:.2f} %" for share in shares),
         "-" if math.isnan(fakes) else f"{fakes:.2f}",
     ]
 

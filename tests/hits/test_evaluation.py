@@ -415,7 +415,7 @@ def test_the_table_holds_three_operating_points() -> None:
     assert point_table[0][1:] == [
         "threshold", "signal efficiency", "background rejection", "purity", "fakes",
     ]  # fmt: skip
-    assert point_table[2][2] == f"{100 * row['retention']:.2f}"
+    assert point_table[2][2] == f"{100 * row['retention']:.2f} %"
     text = table.text()
     assert "Thresholds that keep at most 2 noise hits per noise-only event." in text
     assert "ranked: fakes 2" in text
