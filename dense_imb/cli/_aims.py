@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
+from typing import Any
 
 from dense_imb.base.refusals import Refused
 from dense_imb.cli._parser import Namespace
@@ -10,7 +10,7 @@ from dense_imb.cli._parser import Namespace
 _NAMES = ("retention", "fakes", "purity")
 
 
-def add_aims(group: argparse._ArgumentGroup, default: str) -> None:
+def add_aims(group: Any, default: str) -> None:
     """Add the options `--retention`, `--fakes` and `--purity`.
 
     Args:

@@ -65,8 +65,9 @@ def make_parser() -> Parser:
         "--validation",
         type=str | None,
         metavar="FILE",
-        help="labelled hits file to choose the thresholds on; by default every fifth event of the "
-        "test data",
+        help="labelled hits file, or a quoted pattern of several, to choose the thresholds on; by "
+        "default the validation data of the runs, as denoise and report do; without a run, or "
+        "with --noise, every fifth event of the test data",
     )
     add_aims(hits, "0.97")
     hits.add_argument(

@@ -243,21 +243,16 @@ class _Evaluator:
         change: Change | None = None,
     ) -> _Measured:
         """Choose the thresholds of all scorers, and measure them."""
-        chooses = [scorer for scorer in self.scorers if scorer.name not in self.stored]
-        if validation is None and chooses and isinstance(test, Iterator):
+        is_split = validation is None and len(self._choosing()) > 0
+        if is_split and isinstance(test, Iterator):
             raise TypeError(
                 "Expected validation events with a generator of test events, which can't be read "
                 "twice, got none; pass validation events, or a list of batches as `test`."
             )
-        is_split = validation is None and bool(chooses)
-        new, n_chosen_on = [], 0
-        if chooses:
-            source, epoch = (test, 0) if validation is None else (validation, _VALIDATION_EPOCH)
-            new, n_chosen_on = self.histograms(
-                chooses, self.events(source, change, epoch, True if is_split else None)
-            )
-        by_name = {**self.stored, **{s.name: h for s, h in zip(chooses, new, strict=True)}}
-        chosen = [by_name[scorer.name] for scorer in self.scorers]
+        source, epoch = (test, 0) if validation is None else (validation, _VALIDATION_EPOCH)
+        chosen, n_chosen_on = self._chosen(
+            self.events(source, change, epoch, True if is_split else None)
+        )
         scores = [HitScores(self._point(histogram)) for histogram in chosen]
         seconds = np.zeros(len(scores))
         n_tested = 0
@@ -284,6 +279,18 @@ class _Evaluator:
             if measured.operating_point.threshold == math.inf and self.aim.name == "purity"
         )
         return _Measured(rows, self._chosen_on(n_chosen_on, n_tested, is_split), notes)
+
+    def _choosing(self) -> list[Scorer]:
+        """Return the scorers without stored validation scores."""
+        return [scorer for scorer in self.scorers if scorer.name not in self.stored]
+
+    def _chosen(self, batches: Iterable[Events]) -> tuple[list[ScoreHistogram], int]:
+        """Return the histogram that each scorer's threshold comes from, and the events read."""
+        choosing = self._choosing()
+        new, n_events = self.histograms(choosing, batches) if choosing else ([], 0)
+        names = [scorer.name for scorer in choosing]
+        by_name = {**self.stored, **dict(zip(names, new, strict=True))}
+        return [by_name[scorer.name] for scorer in self.scorers], n_events
 
     def _chosen_on(self, n_chosen_on: int, n_tested: int, is_split: bool) -> str:
         """Describe the events used for thresholds and for scores."""
@@ -353,7 +360,8 @@ class _Evaluator:
         histograms, n_events = [ScoreHistogram() for _ in scorers], 0
         for events in batches:
             n_events += len(events)
-            is_signal, event = events.label > 0, events.event_index()  # type: ignore[operator]
+            is_signal: Tensor = events.label > 0  # type: ignore[operator, assignment]
+            event = events.event_index()
             scored = self._scored(scorers, events)
             for histogram, (score, _) in zip(histograms, scored, strict=True):
                 histogram.update(score, is_signal, event=event)
@@ -381,6 +389,7 @@ class _Evaluator:
             point = scores.histogram.at(chosen.operating_point(wanted).threshold)
             row[f"removal_at_{100 * wanted:g}"] = point.removal
             row[f"retention_at_{100 * wanted:g}"] = point.retention
+        row["best_purity"] = chosen.best_purity()
         for name, value in self.aims.items():
             row |= _measured_point(chosen, scores.histogram, Aim(name, value))
         half = scores.histogram.at(0.5)

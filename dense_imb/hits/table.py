@@ -35,6 +35,7 @@ class Evaluation(ScoreTable):
         threshold_at_fakes       threshold of the operating point at a number of fakes; likewise
                                  at_retention and at_purity, see `points`
         retention_at_fakes, ...  retention, removal, purity and fakes of the test events there
+        best_purity              largest purity of all thresholds, on the validation events
         auc, average_precision   see `ScoreHistogram`
         time_recovery, time_recovery_ceiling  see `HitScores`
         false_alarm_...          see `HitScores`
@@ -136,26 +137,38 @@ class Evaluation(ScoreTable):
         Args:
             rows: rows to show, of one noise level; by default all.
         """
-        rows = self.rows if rows is None else rows
-        shown = [str(row["scorer"]) for row in rows if row["scorer"] not in self.rules]
-        best = self.best_of(self.rules, rows)
-        shown += [] if best is None else [best]
+        shown = self._shown(self.rows if rows is None else rows)
         header = ["threshold", "signal efficiency", "background rejection", "purity", "fakes"]
         return [
             ["operating point", *header],
             *(
                 [f"{row['scorer']}: {_aim_text(name, value)}", *_point_cells(row, name)]
-                for row in sorted(
-                    (row for row in rows if row["scorer"] in shown),
-                    key=lambda row: shown.index(str(row["scorer"])),
-                )
+                for row in shown
                 for name, value in self.points.items()
             ),
         ]
 
-    def has_fakes(self) -> bool:
-        """Return whether noise-only events were there to choose thresholds by fakes."""
-        return any(not _is_unknown(row.get("threshold_at_fakes", math.nan)) for row in self.rows)
+    def point_notes(self, rows: Sequence[Row] | None = None) -> list[str]:
+        """Return sentences on the operating points: what fakes are, and why there are dashes."""
+        rows = self.rows if rows is None else rows
+        has_fakes = any(not _is_unknown(row.get("threshold_at_fakes", math.nan)) for row in rows)
+        notes = ["Fakes are noise hits kept per noise-only event."]
+        if not has_fakes:
+            notes = [f"Fakes need noise-only events to choose on, got none; {FAKES_CURE}."]
+        wanted = self.points["purity"]
+        for row in self._shown(rows):
+            if (best := float(row.get("best_purity", math.nan))) < wanted:
+                notes.append(
+                    f"{row['scorer']} reaches no purity of {_percent(wanted)} % on the validation "
+                    f"events, at most {100 * best:.4g} %."
+                )
+        return notes
+
+    def _shown(self, rows: Sequence[Row]) -> list[Row]:
+        """Return the rows of every network, then that of the best baseline."""
+        best = self.best_of(self.rules, rows)
+        networks = [row for row in rows if row["scorer"] not in self.rules]
+        return [*networks, *(row for row in rows if row["scorer"] == best)]
 
     def text(self) -> str:
         """Return the table as text, with fractions in percent."""
@@ -172,13 +185,7 @@ class Evaluation(ScoreTable):
                 parts.append(f"{level} noise hits added to each event")
             parts.append(self._block(rows))
             if self.points:
-                parts += ["", *aligned(self.point_table(rows))]
-        if self.points:
-            parts.append(
-                "Fakes are noise hits kept per noise-only event."
-                if self.has_fakes()
-                else f"Fakes need noise-only events to choose on, got none; {FAKES_CURE}."
-            )
+                parts += ["", *aligned(self.point_table(rows)), *self.point_notes(rows)]
         return "\n".join([*parts, *(f"Note: {note}" for note in self.notes)])
 
     def _block(self, rows: list[Row]) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 
 import numpy as np
 import pytest
 
+from dense_imb.cli import main
 from dense_imb.hits import evaluate, make_baseline, open_hits
 from dense_imb.runs import open_run
 from tests.hits.files import write
@@ -264,5 +266,28 @@ def test_the_page_holds_three_operating_points(run_folder, files, tmp_path):
     text = html.unescape(report.path.read_text())
     assert "signal efficiency (retention)" in text
     assert "background rejection (removal)" in text
-    assert "Fakes are noise hits kept per noise-only event: there are none, add events wi" in text
+    assert "Fakes need noise-only events to choose on, got none; add events without signal" in text
     assert "thresholds of tiny from the validation scores stored in training, of the o" in text
+
+
+def test_evaluate_and_report_choose_thresholds_alike(run_folder, files, capsys, edited):
+    """The network's are those of `denoise`, the baselines' of the run's validation events."""
+    path = str(files / "noisy.h5")
+    report = quiet(run_folder, test=path)
+    words = ["evaluate", str(run_folder), path, "--quiet", "--format", "json"]
+    assert main(words) == 0
+    table = json.loads(capsys.readouterr().out)
+    thresholds = {row["scorer"]: row["threshold"] for row in table["rows"]}
+    assert thresholds == {row["scorer"]: row["threshold"] for row in report.evaluation.rows}
+    assert thresholds["tiny"] == open_run(run_folder).operating_point().threshold
+    assert table["chosen_on"] == report.evaluation.chosen_on
+    assert main([*words, "--no-baselines"]) == 0  # no event is needed to choose on
+    table = json.loads(capsys.readouterr().out)
+    assert table["rows"][0]["n_events"] == 40
+    assert table["rows"][0]["threshold"] == thresholds["tiny"]
+    edited("config.yaml", "train.h5", "gone.h5")
+    assert main(words) == 0
+    table = json.loads(capsys.readouterr().out)
+    assert "tiny from the validation scores stored in training, of the" in table["chosen_on"]
+    assert "every 5th event (8), scores on the 32 others" in table["chosen_on"]
+    assert "validation events of" in table["notes"][0]

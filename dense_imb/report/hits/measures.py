@@ -19,6 +19,7 @@ from dense_imb.hits.baselines import Scorer
 from dense_imb.hits.masking import Progress
 from dense_imb.metrics import HitScores, ScoreHistogram
 from dense_imb.runs import Run
+from dense_imb.runs.write import SCORES
 from dense_imb.tasks.hits.recipe import HitsRecipe
 from dense_imb.tasks.hits.trained import TrainedHits
 
@@ -79,10 +80,9 @@ def validation_events(run: Run) -> VirtualEvents:
 
 def stored_scores(run: Run) -> ScoreHistogram | None:
     """Return the validation scores that a run has stored; None if there are none."""
-    try:
-        scores: ScoreHistogram = run.scores()
-    except (ValueError, OSError):
+    if not (run.folder / SCORES).is_file():
         return None
+    scores: ScoreHistogram = run.scores()
     return scores
 
 

@@ -12,7 +12,6 @@ from dense_imb.data.events.virtual import VirtualEvents
 from dense_imb.hits import Evaluation
 from dense_imb.hits.masking import Progress
 from dense_imb.hits.table import is_hiding
-from dense_imb.metrics.histogram import FAKES_CURE
 from dense_imb.report.facts import number, percent
 from dense_imb.report.hits import figures
 from dense_imb.report.hits.measures import (
@@ -242,10 +241,10 @@ class HitsSource(ReportSource):
         table = self.table
         assert table is not None
         sentence = (
-            "Operating points are chosen on the validation events and measured on the events of "
-            "the table. Fakes are noise hits kept per noise-only event"
+            "Operating points are chosen on the validation events, and measured on the events of "
+            "the table."
         )
-        return sentence + ("." if table.has_fakes() else f": there are none, {FAKES_CURE}.")
+        return " ".join([sentence, *table.point_notes()])
 
     def _conditions(self) -> str:
         table = self.table
