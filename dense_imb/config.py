@@ -402,9 +402,7 @@ def with_defaults(config: TrainConfig) -> TrainConfig:
         >>> config.model.name, config.optimizer.name, config.optimizer.learning_rate
         ('hits', 'muon', 0.03)
     """
-    if len(config.kinds) != 1:
-        return config  # refused elsewhere
-    (kind,) = config.kinds
+    kind = config.kinds[0] if len(config.kinds) == 1 else "images"  # others are refused elsewhere
     model = replace(
         config.model, name=NETWORKS[kind] if config.model.name == AUTO else config.model.name
     )

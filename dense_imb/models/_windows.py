@@ -40,7 +40,6 @@ class Windows:
         return values if self.place is None else values.index_select(0, self.place)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # shapes depend on the data
 def plan_windows(
     place: Tensor, offset: Tensor, size: int, orders: Sequence[str], depth: int
 ) -> list[Windows]:

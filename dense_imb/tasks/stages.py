@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 
 from dense_imb.base.checks import check_at_least
 from dense_imb.base.refusals import Refused, refusal
-from dense_imb.config import SecondConfig, TrainConfig, UnlabelledConfig
+from dense_imb.config import SecondConfig, TrainConfig, UnlabelledConfig, with_defaults
 
 _SLOWER = 10  # the second stage's default learning rate is lower by this factor for all layers
 
@@ -33,6 +33,7 @@ def stages_of(config: TrainConfig) -> tuple[TrainConfig, TrainConfig | None]:
         >>> stages_of(TrainConfig())[1] is None
         True
     """
+    config = with_defaults(config)
     wanted = config.second
     first = replace(config, second=SecondConfig())
     if wanted.steps == 0:

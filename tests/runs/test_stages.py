@@ -18,6 +18,7 @@ from dense_imb.config import (
     SecondConfig,
     TrainConfig,
     UnlabelledConfig,
+    with_defaults,
 )
 from dense_imb.data.events.virtual import VALIDATION_EPOCH
 from dense_imb.engine import Interrupted
@@ -115,7 +116,7 @@ def test_the_second_stage_begins_from_the_best_network_of_the_first(folders, who
 
 def test_a_run_in_two_stages_is_read_as_its_second(folders, whole):
     run = open_run(whole)
-    assert run.whole_config == two(folders)
+    assert run.whole_config == with_defaults(two(folders))
     assert run.config == stages_of(two(folders))[1]
     assert run.first is not None
     assert run.first.folder == whole / "first"

@@ -28,7 +28,7 @@ HITS, EVENTS = "hits", "events"  # what counts equally in the loss, beside colum
 
 
 class Reading(Protocol):
-    """How events become the input of a network, and how its output becomes scores."""
+    """Preparation of a network's input from events, and meaning of its output."""
 
     def score(self, network: nn.Module, events: Events) -> Tensor:
         """Return the score of each hit, (n_hits,) in [0, 1]."""
@@ -124,7 +124,8 @@ class ScoringTask(SampledTask):
         for start in starts[process::n_processes]:
             numbers = np.arange(start, min(start + self.batch_size, len(self.validation)))
             events = self.validation.degraded(numbers, VALIDATION_EPOCH).torch(device)
-            histogram.update(self.reading.score(network, events), is_signal(events))
+            score = self.reading.score(network, events)
+            histogram.update(score, is_signal(events), event=events.event_index())
         self.histogram = histogram.reduce_over_processes()
         natural = histogram.at(0.5)
         purity = natural.purity

@@ -289,7 +289,7 @@ def test_tasks_that_labels_of_hits_teach_nothing_are_refused(path, rest, changes
 def test_other_frames_and_no_events_are_refused(task, rest, tmp_path):
     other = clean_events(4, frame=Geometry(20, 12, 100))
     source = HitsFile(write_events(tmp_path / "other.h5", other))
-    with pytest.raises(ValueError, match="frames of 16 x 12 x 100, .* got 20 x 12 x 100"):
+    with pytest.raises(ValueError, match="events of 16 x 12 x 100, .* got 20 x 12 x 100"):
         FramePseudoLabels(task, VirtualEvents(source, None, 0))
     with pytest.raises(ValueError, match="got none"):
         FramePseudoLabels(task, dataclasses.replace(rest, count=0))
