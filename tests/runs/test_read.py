@@ -251,7 +251,6 @@ def test_best_is_what_was_scored(path, tmp_path):
     run = quiet(tiny(path, steps=16), tmp_path / "run")
     held_out = build_task(run.config).validation
     events = held_out.degraded(np.arange(len(held_out)), VALIDATION_EPOCH).torch()
-    events = events.select(~events.hit["is_occluded"])
     found = ScoreHistogram()
     found.update(run.trained(device="cpu").score(events), events.label > 0)
     assert torch.equal(found.curve().retention, run.scores().curve().retention)
@@ -260,9 +259,7 @@ def test_best_is_what_was_scored(path, tmp_path):
 
 def test_another_frame_is_refused(path, tmp_path):
     scorer = quiet(tiny(path), tmp_path / "run").trained(device="cpu")
-    with pytest.raises(
-        ValueError, match="Expected events of 16 x 12 x 100, as run was trained on, got 20 x"
-    ):
+    with pytest.raises(ValueError, match="Expected events of 16 x 12 x 100, .* got 20 x"):
         scorer.score(clean_events(2, frame=Geometry(20, 12, 100)))
 
 

@@ -135,7 +135,7 @@ class EventsPseudoLabels:
         """Return the network's input for the strong views."""
         raise NotImplementedError
 
-    def label_views(self, teacher: nn.Module, views: HitViews, threshold: float) -> Any:
+    def label_views(self, teacher: nn.Module, views: Any, threshold: float) -> tuple[Any, Tensor]:
         """Label the strong views, see `Unlabelled.label_views`."""
         raise NotImplementedError
 
@@ -283,7 +283,8 @@ class HitsPseudoLabels(EventsPseudoLabels):
             )
 
     def _shown(self, events: Events) -> HitInput:
-        return self._task.reading.inputs(events)
+        shown: HitInput = self._task.reading.inputs(events)
+        return shown
 
     def label_views(
         self, teacher: nn.Module, views: HitViews, threshold: float

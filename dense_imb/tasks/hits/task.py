@@ -60,7 +60,7 @@ class HitsReading:
         """Return the network's input for events of tensors."""
         place = torch.cat([events.position(), events.t.float().unsqueeze(1)], 1)
         columns = [_feature(events, name) for name in self.features]
-        feature = torch.cat(columns, 1) if columns else place.new_zeros(len(place), 0)
+        feature: Tensor = torch.cat([place.new_zeros(len(place), 0), *columns], 1)
         return HitInput(place, feature, events.offset)
 
     def probability(self, network: nn.Module, events: Events) -> Tensor:

@@ -61,6 +61,10 @@ class TrainedHits(TrainedNetwork[HitsReading | FrameReading]):
         reading: how events become its input, and how its output becomes scores.
         geometry: grid of the training events, or what is known of their table of sensors.
         device: device it runs on.
+
+    Attributes:
+        batch_size: frames scored together; hits scored together for networks of hits, except that
+            an event is never cut.
     """
 
     def __init__(
@@ -73,6 +77,9 @@ class TrainedHits(TrainedNetwork[HitsReading | FrameReading]):
     ) -> None:
         super().__init__(name, network, reading, device)
         self.trained_on = geometry
+        sees_frames = isinstance(reading, FrameReading)
+        sizes, on_gpu = (_FRAMES, _FRAMES_ON_GPU) if sees_frames else (_HITS, _HITS_ON_GPU)
+        self.batch_size = sizes.get(self.device.type, on_gpu)
 
     @property
     def geometry(self) -> Geometry | None:
@@ -162,13 +169,11 @@ class TrainedHits(TrainedNetwork[HitsReading | FrameReading]):
     def _parts(self, events: Events) -> Iterator[Events]:
         """Yield events in batches: some frames, or some hits."""
         if isinstance(self.reading, FrameReading):
-            size = _FRAMES.get(self.device.type, _FRAMES_ON_GPU)
-            bounds = [*range(0, len(events), size), len(events)]
+            bounds = [*range(0, len(events), self.batch_size), len(events)]
         else:
-            limit = _HITS.get(self.device.type, _HITS_ON_GPU)
             offset = events.offset.cpu().numpy() if events.is_torch else np.asarray(events.offset)
             # an event belongs to the batch in which it begins
-            batch = np.asarray(offset[:-1], np.int64) // limit
+            batch = np.asarray(offset[:-1], np.int64) // self.batch_size
             bounds = [*np.flatnonzero(np.diff(batch, prepend=-1)).tolist(), len(events)]
         for first, last in pairwise(bounds):
             if last > first:
