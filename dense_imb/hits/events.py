@@ -83,7 +83,7 @@ class Events:
         """The grid of pixels; refuses events of a table of sensors, which have no frame."""
         return as_grid(self.geometry)
 
-    def position(self) -> Array:
+    def position(self) -> Any:
         """Return where each hit is, (n_hits, 2 or 3) float32: in pixels, or in metres."""
         if isinstance(self.geometry, Sensors):
             if self.is_torch:

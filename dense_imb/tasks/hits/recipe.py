@@ -42,13 +42,13 @@ from dense_imb.models import build_hit_network, build_model, hit_network_sizes
 from dense_imb.tasks.base import TrainingData
 from dense_imb.tasks.hits.frames import N_CHANNELS, FrameReading, FramesTask
 from dense_imb.tasks.hits.pseudo_labels import (
-    EventsPseudoLabels,
     FramePseudoLabels,
     HitsPseudoLabels,
 )
 from dense_imb.tasks.hits.scoring import HitsOptions, Pixels, is_signal, is_visible
 from dense_imb.tasks.hits.task import DIRECTION, HitsReading, HitsTask, classes_of_hits
 from dense_imb.tasks.hits.trained import TrainedHits, trained_on
+from dense_imb.tasks.mean_teacher import Unlabelled
 from dense_imb.tasks.recipe import Recipe, build_loss, check_share
 from dense_imb.tasks.unlabelled import REST, naming_the_option
 
@@ -288,7 +288,7 @@ class HitsRecipe(Recipe):
             return build_hit_network(model.name, **{**sizes, **model.options})
         return build_model(model.name, **sizes, **model.options)
 
-    def pseudo_labels(self, task: FramesTask | HitsTask) -> EventsPseudoLabels:
+    def pseudo_labels(self, task: FramesTask | HitsTask) -> Unlabelled:
         """Open the unlabelled events."""
         events = task.data.rest if self.config.unlabelled.rest else self._unlabelled_events(task)
         kind = HitsPseudoLabels if isinstance(task, HitsTask) else FramePseudoLabels
