@@ -31,7 +31,7 @@ def table(n_axes: int = 3, *, directions: bool = True) -> Sensors:
 
 
 def telescope_events(n_events: int, geometry: Sensors | None = None, seed: int = 0) -> Events:
-    """Thirty hits of noise, and six or three hits of particles that are near in time and charged."""
+    """Thirty hits of noise, and nine charged ones of particles that are near in time."""
     rng = np.random.default_rng(seed)
     geometry = table() if geometry is None else geometry
     label = np.tile(np.r_[np.zeros(30, np.uint8), np.ones(6, np.uint8), np.full(3, 2, np.uint8)],
@@ -176,20 +176,13 @@ def test_a_short_track_counts_as_a_long_one_in_the_loss(telescope):
     assert plain.cost_of(output, plain.batch(np.arange(4), 0, CPU)) != weighed.cost_of(
         output, batch
     )
+    foreign = "monai.losses:DiceLoss(sigmoid=True)"
     with pytest.raises(ValueError, match=r"loss of dense_imb, .*got DiceLoss"):
-        build_task(
-            config(
-                telescope, {"balance_over": "particle"}, loss="monai.losses:DiceLoss(sigmoid=True)"
-            )  # fmt: skip
-        )
+        build_task(config(telescope, {"balance_over": "particle"}, loss=foreign))
 
 
 def test_a_value_of_signal_hits_is_predicted(telescope):
-    task = (
-        build_task(config(telescope, {"value": "charge", "value_loss": "BalancedL1Loss"}))
-        if (False)
-        else build_task(config(telescope, {"value": "charge", "value_loss": "torch.nn:L1Loss"}))
-    )
+    task = build_task(config(telescope, {"value": "charge", "value_loss": "torch.nn:L1Loss"}))
     batch = task.batch(np.arange(4), 0, CPU)
     assert task.network(batch.shown).shape[1] == 2
     is_noise = batch.label == 0
@@ -330,8 +323,7 @@ def unlabelled(path: str) -> str:
 def test_bad_options_are_one_sentence(telescope, change, hits, more, sentence):
     path = telescope if change is None else change(telescope)
     with pytest.raises(ValueError, match=sentence):
-        task = build_task(config(path, hits, **more))
-        task.batch(np.arange(4), 0, CPU)
+        build_task(config(path, hits, **more)).batch(np.arange(4), 0, CPU)
 
 
 def test_options_of_hits_are_refused_for_networks_of_frames(arcs):
