@@ -6,11 +6,11 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # --help must not wait for torch
-    from dense_imb.hits import Geometry, Scorer
+    from dense_imb.hits import Geometry, Scorer, Sensors
 
 
-def baseline(typed: str, geometry: Geometry, *, option: str = "MODEL") -> Scorer:
-    """A baseline for a frame, as typed: "hit-density", "hit-density(radius_t=10)"."""
+def baseline(typed: str, geometry: Geometry | Sensors, *, option: str = "MODEL") -> Scorer:
+    """Return a baseline for a geometry, as typed: "hit-density", "hit-density(radius_t=10)"."""
     from dense_imb.base.checks import check_choice
     from dense_imb.hits import BASELINES, make_baseline
     from dense_imb.losses.foreign.parse import parse_call
