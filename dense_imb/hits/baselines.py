@@ -13,7 +13,6 @@ Hits near the edge of the frame have fewer neighbours; no scorer corrects for th
 from __future__ import annotations
 
 import importlib
-import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from torch import Tensor
 from dense_imb.base.checks import check_at_least
 from dense_imb.hits.events import Events
 from dense_imb.hits.frames import _pixel
-from dense_imb.hits.geometry import Sensors
+from dense_imb.hits.pairs import axes_of, pairs_in_time, sort_by_time, square_distance
 
 __all__ = [
     "BASELINES",
@@ -40,7 +39,6 @@ __all__ = [
 ]
 
 _AT_ONCE = 64  # events whose frames are filtered together
-_PAIRS = 1 << 16  # pairs of hits compared together; few enough for the cache
 # Weights are rounded to multiples of these. Their sums are then exact in float64 (52 bits: a blur
 # multiplies two weights and sums 2^20 hits), so the order of the hits and the batch do not matter.
 _BLUR_STEP = 2.0**-16
@@ -148,25 +146,12 @@ class HitDensity:
         density = torch.zeros(events.n_hits, dtype=torch.int64, device=events.t.device)
         if events.n_hits == 0:
             return density.float()
-        *position, t = _scaled(events, self.radius_xy, self.radius_t)
-        # sorted by event and time, the later neighbours of a hit follow it without gaps
-        key = t - t.min()
-        key += events.event_index() * (float(key.max()) + 4)
-        key, order = key.sort()
-        axes = [axis[order] for axis in (*position, t)]
-        number = torch.arange(events.n_hits, device=key.device)
-        # keys are rounded, so search 0.1 % too far; the weight of the extra pairs is 0
-        n_behind = torch.searchsorted(key, key + 1.001, right=True) - number - 1
-        end = n_behind.cumsum(0)
-        n_parts = int(end[-1]) // _PAIRS + 1
-        cut = torch.arange(1, n_parts, device=key.device) * _PAIRS
-        bounds = [0, *torch.searchsorted(end, cut).tolist(), events.n_hits]
-        for first, last in itertools.pairwise(bounds):
-            count = n_behind[first:last]
-            one = torch.repeat_interleave(number[first:last], count)
-            before = torch.repeat_interleave(count.cumsum(0) - count, count)
-            other = one + 1 + torch.arange(len(one), device=key.device) - before
-            square = _square_distance(axes, one, other)
+        axes = axes_of(events, self.radius_xy, self.radius_t)
+        key, order = sort_by_time(events, axes[-1])
+        axes = [axis[order] for axis in axes]
+        for one, other in pairs_in_time(key):
+            # pairs further apart than 1 have the weight 0
+            square = square_distance(axes, one, other)
             weight = ((1 - square).clamp(min=0) / _PAIR_STEP).round().to(torch.int64)
             density.index_add_(0, order[one], weight)
             density.index_add_(0, order[other], weight)
@@ -233,7 +218,7 @@ class DBSCANScorer:
         for start in range(0, len(events), _AT_ONCE):
             part = events[start : start + _AT_ONCE]
             if part.n_hits:
-                axes = _scaled(part, self.radius_xy, self.radius_t)
+                axes = axes_of(part, self.radius_xy, self.radius_t)
                 # a further coordinate keeps events a distance of 2 apart, so no cluster joins them
                 points = torch.stack([2.0 * part.event_index(), *axes], 1).cpu().numpy()
                 order = np.lexsort(points.T[::-1])
@@ -258,26 +243,6 @@ BASELINES: dict[str, Callable[[], Scorer]] = {
 def _odds_to_score(odds: Tensor) -> Tensor:
     """Return odds / (1 + odds); the logit of this score is log(odds)."""
     return (odds / (1 + odds)).float()
-
-
-def _scaled(events: Events, radius_xy: float, radius_t: float) -> list[Tensor]:
-    """Return x, y (and z) and t in float64, in units of the radii."""
-    if isinstance(events.geometry, Sensors):
-        position = list(events.position().to(torch.float64).unbind(1))
-    else:
-        position = [events.x.to(torch.float64), events.y.to(torch.float64)]
-    t = events.t.to(torch.float64)
-    if not bool(torch.isfinite(t).all()):
-        raise ValueError("Expected `t` with finite times, got NaN or infinity.")
-    return [*(axis / radius_xy for axis in position), t / radius_t]
-
-
-def _square_distance(axes: list[Tensor], one: Tensor, other: Tensor) -> Tensor:
-    """Return the squared distance of pairs of hits, given by their indices."""
-    square = (axes[0][one] - axes[0][other]) ** 2
-    for axis in axes[1:]:
-        square += (axis[one] - axis[other]) ** 2
-    return square
 
 
 def _filter_hits(events: Events, kernel: Tensor, *, is_mask: bool = False) -> Tensor:

@@ -137,13 +137,22 @@ def scaling_note(
     )
 
 
+def pixel_scale(geometry: Geometry) -> float:
+    """Return the size of a frame in pixels, relative to that of the default options."""
+    area = CHOSEN_ON.width * CHOSEN_ON.height
+    return math.sqrt(geometry.width * geometry.height / area)
+
+
+def step_scale(geometry: Geometry) -> float:
+    """Return the number of time steps, relative to that of the default options."""
+    return geometry.time_steps / CHOSEN_ON.time_steps
+
+
 def _scaled(scorer: Any, geometry: Geometry | Sensors) -> dict[str, float]:
     """Return the default options that scale with the geometry, scaled to this one."""
     if isinstance(geometry, Sensors):
         return _scaled_to_table(scorer.name, geometry)
-    area = CHOSEN_ON.width * CHOSEN_ON.height
-    pixels = math.sqrt(geometry.width * geometry.height / area)
-    steps = geometry.time_steps / CHOSEN_ON.time_steps
+    pixels, steps = pixel_scale(geometry), step_scale(geometry)
     scaled: dict[str, float] = {}
     for field in fields(scorer):
         value = getattr(scorer, field.name)

@@ -18,6 +18,7 @@ from dense_imb.hits import (
     concatenate,
     degrade,
     make_baseline,
+    pairs,
     simulate,
 )
 from dense_imb.hits import baselines as module
@@ -151,7 +152,7 @@ def test_muons_of_a_telescope_stand_out_from_its_noise():
 def test_hit_density_is_the_same_in_parts(monkeypatch, pairs_at_once):
     events, density = crowded(9, 12, seed=3), HitDensity(5.0, 15.0)
     whole = density.score(events)
-    monkeypatch.setattr(module, "_PAIRS", pairs_at_once)
+    monkeypatch.setattr(pairs, "_PAIRS", pairs_at_once)
     assert density.score(events).equal(whole)
 
 
