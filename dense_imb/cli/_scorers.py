@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # --help must not wait for torch
 
 
 def baseline(typed: str, geometry: Geometry | Sensors, *, option: str = "MODEL") -> Scorer:
-    """A baseline for a frame, as typed: "hit-density", "hit-density(radius_t=10)"."""
+    """Return a baseline for a geometry, as typed: "hit-density", "hit-density(radius_t=10)"."""
     from dense_imb.base.checks import check_choice
     from dense_imb.base.refusals import Refused
     from dense_imb.hits import BASELINES, Sensors, make_baseline
