@@ -13,6 +13,7 @@ from tests.data.events.other_formats import read
 uproot = pytest.importorskip("uproot", reason="uproot, the extra `root`, is not installed")
 ak = pytest.importorskip("awkward", reason="awkward comes with uproot")
 
+NAMES = {"x": "px", "y": "py", "t": "toa", "label": "truth"}
 X = [[0, 1], [], [2], [3, 4, 6]]
 
 
@@ -33,7 +34,7 @@ def path(tmp_path, request):
 @pytest.mark.parametrize("step", ["16 MB", 1, 3])
 def test_jagged_branches_become_hits(path, monkeypatch, step):
     monkeypatch.setattr(root, "_STEP", step)
-    source = root_source(path, x="px", y="py", t="toa", label="truth", keep=["run", "py"])
+    source = root_source(path, columns=NAMES, keep=["run", "py"])
     assert source.n_events == 4
     events = read(source)
     assert events.offset.tolist() == [0, 2, 2, 3, 6]
@@ -45,12 +46,13 @@ def test_jagged_branches_become_hits(path, monkeypatch, step):
 
 
 def test_trees_and_branches_are_named(path, tmp_path):
-    with pytest.raises(ValueError, match="Expected a branch `x` in .* got only .*px, "):
-        root_source(path, y="py", t="toa")
+    sentence = "columns x, y, t in .*, got .*px, .*, without x; name them with `columns=x=px`"
+    with pytest.raises(ValueError, match=sentence):
+        root_source(path, columns={"y": "py", "t": "toa"})
     with pytest.raises(ValueError, match=r"one of \['events'\], got hits"):
         root_source(path, "hits")
     with pytest.raises(ValueError, match="an array an event in branch `run`"):
-        read(root_source(path, x="run", y="py", t="toa"))
+        read(root_source(path, columns={**NAMES, "x": "run"}))
     (tmp_path / "b.root").write_bytes(b"root" + bytes(300))
     with pytest.raises(ValueError, match=r"Expected a ROOT file with a tree at .*b\.root"):
         root_source(tmp_path / "b.root")
@@ -63,7 +65,7 @@ def test_a_truncated_file_is_one_sentence_or_whole(path):
     for size in range(0, len(whole), 97):
         path.write_bytes(whole[:size])
         try:
-            events = read(root_source(path, x="px", y="py", t="toa"))
+            events = read(root_source(path, columns=NAMES, keep=[]))
         except ValueError as problem:
             assert str(problem).startswith("Expected")  # noqa: PT017
             assert "\n" not in str(problem)  # noqa: PT017
