@@ -202,9 +202,9 @@ def _refuse_own_input(options: Namespace) -> None:
     for name in (*options.files, *(one for one in beside if one is not None)):
         is_one = os.path.realpath(name) == os.path.realpath(out)
         if is_one or (out.exists() and Path(name).exists() and os.path.samefile(name, out)):
+            same = "" if name == options.out else f", which is {name}"
             raise ValueError(
-                f"Expected an output apart from the inputs, got {out}, which is {name}; choose "
-                "another name."
+                f"Expected an output apart from the inputs, got {out}{same}; choose another name."
             )
 
 
@@ -253,9 +253,12 @@ def _words_back(hits: Any, out: Path) -> list[object]:
         for name, value in vars(geometry).items():
             if value is not None:
                 words += [f"--{name.replace('_', '-')}", value]
-    names = [n.removeprefix("/event/") for n in hits.columns if n.startswith("/event/")]
-    kept = [name for name in names if name not in ("offset", "event_id")]
-    return [*words, *(["--event-columns", *kept] if kept and out.suffix == ".csv" else [])]
+    if out.suffix == ".csv":
+        with out.open(encoding="ascii") as file:
+            header = file.readline().strip().split(",")
+        kept = [name for name in header if f"/event/{name}" in hits.columns]
+        words += ["--event-columns", *kept] if kept else []
+    return words
 
 
 def _read_others(files: Sequence[Path], options: Namespace) -> None:
@@ -382,6 +385,8 @@ def _names(words: Sequence[str]) -> list[str]:
 
 
 def _print_summary(done: Converted, source: Source, options: Namespace) -> None:
+    from dense_imb.data.events.formats.mapping import similar_column
+
     print(f"{options.out}: {done.n_events} events, {done.n_hits} hits, {done.geometry.size_text()}")
     for line in done.lines:
         print(f"  {line}")
@@ -398,7 +403,8 @@ def _print_summary(done: Converted, source: Source, options: Namespace) -> None:
             f"note: {source.n_labels_lost} labelled pixels have no hit; their labels are not kept"
         )
     if not done.has_labels:
-        print("  no labels: enough to denoise, not to train; --columns label=NAME reads them")
+        name = similar_column("label", done.hit_names) or "NAME"
+        print(f"  no labels: enough to denoise, not to train; --columns label={name} reads them")
     print_next("inspect", options.out)
 
 

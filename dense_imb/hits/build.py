@@ -315,7 +315,7 @@ def _check_pixels(hit: Mapping[str, NDArray[Any]], geometry: Geometry) -> None:
         wrong = column[(column < 0) | (column >= size)][0]
         is_swapped = highest["x"] < geometry.height and highest["y"] < geometry.width
         if wrong < 0:
-            cure = f"subtract {int(column.min())}, so that the first pixel is 0"
+            cure = f"add {-int(column.min())}, so that the first pixel is 0"
         elif column.min() >= 1 and highest[name] == size:
             cure = "they count from 1: subtract 1"
         elif is_swapped:
@@ -369,12 +369,13 @@ def _sorted_by(
             f"{key.shape}; numbers of hits of each event are `counts`."
         )
     key = _whole("event_id", key)
-    columns = list(key.reshape(n_hits, -1).T)
+    width = key.shape[1] if key.ndim == 2 else 1
+    columns = list(key.reshape(n_hits, width).T)
     order = None
     if is_backwards(columns).any():
         order = np.lexsort(columns[::-1])  # stable
         key = key[order]
-    rows = key.reshape(n_hits, -1)
+    rows = key.reshape(n_hits, width)
     is_first = np.append(True, (rows[1:] != rows[:-1]).any(1))[:n_hits]
     first = np.flatnonzero(is_first)
     return np.append(first, n_hits).astype(np.int64), order, key[first]

@@ -56,7 +56,8 @@ class Axis:
         """Return the lower edge of the first bin, and the number of bins."""
         least, most = (self.least, self.most) if self.most >= self.least else (0.0, 0.0)
         # the smallest value in the middle of its bin: a grid of this pitch has no value on an edge
-        low = least - self.width / 2 if self.low is None else self.low
+        low = least - self.width / 2
+        low = round(low, 2 - math.floor(math.log10(self.width))) if self.low is None else self.low
         if self.high is not None:
             return low, math.ceil((self.high - low) / self.width - 1e-9)
         return low, max(1, math.floor((most - low) / self.width) + 1)
@@ -64,7 +65,7 @@ class Axis:
     def text(self) -> str:
         """Return the bins as the option that repeats them."""
         low, count = self.edges()
-        return f"{self.name}={self.width:g}:{low:g}:{low + count * self.width:g}"
+        return f"{self.name}={self.width:.12g}:{low:.12g}:{low + count * self.width:.12g}"
 
 
 def read_bins(words: list[str]) -> dict[str, Axis]:
@@ -207,8 +208,8 @@ class GridPlacing:
             low, count = axis.edges()
             unit = "ns" if axis.name == "t" else self.unit
             lines.append(
-                f"{axis.name}: {count} bins of {axis.width:g} {unit} from {low:g} to "
-                f"{low + count * axis.width:g} {unit}"
+                f"{axis.name}: {count} bins of {axis.width:.12g} {unit} from {low:.12g} to "
+                f"{low + count * axis.width:.12g} {unit}"
             )
         return lines
 

@@ -131,7 +131,6 @@ def _rows(events: Events, first: int, is_key: bool) -> dict[str, NDArray[Any]]:
         **events.hit_columns(),
         **{f"event_{n}" if n in events.hit_columns() else n: c[index] for n, c in event.items()},
     }
-    columns = {"event_number" if n == "event_id" else n: c for n, c in columns.items()}
     for name, column in columns.items():
         flat = column.reshape(len(column), -1)
         if column.ndim == 1:

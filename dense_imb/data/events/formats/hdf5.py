@@ -25,8 +25,8 @@ from dense_imb.data.events.formats.mapping import (
     key_names,
     last_part,
     match_columns,
-    missing_column,
     needed_columns,
+    resolve_column,
     similar_column,
 )
 from dense_imb.data.events.formats.rows import RowScan, Table, rows_source, whole_key
@@ -94,9 +94,8 @@ def hdf5_hits_source(
         for place in columns.values():
             if isinstance(place, str) and place in datasets and place not in known:
                 raise ValueError(f"Expected rows of numbers in `{place}` of {path}, got others.")
-        for place in (*(keep or ()), *event_columns):
-            if _bare(place) not in known:
-                raise missing_column(str(path), place, [*known])
+        if keep is not None:
+            keep = [resolve_column(str(path), place, [*known]) for place in keep]
         flat = [name for name, array in known.items() if array.ndim == 1]
         chosen = match_columns(str(path), [*known], columns, needed, also, flat)
         needed = needed_columns(needed, chosen)
@@ -198,7 +197,7 @@ class _Flat:
             if len(array) in (n_hits, n_events) and name not in {*chosen.values(), place}
             and not (sensors is not None and last_part(name).startswith(_TABLE))
         ]  # fmt: skip
-        places = further_columns(fits, chosen, None if keep is None else _bare(keep), self.name)
+        places = further_columns(fits, chosen, keep, self.name)
         event_places = {
             name: one
             for name, one in places.items()
@@ -246,16 +245,15 @@ class _Flat:
         by_block: bool,
         sensors: Sensors | None,
     ) -> Source:
-        key, event_columns = _bare(key), _bare(event_columns)
+        known = [*self.known]
+        key = [resolve_column(self.name, one, known) for one in key]
+        event_columns = [resolve_column(self.name, one, known) for one in event_columns]
         n_hits = len(self.known[chosen["t"]])
-        for one in key:
-            if one not in self.known:
-                raise missing_column(self.name, one, [*self.known])
         used = {*chosen.values(), *key, *event_columns}
         fits = [n for n, array in self.known.items() if len(array) == n_hits and n not in used]
         names = {one: last_part(one) for one in (*key, *event_columns)}
-        taken = {**chosen, **{name: name for name in names.values()}}
-        places = further_columns(fits, taken, None if keep is None else _bare(keep), self.name)
+        taken = {*chosen, *names.values(), "event_id"}
+        places = further_columns(fits, taken, keep, self.name)
         keys = {names[one]: one for one in key}
         hit_places = {**chosen, **places, **{names[one]: one for one in (*key, *event_columns)}}
         for one in hit_places.values():

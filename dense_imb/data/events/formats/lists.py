@@ -98,7 +98,8 @@ class _CSV:
         self.needed = needed_columns(needed, chosen)
         self.ours = {theirs: ours for ours, theirs in chosen.items()}
         further = [name for name in self.names if name not in {*self.ours, *key, *event_columns}]
-        places = further_columns(further if keep is None else keep, chosen, keep, str(path))
+        taken = {*chosen, *key, *event_columns, "event_id"}
+        places = further_columns(further, taken, keep, str(path))
         self.ours |= {theirs: ours for ours, theirs in places.items()}
         self.ours |= {name: name for name in (*event_columns, *key)}
         self.whole = [*key, *(chosen[one] for one in ("label", "sensor") if one in chosen)]

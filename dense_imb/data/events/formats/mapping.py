@@ -69,10 +69,11 @@ def match_columns(
         also: further names that must be there, such as event or offset.
         places: columns among which the last parts of names are looked up; by default `known`.
     """
-    chosen = {ours: str(theirs) for ours, theirs in columns.items() if ours != "event"}
-    for theirs in chosen.values():
-        if theirs not in known:
-            raise missing_column(where, theirs, known)
+    chosen = {
+        ours: resolve_column(where, str(theirs), known)
+        for ours, theirs in columns.items()
+        if ours != "event"
+    }
     for ours in (*(needed or ("x", "y", "t", "sensor")), *also, "label"):
         near = find_column(ours, known if places is None else places)
         if ours not in chosen and near is not None:
@@ -107,6 +108,14 @@ def needed_columns(needed: Sequence[str] | None, chosen: Mapping[str, str]) -> t
     return tuple(needed) if needed else ("x", "y", "t") if "x" in chosen else ("sensor", "t")
 
 
+def resolve_column(where: str, name: str, known: Sequence[str]) -> str:
+    """Return the column with a name, or the only one whose last part it is; refuse no column."""
+    theirs = find_column(name.strip("/"), known)
+    if theirs is None:
+        raise missing_column(where, name, known)
+    return theirs
+
+
 def find_column(ours: str, known: Sequence[str]) -> str | None:
     """Return the column with a name, or the only one whose last part is this name."""
     if ours in known:
@@ -133,7 +142,7 @@ def further_columns(
         keep: names in the source to keep; None keeps all of `known`.
         where: name of the source in errors.
     """
-    taken = {*used, "offset", "event_id"}
+    taken = {*used, "offset"}
     places: dict[str, str] = {}
     for place in known if keep is None else keep:
         name = last_part(place.strip("/"))

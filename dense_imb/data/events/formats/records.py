@@ -21,8 +21,8 @@ from dense_imb.data.events.formats.mapping import (
     further_columns,
     key_names,
     match_columns,
-    missing_column,
     needed_columns,
+    resolve_column,
 )
 from dense_imb.data.events.formats.rows import RowScan, Table, rows_source, whole_key
 from dense_imb.data.events.formats.source import Columns, Source
@@ -75,13 +75,8 @@ def records_source(
     """
     columns = columns or {}
     known = [*kinds]
-    for place in (
-        *(keep or ()),
-        *event_columns,
-        *(key_names(columns) if "event" in columns else ()),
-    ):
-        if place not in kinds:
-            raise missing_column(name, place, known)
+    keep = None if keep is None else [resolve_column(name, one, known) for one in keep]
+    event_columns = [resolve_column(name, one, known) for one in event_columns]
     chosen = match_columns(name, known, columns, needed)
     needed = needed_columns(needed, chosen)
     if kinds[chosen["t"]] == "number":
@@ -89,6 +84,7 @@ def records_source(
         if "event" not in columns and first is None:
             match_columns(name, known, columns, needed, ["event"])  # refuses
         key = key_names(columns) if "event" in columns else [str(first)]
+        key = [resolve_column(name, one, known) for one in key]
         return _rows(name, blocks, kinds, chosen, key, needed, keep, event_columns, by_block)
     if event_columns:
         raise refusal(
@@ -180,7 +176,7 @@ def _rows(
     awkward = import_awkward()
     used = {*chosen.values(), *key, *event_columns}
     free = [one for one, kind in kinds.items() if kind == "number" and one not in used]
-    taken = {**chosen, **{one: one for one in (*key, *event_columns)}}
+    taken = {*chosen, *key, *event_columns, "event_id"}
     places = {**chosen, **further_columns(free, taken, keep, name)}
     places |= {one: one for one in (*key, *event_columns)}
     for place in places.values():

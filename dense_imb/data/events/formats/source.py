@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dense_imb.base.refusals import Refused
 from dense_imb.hits import Events, Geometry, Sensors
 
 BATCH_BYTES = 8 << 20  # of frames or columns, read at a time
@@ -119,8 +120,18 @@ def chain_sources(sources: Sequence[Source], source_column: str | None = None) -
     def read() -> Iterator[Columns]:
         joined.notes.clear()
         joined.n_labels_lost = 0
+        known: tuple[set[str], set[str]] | None = None
         for number, one in enumerate(sources):
             for columns in one.read():
+                names = set(columns.hit), set(columns.event)
+                known = known or names
+                if names != known:
+                    differ = (known[0] ^ names[0]) | (known[1] ^ names[1])
+                    raise Refused(
+                        f"{one.name} with the columns of {first.name}",
+                        f"{', '.join(sorted(differ))} in one of them only",
+                        "name the columns to keep with {keep=NAME}; {keep} alone keeps none",
+                    )
                 if source_column is not None:
                     if source_column in columns.event:
                         raise ValueError(
