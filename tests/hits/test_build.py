@@ -69,7 +69,7 @@ def test_sensors_take_any_finite_time():
         ({"offset": [0, 4]}, "got `offset` and `counts`"),
         (
             {"counts": [0, 1, 4]},
-            "add up to the number of hits, 4, got 5; they are offsets: pass `o",
+            "add up to the number of hits, 4, got 5; they are offsets: p",
         ),
         ({"counts": [1, 2]}, "got 3; count the hits"),
         ({"counts": None, "offset": [1, 3]}, "0 to the number of hits, 4, .*: pass `counts=`"),

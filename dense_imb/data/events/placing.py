@@ -261,7 +261,7 @@ class SensorPlacing:
         if len(wrong):
             low, high = sensor.min(), sensor.max()
             cure = "give the whole table with {sensor_table=FILE}"
-            if low == 1 and high == len(self.geometry):
+            if low >= 1 and high == len(self.geometry):
                 cure = "sensors count from 0: subtract 1"
             raise Refused(
                 f"`sensor` of {self.source.name} from 0 to {len(self.geometry) - 1}",

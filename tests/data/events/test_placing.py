@@ -65,7 +65,7 @@ def test_the_size_of_a_pixel_is_stored_in_mm(tmp_path, unit, mm):
     bins = read_bins(["x=1.5,y=2"])
     place = PIXEL * [1.5, 2]
     source = csv(tmp_path, place, np.arange(1, 301))
-    done, events = converted(source, tmp_path / "a.h5", bin=bins, unit=unit)
+    _, events = converted(source, tmp_path / "a.h5", bin=bins, unit=unit)
     assert (events.geometry.x_mm, events.geometry.y_mm) == (1.5 * mm, 2 * mm)
     assert events.geometry.t_ns is None
     assert events.geometry.time_steps == 300
@@ -223,7 +223,8 @@ def test_several_files_share_their_bins_and_types(tmp_path):
     assert events.event["part"].tolist() == [0] * 30 + [1] * 30
     assert events.event["event_id"].tolist() == [*range(30), *range(30)]
     assert np.array_equal(events.x[300:], PIXEL[:, 0] + 10)
-    charge = csv(tmp_path, np.column_stack([PIXEL, TIME]), name="c.csv", header="event,x,y,q,t")
+    csv(tmp_path, np.column_stack([PIXEL, TIME]), name="c.csv", header="event,x,y,q,t")
+    charge = csv_source(tmp_path / "c.csv")
     with pytest.raises(ValueError, match="q in one of them only; name the columns to keep"):
         converted(chain_sources([first, charge]), tmp_path / "b.h5", bin=bins)
     with pytest.raises(ValueError, match="a new name for the column of sources, got `event_id`"):
