@@ -109,6 +109,10 @@ def check_scorer(scorer: Scorer, geometry: Geometry | Sensors) -> None:
 
     Scorers for any size have no attribute `geometry`, or None.
     """
+    check: Callable[[Geometry | Sensors], None] | None = getattr(scorer, "check", None)
+    if check is not None:
+        check(geometry)
+        return
     wanted: Geometry | None = getattr(scorer, "geometry", None)
     if wanted is None or wanted.size == geometry.size:
         return

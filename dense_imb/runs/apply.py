@@ -7,6 +7,7 @@ import os
 import torch
 
 from dense_imb.hits import MaskedFile, mask_file
+from dense_imb.metrics import OperatingPoint
 from dense_imb.runs.read import Run, open_run
 from dense_imb.tasks.images.segment import Segmented, segment_images
 
@@ -19,6 +20,8 @@ def denoise(
     target: _Path,
     *,
     retention: float | None = None,
+    fakes: float | None = None,
+    purity: float | None = None,
     threshold: float | None = None,
     only_kept: bool = False,
     overwrite: bool = False,
@@ -30,15 +33,22 @@ def denoise(
         run: run on hits, or its folder.
         source: hits file to denoise.
         target: file to write.
-        retention: fraction of the signal to keep; by default that of the run.
-        threshold: smallest score to keep, instead of a retention.
+        retention: fraction of the signal to keep (signal efficiency). By default that of the run,
+            if none of the next three is given.
+        fakes: number of noise hits kept per noise-only event.
+        purity: fraction of signal among the kept hits.
+        threshold: smallest score to keep.
         only_kept: write kept hits only.
         overwrite: replace an existing target.
         device: device to run on; by default a GPU if there is one.
     """
     run = run if isinstance(run, Run) else open_run(run)
     run.require("hits", "denoise")
-    point = run.operating_point(retention) if threshold is None else threshold
+    point: OperatingPoint | float = (
+        run.operating_point(retention=retention, fakes=fakes, purity=purity)
+        if threshold is None
+        else threshold
+    )
     scorer = run.trained(device=device)
     return mask_file(source, target, scorer, point, only_kept=only_kept, overwrite=overwrite)
 
