@@ -71,18 +71,24 @@ def _kinds(tree: Any) -> dict[str, Kind]:
         for branch in tree.values()
         if getattr(branch, "count_branch", None) is not None
     }
-    kinds: dict[str, Kind] = {}
-    for name in tree.keys():  # noqa: SIM118 - a tree is no mapping
-        if name in counters:
-            continue
-        try:
-            column = pick(tree.arrays([name], entry_stop=1, library="ak"), name)
-        except Exception:  # a type that uproot does not interpret
-            kinds[name] = "other"
-            continue
-        if not column.fields:
-            kinds[name] = kind_of(column)
-    return kinds
+    names = [name for name in tree.keys() if name not in counters]  # noqa: SIM118 - no mapping
+    try:
+        block = tree.arrays(names, entry_stop=1, library="ak")
+        columns = {name: pick(block, name) for name in names}
+    except Exception:  # a branch that uproot does not interpret: read them one by one
+        columns = {name: _first_entry(tree, name) for name in names}
+    return {
+        name: "other" if column is None else kind_of(column)
+        for name, column in columns.items()
+        if column is None or not column.fields
+    }
+
+
+def _first_entry(tree: Any, name: str) -> Any:
+    try:
+        return pick(tree.arrays([name], entry_stop=1, library="ak"), name)
+    except Exception:
+        return None
 
 
 def import_uproot(action: str) -> Any:
