@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import zipfile
 from collections.abc import Callable, Iterator
@@ -131,23 +132,15 @@ def _rows(events: Events, first: int, is_key: bool) -> dict[str, NDArray[Any]]:
         **events.hit_columns(),
         **{f"event_{n}" if n in events.hit_columns() else n: c[index] for n, c in event.items()},
     }
-    for name, column in columns.items():
-        flat = column.reshape(len(column), -1)
-        if column.ndim == 1:
-            table[name] = column
-        else:
-            table |= {f"{name}_{k}": flat[:, k] for k in range(flat.shape[1])}
-    return table
+    return {**table, **_flat_columns(columns)}
 
 
 def _write_rows(file: IO[str], table: dict[str, NDArray[Any]]) -> None:
     texts = []
     for column in table.values():
-        if column.dtype.kind == "f":
-            digits = {2: 5, 4: 9}.get(column.dtype.itemsize, 17)  # exact when read again
-            texts.append([f"{value:.{digits}g}" for value in column.tolist()])
-        else:
-            texts.append([str(int(value)) for value in column.tolist()])
+        whole = column.dtype.kind == "b"
+        # the shortest text that is exact when read again
+        texts.append((column.astype(np.uint8) if whole else column).astype("U").tolist())
     file.writelines(f"{','.join(row)}\n" for row in zip(*texts, strict=True))
 
 
@@ -187,10 +180,10 @@ def _flat(events: Events) -> Events:
 def _flat_columns(columns: Any) -> dict[str, NDArray[Any]]:
     flat: dict[str, NDArray[Any]] = {}
     for name, column in columns.items():
-        rows = column.reshape(len(column), -1)
         if column.ndim == 1:
             flat[name] = column
         else:
+            rows = column.reshape(len(column), math.prod(column.shape[1:]))
             flat |= {f"{name}_{k}": rows[:, k] for k in range(rows.shape[1])}
     return flat
 
