@@ -179,11 +179,11 @@ def run(options: Namespace) -> None:
     from dense_imb.data.events.formats.hdf5 import is_hits_file
 
     files = [Path(name) for name in options.files]
-    _refuse_own_input(options)
     ours = [
         path.suffix in (".h5", ".hdf5") and options.format in ("auto", "hdf5")
         and is_hits_file(path) for path in files
     ]  # fmt: skip
+    _refuse_own_input(options, all(ours))
     if all(ours):
         _write_hits(options)
     elif any(ours):
@@ -195,17 +195,23 @@ def run(options: Namespace) -> None:
         _read_others(files, options)
 
 
-def _refuse_own_input(options: Namespace) -> None:
+def _refuse_own_input(options: Namespace, writes_labels: bool) -> None:
     """Refuse to write to a file that is read, whatever its name."""
-    out = Path(options.out)
-    beside = [options.masks, options.sensor_table, options.labels]
+    beside = [options.masks, options.sensor_table]
+    outputs = [options.out, *([options.labels] if writes_labels and options.labels else [])]
+    if not writes_labels:
+        beside.append(options.labels)
     for name in (*options.files, *(one for one in beside if one is not None)):
-        is_one = os.path.realpath(name) == os.path.realpath(out)
-        if is_one or (out.exists() and Path(name).exists() and os.path.samefile(name, out)):
-            same = "" if name == options.out else f", which is {name}"
-            raise ValueError(
-                f"Expected an output apart from the inputs, got {out}{same}; choose another name."
-            )
+        for out in outputs:
+            is_one = os.path.realpath(name) == os.path.realpath(out)
+            if is_one or (
+                Path(out).exists() and Path(name).exists() and os.path.samefile(name, out)
+            ):
+                same = "" if name == out else f", which is {name}"
+                raise ValueError(
+                    f"Expected an output apart from the inputs, got {out}{same}; choose another "
+                    "name."
+                )
 
 
 def _write_hits(options: Namespace) -> None:

@@ -95,7 +95,7 @@ def from_arrays(
     if order is not None:
         hit = {name: column[order] for name, column in hit.items()}
     check_columns(geometry, hit)
-    own = {name: hit.pop(name, None) for name in _AXES}
+    own = {name: hit.pop(name, None) for name in (*geometry.columns, "t", "label")}
     events = Events(geometry, offset, **own, hit=hit, event=event)
     return events if device is None else events.torch(device)
 
@@ -230,20 +230,13 @@ def _hit_columns(
             f"Expected {', '.join(f'`{n}`' for n in needed)} for hits of {geometry.size_text()}, "
             f"got no `{missing[0]}`."
         )
-    foreign = {"x", "y", "sensor"}.difference(needed) & given.keys()
-    if foreign:
-        kind = "a grid of pixels" if "sensor" in foreign else "a table of sensors"
-        raise ValueError(
-            f"Expected {', '.join(f'`{n}`' for n in needed)} for {kind}, got "
-            f"`{min(foreign)}` too; pass it under another name, or another geometry."
-        )
     for name, column in given.items():
         if len(column) != len(given["t"]):
             raise ValueError(
                 f"Expected `{name}` with one entry for each of the {len(given['t'])} hits, got "
                 f"{len(column)}."
             )
-        if name != "t":
+        if name in (*geometry.columns, "label"):
             _check_finite(name, column)
             given[name] = _whole(name, column)
     return given

@@ -50,6 +50,13 @@ def test_tensors_stay_tensors_and_the_classmethod_is_the_function():
     assert not made().is_torch
 
 
+def test_columns_of_another_geometry_are_further_columns():
+    assert made(sensor=[9, 9, 9, 9]).hit["sensor"].tolist() == [9] * 4
+    events = made(TABLE, x=[0.5, 1, 2, 3], y=None, sensor=[0, 4, 4, 1])
+    assert events.hit["x"].tolist() == [0.5, 1, 2, 3]
+    assert events.x is None
+
+
 def test_no_hits_and_no_events_are_events():
     assert len(from_arrays(FRAME, counts=[], x=[], y=[], t=[])) == 0
     assert from_arrays(FRAME, offset=[0, 0, 0], x=[], y=[], t=[]).offset.tolist() == [0, 0, 0]
@@ -79,7 +86,6 @@ def test_sensors_take_any_finite_time():
         ({"counts": None, "offset": [0, 1.5, 4]}, "whole numbers in `offset`, got 1.5"),
         ({"counts": None, "event_id": [1, 3]}, "for each of the 4 hits, got .*are `counts`"),
         ({"x": None}, "Expected `x`, `y`, `t` for hits of 8 x 10 x 100, got no `x`"),
-        ({"sensor": [0, 0, 0, 0]}, "for a grid of pixels, got `sensor` too"),
         ({"x": [1, 2, 3]}, "`x` with one entry for each of the 4 hits, got 3"),
         ({"x": [0.5, 1, 2, 3]}, "whole numbers in `x`, got 0.5 at 0. Coordinates in mm need pix"),
         ({"x": [1, 2, 3, 8]}, "`x` from 0 to 7, got 8; they count from 1: subtract 1"),

@@ -32,7 +32,7 @@ def events_of(kind="grid", n_events=40, is_masked=True):
     where = {"x": RNG.integers(0, 8, n), "y": RNG.integers(0, 10, n)}
     time = RNG.integers(1, 101, n) if kind == "grid" else RNG.random(n).astype(np.float32) * 400
     if kind != "grid":
-        where = {"sensor": RNG.integers(0, 6, n)}
+        where = {"sensor": RNG.integers(0, 6, n), "x": RNG.random(n)}
     more = {"charge": RNG.random(n).astype(np.float32), "stamp": RNG.integers(2**60, 2**61, n)}
     if is_masked:
         more |= {"score": RNG.random(n).astype(np.float32), "keep": RNG.random(n) > 0.5}

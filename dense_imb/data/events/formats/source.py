@@ -73,11 +73,9 @@ class Source:
 
 
 def make_events(geometry: Geometry | Sensors, columns: Columns) -> Events:
-    """Give columns a geometry. Those of another geometry are kept as `hit_x`, `sensor_number`."""
+    """Give columns a geometry."""
     hit = dict(columns.hit)
     own = {name: hit.pop(name, None) for name in (*geometry.columns, *_HITS)}
-    renamed = {"x": "hit_x", "y": "hit_y", "sensor": "sensor_number"}
-    hit = {renamed.get(name, name): column for name, column in hit.items()}
     return Events(geometry, columns.offset, **own, hit=hit, event=columns.event)
 
 
