@@ -152,6 +152,7 @@ def _add_places(parser: Parser) -> None:
     add(
         "--unit",
         type=Literal["mm", "cm", "m"] | None,
+        metavar="{mm,cm,m}",
         help="unit of positions (default: mm for --bin)",
     )
     add("--x-mm", type=float | None, help="width of a pixel in mm")

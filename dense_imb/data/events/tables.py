@@ -19,6 +19,7 @@ from dense_imb.base.refusals import RefusedFile
 from dense_imb.data.events.formats.frames import PathLike
 from dense_imb.data.events.formats.records import import_parquet
 from dense_imb.data.events.formats.root import import_uproot
+from dense_imb.data.events.formats.source import BATCH_HITS
 from dense_imb.hits import Events, HitsFile, HitsFiles, Sensors, to_awkward
 from dense_imb.hits.build import import_awkward
 
@@ -67,7 +68,8 @@ def to_table(
         with tqdm(
             total=len(hits), desc=action, unit="event", disable=not progress, leave=False
         ) as bar:
-            for events in hits.batches() if len(hits) else [hits[:]]:
+            size = max(1, min(1024, BATCH_HITS * len(hits) // max(hits.n_hits, 1)))
+            for events in hits.batches(size) if len(hits) else [hits[:]]:
                 yield events.numpy()
                 bar.update(len(events))
 
