@@ -231,7 +231,9 @@ def _write_hits(options: Namespace) -> None:
             print(f"{out}: {len(hits)} events, {hits.n_hits} hits")
             for note in notes:
                 print(note)
-            print_next("convert", out, "hits.h5", *_words_back(hits, out))
+            back = out.with_suffix(".h5")
+            back = back.with_stem(f"{back.stem}_again") if back.exists() else back
+            print_next("convert", out, back, *_words_back(hits, out))
             return
         if "/hit/label" in hits.columns and options.labels is None and out.suffix in (".npy", ""):
             _note("labels not written; {labels=FILE} writes them")

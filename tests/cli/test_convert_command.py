@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -115,9 +116,10 @@ def test_the_way_back_that_is_printed_leads_back(tmp_path, monkeypatch, capsys, 
         assert run("a.csv", "raw.h5", "--sensor-table", "table.csv", "--unit", "m") == 0
     flat = ["--flat"] if kind == "npz" else []
     assert run("raw.h5", f"out.{kind}", *flat) == 0
-    words = re.search(r"next: dense-imb convert (.*)", capsys.readouterr().out)[1]
-    assert run(*shlex.split(words)) == 0
-    back, raw = HitsFile("hits.h5")[:], HitsFile("raw.h5")[:]
+    words = shlex.split(re.search(r"next: dense-imb convert (.*)", capsys.readouterr().out)[1])
+    assert words[1] == "out.h5"
+    assert run(*words) == 0
+    back, raw = HitsFile("out.h5")[:], HitsFile("raw.h5")[:]
     assert back.geometry == raw.geometry
     columns = raw.hit_columns()
     momentum = columns.pop("momentum", None)
@@ -223,3 +225,23 @@ def test_telescopes_come_in_with_one_command_each(tmp_path, capsys):
     words = ("--columns", "x=photon/col,y=photon/row", "--time-offset", 1, "--t-ns", 0.5)
     assert run(camera, out, *words, "--width", 45, "--height", 40, "--overwrite", "--quiet") == 0
     assert "161 events, 694605 hits, 45 x 40 x 100" in capsys.readouterr().out
+
+
+def test_the_guide_to_own_data_is_true(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("awkward", reason="awkward is not installed")
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[2] / "docs" / "own_data.md").read_text()
+    names: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(block, names)
+    for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL):
+        for line in block.splitlines():
+            assert run(*shlex.split(line)[2:]) == 0
+    first = re.search(r"```bash\n(.*?)```", text, re.DOTALL)[1].strip()
+    assert run(*shlex.split(first.replace("event=run,event,", ""))[2:], "--overwrite") == 0
+    printed = capsys.readouterr()
+    shown = re.findall(r"\n```\n(.*?)\n```\n", re.sub(r"```\w+\n.*?```", "", text, flags=re.DOTALL),
+                       re.DOTALL)  # fmt: skip
+    assert len(shown) == 6
+    for block in shown:
+        assert block in printed.out or block in printed.err or block.startswith("dense-imb ")
