@@ -47,6 +47,23 @@ def test_columns_by_other_names(tmp_path):
     assert events.label is None
 
 
+@pytest.mark.parametrize("at_once", [1, 100])
+def test_columns_of_text_are_left_out_and_noted(tmp_path, monkeypatch, at_once):
+    monkeypatch.setattr(lists, "BATCH_HITS", at_once)
+    path = csv(tmp_path, 'event,board,x,y,t,q\n1,"north",2,3,4,0.5\n1,south,3,3,4,1\n')
+    source = csv_source(path)
+    for _ in range(2):
+        events = read(source)
+        assert events.x.tolist() == [2, 3]
+        assert events.hit.keys() == {"q"}
+        assert source.notes == [f"left out of {path}: board, text"]
+    with pytest.raises(ValueError, match=r"6 numbers in each row of .*'1,north,2,3,4"):
+        csv_source(path, {"label": "board"})
+    path.write_text(path.read_text() + "2,south,x,3,4,1\n")
+    with pytest.raises(ValueError, match=r"'2,south,x,3,4,1' in line 4"):
+        csv_source(path)
+
+
 def test_large_numbers_stay_exact(tmp_path):
     path = csv(tmp_path, "event,x,y,t,stamp\n1,0,0,5,9007199254740993\n1,0,0,5,12\n")
     assert read(csv_source(path)).hit["stamp"].tolist() == [9007199254740993, 12]

@@ -10,7 +10,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dense_imb.base.refusals import Refused
+from dense_imb.base.refusals import Refused, literal
 from dense_imb.data.events.formats.frames import PathLike
 from dense_imb.data.events.formats.mapping import (
     Names,
@@ -61,6 +61,9 @@ def csv_source(
         event_columns=event_columns,
         by_block=by_block,
         largest_time=table.largest_time,
+        notes=[f"left out of {literal(path)}: {literal(', '.join(table.text))}, text"]
+        if table.text
+        else [],
     )
 
 
@@ -78,6 +81,7 @@ class _CSV:
         self.path = path
         with self._open() as file:
             header = file.readline(_LONGEST_LINE).lstrip("#").strip()
+            first_row = file.readline(_LONGEST_LINE)
         if not header:
             raise ValueError(
                 f"Expected a header line with the names of the columns in {path}, got none; the "
@@ -97,22 +101,38 @@ class _CSV:
                 raise missing_column(str(path), name, self.names)
         self.needed = needed_columns(needed, chosen)
         self.ours = {theirs: ours for ours, theirs in chosen.items()}
-        further = [name for name in self.names if name not in {*self.ours, *key, *event_columns}]
+        used = {*self.ours, *key, *event_columns, *(keep or ())}
+        self.text = [name for name in self._text_columns(first_row) if name not in used]
+        used.update(self.text)
+        further = [name for name in self.names if name not in used]
         taken = {*chosen, *key, *event_columns, "event_id"}
         places = further_columns(further, taken, keep, str(path))
         self.ours |= {theirs: ours for ours, theirs in places.items()}
         self.ours |= {name: name for name in (*event_columns, *key)}
         self.whole = [*key, *(chosen[one] for one in ("label", "sensor") if one in chosen)]
         self.scan = RowScan(key)
-        self.types = np.dtype([(name, "f8") for name in self.names])
+        self.read = [name for name in self.names if name not in self.text]
+        self.types = np.dtype([(name, "f8") for name in self.read])
         self.types = self._find_types()
 
     def _open(self) -> IO[str]:
         return open(self.path, encoding="utf-8-sig", errors="replace")
 
+    def _text_columns(self, row: str) -> list[str]:
+        """Return the columns that hold text in the first row."""
+        values = self._split(row)
+        if len(values) != len(self.names):
+            return []
+        return [
+            name for name, value in zip(self.names, values, strict=True) if not _is_number(value)
+        ]
+
+    def _split(self, row: str) -> list[str]:
+        return row.strip("\r\n").replace('"', "").split(self.delimiter)
+
     def _find_types(self) -> np.dtype[Any]:
-        is_whole = dict.fromkeys(self.names, True)
-        largest = dict.fromkeys(self.names, 0.0)
+        is_whole = dict.fromkeys(self.read, True)
+        largest = dict.fromkeys(self.read, 0.0)
         time = next(theirs for theirs, ours in self.ours.items() if ours == "t")
         self.largest_time: float | None = None
         for table in self._tables():
@@ -128,9 +148,9 @@ class _CSV:
                 )
         is_whole = {name: whole and largest[name] < 2.0**63 for name, whole in is_whole.items()}
         # text like 12.0 is a whole number too, which only a double reads
-        self._cast = [name for name in self.names if is_whole[name] and largest[name] < _EXACT]
-        exact = {n for n in self.names if is_whole[n] and largest[n] >= _EXACT}
-        return np.dtype([(name, "i8" if name in exact else "f8") for name in self.names])
+        self._cast = [name for name in self.read if is_whole[name] and largest[name] < _EXACT]
+        exact = {n for n in self.read if is_whole[n] and largest[n] >= _EXACT}
+        return np.dtype([(name, "i8" if name in exact else "f8") for name in self.read])
 
     def tables(self) -> Iterator[Table]:
         """Yield the rows in chunks, with our names of the columns."""
@@ -141,6 +161,7 @@ class _CSV:
 
     def _tables(self) -> Iterator[Table]:
         """Yield the rows in chunks, as columns by name."""
+        places = [self.names.index(name) for name in self.read] if self.text else None
         first = 2  # line of the file, counted from 1
         with self._open() as file:
             file.readline(_LONGEST_LINE)
@@ -150,7 +171,7 @@ class _CSV:
                 try:
                     table = np.zeros(0, self.types) if not filled else np.loadtxt(
                         filled, self.types, delimiter=self.delimiter, ndmin=1,
-                        comments=None, quotechar='"',
+                        comments=None, quotechar='"', usecols=places,
                     )  # fmt: skip
                 except ValueError as problem:
                     wrong = next((k for k, row in enumerate(rows) if self._is_wrong(row)), 0)
@@ -160,14 +181,25 @@ class _CSV:
                     ) from problem
                 first += len(rows)
                 if len(table):
-                    yield {name: table[name] for name in self.names}
+                    yield {name: table[name] for name in self.read}
 
     def _is_wrong(self, row: str) -> bool:
-        values = row.replace('"', "").split(self.delimiter)
-        try:
-            return not row.isspace() and len([float(v) for v in values]) != len(self.names)
-        except ValueError:
-            return True
+        values = self._split(row)
+        if row.isspace() or len(values) != len(self.names):
+            return not row.isspace()
+        return not all(
+            _is_number(value)
+            for name, value in zip(self.names, values, strict=True)
+            if name not in self.text
+        )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def timepix_source(folder: PathLike, pattern: str = "*.txt") -> Source:

@@ -64,6 +64,7 @@ def rows_source(
     event_columns: Sequence[str] = (),
     by_block: bool = False,
     largest_time: float | None = None,
+    notes: Sequence[str] = (),
 ) -> Source:
     """Read events from tables with one hit a row.
 
@@ -78,8 +79,9 @@ def rows_source(
         event_columns: further columns with one value an event.
         by_block: every block of consecutive rows with one key is an event.
         largest_time: largest time, if known.
+        notes: notes of the reader, see `Source`.
     """
-    reader = _Rows(name, tables, scan, event_columns, by_block, names)
+    reader = _Rows(name, tables, scan, event_columns, by_block, names, notes)
     source = Source(name, reader.read, largest_time=largest_time, names=names)
     reader.notes = source.notes
     return source
@@ -101,16 +103,18 @@ class _Rows:
         event_columns: Sequence[str],
         by_block: bool,
         names: Sequence[str],
+        notes: Sequence[str],
     ) -> None:
         self.name, self.tables, self.scan = name, tables, scan
         self.event_columns, self.by_block = [*event_columns], by_block
         self.names = names
         self.notes: list[str] = []
+        self.first_notes = notes
         self.n_events = 0
         self.n_varying: dict[str, int] = {}
 
     def read(self) -> Iterator[Columns]:
-        self.notes.clear()
+        self.notes[:] = self.first_notes
         self.n_events, self.n_varying = 0, {}
         n_joined = 0
         if self.by_block or self.scan.in_order:
