@@ -235,6 +235,12 @@ def _write_hits(options: Namespace) -> None:
             back = back.with_stem(f"{back.stem}_again") if back.exists() else back
             print_next("convert", out, back, *_words_back(hits, out))
             return
+        if isinstance(hits.geometry, Sensors):
+            raise Refused(
+                "a table for hits of sensors, which have no frame",
+                out.name,
+                "write .csv, .root, .parquet or .npz",
+            )
         if "/hit/label" in hits.columns and options.labels is None and out.suffix in (".npy", ""):
             _note("labels not written; {labels=FILE} writes them")
         n_hidden = to_frames(

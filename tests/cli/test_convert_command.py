@@ -100,6 +100,10 @@ def test_a_table_of_sensors_in_a_file(tmp_path, capsys):
     words = ("--sensor-table", tmp_path / "table.csv", "--unit", "m")
     assert run(tmp_path / "a.csv", out, *words) == 0
     assert HitsFile(out)[:].position().tolist() == [[0, 0, 2], [0, 0, 1]]
+    capsys.readouterr()
+    assert run(out, tmp_path / "frames.npy") == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert "which have no frame, got frames.npy; write .csv, .root, .parquet or .npz." in error
 
 
 @pytest.mark.parametrize("kind", ["csv", "npz", "root"])

@@ -57,7 +57,7 @@ def test_columns_of_text_are_left_out_and_noted(tmp_path, monkeypatch, at_once):
         assert events.x.tolist() == [2, 3]
         assert events.hit.keys() == {"q"}
         assert source.notes == [f"left out of {path}: board, text"]
-    with pytest.raises(ValueError, match=r"6 numbers in each row of .*'1,north,2,3,4"):
+    with pytest.raises(ValueError, match=r'6 numbers in each row of .*1,"north",2,3,4'):
         csv_source(path, {"label": "board"})
     path.write_text(path.read_text() + "2,south,x,3,4,1\n")
     with pytest.raises(ValueError, match=r"'2,south,x,3,4,1' in line 4"):

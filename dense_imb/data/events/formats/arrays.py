@@ -47,8 +47,8 @@ def npz_hits_source(
         keep: further arrays to keep, with an entry a hit or an event; by default all.
     """
     with decoding(f"{path} to be a .npz archive"), zipfile.ZipFile(path) as archive:
-        members = [ArchiveMember(Path(path), one.removesuffix(".npy"))
-                   for one in archive.namelist() if one.endswith(".npy")]  # fmt: skip
+        names = [one.removesuffix(".npy") for one in archive.namelist() if one.endswith(".npy")]
+    members = [ArchiveMember(Path(path), name) for name in names]
     fits = [one for one in members if one.dtype.kind in "biuf" and one.shape]
     arrays: dict[str, Any] = {one.key: one[: one.shape[0]] for one in fits}
     known = [*arrays]

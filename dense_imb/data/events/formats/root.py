@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dense_imb.base.files import decoding
-from dense_imb.base.refusals import Refused
+from dense_imb.base.refusals import Refused, literal
 from dense_imb.data.events.formats.frames import PathLike
 from dense_imb.data.events.formats.mapping import Names
 from dense_imb.data.events.formats.records import Kind, kind_of, pick, records_source
@@ -42,7 +42,11 @@ def root_source(
         if not known:
             raise ValueError(f"Expected a ROOT file with a tree at {path}, got one without.")
         if (tree is None and len(known) > 1) or (tree is not None and tree not in known):
-            raise Refused(f"a tree of {path}, one of {[*known]}", tree, "name it with {tree}")
+            raise Refused(
+                f"a tree of {literal(path)}, one of {[*known]}",
+                tree or "none",
+                "name it with {tree}",
+            )
         with decoding(f"{path} to be a ROOT file"):
             return file[tree or next(iter(known))]
 
