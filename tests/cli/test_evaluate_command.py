@@ -5,13 +5,22 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from dense_imb.cli import main
-from dense_imb.hits import BASELINES, Events, Geometry, HitDensity, evaluate, open_hits
+from dense_imb.hits import (
+    BASELINES,
+    Events,
+    Geometry,
+    HitDensity,
+    HitsFile,
+    evaluate,
+    open_hits,
+)
 from dense_imb.hits.table import _legend
 from dense_imb.metrics.operating_point import Aim
 from tests.cli.test_denoise_command import folder, trained  # noqa: F401
@@ -160,6 +169,18 @@ def test_bad_input_is_one_sentence(folder, capsys, monkeypatch, arguments, sente
     assert run(*arguments) == 2
     assert sentence in capsys.readouterr().err.splitlines()[-1]
     assert len(open_hits("*.h5")) == n_files
+
+
+@pytest.mark.parametrize("place", ["test", "validation"])
+def test_hits_without_labels_are_one_sentence_at_once(folder, tmp_path, capsys, place):  # noqa: F811
+    bare = replace(HitsFile(folder / "a.h5")[:], label=None)
+    path = write(tmp_path / "bare.h5", bare)
+    files = [path] if place == "test" else [folder / "a.h5", "--validation", path]
+    assert run(*files) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert f"got {path} without labels; convert them with their labels, dense-imb" in error
+    assert error.endswith("or, if all of them are signal, add noise: --noise 200.")
+    assert run(path, "--noise", 20, "--events", 5) == 0
 
 
 def test_baselines_follow_the_frame_and_the_options(tmp_path, capsys):

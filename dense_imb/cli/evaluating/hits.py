@@ -19,6 +19,8 @@ from dense_imb.cli._script import folder_for_outputs
 from dense_imb.data.events.virtual import VALIDATION_EPOCH
 from dense_imb.hits import (
     Evaluation,
+    HitsFile,
+    HitsFiles,
     Scorer,
     Sensors,
     available_baselines,
@@ -69,6 +71,7 @@ def evaluate(
     if not (scorers or options.baselines or options.baseline):
         raise ValueError("Expected a RUN beside --no-baselines, got none.")
     test = open_hits(files)
+    _refuse_unlabelled(test, options, files)
     notes: tuple[str, ...] = ()
     rules: list[Scorer] = []
     grid = None if isinstance(test.geometry, Sensors) else test.geometry
@@ -140,6 +143,7 @@ def _choice(
     """Return what thresholds are chosen on: the file given, else what the runs validated on."""
     if options.validation:
         events = open_hits(options.validation)
+        _refuse_unlabelled(events, options, [options.validation])
         return _Choice(events, _n_events(options, len(events)))
     if options.noise:  # each level has its own thresholds
         return _Choice(None)
@@ -154,6 +158,17 @@ def _choice(
         return _Choice(None, stored=stored, notes=(note,))
     numbers = np.arange(_n_events(options, len(held_out)))
     return _Choice(Batches(held_out, numbers, VALIDATION_EPOCH), len(numbers), stored)
+
+
+def _refuse_unlabelled(hits: HitsFile | HitsFiles, options: Namespace, files: list[str]) -> None:
+    """Refuse hits without labels, unless noise is added to them."""
+    if not options.noise and len(hits) and "/hit/label" not in hits.columns:
+        raise Refused(
+            "hits with labels, 0 for noise and 1 and more for signal",
+            f"{', '.join(map(str, files))} without labels",
+            "convert them with their labels, dense-imb convert --columns label=NAME, or, if all "
+            "of them are signal, add noise: {noise=200}",
+        )
 
 
 def _n_events(options: Namespace, n_events: int) -> int:
