@@ -74,7 +74,7 @@ def run(options: Namespace) -> None:
     """Denoise as the options say."""
     from tqdm.auto import tqdm
 
-    from dense_imb.hits import mask_file, mask_files, open_hits
+    from dense_imb.hits import as_grid, mask_file, mask_files, open_hits
     from dense_imb.hits.masking import check_scorer, output_paths
     from dense_imb.hits.scaling import scaling_note
 
@@ -85,13 +85,14 @@ def run(options: Namespace) -> None:
         sources = list(output_paths(options.files, options.out).values())
     scorer, point = _scorer_and_point(options, sources[0])
     n_events = 0
-    frames = []
+    geometries = []
     for source in sources:
         with open_hits(source, in_memory=False) as hits:
             check_scorer(scorer, hits.geometry)  # before any file is written
             n_events += len(hits)
-            frames.append(hits.geometry)
+            geometries.append(hits.geometry)
     if not Path(options.model).is_dir():
+        frames = [as_grid(geometry) for geometry in geometries]
         for source, frame in zip(sources, frames, strict=True):
             if frame.size != frames[0].size:  # the radii of a rule are scaled to one frame
                 raise ValueError(

@@ -14,6 +14,7 @@ from dense_imb.hits.baselines import (
     MedianFilter,
     Scorer,
 )
+from dense_imb.hits.boosting import NeighbourBoosting
 from dense_imb.hits.build import from_arrays, from_awkward, to_awkward
 from dense_imb.hits.degrade import Degradation, degrade
 from dense_imb.hits.evaluation import choose_point, evaluate, noise_sweep
@@ -72,6 +73,7 @@ __all__ = [
     "Masking",
     "MeasuredNoise",
     "MedianFilter",
+    "NeighbourBoosting",
     "Profile",
     "Raster",
     "Scorer",

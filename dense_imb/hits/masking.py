@@ -105,24 +105,31 @@ def score_events(scorer: Scorer, events: Events) -> Tensor:
 
 
 def check_scorer(scorer: Scorer, geometry: Geometry | Sensors) -> None:
-    """Refuse a scorer for frames of another size.
+    """Refuse a scorer for frames of another size, or for another kind of geometry.
 
-    Scorers for any size have no attribute `geometry`, or None.
+    Scorers for any geometry have no attribute `geometry`, or None. Those for tables of sensors
+    score other tables with as many coordinates.
     """
     check: Callable[[Geometry | Sensors], None] | None = getattr(scorer, "check", None)
     if check is not None:
         check(geometry)
         return
-    wanted: Geometry | None = getattr(scorer, "geometry", None)
+    wanted: Geometry | Sensors | None = getattr(scorer, "geometry", None)
     if wanted is None or wanted.size == geometry.size:
         return
-    trained, given = (
-        "{} x {} pixels and {} time steps".format(*size) for size in (wanted.size, geometry.size)
-    )
+    is_table = isinstance(wanted, Sensors), isinstance(geometry, Sensors)
+    if all(is_table) and wanted.n_axes == geometry.n_axes:
+        return
     raise ValueError(
-        f"Expected events of {trained}, as {scorer.name} was trained on, got {given}; "
-        "train a model on such events or convert the file."
+        f"Expected events of {_size_text(wanted)}, as {scorer.name} was trained on, got "
+        f"{_size_text(geometry)}; train a model on such events or convert the file."
     )
+
+
+def _size_text(geometry: Geometry | Sensors) -> str:
+    if isinstance(geometry, Sensors):
+        return geometry.size_text()
+    return "{} x {} pixels and {} time steps".format(*geometry.size)
 
 
 def mask_events(
@@ -383,7 +390,8 @@ def _finished(
         stored = json.loads(str(raw.attributes.get("content_hash", "{}")))
         unchanged = {name for name in stored if name in digests and name not in _MASK_COLUMNS}
         if masking.only_kept:  # hits and offsets differ
-            unchanged = {n for n in unchanged if n.startswith("/event/") and n != "/event/offset"}
+            kept = ("/event/", "/sensor/")
+            unchanged = {n for n in unchanged if n.startswith(kept) and n != "/event/offset"}
         if len(raw) != len(masked) or any(stored[name] != digests[name] for name in unchanged):
             raise RefusedFile(f"{target} to hold the hits of {source}", "others", cure)
         n_kept = sum(int(events.hit["keep"].sum()) for events in masked.batches())

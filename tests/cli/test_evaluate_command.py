@@ -24,7 +24,7 @@ from dense_imb.hits import (
 from dense_imb.hits.table import _legend
 from dense_imb.metrics.operating_point import Aim
 from tests.cli.test_denoise_command import folder, trained  # noqa: F401
-from tests.hits.files import write
+from tests.hits.files import some_sensor_events, write
 
 
 def run(*arguments: object) -> int:
@@ -122,6 +122,16 @@ def test_the_figure_shows_the_removal(clean, tmp_path, monkeypatch):
     assert table.axis.values == (50.0, 100.0)
     assert table["hit density"] == wanted
     assert {curve.name for curve in table.curves} == set(BASELINES)
+
+
+def test_hits_of_sensors_have_no_baselines(tmp_path, trained, capsys):  # noqa: F811
+    path = write(tmp_path / "sensors.h5", some_sensor_events(20))
+    assert run(path) == 2
+    assert "Expected a RUN for hits of 40 sensors in 3-D, got none" in capsys.readouterr().err
+    assert run(path, "--baseline", "hit-density") == 2
+    assert main(["denoise", "hit-density", str(path), "x.h5", "--threshold", "0.5"]) == 2
+    for line in capsys.readouterr().err.splitlines():
+        assert "Expected hits on a grid of pixels for hit-density, got hits of 40 sensors" in line
 
 
 def test_the_next_command_measures_on_the_same_files(folder, trained, capsys):  # noqa: F811
