@@ -54,9 +54,7 @@ def main() -> None:
 
     network = pretrained(options.name)
     with open_hits(options.test) as test:
-        table = evaluate(
-            [network.trained()], None, test, stored={network.name: network.scores()}
-        )
+        table = evaluate([network.trained()], None, test, stored={network.name: network.scores()})
     row = table[network.name]
     n_weights = sum(value.numel() for value in weights.values())
     (folder / CARD).write_text(

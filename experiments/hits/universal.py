@@ -1,6 +1,6 @@
 """Is there one network for every pattern, two kinds of which it has never met?
 
-    python experiments/hits/universal.py runs/universal      # 4,000 steps, some 25 minutes of a core
+    python experiments/hits/universal.py runs/universal   # 4,000 steps, some 25 minutes of a core
 
 It learns one to three patterns of six kinds in an event, and 50 to 400 noise hits. Scored is one
 pattern of each kind, 30 signal and 200 noise hits; thresholds come from other events of that kind.
@@ -50,7 +50,8 @@ def main(arguments: list[str] | None = None) -> list[dict[str, object]]:
     run = train(config, options.folder / "run", resume=True)
     scorers = [run.trained(), HitDensity()]
     rows = []
-    print("| kind | met in training | removed at 97 / 99 % | hit density |\n| --- | --- | --- | --- |")
+    print("| kind | met in training | removed at 97 / 99 % | hit density |")
+    print("| --- | --- | --- | --- |")
     for number, kind in enumerate((*SEEN, *UNSEEN)):
         validation, test = (
             degrade(

@@ -22,7 +22,6 @@ from dense_imb.hits import (
     HitsFile,
     HitsFiles,
     Scorer,
-    Sensors,
     available_baselines,
     noise_sweep,
     open_hits,
@@ -74,22 +73,13 @@ def evaluate(
     _refuse_unlabelled(test, options, files)
     notes: tuple[str, ...] = ()
     rules: list[Scorer] = []
-    grid = None if isinstance(test.geometry, Sensors) else test.geometry
-    if options.baselines and grid is None:
-        if not (networks or options.baseline):
-            raise Refused(
-                f"a RUN for hits of {test.geometry.size_text()}",
-                "none",
-                "train a network of hits; baselines need a grid of pixels",
-            )
-        notes = ("no rows of baselines, which need hits on a grid of pixels.",)
-    elif options.baselines:
-        rules, notes = available_baselines(grid)
+    if options.baselines:
+        rules, notes = available_baselines(test.geometry)
     for typed in options.baseline:
         rule = baseline(typed, test.geometry, option="--baseline")
         if rule.name not in [one.name for one in rules]:
             rules.append(rule)
-    if grid is not None and (note := scaling_note(grid, [rule.name for rule in rules])):
+    if note := scaling_note(test.geometry, [rule.name for rule in rules]):
         notes = (*notes, f"{note} --baseline 'NAME(OPTION=VALUE)' sets others.")
     scorers += rules
     if outputs:
