@@ -30,15 +30,8 @@ from dense_imb.hits.frames import (
     ungap,
 )
 from dense_imb.hits.geometry import Geometry, Sensors, as_grid
-from dense_imb.hits.masking import (
-    MaskedFile,
-    Masking,
-    mask_events,
-    mask_file,
-    mask_files,
-    read_masking,
-    score_events,
-)
+from dense_imb.hits.masked import MaskedFile, Masking, read_masking
+from dense_imb.hits.masking import mask_events, mask_file, mask_files, score_events
 from dense_imb.hits.noise import Blob, Burst, HotLines, HotPixels, MeasuredNoise, Profile, Uniform
 from dense_imb.hits.reader import HitsFile, HitsFiles, collate_events, open_hits, verify
 from dense_imb.hits.scaling import available_baselines, make_baseline
