@@ -35,6 +35,7 @@ from dense_imb.hits.masking import mask_events, mask_file, mask_files, score_eve
 from dense_imb.hits.noise import Blob, Burst, HotLines, HotPixels, MeasuredNoise, Profile, Uniform
 from dense_imb.hits.reader import HitsFile, HitsFiles, collate_events, open_hits, verify
 from dense_imb.hits.scaling import available_baselines, make_baseline
+from dense_imb.hits.shards import MissingShardsError, mask_in_shards
 from dense_imb.hits.simulate import PATTERNS, simulate
 from dense_imb.hits.table import Evaluation
 from dense_imb.hits.writer import HitsWriter
@@ -64,6 +65,7 @@ __all__ = [
     "Masking",
     "MeasuredNoise",
     "MedianFilter",
+    "MissingShardsError",
     "Profile",
     "Raster",
     "Scorer",
@@ -84,6 +86,7 @@ __all__ = [
     "mask_events",
     "mask_file",
     "mask_files",
+    "mask_in_shards",
     "noise_sweep",
     "open_hits",
     "paint",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import is_dataclass
 from typing import Any
 
 import numpy as np
@@ -45,7 +44,7 @@ def digest_of_scorer(scorer: Scorer) -> str | None:
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
         return digest.hexdigest()
     settings: Any = getattr(type(scorer), "__dataclass_params__", None)
-    if is_dataclass(scorer) and settings.frozen:
+    if settings is not None and settings.frozen:
         digest.update(repr(scorer).encode())
         return digest.hexdigest()
     return None

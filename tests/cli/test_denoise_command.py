@@ -59,6 +59,9 @@ class Run:
     def require(self, kind: str, what: str) -> None:
         assert kind == "hits"
 
+    def validation_events(self) -> None:
+        """As a run of an older version."""
+
     def operating_point(self, retention: float) -> OperatingPoint:
         return OperatingPoint(1 - retention, "probability", retention, 0.5, 0.5, 10, 10)
 

@@ -18,6 +18,7 @@ from dense_imb.data.epochs.mixing import mix, union
 from dense_imb.data.events.virtual import VALIDATION_EPOCH, VirtualEvents
 from dense_imb.data.images.labelled import IGNORED
 from dense_imb.hits import Events, encode, gap
+from dense_imb.hits.drift import VALIDATION_EVENTS, EventProfile
 from dense_imb.hits.frames import CHANNELS, pixel_index, visible
 from dense_imb.losses.foreign.feeding import Intake, feed, intake_of
 from dense_imb.losses.foreign.soft_feeding import check_takes_soft, feed_soft
@@ -174,6 +175,7 @@ class HitsTask(SampledTask):
             for one in losses:
                 check_takes_soft(one, 1)
         self.histogram = ScoreHistogram()  # of the last validation
+        self.profile = EventProfile()  # of its events
 
     @property
     def described_loss(self) -> object:
@@ -249,14 +251,16 @@ class HitsTask(SampledTask):
         self, network: nn.Module, device: torch.device, process: int, n_processes: int
     ) -> dict[str, float]:
         """Return noise removal at several retentions, AUC, and scores of a collapse."""
-        histogram = ScoreHistogram()
+        histogram, profile = ScoreHistogram(), EventProfile()
         starts = range(0, len(self.validation), self.batch_size)
         for start in starts[process::n_processes]:
             numbers = np.arange(start, min(start + self.batch_size, len(self.validation)))
             events = self.validation.degraded(numbers, VALIDATION_EPOCH).torch(device)
-            events = events.select(is_visible(events))
-            histogram.update(self.reading.score(network, events), is_signal(events))
+            score, shown = self.reading.score(network, events), is_visible(events)
+            profile.update(events, score)
+            histogram.update(score[shown], is_signal(events)[shown])
         self.histogram = histogram.reduce_over_processes()
+        self.profile = profile.reduce_over_processes()
         natural = histogram.at(0.5)
         purity = natural.purity
         n_kept = natural.retention * histogram.n_signal + (
@@ -271,8 +275,9 @@ class HitsTask(SampledTask):
         }
 
     def save_scores(self, path: Path) -> None:
-        """Write the score histogram of the last validation, to choose thresholds from."""
+        """Write the score histogram of the last validation, and the profile of its events."""
         self.histogram.save(path)
+        self.profile.save(path.with_name(VALIDATION_EVENTS))
 
     def pixels_by_class(self, batch: HitsBatch) -> Mapping[str, Tensor]:
         """Return masks of the signal, noise and empty pixels."""
