@@ -37,6 +37,7 @@ from dense_imb.hits.reader import HitsFile, HitsFiles, collate_events, open_hits
 from dense_imb.hits.scaling import available_baselines, make_baseline
 from dense_imb.hits.shards import MissingShardsError, mask_in_shards
 from dense_imb.hits.simulate import PATTERNS, simulate
+from dense_imb.hits.stream import mask_stream
 from dense_imb.hits.table import Evaluation
 from dense_imb.hits.writer import HitsWriter
 
@@ -87,6 +88,7 @@ __all__ = [
     "mask_file",
     "mask_files",
     "mask_in_shards",
+    "mask_stream",
     "noise_sweep",
     "open_hits",
     "paint",
