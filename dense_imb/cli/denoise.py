@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dense_imb.base.refusals import Refused, RefusedFile
+from dense_imb.cli._aims import add_aims, aims_of
 from dense_imb.cli._device import add_device, chosen_device
 from dense_imb.cli._parser import Namespace, Parser
 from dense_imb.config import SAVED
@@ -24,9 +25,12 @@ def make_parser() -> Parser:
     """Return the parser of the options."""
     parser = Parser(
         description="Copy hits files and add a score and a decision (keep) for each hit. All other "
-        "columns stay equal, to the bit. Several processes, started with torchrun or accelerate "
-        "launch, share the events; the output is that of one process.",
+        "columns stay equal, to the bit. The threshold is chosen by the retention (signal "
+        "efficiency), by the noise hits kept per noise-only event, or by the purity; what it "
+        "removes of the noise is the background rejection. Several processes, started with "
+        "torchrun or accelerate launch, share the events; the output is that of one process.",
         epilog="Examples:\n  dense-imb denoise runs/unet raw.h5 clean.h5 --retention 0.97\n"
+        "  dense-imb denoise runs/unet raw.h5 clean.h5 --fakes 0.5 --choose-on 'labelled/*.h5'\n"
         "  dense-imb denoise hit-density raw/*.h5 --out clean --choose-on labelled.h5\n"
         "  torchrun --nproc-per-node 4 -m dense_imb denoise runs/unet raw.h5 clean.h5 --resume",
     )
@@ -69,15 +73,13 @@ def make_parser() -> Parser:
     add_device(parser)
     parser.add_argument("--batch-size", type=int, default=256, help="number of events in a batch")
     threshold = parser.add_argument_group("threshold")
-    threshold.add_argument(
-        "--retention", type=float, default=0.97, help="fraction of the signal to keep"
-    )
+    add_aims(threshold, "0.97, or that of the run")
     threshold.add_argument(
         "--choose-on",
         type=str | None,
         metavar="FILE",
-        help="labelled hits file to choose the threshold on; by default the validation data of the "
-        "run",
+        help="labelled hits file, or a quoted pattern of several, to choose the threshold on; by "
+        "default the validation data of the run",
     )
     threshold.add_argument(
         "--threshold", type=float | None, help="smallest score to keep, from 0 to 1"
@@ -204,6 +206,9 @@ def _scorer_and_point(
     is_run = Path(options.model).is_dir()
     if options.choose_on is not None and options.threshold is not None:
         raise Refused("{choose_on} or {threshold}", "both", "drop one")
+    aims = aims_of(options)
+    if aims and options.threshold is not None:
+        raise Refused(f"{{{next(iter(aims))}}} or {{threshold}}", "both", "drop one")
     run: Any = open_run(options.model) if is_run else None
     if is_run:
         run.require("hits", "denoise")
@@ -216,6 +221,8 @@ def _scorer_and_point(
     if options.threshold is not None:
         return scorer, options.threshold, validation
     if options.choose_on is not None:
+        if is_run and not aims:
+            aims = {"retention": run.config.hits.retention}
         with (
             open_hits(options.choose_on) as hits,
             tqdm(
@@ -225,7 +232,7 @@ def _scorer_and_point(
             chosen = choose_point(
                 scorer,
                 hits,
-                retention=options.retention,
+                **aims,
                 batch_size=options.batch_size,
                 progress=bar.update,
             )
@@ -236,5 +243,5 @@ def _scorer_and_point(
             "none",
             "or give the threshold itself, {threshold=0.5}",
         )
-    point: OperatingPoint = run.operating_point(options.retention)
+    point: OperatingPoint = run.operating_point(**aims)
     return scorer, point, validation

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dense_imb.base.refusals import Refused, RefusedFile
+from dense_imb.cli._aims import add_aims
 from dense_imb.cli._device import add_device
 from dense_imb.cli._parser import Namespace, Parser, print_next
 
@@ -23,7 +24,9 @@ def make_parser() -> Parser:
     parser = Parser(
         description="Measure trained models beside baselines, on data that they were not trained "
         "on. The runs decide the kind of data: hits, images with masks, or whole images. "
-        "Thresholds are chosen on validation data, never on the data that scores are measured on.",
+        "Thresholds are chosen on validation data, never on the data that scores are measured on. "
+        "Of hits the table shows the retention (signal efficiency), the removal (background "
+        "rejection), the purity and the noise hits kept per noise-only event.",
         epilog="Examples:\n"
         "  dense-imb evaluate runs/unet clean.h5 --noise 100 200 500 --out table\n"
         "  dense-imb evaluate runs/cracks images --masks masks\n"
@@ -62,12 +65,11 @@ def make_parser() -> Parser:
         "--validation",
         type=str | None,
         metavar="FILE",
-        help="labelled hits file to choose the thresholds on; by default every fifth event of the "
-        "test data",
+        help="labelled hits file, or a quoted pattern of several, to choose the thresholds on; by "
+        "default the validation data of the runs, as denoise and report do; without a run, or "
+        "with --noise, every fifth event of the test data",
     )
-    hits.add_argument(
-        "--retention", type=float, default=0.97, help="fraction of the signal to keep"
-    )
+    add_aims(hits, "0.97")
     hits.add_argument(
         "--noise",
         type=int,
@@ -191,7 +193,7 @@ def _draw(evaluation: Evaluation, path: Path) -> None:
         values = tuple(100 * float(row["removal"]) for row in rows)
         curves.append(Column(name, "%", values, "noise removed"))
     table = Table(
-        f"Noise removed at {100 * evaluation.retention:g} % signal retention",
+        f"Background rejection of thresholds that {evaluation.aim}",
         Column("noise hits added", "per event", levels),
         tuple(curves),
         view=View(("noise removed",), "log" if min(levels) > 0 else "linear", y_range=(0.0, 100.0)),

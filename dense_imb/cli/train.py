@@ -26,7 +26,7 @@ from dense_imb.cli._parser import (
     quoted,
     type_metavar,
 )
-from dense_imb.config import KINDS, SAVED, TrainConfig, renamed, upgrade
+from dense_imb.config import KINDS, NETWORKS, SAVED, TrainConfig, renamed, upgrade
 
 SUMMARIES = {
     "hits": "train a network that scores the hits of a detector",
@@ -64,7 +64,6 @@ _DESCRIPTIONS = {
     "images, or from CIFAR.",
 }
 _THINGS = {"hits": "FILE", "images": "FOLDER", "labels": "CSV"}
-_NETWORKS = {"hits": "fast_unet", "images": "fast_unet", "labels": "resnet32"}  # by default
 _FOLDER = (
     "The folder --out keeps the whole run. SIGTERM saves the run after the current step and ends "
     f"it with exit code {SAVED}; --resume continues it, or starts it if the folder is empty."
@@ -132,7 +131,7 @@ class TrainParser(Parser):
         self.kind, self.shows_all = kind, True
         self.types = _types_of(kind)
         texts = _texts_of(TrainConfig)
-        defaults = {**_defaults_of(TrainConfig), "model.name": _NETWORKS[kind]}
+        defaults = {**_defaults_of(TrainConfig), "model.name": NETWORKS[kind]}
         run = self.add_argument_group("the run")
         run.add_argument("--out", metavar="FOLDER", help="folder of the run, new or empty")
         run.add_argument("--config", metavar="FILE", help="YAML file of options; typed ones win")
@@ -341,7 +340,7 @@ def config_of(options: Namespace, kind: str, folder: Path) -> TrainConfig:
 
     types = _types_of(kind)
     stored = folder / "config.yaml"
-    nested: dict[str, Any] = {"model": {"name": _NETWORKS[kind]}}
+    nested: dict[str, Any] = {"model": {"name": NETWORKS[kind]}}
     for path in (stored if options.resume and stored.exists() else None, options.config):
         if path is not None:
             content = read_yaml(Path(path))

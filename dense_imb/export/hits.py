@@ -16,7 +16,7 @@ from dense_imb.hits import Events, Geometry, gap, rasterise
 from dense_imb.hits.frames import TURNS
 from dense_imb.report.hits.measures import validation_events
 from dense_imb.runs import Run
-from dense_imb.tasks import HitsReading
+from dense_imb.tasks import FrameReading
 from dense_imb.tasks.base import as_logits
 
 _GAPPED = "r + (1 - r) t / T at a hit, 0 elsewhere"
@@ -32,7 +32,7 @@ class DenoisingNetwork(nn.Module):
     """Network from frames of hit times, 0 where no hit is, to the score of each pixel.
 
     It makes the channels of `dense_imb.hits.encode` itself, and reads the output like
-    `HitsReading.score`: the score of a hit is that of its pixel.
+    `FrameReading.score`: the score of a hit is that of its pixel.
 
     Args:
         network: network of a run on hits.
@@ -40,7 +40,7 @@ class DenoisingNetwork(nn.Module):
         geometry: frames of the run.
     """
 
-    def __init__(self, network: nn.Module, reading: HitsReading, geometry: Geometry) -> None:
+    def __init__(self, network: nn.Module, reading: FrameReading, geometry: Geometry) -> None:
         super().__init__()
         self.network, self.reading, self.time_steps = network, reading, geometry.time_steps
 
@@ -76,7 +76,7 @@ class ExportableDenoiser(Exportable):
         geometry: frames of the run.
     """
 
-    reading: HitsReading
+    reading: FrameReading
     geometry: Geometry
 
     kind: ClassVar[str] = "denoiser"

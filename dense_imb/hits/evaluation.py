@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from dense_imb.base.checks import check_at_least
-from dense_imb.hits.baselines import Scorer
+from dense_imb.base.refusals import Refused
+from dense_imb.hits.baselines import BASELINES, Scorer
 from dense_imb.hits.degrade import Degradation, Range, degrade
 from dense_imb.hits.events import Events
 from dense_imb.hits.frames import visible
@@ -21,6 +24,7 @@ from dense_imb.hits.reader import HitsFile, HitsFiles
 from dense_imb.hits.table import Evaluation
 from dense_imb.metrics import HitScores, OperatingPoint, ScoreHistogram
 from dense_imb.metrics.hits import RETENTIONS
+from dense_imb.metrics.operating_point import Aim
 from dense_imb.metrics.score_table import Row
 
 Change = Callable[[Events, NDArray[np.int64], int], Events]  # events, their indices, the epoch
@@ -39,7 +43,10 @@ def evaluate(
     test: Source,
     *,
     retentions: Sequence[float] = RETENTIONS,
-    retention: float = 0.97,
+    retention: float | None = None,
+    fakes: float | None = None,
+    purity: float | None = None,
+    stored: Mapping[str, ScoreHistogram] | None = None,
     batch_size: int = 256,
     n_events: int | None = None,
     progress: Progress | None = None,
@@ -48,7 +55,10 @@ def evaluate(
     """Choose thresholds of scorers on validation events, and measure scores on test events.
 
     Events are streamed; memory holds one batch at a time. A scorer sees all hits of an event, as
-    in `mask_file`; scores do not count hits behind others in their pixel.
+    in `mask_file`, and scores count them all, hits behind others in their pixel included.
+
+    The table holds three operating points: at a retention, at a number of fakes and at a purity.
+    The one asked for is that of its main columns; the other two have their default values.
 
     Args:
         scorers: baselines and trained models with different names.
@@ -56,7 +66,12 @@ def evaluate(
             thresholds and the others for scores; the table says so.
         test: labelled events: an open file, a batch, or an iterable of batches.
         retentions: retentions of the further thresholds, for `removal_at_...`.
-        retention: retention of the operating point, default 0.97.
+        retention: retention (signal efficiency) of the operating point. Default 0.97, if neither
+            `fakes` nor `purity` is given.
+        fakes: number of noise hits kept per noise-only event at the operating point.
+        purity: purity of the operating point.
+        stored: histograms of validation scores by name of the scorer. These scorers get their
+            thresholds from them, and do not score `validation`.
         batch_size: events scored together; it changes the speed only.
         n_events: maximum number of events read from each source; None reads all.
         progress: called with the number of events that one scorer has processed since its last
@@ -74,17 +89,20 @@ def evaluate(
         >>> table.chosen_on
         'thresholds chosen on every 5th event (10), scores on the 40 others'
     """
-    retentions = sorted({*retentions, retention})
-    evaluator = _Evaluator(scorers, retentions, retention, batch_size, n_events, progress, watch)
-    rows, chosen_on = evaluator.measure(validation, test)
-    return Evaluation(rows, retention, tuple(retentions), chosen_on)
+    aim = Aim.of(retention, fakes, purity)
+    evaluator = _Evaluator(
+        scorers, retentions, aim, batch_size, n_events, progress, watch, stored or {}
+    )
+    return evaluator.table([evaluator.measure(validation, test)])
 
 
 def choose_point(
     scorer: Scorer,
     source: Source,
     *,
-    retention: float = 0.97,
+    retention: float | None = None,
+    fakes: float | None = None,
+    purity: float | None = None,
     batch_size: int = 256,
     progress: Progress | None = None,
 ) -> OperatingPoint:
@@ -93,13 +111,17 @@ def choose_point(
     Args:
         scorer: baseline or trained model.
         source: labelled events, see `evaluate`.
-        retention: retention of the operating point, default 0.97.
+        retention: retention (signal efficiency) of the operating point. Default 0.97, if neither
+            `fakes` nor `purity` is given.
+        fakes: number of noise hits kept per noise-only event.
+        purity: purity of the operating point.
         batch_size: events scored together.
         progress: called with the number of events processed since the last call.
     """
-    evaluator = _Evaluator([scorer], (), retention, batch_size, None, progress)
-    (histogram,), _ = evaluator.histograms(evaluator.events(source))
-    return histogram.operating_point(retention)
+    aim = Aim.of(retention, fakes, purity)
+    evaluator = _Evaluator([scorer], (), aim, batch_size, None, progress)
+    (histogram,), _ = evaluator.histograms([scorer], evaluator.events(source))
+    return histogram.point_at(aim)
 
 
 def noise_sweep(
@@ -112,7 +134,9 @@ def noise_sweep(
     profiles: Sequence[Profile | MeasuredNoise] = (Uniform(),),
     validation: Source | None = None,
     retentions: Sequence[float] = RETENTIONS,
-    retention: float = 0.97,
+    retention: float | None = None,
+    fakes: float | None = None,
+    purity: float | None = None,
     batch_size: int = 256,
     n_events: int | None = None,
     progress: Progress | None = None,
@@ -123,7 +147,8 @@ def noise_sweep(
     event, so the table does not depend on the batch size.
 
     Args:
-        scorers, retentions, retention, batch_size, n_events, progress: see `evaluate`.
+        scorers, retentions, batch_size, n_events, progress: see `evaluate`.
+        retention, fakes, purity: wanted operating point, see `evaluate`.
         clean: events without noise: all labels above 0, or no labels.
         levels: numbers of noise hits to add to each event.
         signal: signal hits to keep per event, see `Degradation`.
@@ -131,10 +156,9 @@ def noise_sweep(
         profiles: profiles of the noise, see `Degradation`.
         validation: clean events for the thresholds, see `evaluate`.
     """
-    retentions = sorted({*retentions, retention})
-    evaluator = _Evaluator(scorers, retentions, retention, batch_size, n_events, progress)
-    rows: list[Row] = []
-    chosen_on = ""
+    aim = Aim.of(retention, fakes, purity)
+    evaluator = _Evaluator(scorers, retentions, aim, batch_size, n_events, progress)
+    measured: list[_Measured] = []
     if not levels:
         raise ValueError("Expected `levels` with at least one number of noise hits, got none.")
     for level in levels:
@@ -149,9 +173,19 @@ def noise_sweep(
             _check_clean(events)
             return degrade(events, how, seed=seed, epoch=epoch, event_index=number)
 
-        level_rows, chosen_on = evaluator.measure(validation, clean, noisy)
-        rows += [{"noise": level, **row} for row in level_rows]
-    return Evaluation(tuple(rows), retention, tuple(retentions), chosen_on)
+        rows, chosen_on, notes = evaluator.measure(validation, clean, noisy)
+        rows = tuple({"noise": level, **row} for row in rows)
+        notes = tuple(f"{level} noise hits: {note}" for note in notes)
+        measured.append(_Measured(rows, chosen_on, notes))
+    return evaluator.table(measured)
+
+
+class _Measured(NamedTuple):
+    """Rows of all scorers, description of the events used for thresholds, and notes."""
+
+    rows: tuple[Row, ...]
+    chosen_on: str
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -160,11 +194,12 @@ class _Evaluator:
 
     scorers: Sequence[Scorer]
     retentions: Sequence[float]
-    retention: float
+    aim: Aim
     batch_size: int
     n_events: int | None
     progress: Progress | None
     watch: Watch | None = None
+    stored: Mapping[str, ScoreHistogram] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_at_least("batch_size", self.batch_size, 1)
@@ -175,34 +210,56 @@ class _Evaluator:
         if not names or twice:
             got = f"{twice[0]!r} twice" if twice else "none"
             raise ValueError(f"Expected `scorers` of different names, at least one, got {got}.")
-        for wanted in (self.retention, *self.retentions):
+        for wanted in self.retentions:
             if not 0 < wanted <= 1:
                 raise ValueError(f"Expected a retention above 0 and up to 1, got {wanted}.")
+
+    @property
+    def aims(self) -> dict[str, float]:
+        """Values of the three operating points, by the name of their aim."""
+        return {**Aim.DEFAULTS, self.aim.name: self.aim.value}
+
+    def all_retentions(self) -> tuple[float, ...]:
+        """Return the retentions of `removal_at_...`, rising."""
+        own = {self.aim.value} if self.aim.name == "retention" else set()
+        return tuple(sorted({*self.retentions, *own}))
+
+    def table(self, measured: Sequence[_Measured]) -> Evaluation:
+        """Return the table of measurements, one after the other."""
+        return Evaluation(
+            tuple(row for one in measured for row in one.rows),
+            self.aim,
+            self.all_retentions(),
+            measured[-1].chosen_on,
+            tuple(note for one in measured for note in one.notes),
+            points=self.aims,
+            rules=tuple(scorer.name for scorer in self.scorers if _is_rule(scorer)),
+        )
 
     def measure(
         self,
         validation: Source | None,
         test: Source,
         change: Change | None = None,
-    ) -> tuple[tuple[Row, ...], str]:
-        """Return a row for each scorer, and a description of the events used for thresholds."""
-        if validation is None and isinstance(test, Iterator):
+    ) -> _Measured:
+        """Choose the thresholds of all scorers, and measure them."""
+        is_split = validation is None and len(self._choosing()) > 0
+        if is_split and isinstance(test, Iterator):
             raise TypeError(
                 "Expected validation events with a generator of test events, which can't be read "
                 "twice, got none; pass validation events, or a list of batches as `test`."
             )
-        is_split = validation is None
         source, epoch = (test, 0) if validation is None else (validation, _VALIDATION_EPOCH)
-        chosen, n_chosen_on = self.histograms(
+        chosen, n_chosen_on = self._chosen(
             self.events(source, change, epoch, True if is_split else None)
         )
-        scores = [HitScores(histogram.operating_point(self.retention)) for histogram in chosen]
+        scores = [HitScores(self._point(histogram)) for histogram in chosen]
         seconds = np.zeros(len(scores))
         n_tested = 0
         for events in self.events(test, change, 0, False if is_split else None):
             n_tested += len(events)
             shown = visible(events)
-            for k, (score, spent) in enumerate(self._scored(events)):
+            for k, (score, spent) in enumerate(self._scored(self.scorers, events)):
                 seconds[k] += spent
                 count_hits(scores[k], events, score, shown)
                 if self.watch is not None:
@@ -215,11 +272,51 @@ class _Evaluator:
                 self.scorers, scores, chosen, seconds.tolist(), strict=True
             )
         )
-        chosen_on = f"{n_chosen_on:,} validation events, scores on {n_tested:,} test events"
+        notes = tuple(
+            f"{scorer.name} keeps nothing: its purity on the validation events is at most "
+            f"{100 * histogram.best_purity():.4g} %."
+            for scorer, histogram, measured in zip(self.scorers, chosen, scores, strict=True)
+            if measured.operating_point.threshold == math.inf and self.aim.name == "purity"
+        )
+        return _Measured(rows, self._chosen_on(n_chosen_on, n_tested, is_split), notes)
+
+    def _choosing(self) -> list[Scorer]:
+        """Return the scorers without stored validation scores."""
+        return [scorer for scorer in self.scorers if scorer.name not in self.stored]
+
+    def _chosen(self, batches: Iterable[Events]) -> tuple[list[ScoreHistogram], int]:
+        """Return the histogram that each scorer's threshold comes from, and the events read."""
+        choosing = self._choosing()
+        new, n_events = self.histograms(choosing, batches) if choosing else ([], 0)
+        names = [scorer.name for scorer in choosing]
+        by_name = {**self.stored, **dict(zip(names, new, strict=True))}
+        return [by_name[scorer.name] for scorer in self.scorers], n_events
+
+    def _chosen_on(self, n_chosen_on: int, n_tested: int, is_split: bool) -> str:
+        """Describe the events used for thresholds and for scores."""
+        own = [scorer.name for scorer in self.scorers if scorer.name in self.stored]
+        others = f"{n_chosen_on:,} validation events, scores on {n_tested:,} test events"
         if is_split:
-            chosen_on = f"every {_CHOOSE_EVERY}th event ({n_chosen_on:,}), scores on "
-            chosen_on += f"the {n_tested:,} others"
-        return rows, f"thresholds chosen on {chosen_on}"
+            others = f"every {_CHOOSE_EVERY}th event ({n_chosen_on:,}), scores on "
+            others += f"the {n_tested:,} others"
+        if not own:
+            return f"thresholds chosen on {others}"
+        names = ", ".join(own)
+        if len(own) == len(self.scorers):
+            return (
+                f"thresholds of {names} from the validation scores stored in training, scores on "
+                f"{n_tested:,} test events"
+            )
+        return (
+            f"thresholds of {names} from the validation scores stored in training, of the others "
+            f"chosen on {others}"
+        )
+
+    def _point(self, histogram: ScoreHistogram) -> OperatingPoint:
+        """Return the operating point of a scorer; it keeps nothing if no purity is enough."""
+        if self.aim.name == "purity" and histogram.best_purity() < self.aim.value:
+            return histogram.at(math.inf)
+        return histogram.point_at(self.aim)
 
     def events(
         self,
@@ -256,20 +353,23 @@ class _Evaluator:
             if self.n_events is not None and first >= self.n_events:
                 return
 
-    def histograms(self, batches: Iterable[Events]) -> tuple[list[ScoreHistogram], int]:
-        """Return the histogram of visible hits of each scorer, and the number of events."""
-        histograms, n_events = [ScoreHistogram() for _ in self.scorers], 0
+    def histograms(
+        self, scorers: Sequence[Scorer], batches: Iterable[Events]
+    ) -> tuple[list[ScoreHistogram], int]:
+        """Return the histogram of the hits of each scorer, and the number of events."""
+        histograms, n_events = [ScoreHistogram() for _ in scorers], 0
         for events in batches:
             n_events += len(events)
-            shown = visible(events)
-            is_signal = events.label[shown] > 0  # type: ignore[index]
-            for histogram, (score, _) in zip(histograms, self._scored(events), strict=True):
-                histogram.update(score[shown], is_signal)
+            is_signal: Tensor = events.label > 0  # type: ignore[operator, assignment]
+            event = events.event_index()
+            scored = self._scored(scorers, events)
+            for histogram, (score, _) in zip(histograms, scored, strict=True):
+                histogram.update(score, is_signal, event=event)
         return histograms, n_events
 
-    def _scored(self, events: Events) -> Iterator[tuple[Tensor, float]]:
+    def _scored(self, scorers: Sequence[Scorer], events: Events) -> Iterator[tuple[Tensor, float]]:
         """Yield the scores of each scorer, and the seconds spent on them."""
-        for scorer in self.scorers:
+        for scorer in scorers:
             start = time.perf_counter()
             score = score_events(scorer, events)
             spent = time.perf_counter() - start
@@ -285,14 +385,32 @@ class _Evaluator:
         for name, value in scores.scores().items():
             if not name.startswith(("removal_at_", *_OUTPUT_SCORES)):
                 row[name] = value
-        for wanted in self.retentions:
+        for wanted in self.all_retentions():
             point = scores.histogram.at(chosen.operating_point(wanted).threshold)
             row[f"removal_at_{100 * wanted:g}"] = point.removal
             row[f"retention_at_{100 * wanted:g}"] = point.retention
+        row["best_purity"] = chosen.best_purity()
+        for name, value in self.aims.items():
+            row |= _measured_point(chosen, scores.histogram, Aim(name, value))
         half = scores.histogram.at(0.5)
         row |= {"removal_at_half": half.removal, "retention_at_half": half.retention}
         row["threshold_tie"] = _tie(chosen, scores.operating_point)
         return {**row, "events_per_second": events_per_second}
+
+
+def _measured_point(chosen: ScoreHistogram, test: ScoreHistogram, aim: Aim) -> Row:
+    """Return an operating point of `chosen`, measured on `test`; NaN where there is none."""
+    names = ("threshold", "retention", "removal", "purity", "fakes")
+    try:
+        measured = test.at(chosen.point_at(aim).threshold)
+    except Refused:  # no noise-only events, or the purity is out of reach
+        return {f"{name}_at_{aim.name}": math.nan for name in names}
+    return {f"{name}_at_{aim.name}": getattr(measured, name) for name in names}
+
+
+def _is_rule(scorer: Scorer) -> bool:
+    """Return whether a scorer is one of the baselines, renamed or not."""
+    return type(getattr(scorer, "scorer", scorer)) in BASELINES.values()
 
 
 def _tie(chosen: ScoreHistogram, point: OperatingPoint) -> float:

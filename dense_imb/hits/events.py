@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dense_imb.hits.geometry import Geometry, Sensors, as_grid
+from dense_imb.hits.geometry import Geometry, Sensors, as_grid, describe_difference
 
 Array = Any  # np.ndarray or torch.Tensor; a batch holds arrays of one kind
 
@@ -83,7 +83,7 @@ class Events:
         """The grid of pixels; refuses events of a table of sensors, which have no frame."""
         return as_grid(self.geometry)
 
-    def position(self) -> Array:
+    def position(self) -> Any:
         """Return where each hit is, (n_hits, 2 or 3) float32: in pixels, or in metres."""
         if isinstance(self.geometry, Sensors):
             if self.is_torch:
@@ -241,9 +241,8 @@ def concatenate(parts: Sequence[Events]) -> Events:
     first = parts[0]
     for part in parts[1:]:
         if part.geometry != first.geometry:
-            raise ValueError(
-                f"Expected events of one geometry, got {first.geometry} and {part.geometry}."
-            )
+            wanted, got = describe_difference(first.geometry, part.geometry)
+            raise ValueError(f"Expected events of one geometry, got {wanted} and {got}.")
         if part.hit_columns().keys() != first.hit_columns().keys():
             raise ValueError(
                 f"Expected events with the same columns, got {sorted(first.hit_columns())} "

@@ -1,20 +1,35 @@
-"""The hits file format: HDF5, version 1.
+"""The hits file format: HDF5, version 1 for a grid of pixels, version 2 for a table of sensors.
 
-    /             attributes: format = "dense-imb-hits", format_version = 1, width, height,
-                  time_steps, x_mm, y_mm, t_ns (size of one step, if known), creator,
-                  content_hash; strings have fixed length (np.bytes_ makes them).
+    /             attributes: format = "dense-imb-hits", format_version, creator, content_hash;
+                  strings have fixed length (np.bytes_ makes them).
+                  Version 1: width, height, time_steps, x_mm, y_mm, t_ns (size of one step, if
+                  known). Version 2: geometry = "sensors".
                   Denoised files also have scorer (its name) and masking (JSON: the operating
                   point, and whether the file holds kept hits only)
     /event/offset uint64 (n_events + 1,): event i has the hits offset[i] .. offset[i + 1] - 1
     /event/...    further columns, one row per event: run, event id
-    /hit/x /hit/y uint16, 0 .. width - 1 and 0 .. height - 1
-    /hit/t        uint16 or float32, 1 .. time_steps
     /hit/label    uint8, optional: 0 for noise, 1.. for signal classes
     /hit/score /hit/keep   float32 and bool, in denoised files
     /hit/...      further columns, one row per hit: charge
 
+Version 1, a grid of pixels:
+
+    /hit/x /hit/y uint16, 0 .. width - 1 and 0 .. height - 1
+    /hit/t        uint16 or float32, 1 .. time_steps
+
+Version 2, a table of sensors:
+
+    /hit/sensor   uint32, row in the table, 0 .. n_sensors - 1
+    /hit/t        float32 or float64, finite, in ns, best counted from the start of the event
+    /sensor/position    float32 (n_sensors, 2 or 3), in metres
+    /sensor/direction   float32 (n_sensors, 2 or 3), optional: vectors that sensors look along
+
+A time keeps the type it is given in. float32 resolves 0.001 ns in events of 10 us, which is
+enough for most detectors, and 1 ns only up to 16 ms. Times of longer events, or counted from the
+start of a run, need float64.
+
 Further columns are bool, integer or floating point, (n, ...). A file may have no events, and an
-event no hits or no signal.
+event no hits or no signal. Further data sets of `/sensor` are hashed, and not read.
 
 `content_hash` is JSON, {"/hit/x": digest, ...}. A digest is a hexadecimal blake2b of 16 bytes. It
 hashes the line "<path> <dtype> <shape of a row>\\n", such as "/hit/x <u2 ()", and then the rows,
@@ -28,39 +43,85 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dense_imb.base.files import UnreadableFileError
-from dense_imb.hits.geometry import Geometry
+from dense_imb.hits.geometry import Geometry, Sensors
 
 FORMAT = "dense-imb-hits"
-VERSION = 1
 ATTRIBUTES = (
     *("format", "format_version", "width", "height", "time_steps"),
     *("x_mm", "y_mm", "t_ns", "creator", "content_hash"),
     *("scorer", "masking"),
 )
 FURTHER_ATTRIBUTES = ("scorer", "masking")  # attributes that a caller of the writer may set
-REQUIRED = ("/event/offset", "/hit/x", "/hit/y", "/hit/t")
-DTYPES: dict[str, tuple[np.dtype[Any], ...]] = {
+_COMMON: dict[str, tuple[np.dtype[Any], ...]] = {
     "/event/offset": (np.dtype("<u8"),),
-    "/hit/x": (np.dtype("<u2"),),
-    "/hit/y": (np.dtype("<u2"),),
-    "/hit/t": (np.dtype("<u2"), np.dtype("<f4")),
     "/hit/label": (np.dtype("u1"),),
     "/hit/score": (np.dtype("<f4"),),
     "/hit/keep": (np.dtype("?"),),
 }
 
 
+@dataclass(frozen=True)
+class Layout:
+    """Data sets of one version of the format.
+
+    Args:
+        version: number of the version.
+        groups: groups of the file.
+        required: data sets that each file has, by path.
+        dtypes: types that data sets may have, by path; the writer prefers the first.
+    """
+
+    version: int
+    groups: tuple[str, ...]
+    required: tuple[str, ...]
+    dtypes: Mapping[str, tuple[np.dtype[Any], ...]]
+
+
+GRID = Layout(
+    version=1,
+    groups=("event", "hit"),
+    required=("/event/offset", "/hit/x", "/hit/y", "/hit/t"),
+    dtypes={
+        **_COMMON,
+        "/hit/x": (np.dtype("<u2"),),
+        "/hit/y": (np.dtype("<u2"),),
+        "/hit/t": (np.dtype("<u2"), np.dtype("<f4")),
+    },
+)
+SENSORS = Layout(
+    version=2,
+    groups=("event", "hit", "sensor"),
+    required=("/event/offset", "/hit/sensor", "/hit/t", "/sensor/position"),
+    dtypes={
+        **_COMMON,
+        "/hit/sensor": (np.dtype("<u4"),),
+        "/hit/t": (np.dtype("<f4"), np.dtype("<f8")),
+        "/sensor/position": (np.dtype("<f4"),),
+        "/sensor/direction": (np.dtype("<f4"),),
+    },
+)
+LAYOUTS = {layout.version: layout for layout in (GRID, SENSORS)}
+
+
+def layout_of(geometry: Geometry | Sensors) -> Layout:
+    """Return the layout of the files of a geometry."""
+    return SENSORS if isinstance(geometry, Sensors) else GRID
+
+
 class HitsFileError(UnreadableFileError):
     """Error for a file that is not a hits file, or is damaged or unsafe."""
 
 
-def check_dtype(path: str, dtype: np.dtype[Any], shape: tuple[int, ...], where: str) -> None:
+def check_dtype(
+    path: str, dtype: np.dtype[Any], shape: tuple[int, ...], where: str, layout: Layout
+) -> None:
     """Refuse a column whose type or shape is not the one of the format.
 
     Args:
@@ -68,12 +129,14 @@ def check_dtype(path: str, dtype: np.dtype[Any], shape: tuple[int, ...], where: 
         dtype: type of its values.
         shape: shape of the data set.
         where: name of the file for the error message.
+        layout: layout of the file.
     """
-    known = DTYPES.get(path)
-    if known is not None and (dtype not in known or len(shape) != 1):
+    known = layout.dtypes.get(path)
+    n_axes = 2 if path.startswith("/sensor/") else 1
+    if known is not None and (dtype not in known or len(shape) != n_axes):
         listed = " or ".join(str(choice) for choice in known)
         raise HitsFileError(
-            f"Expected `{path}` of {where} in one dimension of {listed}, "
+            f"Expected `{path}` of {where} in {('one dimension', 'rows')[n_axes - 1]} of {listed}, "
             f"got {dtype} of shape {shape}; convert it."
         )
     if dtype.kind not in "biuf" or dtype.itemsize > 8 or not shape or dtype.byteorder == ">":
@@ -106,26 +169,21 @@ def check_offset(offset: NDArray[Any], n_hits: int, where: str) -> None:
 
 def check_hits(
     columns: Mapping[str, NDArray[Any]],
-    geometry: Geometry,
+    geometry: Geometry | Sensors,
     offset: NDArray[Any],
     where: str,
     first: int = 0,
 ) -> None:
-    """Refuse hits outside the frame, and NaN.
+    """Refuse hits outside the frame or the table of sensors, and times that are not finite.
 
     Args:
-        columns: x, y and t of consecutive hits.
-        geometry: size of the frame.
+        columns: x, y and t, or sensor and t, of consecutive hits.
+        geometry: size of the frame, or table of sensors.
         offset: offsets of all events.
         where: name of the file for the error message.
         first: index of the first hit in `columns`, default 0.
     """
-    bounds = {
-        "x": (0, geometry.width - 1),
-        "y": (0, geometry.height - 1),
-        "t": (1, geometry.time_steps),
-    }
-    for name, (low, high) in bounds.items():
+    for name, (low, high, wanted, cure) in _bounds(geometry).items():
         column = columns[name]
         # min and max propagate NaN, and allocate no array
         if len(column) == 0 or (column.min() >= low and column.max() <= high):
@@ -133,9 +191,29 @@ def check_hits(
         hit = int(np.flatnonzero(~((column >= low) & (column <= high)))[0])
         event = int(np.searchsorted(offset, first + hit, side="right")) - 1
         raise HitsFileError(
-            f"Expected `/hit/{name}` of {where} from {low} to {high}, got {column[hit]} in event "
-            f"{event} (hit {first + hit}); drop the hit or declare a larger frame."
+            f"Expected `/hit/{name}` of {where} {wanted}, got {column[hit]} in event "
+            f"{event} (hit {first + hit}); {cure}."
         )
+
+
+def _bounds(geometry: Geometry | Sensors) -> dict[str, tuple[float, float, str, str]]:
+    """Return the least and the largest value of each column, both in words, and the cure."""
+    if isinstance(geometry, Sensors):
+        last, most = len(geometry) - 1, float(np.finfo(np.float32).max)
+        cure = "drop the hit or add its sensor to the table"
+        return {
+            "sensor": (0, last, f"from 0 to {last}", cure),
+            "t": (-most, most, "as finite numbers", "drop the hit or give it a time in ns"),
+        }
+    bounds = {
+        "x": (0, geometry.width - 1),
+        "y": (0, geometry.height - 1),
+        "t": (1, geometry.time_steps),
+    }
+    cure = "drop the hit or declare a larger frame"
+    return {
+        name: (low, high, f"from {low} to {high}", cure) for name, (low, high) in bounds.items()
+    }
 
 
 class ContentHash:

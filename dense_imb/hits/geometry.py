@@ -163,3 +163,42 @@ def as_grid(geometry: Geometry | Sensors) -> Geometry:
             "take a network of hits, {model.name=hits}, or convert the hits with bins",
         )
     return geometry
+
+
+def describe_difference(wanted: Geometry | Sensors, got: Geometry | Sensors) -> tuple[str, str]:
+    """Return what two unequal geometries differ in, as a text for each.
+
+    Example:
+        >>> describe_difference(Geometry(width=88), Geometry(width=200))
+        ('width 88', 'width 200')
+        >>> describe_difference(Geometry(), Sensors(np.zeros((5, 3))))
+        ('a grid of 88 x 128 x 1000', 'a table of 5 sensors in 3-D')
+    """
+    if isinstance(wanted, Geometry) and isinstance(got, Geometry):
+        names = [n for n in vars(wanted) if getattr(wanted, n) != getattr(got, n)]
+        first, second = (
+            ", ".join(f"{name} {getattr(side, name)}" for name in names) for side in (wanted, got)
+        )
+        return first, second
+    if isinstance(wanted, Sensors) and isinstance(got, Sensors) and wanted.size == got.size:
+        return _table_difference(wanted, got)
+    first, second = (
+        f"a {'table' if isinstance(side, Sensors) else 'grid'} of {side.size_text()}"
+        for side in (wanted, got)
+    )
+    return first, second
+
+
+def _table_difference(wanted: Sensors, got: Sensors) -> tuple[str, str]:
+    """Return the first row in which two tables of one size differ, as a text for each."""
+    moved = np.flatnonzero((wanted.position != got.position).any(1))
+    tables, unit = [wanted.position, got.position], " m"
+    if not len(moved):
+        if wanted.direction is None or got.direction is None:
+            has = "a table with directions", "a table without directions"
+            return has if got.direction is None else has[::-1]
+        moved = np.flatnonzero((wanted.direction != got.direction).any(1))
+        tables, unit = [wanted.direction, got.direction], " as direction"
+    row = int(moved[0]) if len(moved) else 0
+    first, second = (f"a table with {table[row].tolist()}{unit} in row {row}" for table in tables)
+    return first, second

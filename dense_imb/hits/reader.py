@@ -24,12 +24,12 @@ from dense_imb.hits.format import (
     check_offset,
     rows_that_fit,
 )
-from dense_imb.hits.geometry import Geometry, Sensors, as_grid
+from dense_imb.hits.geometry import Geometry, Sensors, as_grid, describe_difference
 from dense_imb.hits.safety import (
-    geometry_of,
     identify_file,
     open_file,
     read_attributes,
+    read_geometry,
     reading,
     structure_of,
 )
@@ -149,11 +149,10 @@ class HitsFile(_Hits):
 
     def _start(self, in_memory: _InMemory, memory_limit: int) -> None:
         datasets = self._open()
-        with reading(self.path, "attributes"):
-            self.attributes = read_attributes(self._file, self.path)
-            self.geometry = geometry_of(self.attributes, self.path)
+        self.attributes = read_attributes(self._file, self.path)
+        self.geometry = read_geometry(self._file, self.attributes, self.path)
         self.columns = {name: dataset.dtype for name, dataset in datasets.items()}
-        self.n_hits = len(datasets["/hit/x"])
+        self.n_hits = len(datasets[f"/hit/{self.geometry.columns[0]}"])
         self.n_bytes = sum(dataset.size * dataset.dtype.itemsize for dataset in datasets.values())
         self.in_memory = self.n_bytes <= memory_limit if in_memory == "auto" else in_memory
         self._load()
@@ -166,7 +165,7 @@ class HitsFile(_Hits):
         return f"HitsFile({self.path.name!r}, {self._size_text()})"
 
     def _open(self) -> dict[str, Any]:
-        """Return the data sets; in a new process, open the file and check its structure again."""
+        """Return the columns; in a new process, open the file and check its structure again."""
         if self._file is not None and self._pid == os.getpid():
             return self._datasets
         identity = identify_file(self.path)
@@ -177,10 +176,12 @@ class HitsFile(_Hits):
             )
         file = open_file(self.path, self.locking)
         try:
-            self._datasets = structure_of(file, self.path)
+            datasets = structure_of(file, self.path)
         except HitsFileError:
             file.close()
             raise
+        # the table of sensors belongs to the geometry, which is read once
+        self._datasets = {n: rows for n, rows in datasets.items() if not n.startswith("/sensor/")}
         self._file, self._pid, self._identity = file, os.getpid(), identity
         return self._datasets
 
@@ -226,7 +227,10 @@ class HitsFile(_Hits):
         step = _BLOCK_BYTES // 8
         for start in range(0, self.n_hits, step):
             stop = min(start + step, self.n_hits)
-            block = {n: self._read(datasets, f"/hit/{n}", start, stop) for n in ("x", "y", "t")}
+            block = {
+                name: self._read(datasets, f"/hit/{name}", start, stop)
+                for name in (*self.geometry.columns, "t")
+            }
             check_hits(block, self.geometry, offset, where, start)
 
     def _read(self, source: Mapping[str, Any], name: str, start: int, stop: int) -> NDArray[Any]:
@@ -265,8 +269,8 @@ class HitsFile(_Hits):
     def _events(self, offset: NDArray[np.int64], rows: Mapping[str, NDArray[Any]]) -> Events:
         hit = {n.removeprefix("/hit/"): c for n, c in rows.items() if n.startswith("/hit/")}
         event = {n.removeprefix("/event/"): c for n, c in rows.items() if n.startswith("/event/")}
-        x, y, t, label = hit.pop("x"), hit.pop("y"), hit.pop("t"), hit.pop("label", None)
-        return Events(self.geometry, offset, x, y, t, label, hit, event)
+        own = {n: hit.pop(n) for n in (*self.geometry.columns, "t", "label") if n in hit}
+        return Events(self.geometry, offset, hit=hit, event=event, **own)
 
 
 class HitsFiles(_Hits):
@@ -295,11 +299,16 @@ class HitsFiles(_Hits):
             for name in ("geometry", "columns"):
                 wanted, got = getattr(first, name), getattr(file, name)
                 if got != wanted:
-                    wanted, got = _difference(wanted, got)
+                    wanted, got = (
+                        describe_difference(wanted, got)
+                        if name == "geometry"
+                        else _column_difference(wanted, got)
+                    )
                     raise ValueError(
                         f"Expected {file.path} with the {name} of {first.path}, {wanted}, "
                         f"got {got}; convert one of them or open them separately."
                     )
+            file.geometry = first.geometry  # one table of sensors in memory
             self.files.append(file)
             self._limit_open(file)
         self.geometry, self.columns = self.files[0].geometry, self.files[0].columns
@@ -335,12 +344,13 @@ class HitsFiles(_Hits):
         return joined.take(np.argsort(source))
 
 
-def _difference(wanted: Any, got: Any) -> tuple[str, str]:
-    """Return the entries in which two geometries or dictionaries of columns differ, as texts."""
-    sides = [side if isinstance(side, dict) else vars(side) for side in (wanted, got)]
-    names = [n for n in {**sides[0], **sides[1]} if sides[0].get(n) != sides[1].get(n)]
+def _column_difference(
+    wanted: Mapping[str, np.dtype[Any]], got: Mapping[str, np.dtype[Any]]
+) -> tuple[str, str]:
+    """Return the columns in which two files differ, as texts."""
+    names = [name for name in {**wanted, **got} if wanted.get(name) != got.get(name)]
     first, second = (
-        ", ".join(f"{name} {side.get(name, 'missing')}" for name in names) for side in sides
+        ", ".join(f"{name} {side.get(name, 'missing')}" for name in names) for side in (wanted, got)
     )
     return first, second
 

@@ -15,12 +15,14 @@ from dense_imb.base.files import UnreadableFileError
 from dense_imb.hits.format import (
     ATTRIBUTES,
     FORMAT,
-    REQUIRED,
-    VERSION,
+    GRID,
+    LAYOUTS,
+    SENSORS,
     HitsFileError,
+    Layout,
     check_dtype,
 )
-from dense_imb.hits.geometry import Geometry
+from dense_imb.hits.geometry import Geometry, Sensors
 
 
 @contextmanager
@@ -56,18 +58,37 @@ def open_file(path: Path, locking: bool | str | None) -> Any:
 @_as_hits_error()
 def read_attributes(file: Any, path: Path) -> dict[str, str | int | float]:
     """Return the attributes of the format; others are ignored."""
-    return hdf5.read_attributes(file, path, ATTRIBUTES)
+    attributes = hdf5.read_attributes(file, path, ATTRIBUTES)
+    if attributes.get("format_version") != GRID.version:  # version 1 ignores it, as all others
+        attributes |= hdf5.read_attributes(file, path, ("geometry",))
+    return attributes
 
 
-def geometry_of(attributes: Mapping[str, Any], path: Path) -> Geometry:
-    """Return the frame that the attributes of a hits file describe."""
-    for name, wanted in (("format", FORMAT), ("format_version", VERSION)):
+def read_layout(attributes: Mapping[str, Any], path: Path) -> Layout:
+    """Return the layout that the attributes of a hits file declare."""
+    version = attributes.get("format_version")
+    newer = "a newer dense_imb may read it"
+    checks: list[tuple[str, dict[Any, str], str]] = [
+        ("format", {FORMAT: repr(FORMAT)}, "convert it"),
+        ("format_version", {known: str(known) for known in LAYOUTS}, newer),
+    ]
+    if version == SENSORS.version:
+        checks.append(("geometry", {"sensors": "'sensors'"}, newer))
+    for name, known, cure in checks:
         got = attributes.get(name)
-        if got != wanted:
-            cure = "a newer dense_imb may read it" if name != "format" else "convert it"
+        if got not in known:
             raise HitsFileError(
-                f"Expected attribute `{name}` of {path} to be {wanted!r}, got {got!r}; {cure}."
+                f"Expected attribute `{name}` of {path} to be {' or '.join(known.values())}, "
+                f"got {got!r}; {cure}."
             )
+    return LAYOUTS[attributes["format_version"]]
+
+
+@_as_hits_error()
+def read_geometry(file: Any, attributes: Mapping[str, Any], path: Path) -> Geometry | Sensors:
+    """Return the frame or the table of sensors of a hits file of sound structure."""
+    if read_layout(attributes, path) is SENSORS:
+        return _read_sensors(file, path)
     names = [field.name for field in fields(Geometry)]
     for name in names:
         value = attributes.get(name)
@@ -75,16 +96,32 @@ def geometry_of(attributes: Mapping[str, Any], path: Path) -> Geometry:
             raise HitsFileError(
                 f"Expected attribute `{name}` of {path} to be a number, got {value!r}."
             )
-    return Geometry(**{name: attributes[name] for name in names if name in attributes})
+    with hdf5.reading(path, "attributes"):
+        return Geometry(**{name: attributes[name] for name in names if name in attributes})
+
+
+def _read_sensors(file: Any, path: Path) -> Sensors:
+    tables = {}
+    for name in ("position", "direction"):
+        if name in file["sensor"]:
+            with hdf5.reading(path, f"/sensor/{name}"):
+                tables[name] = file[f"/sensor/{name}"][:]
+    try:
+        return Sensors(**tables)
+    except ValueError as problem:
+        raise HitsFileError(
+            f"{str(problem).rstrip('.')} of `/sensor` of {path}; write it again with a good table."
+        ) from problem
 
 
 @_as_hits_error()
 def structure_of(file: Any, path: Path) -> dict[str, Any]:
     """Return the data sets by path, after checking their storage and types; read no data."""
+    layout = read_layout(read_attributes(file, path), path)
     datasets: dict[str, Any] = {}
     with hdf5.reading(path, "/"):
         hdf5.check_links(file, path)
-    for group in ("event", "hit"):
+    for group in layout.groups:
         with hdf5.reading(path, f"/{group}"):
             if not isinstance(file.get(group), h5py.Group):
                 raise HitsFileError(
@@ -101,12 +138,21 @@ def structure_of(file: Any, path: Path) -> dict[str, Any]:
                         f"Expected `{place}` of {path} to be a data set, got {dataset}; remove it."
                     )
                 hdf5.check_storage(dataset, place, path)
-                check_dtype(place, dataset.dtype, dataset.shape, str(path))
+                check_dtype(place, dataset.dtype, dataset.shape, str(path), layout)
                 datasets[place] = dataset
-    missing = [place for place in REQUIRED if place not in datasets]
-    if missing:
-        raise HitsFileError(
-            f"Expected data set `{missing[0]}` in {path}, got only {sorted(datasets)}; convert it."
-        )
+    _check_required(datasets, layout, path)
     hdf5.check_total_storage(datasets, path)
     return datasets
+
+
+def _check_required(datasets: Mapping[str, Any], layout: Layout, path: Path) -> None:
+    missing = [place for place in layout.required if place not in datasets]
+    if not missing:
+        return
+    wanted, cure = f"data set `{missing[0]}` in {path}", "convert it"
+    if missing[0] in ("/hit/x", "/hit/y", "/hit/sensor"):
+        wanted += " for the position of hits"
+        cure = "write it again with the position of each hit"
+        if layout is GRID and "/hit/sensor" in datasets:
+            cure = 'a file of sensors needs the attributes format_version 2 and geometry "sensors"'
+    raise HitsFileError(f"Expected {wanted}, got only {sorted(datasets)}; {cure}.")

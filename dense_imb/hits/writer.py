@@ -24,18 +24,17 @@ from dense_imb.base.checks import check_choice
 from dense_imb.base.files import refuse_existing
 from dense_imb.hits.events import Events
 from dense_imb.hits.format import (
-    DTYPES,
     FORMAT,
     FURTHER_ATTRIBUTES,
-    VERSION,
     ContentHash,
     attributes_digest,
     check_dtype,
     check_hits,
     check_offset,
+    layout_of,
     rows_that_fit,
 )
-from dense_imb.hits.geometry import Geometry
+from dense_imb.hits.geometry import Geometry, Sensors, describe_difference
 
 _HIT_ROWS, _EVENT_ROWS = 16384, 4096  # rows per chunk: 32 kB, small against HDF5's chunk cache
 _BUFFER_BYTES = 4 << 20  # collected before each write, so that small batches are cheap
@@ -51,7 +50,7 @@ class HitsWriter:
 
     Args:
         path: path of the file; its folder must exist.
-        geometry: geometry of every batch.
+        geometry: geometry of every batch, a grid of pixels or a table of sensors.
         overwrite: replace an existing file.
         locking: h5py's file locking; pass False if a network file system has no locks.
         estimated_bytes: refuse to start with less free space than this; None does not check.
@@ -74,7 +73,7 @@ class HitsWriter:
     def __init__(
         self,
         path: str | os.PathLike[str],
-        geometry: Geometry,
+        geometry: Geometry | Sensors,
         *,
         overwrite: bool = False,
         locking: bool | str | None = None,
@@ -87,6 +86,7 @@ class HitsWriter:
         self.compression = compression
         self.path = Path(os.path.realpath(path))  # of a link, replace its target
         self.geometry = geometry
+        self._layout = layout_of(geometry)
         self.overwrite = overwrite
         self.locking = locking
         self.attributes = dict(attributes or {})
@@ -133,7 +133,11 @@ class HitsWriter:
         if self._file is None:
             raise ValueError("Expected `append` inside `with HitsWriter(...) as writer:`.")
         if events.geometry != self.geometry:
-            raise ValueError(f"Expected events of {self.geometry}, got {events.geometry}.")
+            wanted, got = describe_difference(self.geometry, events.geometry)
+            raise ValueError(
+                f"Expected events of the geometry of {self.path}, {wanted}, got {got}; write them "
+                "to a file of their own."
+            )
         events = events.numpy()
         where = f"the batch for {self.path}"
         offset = np.asarray(events.offset)
@@ -146,11 +150,13 @@ class HitsWriter:
             if name == "offset":
                 raise ValueError("An event column must not have the name `offset`; rename it.")
             rows[f"/event/{name}"] = column
-        if self._columns and rows.keys() != self._columns.keys():
+        known = {path for path in self._columns if not path.startswith("/sensor/")}
+        if known and rows.keys() != known:
             raise ValueError(
-                f"Expected the columns of the first batch, {sorted(self._columns)}, "
-                f"got {sorted(rows)}."
+                f"Expected the columns of the first batch, {sorted(known)}, got {sorted(rows)}."
             )
+        if not known:
+            rows |= _tables(self.geometry)
         converted = {path: self._convert(path, np.asarray(column)) for path, column in rows.items()}
         try:
             if not self._columns:
@@ -173,14 +179,12 @@ class HitsWriter:
         if path in self._columns:
             dtype = self._columns[path].dtype
         elif path == "/hit/t":
-            whole = column.dtype.kind in "iu" and self.geometry.time_steps < 65536
-            whole |= column.dtype == np.uint16  # as in the file it was read from
-            dtype = DTYPES[path][0 if whole else 1]
-        elif path in DTYPES:
-            dtype = DTYPES[path][0]
+            dtype = _time_dtype(column.dtype, self.geometry)
+        elif path in self._layout.dtypes:
+            dtype = self._layout.dtypes[path][0]
         else:
             dtype = column.dtype.newbyteorder("<")
-        check_dtype(path, dtype, column.shape, f"the batch for {self.path}")
+        check_dtype(path, dtype, column.shape, f"the batch for {self.path}", self._layout)
         with np.errstate(all="ignore"):
             converted = column.astype(dtype)  # a copy, since the caller may reuse its arrays
         exact = dtype.kind == column.dtype.kind == "f" or np.array_equal(converted, column)
@@ -236,13 +240,14 @@ class HitsWriter:
     def _finish(self) -> None:
         if not self._columns:
             none = np.zeros(0, np.uint16)
-            self.append(Events(self.geometry, np.zeros(1, np.int64), none, none, none))
+            columns: dict[str, Any] = dict.fromkeys((*self.geometry.columns, "t"), none)
+            self.append(Events(self.geometry, np.zeros(1, np.int64), **columns))
         self._flush()
         attributes: dict[str, Any] = {
             "format": FORMAT,
-            "format_version": VERSION,
+            "format_version": self._layout.version,
             "creator": f"dense_imb {__version__}",
-            **{k: v for k, v in vars(self.geometry).items() if v is not None},
+            **_geometry_attributes(self.geometry),
             **self.attributes,
         }
         digests = {path: column.digest.hexdigest() for path, column in self._columns.items()}
@@ -273,6 +278,31 @@ class HitsWriter:
             self._file = None
             self._problem = self._problem or ValueError("closed")
             self._temporary.unlink(missing_ok=True)
+
+
+def _tables(geometry: Geometry | Sensors) -> dict[str, NDArray[Any]]:
+    """Return the tables of a file by path: position and direction of sensors."""
+    if isinstance(geometry, Geometry):
+        return {}
+    tables = {"position": geometry.position, "direction": geometry.direction}
+    return {f"/sensor/{name}": table for name, table in tables.items() if table is not None}
+
+
+def _geometry_attributes(geometry: Geometry | Sensors) -> dict[str, Any]:
+    if isinstance(geometry, Sensors):
+        return {"geometry": "sensors"}
+    return {name: value for name, value in vars(geometry).items() if value is not None}
+
+
+def _time_dtype(given: np.dtype[Any], geometry: Geometry | Sensors) -> np.dtype[Any]:
+    """Return the type of times in a file, from their type in memory."""
+    short, long = layout_of(geometry).dtypes["/hit/t"]
+    if isinstance(geometry, Sensors):
+        # float32 holds integers of two bytes only
+        return short if given == short or (given.kind in "iu" and given.itemsize <= 2) else long
+    whole = given.kind in "iu" and geometry.time_steps < 65536
+    whole |= given == np.uint16  # as in the file it was read from
+    return short if whole else long
 
 
 class _Column:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, overload
 
@@ -39,6 +39,8 @@ def denoise(
     source: Events,
     *,
     retention: float | None = None,
+    fakes: float | None = None,
+    purity: float | None = None,
     threshold: float | OperatingPoint | None = None,
     only_kept: bool = False,
     device: str | torch.device | None = None,
@@ -52,6 +54,8 @@ def denoise(
     target: _Path,
     *,
     retention: float | None = None,
+    fakes: float | None = None,
+    purity: float | None = None,
     threshold: float | OperatingPoint | None = None,
     only_kept: bool = False,
     overwrite: bool = False,
@@ -68,6 +72,8 @@ def denoise(
     source: Any,
     *,
     retention: float | None = None,
+    fakes: float | None = None,
+    purity: float | None = None,
     threshold: float | OperatingPoint | None = None,
     only_kept: bool = False,
     geometry: Geometry | Sensors | None = None,
@@ -81,6 +87,8 @@ def denoise(
     target: _Path | None = None,
     *,
     retention: float | None = None,
+    fakes: float | None = None,
+    purity: float | None = None,
     threshold: float | OperatingPoint | None = None,
     only_kept: bool = False,
     overwrite: bool = False,
@@ -100,8 +108,11 @@ def denoise(
         run: run on hits, or its folder, or a scorer such as `run.trained()`.
         source: events, an awkward array with one record an event, or the path of a hits file.
         target: file to write, with a path.
-        retention: fraction of the signal to keep; by default that of the run.
-        threshold: smallest score to keep, or an operating point, instead of a retention.
+        retention: fraction of the signal to keep (signal efficiency). By default that of the run,
+            if none of the next three is given.
+        fakes: number of noise hits kept per noise-only event.
+        purity: fraction of signal among the kept hits.
+        threshold: smallest score to keep, or an operating point.
         only_kept: keep the kept hits only.
         overwrite: replace an existing target.
         resume: finish an interrupted call, see `dense_imb.hits.mask_in_shards`.
@@ -110,13 +121,14 @@ def denoise(
         geometry: geometry of an awkward array; by default that of the run.
         device: device to run on; by default a GPU if there is one.
     """
+    aims = {"retention": retention, "fakes": fakes, "purity": purity}
     if not isinstance(source, (str, os.PathLike)):
         if target is not None:
             raise TypeError(
                 f"Expected no `target` with events in memory, got {os.fspath(target)}; write the "
                 "result with `HitsWriter`."
             )
-        scorer, point, _ = _scorer(run, retention, threshold, device)
+        scorer, point, _ = _scorer(run, aims, threshold, device)
         if isinstance(source, Events):
             score = score_events(scorer, source)
             return mask_events(source, score, point, only_kept=only_kept)
@@ -126,7 +138,7 @@ def denoise(
             f"Expected `target`, the file to write, with {os.fspath(source)}, got none."
         )
     with joined(None if device is None else torch.device(device).type) as processes:
-        scorer, point, validation = _scorer(run, retention, threshold, processes.device or device)
+        scorer, point, validation = _scorer(run, aims, threshold, processes.device or device)
         options: dict[str, Any] = {
             "only_kept": only_kept,
             "overwrite": overwrite,
@@ -154,6 +166,8 @@ def stream(
     events: Iterable[Events],
     *,
     retention: float | None = None,
+    fakes: float | None = None,
+    purity: float | None = None,
     threshold: float | OperatingPoint | None = None,
     max_events: int = 1,
     max_seconds: float = 0.05,
@@ -168,7 +182,7 @@ def stream(
     Args:
         run: run on hits, or its folder, or a scorer such as `run.trained()`.
         events: events one at a time, or a few together, such as a generator over a socket.
-        retention, threshold, only_kept, device: see `denoise`.
+        retention, fakes, purity, threshold, only_kept, device: see `denoise`.
         max_events: largest number of events scored together.
         max_seconds: longest time that an event waits for others.
 
@@ -178,7 +192,8 @@ def stream(
         >>> [one.n_hits for one in stream(HitDensity(), noisy, threshold=0.7)]
         [230, 230]
     """
-    scorer, point, _ = _scorer(run, retention, threshold, device)
+    aims = {"retention": retention, "fakes": fakes, "purity": purity}
+    scorer, point, _ = _scorer(run, aims, threshold, device)
     return mask_stream(
         scorer,
         point,
@@ -191,7 +206,7 @@ def stream(
 
 def _scorer(
     run: Run | Scorer | _Path,
-    retention: float | None,
+    aims: Mapping[str, float | None],
     threshold: float | OperatingPoint | None,
     device: str | torch.device | None,
 ) -> tuple[Scorer, OperatingPoint, EventProfile | None]:
@@ -200,7 +215,7 @@ def _scorer(
         run = open_run(run)
     if isinstance(run, Run):
         run.require("hits", "denoise")
-        point = run.operating_point(retention) if threshold is None else as_point(threshold)
+        point = run.operating_point(**aims) if threshold is None else as_point(threshold)
         return run.trained(device=device), point, run.validation_events()
     if threshold is None:
         raise Refused(

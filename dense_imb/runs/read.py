@@ -26,6 +26,7 @@ from dense_imb.engine.checkpoint import CheckpointError, load_checkpoint
 from dense_imb.hits import Geometry
 from dense_imb.hits.drift import EventProfile, load_profile
 from dense_imb.metrics import OperatingPoint
+from dense_imb.metrics.operating_point import Aim
 from dense_imb.runs.stages import FIRST, describe_stages
 from dense_imb.runs.write import CHECKPOINTS, SCORES
 from dense_imb.tasks.hits.recipe import geometry_of_setup
@@ -239,11 +240,24 @@ class Run:
         self.require("hits", "geometry()")
         return geometry_of_setup(self.checkpoint()["setup"])
 
-    def operating_point(self, retention: float | None = None) -> OperatingPoint:
-        """Choose the threshold that keeps a fraction of the validation signal; hits only."""
+    def operating_point(
+        self,
+        *,
+        retention: float | None = None,
+        fakes: float | None = None,
+        purity: float | None = None,
+    ) -> OperatingPoint:
+        """Choose a threshold on the stored validation scores; runs on hits only.
+
+        Args:
+            retention: fraction of the signal to keep (signal efficiency). By default that of the
+                run, if neither `fakes` nor `purity` is given.
+            fakes: number of noise hits kept per noise-only event.
+            purity: fraction of signal among the kept hits.
+        """
         self.require("hits", "operating_point()")
-        wanted = self.config.hits.retention if retention is None else retention
-        point: OperatingPoint = self.scores().operating_point(wanted)
+        aim = Aim.of(retention, fakes, purity, default=self.config.hits.retention)
+        point: OperatingPoint = self.scores().point_at(aim)
         return point
 
 

@@ -62,8 +62,11 @@ class Run:
     def validation_events(self) -> None:
         """As a run of an older version."""
 
-    def operating_point(self, retention: float) -> OperatingPoint:
-        return OperatingPoint(1 - retention, "probability", retention, 0.5, 0.5, 10, 10)
+    def operating_point(
+        self, *, retention: float = 0.97, fakes: float | None = None, purity: float | None = None
+    ) -> OperatingPoint:
+        threshold = 1 - retention if fakes is purity is None else (fakes or purity)
+        return OperatingPoint(threshold, "probability", retention, 0.5, 0.5, 10, 10)
 
 
 @pytest.fixture
@@ -156,7 +159,10 @@ def test_the_network_runs_on_the_device(folder, tmp_path, trained, capsys, monke
 def test_a_run_brings_its_operating_point(folder, tmp_path, trained):
     assert run(trained, folder / "a.h5", tmp_path / "x.h5", "--retention", 0.75) == 0
     assert run(trained, folder / "a.h5", tmp_path / "y.h5", "--threshold", 0.5) == 0
-    for name, threshold in (("x.h5", 0.25), ("y.h5", 0.5)):
+    assert run(trained, folder / "a.h5", tmp_path / "z.h5", "--fakes", 0.125) == 0
+    assert run(trained, folder / "a.h5", tmp_path / "w.h5", "--purity", 0.75) == 0
+    wanted = (("x.h5", 0.25), ("y.h5", 0.5), ("z.h5", 0.125), ("w.h5", 0.75))
+    for name, threshold in wanted:
         with HitsFile(tmp_path / name) as hits:
             assert read_masking(hits).scorer == "net"
             assert read_masking(hits).operating_point.threshold == threshold
@@ -196,6 +202,21 @@ def test_a_run_of_another_frame_is_refused_before_any_work(
         (["blank", "a.h5", "x.h5", "--choose-on", "b.h5", "--retention", "2"], "above 0 and up to"),
         (["blank", "a.h5", "x.h5", "--choose-on", "b.h5", "--threshold", "1"], "got both"),
         (["blank", "a.h5", "x.h5", "--threshold", "1", "--batch-size", "0"], "`batch_size`"),
+        (["blank", "a.h5", "x.h5", "--threshold", "1", "--fakes", "1"], "--fakes or --threshold"),
+        (
+            ["blank", "a.h5", "x.h5", "--choose-on", "b.h5", "--fakes", "1", "--purity", "0.9"],
+            "Expected one of --retention, --fakes and --purity, got fakes and purity; drop one.",
+        ),
+        (
+            ["blank", "a.h5", "x.h5", "--choose-on", "b.h5", "--fakes", "1"],
+            "Expected noise-only events for --fakes, got none; add events without signal "
+            "(dense-imb simulate FILE --signal 0 --noise 200 makes some), or choose by --retention",
+        ),
+        (
+            ["identity", "a.h5", "x.h5", "--choose-on", "b.h5", "--purity", "0.9"],
+            "Expected a threshold with --purity 0.9, got a purity of at most 0.3333 at any "
+            "threshold; choose --purity 0.333 or less.",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence_and_leaves_nothing(
@@ -228,3 +249,18 @@ def test_dbscan_without_scikit_learn_says_the_cure(folder, tmp_path, monkeypatch
     monkeypatch.setitem(sys.modules, "sklearn", None)
     assert run("dbscan", folder / "a.h5", tmp_path / "x.h5", "--threshold", 0.5) == 2
     assert "pip install scikit-learn" in capsys.readouterr().err
+
+
+def test_noise_only_events_beside_the_others_choose_by_fakes(folder, tmp_path, capsys):
+    """The cure of the refusal works: simulated events without signal, in a second file."""
+    empty = tmp_path / "empty.h5"
+    size = ("--events", "20", "--signal", "0", "--noise", "60", "--seed", "9", "--quiet")
+    assert main(["simulate", str(empty), *size]) == 0
+    (tmp_path / "signal.h5").write_bytes((folder / "b.h5").read_bytes())
+    both, target = tmp_path / "*.h5", tmp_path / "out"
+    common = ("hit-density", folder / "a.h5", "--out", target, "--choose-on", both)
+    assert run(*common, "--fakes", 0.5) == 0
+    with HitsFile(target / "a.h5") as hits:
+        point = read_masking(hits).operating_point
+    assert point.n_noise_only == 20
+    assert 0 < point.fakes <= 0.5

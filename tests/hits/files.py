@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dense_imb.hits import Events, Geometry, HitsWriter
+from dense_imb.hits import Events, Geometry, HitsWriter, Sensors
 
 FRAME = Geometry(width=88, height=128, time_steps=1000, x_mm=0.4, t_ns=0.05)
 
@@ -32,6 +32,30 @@ def some_events(n_events: int, seed: int = 0, mean: float = 20.0) -> Events:
             "run": np.arange(n_events) + 100 * seed,
             "is_calibration": rng.random(n_events) > 0.5,
         },
+    )
+
+
+def some_sensors(n_sensors: int = 40, n_axes: int = 3, *, with_direction: bool = True) -> Sensors:
+    """A table of sensors at random positions within 100 m."""
+    rng = np.random.default_rng(7)
+    position = rng.uniform(-50, 50, (n_sensors, n_axes))
+    return Sensors(position, rng.normal(size=position.shape) if with_direction else None)
+
+
+def some_sensor_events(n_events: int, seed: int = 0, sensors: Sensors | None = None) -> Events:
+    """Events of a table of sensors: some without hits, with further columns."""
+    sensors = some_sensors() if sensors is None else sensors
+    rng = np.random.default_rng(seed)
+    count = rng.poisson(30.0, n_events) * (rng.random(n_events) > 0.2)
+    n = int(count.sum())
+    return Events(
+        sensors,
+        np.concatenate([[0], np.cumsum(count)]).astype(np.int64),
+        t=rng.uniform(-100, 3000, n).astype(np.float32),
+        label=rng.integers(0, 3, n).astype(np.uint8),
+        hit={"charge": rng.random(n).astype(np.float32), "x": rng.random(n)},
+        event={"run": np.arange(n_events) + 100 * seed},
+        sensor=rng.integers(0, len(sensors), n).astype(np.uint32),
     )
 
 

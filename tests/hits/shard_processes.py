@@ -19,7 +19,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from dense_imb.engine.processes import joined
 from dense_imb.hits import Events, Geometry, shards
-from dense_imb.models import build_model
+from dense_imb.models import build_hit_network, build_model
+from dense_imb.tasks.hits.frames import FrameReading
 from dense_imb.tasks.hits.task import HitsReading
 from dense_imb.tasks.hits.trained import TrainedHits
 
@@ -27,12 +28,14 @@ FRAME = Geometry(16, 12, 100)
 BATCH = 3
 
 
-def network() -> TrainedHits:
-    """A small network, the same in every process."""
+def network(kind: str = "frames") -> TrainedHits:
+    """A small network of frames or of hits, the same in every process."""
     torch.manual_seed(0)
-    reading = HitsReading()
+    if kind == "hits":
+        small = build_hit_network("hits:tiny", n_axes=3)
+        return TrainedHits("net", small, HitsReading(), FRAME)
     model = build_model("fast_unet", in_channels=8, out_channels=1, widths=[4, 8])
-    return TrainedHits("net", model, reading, FRAME)
+    return TrainedHits("net", model, FrameReading(), FRAME)
 
 
 def dying(score: Callable[[Events], torch.Tensor]) -> Callable[[Events], torch.Tensor]:

@@ -111,7 +111,8 @@ HUGE = {"shape": (1 << 40,), "dtype": "<f4"}  # 4 TiB
 FAULTS: dict[str, tuple[Fault, str]] = {
     "format": (attribute("format", np.bytes_("other")), " F to be 'dense-imb-hits', got 'other'"),
     "no format": (lambda f: f.attrs.__delitem__("format"), "`format` of F .* got None"),
-    "version": (attribute("format_version", 2), "`format_version` of F to be 1, got 2; a newer"),
+    "version": (attribute("format_version", 3), "`format_version` of F to be 1 or 2, got 3; a new"),
+    "no table": (attribute("format_version", 2), "`geometry` of F .* 'sensors', got None; a newer"),
     "variable length": (attribute("format", "dense-imb-hits"), "`format` of F .* fixed length"),
     "no width": (lambda f: f.attrs.__delitem__("width"), "`width` of F to be a number, got None"),
     "width 0": (attribute("width", 0), "`attributes` of F, got: Expected `width`"),

@@ -61,12 +61,13 @@ def test_files_that_fill_many_buffers_are_equal_too(tmp_path):
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
 
 
-def test_scores_of_a_network_do_not_depend_on_the_shards(tmp_path):
+@pytest.mark.parametrize("kind", ["frames", "hits"])
+def test_scores_of_a_network_do_not_depend_on_the_shards(tmp_path, kind):
     source = write(tmp_path / "raw.h5", small_events(50))
-    mask_file(source, tmp_path / "whole.h5", network(), 0.5, batch_size=4)
+    mask_file(source, tmp_path / "whole.h5", network(kind), 0.5, batch_size=4)
     for size in (1, 5, 12, 1000):
         target = tmp_path / f"{size}.h5"
-        in_shards(source, target, network(), 0.5, shard_events=size)
+        in_shards(source, target, network(kind), 0.5, shard_events=size)
         assert target.read_bytes() == (tmp_path / "whole.h5").read_bytes()
 
 

@@ -171,7 +171,7 @@ def test_a_refused_batch_is_not_written(tmp_path: Path) -> None:
             replace(good, offset=good.offset + 0 * good.offset[-1:] + [0, 0, 9**9, 0, 0, 0]),
             "decrease",
         ),
-        (replace(good, geometry=Geometry(width=200)), "width=88"),
+        (replace(good, geometry=Geometry(width=200)), "width 88"),
         (replace(good, label=None), "columns of the first batch"),
         (replace(good, label=good.label.astype(int) + 300), "/hit/label.* fit uint8"),
         (replace(good, hit={**good.hit, "keep": good.hit["score"]}), "/hit/keep.* fit bool"),

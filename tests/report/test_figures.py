@@ -150,19 +150,18 @@ def test_thresholds_at_the_ends_are_drawn(threshold):
 def test_every_verdict_has_its_mark(measured):
     (first, *_) = measured.samples
     events = first.events
-    verdict = np.arange(events.n_hits) % 5 - 1
+    verdict = np.arange(events.n_hits) % 4
     axes = axes_of(lambda to: figures.draw_sample(EventSample("any", 0, events, verdict), to))
     after = axes["After: verdicts"]
     counts = {c.get_label(): len(c.get_offsets()) for c in after.collections}
-    names = ["hidden, not scored", *figures.VERDICTS]
     assert counts == {
-        f"{name}: {(verdict == k - 1).sum()}": (verdict == k - 1).sum()
-        for k, name in enumerate(names)
+        f"{name}: {(verdict == k).sum()}": (verdict == k).sum()
+        for k, name in enumerate(figures.VERDICTS)
     }
     looks = {
         (str(c.get_paths()[0].vertices.tolist()), c.get_facecolor().size) for c in after.collections
     }
-    assert len(looks) == 5  # told apart without colour
+    assert len(looks) == 4  # told apart without colour
     before = axes["Before: truth"]
     assert sum(len(c.get_offsets()) for c in before.collections) == events.n_hits
     (deep,) = [one for title, one in axes.items() if getattr(one, "name", "") == "3d"]
@@ -192,6 +191,37 @@ def test_single_events_add_up(measured):
     assert sum(g["n_events"] for g in groups) == len(events)
     weights = [g["hits"] * g["n_events"] for g in groups]
     assert sum(weights) == pytest.approx(events[:, 0].sum())
+
+
+def test_no_legend_lies_on_a_curve(measured):
+    """Legends stand beside the axes, or in room made for them."""
+    history = [
+        {
+            "step": 10.0 * k,
+            **{f"removal_at_{r}": 1 - 0.1**k for r in (90, 95, 97, 99)},
+            **{f"gradient_share_{n}": k / 10 for n in ("signal", "noise", "empty")},
+            **dict.fromkeys(("loss", "auc", "recall_at_half", "lit_at_half"), k / 10),
+        }
+        for k in range(11)
+    ]
+    for draw in (
+        lambda to: figures.draw_training(history, to),
+        lambda to: figures.draw_events(measured, to),
+    ):
+        figure = Figure(figsize=(9.5, 9), layout="constrained")
+        FigureCanvasAgg(figure)
+        draw(figure)
+        figure.canvas.draw()
+        legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes)]
+        boxes = [legend.get_window_extent() for legend in legends if legend is not None]
+        assert boxes
+        for axes in figure.axes:
+            for line in axes.lines:
+                for x, y in line.get_transform().transform(line.get_xydata()):
+                    assert not any(box.contains(x, y) for box in boxes), line.get_label()
+            words = [axes.title, axes.xaxis.label, *axes.get_xticklabels()]
+            shown = [word.get_window_extent() for word in words if word.get_text()]
+            assert not any(box.overlaps(one) for box in boxes for one in shown)
 
 
 def test_the_recorder_keeps_the_scores_of_evaluate(measured):

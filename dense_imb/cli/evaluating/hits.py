@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 from tqdm.auto import tqdm
 
 from dense_imb.base.refusals import Refused
+from dense_imb.cli._aims import aims_of
 from dense_imb.cli._device import chosen_device
 from dense_imb.cli._parser import Namespace
 from dense_imb.cli._scorers import baseline
 from dense_imb.cli._script import folder_for_outputs
+from dense_imb.data.events.virtual import VALIDATION_EPOCH
 from dense_imb.hits import (
     Evaluation,
     Scorer,
@@ -21,6 +26,9 @@ from dense_imb.hits import (
 )
 from dense_imb.hits import evaluate as evaluate_hits
 from dense_imb.hits.scaling import scaling_note
+from dense_imb.metrics import ScoreHistogram
+from dense_imb.report.hits.measures import Batches, stored_scores, validation_events
+from dense_imb.report.source import as_clause
 from dense_imb.runs import Run
 
 
@@ -55,7 +63,8 @@ def evaluate(
     if options.signal is not None and not options.noise:
         raise Refused("{noise} beside {signal}", "none", "{noise=200} degrades clean events")
     device = chosen_device(options)
-    scorers: list[Scorer] = [one.trained(device=device) for one in runs]
+    networks: list[Scorer] = [one.trained(device=device) for one in runs]
+    scorers = [*networks]
     if not (scorers or options.baselines or options.baseline):
         raise ValueError("Expected a RUN beside --no-baselines, got none.")
     test = open_hits(files)
@@ -72,13 +81,14 @@ def evaluate(
     scorers += rules
     if outputs:
         folder_for_outputs(outputs[0].parent)
-    validation = open_hits(options.validation) if options.validation else None
-    most = options.events if options.events is not None else max(len(test), len(validation or ()))
-    n_events = sum(min(most, len(source)) for source in (test, validation) if source is not None)
-    total = n_events * len(scorers) * max(1, len(options.noise))
+    choice = _choice(options, runs, networks, has_rules=len(scorers) > len(networks))
+    notes = (*choice.notes, *notes)
+    total = _n_events(options, len(test)) * len(scorers)
+    total += choice.n_events * (len(scorers) - len(choice.stored))
+    total *= max(1, len(options.noise))
     with tqdm(total=total, desc="evaluate", unit="event", disable=options.quiet) as bar:
         common = {
-            "retention": options.retention,
+            **aims_of(options),
             "batch_size": options.batch_size,
             "n_events": options.events,
             "progress": bar.update,
@@ -90,9 +100,51 @@ def evaluate(
                 options.noise,
                 signal=options.signal,
                 seed=options.seed,
-                validation=validation,
+                validation=choice.events,
                 **common,
             )
         else:
-            table = evaluate_hits(scorers, validation, test, **common)
-    return replace(table, notes=notes)
+            table = evaluate_hits(scorers, choice.events, test, stored=choice.stored, **common)
+    return replace(table, notes=(*table.notes, *notes))
+
+
+class _Choice(NamedTuple):
+    """Data to choose thresholds on.
+
+    Args:
+        events: labelled events; None splits the test events.
+        n_events: number of these events.
+        stored: validation scores of the networks that need no events.
+        notes: what is missing.
+    """
+
+    events: Any
+    n_events: int = 0
+    stored: Mapping[str, ScoreHistogram] = {}
+    notes: tuple[str, ...] = ()
+
+
+def _choice(
+    options: Namespace, runs: list[Run], networks: list[Scorer], *, has_rules: bool
+) -> _Choice:
+    """Return what thresholds are chosen on: the file given, else what the runs validated on."""
+    if options.validation:
+        events = open_hits(options.validation)
+        return _Choice(events, _n_events(options, len(events)))
+    if options.noise:  # each level has its own thresholds
+        return _Choice(None)
+    scores = {network.name: stored_scores(run) for network, run in zip(networks, runs, strict=True)}
+    stored = {name: histogram for name, histogram in scores.items() if histogram is not None}
+    if not stored or not (has_rules or len(stored) < len(networks)):
+        return _Choice(None, stored=stored)
+    try:
+        held_out = validation_events(runs[0])
+    except (ValueError, OSError) as problem:
+        note = f"the validation events of {runs[0].folder} can't be read ({as_clause(problem)})."
+        return _Choice(None, stored=stored, notes=(note,))
+    numbers = np.arange(_n_events(options, len(held_out)))
+    return _Choice(Batches(held_out, numbers, VALIDATION_EPOCH), len(numbers), stored)
+
+
+def _n_events(options: Namespace, n_events: int) -> int:
+    return n_events if options.events is None else min(options.events, n_events)

@@ -198,12 +198,9 @@ def draw_sample(sample: EventSample, figure: Figure) -> None:
         (~is_signal, "noise", _MARKS[2]),
     ]
     after = [(verdict == k, VERDICTS[k], _MARKS[k]) for k in (2, 0, 3, 1)]
-    hidden = (verdict < 0, "hidden, not scored", (SKY, "+", 26, True))
     flat_height, deep_height = _sample_heights(events.grid)
     grid = figure.add_gridspec(2, 2, height_ratios=(flat_height, deep_height))
-    for place, (title, parts) in enumerate(
-        (("Before: truth", truth), ("After: verdicts", [*after, hidden]))
-    ):
+    for place, (title, parts) in enumerate((("Before: truth", truth), ("After: verdicts", after))):
         flat: Any = figure.add_subplot(grid[0, place])
         deep: Any = figure.add_subplot(grid[1, place], projection="3d")
         flat.set_title(title)
@@ -219,8 +216,6 @@ def draw_sample(sample: EventSample, figure: Figure) -> None:
                 style |= {"c": colour, "linewidths": 0.8 if mark == "x" else 1.6}
             else:
                 style |= {"edgecolors": colour, "facecolors": colour if is_filled else "none"}
-            if name == "hidden, not scored" and len(x) == 0:
-                continue
             flat.scatter(x, y, **style)
             # the lower view shows the remaining hits only
             if name != "noise removed":
@@ -263,7 +258,7 @@ def draw_events(measured: HitMeasures, figure: Figure) -> None:
         shares = [100 * group[name] for group in groups]
         axes.plot(hits, shares, form, color=colour, markersize=4.5, label=label)
     axes.set(title="Events with more hits", xlabel="hits per event", ylabel="share (%)")
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=2)
     if len(groups) == 1:
         write_message(axes, "all events have about as many hits")
 
