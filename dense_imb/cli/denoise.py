@@ -117,7 +117,7 @@ def _denoise(options: Namespace, processes: Processes, device: str | None) -> No
     else:
         targets = dict(output_paths(options.files, options.out))
         sources = list(targets.values())
-    scorer, point, validation = _scorer_and_point(options, sources[0], device)
+    scorer, point, validation = _scorer_and_point(options, sources[0], processes, device)
     n_events = 0
     frames = []
     for source in sources:
@@ -194,7 +194,7 @@ def _check_pair(options: Namespace) -> None:
 
 
 def _scorer_and_point(
-    options: Namespace, source: str | Path, device: str | None
+    options: Namespace, source: str | Path, processes: Processes, device: str | None
 ) -> tuple[Scorer, OperatingPoint | float, EventProfile | None]:
     """Return the scorer, its threshold, and the profile of its validation events."""
     from tqdm.auto import tqdm
@@ -206,7 +206,7 @@ def _scorer_and_point(
     is_run = Path(options.model).is_dir()
     if options.choose_on is not None and options.threshold is not None:
         raise Refused("{choose_on} or {threshold}", "both", "drop one")
-    aims = aims_of(options)
+    aims: dict[str, Any] = aims_of(options)
     if aims and options.threshold is not None:
         raise Refused(f"{{{next(iter(aims))}}} or {{threshold}}", "both", "drop one")
     run: Any = open_run(options.model) if is_run else None
@@ -226,7 +226,10 @@ def _scorer_and_point(
         with (
             open_hits(options.choose_on) as hits,
             tqdm(
-                total=len(hits), desc="choose threshold", unit="event", disable=options.quiet
+                total=-(-len(hits) // processes.n),
+                desc="choose threshold",
+                unit="event",
+                disable=options.quiet or not processes.is_main,
             ) as bar,
         ):
             chosen = choose_point(
@@ -235,6 +238,7 @@ def _scorer_and_point(
                 **aims,
                 batch_size=options.batch_size,
                 progress=bar.update,
+                over_processes=processes.n > 1,
             )
             return scorer, chosen, validation
     if not is_run:

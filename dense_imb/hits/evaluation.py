@@ -6,9 +6,12 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -50,6 +53,7 @@ def evaluate(
     batch_size: int = 256,
     n_events: int | None = None,
     progress: Progress | None = None,
+    over_processes: bool = False,
     watch: Watch | None = None,
 ) -> Evaluation:
     """Choose thresholds of scorers on validation events, and measure scores on test events.
@@ -76,6 +80,8 @@ def evaluate(
         n_events: maximum number of events read from each source; None reads all.
         progress: called with the number of events that one scorer has processed since its last
             call.
+        over_processes: share the batches among the processes of the default group. All of them
+            must call, and all get the table of one process.
         watch: called with each batch of test events after counting. Its arguments are the name
             of the scorer, its `HitScores` so far, the batch, and the score and visibility of
             each hit.
@@ -91,8 +97,9 @@ def evaluate(
     """
     aim = Aim.of(retention, fakes, purity)
     evaluator = _Evaluator(
-        scorers, retentions, aim, batch_size, n_events, progress, watch, stored or {}
-    )
+        scorers, retentions, aim, batch_size, n_events, progress, over_processes, watch,
+        stored or {},
+    )  # fmt: skip
     return evaluator.table([evaluator.measure(validation, test)])
 
 
@@ -105,6 +112,7 @@ def choose_point(
     purity: float | None = None,
     batch_size: int = 256,
     progress: Progress | None = None,
+    over_processes: bool = False,
 ) -> OperatingPoint:
     """Choose the operating point of a scorer on labelled events.
 
@@ -117,9 +125,10 @@ def choose_point(
         purity: purity of the operating point.
         batch_size: events scored together.
         progress: called with the number of events processed since the last call.
+        over_processes: see `evaluate`.
     """
     aim = Aim.of(retention, fakes, purity)
-    evaluator = _Evaluator([scorer], (), aim, batch_size, None, progress)
+    evaluator = _Evaluator([scorer], (), aim, batch_size, None, progress, over_processes)
     (histogram,), _ = evaluator.histograms([scorer], evaluator.events(source))
     return histogram.point_at(aim)
 
@@ -140,6 +149,7 @@ def noise_sweep(
     batch_size: int = 256,
     n_events: int | None = None,
     progress: Progress | None = None,
+    over_processes: bool = False,
 ) -> Evaluation:
     """Evaluate scorers on clean events with increasing amounts of added noise.
 
@@ -147,7 +157,7 @@ def noise_sweep(
     event, so the table does not depend on the batch size.
 
     Args:
-        scorers, retentions, batch_size, n_events, progress: see `evaluate`.
+        scorers, retentions, batch_size, n_events, progress, over_processes: see `evaluate`.
         retention, fakes, purity: wanted operating point, see `evaluate`.
         clean: events without noise: all labels above 0, or no labels.
         levels: numbers of noise hits to add to each event.
@@ -157,7 +167,7 @@ def noise_sweep(
         validation: clean events for the thresholds, see `evaluate`.
     """
     aim = Aim.of(retention, fakes, purity)
-    evaluator = _Evaluator(scorers, retentions, aim, batch_size, n_events, progress)
+    evaluator = _Evaluator(scorers, retentions, aim, batch_size, n_events, progress, over_processes)
     measured: list[_Measured] = []
     if not levels:
         raise ValueError("Expected `levels` with at least one number of noise hits, got none.")
@@ -198,6 +208,7 @@ class _Evaluator:
     batch_size: int
     n_events: int | None
     progress: Progress | None
+    over_processes: bool = False
     watch: Watch | None = None
     stored: Mapping[str, ScoreHistogram] = field(default_factory=dict)
 
@@ -254,22 +265,27 @@ class _Evaluator:
             self.events(source, change, epoch, True if is_split else None)
         )
         scores = [HitScores(self._point(histogram)) for histogram in chosen]
-        seconds = np.zeros(len(scores))
+        seconds = [0.0] * len(scores)
         n_tested = 0
         for events in self.events(test, change, 0, False if is_split else None):
             n_tested += len(events)
             shown = visible(events)
-            for k, (score, spent) in enumerate(self._scored(self.scorers, events)):
+            for k, (values, spent) in enumerate(self._scored(self.scorers, events)):
                 seconds[k] += spent
-                count_hits(scores[k], events, score, shown)
+                count_hits(scores[k], events, values, shown)
                 if self.watch is not None:
-                    self.watch(self.scorers[k].name, scores[k], events, score, shown)
+                    self.watch(self.scorers[k].name, scores[k], events, values, shown)
+        if self.over_processes:
+            n_all, *seconds = _summed(n_tested, *seconds)
+            n_tested = int(n_all)
+            for score in scores:
+                score.reduce_over_processes()
         if n_tested == 0:
             raise ValueError("Expected events to test on, got none.")
         rows = tuple(
             self._row(scorer.name, measured, histogram, n_tested / max(spent, 1e-9))
             for scorer, measured, histogram, spent in zip(
-                self.scorers, scores, chosen, seconds.tolist(), strict=True
+                self.scorers, scores, chosen, seconds, strict=True
             )
         )
         notes = tuple(
@@ -334,11 +350,19 @@ class _Evaluator:
             is_for_choosing: for a source that is split, True yields the events for thresholds
                 and False the events for scores; None yields all.
         """
-        first = 0
-        for batch in _batches(source, self.batch_size):
-            events = batch if self.n_events is None else batch[: self.n_events - first]
-            number = np.arange(first, first + len(events))
-            first += len(events)
+        first, rank, n_processes = 0, 0, 1
+        if self.over_processes:
+            rank, n_processes = dist.get_rank(), dist.get_world_size()
+        for k, (n_events, read) in enumerate(_batches(source, self.batch_size)):
+            if self.n_events is not None:
+                n_events = min(n_events, self.n_events - first)
+                if n_events <= 0:
+                    return
+            number = np.arange(first, first + n_events)
+            first += n_events
+            if k % n_processes != rank:
+                continue
+            events = read()[:n_events]
             if is_for_choosing is not None:
                 is_chosen = (number % _CHOOSE_EVERY == 0) == is_for_choosing
                 events, number = events.take(np.flatnonzero(is_chosen)), number[is_chosen]
@@ -350,8 +374,6 @@ class _Evaluator:
                     "labels; `dense-imb simulate` makes labelled events."
                 )
             yield events.torch()
-            if self.n_events is not None and first >= self.n_events:
-                return
 
     def histograms(
         self, scorers: Sequence[Scorer], batches: Iterable[Events]
@@ -365,6 +387,10 @@ class _Evaluator:
             scored = self._scored(scorers, events)
             for histogram, (score, _) in zip(histograms, scored, strict=True):
                 histogram.update(score, is_signal, event=event)
+        if self.over_processes:
+            n_events = int(_summed(n_events)[0])
+            for histogram in histograms:
+                histogram.reduce_over_processes()
         return histograms, n_events
 
     def _scored(self, scorers: Sequence[Scorer], events: Events) -> Iterator[tuple[Tensor, float]]:
@@ -420,14 +446,20 @@ def _tie(chosen: ScoreHistogram, point: OperatingPoint) -> float:
     return point.retention - float(above.max()) if len(above) else 0.0
 
 
-def _batches(source: Source, size: int) -> Iterator[Events]:
-    """Yield batches of at most `size` events."""
-    if isinstance(source, (HitsFile, HitsFiles)):
-        yield from source.batches(size)
-        return
-    for batch in [source] if isinstance(source, Events) else source:
+def _batches(source: Source, size: int) -> Iterator[tuple[int, Callable[[], Events]]]:
+    """Yield the number of events of each batch, at most `size`, and a function that reads it."""
+    for batch in [source] if isinstance(source, (HitsFile, HitsFiles, Events)) else source:
         for start in range(0, len(batch), size):
-            yield batch[start : start + size]
+            part = slice(start, min(start + size, len(batch)))
+            yield part.stop - start, partial(batch.__getitem__, part)
+
+
+def _summed(*numbers: float) -> list[float]:
+    """Return the sums of numbers over all processes."""
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    sums = torch.tensor(numbers, dtype=torch.float64, device=device)
+    dist.all_reduce(sums)
+    return [float(value) for value in sums.tolist()]
 
 
 def _check_clean(events: Events) -> None:
