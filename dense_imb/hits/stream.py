@@ -6,7 +6,10 @@ import queue
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
+
+import torch
 
 from dense_imb.base.checks import check_at_least
 from dense_imb.hits.baselines import Scorer
@@ -25,6 +28,7 @@ def mask_stream(
     max_events: int = 1,
     max_seconds: float = 0.05,
     only_kept: bool = False,
+    threads: int | None = 1,
 ) -> Iterator[Events]:
     """Yield the masked events of a stream, an item for each item, in order.
 
@@ -38,6 +42,9 @@ def mask_stream(
         max_events: largest number of events scored together.
         max_seconds: longest time that an item waits for others.
         only_kept: yield kept hits only.
+        threads: CPU threads that score; None for torch's number. More than one hardly helps with
+            single events, and each operation waits for the slowest: on busy cores some 20 times
+            as long.
 
     Example:
         >>> from dense_imb.hits import Degradation, HitDensity, degrade, simulate
@@ -50,25 +57,44 @@ def mask_stream(
     """
     check_at_least("max_events", max_events, 1)
     check_at_least("max_seconds", max_seconds, 0)
-    return _masked(scorer, as_point(point), events, max_events, max_seconds, only_kept)
+    if threads is not None:
+        check_at_least("threads", threads, 1)
+    batches: Iterator[list[Events]] = ([item] for item in events)
+    if max_events > 1:
+        batches = _batches(events, max_events, max_seconds)
+    return _masked(scorer, as_point(point), batches, only_kept=only_kept, threads=threads)
 
 
 def _masked(
     scorer: Scorer,
     point: OperatingPoint,
-    events: Iterable[Events],
-    max_events: int,
-    max_seconds: float,
+    batches: Iterator[list[Events]],
+    *,
     only_kept: bool,
+    threads: int | None,
 ) -> Iterator[Events]:
-    single = ([item] for item in events)
-    for items in single if max_events == 1 else _batches(events, max_events, max_seconds):
-        score = score_events(scorer, items[0] if len(items) == 1 else concatenate(items))
+    for items in batches:
+        with _threads(threads):
+            score = score_events(scorer, items[0] if len(items) == 1 else concatenate(items))
         start = 0
         for item in items:
             stop = start + item.n_hits
             yield mask_events(item, score[start:stop], point, only_kept=only_kept)
             start = stop
+
+
+@contextmanager
+def _threads(n: int | None) -> Iterator[None]:
+    """Let torch use n threads, and as many as before afterwards."""
+    before = torch.get_num_threads()
+    if n is None or n == before:
+        yield
+        return
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Read(NamedTuple):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, overload
 
@@ -24,10 +26,11 @@ from dense_imb.hits import (
     mask_stream,
     score_events,
 )
-from dense_imb.hits.drift import DriftWarning, EventProfile
+from dense_imb.hits.drift import VALIDATION_EVENTS, DriftWarning, EventProfile
 from dense_imb.hits.masking import as_point
 from dense_imb.metrics import OperatingPoint
 from dense_imb.runs.read import Run, open_run
+from dense_imb.runs.write import CHECKPOINTS, SCORES
 from dense_imb.tasks.images.segment import Segmented, segment_images
 
 _Path = str | os.PathLike[str]
@@ -172,6 +175,7 @@ def stream(
     max_events: int = 1,
     max_seconds: float = 0.05,
     only_kept: bool = False,
+    threads: int | None = 1,
     device: str | torch.device | None = None,
 ) -> Iterator[Events]:
     """Yield the events of a stream with `score` and `keep`, each as soon as it is scored.
@@ -185,6 +189,7 @@ def stream(
         retention, fakes, purity, threshold, only_kept, device: see `denoise`.
         max_events: largest number of events scored together.
         max_seconds: longest time that an event waits for others.
+        threads: CPU threads that score, see `dense_imb.hits.mask_stream`.
 
     Example:
         >>> from dense_imb.hits import Degradation, HitDensity, degrade, simulate
@@ -201,6 +206,7 @@ def stream(
         max_events=max_events,
         max_seconds=max_seconds,
         only_kept=only_kept,
+        threads=threads,
     )
 
 
@@ -211,12 +217,11 @@ def _scorer(
     device: str | torch.device | None,
 ) -> tuple[Scorer, OperatingPoint, EventProfile | None]:
     """Return a scorer, its operating point, and the profile of its validation events."""
-    if isinstance(run, (str, os.PathLike)):
-        run = open_run(run)
-    if isinstance(run, Run):
-        run.require("hits", "denoise")
-        point = run.operating_point(**aims) if threshold is None else as_point(threshold)
-        return run.trained(device=device), point, run.validation_events()
+    if isinstance(run, (str, os.PathLike, Run)):
+        folder = run.folder if isinstance(run, Run) else Path(run)
+        loaded = _load(folder.absolute(), str(device), _state_of(folder))
+        point = loaded.point(aims) if threshold is None else as_point(threshold)
+        return loaded.scorer, point, loaded.validation
     if threshold is None:
         raise Refused(
             f"{{threshold}} for {run.name}",
@@ -224,6 +229,50 @@ def _scorer(
             "pass {threshold=0.5}, an operating point, or a run",
         )
     return run, as_point(threshold), None
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A run that was opened, with its network."""
+
+    run: Run
+    scorer: Scorer
+    validation: EventProfile | None
+
+    def point(self, aims: Mapping[str, float | None]) -> OperatingPoint:
+        """Return the operating point for an aim; the scores are read from the disk once."""
+        known = self._points
+        key = tuple(aims.items())
+        if key not in known:
+            known[key] = self.run.operating_point(**aims)
+        return known[key]
+
+    @cached_property
+    def _points(self) -> dict[tuple[tuple[str, float | None], ...], OperatingPoint]:
+        return {}
+
+
+@lru_cache(maxsize=2)
+def _load(folder: Path, device: str, state: tuple[object, ...]) -> _Loaded:
+    """Open a run and load its network; a call for each event must not read the weights again.
+
+    Args:
+        folder: folder of the run.
+        device: device to run on, or "None".
+        state: state of its files; another state loads them again.
+    """
+    run = open_run(folder)
+    run.require("hits", "denoise")
+    scorer = run.trained(device=None if device == "None" else device)
+    return _Loaded(run, scorer, run.validation_events())
+
+
+def _state_of(folder: Path) -> tuple[object, ...]:
+    """Return names, sizes and times of the files that a run is read from."""
+    names = ("config.yaml", SCORES, VALIDATION_EVENTS)
+    files = [*(folder / name for name in names), *(folder / CHECKPOINTS).glob("best-*.pt")]
+    stats = [(path.name, path.stat()) for path in sorted(files) if path.exists()]
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
 
 
 def _denoise_awkward(

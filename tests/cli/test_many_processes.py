@@ -40,7 +40,7 @@ def test_denoise_is_that_of_one_process(raw, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "options", [[], ["--events", "31"], ["--fakes", "2", "--noise", "9", "40"]]
+    "options", [[], ["--events", "31"], ["--purity", "0.5", "--noise", "9", "40"]]
 )
 def test_evaluate_is_that_of_one_process(raw, tmp_path, options):
     source = raw

@@ -83,6 +83,24 @@ def test_bad_options_are_refused_at_once(options, sentence):
         mask_stream(Stub(), 0.5, [bare(1)], **options)
 
 
+def test_torch_has_its_threads_again_after_each_event():
+    before, inside = torch.get_num_threads(), []
+
+    class Watching(Stub):
+        def score(self, events: Events) -> torch.Tensor:
+            inside.append(torch.get_num_threads())
+            return super().score(events)
+
+    torch.set_num_threads(2)
+    try:
+        for threads in (1, 2, None):
+            for _ in mask_stream(Watching(), 0.5, bare(2), threads=threads):
+                assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert inside == [1, 1, 2, 2, 2, 2]
+
+
 def test_events_of_another_frame_are_refused():
     with pytest.raises(ValueError, match="44 x 64 pixels and 1000 time steps, as stub"):
         next(mask_stream(Stub(geometry=Geometry(44, 64, 1000)), 0.5, bare(2)))
