@@ -10,6 +10,7 @@ from dense_imb import __version__
 from dense_imb.base.refusals import suggest
 from dense_imb.cli import (
     compare,
+    convert,
     curves,
     demo,
     denoise,
@@ -61,7 +62,8 @@ class Command:
 COMMANDS: dict[str, Command] = {
     module.__name__.rpartition(".")[2]: Command(module.SUMMARY, module.make_parser, module.run)
     for module in (
-        compare, curves, demo, denoise, evaluate, export, inspect, losses, report, segment, simulate
+        compare, convert, curves, demo, denoise, evaluate, export, inspect, losses, report, segment,
+        simulate,
     )
 }  # fmt: skip
 COMMANDS |= {

@@ -6,13 +6,14 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # --help must not wait for torch
-    from dense_imb.hits import Geometry, Scorer
+    from dense_imb.hits import Geometry, Scorer, Sensors
 
 
-def baseline(typed: str, geometry: Geometry, *, option: str = "MODEL") -> Scorer:
-    """A baseline for a frame, as typed: "hit-density", "hit-density(radius_t=10)"."""
+def baseline(typed: str, geometry: Geometry | Sensors, *, option: str = "MODEL") -> Scorer:
+    """Return a baseline for a geometry, as typed: "hit-density", "hit-density(radius_t=10)"."""
     from dense_imb.base.checks import check_choice
-    from dense_imb.hits import BASELINES, make_baseline
+    from dense_imb.base.refusals import Refused
+    from dense_imb.hits import BASELINES, Sensors, make_baseline
     from dense_imb.losses.foreign.parse import parse_call
 
     known = [name.lower().replace(" ", "-") for name in BASELINES]
@@ -35,4 +36,10 @@ def baseline(typed: str, geometry: Geometry, *, option: str = "MODEL") -> Scorer
                 f'Expected options by name, "hit-density(radius_xy=5, radius_t=10)" say, '
                 f"got {typed!r}."
             )
+    if isinstance(geometry, Sensors):
+        raise Refused(
+            f"hits on a grid of pixels for {name}",
+            f"hits of {geometry.size_text()}",
+            "train a network of hits, or convert the hits with bins",
+        )
     return make_baseline(name, geometry, **options)

@@ -105,7 +105,7 @@ def run(options: Namespace) -> int | None:
 def _denoise(options: Namespace, processes: Processes, device: str | None) -> None:
     from tqdm.auto import tqdm
 
-    from dense_imb.hits import mask_file, mask_files, open_hits
+    from dense_imb.hits import as_grid, mask_file, mask_files, open_hits
     from dense_imb.hits.masking import check_scorer, output_paths
     from dense_imb.hits.scaling import scaling_note
     from dense_imb.hits.shards import mask_in_shards
@@ -119,13 +119,14 @@ def _denoise(options: Namespace, processes: Processes, device: str | None) -> No
         sources = list(targets.values())
     scorer, point, validation = _scorer_and_point(options, sources[0], processes, device)
     n_events = 0
-    frames = []
+    geometries = []
     for source in sources:
         with open_hits(source, in_memory=False) as hits:
             check_scorer(scorer, hits.geometry)  # before any file is written
             n_events += len(hits)
-            frames.append(hits.geometry)
+            geometries.append(hits.geometry)
     if not Path(options.model).is_dir():
+        frames = [as_grid(geometry) for geometry in geometries]
         for source, frame in zip(sources, frames, strict=True):
             if frame.size != frames[0].size:  # the radii of a rule are scaled to one frame
                 raise ValueError(

@@ -14,6 +14,8 @@ from dense_imb.hits.baselines import (
     MedianFilter,
     Scorer,
 )
+from dense_imb.hits.boosting import NeighbourBoosting
+from dense_imb.hits.build import from_arrays, from_awkward, to_awkward
 from dense_imb.hits.degrade import Degradation, degrade
 from dense_imb.hits.evaluation import choose_point, evaluate, noise_sweep
 from dense_imb.hits.events import Events, concatenate
@@ -67,6 +69,7 @@ __all__ = [
     "MeasuredNoise",
     "MedianFilter",
     "MissingShardsError",
+    "NeighbourBoosting",
     "Profile",
     "Raster",
     "Scorer",
@@ -81,6 +84,8 @@ __all__ = [
     "encode",
     "evaluate",
     "frames_to_events",
+    "from_arrays",
+    "from_awkward",
     "gap",
     "hit_scores",
     "make_baseline",
@@ -97,6 +102,7 @@ __all__ = [
     "read_masking",
     "score_events",
     "simulate",
+    "to_awkward",
     "ungap",
     "verify",
 ]

@@ -1,10 +1,11 @@
 """Classical denoisers with the interface of a trained model, as baselines.
 
 A scorer gives each hit a score that is larger for signal, and changes no hit. Widths and radii
-are in pixels and time steps. The defaults have the best noise removal at 97 % retention on
-validation events of the arc task (experiments/benchmarks/hit_baselines.py --choose). An event of
-this task has 30 signal and 200 noise hits in 88 x 128 x 1000. `make_baseline` scales the defaults
-to other frames; choose them again for other data.
+are in pixels and time steps on a grid, in metres and ns for a table of sensors. The defaults have
+the best noise removal at 97 % retention on validation events of the arc task
+(experiments/benchmarks/hit_baselines.py --choose). An event of this task has 30 signal and 200
+noise hits in 88 x 128 x 1000. `make_baseline` scales the defaults to other frames, and has others
+for tables of sensors; choose them again for other data.
 
 Hits near the edge of the frame have fewer neighbours; no scorer corrects for this.
 """
@@ -12,7 +13,6 @@ Hits near the edge of the frame have fewer neighbours; no scorer corrects for th
 from __future__ import annotations
 
 import importlib
-import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from torch import Tensor
 from dense_imb.base.checks import check_at_least
 from dense_imb.hits.events import Events
 from dense_imb.hits.frames import _pixel
+from dense_imb.hits.pairs import axes_of, pairs_in_time, sort_by_time, square_distance
 
 __all__ = [
     "BASELINES",
@@ -38,7 +39,6 @@ __all__ = [
 ]
 
 _AT_ONCE = 64  # events whose frames are filtered together
-_PAIRS = 1 << 16  # pairs of hits compared together; few enough for the cache
 # Weights are rounded to multiples of these. Their sums are then exact in float64 (52 bits: a blur
 # multiplies two weights and sums 2^20 hits), so the order of the hits and the batch do not matter.
 _BLUR_STEP = 2.0**-16
@@ -118,17 +118,19 @@ class BlurredHits:
 
 @dataclass(frozen=True)
 class HitDensity:
-    """Weighted number of neighbours in x, y and t.
+    """Weighted number of neighbours in x, y and t, or in x, y, z and t.
 
         d_ij^2  = ((x_i - x_j)^2 + (y_i - y_j)^2) / radius_xy^2 + (t_i - t_j)^2 / radius_t^2
         n_i     = sum_{j != i} max(0, 1 - d_ij^2)
         score_i = n_i / (1 + n_i)
 
-    All pairs are counted. Weights are rounded to multiples of 2^-30.
+    A table of sensors in 3-D adds (z_i - z_j)^2 to the first bracket. All pairs are counted, so
+    the time grows with the hits and the number of hits within radius_t. Weights are rounded to
+    multiples of 2^-30.
 
     Args:
-        radius_xy: radius in pixels.
-        radius_t: radius in time steps.
+        radius_xy: radius in pixels; in space, in metres, for a table of sensors.
+        radius_t: radius in time steps; in ns for a table of sensors.
     """
 
     radius_xy: float = 20.0
@@ -144,25 +146,12 @@ class HitDensity:
         density = torch.zeros(events.n_hits, dtype=torch.int64, device=events.t.device)
         if events.n_hits == 0:
             return density.float()
-        x, y, t = _scaled(events, self.radius_xy, self.radius_t)
-        # sorted by event and time, the later neighbours of a hit follow it without gaps
-        key = t - t.min()
-        key += events.event_index() * (float(key.max()) + 4)
-        key, order = key.sort()
-        x, y, t = x[order], y[order], t[order]
-        number = torch.arange(events.n_hits, device=key.device)
-        # keys are rounded, so search 0.1 % too far; the weight of the extra pairs is 0
-        n_behind = torch.searchsorted(key, key + 1.001, right=True) - number - 1
-        end = n_behind.cumsum(0)
-        n_parts = int(end[-1]) // _PAIRS + 1
-        cut = torch.arange(1, n_parts, device=key.device) * _PAIRS
-        bounds = [0, *torch.searchsorted(end, cut).tolist(), events.n_hits]
-        for first, last in itertools.pairwise(bounds):
-            count = n_behind[first:last]
-            one = torch.repeat_interleave(number[first:last], count)
-            before = torch.repeat_interleave(count.cumsum(0) - count, count)
-            other = one + 1 + torch.arange(len(one), device=key.device) - before
-            square = (x[one] - x[other]) ** 2 + (y[one] - y[other]) ** 2 + (t[one] - t[other]) ** 2
+        axes = axes_of(events, self.radius_xy, self.radius_t)
+        key, order = sort_by_time(events, axes[-1])
+        axes = [axis[order] for axis in axes]
+        for one, other in pairs_in_time(key):
+            # pairs further apart than 1 have the weight 0
+            square = square_distance(axes, one, other)
             weight = ((1 - square).clamp(min=0) / _PAIR_STEP).round().to(torch.int64)
             density.index_add_(0, order[one], weight)
             density.index_add_(0, order[other], weight)
@@ -198,7 +187,7 @@ class MedianFilter:
 
 @dataclass(frozen=True)
 class DBSCANScorer:
-    """Size of the DBSCAN cluster of each hit in (x, y, t).
+    """Size of the DBSCAN cluster of each hit in (x, y, t) or (x, y, z, t).
 
         score = s / (1 + s)   for a hit in a cluster of s hits, 0 outside of clusters
 
@@ -207,8 +196,8 @@ class DBSCANScorer:
     not matter. Needs scikit-learn (`pip install scikit-learn`, or the extra `clustering`).
 
     Args:
-        radius_xy: radius in pixels.
-        radius_t: radius in time steps.
+        radius_xy: radius in pixels; in space, in metres, for a table of sensors.
+        radius_t: radius in time steps; in ns for a table of sensors.
         min_samples: neighbours of a core hit, itself included.
     """
 
@@ -229,9 +218,9 @@ class DBSCANScorer:
         for start in range(0, len(events), _AT_ONCE):
             part = events[start : start + _AT_ONCE]
             if part.n_hits:
-                x, y, t = _scaled(part, self.radius_xy, self.radius_t)
-                # a fourth coordinate keeps events a distance of 2 apart, so no cluster joins them
-                points = torch.stack([2.0 * part.event_index(), x, y, t], 1).cpu().numpy()
+                axes = axes_of(part, self.radius_xy, self.radius_t)
+                # a further coordinate keeps events a distance of 2 apart, so no cluster joins them
+                points = torch.stack([2.0 * part.event_index(), *axes], 1).cpu().numpy()
                 order = np.lexsort(points.T[::-1])
                 cluster = np.empty(len(points), np.int64)
                 cluster[order] = dbscan.fit_predict(points[order])
@@ -254,14 +243,6 @@ BASELINES: dict[str, Callable[[], Scorer]] = {
 def _odds_to_score(odds: Tensor) -> Tensor:
     """Return odds / (1 + odds); the logit of this score is log(odds)."""
     return (odds / (1 + odds)).float()
-
-
-def _scaled(events: Events, radius_xy: float, radius_t: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return x, y and t in float64, in units of the radii."""
-    x, y, t = (axis.to(torch.float64) for axis in (events.x, events.y, events.t))
-    if not bool(torch.isfinite(t).all()):
-        raise ValueError("Expected `t` with finite times, got NaN or infinity.")
-    return x / radius_xy, y / radius_xy, t / radius_t
 
 
 def _filter_hits(events: Events, kernel: Tensor, *, is_mask: bool = False) -> Tensor:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from dense_imb.base.refusals import Refused
 
+_SAMPLED, _MOST_IN_MODULE = 200, 64  # sensors whose neighbours give the spacing of a table
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -137,6 +139,32 @@ class Sensors:
         for table in (self.position, self.direction):
             digest.update(b"-" if table is None else table.tobytes())
         return digest.hexdigest()
+
+    @cached_property
+    def spacing(self) -> float:
+        """Distance between neighbouring sensors in metres, or between neighbouring modules.
+
+        It is the median distance to the k-th nearest sensor. k is 1, or the number at which this
+        distance grows more than tenfold from one neighbour to the next: modules then hold k.
+
+        Example:
+            >>> x = np.array([0.0, 0.1, 30.0, 30.1, 60.0, 60.1])
+            >>> Sensors(np.stack([x, 0 * x], 1)).spacing > 25
+            True
+        """
+        if len(self) == 1:
+            return 1.0
+        chosen = np.unique(np.linspace(0, len(self) - 1, _SAMPLED).astype(np.int64))
+        most = min(_MOST_IN_MODULE, len(self) - 1)
+        nearest = np.empty((len(chosen), most))
+        for row, sensor in enumerate(chosen):  # one at a time: tables may be long
+            square = ((self.position - self.position[sensor]).astype(np.float64) ** 2).sum(1)
+            square[sensor] = np.inf
+            nearest[row] = np.sqrt(np.sort(np.partition(square, most - 1)[:most]))
+        distance = np.median(nearest, 0)
+        jumps = np.flatnonzero(distance[1:] > 10 * distance[:-1])
+        spacing = float(distance[jumps[-1] + 1 if len(jumps) else 0])
+        return spacing or 1.0  # all sensors at one place
 
     @cached_property
     def _on_devices(self) -> dict[tuple[str, torch.device], torch.Tensor]:

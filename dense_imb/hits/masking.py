@@ -54,8 +54,9 @@ def score_events(scorer: Scorer, events: Events) -> Tensor:
 def check_scorer(scorer: Scorer, geometry: Geometry | Sensors) -> None:
     """Refuse a scorer for events of another geometry.
 
-    A scorer may have a method `check(geometry)` that returns a sentence, or "". Otherwise frames
-    must have the size of its attribute `geometry`. Scorers for any size have none, or None.
+    A scorer may have a method `check(geometry)` that raises, or returns a sentence. Otherwise
+    frames must have the size of its attribute `geometry`, and tables of sensors as many
+    coordinates. Scorers for any geometry have none, or None.
     """
     own = getattr(scorer, "check", None)
     if callable(own):
@@ -64,6 +65,9 @@ def check_scorer(scorer: Scorer, geometry: Geometry | Sensors) -> None:
         return
     wanted: Geometry | Sensors | None = getattr(scorer, "geometry", None)
     if wanted is None or wanted.size == geometry.size:
+        return
+    is_table = isinstance(wanted, Sensors), isinstance(geometry, Sensors)
+    if all(is_table) and wanted.n_axes == geometry.n_axes:
         return
     raise ValueError(
         f"Expected events of {_size_text(wanted)}, as {scorer.name} was trained on, got "

@@ -277,7 +277,7 @@ def _legend(rows: list[Row], aim: Aim, is_alarming: bool) -> list[str]:
     if count["noise"] == 0:
         lines.append(
             "Warning: no noise (label 0) to remove; `dense-imb evaluate --noise N` adds noise. If "
-            "another label means noise, `data_tools/convert.py --noise-label K` changes it to 0."
+            "another label means noise, `dense-imb convert --noise-label K` changes it to 0."
         )
     for row in rows:
         tie = float(row.get("threshold_tie", math.nan))

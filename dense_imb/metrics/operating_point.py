@@ -165,7 +165,13 @@ class OperatingPoint:
         stored = {"n_noise_only": 0, **stored}
         measured = ("threshold", "retention", "removal", "purity")
         numbers = {name: float(stored[name]) for name in measured}
-        counts = {name: int(stored[name]) for name in ("n_signal", "n_noise", "n_noise_only")}
-        if counts["n_noise_only"]:  # else the NaN of the default, so that equal points are equal
-            numbers["fakes"] = float(stored["fakes"])
-        return cls(**numbers, scale=str(stored["scale"]), **counts)
+        n_noise_only = int(stored["n_noise_only"])
+        return cls(
+            **numbers,
+            scale=str(stored["scale"]),
+            n_signal=int(stored["n_signal"]),
+            n_noise=int(stored["n_noise"]),
+            # the same NaN as the default, so that equal points are equal
+            fakes=float(stored["fakes"]) if n_noise_only else math.nan,
+            n_noise_only=n_noise_only,
+        )

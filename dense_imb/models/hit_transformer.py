@@ -40,10 +40,6 @@ class HitInput(NamedTuple):
     feature: Tensor
     offset: Tensor
 
-    def __len__(self) -> int:
-        """Number of events."""
-        return len(self.offset) - 1
-
 
 class HitTransformer(nn.Module):
     """Attention over the hits of an event, with queries, keys and values turned by coordinates.
@@ -158,10 +154,16 @@ class HitTransformer(nn.Module):
 
     def forward(self, hits: HitInput) -> Tensor:
         """Return the outputs of each hit, (n_hits, n_outputs)."""
+        if len(hits.coordinate) == 0:
+            # with every weight, or processes with hits would wait for gradients from this one
+            return sum(weight.sum() for weight in self.parameters()) * hits.coordinate.new_zeros(
+                0, self.n_outputs
+            )
         place = hits.coordinate * self.metric
-        x = self.embed(self._inputs(hits))
-        angle = torch.einsum("md,hnd->mhn", place, self.waves)
-        turn = torch.complex(angle.cos(), angle.sin())[:, None]  # (n_hits, 1, heads, n)
+        x = self.embed(self._inputs(hits)).to(place.dtype)  # the sum over layers stays exact
+        with torch.autocast(place.device.type, enabled=False):  # angles may be thousands
+            angle = torch.einsum("md,hnd->mhn", place, self.waves)
+        turn = torch.stack([angle.cos(), angle.sin()], -1)[:, None]  # (n_hits, 1, heads, n, 2)
         windows = plan_windows(place.detach(), hits.offset, self.window, self.orders, self.depth)
         for number, window in enumerate(windows):
             x = self.layers[number](x, turn, window)
@@ -218,26 +220,39 @@ class HitLayer(nn.Module):
 
         Args:
             x: (n_hits, width) description of each hit.
-            turn: (n_hits, 1, heads, n) exp(i w . u).
+            turn: (n_hits, 1, heads, n, 2) cos and sin of w . u.
             windows: hits that attend to each other.
         """
         n_hits, width = x.shape
-        pairs = (self.heads, width // self.heads // 2, 2)
+        size = width // self.heads
+        pairs = (self.heads, size // 2, 2)
         z = _turned(self.qkv(self.norm1(x)).view(n_hits, 3, *pairs), turn)
-        z = windows.gather(z.view(n_hits, 3, self.heads, -1))  # (W, s, 3, heads, d_h)
+        z = windows.gather(z.view(n_hits, 3, self.heads, size))  # (W, s, 3, heads, d_h)
         q, k, v = z.permute(2, 0, 3, 1, 4)
         message = F.scaled_dot_product_attention(q, k, v, attn_mask=windows.mask)
         message = windows.scatter(message.transpose(1, 2))  # (n_hits, heads, d_h)
-        message = _turned(message.reshape(n_hits, *pairs), turn[:, 0].conj())
+        message = _turned(message.reshape(n_hits, *pairs), turn[:, 0], is_back=True)
         x = x + self.out(message.reshape(n_hits, width))
         down: Tensor = self.down(F.relu(self.up(self.norm2(x))))
         return x + down
 
 
-def _turned(x: Tensor, turn: Tensor) -> Tensor:
-    """Multiply pairs of numbers (..., n, 2) by complex numbers (..., n); keep the type of x."""
-    pair = torch.view_as_complex(x.float().contiguous())
-    return torch.view_as_real(pair * turn).to(x.dtype)
+def _turned(x: Tensor, turn: Tensor, *, is_back: bool = False) -> Tensor:
+    """Multiply pairs of numbers by exp(i a), or by exp(-i a) to turn them back.
+
+    Args:
+        x: (..., n, 2) pairs.
+        turn: (..., n, 2) cos a and sin a.
+        is_back: turn by -a.
+    """
+    pair = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+    if torch.compiler.is_compiling():  # compilers have no complex numbers
+        (a, b), (cos, sin) = pair.unbind(-1), turn.unbind(-1)
+        sin = -sin if is_back else sin
+        return torch.stack([a * cos - b * sin, a * sin + b * cos], -1).to(x.dtype)
+    factor = torch.view_as_complex(turn)  # one product: seven times faster than four
+    product = torch.view_as_complex(pair.contiguous()) * (factor.conj() if is_back else factor)
+    return torch.view_as_real(product).to(x.dtype)
 
 
 def _coordinates(name: str, values: Sequence[float], n_axes: int) -> Tensor:

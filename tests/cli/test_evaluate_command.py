@@ -5,17 +5,26 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from dense_imb.cli import main
-from dense_imb.hits import BASELINES, Events, Geometry, HitDensity, evaluate, open_hits
+from dense_imb.hits import (
+    BASELINES,
+    Events,
+    Geometry,
+    HitDensity,
+    HitsFile,
+    evaluate,
+    open_hits,
+)
 from dense_imb.hits.table import _legend
 from dense_imb.metrics.operating_point import Aim
 from tests.cli.test_denoise_command import folder, trained  # noqa: F401
-from tests.hits.files import write
+from tests.hits.files import some_sensor_events, write
 
 
 def run(*arguments: object) -> int:
@@ -115,6 +124,16 @@ def test_the_figure_shows_the_removal(clean, tmp_path, monkeypatch):
     assert {curve.name for curve in table.curves} == set(BASELINES)
 
 
+def test_hits_of_sensors_have_no_baselines(tmp_path, trained, capsys):  # noqa: F811
+    path = write(tmp_path / "sensors.h5", some_sensor_events(20))
+    assert run(path) == 2
+    assert "Expected a RUN for hits of 40 sensors in 3-D, got none" in capsys.readouterr().err
+    assert run(path, "--baseline", "hit-density") == 2
+    assert main(["denoise", "hit-density", str(path), "x.h5", "--threshold", "0.5"]) == 2
+    for line in capsys.readouterr().err.splitlines():
+        assert "Expected hits on a grid of pixels for hit-density, got hits of 40 sensors" in line
+
+
 def test_the_next_command_measures_on_the_same_files(folder, trained, capsys):  # noqa: F811
     assert run(trained, folder / "a.h5", "--no-baselines", "--device", "cpu") == 0
     last = capsys.readouterr().out.splitlines()[-1]
@@ -150,6 +169,18 @@ def test_bad_input_is_one_sentence(folder, capsys, monkeypatch, arguments, sente
     assert run(*arguments) == 2
     assert sentence in capsys.readouterr().err.splitlines()[-1]
     assert len(open_hits("*.h5")) == n_files
+
+
+@pytest.mark.parametrize("place", ["test", "validation"])
+def test_hits_without_labels_are_one_sentence_at_once(folder, tmp_path, capsys, place):  # noqa: F811
+    bare = replace(HitsFile(folder / "a.h5")[:], label=None)
+    path = write(tmp_path / "bare.h5", bare)
+    files = [path] if place == "test" else [folder / "a.h5", "--validation", path]
+    assert run(*files) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert f"got {path} without labels; convert them with their labels, dense-imb" in error
+    assert error.endswith("or, if all of them are signal, add noise: --noise 200.")
+    assert run(path, "--noise", 20, "--events", 5) == 0
 
 
 def test_baselines_follow_the_frame_and_the_options(tmp_path, capsys):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import h5py
 import numpy as np
+import pytest
 
 from dense_imb.hits import Events, Geometry, HitsWriter, Sensors
 
@@ -57,6 +60,25 @@ def some_sensor_events(n_events: int, seed: int = 0, sensors: Sensors | None = N
         event={"run": np.arange(n_events) + 100 * seed},
         sensor=rng.integers(0, len(sensors), n).astype(np.uint32),
     )
+
+
+def km3net_events(first: int, last: int) -> Events:
+    """Events of the neutrino telescope; the test is skipped where the data are missing."""
+    folder = os.environ.get("DENSE_IMB_DATA")
+    path = Path(folder or "") / "km3net_muons" / "events.h5"
+    if folder is None or not path.exists():
+        pytest.skip("needs DENSE_IMB_DATA with km3net_muons")
+    with h5py.File(path) as file:
+        offset = file["event/offset"][first : last + 1].astype(np.int64)
+        hits = slice(int(offset[0]), int(offset[-1]))
+        return Events(
+            Sensors(file["sensor/position_m"][:], file["sensor/direction"][:]),
+            offset - offset[0],
+            t=file["hit/t_ns"][hits],
+            label=file["hit/label"][hits],
+            hit={"tot": file["hit/tot_ns"][hits].astype(np.float32)},
+            sensor=file["hit/sensor"][hits].astype(np.uint32),
+        )
 
 
 def write(path: Path, events: Events, batch: int = 10_000, **options: object) -> Path:

@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from dense_imb.hits import Degradation, Events, Geometry, concatenate, degrade, simulate
+from dense_imb.hits import (
+    Degradation,
+    Events,
+    Geometry,
+    Sensors,
+    concatenate,
+    degrade,
+    make_baseline,
+    pairs,
+    simulate,
+)
 from dense_imb.hits import baselines as module
 from dense_imb.hits.baselines import (
     BASELINES,
@@ -20,6 +30,7 @@ from dense_imb.hits.baselines import (
     MedianFilter,
 )
 from dense_imb.metrics import ScoreHistogram
+from tests.hits.files import km3net_events, some_sensor_events, some_sensors
 
 EVERY = pytest.mark.parametrize("name", BASELINES)
 SPATIAL = pytest.mark.parametrize("name", [n for n in BASELINES if n not in ("identity", "blank")])
@@ -94,11 +105,54 @@ def test_hit_density_equals_a_loop_over_pairs():
     torch.testing.assert_close(actual, expected, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("n_axes", [2, 3])
+def test_hit_density_of_sensors_equals_a_loop_over_pairs(n_axes):
+    events = some_sensor_events(9, sensors=some_sensors(n_axes=n_axes))
+    events.t[:] *= 0.1
+    expected = []
+    for event in events:
+        position, t = event.position().astype(float) / 30.0, event.t.astype(float) / 90.0
+        square = ((position[:, None] - position) ** 2).sum(-1) + (t[:, None] - t) ** 2
+        n = np.clip(1 - square, 0, None).sum(1) - 1
+        expected.append(torch.from_numpy(n / (1 + n)).float())
+    actual = HitDensity(30.0, 90.0).score(events)
+    assert (actual == 0).any()
+    torch.testing.assert_close(actual, torch.cat(expected), atol=1e-6, rtol=0)
+
+
+def test_dbscan_of_sensors_follows_a_string_of_hits():
+    pytest.importorskip("sklearn", reason="DBSCANScorer needs scikit-learn")
+    z = np.arange(12.0)
+    sensors = Sensors(np.stack([0 * z, 0 * z, 10 * z], 1))
+    far = np.where(z < 9, 30 * z, 9000 * z)  # the first nine hits follow light, roughly
+    events = Events(
+        sensors, np.array([0, 12, 24]), t=np.tile(far, 2), sensor=np.tile(z, 2).astype(int)
+    )
+    score = DBSCANScorer(15.0, 50.0, min_samples=2).score(events)
+    assert torch.allclose(score, torch.tensor(([0.9] * 9 + [0.0] * 3) * 2))
+
+
+@pytest.mark.parametrize("make", [BlurredHits, MedianFilter])
+def test_rules_of_frames_refuse_sensors(make):
+    with pytest.raises(ValueError, match="hits on a grid of pixels for a frame, got hits of 40"):
+        make().score(some_sensor_events(2))
+
+
+def test_muons_of_a_telescope_stand_out_from_its_noise():
+    pytest.importorskip("sklearn", reason="DBSCANScorer needs scikit-learn")
+    events = km3net_events(350, 354)
+    is_signal = torch.from_numpy(events.label > 0)
+    for name, least in (("hit density", 0.95), ("DBSCAN", 0.93)):
+        score = make_baseline(name, events.geometry).score(events)
+        kept = score[is_signal].quantile(0.04)
+        assert (score[~is_signal] < kept).float().mean() > least
+
+
 @pytest.mark.parametrize("pairs_at_once", [1, 7, 50])
 def test_hit_density_is_the_same_in_parts(monkeypatch, pairs_at_once):
     events, density = crowded(9, 12, seed=3), HitDensity(5.0, 15.0)
     whole = density.score(events)
-    monkeypatch.setattr(module, "_PAIRS", pairs_at_once)
+    monkeypatch.setattr(pairs, "_PAIRS", pairs_at_once)
     assert density.score(events).equal(whole)
 
 

@@ -30,7 +30,7 @@ from dense_imb.hits import (
 )
 from dense_imb.hits.baselines import BASELINES, HitDensity, Identity, KeepNothing
 from dense_imb.metrics import ScoreHistogram
-from tests.hits.files import write
+from tests.hits.files import some_sensor_events, write
 
 LEVELS = 25  # of the scores below, far enough apart for bins of their own
 
@@ -468,3 +468,13 @@ def test_old_tables_are_still_read() -> None:
     table = Evaluation.from_json({**old, "rows": rows})
     assert table.retention == 0.97
     assert "operating point" not in table.text()
+
+
+def test_hits_of_sensors_hide_nothing() -> None:
+    events = some_sensor_events(60)
+    events = replace(events, t=abs(events.t) / 4)
+    table = evaluate([Ranked()], None, events)
+    row = table["ranked"]
+    assert row["occluded_share"] == 0
+    assert (row["visible_retention"], row["visible_removal"]) == (row["retention"], row["removal"])
+    assert "visible hits" not in table.text()

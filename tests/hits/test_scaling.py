@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from dense_imb.hits import BASELINES, Geometry, HitDensity, available_baselines, make_baseline
+from dense_imb.hits import (
+    BASELINES,
+    Geometry,
+    HitDensity,
+    Sensors,
+    available_baselines,
+    make_baseline,
+)
 from dense_imb.hits.scaling import scaling_note
 
 
@@ -53,3 +61,43 @@ def test_bad_names_and_options_are_one_sentence():
         make_baseline("blank", size=2)
     with pytest.raises(ValueError, match="`radius_t` above 0"):
         make_baseline("hit density", radius_t=0)
+
+
+def modules(n_sensors: int, spacing: float = 30.0) -> Sensors:
+    """A cube of modules, `spacing` apart, with sensors 0.1 m apart."""
+    steps = spacing * np.arange(5)
+    places = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(-1, 1, 3)
+    return Sensors((places + 0.1 * np.arange(n_sensors)[:, None] * [1, 0, 0]).reshape(-1, 3))
+
+
+@pytest.mark.parametrize("n_sensors", [1, 2, 31])
+def test_the_spacing_of_sensors_is_that_of_their_modules(n_sensors):
+    assert modules(n_sensors).spacing == pytest.approx(30 - 0.1 * (n_sensors - 1), abs=1.6)
+    assert modules(n_sensors, 0.003 if n_sensors == 1 else 60).spacing == pytest.approx(
+        0.003 if n_sensors == 1 else 60, rel=0.1
+    )
+
+
+@pytest.mark.parametrize("n_sensors", [1, 2, 500])
+def test_tables_without_a_spacing_have_baselines(n_sensors):
+    sensors = Sensors(np.zeros((n_sensors, 2)))
+    assert sensors.spacing == 1
+    for scorer in available_baselines(sensors)[0]:
+        assert getattr(scorer, "radius_xy", 1) > 0
+
+
+def test_radii_for_sensors_follow_their_spacing_and_light():
+    one, wide = (make_baseline("hit density", modules(1, spacing)) for spacing in (10, 40))
+    assert one.radius_xy == 65
+    assert wide.radius_xy == 4 * one.radius_xy
+    assert wide.radius_t == pytest.approx(1.5 * wide.radius_xy / 0.2998, rel=2e-3)
+    note = scaling_note(modules(1, 40), ["blank", "hit density"])
+    assert "of the 125 sensors, 40 m, and the speed of light: hit density radius_xy=260" in note
+
+
+def test_rules_of_frames_are_left_out_for_sensors():
+    scorers, missing = available_baselines(modules(1))
+    assert {scorer.name for scorer in scorers} <= {"identity", "blank", "hit density", "DBSCAN"}
+    assert "no row for median filter, which needs a grid of pixels." in missing
+    with pytest.raises(ValueError, match="for blurred-hits, got hits of 125 sensors in 3-D; take"):
+        make_baseline("blurred hits", modules(1))

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+import torch
 from torch.utils.data import DataLoader
 
+from dense_imb.data.events.combine import merge_hits, split_hits
 from dense_imb.hits import (
+    Events,
+    Geometry,
     HitsFile,
     HitsFileError,
     HitsFiles,
@@ -21,6 +25,8 @@ from dense_imb.hits import (
     Sensors,
     collate_events,
     concatenate,
+    mask_file,
+    mask_files,
     verify,
 )
 from tests.hits.files import assert_same, some_events, some_sensor_events, some_sensors, write
@@ -259,3 +265,67 @@ def test_a_refused_batch_is_not_written(tmp_path: Path) -> None:
     with HitsFile(tmp_path / "a.h5") as hits:
         assert_same(hits[:30], EVENTS)
         assert_same(hits[30:], EVENTS)
+
+
+def test_split_and_merge_keep_the_table(path: Path, tmp_path: Path) -> None:
+    parts = {tmp_path / "a.h5": 0.5, tmp_path / "b.h5": 0.5}
+    with HitsFile(path) as hits:
+        assert sum(split_hits(hits, parts, progress=False)) == 30
+    merge_hits([*parts], tmp_path / "merged.h5", progress=False)
+    with HitsFile(tmp_path / "merged.h5") as merged:
+        order = np.argsort(merged[:].event["run"])
+        assert_same(merged[order], EVENTS)
+    verify(tmp_path / "merged.h5")
+    grid = write(tmp_path / "grid.h5", some_events(3))
+    with pytest.raises(ValueError, match="got a grid of 88 x 128 x 1000"):
+        merge_hits([path, grid], tmp_path / "no.h5", progress=False)
+    assert not (tmp_path / "no.h5").exists()
+
+
+@dataclass
+class Late:
+    """Scores late hits higher."""
+
+    name: str = "late"
+    geometry: Geometry | Sensors | None = None
+
+    def score(self, events: Events) -> torch.Tensor:
+        return ((events.t + 100) / 3200).clamp(0, 1)
+
+
+@pytest.mark.parametrize("only_kept", [False, True])
+def test_masking_keeps_all_columns(path: Path, tmp_path: Path, only_kept: bool) -> None:
+    masked = mask_file(path, tmp_path / "clean.h5", Late(), 0.5, only_kept=only_kept)
+    assert masked.scores is not None
+    with HitsFile(masked.path) as hits:
+        events = hits[:]
+    keep = (EVENTS.t + 100) / 3200 >= 0.5
+    assert masked.n_kept == keep.sum() > 0
+    if not only_kept:
+        assert np.array_equal(events.hit.pop("keep"), keep)  # type: ignore[attr-defined]
+        events.hit.pop("score")  # type: ignore[attr-defined]
+        assert_same(events, EVENTS)
+    else:
+        assert_same(
+            replace(events, hit={name: events.hit[name] for name in EVENTS.hit}),
+            EVENTS.select(keep),
+        )
+
+
+@pytest.mark.parametrize("only_kept", [False, True])
+def test_finished_files_are_skipped(path: Path, tmp_path: Path, only_kept: bool) -> None:
+    for is_second in (False, True):
+        (done,) = mask_files(path, tmp_path / "out", Late(), 0.5, only_kept=only_kept)
+        assert done.is_skipped == is_second
+    write(path, replace(EVENTS, geometry=moved(some_sensors())), overwrite=True)
+    with pytest.raises(FileExistsError, match="to hold the hits of"):
+        mask_files(path, tmp_path / "out", Late(), 0.5, only_kept=only_kept)
+
+
+def test_scorers_of_another_geometry(path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.h5"
+    with pytest.raises(ValueError, match=r"88 x 128 pixels .* got 40 sensors in 3-D; train"):
+        mask_file(path, out, Late(geometry=Geometry()), 0.5)
+    with pytest.raises(ValueError, match=r"of 40 sensors in 2-D, as late .* got 40 sensors in 3-D"):
+        mask_file(path, out, Late(geometry=some_sensors(n_axes=2)), 0.5)
+    mask_file(path, out, Late(geometry=some_sensors(50)), 0.5)

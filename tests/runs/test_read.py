@@ -243,7 +243,7 @@ def test_a_run_is_read_again(path, tmp_path):
 
 
 def test_best_is_what_was_scored(path, tmp_path):
-    """The scorer of the folder gives the validation scores that the run has told."""
+    """The network of the folder gives the stored validation scores, of hidden hits, too."""
     from dense_imb.data.events.virtual import VALIDATION_EPOCH
     from dense_imb.metrics import ScoreHistogram
     from dense_imb.tasks.recipe import build_task

@@ -20,7 +20,10 @@ from dense_imb.data.events.virtual import VALIDATION_EPOCH
 from dense_imb.engine.processes import Processes
 from dense_imb.hits import (
     Evaluation,
+    HitsFile,
+    HitsFiles,
     Scorer,
+    Sensors,
     available_baselines,
     noise_sweep,
     open_hits,
@@ -74,15 +77,25 @@ def evaluate(
     if not (scorers or options.baselines or options.baseline):
         raise ValueError("Expected a RUN beside --no-baselines, got none.")
     test = open_hits(files)
+    _refuse_unlabelled(test, options, files)
     notes: tuple[str, ...] = ()
     rules: list[Scorer] = []
-    if options.baselines:
-        rules, notes = available_baselines(test.geometry)
+    grid = None if isinstance(test.geometry, Sensors) else test.geometry
+    if options.baselines and grid is None:
+        if not (networks or options.baseline):
+            raise Refused(
+                f"a RUN for hits of {test.geometry.size_text()}",
+                "none",
+                "train a network of hits; baselines need a grid of pixels",
+            )
+        notes = ("no rows of baselines, which need hits on a grid of pixels.",)
+    elif options.baselines:
+        rules, notes = available_baselines(grid)
     for typed in options.baseline:
         rule = baseline(typed, test.geometry, option="--baseline")
         if rule.name not in [one.name for one in rules]:
             rules.append(rule)
-    if note := scaling_note(test.geometry, [rule.name for rule in rules]):
+    if grid is not None and (note := scaling_note(grid, [rule.name for rule in rules])):
         notes = (*notes, f"{note} --baseline 'NAME(OPTION=VALUE)' sets others.")
     scorers += rules
     if outputs:
@@ -139,6 +152,7 @@ def _choice(
     """Return what thresholds are chosen on: the file given, else what the runs validated on."""
     if options.validation:
         events = open_hits(options.validation)
+        _refuse_unlabelled(events, options, [options.validation])
         return _Choice(events, _n_events(options, len(events)))
     if options.noise:  # each level has its own thresholds
         return _Choice(None)
@@ -153,6 +167,17 @@ def _choice(
         return _Choice(None, stored=stored, notes=(note,))
     numbers = np.arange(_n_events(options, len(held_out)))
     return _Choice(Batches(held_out, numbers, VALIDATION_EPOCH), len(numbers), stored)
+
+
+def _refuse_unlabelled(hits: HitsFile | HitsFiles, options: Namespace, files: list[str]) -> None:
+    """Refuse hits without labels, unless noise is added to them."""
+    if not options.noise and len(hits) and "/hit/label" not in hits.columns:
+        raise Refused(
+            "hits with labels, 0 for noise and 1 and more for signal",
+            f"{', '.join(map(str, files))} without labels",
+            "convert them with their labels, dense-imb convert --columns label=NAME, or, if all "
+            "of them are signal, add noise: {noise=200}",
+        )
 
 
 def _n_events(options: Namespace, n_events: int) -> int:

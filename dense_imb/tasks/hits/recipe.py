@@ -46,7 +46,13 @@ from dense_imb.tasks.hits.pseudo_labels import (
     HitsPseudoLabels,
 )
 from dense_imb.tasks.hits.scoring import HitsOptions, Pixels, is_signal, is_visible
-from dense_imb.tasks.hits.task import DIRECTION, HitsReading, HitsTask, classes_of_hits
+from dense_imb.tasks.hits.task import (
+    DIRECTION,
+    HitsReading,
+    HitsTask,
+    check_columns,
+    classes_of_hits,
+)
 from dense_imb.tasks.hits.trained import TrainedHits, trained_on
 from dense_imb.tasks.mean_teacher import Unlabelled
 from dense_imb.tasks.recipe import Recipe, build_loss, check_share
@@ -225,10 +231,12 @@ class HitsRecipe(Recipe):
         features = hits.features
         if features is None:
             features = [DIRECTION] if getattr(geometry, "direction", None) is not None else []
+        wanted = HitsReading(tuple(features), hits.n_classes, hits.value)
+        check_columns(train, wanted, hits.balance_over)
         first = first_events(train)
         class_counts = count_classes(first, hits.n_classes)
         loss = self.loss(class_counts)
-        reading = HitsReading(tuple(features), hits.n_classes, hits.value, takes_logits(loss))
+        reading = replace(wanted, is_logit=takes_logits(loss))
         content = train.class_content() if self.needs_content else None
         augment = hits.augment
         if augment == "auto":

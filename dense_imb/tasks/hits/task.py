@@ -132,7 +132,7 @@ class HitsTask(ScoringTask):
         check_choice("augment", options.augment, AUGMENT)
         if (reading.value is None) != (options.value_loss is None):
             raise ValueError("Expected `value_loss` together with a value to predict.")
-        _check_columns(data.train, reading, options.balance_over)
+        check_columns(data.train, reading, options.balance_over)
         losses = [loss] if options.value_loss is None else [loss, options.value_loss]
         super().__init__(network, losses, data, reading, options)
         self._intake = intake_of(loss)
@@ -344,7 +344,7 @@ def _value(events: Events, name: str) -> Tensor:
     return column.float().masked_fill(events.label == 0, math.nan)
 
 
-def _check_columns(events: VirtualEvents, reading: HitsReading, over: str) -> None:
+def check_columns(events: VirtualEvents, reading: HitsReading, over: str) -> None:
     """Refuse columns that the events lack, and those that added noise has no value for."""
     geometry = events.geometry
     known = [name.removeprefix("/hit/") for name in events.source.columns if "/hit/" in name]

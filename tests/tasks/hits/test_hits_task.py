@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from dense_imb.data.events.virtual import VirtualEvents
 from dense_imb.hits import Degradation, Events, Geometry, HitsFile, gap
 from dense_imb.losses.foreign.catalogue import CATALOGUE
 from dense_imb.losses.foreign.feeding import takes_logits
+from dense_imb.metrics import ScoreHistogram
 from dense_imb.tasks.base import TrainingData
 from dense_imb.tasks.hits.frames import FrameReading, FramesTask
 from dense_imb.tasks.hits.scoring import HitsOptions
@@ -144,11 +146,13 @@ def test_a_value_scores_each_hit_by_its_own_time():
 
 
 def test_validation_counts_each_hit_once_over_any_processes(path):
+    """Hidden hits count with the score of their pixel: a denoiser decides on them, too."""
     task = denoiser(path, Keep(), batch_size=1)
     whole = task.validate(task.network, CPU, 0, 1)
-    seen = task.validation.degraded(np.arange(4), 2**31 - 1)  # hidden ones, too
+    events = task.validation.degraded(np.arange(4), 2**31 - 1)
+    assert events.hit["is_occluded"].any()
     n = task.histogram.n_signal, task.histogram.n_noise
-    assert n == (int((seen.label > 0).sum()), int((seen.label == 0).sum()))
+    assert n == (int((events.label > 0).sum()), int((events.label == 0).sum()))
     assert whole["auc"] == 0.5
     parts = []
     for process in range(3):
@@ -156,6 +160,19 @@ def test_validation_counts_each_hit_once_over_any_processes(path):
         parts.append((task.histogram.n_signal, task.histogram.n_noise))
     assert tuple(map(sum, zip(*parts, strict=True))) == n
     assert task.validate(task.network, CPU, 0, 1) == whole
+
+
+def test_validation_counts_the_fakes_of_noise_only_events(path, tmp_path):
+    task = denoiser(path, Keep())
+    task.validation = replace(task.validation, degradation=Degradation(signal=(0, 1), noise=10))
+    task.validate(task.network, CPU, 0, 1)
+    events = task.validation.degraded(np.arange(4), 2**31 - 1)
+    n_noise_only = sum(not (one.label > 0).any() for one in events)
+    assert task.histogram.n_noise_only == n_noise_only > 0
+    task.save_scores(tmp_path / "scores.json")
+    stored = ScoreHistogram.load(tmp_path / "scores.json")
+    assert stored.at(0.0).fakes == 10
+    assert stored.operating_point(fakes=3).fakes == 0  # all scores are equal
 
 
 def test_shares_of_the_gradient_are_of_one_and_change_nothing(path):
