@@ -218,9 +218,9 @@ class _Call:
             is_same = index.exists() and self._stored(plan) == plan.as_json()
             if not is_same or plan.missing():
                 return None
-            found = json.loads(index.read_text())
+            stored = json.loads(index.read_text())
             n_events, n_hits, n_kept = (
-                int(found[name]) for name in ("n_events", "n_hits", "n_kept")
+                int(stored[name]) for name in ("n_events", "n_hits", "n_kept")
             )
             return MaskedFile(plan.folder / "*.h5", n_events, n_hits, n_kept, is_skipped=True)
         if not plan.target.exists():

@@ -16,7 +16,7 @@ from tests.hits.files import some_events
 THRESHOLD = 0.8
 
 
-def noisy(pattern: str, n_events: int, noise: int = 200, seed: int = 0) -> Events:
+def noisy(pattern: str, n_events: int, noise: int | tuple[int, int] = 200, seed: int = 0) -> Events:
     clean = simulate(pattern, n_events, seed=seed)
     return degrade(clean, Degradation(signal=30, noise=noise), seed=seed)
 
@@ -50,6 +50,19 @@ def test_chance_is_what_events_of_one_kind_have(validation):
         ratios.append(float(index.sum()) / chance)
     assert 0.5 < np.mean(ratios) < 2
     assert max(ratios) < 6
+
+
+def test_few_events_of_a_varied_kind_are_not_noticed(monkeypatch):
+    events = noisy("arc", 400, noise=(20, 1000), seed=9)
+    validation = profile(events[:100])
+    parts = [profile(events[k : k + FEWEST]) for k in range(100, 400, FEWEST)]
+
+    def n_noticed() -> int:
+        return sum(describe_drift(part, validation, THRESHOLD, "raw.h5") != "" for part in parts)
+
+    assert n_noticed() == 0
+    monkeypatch.setattr("dense_imb.hits.drift._CHANCE", 0.0)
+    assert n_noticed() > 10
 
 
 @pytest.mark.parametrize("pattern", ["line", "cross", "ring"])

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from dense_imb.hits import (
     Events,
@@ -22,11 +23,20 @@ from dense_imb.hits import (
     read_masking,
     verify,
 )
-from tests.hits.files import assert_same, some_events, write
+from tests.hits.files import assert_same, some_events, some_sensor_events, write
 from tests.hits.shard_processes import BATCH, network
 from tests.hits.shard_processes import FRAME as SMALL
 from tests.hits.test_masking import POINT, Stub, bare
 from tests.limits import HANG_SECONDS
+
+
+class OfTimes:
+    """Scores that depend on the time alone, for any geometry."""
+
+    name = "times"
+
+    def score(self, events: Events) -> torch.Tensor:
+        return (events.t.double() % 1).abs().float()
 
 
 def in_shards(source: Path, target: Path, scorer=None, point=POINT, **options):
@@ -59,6 +69,24 @@ def test_files_that_fill_many_buffers_are_equal_too(tmp_path):
     mask_file(source, tmp_path / "b.h5", Stub(), POINT, batch_size=64)
     assert (tmp_path / "b.h5").stat().st_size > 10e6
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+@pytest.mark.parametrize("only_kept", [False, True])
+def test_hits_of_sensors_are_joined_too(tmp_path, only_kept):
+    source = write(tmp_path / "raw.h5", some_sensor_events(50))
+    in_shards(source, tmp_path / "a.h5", OfTimes(), only_kept=only_kept)
+    mask_file(source, tmp_path / "b.h5", OfTimes(), POINT, only_kept=only_kept, batch_size=4)
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+def test_a_process_with_other_weights_is_refused(tmp_path, monkeypatch):
+    source = write(tmp_path / "raw.h5", bare(9))
+    digests = iter(["of process 0", "of this one"])
+    for module in ("masked", "shards"):
+        name = f"dense_imb.hits.{module}.digest_of_scorer"
+        monkeypatch.setattr(name, lambda scorer: next(digests))
+    with pytest.raises(ValueError, match="with the same weights in every process"):
+        in_shards(source, tmp_path / "a.h5")
 
 
 @pytest.mark.parametrize("kind", ["frames", "hits"])
