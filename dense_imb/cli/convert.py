@@ -352,7 +352,9 @@ def open_source(
     keep = None if options.keep is None else _names(options.keep)
     by_row = {"event_columns": _names(options.event_columns), "by_block": options.by_block}
     if kind == "csv":
-        return formats.csv_source(path, columns, needed=needed, keep=keep, **by_row)
+        return formats.csv_source(
+            path, columns, needed=needed, keep=keep, progress=not options.quiet, **by_row
+        )
     if kind == "root":
         return formats.root_source(path, options.tree, columns, needed=needed, keep=keep, **by_row)
     if kind == "parquet":

@@ -15,7 +15,7 @@ from dense_imb.hits.baselines import (
     Scorer,
 )
 from dense_imb.hits.boosting import NeighbourBoosting
-from dense_imb.hits.build import from_arrays, from_awkward, to_awkward
+from dense_imb.hits.build import from_arrays
 from dense_imb.hits.degrade import Degradation, degrade
 from dense_imb.hits.evaluation import choose_point, evaluate, noise_sweep
 from dense_imb.hits.events import Events, concatenate
@@ -32,6 +32,7 @@ from dense_imb.hits.frames import (
     ungap,
 )
 from dense_imb.hits.geometry import Geometry, Sensors, as_grid
+from dense_imb.hits.jagged import from_awkward, to_awkward
 from dense_imb.hits.masked import MaskedFile, Masking, read_masking
 from dense_imb.hits.masking import mask_events, mask_file, mask_files, score_events
 from dense_imb.hits.noise import Blob, Burst, HotLines, HotPixels, MeasuredNoise, Profile, Uniform

@@ -53,10 +53,10 @@ class Events:
     def from_awkward(
         cls, array: Any, geometry: Geometry | Sensors, columns: Mapping[str, str] | None = None
     ) -> Events:
-        """Make events from an awkward array: `dense_imb.hits.build.from_awkward`."""
-        from dense_imb.hits import build
+        """Make events from an awkward array: `dense_imb.hits.from_awkward`."""
+        from dense_imb.hits import jagged
 
-        return build.from_awkward(array, geometry, columns)
+        return jagged.from_awkward(array, geometry, columns)
 
     def __post_init__(self) -> None:
         for name in (*self.geometry.columns, "t"):

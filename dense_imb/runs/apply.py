@@ -219,7 +219,8 @@ def _scorer(
     """Return a scorer, its operating point, and the profile of its validation events."""
     if isinstance(run, (str, os.PathLike, Run)):
         folder = run.folder if isinstance(run, Run) else Path(run)
-        loaded = _load(folder.absolute(), str(device), _state_of(folder))
+        kind = type(run) if isinstance(run, Run) else Run
+        loaded = _load(kind, folder.absolute(), str(device), _state_of(folder))
         point = loaded.point(aims) if threshold is None else as_point(threshold)
         return loaded.scorer, point, loaded.validation
     if threshold is None:
@@ -253,15 +254,16 @@ class _Loaded:
 
 
 @lru_cache(maxsize=2)
-def _load(folder: Path, device: str, state: tuple[object, ...]) -> _Loaded:
+def _load(kind: type[Run], folder: Path, device: str, state: tuple[object, ...]) -> _Loaded:
     """Open a run and load its network; a call for each event must not read the weights again.
 
     Args:
+        kind: class of the run.
         folder: folder of the run.
         device: device to run on, or "None".
         state: state of its files; another state loads them again.
     """
-    run = open_run(folder)
+    run = kind(folder)
     run.require("hits", "denoise")
     scorer = run.trained(device=None if device == "None" else device)
     return _Loaded(run, scorer, run.validation_events())
@@ -269,7 +271,7 @@ def _load(folder: Path, device: str, state: tuple[object, ...]) -> _Loaded:
 
 def _state_of(folder: Path) -> tuple[object, ...]:
     """Return names, sizes and times of the files that a run is read from."""
-    names = ("config.yaml", SCORES, VALIDATION_EVENTS)
+    names = ("config.yaml", SCORES, VALIDATION_EVENTS, "best.safetensors")
     files = [*(folder / name for name in names), *(folder / CHECKPOINTS).glob("best-*.pt")]
     stats = [(path.name, path.stat()) for path in sorted(files) if path.exists()]
     return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)

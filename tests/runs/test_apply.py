@@ -72,6 +72,22 @@ def test_weights_are_read_once_and_again_when_they_change(run, events, monkeypat
     assert len(loaded) == 2
 
 
+class Elsewhere(Run):
+    """A run whose weights lie elsewhere, like those of the package."""
+
+    def checkpoint(self, which="best"):
+        content = super().checkpoint(which)
+        network = {name: 0.5 * value for name, value in content["network"].items()}
+        return {**content, "network": network}
+
+
+def test_a_run_of_another_class_brings_its_own_weights(run, events):
+    first = denoise(run, events, device="cpu").hit["score"]
+    other = denoise(Elsewhere(run.folder), events, device="cpu").hit["score"]
+    assert not np.array_equal(first, other)
+    np.testing.assert_array_equal(denoise(run, events, device="cpu").hit["score"], first)
+
+
 def test_a_stream_gives_each_event(run, events):
     whole = denoise(run, events, device="cpu")
     for options in ({}, {"max_events": 4, "max_seconds": 1.0}):
@@ -97,7 +113,7 @@ def test_a_file_in_shards_is_the_same(run, tmp_path):
 
 def test_awkward_events_come_back_as_awkward(run, events):
     awkward = pytest.importorskip("awkward")
-    hits = pytest.importorskip("dense_imb.hits.build")
+    hits = pytest.importorskip("dense_imb.hits.jagged")
     got = denoise(run, hits.to_awkward(events), device="cpu")
     assert isinstance(got, awkward.Array)
     wanted = denoise(run, events, device="cpu")

@@ -124,7 +124,7 @@ class PositionTable:
                 f"Expected finite positions in {', '.join(self.names)}, got {wrong.tolist()}; "
                 "remove these hits."
             )
-        return rows.astype(np.float32) + 0.0  # no -0.0 beside 0.0
+        return rows.astype(np.float32)
 
     def add(self, hit: dict[str, NDArray[Any]]) -> None:
         """Add the positions of hits to the table."""

@@ -21,7 +21,7 @@ from dense_imb.data.events.formats.records import import_parquet
 from dense_imb.data.events.formats.root import import_uproot
 from dense_imb.data.events.formats.source import BATCH_HITS
 from dense_imb.hits import Events, HitsFile, HitsFiles, Sensors, to_awkward
-from dense_imb.hits.build import import_awkward
+from dense_imb.hits.jagged import import_awkward
 
 _Hits = HitsFile | HitsFiles
 _AXES = ("x", "y", "z", "dx", "dy", "dz")

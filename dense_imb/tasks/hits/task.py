@@ -67,7 +67,7 @@ class HitsReading:
         """Return the probability of each class, (n_hits, n_classes)."""
         events = events if events.is_torch else events.torch()
         if events.n_hits == 0:
-            return events.t.new_zeros(0, self.n_classes, dtype=torch.float32)
+            return torch.zeros(0, self.n_classes, device=events.t.device)
         output = network(self.inputs(events)).float()[:, : self.n_channels]
         if self.n_classes > 2:
             classes: Tensor = output.softmax(1)

@@ -73,12 +73,13 @@ def test_the_size_of_a_pixel_is_stored_in_mm(tmp_path, unit, mm):
 
 def test_times_of_a_whole_run_need_the_first_hit_of_an_event(tmp_path):
     time = np.arange(300) * 1000.0 + TIME % 3
+    time[4], time[0] = time[0], time[4]  # the first hit is not the first row
     source = csv(tmp_path, PIXEL * 1.5, time)
     bins = ["x=1.5", "y=1.5", "t=0.5"]
     with pytest.raises(ValueError, match="at most 65536 bins of t, got .*`relative_times`"):
         converted(source, tmp_path / "a.h5", bin=read_bins(bins))
     _, events = converted(source, tmp_path / "a.h5", bin=read_bins(bins), relative_times=True)
-    first = np.repeat(time[::10], 10)
+    first = np.repeat(time.reshape(30, 10).min(1), 10)
     assert np.abs((time - first) / 0.5 + 1 - events.t).max() <= 0.51
 
 
@@ -211,6 +212,14 @@ def test_a_table_in_the_same_hdf5_file(tmp_path, name, unit, metres):
     assert np.array_equal(events.geometry.direction, position)
     assert (events.sensor.tolist(), events.t.tolist()) == ([0, 3, 1], [0.5, -1, 2])
     assert (events.hit["tot"].tolist(), events.event) == ([7, 8, 9], {})
+
+
+def test_several_files_share_the_types_of_their_columns(tmp_path):
+    for name, charge in (("a.csv", 3), ("b.csv", 0.5)):
+        (tmp_path / name).write_text(f"event,x,y,t,charge\n0,1,1,5,{charge}\n")
+    both = chain_sources([csv_source(tmp_path / "a.csv"), csv_source(tmp_path / "b.csv")])
+    _, events = converted(both, tmp_path / "a.h5", width=4, height=4, time_steps=9)
+    assert events.hit["charge"].tolist() == [3, 0.5]
 
 
 def test_several_files_share_their_bins_and_types(tmp_path):

@@ -135,7 +135,7 @@ def test_nothing_is_replaced_unasked(tmp_path):
     hits = write(tmp_path, events_of("table"))
     to_table(hits, tmp_path / "a.csv", progress=False)
     before = (tmp_path / "a.csv").read_bytes()
-    with pytest.raises(FileExistsError, match="overwrite it with `overwrite`"):
+    with pytest.raises(FileExistsError, match=r"/a\.csv, got one; .*overwrite it with `overwr"):
         to_table(hits, tmp_path / "a.csv", progress=False)
     (tmp_path / "a.csv").unlink()
     with pytest.raises(FileExistsError, match=r"no file at .*a_sensors\.csv"):

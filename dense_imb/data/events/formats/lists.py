@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm.auto import tqdm
 
 from dense_imb.base.refusals import Refused, literal
 from dense_imb.data.events.formats.frames import PathLike
@@ -36,6 +37,7 @@ def csv_source(
     needed: Sequence[str] | None = None,
     keep: Sequence[str] | None = None,
     by_block: bool = False,
+    progress: bool = False,
 ) -> Source:
     """Read hits from a table with a header line and one hit a row.
 
@@ -51,8 +53,9 @@ def csv_source(
         needed: columns that place the hits; by default x, y and t, or sensor and t.
         keep: further columns to keep with the hits; by default all.
         by_block: every block of consecutive rows with one event number is an event.
+        progress: show a bar while the types of the columns are found.
     """
-    table = _CSV(Path(path), columns or {}, list(event_columns), needed, keep)
+    table = _CSV(Path(path), columns or {}, list(event_columns), needed, keep, progress)
     return rows_source(
         str(path),
         table.tables,
@@ -77,6 +80,7 @@ class _CSV:
         event_columns: list[str],
         needed: Sequence[str] | None,
         keep: Sequence[str] | None,
+        progress: bool,
     ) -> None:
         self.path = path
         with self._open() as file:
@@ -113,7 +117,8 @@ class _CSV:
         self.scan = RowScan(key)
         self.read = [name for name in self.names if name not in self.text]
         self.types = np.dtype([(name, "f8") for name in self.read])
-        self.types = self._find_types()
+        with tqdm(desc="look at the rows", unit="row", disable=not progress, leave=False) as bar:
+            self.types = self._find_types(bar.update)
 
     def _open(self) -> IO[str]:
         return open(self.path, encoding="utf-8-sig", errors="replace")
@@ -130,7 +135,7 @@ class _CSV:
     def _split(self, row: str) -> list[str]:
         return row.strip("\r\n").replace('"', "").split(self.delimiter)
 
-    def _find_types(self) -> np.dtype[Any]:
+    def _find_types(self, advance: Callable[[int], object]) -> np.dtype[Any]:
         is_whole = dict.fromkeys(self.read, True)
         largest = dict.fromkeys(self.read, 0.0)
         time = next(theirs for theirs, ours in self.ours.items() if ours == "t")
@@ -138,6 +143,7 @@ class _CSV:
         for table in self._tables():
             self.largest_time = max(self.largest_time or 0.0, float(table[time].max()))
             self.scan.feed(table)
+            advance(len(table[time]))
             for name, column in table.items():
                 is_whole[name] &= bool((column == np.floor(column)).all())
                 largest[name] = max(largest[name], float(np.abs(column).max()))

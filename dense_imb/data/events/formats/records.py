@@ -26,7 +26,7 @@ from dense_imb.data.events.formats.mapping import (
 )
 from dense_imb.data.events.formats.rows import RowScan, Table, rows_source, whole_key
 from dense_imb.data.events.formats.source import Columns, Source
-from dense_imb.hits.build import awkward_leaves, import_awkward
+from dense_imb.hits.jagged import awkward_leaves, import_awkward
 
 Kind = Literal["list", "number", "other"]
 Blocks = Callable[[Sequence[str]], Iterator[Any]]
