@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dense_imb.losses import *  # noqa: F403
     from dense_imb.runs.apply import denoise as denoise
     from dense_imb.runs.apply import segment as segment
+    from dense_imb.runs.apply import stream as stream
     from dense_imb.runs.pretrained import pretrained as pretrained
     from dense_imb.runs.read import Run as Run
     from dense_imb.runs.read import open_run as open_run
@@ -49,7 +50,7 @@ _PLACES = {
     "dense_imb.runs.train": ("train",),
     "dense_imb.runs.pretrained": ("pretrained",),
     "dense_imb.runs.read": ("Run", "open_run"),
-    "dense_imb.runs.apply": ("denoise", "segment"),
+    "dense_imb.runs.apply": ("denoise", "segment", "stream"),
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _PLACES.items() for name in names}
 

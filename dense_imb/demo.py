@@ -14,8 +14,7 @@ from tqdm.auto import tqdm
 
 from dense_imb.config import HitsConfig, ModelConfig, OptimizerConfig, TrainConfig
 from dense_imb.data.events.simulated import write_simulated
-from dense_imb.hits import Degradation, evaluate, mask_files, open_hits
-from dense_imb.hits.masking import MaskedFile
+from dense_imb.hits import Degradation, MaskedFile, evaluate, mask_files, open_hits
 from dense_imb.hits.table import Evaluation
 from dense_imb.report import write_report
 from dense_imb.runs import Run, open_run, train

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dense_imb.base.refusals import Refused, RefusedFile
 from dense_imb.cli._aims import add_aims
-from dense_imb.cli._device import add_device
+from dense_imb.cli._device import add_device, chosen_device
 from dense_imb.cli._parser import Namespace, Parser, print_next
 
 if TYPE_CHECKING:  # --help must not wait for torch
@@ -26,7 +26,8 @@ def make_parser() -> Parser:
         "on. The runs decide the kind of data: hits, images with masks, or whole images. "
         "Thresholds are chosen on validation data, never on the data that scores are measured on. "
         "Of hits the table shows the retention (signal efficiency), the removal (background "
-        "rejection), the purity and the noise hits kept per noise-only event.",
+        "rejection), the purity and the noise hits kept per noise-only event. "
+        "Several processes, started with torchrun or accelerate launch, share the events of hits.",
         epilog="Examples:\n"
         "  dense-imb evaluate runs/unet clean.h5 --noise 100 200 500 --out table\n"
         "  dense-imb evaluate runs/cracks images --masks masks\n"
@@ -123,6 +124,8 @@ def run(options: Namespace) -> None:
     """Measure as the options say."""
     from importlib import import_module
 
+    from dense_imb.engine.processes import joined
+
     outputs = _outputs(options)
     runs, others = runs_among(options.paths)
     kinds = {one.kind.name: one for one in runs}
@@ -135,9 +138,12 @@ def run(options: Namespace) -> None:
             "evaluate them one by one",
         )
     kind = next(iter(kinds), "images" if options.masks is not None else "hits")
-    table = import_module(f"dense_imb.cli.evaluating.{kind}").evaluate(
-        options, runs, others, outputs
-    )
+    evaluate_kind = import_module(f"dense_imb.cli.evaluating.{kind}").evaluate
+    with joined(chosen_device(options)) as processes:
+        shared = {"processes": processes} if kind == "hits" else {}  # others: each measures all
+        table = evaluate_kind(options, runs, others, outputs, **shared)
+    if not processes.is_main:
+        return
     for path in outputs:
         if path.name == _FIGURE:
             _draw(table, path)

@@ -33,19 +33,14 @@ from dense_imb.hits.frames import (
 )
 from dense_imb.hits.geometry import Geometry, Sensors, as_grid
 from dense_imb.hits.jagged import from_awkward, to_awkward
-from dense_imb.hits.masking import (
-    MaskedFile,
-    Masking,
-    mask_events,
-    mask_file,
-    mask_files,
-    read_masking,
-    score_events,
-)
+from dense_imb.hits.masked import MaskedFile, Masking, read_masking
+from dense_imb.hits.masking import mask_events, mask_file, mask_files, score_events
 from dense_imb.hits.noise import Blob, Burst, HotLines, HotPixels, MeasuredNoise, Profile, Uniform
 from dense_imb.hits.reader import HitsFile, HitsFiles, collate_events, open_hits, verify
 from dense_imb.hits.scaling import available_baselines, make_baseline
+from dense_imb.hits.shards import MissingShardsError, mask_in_shards
 from dense_imb.hits.simulate import PATTERNS, simulate
+from dense_imb.hits.stream import mask_stream
 from dense_imb.hits.table import Evaluation
 from dense_imb.hits.writer import HitsWriter
 
@@ -74,6 +69,7 @@ __all__ = [
     "Masking",
     "MeasuredNoise",
     "MedianFilter",
+    "MissingShardsError",
     "NeighbourBoosting",
     "Profile",
     "Raster",
@@ -97,6 +93,8 @@ __all__ = [
     "mask_events",
     "mask_file",
     "mask_files",
+    "mask_in_shards",
+    "mask_stream",
     "noise_sweep",
     "open_hits",
     "paint",

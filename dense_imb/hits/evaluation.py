@@ -32,6 +32,7 @@ def evaluate(
     batch_size: int = 256,
     n_events: int | None = None,
     progress: Progress | None = None,
+    over_processes: bool = False,
     watch: Watch | None = None,
 ) -> Evaluation:
     """Choose thresholds of scorers on validation events, and measure scores on test events.
@@ -58,6 +59,8 @@ def evaluate(
         n_events: maximum number of events read from each source; None reads all.
         progress: called with the number of events that one scorer has processed since its last
             call.
+        over_processes: share the batches among the processes of the default group. All of them
+            must call, and all get the table of one process.
         watch: called with each batch of test events after counting. Its arguments are the name
             of the scorer, its `HitScores` so far, the batch, and the score and visibility of
             each hit.
@@ -73,8 +76,9 @@ def evaluate(
     """
     aim = Aim.of(retention, fakes, purity)
     evaluator = Evaluator(
-        scorers, retentions, aim, batch_size, n_events, progress, watch, stored or {}
-    )
+        scorers, retentions, aim, batch_size, n_events, progress, over_processes, watch,
+        stored or {},
+    )  # fmt: skip
     return evaluator.table([evaluator.measure(validation, test)])
 
 
@@ -87,6 +91,7 @@ def choose_point(
     purity: float | None = None,
     batch_size: int = 256,
     progress: Progress | None = None,
+    over_processes: bool = False,
 ) -> OperatingPoint:
     """Choose the operating point of a scorer on labelled events.
 
@@ -99,9 +104,10 @@ def choose_point(
         purity: purity of the operating point.
         batch_size: events scored together.
         progress: called with the number of events processed since the last call.
+        over_processes: see `evaluate`.
     """
     aim = Aim.of(retention, fakes, purity)
-    evaluator = Evaluator([scorer], (), aim, batch_size, None, progress)
+    evaluator = Evaluator([scorer], (), aim, batch_size, None, progress, over_processes)
     (histogram,), _ = evaluator.histograms([scorer], evaluator.events(source))
     return histogram.point_at(aim)
 
@@ -122,6 +128,7 @@ def noise_sweep(
     batch_size: int = 256,
     n_events: int | None = None,
     progress: Progress | None = None,
+    over_processes: bool = False,
 ) -> Evaluation:
     """Evaluate scorers on clean events with increasing amounts of added noise.
 
@@ -129,7 +136,7 @@ def noise_sweep(
     event, so the table does not depend on the batch size.
 
     Args:
-        scorers, retentions, batch_size, n_events, progress: see `evaluate`.
+        scorers, retentions, batch_size, n_events, progress, over_processes: see `evaluate`.
         retention, fakes, purity: wanted operating point, see `evaluate`.
         clean: events without noise: all labels above 0, or no labels.
         levels: numbers of noise hits to add to each event.
@@ -139,7 +146,7 @@ def noise_sweep(
         validation: clean events for the thresholds, see `evaluate`.
     """
     aim = Aim.of(retention, fakes, purity)
-    evaluator = Evaluator(scorers, retentions, aim, batch_size, n_events, progress)
+    evaluator = Evaluator(scorers, retentions, aim, batch_size, n_events, progress, over_processes)
     measured: list[Measured] = []
     if not levels:
         raise ValueError("Expected `levels` with at least one number of noise hits, got none.")

@@ -6,9 +6,12 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -52,6 +55,7 @@ class Evaluator:
     batch_size: int
     n_events: int | None
     progress: Progress | None
+    over_processes: bool = False
     watch: Watch | None = None
     stored: Mapping[str, ScoreHistogram] = field(default_factory=dict)
 
@@ -108,22 +112,27 @@ class Evaluator:
             self.events(source, change, epoch, True if is_split else None)
         )
         scores = [HitScores(self._point(histogram)) for histogram in chosen]
-        seconds = np.zeros(len(scores))
+        seconds = [0.0] * len(scores)
         n_tested = 0
         for events in self.events(test, change, 0, False if is_split else None):
             n_tested += len(events)
             shown = visible(events)
-            for k, (score, spent) in enumerate(self._scored(self.scorers, events)):
+            for k, (values, spent) in enumerate(self._scored(self.scorers, events)):
                 seconds[k] += spent
-                count_hits(scores[k], events, score, shown)
+                count_hits(scores[k], events, values, shown)
                 if self.watch is not None:
-                    self.watch(self.scorers[k].name, scores[k], events, score, shown)
+                    self.watch(self.scorers[k].name, scores[k], events, values, shown)
+        if self.over_processes:
+            n_all, *seconds = _summed(n_tested, *seconds)
+            n_tested = int(n_all)
+            for score in scores:
+                score.reduce_over_processes()
         if n_tested == 0:
             raise ValueError("Expected events to test on, got none.")
         rows = tuple(
             self._row(scorer.name, measured, histogram, n_tested / max(spent, 1e-9))
             for scorer, measured, histogram, spent in zip(
-                self.scorers, scores, chosen, seconds.tolist(), strict=True
+                self.scorers, scores, chosen, seconds, strict=True
             )
         )
         notes = tuple(
@@ -188,11 +197,19 @@ class Evaluator:
             is_for_choosing: for a source that is split, True yields the events for thresholds
                 and False the events for scores; None yields all.
         """
-        first = 0
-        for batch in _batches(source, self.batch_size):
-            events = batch if self.n_events is None else batch[: self.n_events - first]
-            number = np.arange(first, first + len(events))
-            first += len(events)
+        first, rank, n_processes = 0, 0, 1
+        if self.over_processes:
+            rank, n_processes = dist.get_rank(), dist.get_world_size()
+        for k, (n_events, read) in enumerate(_batches(source, self.batch_size)):
+            if self.n_events is not None:
+                n_events = min(n_events, self.n_events - first)
+                if n_events <= 0:
+                    return
+            number = np.arange(first, first + n_events)
+            first += n_events
+            if k % n_processes != rank:
+                continue
+            events = read()[:n_events]
             if is_for_choosing is not None:
                 is_chosen = (number % _CHOOSE_EVERY == 0) == is_for_choosing
                 events, number = events.take(np.flatnonzero(is_chosen)), number[is_chosen]
@@ -204,8 +221,6 @@ class Evaluator:
                     "labels; `dense-imb simulate` makes labelled events."
                 )
             yield events.torch()
-            if self.n_events is not None and first >= self.n_events:
-                return
 
     def histograms(
         self, scorers: Sequence[Scorer], batches: Iterable[Events]
@@ -219,6 +234,10 @@ class Evaluator:
             scored = self._scored(scorers, events)
             for histogram, (score, _) in zip(histograms, scored, strict=True):
                 histogram.update(score, is_signal, event=event)
+        if self.over_processes:
+            n_events = int(_summed(n_events)[0])
+            for histogram in histograms:
+                histogram.reduce_over_processes()
         return histograms, n_events
 
     def _scored(self, scorers: Sequence[Scorer], events: Events) -> Iterator[tuple[Tensor, float]]:
@@ -274,11 +293,17 @@ def _tie(chosen: ScoreHistogram, point: OperatingPoint) -> float:
     return point.retention - float(above.max()) if len(above) else 0.0
 
 
-def _batches(source: Source, size: int) -> Iterator[Events]:
-    """Yield batches of at most `size` events."""
-    if isinstance(source, (HitsFile, HitsFiles)):
-        yield from source.batches(size)
-        return
-    for batch in [source] if isinstance(source, Events) else source:
+def _batches(source: Source, size: int) -> Iterator[tuple[int, Callable[[], Events]]]:
+    """Yield the number of events of each batch, at most `size`, and a function that reads it."""
+    for batch in [source] if isinstance(source, (HitsFile, HitsFiles, Events)) else source:
         for start in range(0, len(batch), size):
-            yield batch[start : start + size]
+            part = slice(start, min(start + size, len(batch)))
+            yield part.stop - start, partial(batch.__getitem__, part)
+
+
+def _summed(*numbers: float) -> list[float]:
+    """Return the sums of numbers over all processes."""
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    sums = torch.tensor(numbers, dtype=torch.float64, device=device)
+    dist.all_reduce(sums)
+    return [float(value) for value in sums.tolist()]

@@ -5,7 +5,7 @@
                   Version 1: width, height, time_steps, x_mm, y_mm, t_ns (size of one step, if
                   known). Version 2: geometry = "sensors".
                   Denoised files also have scorer (its name) and masking (JSON: the operating
-                  point, and whether the file holds kept hits only)
+                  point, whether the file holds kept hits only, and digests of scorer and source)
     /event/offset uint64 (n_events + 1,): event i has the hits offset[i] .. offset[i + 1] - 1
     /event/...    further columns, one row per event: run, event id
     /hit/label    uint8, optional: 0 for noise, 1.. for signal classes

@@ -24,6 +24,7 @@ from dense_imb.base.values import build_dataclass
 from dense_imb.config import TrainConfig, upgrade
 from dense_imb.engine.checkpoint import CheckpointError, load_checkpoint
 from dense_imb.hits import Geometry
+from dense_imb.hits.drift import EventProfile, load_profile
 from dense_imb.metrics import OperatingPoint
 from dense_imb.metrics.operating_point import Aim
 from dense_imb.runs.stages import FIRST, describe_stages
@@ -206,6 +207,14 @@ class Run:
         Returns a `ScoreHistogram` of hits, `SegmentationScores` or `ClassificationScores`.
         """
         return self.kind.load_scores(self.folder / SCORES)
+
+    def validation_events(self) -> EventProfile | None:
+        """Load the profile of the validation events; None for runs of older versions.
+
+        Runs on hits only.
+        """
+        self.require("hits", "validation_events()")
+        return load_profile(self.folder)
 
     def require(self, kind: str, what: str) -> None:
         """Refuse a run that was trained on another kind of data.

@@ -12,8 +12,17 @@ import torch
 
 from dense_imb.cli import main
 from dense_imb.config import TrainConfig
-from dense_imb.hits import Events, Geometry, HitsFile, read_masking, verify
+from dense_imb.hits import (
+    Events,
+    Geometry,
+    HitsFile,
+    MissingShardsError,
+    open_hits,
+    read_masking,
+    verify,
+)
 from dense_imb.hits.baselines import HitDensity
+from dense_imb.hits.drift import EventProfile
 from dense_imb.metrics import OperatingPoint
 from dense_imb.tasks.kind import kind_named
 
@@ -58,6 +67,9 @@ class Run:
 
     def require(self, kind: str, what: str) -> None:
         assert kind == "hits"
+
+    def validation_events(self) -> None:
+        """As a run of an older version."""
 
     def operating_point(
         self, *, retention: float = 0.97, fakes: float | None = None, purity: float | None = None
@@ -140,6 +152,77 @@ def test_a_folder_of_files_skips_finished_ones(folder, tmp_path, capsys):
     assert "got one by hit density at 0.8" in capsys.readouterr().err
     assert run("hit-density", folder / "*.h5", "--out", out, "--threshold", 0.7, "--overwrite") == 0
     assert (out / "a.h5").stat().st_mtime_ns != first
+
+
+def test_an_interrupted_call_is_resumed(folder, tmp_path, capsys, monkeypatch):
+    words = ("hit-density", folder / "a.h5", tmp_path / "x.h5", "--threshold", 0.5)
+    words = (*words, "--batch-size", 4)
+    calls = []
+
+    def failing(self: HitDensity, events: Events) -> torch.Tensor:
+        calls.append(len(events))
+        if len(calls) == 7:
+            raise OSError("the disk is full")
+        return score(self, events)
+
+    score = HitDensity.score
+    with monkeypatch.context() as patch:
+        patch.setattr(HitDensity, "score", failing)
+        assert run(*words, "--resume") == 2
+    assert len([*(tmp_path / "x.h5.shards").glob("*.h5")]) == 3
+    assert run(*words, "--shards") == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "got 3 of 5, of an earlier call; finish it with --resume, or begin again with" in error
+    assert run(*words, "--resume") == 0
+    assert run(*words[:2], tmp_path / "y.h5", *words[3:]) == 0
+    assert (tmp_path / "x.h5").read_bytes() == (tmp_path / "y.h5").read_bytes()
+    assert run(*words, "--resume") == 0
+    assert "finished before" in capsys.readouterr().out
+    assert run(*words, "--threshold", 0.6, "--resume") == 2
+    assert "got one by hit density at 0.5; choose another name" in capsys.readouterr().err
+
+
+def test_shards_are_left_on_demand(folder, tmp_path, capsys):
+    words = ("hit-density", folder / "*.h5", "--threshold", 0.5, "--batch-size", 4, "--shards")
+    for ending in ("", "finished before"):
+        assert run(*words, "--out", tmp_path / "out") == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.endswith(ending) for line in lines] == [True] * 3
+    with open_hits(tmp_path / "out" / "b.h5.shards" / "*.h5") as hits:
+        assert (len(hits), len(hits.files)) == (20, 5)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "a.h5.shards",
+        "b.h5.shards",
+        "c.h5.shards",
+    ]
+
+
+def test_missing_shards_of_other_processes_have_the_code_of_a_resumable_call(
+    folder, tmp_path, capsys, monkeypatch
+):
+    def missing(*arguments: object, **options: object) -> None:
+        raise MissingShardsError("5 shards", "4", "repeat the command with {resume}")
+
+    monkeypatch.setattr("dense_imb.hits.shards.mask_in_shards", missing)
+    words = ("hit-density", folder / "a.h5", tmp_path / "x.h5", "--threshold", 0.5, "--resume")
+    assert run(*words) == 75
+    error = "dense-imb denoise: error: Expected 5 shards, got 4; repeat the command with --resume."
+    assert capsys.readouterr().err.splitlines()[-1] == error
+
+
+def test_unlike_events_are_noticed(folder, tmp_path, trained, capsys, monkeypatch):
+    profile = EventProfile()
+    with open_hits(folder / "a.h5") as hits:
+        profile.update(hits[:], HitDensity().score(hits[:]))
+    monkeypatch.setattr(Run, "validation_events", lambda self: profile)
+    assert run(trained, folder / "b.h5", tmp_path / "x.h5") == 0
+    assert "warning" not in capsys.readouterr().err
+    noisy = str(tmp_path / "noisy.h5")
+    assert main(["simulate", noisy, "--events", "20", "--signal", "30", "--noise", "600"]) == 0
+    assert run(trained, noisy, tmp_path / "y.h5") == 0
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"dense-imb denoise: warning: {noisy} looks unlike the validation ")
+    assert "about 630 hits (median), 90 in validation" in error
 
 
 def test_the_network_runs_on_the_device(folder, tmp_path, trained, capsys, monkeypatch):

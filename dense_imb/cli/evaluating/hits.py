@@ -17,6 +17,7 @@ from dense_imb.cli._parser import Namespace
 from dense_imb.cli._scorers import baseline
 from dense_imb.cli._script import folder_for_outputs
 from dense_imb.data.events.virtual import VALIDATION_EPOCH
+from dense_imb.engine.processes import Processes
 from dense_imb.hits import (
     Evaluation,
     HitsFile,
@@ -35,7 +36,11 @@ from dense_imb.runs import Run
 
 
 def evaluate(
-    options: Namespace, runs: list[Run], others: list[str], outputs: list[Path]
+    options: Namespace,
+    runs: list[Run],
+    others: list[str],
+    outputs: list[Path],
+    processes: Processes,
 ) -> Evaluation:
     """Measure runs and classical rules on labelled hits.
 
@@ -44,6 +49,7 @@ def evaluate(
         runs: runs to measure.
         others: paths that are no runs.
         outputs: files to write later; their folder is made before the work.
+        processes: processes that share the events.
     """
     files = [path for path in others if not Path(path).is_dir()]
     folders = [path for path in others if Path(path).is_dir()]
@@ -64,7 +70,7 @@ def evaluate(
         )
     if options.signal is not None and not options.noise:
         raise Refused("{noise} beside {signal}", "none", "{noise=200} degrades clean events")
-    device = chosen_device(options)
+    device = processes.device or chosen_device(options)
     networks: list[Scorer] = [one.trained(device=device) for one in runs]
     scorers = [*networks]
     if not (scorers or options.baselines or options.baseline):
@@ -89,12 +95,15 @@ def evaluate(
     total = _n_events(options, len(test)) * len(scorers)
     total += choice.n_events * (len(scorers) - len(choice.stored))
     total *= max(1, len(options.noise))
-    with tqdm(total=total, desc="evaluate", unit="event", disable=options.quiet) as bar:
-        common = {
+    total = -(-total // processes.n)
+    is_quiet = options.quiet or not processes.is_main
+    with tqdm(total=total, desc="evaluate", unit="event", disable=is_quiet) as bar:
+        common: dict[str, Any] = {
             **aims_of(options),
             "batch_size": options.batch_size,
             "n_events": options.events,
             "progress": bar.update,
+            "over_processes": processes.n > 1,
         }
         if options.noise:
             table = noise_sweep(

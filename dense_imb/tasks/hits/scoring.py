@@ -16,6 +16,7 @@ from dense_imb.base.checks import check_at_least, check_choice
 from dense_imb.base.refusals import Refused
 from dense_imb.data.events.virtual import VALIDATION_EPOCH, VirtualEvents
 from dense_imb.hits import Events
+from dense_imb.hits.drift import VALIDATION_EVENTS, EventProfile
 from dense_imb.hits.frames import visible
 from dense_imb.metrics import ScoreHistogram
 from dense_imb.metrics.hits import RETENTIONS
@@ -103,6 +104,7 @@ class ScoringTask(SampledTask):
         self.retention, self.batch_size = options.retention, options.batch_size
         self.monitor = f"removal_at_{100 * self.retention:g}"
         self.histogram = ScoreHistogram()  # of the last validation
+        self.profile = EventProfile()  # of its events
 
     @property
     def described_loss(self) -> object:
@@ -119,14 +121,16 @@ class ScoringTask(SampledTask):
         self, network: nn.Module, device: torch.device, process: int, n_processes: int
     ) -> dict[str, float]:
         """Return noise removal at several retentions, AUC, and scores of a collapse."""
-        histogram = ScoreHistogram()
+        histogram, profile = ScoreHistogram(), EventProfile()
         starts = range(0, len(self.validation), self.batch_size)
         for start in starts[process::n_processes]:
             numbers = np.arange(start, min(start + self.batch_size, len(self.validation)))
             events = self.validation.degraded(numbers, VALIDATION_EPOCH).torch(device)
             score = self.reading.score(network, events)
             histogram.update(score, is_signal(events), event=events.event_index())
+            profile.update(events, score)
         self.histogram = histogram.reduce_over_processes()
+        self.profile = profile.reduce_over_processes()
         natural = histogram.at(0.5)
         purity = natural.purity
         n_kept = natural.retention * histogram.n_signal + (
@@ -141,8 +145,9 @@ class ScoringTask(SampledTask):
         }
 
     def save_scores(self, path: Path) -> None:
-        """Write the score histogram of the last validation, to choose thresholds from."""
+        """Write the score histogram of the last validation, and the profile of its events."""
         self.histogram.save(path)
+        self.profile.save(path.with_name(VALIDATION_EVENTS))
 
     def _retentions(self) -> list[float]:
         return sorted({*RETENTIONS, self.retention})
