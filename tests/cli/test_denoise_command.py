@@ -126,7 +126,7 @@ def test_the_reaches_of_a_baseline_follow_the_frame(folder, tmp_path, capsys):
         assert torch.equal(score, HitDensity(8, 12).score(hits[:]))
     out = ("--out", tmp_path / "out", "--threshold", 0.5)
     assert run("hit-density", folder / "a.h5", small, *out) == 2
-    assert "Expected files of one frame for hit density" in capsys.readouterr().err
+    assert "Expected files of one geometry for hit density" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
