@@ -24,8 +24,9 @@ SUMMARY = "score each hit of a file and decide which hits to keep"
 def make_parser() -> Parser:
     """Return the parser of the options."""
     parser = Parser(
-        description="Copy hits files and add a score and a decision (keep) for each hit. All other "
-        "columns stay equal, to the bit. The threshold is chosen by the retention (signal "
+        description="Copy hits files and add a score and a decision (keep) for each hit, and by a "
+        "network of more than two classes the most probable class. All other columns stay equal, "
+        "to the bit. The threshold is chosen by the retention (signal "
         "efficiency), by the noise hits kept per noise-only event, or by the purity; what it "
         "removes of the noise is the background rejection. Several processes, started with "
         "torchrun or accelerate launch, share the events; the output is that of one process.",
@@ -105,7 +106,7 @@ def run(options: Namespace) -> int | None:
 def _denoise(options: Namespace, processes: Processes, device: str | None) -> None:
     from tqdm.auto import tqdm
 
-    from dense_imb.hits import as_grid, mask_file, mask_files, open_hits
+    from dense_imb.hits import mask_file, mask_files, open_hits
     from dense_imb.hits.masking import check_scorer, output_paths
     from dense_imb.hits.scaling import scaling_note
     from dense_imb.hits.shards import mask_in_shards
@@ -126,15 +127,15 @@ def _denoise(options: Namespace, processes: Processes, device: str | None) -> No
             n_events += len(hits)
             geometries.append(hits.geometry)
     if not Path(options.model).is_dir():
-        frames = [as_grid(geometry) for geometry in geometries]
-        for source, frame in zip(sources, frames, strict=True):
-            if frame.size != frames[0].size:  # the radii of a rule are scaled to one frame
+        first = geometries[0]
+        for source, geometry in zip(sources, geometries, strict=True):
+            if geometry.size != first.size:  # the radii of a rule are scaled to one geometry
                 raise ValueError(
-                    f"Expected files of one frame for {scorer.name}, got {sources[0]} of "
-                    f"{frames[0].size_text()} and {source} of {frame.size_text()}; denoise them "
+                    f"Expected files of one geometry for {scorer.name}, got {sources[0]} of "
+                    f"{first.size_text()} and {source} of {geometry.size_text()}; denoise them "
                     "one by one."
                 )
-        if (note := scaling_note(frames[0], [scorer.name])) and processes.is_main:
+        if (note := scaling_note(first, [scorer.name])) and processes.is_main:
             print(f"dense-imb denoise: note: {note}", file=sys.stderr)
     is_quiet = options.quiet or not processes.is_main
     with tqdm(total=n_events, desc="denoise", unit="event", disable=is_quiet) as bar:

@@ -126,7 +126,7 @@ def test_the_reaches_of_a_baseline_follow_the_frame(folder, tmp_path, capsys):
         assert torch.equal(score, HitDensity(8, 12).score(hits[:]))
     out = ("--out", tmp_path / "out", "--threshold", 0.5)
     assert run("hit-density", folder / "a.h5", small, *out) == 2
-    assert "Expected files of one frame for hit density" in capsys.readouterr().err
+    assert "Expected files of one geometry for hit density" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -344,3 +344,13 @@ def test_noise_only_events_beside_the_others_choose_by_fakes(folder, tmp_path, c
         point = read_masking(hits).operating_point
     assert point.n_noise_only == 20
     assert 0 < point.fakes <= 0.5
+
+
+def test_a_rule_denoises_hits_of_sensors(tmp_path):
+    from tests.runs.tiny import write_events
+    from tests.tasks.hits.test_networks_of_hits import telescope_events
+
+    raw, clean = tmp_path / "raw.h5", tmp_path / "clean.h5"
+    write_events(raw, telescope_events(3))
+    main(["denoise", "hit-density", str(raw), str(clean), "--threshold", "0.5", "--quiet"])
+    assert HitsFile(clean)[:].hit["keep"].any()
