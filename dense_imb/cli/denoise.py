@@ -28,27 +28,35 @@ def make_parser() -> Parser:
         "network of more than two classes the most probable class. All other columns stay equal, "
         "to the bit. The threshold is chosen by the retention (signal "
         "efficiency), by the noise hits kept per noise-only event, or by the purity; what it "
-        "removes of the noise is the background rejection. Several processes, started with "
-        "torchrun or accelerate launch, share the events; the output is that of one process.",
+        "removes of the noise is the background rejection. Several processes, started as torchrun "
+        "--nproc-per-node 4 -m dense_imb denoise ..., or by accelerate launch, share the events; "
+        "the output is that of one process.",
         epilog="Examples:\n  dense-imb denoise runs/unet raw.h5 clean.h5 --retention 0.97\n"
         "  dense-imb denoise runs/unet raw.h5 clean.h5 --fakes 0.5 --choose-on 'labelled/*.h5'\n"
-        "  dense-imb denoise hit-density raw/*.h5 --out clean --choose-on labelled.h5\n"
-        "  torchrun --nproc-per-node 4 -m dense_imb denoise runs/unet raw.h5 clean.h5 --resume",
+        "  dense-imb denoise --pretrained arc raw.h5 clean.h5\n"
+        "  dense-imb denoise hit-density raw/*.h5 --out clean --choose-on labelled.h5",
     )
     parser.add_argument(
         "model",
         type=str,
         metavar="MODEL",
         help="folder of a run, or a classical rule: hit-density, dbscan, median-filter or "
-        "blurred-hits; quote a rule with options: 'hit-density(radius_xy=5,radius_t=10)'",
+        "blurred-hits; quote a rule with options: 'hit-density(radius_xy=5,radius_t=10)'; omit it "
+        "with --pretrained",
     )
     parser.add_argument(
         "files",
         type=str,
-        nargs="+",
+        nargs="*",
         metavar="FILE",
         help="hits file (or a quoted pattern of several) and the file to write; with --out hits "
         "files only",
+    )
+    parser.add_argument(
+        "--pretrained",
+        type=str | None,
+        metavar="NAME",
+        help="network that comes with the package, arc or km3net, instead of MODEL",
     )
     parser.add_argument(
         "--out",
@@ -110,7 +118,16 @@ def _denoise(options: Namespace, processes: Processes, device: str | None) -> No
     from dense_imb.hits.masking import check_scorer, output_paths
     from dense_imb.hits.scaling import scaling_note
     from dense_imb.hits.shards import mask_in_shards
+    from dense_imb.tasks import TrainedHits
 
+    if options.pretrained is not None:
+        options.files = [options.model, *options.files]
+    elif not options.files:
+        raise Refused(
+            "MODEL and the hits files",
+            f"only {options.model}",
+            "or take a network of the package, {pretrained=arc}",
+        )
     in_shards = processes.n > 1 or options.resume or options.shards
     if options.out is None:
         _check_pair(options)
@@ -126,17 +143,20 @@ def _denoise(options: Namespace, processes: Processes, device: str | None) -> No
             check_scorer(scorer, hits.geometry)  # before any file is written
             n_events += len(hits)
             geometries.append(hits.geometry)
-    if not Path(options.model).is_dir():
-        first = geometries[0]
+    note = None
+    if isinstance(scorer, TrainedHits):
+        note = next(filter(None, map(scorer.note, geometries)), None)
+    else:
         for source, geometry in zip(sources, geometries, strict=True):
-            if geometry.size != first.size:  # the radii of a rule are scaled to one geometry
+            if geometry.size != geometries[0].size:  # the radii of a rule are scaled to one
                 raise ValueError(
                     f"Expected files of one geometry for {scorer.name}, got {sources[0]} of "
-                    f"{first.size_text()} and {source} of {geometry.size_text()}; denoise them "
-                    "one by one."
+                    f"{geometries[0].size_text()} and {source} of {geometry.size_text()}; denoise "
+                    "them one by one."
                 )
-        if (note := scaling_note(first, [scorer.name])) and processes.is_main:
-            print(f"dense-imb denoise: note: {note}", file=sys.stderr)
+        note = scaling_note(geometries[0], [scorer.name])
+    if note and processes.is_main:
+        print(f"dense-imb denoise: note: {note}", file=sys.stderr)
     is_quiet = options.quiet or not processes.is_main
     with tqdm(total=n_events, desc="denoise", unit="event", disable=is_quiet) as bar:
         common = {
@@ -204,15 +224,19 @@ def _scorer_and_point(
     from dense_imb.cli._scorers import baseline
     from dense_imb.hits import choose_point, open_hits
     from dense_imb.runs import open_run
+    from dense_imb.runs.pretrained import pretrained
 
-    is_run = Path(options.model).is_dir()
+    is_run = options.pretrained is not None or Path(options.model).is_dir()
     if options.choose_on is not None and options.threshold is not None:
         raise Refused("{choose_on} or {threshold}", "both", "drop one")
     aims: dict[str, Any] = aims_of(options)
     if aims and options.threshold is not None:
         raise Refused(f"{{{next(iter(aims))}}} or {{threshold}}", "both", "drop one")
-    run: Any = open_run(options.model) if is_run else None
-    if is_run:
+    run: Any = None
+    if options.pretrained is not None:
+        run = pretrained(options.pretrained)
+    elif is_run:
+        run = open_run(options.model)
         run.require("hits", "denoise")
     if is_run:
         scorer: Scorer = run.trained(device=device)

@@ -26,7 +26,16 @@ from dense_imb.cli._parser import (
     quoted,
     type_metavar,
 )
-from dense_imb.config import KINDS, NETWORKS, SAVED, TrainConfig, renamed, upgrade
+from dense_imb.config import (
+    KINDS,
+    NETWORKS,
+    OF_FRAMES,
+    OF_HITS,
+    SAVED,
+    TrainConfig,
+    renamed,
+    upgrade,
+)
 
 SUMMARIES = {
     "hits": "train a network that scores the hits of a detector",
@@ -73,6 +82,10 @@ _TITLES = {
     "unlabelled": "unlabelled samples (semi-supervised training)",
     "second": "second stage",
     "model": "network",
+}
+_GROUPS = {
+    **{f"hits.{name}": "networks of hits" for name in OF_HITS},
+    **{f"hits.{name}": "networks of frames" for name in OF_FRAMES},
 }
 _METAVARS = {
     "hits.train": "FILE",
@@ -155,7 +168,7 @@ class TrainParser(Parser):
         run.add_argument("--quiet", action="store_true", help="show no progress bar")
         groups: dict[str, Any] = {}
         for name, hint in self.types.items():
-            section = name.rpartition(".")[0].partition(".")[0]
+            section = _GROUPS.get(name, name.rpartition(".")[0].partition(".")[0])
             if section not in groups:
                 groups[section] = self.add_argument_group(_TITLES.get(section, section))
             names = [f"--{name}"]

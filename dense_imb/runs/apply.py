@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -252,7 +252,9 @@ class _Loaded:
 
 
 @lru_cache(maxsize=2)
-def _load(kind: type[Run], folder: Path, device: str, state: tuple[object, ...]) -> _Loaded:
+def _load(
+    kind: Callable[[Path], Run], folder: Path, device: str, state: tuple[object, ...]
+) -> _Loaded:
     """Open a run and load its network; a call for each event must not read the weights again.
 
     Args:

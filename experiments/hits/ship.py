@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -22,10 +21,10 @@ from dense_imb.hits import evaluate, open_hits
 from dense_imb.runs import open_run
 from dense_imb.runs.pretrained import CARD, SETUP, pretrained
 from dense_imb.runs.write import SCORES
+from dense_imb.tasks.recipe import build_task
 
 FOLDER = Path(dense_imb.__file__).parent / "runs" / "weights"
 KEPT = ("features", "n_classes", "retention", "signal", "noise", "profiles", "augment")
-DRIFT = "validation_events.json"
 
 
 def main() -> None:
@@ -48,11 +47,13 @@ def main() -> None:
     hits = HitsConfig(train="(not part of the package)", **kept)
     config = replace(run.config, hits=hits, trackers=[])
     (folder / "config.yaml").write_text(yaml.safe_dump(asdict(config), sort_keys=False))
-    for name in (SCORES, DRIFT):
-        if (run.folder / name).exists():
-            shutil.copy(run.folder / name, folder / name)
+    (folder / "best.safetensors").chmod(0o644)
 
+    # scores of the stored weights, which are rounded
     network = pretrained(options.name)
+    task = build_task(run.config)
+    task.validate(network.trained().network, network.trained().device, 0, 1)
+    task.save_scores(folder / SCORES)
     with open_hits(options.test) as test:
         table = evaluate([network.trained()], None, test, stored={network.name: network.scores()})
     row = table[network.name]

@@ -17,7 +17,7 @@ from torch import nn
 
 from dense_imb.base.checks import check_at_least, check_choice
 from dense_imb.base.refusals import Refused, refusal
-from dense_imb.config import HitsConfig, scores_hits
+from dense_imb.config import OF_FRAMES, OF_HITS, HitsConfig, scores_hits
 from dense_imb.data.events.virtual import VirtualEvents
 from dense_imb.hits import (
     Blob,
@@ -68,8 +68,6 @@ PROFILES: dict[str, type[Profile]] = {
     "hot_lines": HotLines,
 }
 _COUNTED = 256  # events
-_OF_HITS = ("features", "n_classes", "balance_over", "value", "augment")
-_OF_FRAMES = ("target", "pixels", "channels", "threshold", "output")
 _LIGHT = 0.299792458  # m/ns
 _FAR = 20.0  # the detector is this much larger or smaller than light travels in an event
 _HITS = ("/event/offset", "/hit/x", "/hit/y", "/hit/t")
@@ -122,7 +120,7 @@ class HitsRecipe(Recipe):
     def _check_network_of_frames(self) -> None:
         config, hits = self.config, self.config.hits
         plain = HitsConfig()
-        for name in _OF_HITS:
+        for name in OF_HITS:
             if getattr(hits, name) != getattr(plain, name):
                 raise refusal(
                     f"{{hits.{name}}} is an option of networks of hits, but {config.model.name} "
@@ -141,7 +139,7 @@ class HitsRecipe(Recipe):
     def _check_network_of_hits(self) -> None:
         config, hits = self.config, self.config.hits
         plain = HitsConfig()
-        for name in _OF_FRAMES:
+        for name in OF_FRAMES:
             if getattr(hits, name) != getattr(plain, name):
                 raise refusal(
                     f"{{hits.{name}}} is an option of networks of frames, but {config.model.name} "
