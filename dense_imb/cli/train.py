@@ -15,7 +15,7 @@ from typing import Any, NoReturn, get_args, get_origin
 
 from docstring_parser import parse as parse_docstring
 
-from dense_imb.base.refusals import Refused, refusal, suggest
+from dense_imb.base.refusals import Refused, refusal, render, suggest
 from dense_imb.base.values import build_dataclass, option_types, read_words
 from dense_imb.cli._device import add_device, chosen_device
 from dense_imb.cli._parser import (
@@ -315,6 +315,9 @@ def run(options: Namespace) -> None:
         sys.exit(launch(_main, ["train", kind, *options.words], options.devices))
     is_main = os.environ.get("RANK", "0") == "0"
     was_finished = options.resume and _is_finished(folder)
+    if is_main and not options.resume and (remark := recipe.remark()):
+        sentence = render(remark, TrainParser(kind).write_option)
+        print(f"dense-imb train {kind}: note: {sentence}", file=sys.stderr)
     with one_line_warnings(f"train {kind}"), _stoppable():
         try:
             trained = train_run(

@@ -34,6 +34,7 @@ from dense_imb.hits import (
     Uniform,
     open_hits,
 )
+from dense_imb.hits.columns import describe_unseen
 from dense_imb.hits.frames import CHANNELS
 from dense_imb.hits.noise import Profile
 from dense_imb.losses.foreign.feeding import takes_logits
@@ -50,6 +51,7 @@ from dense_imb.tasks.hits.task import (
     DIRECTION,
     HitsReading,
     HitsTask,
+    adds_simulated_noise,
     check_columns,
     classes_of_hits,
 )
@@ -216,6 +218,24 @@ class HitsRecipe(Recipe):
                 count=hits.validation_events,
             )
         return self.open_data()[1]
+
+    def remark(self) -> str:
+        """Name the columns of hits that the network does not see, and how it could."""
+        hits = self.config.hits
+        others = [hits.balance_over, *([hits.value] if hits.value else [])]
+        with open_hits(hits.train, in_memory=False) as source:
+            unseen, worth = describe_unseen(source, [*(hits.features or ()), *others])
+        if not unseen:
+            return ""
+        sentence = f"columns not used: {unseen}"
+        if not worth:
+            return f"{sentence}."
+        features = f"{{hits.features={' '.join([*(hits.features or ()), worth])}}}"
+        if adds_simulated_noise(self.degradation):
+            features += ", with events that contain noise or with measured noise,"
+        if not self.sees_hits:
+            features = f"{{model.name=hits}} with {features}"
+        return f"{sentence}; {features} lets the network see {worth.replace(' ', ', ')}."
 
     def labelled_task(self) -> FramesTask | HitsTask:
         """Open the events and build the network and its losses."""
