@@ -1,4 +1,4 @@
-"""Exported networks of hits: frames of hit times in, scores out."""
+"""Exported networks of frames of hits: frames of hit times in, scores out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dense_imb.data.events.virtual import VALIDATION_EPOCH
-from dense_imb.export.base import FROM_RANDOM, FROM_VALIDATION, N_SAMPLES, Exportable
+from dense_imb.export.base import FROM_RANDOM, FROM_VALIDATION, N_SAMPLES, ExportableFrames
 from dense_imb.hits import Events, Geometry, gap, rasterise
 from dense_imb.hits.frames import TURNS
 from dense_imb.report.hits.measures import validation_events
@@ -68,8 +68,8 @@ class DenoisingNetwork(nn.Module):
 
 
 @dataclass(frozen=True)
-class ExportableDenoiser(Exportable):
-    """The network of a run on hits.
+class ExportableDenoiser(ExportableFrames):
+    """The network of a run on hits that sees frames.
 
     Args:
         reading: reading of the run.
@@ -84,7 +84,7 @@ class ExportableDenoiser(Exportable):
     input: ClassVar[str] = "time"
     measured_on: ClassVar[str] = "validation events of the run, hits that a frame shows"
 
-    def input_facts(self) -> dict[str, Any]:
+    def meaning(self) -> dict[str, Any]:
         steps = self.geometry.time_steps
         return {
             "is": f"time of the hit in each pixel, 1 to T = {steps} time steps, 0 without a hit; "
@@ -140,7 +140,7 @@ class ExportableDenoiser(Exportable):
 
 
 def exportable(run: Run) -> ExportableDenoiser:
-    """Return the best network of a run on hits."""
+    """Return the best network of a run on hits that sees frames."""
     scorer = run.trained(device="cpu")
     geometry = scorer.geometry
     try:
@@ -148,15 +148,15 @@ def exportable(run: Run) -> ExportableDenoiser:
         events = held_out.degraded(np.arange(min(len(held_out), N_SAMPLES)), VALIDATION_EPOCH)
         source = FROM_VALIDATION
     except (ValueError, OSError):
-        events, source = _random_events(geometry), FROM_RANDOM
+        events, source = _random_events(geometry), FROM_RANDOM.format("frames")
     return ExportableDenoiser(
         run,
         DenoisingNetwork(scorer.network, scorer.reading, geometry).eval(),
         ("score", "value") if scorer.reading.output != "score" else ("score",),
-        (geometry.height, geometry.width),
-        1,
         tuple(frame[None].contiguous() for frame in rasterise(events).frame),
         source,
+        (geometry.height, geometry.width),
+        1,
         scorer.reading,
         geometry,
     )
