@@ -68,23 +68,28 @@ class HitsReading:
         events = events if events.is_torch else events.torch()
         if events.n_hits == 0:
             return torch.zeros(0, self.n_classes, device=events.t.device)
-        output = network(self.inputs(events)).float()[:, : self.n_channels]
-        if self.n_classes > 2:
-            classes: Tensor = output.softmax(1)
-            return classes
-        signal = torch.sigmoid(as_logits(output, is_logit=self.is_logit))
-        return torch.cat([1 - signal, signal], 1)
+        return self.read_probability(network(self.inputs(events)))
 
     def score(self, network: nn.Module, events: Events) -> Tensor:
         """Return the score of each hit, (n_hits,) in [0, 1]: the probability of any signal."""
         events = events if events.is_torch else events.torch()
-        if self.n_classes > 2:
-            return (1 - self.probability(network, events)[:, 0]).clamp(0, 1)
         if events.n_hits == 0:
             return torch.zeros(0, device=events.t.device)
-        output = network(self.inputs(events)).float()[:, 0]
-        score: Tensor = torch.sigmoid(as_logits(output, is_logit=self.is_logit))
-        return score
+        return self.read_score(network(self.inputs(events)))
+
+    def read_probability(self, output: Tensor) -> Tensor:
+        """Return the probabilities (..., n_classes) of outputs (..., n_outputs)."""
+        output = output.float()[..., : self.n_channels]
+        if self.n_classes > 2:
+            return output.softmax(-1)
+        signal = torch.sigmoid(as_logits(output, is_logit=self.is_logit))
+        return torch.cat([1 - signal, signal], -1)
+
+    def read_score(self, output: Tensor) -> Tensor:
+        """Return the scores (...) of outputs (..., n_outputs)."""
+        if self.n_classes > 2:
+            return (1 - self.read_probability(output)[..., 0]).clamp(0, 1)
+        return torch.sigmoid(as_logits(output.float()[..., 0], is_logit=self.is_logit))
 
     def as_text(self) -> str:
         """Return the text of the description in checkpoints."""
