@@ -43,6 +43,7 @@ from dense_imb.hits.masking import (
 from dense_imb.hits.noise import Blob, Burst, HotLines, HotPixels, MeasuredNoise, Profile, Uniform
 from dense_imb.hits.reader import HitsFile, HitsFiles, collate_events, open_hits, verify
 from dense_imb.hits.scaling import available_baselines, make_baseline
+from dense_imb.hits.sensor_noise import SensorNoise
 from dense_imb.hits.simulate import PATTERNS, simulate
 from dense_imb.hits.table import Evaluation
 from dense_imb.hits.writer import HitsWriter
@@ -76,6 +77,7 @@ __all__ = [
     "Profile",
     "Raster",
     "Scorer",
+    "SensorNoise",
     "Sensors",
     "Uniform",
     "as_grid",
