@@ -384,6 +384,8 @@ class TrainConfig:
         return tuple(kind for kind in KINDS if getattr(self, kind).train)
 
 
+OF_HITS = ("features", "n_classes", "balance_over", "value", "augment")  # networks of hits only
+OF_FRAMES = ("target", "pixels", "channels", "threshold", "output")  # networks of frames only
 NETWORKS = {"hits": "hits", "images": "fast_unet", "labels": "resnet32"}  # by default
 _RATES = {"muon": 0.03}
 _RATE = 6e-3
@@ -461,7 +463,7 @@ def upgrade(stored: Mapping[str, Any]) -> dict[str, Any]:
 
     Example:
         >>> upgrade({"data": {"train": "a.h5"}, "pixels": "frame", "steps": 10})
-        {'hits': {'train': 'a.h5', 'pixels': 'frame'}, 'steps': 10}
+        {'hits': {'train': 'a.h5', 'pixels': 'frame'}, 'steps': 10, 'model': {'name': 'fast_unet'}}
     """
     if not _is_old(stored):
         return dict(stored)
@@ -477,6 +479,8 @@ def upgrade(stored: Mapping[str, Any]) -> dict[str, Any]:
         for section in sections:
             place = place.setdefault(section, {})
         place[last] = value
+    if today.get("hits"):  # networks of hits are younger
+        today.setdefault("model", {}).setdefault("name", "fast_unet")
     return today
 
 

@@ -15,7 +15,7 @@ from typing import Any, NoReturn, get_args, get_origin
 
 from docstring_parser import parse as parse_docstring
 
-from dense_imb.base.refusals import Refused, refusal, suggest
+from dense_imb.base.refusals import Refused, refusal, render, suggest
 from dense_imb.base.values import build_dataclass, option_types, read_words
 from dense_imb.cli._device import add_device, chosen_device
 from dense_imb.cli._parser import (
@@ -26,7 +26,16 @@ from dense_imb.cli._parser import (
     quoted,
     type_metavar,
 )
-from dense_imb.config import KINDS, NETWORKS, SAVED, TrainConfig, renamed, upgrade
+from dense_imb.config import (
+    KINDS,
+    NETWORKS,
+    OF_FRAMES,
+    OF_HITS,
+    SAVED,
+    TrainConfig,
+    renamed,
+    upgrade,
+)
 
 SUMMARIES = {
     "hits": "train a network that scores the hits of a detector",
@@ -73,6 +82,10 @@ _TITLES = {
     "unlabelled": "unlabelled samples (semi-supervised training)",
     "second": "second stage",
     "model": "network",
+}
+_GROUPS = {
+    **{f"hits.{name}": "networks of hits" for name in OF_HITS},
+    **{f"hits.{name}": "networks of frames" for name in OF_FRAMES},
 }
 _METAVARS = {
     "hits.train": "FILE",
@@ -155,7 +168,7 @@ class TrainParser(Parser):
         run.add_argument("--quiet", action="store_true", help="show no progress bar")
         groups: dict[str, Any] = {}
         for name, hint in self.types.items():
-            section = name.rpartition(".")[0].partition(".")[0]
+            section = _GROUPS.get(name, name.rpartition(".")[0].partition(".")[0])
             if section not in groups:
                 groups[section] = self.add_argument_group(_TITLES.get(section, section))
             names = [f"--{name}"]
@@ -302,6 +315,9 @@ def run(options: Namespace) -> None:
         sys.exit(launch(_main, ["train", kind, *options.words], options.devices))
     is_main = os.environ.get("RANK", "0") == "0"
     was_finished = options.resume and _is_finished(folder)
+    if is_main and not options.resume and (remark := recipe.remark()):
+        sentence = render(remark, TrainParser(kind).write_option)
+        print(f"dense-imb train {kind}: note: {sentence}", file=sys.stderr)
     with one_line_warnings(f"train {kind}"), _stoppable():
         try:
             trained = train_run(

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from dense_imb.base.refusals import Refused
 from dense_imb.base.values import build_dataclass
-from dense_imb.config import TrainConfig, upgrade
+from dense_imb.config import TrainConfig, upgrade, with_defaults
 from dense_imb.engine.checkpoint import CheckpointError, load_checkpoint
 from dense_imb.hits import Geometry
 from dense_imb.hits.drift import EventProfile, load_profile
@@ -289,7 +289,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def config_from(stored: dict[str, Any]) -> TrainConfig:
     """Build a configuration from the content of a YAML file, of an older version too."""
     config: TrainConfig = build_dataclass(TrainConfig, upgrade(stored))
-    return config
+    return with_defaults(config)
 
 
 def _format_steps(metrics: dict[str, Any], *, is_second: bool) -> str:

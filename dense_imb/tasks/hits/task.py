@@ -355,7 +355,7 @@ def check_columns(events: VirtualEvents, reading: HitsReading, over: str) -> Non
     known = [name.removeprefix("/hit/") for name in events.source.columns if "/hit/" in name]
     own = {*geometry.columns, "t", "label"}
     further = [name for name in known if name not in own]
-    is_simulated = _adds_simulated_noise(events.degradation)
+    is_simulated = adds_simulated_noise(events.degradation)
     for option, names in (
         ("features", [name for name in reading.features if name != DIRECTION]),
         ("balance_over", [] if over in (HITS, EVENTS) else [over]),
@@ -383,7 +383,8 @@ def check_columns(events: VirtualEvents, reading: HitsReading, over: str) -> Non
         )
 
 
-def _adds_simulated_noise(degradation: Degradation | None) -> bool:
+def adds_simulated_noise(degradation: Degradation | None) -> bool:
+    """Return whether noise is added that was not measured, and so has no further columns."""
     if degradation is None or degradation.noise in (0, (0, 0)):
         return False
     return any(
