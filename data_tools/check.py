@@ -44,7 +44,7 @@ def run(options: Namespace) -> int:
             # a file of another kind may be whole
             if not h5py.is_hdf5(path) or not is_hits_file(path):
                 n_bad += 1
-                print(f"NO HITS FILE  {path}: data_tools/convert.py makes one of data that it "
+                print(f"NO HITS FILE  {path}: `dense-imb convert` makes one of data that it "
                       "knows.")  # fmt: skip
                 continue
             with HitsFile(path, in_memory=False) as hits:

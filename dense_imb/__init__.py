@@ -17,9 +17,15 @@ if TYPE_CHECKING:
     from dense_imb.config import ModelConfig as ModelConfig
     from dense_imb.config import OptimizerConfig as OptimizerConfig
     from dense_imb.config import TrainConfig as TrainConfig
+    from dense_imb.hits.events import Events as Events
+    from dense_imb.hits.geometry import Geometry as Geometry
+    from dense_imb.hits.geometry import Sensors as Sensors
+    from dense_imb.hits.reader import open_hits as open_hits
     from dense_imb.losses import *  # noqa: F403
     from dense_imb.runs.apply import denoise as denoise
     from dense_imb.runs.apply import segment as segment
+    from dense_imb.runs.apply import stream as stream
+    from dense_imb.runs.pretrained import pretrained as pretrained
     from dense_imb.runs.read import Run as Run
     from dense_imb.runs.read import open_run as open_run
     from dense_imb.runs.train import train as train
@@ -38,9 +44,13 @@ _PLACES = {
         "HitsConfig", "ImagesConfig", "LabelsConfig", "ModelConfig", "OptimizerConfig",
         "TrainConfig",
     ),
+    "dense_imb.hits.events": ("Events",),
+    "dense_imb.hits.geometry": ("Geometry", "Sensors"),
+    "dense_imb.hits.reader": ("open_hits",),
     "dense_imb.runs.train": ("train",),
+    "dense_imb.runs.pretrained": ("pretrained",),
     "dense_imb.runs.read": ("Run", "open_run"),
-    "dense_imb.runs.apply": ("denoise", "segment"),
+    "dense_imb.runs.apply": ("denoise", "segment", "stream"),
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _PLACES.items() for name in names}
 

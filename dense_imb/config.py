@@ -7,11 +7,12 @@ This module imports nothing heavy, so that `--help` does not wait for torch. `Re
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Any, Literal
 
 SAVED = 75  # exit code of a run that was asked to stop and can be resumed; EX_TEMPFAIL, sysexits.h
+AUTO: Literal["auto"] = "auto"  # value of options whose default depends on others
 KINDS = ("hits", "images", "labels")  # kinds of data, and the sections of a configuration
 
 
@@ -42,7 +43,17 @@ class HitsConfig:
         value_loss: loss of the value, if `output` is both.
         retention: fraction of the signal to keep, at which networks are compared.
         mixing: linear mixes events as frames; union thins the hits of both events and joins them,
-            which keeps frames and targets sharp. Needs `mixing.kind`.
+            which keeps targets sharp; auto takes union for networks of hits, linear for frames.
+        features: columns of hits that a network of hits sees beside position and time, such as the
+            charge; "direction" is where the sensor looks, and the default if the sensors have one.
+        n_classes: number of classes of hits, noise included; with two, every label above 0 is
+            signal.
+        balance_over: units of a class that count equally in the loss of a network of hits: hits,
+            events, or a column that names the particle of each hit.
+        value: column of hits, or t, that a network of hits predicts beside the score, with
+            `value_loss`; signal hits only.
+        augment: random changes of training events for networks of hits: none, mirror (x and y) or
+            rotate (about the z axis, and mirror); auto rotates tables of sensors, and leaves grids.
     """
 
     train: str | list[str] = field(default_factory=list)
@@ -64,7 +75,12 @@ class HitsConfig:
     output: Literal["score", "value", "both"] = "score"
     value_loss: str = "ACBMSELoss"
     retention: float = 0.97
-    mixing: Literal["linear", "union"] = "linear"
+    mixing: Literal["auto", "linear", "union"] = AUTO
+    features: list[str] | None = None
+    n_classes: int = 2
+    balance_over: str = "hits"
+    value: str | None = None
+    augment: Literal["auto", "none", "mirror", "rotate"] = "auto"
 
 
 @dataclass
@@ -171,12 +187,13 @@ class ModelConfig:
     """The network.
 
     Args:
-        name: network of hits or of images with masks: fast_unet, autoencoder, smp:Unet/resnet18,
-            monai:UNet, ...; of whole images: resnet32, timm:resnet18, ...
+        name: network. For hits: hits, hits:tiny, hits:base, or a network of frames. For frames and
+            images: fast_unet, autoencoder, smp:Unet/resnet18, monai:UNet, ... For whole images:
+            resnet32, timm:resnet18, ... auto takes hits, fast_unet and resnet32.
         options: options of the network, by name.
     """
 
-    name: str = "fast_unet"
+    name: str = AUTO
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -185,16 +202,17 @@ class OptimizerConfig:
     """The optimizer.
 
     Args:
-        name: optimizer: adamw, adam or sgd (with momentum 0.9).
-        learning_rate: peak learning rate.
+        name: optimizer: adamw, adam, sgd (with momentum 0.9), or muon (for matrices, with adamw
+            for other weights); auto takes muon for networks of hits, else adamw.
+        learning_rate: peak learning rate; by default 0.03 of muon, else 0.006.
         weight_decay: weight decay of all parameters.
         schedule: learning-rate schedule: one-cycle, cosine or constant.
         clip: largest norm of the gradient; larger ones are scaled down.
         parts: parameters to train: all, or the head only, which is the last layer.
     """
 
-    name: Literal["adamw", "adam", "sgd"] = "adamw"
-    learning_rate: float = 6e-3
+    name: Literal["auto", "adamw", "adam", "sgd", "muon"] = AUTO
+    learning_rate: float | None = None
     weight_decay: float = 0.01
     schedule: Literal["one-cycle", "cosine", "constant"] = "one-cycle"
     clip: float = 1.0
@@ -366,6 +384,48 @@ class TrainConfig:
         return tuple(kind for kind in KINDS if getattr(self, kind).train)
 
 
+OF_HITS = ("features", "n_classes", "balance_over", "value", "augment")  # networks of hits only
+OF_FRAMES = ("target", "pixels", "channels", "threshold", "output")  # networks of frames only
+NETWORKS = {"hits": "hits", "images": "fast_unet", "labels": "resnet32"}  # by default
+_RATES = {"muon": 0.03}
+_RATE = 6e-3
+
+
+def scores_hits(model: str) -> bool:
+    """Tell whether a network sees hits, not frames."""
+    return model.partition(":")[0] == "hits"
+
+
+def with_defaults(config: TrainConfig) -> TrainConfig:
+    """Return a configuration in which defaults that depend on others are filled in.
+
+    Example:
+        >>> config = with_defaults(TrainConfig(hits=HitsConfig(train="a.h5")))
+        >>> config.model.name, config.optimizer.name, config.optimizer.learning_rate
+        ('hits', 'muon', 0.03)
+    """
+    kind = config.kinds[0] if len(config.kinds) == 1 else "images"  # others are refused elsewhere
+    model = replace(
+        config.model, name=NETWORKS[kind] if config.model.name == AUTO else config.model.name
+    )
+    is_of_hits = kind == "hits" and scores_hits(model.name)
+    optimizer = config.optimizer
+    name = optimizer.name
+    if name == AUTO:
+        name = "muon" if is_of_hits else "adamw"
+    rate = optimizer.learning_rate
+    rate = _RATES.get(name, _RATE) if rate is None else rate
+    mixing = config.hits.mixing
+    if mixing == AUTO:
+        mixing = "union" if is_of_hits else "linear"
+    return replace(
+        config,
+        model=model,
+        optimizer=replace(optimizer, name=name, learning_rate=rate),
+        hits=replace(config.hits, mixing=mixing) if kind == "hits" else config.hits,
+    )
+
+
 _SECTIONS = ("data", "table", "cifar")
 # names of configurations written before the sections were named by the kind of data
 _RENAMED = {
@@ -403,7 +463,7 @@ def upgrade(stored: Mapping[str, Any]) -> dict[str, Any]:
 
     Example:
         >>> upgrade({"data": {"train": "a.h5"}, "pixels": "frame", "steps": 10})
-        {'hits': {'train': 'a.h5', 'pixels': 'frame'}, 'steps': 10}
+        {'hits': {'train': 'a.h5', 'pixels': 'frame'}, 'steps': 10, 'model': {'name': 'fast_unet'}}
     """
     if not _is_old(stored):
         return dict(stored)
@@ -419,6 +479,8 @@ def upgrade(stored: Mapping[str, Any]) -> dict[str, Any]:
         for section in sections:
             place = place.setdefault(section, {})
         place[last] = value
+    if today.get("hits"):  # networks of hits are younger
+        today.setdefault("model", {}).setdefault("name", "fast_unet")
     return today
 
 

@@ -37,18 +37,18 @@ from dense_imb.engine import Loop, LoopSettings
 from dense_imb.hits import Degradation, Geometry, open_hits
 from dense_imb.losses import ACBMSELoss
 from dense_imb.models import build_model
-from dense_imb.tasks import HitsOptions, HitsReading, HitsTask, TrainingData
+from dense_imb.tasks import FrameReading, FramesTask, HitsOptions, TrainingData
 
 LOSSES = {"MSE": nn.MSELoss, "MAE": nn.L1Loss, "ACB-MSE": ACBMSELoss}
 PHOTONS = (15, 1500)
 N_SHOWN, N_NOISE, THRESHOLD = 15, 10, 0.5
 
 
-def measured(task: HitsTask, validation: VirtualEvents) -> dict[str, float]:
+def measured(task: FramesTask, validation: VirtualEvents) -> dict[str, float]:
     """Return the lit share, recall and F1 of the output over all validation frames."""
     task.network.eval()
     n_lit = n_target = n_both = n_pixels = 0
-    held_out = HitsTask(
+    held_out = FramesTask(
         task.network,
         nn.MSELoss(),
         TrainingData(validation, validation),
@@ -91,11 +91,11 @@ def run(name: str, photons: int, seed: int, options: argparse.Namespace) -> dict
     validation = VirtualEvents(source, shown, seed, first=cut)
     torch.manual_seed(seed)
     network = build_model("autoencoder", in_channels=1, out_channels=1, frame=(height, width))
-    task = HitsTask(
+    task = FramesTask(
         network,
         LOSSES[name](),
         TrainingData(train, validation),
-        HitsReading(("gapped",), THRESHOLD, "value"),
+        FrameReading(("gapped",), THRESHOLD, "value"),
         HitsOptions(target="pattern", pixels="frame"),
     )
     settings = LoopSettings(

@@ -25,7 +25,7 @@ def made(tmp_path_factory):
 
 
 def test_the_demo_trains_compares_denoises_and_reports(made):
-    assert open_run(made / "fast_unet").metrics["steps"] == 4
+    assert open_run(made / "hits").metrics["steps"] == 4
     with (
         open_hits(str(made / "denoised" / "raw.h5")) as denoised,
         open_hits(made / "raw.h5") as raw,
@@ -33,18 +33,18 @@ def test_the_demo_trains_compares_denoises_and_reports(made):
         assert (denoised[:].t == raw[:].t).all()
         assert {"score", "keep"} <= denoised[:].hit.keys()
     table = (made / "evaluation.json").read_text()
-    assert all(name in table for name in ("fast_unet", "hit density", "blank", "identity"))
-    assert "<html" in (made / "fast_unet" / "report.html").read_text()
+    assert all(name in table for name in ("hits", "hit density", "blank", "identity"))
+    assert "<html" in (made / "hits" / "report.html").read_text()
 
 
 def test_a_demo_goes_on_where_it_was(made, capsys):
-    weights = (made / "fast_unet" / "last.safetensors").stat().st_mtime_ns
+    weights = (made / "hits" / "last.safetensors").stat().st_mtime_ns
     denoised = (made / "denoised" / "raw.h5").stat().st_mtime_ns
     assert main(["demo", "--out", str(made), *TINY]) == 0
     assert "finished before" in capsys.readouterr().out
     assert (made / "denoised" / "raw.h5").stat().st_mtime_ns == denoised
-    assert open_run(made / "fast_unet").metrics["is_finished"]
-    assert weights <= (made / "fast_unet" / "last.safetensors").stat().st_mtime_ns
+    assert open_run(made / "hits").metrics["is_finished"]
+    assert weights <= (made / "hits" / "last.safetensors").stat().st_mtime_ns
 
 
 def test_a_demo_of_other_sizes_is_refused(made, capsys):

@@ -6,7 +6,15 @@ from pathlib import Path
 
 from dense_imb.base.refusals import refusal
 from dense_imb.cli._parser import Namespace, Parser, one_line_warnings
-from dense_imb.config import SAVED, HitsConfig, ImagesConfig, LabelsConfig, ModelConfig, TrainConfig
+from dense_imb.config import (
+    NETWORKS,
+    SAVED,
+    HitsConfig,
+    ImagesConfig,
+    LabelsConfig,
+    ModelConfig,
+    TrainConfig,
+)
 
 SUMMARY = "compare losses on your own data and choose one"
 
@@ -69,7 +77,7 @@ def make_parser() -> Parser:
         "--model",
         type=str | None,
         metavar="NAME",
-        help="network of all runs; by default fast_unet, for whole images resnet32",
+        help="network of all runs; by default hits, fast_unet or resnet32, see dense-imb train",
     )
     runs.add_argument(
         "--widths",
@@ -78,7 +86,9 @@ def make_parser() -> Parser:
         default=[],
         help="channels of fast_unet at each resolution; small numbers are fast",
     )
-    runs.add_argument("--learning-rate", type=float, default=6e-3, help="peak learning rate")
+    runs.add_argument(
+        "--learning-rate", type=float | None, help="peak learning rate; by default that of train"
+    )
     images = parser.add_argument_group("images with masks")
     images.add_argument("--masks", type=str | None, metavar="FOLDER", help="folder of the masks")
     images.add_argument(
@@ -125,6 +135,15 @@ def make_parser() -> Parser:
         "--signal", type=int | None, help="number of signal hits to keep; by default all"
     )
     hits.add_argument("--noise", type=int, default=0, help="number of noise hits to add")
+    hits.add_argument(
+        "--features",
+        type=str,
+        nargs="+",
+        default=[],
+        metavar="COLUMN",
+        help="columns of hits that a network of hits sees beside position and time, such as the "
+        "charge",
+    )
     return parser
 
 
@@ -161,7 +180,7 @@ def run(options: Namespace) -> None:
 
 
 _OPTIONS = {
-    "hits": ("signal", "noise"),
+    "hits": ("signal", "noise", "features"),
     "images": ("masks", "labels", "above", "ignore_index", "patch"),
     "labels": ("images", "classes", "size", "test"),
 }
@@ -177,15 +196,20 @@ def _config(options: Namespace) -> TrainConfig:
                 raise refusal(
                     f"{{{name}}} is an option for {_NAMES[other]}, got {_NAMES[kind]}; drop it."
                 )
-    default = "resnet32" if kind == "labels" else "fast_unet"
-    model = ModelConfig(name=options.model or default)
+    model = ModelConfig(name=options.model or NETWORKS[kind])
     if options.widths:
+        if model.name != "fast_unet":
+            raise refusal("{widths} are those of fast_unet; drop them, or add {model=fast_unet}.")
         model.options = {"widths": list(options.widths)}
     config = TrainConfig(model=model, batch_size=options.batch_size)
     config.optimizer.learning_rate = options.learning_rate
     if kind == "hits":
         config.hits = HitsConfig(
-            train=options.data, signal=options.signal, noise=options.noise, validation_share=0.2
+            train=options.data,
+            signal=options.signal,
+            noise=options.noise,
+            features=list(options.features) or None,
+            validation_share=0.2,
         )
     elif kind == "images":
         config.images = ImagesConfig(

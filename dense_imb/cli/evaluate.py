@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dense_imb.base.refusals import Refused, RefusedFile
-from dense_imb.cli._device import add_device
+from dense_imb.cli._aims import add_aims
+from dense_imb.cli._device import add_device, chosen_device
 from dense_imb.cli._parser import Namespace, Parser, print_next
 
 if TYPE_CHECKING:  # --help must not wait for torch
@@ -23,7 +24,10 @@ def make_parser() -> Parser:
     parser = Parser(
         description="Measure trained models beside baselines, on data that they were not trained "
         "on. The runs decide the kind of data: hits, images with masks, or whole images. "
-        "Thresholds are chosen on validation data, never on the data that scores are measured on.",
+        "Thresholds are chosen on validation data, never on the data that scores are measured on. "
+        "Of hits the table shows the retention (signal efficiency), the removal (background "
+        "rejection), the purity and the noise hits kept per noise-only event. "
+        "Several processes, started with torchrun or accelerate launch, share the events of hits.",
         epilog="Examples:\n"
         "  dense-imb evaluate runs/unet clean.h5 --noise 100 200 500 --out table\n"
         "  dense-imb evaluate runs/cracks images --masks masks\n"
@@ -62,12 +66,11 @@ def make_parser() -> Parser:
         "--validation",
         type=str | None,
         metavar="FILE",
-        help="labelled hits file to choose the thresholds on; by default every fifth event of the "
-        "test data",
+        help="labelled hits file, or a quoted pattern of several, to choose the thresholds on; by "
+        "default the validation data of the runs, as denoise and report do; without a run, or "
+        "with --noise, every fifth event of the test data",
     )
-    hits.add_argument(
-        "--retention", type=float, default=0.97, help="fraction of the signal to keep"
-    )
+    add_aims(hits, "0.97")
     hits.add_argument(
         "--noise",
         type=int,
@@ -121,6 +124,8 @@ def run(options: Namespace) -> None:
     """Measure as the options say."""
     from importlib import import_module
 
+    from dense_imb.engine.processes import joined
+
     outputs = _outputs(options)
     runs, others = runs_among(options.paths)
     kinds = {one.kind.name: one for one in runs}
@@ -133,9 +138,12 @@ def run(options: Namespace) -> None:
             "evaluate them one by one",
         )
     kind = next(iter(kinds), "images" if options.masks is not None else "hits")
-    table = import_module(f"dense_imb.cli.evaluating.{kind}").evaluate(
-        options, runs, others, outputs
-    )
+    evaluate_kind = import_module(f"dense_imb.cli.evaluating.{kind}").evaluate
+    with joined(chosen_device(options)) as processes:
+        shared = {"processes": processes} if kind == "hits" else {}  # others: each measures all
+        table = evaluate_kind(options, runs, others, outputs, **shared)
+    if not processes.is_main:
+        return
     for path in outputs:
         if path.name == _FIGURE:
             _draw(table, path)
@@ -191,7 +199,7 @@ def _draw(evaluation: Evaluation, path: Path) -> None:
         values = tuple(100 * float(row["removal"]) for row in rows)
         curves.append(Column(name, "%", values, "noise removed"))
     table = Table(
-        f"Noise removed at {100 * evaluation.retention:g} % signal retention",
+        f"Background rejection of thresholds that {evaluation.aim}",
         Column("noise hits added", "per event", levels),
         tuple(curves),
         view=View(("noise removed",), "log" if min(levels) > 0 else "linear", y_range=(0.0, 100.0)),

@@ -48,7 +48,8 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--retention",
         type=float | None,
-        help="fraction of the signal to keep, for hits; by default that of the run",
+        help="fraction of the signal to keep (signal efficiency), for hits; by default that of "
+        "the run",
     )
     parser.add_argument(
         "--out",

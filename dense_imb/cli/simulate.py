@@ -38,7 +38,10 @@ def make_parser() -> Parser:
         "--photons", type=int, default=1500, help="number of photons of each pattern"
     )
     events.add_argument(
-        "--signal", type=int | None, help="number of signal hits to keep; by default all"
+        "--signal",
+        type=int | None,
+        help="number of signal hits to keep; by default all. With 0 and --noise the events are "
+        "noise-only, to choose thresholds by --fakes",
     )
     events.add_argument(
         "--noise", type=int, default=0, help="number of noise hits to add to each event"

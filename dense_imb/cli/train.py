@@ -15,7 +15,7 @@ from typing import Any, NoReturn, get_args, get_origin
 
 from docstring_parser import parse as parse_docstring
 
-from dense_imb.base.refusals import Refused, refusal, suggest
+from dense_imb.base.refusals import Refused, refusal, render, suggest
 from dense_imb.base.values import build_dataclass, option_types, read_words
 from dense_imb.cli._device import add_device, chosen_device
 from dense_imb.cli._parser import (
@@ -26,7 +26,16 @@ from dense_imb.cli._parser import (
     quoted,
     type_metavar,
 )
-from dense_imb.config import KINDS, SAVED, TrainConfig, renamed, upgrade
+from dense_imb.config import (
+    KINDS,
+    NETWORKS,
+    OF_FRAMES,
+    OF_HITS,
+    SAVED,
+    TrainConfig,
+    renamed,
+    upgrade,
+)
 
 SUMMARIES = {
     "hits": "train a network that scores the hits of a detector",
@@ -64,7 +73,6 @@ _DESCRIPTIONS = {
     "images, or from CIFAR.",
 }
 _THINGS = {"hits": "FILE", "images": "FOLDER", "labels": "CSV"}
-_NETWORKS = {"hits": "fast_unet", "images": "fast_unet", "labels": "resnet32"}  # by default
 _FOLDER = (
     "The folder --out keeps the whole run. SIGTERM saves the run after the current step and ends "
     f"it with exit code {SAVED}; --resume continues it, or starts it if the folder is empty."
@@ -74,6 +82,10 @@ _TITLES = {
     "unlabelled": "unlabelled samples (semi-supervised training)",
     "second": "second stage",
     "model": "network",
+}
+_GROUPS = {
+    **{f"hits.{name}": "networks of hits" for name in OF_HITS},
+    **{f"hits.{name}": "networks of frames" for name in OF_FRAMES},
 }
 _METAVARS = {
     "hits.train": "FILE",
@@ -132,7 +144,7 @@ class TrainParser(Parser):
         self.kind, self.shows_all = kind, True
         self.types = _types_of(kind)
         texts = _texts_of(TrainConfig)
-        defaults = {**_defaults_of(TrainConfig), "model.name": _NETWORKS[kind]}
+        defaults = {**_defaults_of(TrainConfig), "model.name": NETWORKS[kind]}
         run = self.add_argument_group("the run")
         run.add_argument("--out", metavar="FOLDER", help="folder of the run, new or empty")
         run.add_argument("--config", metavar="FILE", help="YAML file of options; typed ones win")
@@ -156,7 +168,7 @@ class TrainParser(Parser):
         run.add_argument("--quiet", action="store_true", help="show no progress bar")
         groups: dict[str, Any] = {}
         for name, hint in self.types.items():
-            section = name.rpartition(".")[0].partition(".")[0]
+            section = _GROUPS.get(name, name.rpartition(".")[0].partition(".")[0])
             if section not in groups:
                 groups[section] = self.add_argument_group(_TITLES.get(section, section))
             names = [f"--{name}"]
@@ -303,6 +315,9 @@ def run(options: Namespace) -> None:
         sys.exit(launch(_main, ["train", kind, *options.words], options.devices))
     is_main = os.environ.get("RANK", "0") == "0"
     was_finished = options.resume and _is_finished(folder)
+    if is_main and not options.resume and (remark := recipe.remark()):
+        sentence = render(remark, TrainParser(kind).write_option)
+        print(f"dense-imb train {kind}: note: {sentence}", file=sys.stderr)
     with one_line_warnings(f"train {kind}"), _stoppable():
         try:
             trained = train_run(
@@ -341,7 +356,7 @@ def config_of(options: Namespace, kind: str, folder: Path) -> TrainConfig:
 
     types = _types_of(kind)
     stored = folder / "config.yaml"
-    nested: dict[str, Any] = {"model": {"name": _NETWORKS[kind]}}
+    nested: dict[str, Any] = {"model": {"name": NETWORKS[kind]}}
     for path in (stored if options.resume and stored.exists() else None, options.config):
         if path is not None:
             content = read_yaml(Path(path))

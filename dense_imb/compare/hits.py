@@ -57,7 +57,8 @@ class HitsBenchmark:
             events.degraded(np.arange(*ends), VALIDATION_EPOCH)
             for ends in ((0, half), (half, len(events)))
         )
-        row = evaluate([run.trained()], first, second).rows[0]
+        wanted = self._config.hits.retention
+        row = evaluate([run.trained()], first, second, retention=wanted).rows[0]
         return {name: float(row[name]) for name in self.scores}
 
 

@@ -15,6 +15,7 @@ from dense_imb.hits.baselines import (
     Scorer,
 )
 from dense_imb.hits.boosting import NeighbourBoosting
+from dense_imb.hits.build import from_arrays
 from dense_imb.hits.degrade import Degradation, degrade
 from dense_imb.hits.evaluation import choose_point, evaluate, noise_sweep
 from dense_imb.hits.events import Events, concatenate
@@ -31,20 +32,16 @@ from dense_imb.hits.frames import (
     ungap,
 )
 from dense_imb.hits.geometry import Geometry, Sensors, as_grid
-from dense_imb.hits.masking import (
-    MaskedFile,
-    Masking,
-    mask_events,
-    mask_file,
-    mask_files,
-    read_masking,
-    score_events,
-)
+from dense_imb.hits.jagged import from_awkward, to_awkward
+from dense_imb.hits.masked import MaskedFile, Masking, read_masking
+from dense_imb.hits.masking import mask_events, mask_file, mask_files, score_events
 from dense_imb.hits.noise import Blob, Burst, HotLines, HotPixels, MeasuredNoise, Profile, Uniform
 from dense_imb.hits.reader import HitsFile, HitsFiles, collate_events, open_hits, verify
 from dense_imb.hits.scaling import available_baselines, make_baseline
 from dense_imb.hits.sensor_noise import SensorNoise
+from dense_imb.hits.shards import MissingShardsError, mask_in_shards
 from dense_imb.hits.simulate import PATTERNS, simulate
+from dense_imb.hits.stream import mask_stream
 from dense_imb.hits.table import Evaluation
 from dense_imb.hits.writer import HitsWriter
 
@@ -73,6 +70,7 @@ __all__ = [
     "Masking",
     "MeasuredNoise",
     "MedianFilter",
+    "MissingShardsError",
     "NeighbourBoosting",
     "Profile",
     "Raster",
@@ -89,12 +87,16 @@ __all__ = [
     "encode",
     "evaluate",
     "frames_to_events",
+    "from_arrays",
+    "from_awkward",
     "gap",
     "hit_scores",
     "make_baseline",
     "mask_events",
     "mask_file",
     "mask_files",
+    "mask_in_shards",
+    "mask_stream",
     "noise_sweep",
     "open_hits",
     "paint",
@@ -103,6 +105,7 @@ __all__ = [
     "read_masking",
     "score_events",
     "simulate",
+    "to_awkward",
     "ungap",
     "verify",
 ]

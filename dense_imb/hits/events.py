@@ -42,6 +42,22 @@ class Events:
     event: Mapping[str, Array] = field(default_factory=dict)
     sensor: Array | None = None
 
+    @classmethod
+    def from_arrays(cls, geometry: Geometry | Sensors, **columns: Any) -> Events:
+        """Make events from flat arrays and check them: `dense_imb.hits.build.from_arrays`."""
+        from dense_imb.hits import build
+
+        return build.from_arrays(geometry, **columns)
+
+    @classmethod
+    def from_awkward(
+        cls, array: Any, geometry: Geometry | Sensors, columns: Mapping[str, str] | None = None
+    ) -> Events:
+        """Make events from an awkward array: `dense_imb.hits.from_awkward`."""
+        from dense_imb.hits import jagged
+
+        return jagged.from_awkward(array, geometry, columns)
+
     def __post_init__(self) -> None:
         for name in (*self.geometry.columns, "t"):
             if getattr(self, name) is None:
@@ -83,7 +99,7 @@ class Events:
         """The grid of pixels; refuses events of a table of sensors, which have no frame."""
         return as_grid(self.geometry)
 
-    def position(self) -> Array:
+    def position(self) -> Any:
         """Return where each hit is, (n_hits, 2 or 3) float32: in pixels, or in metres."""
         if isinstance(self.geometry, Sensors):
             if self.is_torch:

@@ -5,11 +5,12 @@
                   Version 1: width, height, time_steps, x_mm, y_mm, t_ns (size of one step, if
                   known). Version 2: geometry = "sensors".
                   Denoised files also have scorer (its name) and masking (JSON: the operating
-                  point, and whether the file holds kept hits only)
+                  point, whether the file holds kept hits only, and digests of scorer and source)
     /event/offset uint64 (n_events + 1,): event i has the hits offset[i] .. offset[i + 1] - 1
     /event/...    further columns, one row per event: run, event id
     /hit/label    uint8, optional: 0 for noise, 1.. for signal classes
     /hit/score /hit/keep   float32 and bool, in denoised files
+    /hit/class    uint8, in files denoised by a network of classes: the most probable one
     /hit/...      further columns, one row per hit: charge
 
 Version 1, a grid of pixels:

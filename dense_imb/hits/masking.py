@@ -9,23 +9,23 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dense_imb.base.checks import check_at_least
-from dense_imb.base.refusals import RefusedFile
+from dense_imb.base.files import write_whole
 from dense_imb.hits.baselines import Scorer
+from dense_imb.hits.drift import EventProfile, describe_drift
 from dense_imb.hits.events import Array, Events
-from dense_imb.hits.format import HitsFileError
 from dense_imb.hits.frames import visible
 from dense_imb.hits.geometry import Geometry, Sensors
-from dense_imb.hits.reader import HitsFile, HitsFiles, _expand, open_hits, verify
+from dense_imb.hits.masked import MaskedFile, Masking, finished_file
+from dense_imb.hits.reader import HitsFile, HitsFiles, _expand, open_hits
 from dense_imb.hits.writer import HitsWriter
 from dense_imb.metrics import HitScores, OperatingPoint
 
@@ -33,64 +33,31 @@ _Path = str | os.PathLike[str]
 Progress = Callable[[int], object]  # called with the number of events processed since last time
 
 
-class Masking(NamedTuple):
-    """Settings that made a denoised file; `only_kept` says that other hits were dropped."""
-
-    scorer: str
-    operating_point: OperatingPoint
-    only_kept: bool
-
-    def as_text(self) -> str:
-        """Return the settings without the scorer as JSON, as a file stores them."""
-        point = self.operating_point.as_json()
-        return json.dumps({"operating_point": point, "only_kept": self.only_kept}, allow_nan=False)
-
-
-@dataclass(frozen=True)
-class MaskedFile:
-    """Result of masking one file.
-
-    Args:
-        path: path of the denoised file.
-        n_events: number of events in the source.
-        n_hits: number of hits in the source.
-        n_kept: number of kept hits.
-        scores: scores of the mask; None for a source without labels, and for a skipped file.
-        is_skipped: whether the file was finished before.
-    """
-
-    path: Path
-    n_events: int
-    n_hits: int
-    n_kept: int
-    scores: HitScores | None = None
-    is_skipped: bool = False
-
-    def summary(self) -> str:
-        """Return counts and scores in one line."""
-        share = f" ({100 * self.n_kept / self.n_hits:.1f} %)" if self.n_hits else ""
-        sentence = (
-            f"{self.path}: {self.n_events:,} events, {self.n_hits:,} hits, {self.n_kept:,} kept"
-        )
-        sentence += share + (", finished before" if self.is_skipped else "")
-        if self.scores is None:
-            return sentence
-        values = self.scores.scores()
-        names = {"retention": "of the signal kept", "removal": "of the noise removed"}
-        names |= {"purity": "purity"}
-        measured = [
-            f"{100 * values[name]:.1f} % {text}"
-            for name, text in names.items()
-            if not math.isnan(values[name])
-        ]
-        return "; ".join([sentence, *measured])
-
-
 def score_events(scorer: Scorer, events: Events) -> Tensor:
     """Return the score of each hit, (n_hits,) float32 on the CPU; refuse scores outside [0, 1]."""
     check_scorer(scorer, events.geometry)
     with torch.no_grad():
         score = scorer.score(events if events.is_torch else events.torch()).cpu()
+    return _checked(scorer, events, score)
+
+
+def score_columns(scorer: Scorer, events: Events) -> dict[str, Tensor]:
+    """Return `score` of `score_events`, and further columns that the scorer offers, on the CPU.
+
+    A scorer may have a method `columns(events)`, which returns columns of hits by name: none, or
+    the score and further ones, such as the most probable class.
+    """
+    offered: Callable[[Events], dict[str, Tensor]] | None = getattr(scorer, "columns", None)
+    check_scorer(scorer, events.geometry)
+    columns = {} if offered is None else offered(events if events.is_torch else events.torch())
+    if "score" not in columns:
+        return {**columns, "score": score_events(scorer, events)}
+    columns = {name: column.cpu() for name, column in columns.items()}
+    return {**columns, "score": _checked(scorer, events, columns["score"])}
+
+
+def _checked(scorer: Scorer, events: Events, score: Tensor) -> Tensor:
+    """Return scores as float32; refuse those of another shape, or outside [0, 1]."""
     if score.shape != (events.n_hits,):
         raise ValueError(
             f"Expected {scorer.name} to give one score for each of the {events.n_hits} hits, "
@@ -105,11 +72,17 @@ def score_events(scorer: Scorer, events: Events) -> Tensor:
 
 
 def check_scorer(scorer: Scorer, geometry: Geometry | Sensors) -> None:
-    """Refuse a scorer for frames of another size, or for another kind of geometry.
+    """Refuse a scorer for events of another geometry.
 
-    Scorers for any geometry have no attribute `geometry`, or None. Those for tables of sensors
-    score other tables with as many coordinates.
+    A scorer may have a method `check(geometry)` that raises, or returns a sentence. Otherwise
+    frames must have the size of its attribute `geometry`, and tables of sensors as many
+    coordinates. Scorers for any geometry have none, or None.
     """
+    own = getattr(scorer, "check", None)
+    if callable(own):
+        if refusal := own(geometry):
+            raise ValueError(refusal)
+        return
     wanted: Geometry | Sensors | None = getattr(scorer, "geometry", None)
     if wanted is None or wanted.size == geometry.size:
         return
@@ -129,7 +102,12 @@ def _size_text(geometry: Geometry | Sensors) -> str:
 
 
 def mask_events(
-    events: Events, score: Tensor, point: OperatingPoint, *, only_kept: bool = False
+    events: Events,
+    score: Tensor,
+    point: OperatingPoint,
+    *,
+    only_kept: bool = False,
+    further: Mapping[str, Tensor] | None = None,
 ) -> Events:
     """Return the events with the columns `score` and `keep`; columns of these names are replaced.
 
@@ -138,6 +116,7 @@ def mask_events(
         score: (n_hits,) score of each hit.
         point: operating point; hits with score >= threshold are kept.
         only_kept: drop the other hits.
+        further: further columns to write, (n_hits,) each, such as `class`.
 
     Example:
         >>> point = OperatingPoint(0.5, "probability", 1.0, 0.5, 0.5, n_signal=1, n_noise=2)
@@ -148,11 +127,132 @@ def mask_events(
         ([True, False, True], [4, 7, 5])
     """
     keep = point.keep(score)
-    extra: dict[str, Array] = {"score": score, "keep": keep}
+    extra: dict[str, Array] = {**(further or {}), "score": score, "keep": keep}
     if not events.is_torch:
         extra = {name: np.asarray(column) for name, column in extra.items()}
     masked = events.with_hits(events.offset, {**events.hit_columns(), **extra})
     return masked.select(extra["keep"]) if only_kept else masked
+
+
+def score_and_mask(
+    scorer: Scorer, events: Events, point: OperatingPoint, *, only_kept: bool = False
+) -> Events:
+    """Return the events with `score`, `keep` and further columns that the scorer offers."""
+    columns = score_columns(scorer, events)
+    score = columns.pop("score")
+    return mask_events(events, score, point, only_kept=only_kept, further=columns)
+
+
+class Tally:
+    """Counts of the hits that were masked, of a part of a file or of all of it.
+
+    Args:
+        point: operating point.
+        is_labelled: whether hits have labels, and so scores.
+    """
+
+    def __init__(self, point: OperatingPoint, *, is_labelled: bool) -> None:
+        self.n_hits = self.n_kept = 0
+        self.scores = HitScores(point) if is_labelled else None
+        self.profile = EventProfile()
+
+    def update(self, masked: Events) -> None:
+        """Count events with all their hits, with `score` and `keep`."""
+        score = torch.as_tensor(masked.hit["score"])
+        self.n_hits += masked.n_hits
+        self.n_kept += int(masked.hit["keep"].sum())
+        self.profile.update(masked, score)
+        if self.scores is not None:
+            count_hits(self.scores, masked.torch(), score)
+
+    def merge(self, other: Tally) -> None:
+        """Add the counts of another part."""
+        self.n_hits, self.n_kept = self.n_hits + other.n_hits, self.n_kept + other.n_kept
+        self.profile.merge(other.profile)
+        if self.scores is not None and other.scores is not None:
+            self.scores.merge(other.scores)
+
+    def save(self, path: Path) -> None:
+        """Write the counts beside a shard: to PATH.counts.json, PATH.profile.json and so on."""
+        counts = json.dumps({"n_hits": self.n_hits, "n_kept": self.n_kept})
+        write_whole(_beside(path, "counts"), lambda to: to.write_text(counts))
+        self.profile.save(_beside(path, "profile"))
+        if self.scores is not None:
+            self.scores.save(_beside(path, "scores"))
+
+    def add_saved(self, path: Path) -> None:
+        """Add the counts that `save` wrote."""
+        part = Tally.__new__(Tally)
+        stored: dict[str, Any] = json.loads(_beside(path, "counts").read_text())
+        part.n_hits, part.n_kept = int(stored["n_hits"]), int(stored["n_kept"])
+        part.profile = EventProfile.load(_beside(path, "profile"))
+        part.scores = None if self.scores is None else HitScores.load(_beside(path, "scores"))
+        self.merge(part)
+
+    def result(
+        self, path: Path, validation: EventProfile | None, masking: Masking, name: str
+    ) -> MaskedFile:
+        """Return the result of a whole file, with a comparison with the validation events.
+
+        Args:
+            path: path of the denoised file.
+            validation: profile of the validation events of the network; None if unknown.
+            masking: settings of the masking.
+            name: name of the source, for the sentence about differences.
+        """
+        drift = ""
+        if validation is not None:
+            threshold = masking.operating_point.threshold
+            drift = describe_drift(self.profile, validation, threshold, name)
+        n_events = self.profile.n_events
+        return MaskedFile(path, n_events, self.n_hits, self.n_kept, self.scores, drift=drift)
+
+
+def _beside(path: Path, what: str) -> Path:
+    return path.with_name(f"{path.name}.{what}.json")
+
+
+def masked_batches(
+    hits: HitsFile | HitsFiles,
+    scorer: Scorer,
+    point: OperatingPoint,
+    batch_size: int,
+    span: tuple[int, int] | None = None,
+) -> Iterator[Events]:
+    """Yield masked batches of the events of a span, an empty batch first.
+
+    Batches begin at multiples of `batch_size`, counted from the first event of all. A network may
+    score an event differently, in the last bits, in another batch; so shards of whole batches
+    have the scores of the whole file, to the bit.
+
+    Args:
+        hits: data set.
+        scorer: baseline or trained model.
+        point: operating point.
+        batch_size: events scored together.
+        span: first event, a multiple of `batch_size`, and end; None for all events.
+    """
+    first, last = span or (0, len(hits))
+    for start in (None, *range(first, last, batch_size)):
+        # an empty batch first, so that a file without events has all columns
+        part = slice(0, 0) if start is None else slice(start, min(start + batch_size, last))
+        yield score_and_mask(scorer, hits[part], point)
+
+
+def write_masked(
+    writer: HitsWriter,
+    batches: Iterator[Events],
+    tally: Tally,
+    *,
+    only_kept: bool,
+    progress: Progress | None = None,
+) -> None:
+    """Append masked batches to a file, and count them."""
+    for masked in batches:
+        tally.update(masked)
+        writer.append(masked.select(masked.hit["keep"]) if only_kept else masked)
+        if progress is not None:
+            progress(len(masked))
 
 
 def mask_file(
@@ -164,14 +264,16 @@ def mask_file(
     only_kept: bool = False,
     overwrite: bool = False,
     batch_size: int = 256,
+    validation: EventProfile | None = None,
     locking: bool | str | None = None,
     progress: Progress | None = None,
 ) -> MaskedFile:
     """Copy a hits file and add the columns `score` (float32) and `keep` (bool) of hits.
 
-    All other columns keep their exact values and types; `score` and `keep` of an earlier masking
-    are replaced. The file appears under its name when it is complete. It stores its scorer and
-    operating point, see `read_masking`. Memory holds one batch at a time.
+    A network of more than two classes adds `class` (uint8), the most probable one. All other
+    columns keep their exact values and types; those of an earlier masking are replaced. The file
+    appears under its name when it is complete. It stores its scorer and operating point, see
+    `read_masking`. Memory holds one batch at a time.
 
     Args:
         source: path of a hits file, several paths, or a pattern; several files become one.
@@ -181,6 +283,8 @@ def mask_file(
         only_kept: write kept hits only; events without hits remain.
         overwrite: replace an existing target.
         batch_size: events scored together.
+        validation: profile of the validation events of the network; the result then says where
+            the events of the file look unlike them.
         locking: h5py's file locking.
         progress: called with the number of events processed since the last call.
     Example:
@@ -196,32 +300,23 @@ def mask_file(
         (690, True, 690)
     """
     check_at_least("batch_size", batch_size, 1)
-    point = _as_point(point)
+    point = as_point(point)
     with open_hits(source, locking=locking, in_memory=False) as hits:
         check_scorer(scorer, hits.geometry)
-        _refuse_source(hits, Path(target))
-        masking = Masking(scorer.name, point, only_kept)
+        refuse_source(hits, Path(target))
+        masking = Masking.of(scorer, point, hits, only_kept=only_kept)
         writer = HitsWriter(
             target,
             hits.geometry,
             overwrite=overwrite,
             locking=locking,
-            attributes={"scorer": scorer.name, "masking": masking.as_text()},
+            attributes=masking.attributes,
         )
-        scores = HitScores(point) if "/hit/label" in hits.columns else None
-        n_kept = 0
+        tally = Tally(point, is_labelled="/hit/label" in hits.columns)
         with writer:
-            # an empty batch first, so that a file without events has all columns
-            writer.append(_masked(hits[:0], scorer, point, only_kept))
-            for events in hits.batches(batch_size):
-                masked = _masked(events, scorer, point, False)
-                n_kept += int(masked.hit["keep"].sum())
-                writer.append(masked.select(masked.hit["keep"]) if only_kept else masked)
-                if scores is not None:
-                    count_hits(scores, events.torch(), torch.from_numpy(masked.hit["score"]))
-                if progress is not None:
-                    progress(len(events))
-        return MaskedFile(Path(target), len(hits), hits.n_hits, n_kept, scores)
+            batches = masked_batches(hits, scorer, point, batch_size)
+            write_masked(writer, batches, tally, only_kept=only_kept, progress=progress)
+        return tally.result(Path(target), validation, masking, source_name(source))
 
 
 def mask_files(
@@ -233,30 +328,33 @@ def mask_files(
     only_kept: bool = False,
     overwrite: bool = False,
     batch_size: int = 256,
+    validation: EventProfile | None = None,
     locking: bool | str | None = None,
     progress: Progress | None = None,
 ) -> list[MaskedFile]:
     """Mask files into a folder under their own names; finished files are skipped.
 
     Repeat an interrupted call to continue it. An output is finished if its content matches its
-    hash, and if source, scorer and operating point are the same. Any other file under this name
-    is refused, or replaced with `overwrite`, which skips nothing.
+    hash, and if the content of the source, the scorer with its weights and the operating point
+    are the same. Any other file under this name is refused, or replaced with `overwrite`, which
+    skips nothing.
 
     Args:
         sources: paths or patterns of hits files.
         folder: folder of the outputs, made if missing.
-        scorer, point, only_kept, batch_size, locking: see `mask_file`.
+        scorer, point, only_kept, batch_size, validation, locking: see `mask_file`.
         overwrite: mask all files again.
         progress: called with the number of events processed or skipped since the last call.
     """
-    point, folder = _as_point(point), Path(folder)
+    point, folder = as_point(point), Path(folder)
     targets = output_paths(sources, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    masking = Masking(scorer.name, point, only_kept)
     done = []
     for target, source in targets.items():
         if target.exists() and not overwrite:
-            done.append(_finished(source, target, masking, locking))
+            done.append(
+                finished_file(source, target, scorer, point, only_kept=only_kept, locking=locking)
+            )
             if progress is not None:
                 progress(done[-1].n_events)
             continue
@@ -269,6 +367,7 @@ def mask_files(
                 only_kept=only_kept,
                 overwrite=overwrite,
                 batch_size=batch_size,
+                validation=validation,
                 locking=locking,
                 progress=progress,
             )
@@ -289,21 +388,6 @@ def output_paths(sources: _Path | Sequence[_Path], folder: _Path) -> dict[Path, 
             )
         targets[target] = source
     return targets
-
-
-def read_masking(hits: HitsFile) -> Masking | None:
-    """Return the settings that made a denoised file; None for other files."""
-    if not {"scorer", "masking"} <= hits.attributes.keys():
-        return None
-    try:
-        stored = json.loads(str(hits.attributes["masking"]))
-        point = OperatingPoint.from_json(stored["operating_point"])
-        return Masking(str(hits.attributes["scorer"]), point, bool(stored["only_kept"]))
-    except (ValueError, KeyError, TypeError) as why:
-        raise HitsFileError(
-            f"Expected attribute `masking` of {hits.path} to be JSON with the operating point, "
-            f"got {hits.attributes['masking']!r}; denoise the file again."
-        ) from why
 
 
 def count_hits(
@@ -328,11 +412,8 @@ def count_hits(
     )
 
 
-def _masked(events: Events, scorer: Scorer, point: OperatingPoint, only_kept: bool) -> Events:
-    return mask_events(events, score_events(scorer, events), point, only_kept=only_kept)
-
-
-def _as_point(point: OperatingPoint | float) -> OperatingPoint:
+def as_point(point: OperatingPoint | float) -> OperatingPoint:
+    """Return an operating point of scores in [0, 1]; a number is its threshold."""
     if not isinstance(point, OperatingPoint):
         check_at_least("threshold", point, 0)
         if point > 1:
@@ -347,7 +428,8 @@ def _as_point(point: OperatingPoint | float) -> OperatingPoint:
     return point
 
 
-def _refuse_source(hits: HitsFile | HitsFiles, target: Path) -> None:
+def refuse_source(hits: HitsFile | HitsFiles, target: Path) -> None:
+    """Refuse a target that is one of the sources."""
     for file in hits.files if isinstance(hits, HitsFiles) else [hits]:
         if target.exists() and target.samefile(file.path):
             raise ValueError(
@@ -356,42 +438,7 @@ def _refuse_source(hits: HitsFile | HitsFiles, target: Path) -> None:
             )
 
 
-def _finished(
-    source: Path, target: Path, masking: Masking, locking: bool | str | None
-) -> MaskedFile:
-    """Return the result of an existing output; refuse it if masking the source gives another."""
-    cure = "choose another folder, or pass {overwrite}"
-    digests = verify(target, locking=locking)
-    with (
-        HitsFile(source, locking=locking, in_memory=False) as raw,
-        HitsFile(target, locking=locking, in_memory=False) as masked,
-    ):
-        made_by = read_masking(masked)
-        # compared as text, since NaN != NaN
-        if made_by is None or (made_by.scorer, made_by.as_text()) != (
-            masking.scorer,
-            masking.as_text(),
-        ):
-            got = "a file of another kind"
-            if made_by is not None:
-                got = f"one by {made_by.scorer} at {made_by.operating_point.threshold:g}"
-                got += " with kept hits only" if made_by.only_kept else ""
-            raise RefusedFile(
-                f"{target} to be masked by {masking.scorer} at "
-                f"{masking.operating_point.threshold:g}"
-                f"{' with kept hits only' * masking.only_kept}",
-                got,
-                cure,
-            )
-        stored = json.loads(str(raw.attributes.get("content_hash", "{}")))
-        unchanged = {name for name in stored if name in digests and name not in _MASK_COLUMNS}
-        if masking.only_kept:  # hits and offsets differ
-            kept = ("/event/", "/sensor/")
-            unchanged = {n for n in unchanged if n.startswith(kept) and n != "/event/offset"}
-        if len(raw) != len(masked) or any(stored[name] != digests[name] for name in unchanged):
-            raise RefusedFile(f"{target} to hold the hits of {source}", "others", cure)
-        n_kept = sum(int(events.hit["keep"].sum()) for events in masked.batches())
-        return MaskedFile(target, len(raw), raw.n_hits, n_kept, is_skipped=True)
-
-
-_MASK_COLUMNS = {"/", "/hit/score", "/hit/keep"}
+def source_name(source: _Path | Sequence[_Path]) -> str:
+    """Return the name of the sources in sentences."""
+    paths = [source] if isinstance(source, (str, os.PathLike)) else list(source)
+    return ", ".join(os.fspath(path) for path in paths)

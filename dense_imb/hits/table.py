@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Self
 
-from dense_imb.metrics.score_table import Row, ScoreTable, aligned
+from dense_imb.hits.classes import class_table
+from dense_imb.metrics.histogram import FAKES_CURE
+from dense_imb.metrics.operating_point import Aim
+from dense_imb.metrics.score_table import Row, ScoreTable, aligned, finite_rows
 
 # a warning needs more occluded signal, or more tied signal, than this
 _MUCH_HIDDEN, _MUCH_TIED = 0.05, 0.02
@@ -24,15 +27,21 @@ class Evaluation(ScoreTable):
 
         noise                    noise hits added to each event (sweeps only)
         scorer, threshold        name, and threshold of the operating point
-        retention, removal, purity    at this threshold on the test events, see `HitScores`
+        retention, removal, purity    signal efficiency, background rejection and purity at this
+                                 threshold on the test events, see `HitScores`
+        visible_retention, visible_removal    over the hits that a frame shows
         removal_at_97            removal at the threshold for 97 % retention of the validation
         retention_at_97          events, and the retention of the test events there
         removal_at_half, retention_at_half    at the threshold 1/2
+        threshold_at_fakes       threshold of the operating point at a number of fakes; likewise
+                                 at_retention and at_purity, see `points`
+        retention_at_fakes, ...  retention, removal, purity and fakes of the test events there
+        best_purity              largest purity of all thresholds, on the validation events
         auc, average_precision   see `ScoreHistogram`
         time_recovery, time_recovery_ceiling  see `HitScores`
         false_alarm_...          see `HitScores`
         event_removal_q05        5 % quantile of the removal over events, also for retention
-        n_events, n_signal, n_noise   number of test events and of their visible hits
+        n_events, n_signal, n_noise   number of test events and of their hits
         occluded_share           occluded signal / all signal
         threshold_tie            fraction of the signal in the validation events whose scores tie
                                  with the threshold; it is all kept
@@ -40,17 +49,29 @@ class Evaluation(ScoreTable):
 
     Args:
         rows: rows in the order of the scorers, one noise level after the other.
-        retention: retention of the operating points.
+        aim: wanted property of the operating points in the main columns.
         retentions: retentions of `removal_at_...`.
         chosen_on: description of the events used for thresholds.
         notes: notes for the reader, such as missing baselines.
+        points: wanted retention, fakes and purity of the three operating points, by name.
+        rules: names of the baselines; other scorers are networks.
+        classes: hits, recall and precision of each class of hits, by the name of each network of
+            more than two classes.
     """
 
     rows: tuple[Row, ...]
-    retention: float
+    aim: Aim
     retentions: tuple[float, ...]
     chosen_on: str
     notes: tuple[str, ...] = ()
+    points: Mapping[str, float] = field(default_factory=dict)
+    rules: tuple[str, ...] = ()
+    classes: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)
+
+    @property
+    def retention(self) -> float:
+        """Retention of the operating points; NaN if another property was wanted."""
+        return self.aim.value if self.aim.name == "retention" else math.nan
 
     def __getitem__(self, scorer: str) -> Row:
         """Return the first row of a scorer."""
@@ -61,11 +82,15 @@ class Evaluation(ScoreTable):
         return {
             "format": _FORMAT,
             "version": _VERSION,
-            "retention": self.retention,
+            "aim": {"name": self.aim.name, "value": self.aim.value},
+            "retention": self.aim.value if self.aim.name == "retention" else None,
+            "points": dict(self.points),
+            "rules": list(self.rules),
             "retentions": list(self.retentions),
             "chosen_on": self.chosen_on,
             "notes": list(self.notes),
             "rows": self.finite_rows(),
+            "classes": {name: finite_rows(rows) for name, rows in self.classes.items()},
         }
 
     @classmethod
@@ -74,16 +99,19 @@ class Evaluation(ScoreTable):
         try:
             if stored["format"] != _FORMAT or stored["version"] != _VERSION:
                 raise KeyError("format")
-            rows = [
-                {name: math.nan if value is None else value for name, value in row.items()}
-                for row in stored["rows"]
-            ]
+            rows = _rows_of(stored["rows"])
+            classes = {name: tuple(_rows_of(r)) for name, r in stored.get("classes", {}).items()}
+            # older versions knew no other aim
+            aim = stored.get("aim", {"name": "retention", "value": stored["retention"]})
             return cls(
                 tuple(rows),
-                float(stored["retention"]),
+                Aim(str(aim["name"]), float(aim["value"])),
                 tuple(stored["retentions"]),
                 str(stored["chosen_on"]),
                 tuple(stored["notes"]),
+                {str(name): float(value) for name, value in stored.get("points", {}).items()},
+                tuple(stored.get("rules", ())),
+                classes,
             )
         except (KeyError, TypeError, AttributeError, ValueError) as why:
             raise ValueError(
@@ -91,10 +119,66 @@ class Evaluation(ScoreTable):
                 "make it again with `dense-imb evaluate`."
             ) from why
 
+    def best_of(self, names: Sequence[str], rows: Sequence[Row] | None = None) -> str | None:
+        """Return the scorer that removes most noise at its operating point.
+
+        If another property than a retention was wanted, it is the one that keeps most signal.
+
+        Args:
+            names: names of the scorers to choose from.
+            rows: rows to look at; by default all.
+        """
+        by = "removal" if self.aim.name == "retention" else "retention"
+        rows = self.rows if rows is None else rows
+        known = [r for r in rows if r["scorer"] in names and not _is_unknown(r[by])]
+        return str(max(known, key=lambda row: float(row[by]))["scorer"]) if known else None
+
+    def point_table(self, rows: Sequence[Row] | None = None) -> list[list[str]]:
+        """Return the table of the operating points: a header and rows of texts.
+
+        It holds every network and the best baseline.
+
+        Args:
+            rows: rows to show, of one noise level; by default all.
+        """
+        shown = self._shown(self.rows if rows is None else rows)
+        header = ["threshold", "signal efficiency", "background rejection", "purity", "fakes"]
+        return [
+            ["operating point", *header],
+            *(
+                [f"{row['scorer']}: {_aim_text(name, value)}", *_point_cells(row, name)]
+                for row in shown
+                for name, value in self.points.items()
+            ),
+        ]
+
+    def point_notes(self, rows: Sequence[Row] | None = None) -> list[str]:
+        """Return sentences on the operating points: what fakes are, and why there are dashes."""
+        rows = self.rows if rows is None else rows
+        has_fakes = any(not _is_unknown(row.get("threshold_at_fakes", math.nan)) for row in rows)
+        notes = ["Fakes are noise hits kept per noise-only event."]
+        if not has_fakes:
+            notes = [f"Fakes need noise-only events to choose on, got none; {FAKES_CURE}."]
+        wanted = self.points["purity"]
+        for row in self._shown(rows):
+            if (best := float(row.get("best_purity", math.nan))) < wanted:
+                notes.append(
+                    f"{row['scorer']} reaches no purity of {_percent(wanted)} % on the validation "
+                    f"events, at most {100 * best:.4g} %."
+                )
+        return notes
+
+    def _shown(self, rows: Sequence[Row]) -> list[Row]:
+        """Return the rows of every network, then that of the best baseline."""
+        best = self.best_of(self.rules, rows)
+        networks = [row for row in rows if row["scorer"] not in self.rules]
+        return [*networks, *(row for row in rows if row["scorer"] == best)]
+
     def text(self) -> str:
         """Return the table as text, with fractions in percent."""
         parts = [
-            f"Thresholds that keep {_percent(self.retention)} % of the signal; shares in percent.",
+            f"Thresholds that {self.aim}. Shares in percent: kept is the retention (signal "
+            "efficiency), removed the removal (background rejection).",
             f"{self.chosen_on[:1].upper()}{self.chosen_on[1:]}.",
         ]
         levels = list(dict.fromkeys(row.get("noise") for row in self.rows))
@@ -104,15 +188,22 @@ class Evaluation(ScoreTable):
             if level is not None:
                 parts.append(f"{level} noise hits added to each event")
             parts.append(self._block(rows))
+            if self.points:
+                parts += ["", *aligned(self.point_table(rows)), *self.point_notes(rows)]
+        if self.classes:
+            parts += ["", *aligned(class_table(self.classes))]
         return "\n".join([*parts, *(f"Note: {note}" for note in self.notes)])
 
     def _block(self, rows: list[Row]) -> str:
         columns = [("", "kept", "retention")]
+        if self.aim.name != "retention":
+            columns.append(("", "removed", "removal"))
         columns += [
             ("removed at", _percent(r), f"removal_at_{_percent(r)}") for r in self.retentions
         ]
         columns += [
             ("", "purity", "purity"),
+            *(_VISIBLE if is_hiding(rows) else ()),
             ("", "AUC", "auc"),
             ("exact times", "kept", "time_recovery"),
             ("exact times", "ceiling", "time_recovery_ceiling"),
@@ -132,17 +223,58 @@ class Evaluation(ScoreTable):
         lines = aligned(table)
         groups = _groups([group for group, *_ in columns], widths)
         is_alarming = any(column[0] == "false alarms" for column in columns)
-        return "\n".join([groups, *lines, *_legend(rows, self.retention, is_alarming)])
+        return "\n".join([groups, *lines, *_legend(rows, self.aim, is_alarming)])
 
 
-def _legend(rows: list[Row], retention: float, is_alarming: bool) -> list[str]:
+def _rows_of(stored: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Return stored rows with NaN in place of null."""
+    return [
+        {name: math.nan if value is None else value for name, value in row.items()}
+        for row in stored
+    ]
+
+
+_VISIBLE = (
+    ("visible hits", "kept", "visible_retention"),
+    ("visible hits", "removed", "visible_removal"),
+)
+
+
+def _aim_text(name: str, value: float) -> str:
+    return f"{name} {value:g}" if name == "fakes" else f"{name} {_percent(value)} %"
+
+
+def _point_cells(row: Row, aim: str) -> list[str]:
+    """Return the cells of an operating point; dashes where there is none."""
+    threshold, *shares, fakes = (
+        float(row.get(f"{name}_at_{aim}", math.nan))
+        for name in ("threshold", "retention", "removal", "purity", "fakes")
+    )
+    return [
+        f"{threshold:.4g}" if math.isfinite(threshold) else "-",
+        *("-" if math.isnan(share) else f"{100 * share:.2f} %" for share in shares),
+        "-" if math.isnan(fakes) else f"{fakes:.2f}",
+    ]
+
+
+def is_hiding(rows: Sequence[Row]) -> bool:
+    """Return whether hits hide others, so that the scores of the visible hits are of interest."""
+    return any(
+        float(row["occluded_share"]) > 0
+        or (row["visible_removal"] != row["removal"] and not _is_unknown(row["visible_removal"]))
+        for row in rows
+        if "visible_removal" in row  # older tables counted visible hits only
+    )
+
+
+def _legend(rows: list[Row], aim: Aim, is_alarming: bool) -> list[str]:
     """Return the lines below a table: counts, explanations and warnings."""
     count = {name: float(rows[0][f"n_{name}"]) for name in ("events", "signal", "noise")}
     each = {name: count[name] / max(count["events"], 1) for name in ("signal", "noise")}
     lines = [
         f"Counted: {count['events']:,.0f} events with {count['signal']:,.0f} signal and "
         f"{count['noise']:,.0f} noise hits, {each['signal']:,.1f} and {each['noise']:,.1f} per "
-        "event, without hits behind others in their pixel."
+        f"event{', hits behind others in their pixel included' * is_hiding(rows)}."
     ]
     if is_alarming:
         lines.append(
@@ -153,17 +285,19 @@ def _legend(rows: list[Row], retention: float, is_alarming: bool) -> list[str]:
     if hidden > _MUCH_HIDDEN:
         lines.append(
             f"Warning: {100 * hidden:.3g} % of the signal is hidden behind other hits in its "
-            "pixel; the scores are for the rest."
+            "pixel, where a network of frames cannot tell them apart; `visible hits` leaves them "
+            "out."
         )
     if count["noise"] == 0:
         lines.append(
             "Warning: no noise (label 0) to remove; `dense-imb evaluate --noise N` adds noise. If "
-            "another label means noise, `data_tools/convert.py --noise-label K` changes it to 0."
+            "another label means noise, `dense-imb convert --noise-label K` changes it to 0."
         )
     for row in rows:
         tie = float(row.get("threshold_tie", math.nan))
         kept, auc = float(row["retention"]), float(row["auc"])
-        if tie > _MUCH_TIED and kept - retention > _MUCH_TIED / 2 and auc > _RANKS:
+        is_more = aim.name == "retention" and kept - aim.value > _MUCH_TIED / 2
+        if tie > _MUCH_TIED and is_more and auc > _RANKS:
             lines.append(
                 f"Warning: the threshold of {row['scorer']} sits on a tie of {100 * tie:.3g} % of "
                 "the signal, which is kept or lost together; other options may rank finer."
@@ -177,7 +311,7 @@ def _groups(groups: list[str], widths: list[int]) -> str:
     for before, group, width in zip(["", *groups], groups, widths[1:], strict=False):
         end += 2 + width
         if group and group != before:
-            line = line.ljust(end - width)
+            line = line.ljust(end - width) if len(line) < end - width else f"{line}  "
             line += group  # may be wider than one column: a group has at least two
     return line
 
@@ -191,7 +325,7 @@ def _percent(share: float) -> str:
 
 
 def _cell(name: str, row: Row) -> str:
-    value = row[name]
+    value = row.get(name, math.nan)
     if isinstance(value, str) or _is_unknown(value):
         return str(value) if isinstance(value, str) else "-"
     if name == "auc":

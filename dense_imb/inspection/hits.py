@@ -100,13 +100,13 @@ def _open(paths: Any) -> HitsFile | HitsFiles:
             if frames:
                 raise HitsFileError(
                     f"Expected a hits file, got {path}, HDF5 with dense frames, {frames}; "
-                    "data_tools/convert.py makes a hits file of it, data_tools/repack.py frames "
+                    "`dense-imb convert` makes a hits file of it, data_tools/repack.py frames "
                     "that read faster."
                 ) from problem
             if others:
                 raise HitsFileError(
                     f"Expected a hits file, got {path}, HDF5 with other data sets, {others}; "
-                    "data_tools/convert.py makes a hits file of it."
+                    "`dense-imb convert` makes a hits file of it."
                 ) from problem
         raise
 

@@ -105,7 +105,7 @@ class LightningSegmenter(_lightning.LightningModule):  # type: ignore[misc]
 
 
 class LightningTask(_lightning.LightningModule):  # type: ignore[misc]
-    """A task of dense_imb with its data, for example `HitsTask`; `Trainer.fit` needs no loaders.
+    """A task of dense_imb with its data, for example `FramesTask`; `Trainer.fit` needs no loaders.
 
     Each process draws its own part of an epoch, and validates its part of the events or images.
 

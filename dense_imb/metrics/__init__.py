@@ -5,6 +5,7 @@
 A score without data, such as the removal where there is no noise, is NaN, never 0 or 1.
 """
 
+from dense_imb.metrics._counts import StreamingCounts
 from dense_imb.metrics.classification import ClassificationScores, class_groups
 from dense_imb.metrics.histogram import Curve, ScoreHistogram
 from dense_imb.metrics.hits import HitScores
@@ -22,6 +23,7 @@ __all__ = [
     "OperatingPoint",
     "ScoreHistogram",
     "SegmentationScores",
+    "StreamingCounts",
     "TolerantCurve",
     "TolerantF1",
     "TolerantPoint",

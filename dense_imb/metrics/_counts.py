@@ -22,6 +22,8 @@ _VERSION = 1
 class StreamingCounts:
     """Base class of scores that are functions of sums: `_tensors`, all on the CPU."""
 
+    _n_newer = 0  # number of the last sums that files of older versions lack
+
     def _settings(self) -> dict[str, Any]:
         """Return the arguments of the constructor for JSON; `merge` needs equal ones."""
         raise NotImplementedError
@@ -79,7 +81,10 @@ class StreamingCounts:
         """Read the counts that `save` wrote."""
         with reading_json(path, cls.__name__) as stored:
             scores = cls._from_settings(stored["settings"])
-            for tensor, counts in zip(scores._tensors(), stored["counts"], strict=True):
+            tensors, stored_counts = scores._tensors(), stored["counts"]
+            if len(stored_counts) == len(tensors) - cls._n_newer:
+                tensors = tensors[: len(stored_counts)]
+            for tensor, counts in zip(tensors, stored_counts, strict=True):
                 tensor.copy_(torch.tensor(counts, dtype=tensor.dtype).reshape(tensor.shape))
         return scores
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from dense_imb.base.checks import check_at_least, check_choice, check_same_shape
+from dense_imb.base.checks import check_at_least, check_choice, check_integral, check_same_shape
+from dense_imb.base.refusals import Refused
 from dense_imb.metrics._checks import checked_score
 from dense_imb.metrics._counts import StreamingCounts, ratio
-from dense_imb.metrics.operating_point import SCALES, OperatingPoint
+from dense_imb.metrics.operating_point import SCALES, Aim, OperatingPoint
 
+FAKES_CURE = "add events without signal (dense-imb simulate FILE --signal 0 --noise 200 makes some)"
 # the two outermost bins begin at logits of -20 and 20; float32 probabilities end at 16.6
 LIMIT = 20.0
 
@@ -42,6 +45,7 @@ class ScoreHistogram(StreamingCounts):
         removal   = rejected noise / noise      (specificity, background rejection)
         purity    = kept signal / kept          (precision)
         AUC       = P(s > n) + P(s = n) / 2     for a random signal score s and noise score n
+        fakes     = kept noise / events         over events with noise and no signal
 
     Thresholds are lower edges of bins, so their retention, removal and purity are exact. Scores
     in one bin are ties: they are kept or rejected together. A bin is 0.04 wide in the logit. The
@@ -69,6 +73,8 @@ class ScoreHistogram(StreamingCounts):
         self.n_bins = n_bins
         self.scale = scale
         self._counts = torch.zeros(2, n_bins, dtype=torch.int64)  # noise, signal
+        self._fakes = torch.zeros(n_bins, dtype=torch.int64)  # noise of noise-only events
+        self._n_noise_only = torch.zeros((), dtype=torch.int64)
         # counted from the middle, so that the logit 0 is an exact edge
         steps = torch.arange(n_bins - 1, dtype=torch.float64) - (n_bins - 2) / 2
         edges = steps * (2 * LIMIT / (n_bins - 2))
@@ -77,18 +83,22 @@ class ScoreHistogram(StreamingCounts):
         ends = torch.tensor([-torch.inf if is_logit else 0.0, torch.inf], dtype=torch.float64)
         self._thresholds = torch.cat([ends[:1], self._edges, ends[1:]])  # (n_bins + 1,)
 
+    _n_newer = 2
+
     def _settings(self) -> dict[str, Any]:
         return {"n_bins": self.n_bins, "scale": self.scale}
 
     def _tensors(self) -> tuple[Tensor, ...]:
-        return (self._counts,)
+        return (self._counts, self._fakes, self._n_noise_only)
 
-    def update(self, score: Tensor, is_signal: Tensor) -> None:
+    def update(self, score: Tensor, is_signal: Tensor, *, event: Tensor | None = None) -> None:
         """Count a batch.
 
         Args:
             score: scores of any shape.
             is_signal: bool, same shape.
+            event: index of the event of each score, at least 0, same shape, to count the fakes;
+                all scores of an event must come in one call. None counts no fakes.
         """
         values = checked_score(score, self.scale, "is_signal", is_signal)
         check_same_shape("is_signal", is_signal, "score", score)
@@ -101,7 +111,22 @@ class ScoreHistogram(StreamingCounts):
         counted = torch.bincount(
             (bins + self.n_bins * is_signal).reshape(-1), minlength=2 * self.n_bins
         )
+        if event is not None:
+            self._count_fakes(bins, is_signal, event)
         self._counts += counted.view(2, self.n_bins).cpu()
+
+    def _count_fakes(self, bins: Tensor, is_signal: Tensor, event: Tensor) -> None:
+        """Count the scores of events without signal; an event without scores counts nowhere."""
+        check_same_shape("event", event, "is_signal", is_signal)
+        check_integral("event", event)
+        if event.numel() and int(event.min()) < 0:
+            raise ValueError(f"Expected `event` of at least 0, got {int(event.min())}.")
+        event, is_signal, bins = (t.to(bins.device).reshape(-1) for t in (event, is_signal, bins))
+        n_hits = torch.bincount(event)
+        n_signal = torch.bincount(event[is_signal], minlength=len(n_hits))
+        is_noise_only = (n_hits > 0) & (n_signal == 0)
+        self._fakes += torch.bincount(bins[is_noise_only[event]], minlength=self.n_bins).cpu()
+        self._n_noise_only += is_noise_only.sum().cpu()
 
     @property
     def n_noise(self) -> int:
@@ -112,6 +137,11 @@ class ScoreHistogram(StreamingCounts):
     def n_signal(self) -> int:
         """Number of signal scores."""
         return int(self._counts[1].sum())
+
+    @property
+    def n_noise_only(self) -> int:
+        """Number of events with noise and no signal; 0 if `update` got no events."""
+        return int(self._n_noise_only)
 
     def _summary(self) -> tuple[Mapping[str, int], Mapping[str, float]]:
         scores = {"AUC": self.auc(), "AP": self.average_precision()}
@@ -182,6 +212,12 @@ class ScoreHistogram(StreamingCounts):
         reaches = signal / (signal + noise) >= precision  # False where nothing is kept
         return ratio((signal * reaches).max(), self.n_signal)
 
+    def best_purity(self) -> float:
+        """Return the largest purity of all thresholds; NaN without scores."""
+        noise, signal = self._kept()[:, :-1].double()
+        some = signal + noise > 0
+        return float((signal / (signal + noise))[some].max()) if bool(some.any()) else math.nan
+
     def calibration_error(self, n_bins: int = 15) -> float:
         """Return the expected calibration error of the score as the probability of signal.
 
@@ -205,17 +241,74 @@ class ScoreHistogram(StreamingCounts):
         wide = excess.new_zeros(n_bins).index_add_(0, (middle * n_bins).long(), excess)
         return ratio(wide.abs().sum(), self.n_signal + self.n_noise)
 
-    def operating_point(self, retention: float = 0.97) -> OperatingPoint:
-        """Return the operating point of the highest threshold with at least this retention."""
-        _check_retention(retention)
+    def operating_point(
+        self,
+        retention: float | None = None,
+        *,
+        fakes: float | None = None,
+        purity: float | None = None,
+    ) -> OperatingPoint:
+        """Return the operating point with a wanted retention, number of fakes or purity.
+
+        Args:
+            retention: smallest retention (signal efficiency); the highest such threshold is
+                taken. Default 0.97 if nothing else is given.
+            fakes: largest number of noise hits kept per noise-only event; the lowest such
+                threshold is taken.
+            purity: smallest purity; the threshold with the largest retention is taken.
+
+        Example:
+            >>> histogram = ScoreHistogram()
+            >>> score = torch.tensor([0.1, 0.6, 0.9, 0.3, 0.8])
+            >>> is_signal = torch.tensor([False, True, True, False, False])
+            >>> histogram.update(score, is_signal, event=torch.tensor([0, 0, 0, 1, 1]))
+            >>> point = histogram.operating_point(fakes=0)
+            >>> point.retention, point.fakes, histogram.operating_point(purity=0.6).retention
+            (0.5, 0.0, 1.0)
+        """
+        return self.point_at(Aim.of(retention, fakes, purity))
+
+    def point_at(self, aim: Aim) -> OperatingPoint:
+        """Return the operating point with a wanted property, see `operating_point`."""
+        if aim.name == "fakes":
+            return self._point(self._index_with_fakes(aim.value))
         if self.n_signal == 0:
-            raise ValueError(
-                "Expected signal to choose a threshold from, got none; "
-                "choose it on validation data that contains signal."
+            raise Refused(
+                "signal to choose a threshold from",
+                "none",
+                "choose it on validation data that contains signal",
             )
+        if aim.name == "purity":
+            return self._point(self._index_with_purity(aim.value))
         # a correctly rounded quotient meets a decimal such as 0.97 exactly
-        reaches = self._kept()[1].double() / self.n_signal >= retention
+        reaches = self._kept()[1].double() / self.n_signal >= aim.value
         return self._point(int(reaches.sum()) - 1)
+
+    def _index_with_fakes(self, fakes: float) -> int:
+        if self.n_noise_only == 0:
+            raise Refused(
+                "noise-only events for {fakes}",
+                "none",
+                f"{FAKES_CURE}, or choose by {{retention}}",
+            )
+        return int((self._kept_fakes() / self.n_noise_only > fakes).sum())
+
+    def _index_with_purity(self, purity: float) -> int:
+        noise, signal = self._kept().double()
+        reaches = signal / (signal + noise) >= purity  # False where nothing is kept
+        if not bool(reaches.any()):
+            best = self.best_purity()
+            within = math.floor(1000 * best) / 1000
+            raise Refused(
+                f"a threshold with {{purity={purity:g}}}",
+                f"a purity of at most {best:.4g} at any threshold",
+                f"choose {{purity={within:g}}} or less" if within else "",
+            )
+        return last_argmax(torch.where(reaches, signal, -1.0))
+
+    def _kept_fakes(self) -> Tensor:
+        """Return the noise of noise-only events at or above each threshold, float64."""
+        return kept_at_each_edge(self._fakes[None])[0].double()
 
     def at(self, threshold: float) -> OperatingPoint:
         """Return the operating point of the highest bin edge that is not above `threshold`."""
@@ -232,8 +325,8 @@ class ScoreHistogram(StreamingCounts):
 
         The exact threshold would reject more by at most the noise in one bin.
         """
-        _check_retention(retention)
-        return self.operating_point(retention).removal if self.n_signal else float("nan")
+        aim = Aim("retention", retention)
+        return self.point_at(aim).removal if self.n_signal else float("nan")
 
     def _point(self, index: int) -> OperatingPoint:
         noise, signal = self._kept()[:, index].tolist()
@@ -245,24 +338,21 @@ class ScoreHistogram(StreamingCounts):
             purity=ratio(signal, signal + noise),
             n_signal=self.n_signal,
             n_noise=self.n_noise,
+            fakes=ratio(self._kept_fakes()[index], self.n_noise_only),
+            n_noise_only=self.n_noise_only,
         )
 
 
 def kept_at_each_edge(counts: Tensor) -> Tensor:
-    """Return the counts at or above each edge, (2, n_bins + 1), from all counts down to 0.
+    """Return the counts at or above each edge, (n, n_bins + 1), from all counts down to 0.
 
     Args:
-        counts: (2, n_bins).
+        counts: (n, n_bins).
     """
     kept = counts.flip(1).cumsum(1).flip(1)
-    return torch.cat([kept, kept.new_zeros(2, 1)], 1)
+    return torch.cat([kept, kept.new_zeros(len(kept), 1)], 1)
 
 
 def last_argmax(values: Tensor) -> int:
     """Return the index of the largest value; of equal values, the last."""
     return len(values) - 1 - int(values.flip(0).argmax())
-
-
-def _check_retention(retention: float) -> None:
-    if not 0 < retention <= 1:
-        raise ValueError(f"Expected `retention` above 0 and up to 1, got {retention}.")

@@ -19,6 +19,7 @@ RETENTIONS = (0.90, 0.95, 0.97, 0.99)
 _STEPS = 1000  # bins of a fraction per event; quantiles are exact within half a bin, 0.0005
 _SUMS = (
     "events", "signal", "occluded_signal", "kept_signal", "kept_noise",
+    "occluded_noise", "occluded_kept_signal", "occluded_kept_noise",
     "noise_only_events", "noise_only_kept", "noise_only_alarms",
     "timed_signal", "recovered", "residuals", "residual", "residual_abs", "residual_square",
     "frames", "lit", "ghosts",
@@ -29,22 +30,25 @@ class HitScores(StreamingCounts):
     """Retention, removal, purity, times and false alarms of hits, pooled and per event.
 
     A hit is kept if its score is at least the threshold of the operating point. An occluded hit
-    lies behind another one in its pixel; it counts only in the last three scores:
+    lies behind another one in its pixel and has the score of the pixel. It counts as every other
+    hit; the scores of visible hits alone are `visible_retention` and `visible_removal`.
 
-        retention            = kept signal / signal
-        removal              = rejected noise / noise
+        retention            = kept signal / signal         (signal efficiency)
+        removal              = rejected noise / noise       (background rejection)
+        visible_retention, visible_removal    the same over visible hits; equal to them if no hit
+                               is occluded
         purity               = kept signal / kept
         false_alarm_hits_per_event = kept noise / events, over events with noise and no signal
         false_alarm_event_share    = events with kept noise / events, over the same events
-        time_residual        = output time - true time, over kept signal
+        time_residual        = output time - true time, over kept visible signal
         ghost_rate           = lit pixels of the output without a measured hit / lit pixels
-        occluded_share       = occluded signal / all signal
-        time_recovery        = kept signal with exactly the true time / all signal
-        time_recovery_ceiling = retention (1 - occluded_share)
+        occluded_share       = occluded signal / signal
+        time_recovery        = kept visible signal with exactly the true time / signal
+        time_recovery_ceiling = visible_retention (1 - occluded_share)
 
     Args:
         operating_point: operating point, chosen on validation events.
-        n_bins: number of bins of `histogram`, the `ScoreHistogram` of all visible hits.
+        n_bins: number of bins of `histogram`, the `ScoreHistogram` of all hits.
 
     Example:
         >>> point = OperatingPoint(0.5, "probability", 1.0, 0.5, 0.5, n_signal=1, n_noise=2)
@@ -121,30 +125,30 @@ class HitScores(StreamingCounts):
 
         is_signal = label > 0
         visible = torch.ones_like(is_signal) if is_visible is None else is_visible.bool().cpu()
-        has_signal = torch.bincount(event[is_signal], minlength=n_events) > 0
-        n_signal, n_occluded = is_signal.sum(), (is_signal & ~visible).sum()
-        score, is_signal, event = score[visible], is_signal[visible], event[visible]
         is_kept = self.operating_point.keep(score)
-        residual, is_exact = _residual(time, true_time, visible, is_signal & is_kept)
+        residual, is_exact = _residual(time, true_time, visible & is_signal & is_kept)
 
-        self.histogram.update(score, is_signal)
+        self.histogram.update(score, is_signal, event=event)
         signal, noise, kept_signal, kept_noise = (
             torch.bincount(event[chosen], minlength=n_events)
             for chosen in (is_signal, ~is_signal, is_signal & is_kept, ~is_signal & is_kept)
         )
-        is_noise_only = ~has_signal & (noise > 0)  # an event without any hit is neither
+        is_noise_only = (signal == 0) & (noise > 0)  # an event without any hit is neither
         self._events[0] += _histogram_of_shares(kept_signal, signal)
         self._events[1] += _histogram_of_shares(noise - kept_noise, noise)
         for name, value in {
             "events": torch.tensor(n_events),
-            "signal": n_signal,
-            "occluded_signal": n_occluded,
+            "signal": is_signal.sum(),
+            "occluded_signal": (is_signal & ~visible).sum(),
+            "occluded_noise": (~is_signal & ~visible).sum(),
+            "occluded_kept_signal": (is_signal & is_kept & ~visible).sum(),
+            "occluded_kept_noise": (~is_signal & is_kept & ~visible).sum(),
             "kept_signal": kept_signal.sum(),
             "kept_noise": kept_noise.sum(),
             "noise_only_events": is_noise_only.sum(),
             "noise_only_kept": kept_noise[is_noise_only].sum(),
             "noise_only_alarms": (kept_noise[is_noise_only] > 0).sum(),
-            "timed_signal": n_signal * (time is not None),
+            "timed_signal": is_signal.sum() * (time is not None),
             "recovered": is_exact.sum(),
             "residuals": torch.tensor(residual.numel()),
             "residual": residual.sum(),
@@ -173,8 +177,7 @@ class HitScores(StreamingCounts):
         """Return a quantile over events, exact within 0.0005; NaN without events.
 
         Args:
-            name: "retention" (over events with visible signal) or "removal" (over events with
-                visible noise).
+            name: "retention" (over events with signal) or "removal" (over events with noise).
             q: fraction of the events at or below the quantile, 0 to 1.
         """
         check_choice("name", name, ("retention", "removal"))
@@ -193,6 +196,11 @@ class HitScores(StreamingCounts):
         n_noise = self.histogram.n_noise
         retention = ratio(n["kept_signal"], self.histogram.n_signal)
         occluded = ratio(n["occluded_signal"], n["signal"])
+        visible_retention = ratio(
+            n["kept_signal"] - n["occluded_kept_signal"], n["signal"] - n["occluded_signal"]
+        )
+        visible_noise = n_noise - n["occluded_noise"]
+        visible_kept_noise = n["kept_noise"] - n["occluded_kept_noise"]
         mean_square = ratio(n["residual_square"], n["residuals"])
         quantiles = {
             f"event_{name}_q{round(100 * q):02d}": self.event_quantile(name, q)
@@ -205,6 +213,8 @@ class HitScores(StreamingCounts):
             "n_noise": float(n_noise),
             "retention": retention,
             "removal": ratio(n_noise - n["kept_noise"], n_noise),
+            "visible_retention": visible_retention,
+            "visible_removal": ratio(visible_noise - visible_kept_noise, visible_noise),
             "purity": ratio(n["kept_signal"], n["kept_signal"] + n["kept_noise"]),
             "auc": self.histogram.auc(),
             "average_precision": self.histogram.average_precision(),
@@ -214,7 +224,7 @@ class HitScores(StreamingCounts):
             "false_alarm_event_share": ratio(n["noise_only_alarms"], n["noise_only_events"]),
             "occluded_share": occluded,
             "time_recovery": ratio(n["recovered"], n["timed_signal"]),
-            "time_recovery_ceiling": retention * (1 - occluded),
+            "time_recovery_ceiling": visible_retention * (1 - occluded),
             "time_residual_mean": ratio(n["residual"], n["residuals"]),
             "time_residual_mean_absolute": ratio(n["residual_abs"], n["residuals"]),
             "time_residual_rms": math.sqrt(mean_square),
@@ -238,13 +248,13 @@ def _checked_n_events(event: Tensor, n_events: int | None) -> int:
 
 
 def _residual(
-    time: Tensor | None, true_time: Tensor | None, visible: Tensor, chosen: Tensor
+    time: Tensor | None, true_time: Tensor | None, chosen: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return output time - true time of the chosen visible hits, and whether it is exactly 0."""
+    """Return output time - true time of the chosen hits, and whether it is exactly 0."""
     if time is None or true_time is None:
         nothing = torch.zeros(0, dtype=torch.float64)
         return nothing, nothing.bool()
-    output, true = (in_float64(times.cpu()[visible][chosen]) for times in (time, true_time))
+    output, true = (in_float64(times.cpu()[chosen]) for times in (time, true_time))
     residual = output - true
     if bool(residual.isnan().any()):
         raise ValueError("Expected `time` and `true_time` of kept signal without NaN, got one.")

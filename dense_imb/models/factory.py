@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from dense_imb.base.refusals import suggest
 from dense_imb.models._checks import check_frame, check_whole, refuse_unknown_options
 from dense_imb.models.autoencoder import Autoencoder
 from dense_imb.models.external import monai_network, smp_network
 from dense_imb.models.fast_unet import FastUNet
+from dense_imb.models.hit_transformer import SIZES, WAVES, HitTransformer
 
+# networks of frames; `build_hit_network` builds those of hits
 MODELS = ("autoencoder", "fast_unet", "smp:ARCHITECTURE/ENCODER", "monai:NETWORK")
 
 
@@ -80,6 +82,62 @@ def build_model(
             "pass its height and width, such as (128, 88)."
         )
     return Autoencoder(in_channels, out_channels, frame=size, **options)
+
+
+def build_hit_network(
+    name: str,
+    *,
+    n_axes: int,
+    n_features: int = 0,
+    n_outputs: int = 1,
+    metric: Sequence[float] | None = None,
+    extent: Sequence[float] | None = None,
+    wavelengths: tuple[float, float] = (4.4, 110.0),
+    **options: Any,
+) -> HitTransformer:
+    """Build a network of hits, see `HitTransformer`.
+
+    Args:
+        name: "hits", or with a size: "hits:tiny", "hits:small", "hits:base".
+        n_axes: coordinates of a hit, time included.
+        n_features: further inputs of a hit.
+        n_outputs: outputs of a hit.
+        metric: factors that turn coordinates into one unit.
+        extent: size of the detector in coordinates; None hides where in it a hit lies.
+        wavelengths: shortest and longest wavelength at the start.
+        **options: other values of these, or further arguments of `HitTransformer`.
+
+    Example:
+        >>> build_hit_network("hits:tiny", n_axes=3).width
+        16
+    """
+    head, _, size = name.partition(":")
+    known = _keywords(HitTransformer)
+    if head != "hits" or (size and size not in SIZES):
+        listed = ["hits", *(f"hits:{one}" for one in SIZES)]
+        raise ValueError(
+            f"Expected the network of hits to be one of {', '.join(listed)}, got "
+            f"{name!r}.{suggest(name, listed)}"
+        )
+    refuse_unknown_options(name, options, known)
+    if size and "size" in options:
+        raise ValueError(f"Expected one size, got {name} and size={options['size']!r}; drop one.")
+    sizes: dict[str, Any] = {"metric": metric, "extent": extent, "wavelengths": wavelengths}
+    chosen = {"size": size} if size else {}
+    return HitTransformer(n_axes, n_features, n_outputs, **{**sizes, **chosen, **options})
+
+
+def hit_network_sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the arguments of `build_hit_network` that fit stored weights."""
+    n_axes = weights["waves"].shape[-1]
+    has_extent = "extent" in weights
+    n_inputs = weights["embed.weight"].shape[1]
+    return {
+        "n_axes": n_axes,
+        "n_features": n_inputs - 1 - 2 * WAVES * n_axes * has_extent,
+        "n_outputs": len(weights["head.bias"]),
+        "extent": [1.0] * n_axes if has_extent else None,
+    }
 
 
 def _keywords(network: type[nn.Module]) -> list[str]:

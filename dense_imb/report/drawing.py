@@ -95,8 +95,9 @@ def draw_panels(
             axes.set_ylim(top=top * (1 + 0.13 * math.ceil(n_curves / n_columns)))
             axes.set_yticks(ticks)
             axes.legend(ncols=n_columns, loc="upper center", borderaxespad=0, **ground)
-        elif n_curves > 1:
-            axes.legend(ncols=2 if n_curves > 3 else 1, **ground)
+        elif n_curves > 1:  # below the axes, and below the ticks and the label of the last row
+            below = -0.22 if axes in places[-2:] else -0.03
+            axes.legend(ncols=4, loc="upper center", bbox_to_anchor=(0.5, below), **ground)
         if not any(np.isfinite(values).any() for values in panel.curves.values()):
             write_message(axes, "not recorded")
     for axes in places[-2:]:

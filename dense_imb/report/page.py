@@ -75,6 +75,7 @@ def render_page(
     *,
     name: str,
     headline: str,
+    origin: str,
     notes: Sequence[str],
     sections: Sequence[Section],
     pngs: Mapping[str, bytes],
@@ -87,6 +88,7 @@ def render_page(
     Args:
         name: name of the run.
         headline: result of the run in a sentence.
+        origin: date of the page and names of the test data, in a sentence.
         notes: remarks that a reader must not miss.
         sections: content, in its order.
         pngs: content of each figure, by the name of its drawing.
@@ -108,6 +110,7 @@ def render_page(
         version=__version__,
         name=name,
         headline=headline,
+        origin=origin,
         notes=notes,
         sections=[one for one in sections if one.tables or one.paragraphs or one.drawings],
         images={key: base64.b64encode(png).decode("ascii") for key, png in pngs.items()},

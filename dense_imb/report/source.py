@@ -44,6 +44,7 @@ class ReportSource:
     first_history: list[dict[str, float]] = field(default_factory=list, init=False)
     first_metrics: dict[str, Any] = field(default_factory=dict, init=False)
 
+    own_data: ClassVar[str] = "the run's own data"  # measured without test data, in words
     kind: ClassVar[str]  # hits, images or labels
     unit: ClassVar[str]  # one sample, in words
     options: ClassVar[frozenset[str]]  # arguments of `write_report` that this kind takes

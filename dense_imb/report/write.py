@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -116,11 +117,12 @@ def write_report(
         sections = source.sections()
         drawings = [drawing for section in sections for drawing in section.drawings]
         pngs = {drawing.name: draw_png(drawing.draw, drawing.size) for drawing in drawings}
-    headline = source.headline()
-    numbers = _numbers(source, headline, time.monotonic() - started)
+    headline, date = source.headline(), datetime.now().astimezone().isoformat(" ", "minutes")
+    numbers = _numbers(source, headline, time.monotonic() - started) | {"date": date}
     page = render_page(
         name=source.name,
         headline=headline,
+        origin=f"Measured {date} on {', '.join(paths) or source.own_data}.",
         notes=source.notes,
         sections=sections,
         pngs=pngs,

@@ -12,7 +12,7 @@ from dense_imb.config import (
     TrainConfig,
     UnlabelledConfig,
 )
-from dense_imb.runs.apply import denoise, segment
+from dense_imb.runs.apply import denoise, segment, stream
 from dense_imb.runs.folder import check_folder
 from dense_imb.runs.read import Run, open_run, read_config
 from dense_imb.runs.train import train
@@ -41,5 +41,6 @@ __all__ = [
     "read_config",
     "segment",
     "stages_of",
+    "stream",
     "train",
 ]

@@ -21,10 +21,12 @@ from torch import Tensor
 
 from dense_imb.base.refusals import Refused
 from dense_imb.base.values import build_dataclass
-from dense_imb.config import TrainConfig, upgrade
+from dense_imb.config import TrainConfig, upgrade, with_defaults
 from dense_imb.engine.checkpoint import CheckpointError, load_checkpoint
 from dense_imb.hits import Geometry
+from dense_imb.hits.drift import EventProfile, load_profile
 from dense_imb.metrics import OperatingPoint
+from dense_imb.metrics.operating_point import Aim
 from dense_imb.runs.stages import FIRST, describe_stages
 from dense_imb.runs.write import CHECKPOINTS, SCORES
 from dense_imb.tasks.hits.recipe import geometry_of_setup
@@ -206,6 +208,14 @@ class Run:
         """
         return self.kind.load_scores(self.folder / SCORES)
 
+    def validation_events(self) -> EventProfile | None:
+        """Load the profile of the validation events; None for runs of older versions.
+
+        Runs on hits only.
+        """
+        self.require("hits", "validation_events()")
+        return load_profile(self.folder)
+
     def require(self, kind: str, what: str) -> None:
         """Refuse a run that was trained on another kind of data.
 
@@ -230,11 +240,24 @@ class Run:
         self.require("hits", "geometry()")
         return geometry_of_setup(self.checkpoint()["setup"])
 
-    def operating_point(self, retention: float | None = None) -> OperatingPoint:
-        """Choose the threshold that keeps a fraction of the validation signal; hits only."""
+    def operating_point(
+        self,
+        *,
+        retention: float | None = None,
+        fakes: float | None = None,
+        purity: float | None = None,
+    ) -> OperatingPoint:
+        """Choose a threshold on the stored validation scores; runs on hits only.
+
+        Args:
+            retention: fraction of the signal to keep (signal efficiency). By default that of the
+                run, if neither `fakes` nor `purity` is given.
+            fakes: number of noise hits kept per noise-only event.
+            purity: fraction of signal among the kept hits.
+        """
         self.require("hits", "operating_point()")
-        wanted = self.config.hits.retention if retention is None else retention
-        point: OperatingPoint = self.scores().operating_point(wanted)
+        aim = Aim.of(retention, fakes, purity, default=self.config.hits.retention)
+        point: OperatingPoint = self.scores().point_at(aim)
         return point
 
 
@@ -266,7 +289,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def config_from(stored: dict[str, Any]) -> TrainConfig:
     """Build a configuration from the content of a YAML file, of an older version too."""
     config: TrainConfig = build_dataclass(TrainConfig, upgrade(stored))
-    return config
+    return with_defaults(config)
 
 
 def _format_steps(metrics: dict[str, Any], *, is_second: bool) -> str:

@@ -35,6 +35,7 @@ from dense_imb.engine.callbacks import (
 )
 from dense_imb.engine.checkpoint import CheckpointError
 from dense_imb.engine.loop import Callback, Loop, LoopSettings
+from dense_imb.engine.optimizers import build_optimizer
 from dense_imb.engine.signals import Interrupted
 from dense_imb.engine.task import TaughtTask
 from dense_imb.models import head_of
@@ -251,15 +252,16 @@ def _precision(wanted: str, *, on_cpu: bool) -> str:
 def _optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optimizer:
     """Build the optimizer of the trained parameters; the others are frozen."""
     wanted = config.optimizer
-    weights = network.parameters()
+    assert wanted.learning_rate is not None  # filled in
     if wanted.parts == "head":
         network.requires_grad_(False)
-        weights = head_of(network).requires_grad_(True).parameters()
-    rate, decay = wanted.learning_rate, wanted.weight_decay
-    if wanted.name == "sgd":
-        return torch.optim.SGD(weights, rate, momentum=0.9, weight_decay=decay)
-    kind = torch.optim.AdamW if wanted.name == "adamw" else torch.optim.Adam
-    return kind(weights, rate, weight_decay=decay, fused=True)
+        head_of(network).requires_grad_(True)
+    return build_optimizer(
+        wanted.name,
+        network,
+        learning_rate=wanted.learning_rate,
+        weight_decay=wanted.weight_decay,
+    )
 
 
 def _check_parts(config: TrainConfig) -> None:

@@ -1,7 +1,9 @@
 """Trainable tasks: score hits, segment images, classify whole images."""
 
 from dense_imb.tasks.base import TaskOptions, TrainedNetwork, TrainingData
-from dense_imb.tasks.hits.task import HitsBatch, HitsOptions, HitsReading, HitsTask
+from dense_imb.tasks.hits.frames import FrameBatch, FrameReading, FramesTask
+from dense_imb.tasks.hits.scoring import HitsOptions
+from dense_imb.tasks.hits.task import HitsBatch, HitsReading, HitsTask
 from dense_imb.tasks.hits.trained import TrainedHits
 from dense_imb.tasks.images.task import ImagesBatch, ImagesOptions, ImagesReading, ImagesTask
 from dense_imb.tasks.images.trained import TrainedImages
@@ -12,6 +14,9 @@ from dense_imb.tasks.recipe import Recipe, build_task
 
 __all__ = [
     "Commonest",
+    "FrameBatch",
+    "FrameReading",
+    "FramesTask",
     "HitsBatch",
     "HitsOptions",
     "HitsReading",

@@ -15,7 +15,7 @@ from dense_imb.base.random import epoch_order
 from dense_imb.data.epochs.mixing import Mixer, describe_samples
 from dense_imb.data.epochs.samplers import ClassSampling
 from dense_imb.engine.gradients import gradient_shares
-from dense_imb.models import padded_frame
+from dense_imb.models import HitInput, padded_frame
 from dense_imb.tasks.feature_loss import FeatureTerm, check_not_mixed
 
 Reading = TypeVar("Reading")
@@ -25,8 +25,24 @@ class ShownBatch(Protocol):
     """A batch of any task."""
 
     @property
-    def shown(self) -> Tensor:
-        """Input of the network, (B, channels, *spatial)."""
+    def shown(self) -> Any:
+        """Input of the network: (B, channels, *spatial), or a `HitInput`."""
+
+
+def n_outputs(shown: Tensor | HitInput) -> int:
+    """Return the number of outputs for an input: one a sample, or one a hit."""
+    return len(shown.coordinate) if isinstance(shown, HitInput) else len(shown)
+
+
+def joined(first: Any, second: Any) -> Any:
+    """Return two inputs of a network as one batch, the first one's samples first."""
+    if not isinstance(first, HitInput):
+        return torch.cat([first, second])
+    return HitInput(
+        torch.cat([first.coordinate, second.coordinate]),
+        torch.cat([first.feature, second.feature]),
+        torch.cat([first.offset, second.offset[1:] + first.offset[-1]]),
+    )
 
 
 @dataclass(frozen=True)
@@ -117,7 +133,7 @@ class SampledTask:
         """Return the loss of a batch."""
         # losses sum over more pixels than bf16 can count
         cost = self.cost_of(network(batch.shown).float(), batch)
-        feature_cost = self.feature_cost(batch, len(batch.shown))
+        feature_cost = self.feature_cost(batch, n_outputs(batch.shown))
         return cost if feature_cost is None else cost + feature_cost
 
     def cost_of(self, output: Tensor, batch: Any) -> Tensor:

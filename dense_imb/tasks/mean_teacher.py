@@ -31,7 +31,7 @@ from dense_imb.data.epochs.samplers import SAMPLINGS, ClassSampling, draw_unifor
 from dense_imb.data.images.labelled import IGNORED
 from dense_imb.losses import LogPrior, Temperature
 from dense_imb.losses.foreign.feeding import feed, intake_of
-from dense_imb.tasks.base import ShownBatch
+from dense_imb.tasks.base import ShownBatch, joined, n_outputs
 
 # "progressive" needs a known last epoch; sampling by pseudo-label has none
 UNLABELLED_SAMPLINGS = tuple(kind for kind in SAMPLINGS if kind != "progressive")
@@ -85,10 +85,9 @@ class SemiBatch:
     unlabelled: Any
 
     @property
-    def shown(self) -> Tensor:
+    def shown(self) -> Any:
         """Input of the labelled part."""
-        shown: Tensor = self.labelled.shown
-        return shown
+        return self.labelled.shown
 
 
 class Teacher(nn.Module):
@@ -256,11 +255,12 @@ class SemiSupervised:
             )
         self.teacher.sure.copy_(sure)
         shown = batch.labelled.shown
-        output = network(torch.cat([shown, pseudo.shown])).float()
+        output = network(joined(shown, pseudo.shown)).float()
+        n = n_outputs(shown)
         # the labelled loss comes last: a loss that stores its last call then stores true labels
-        pseudo_cost = self.unlabelled.cost(output[len(shown) :], pseudo)
-        cost: Tensor = self.task.cost_of(output[: len(shown)], batch.labelled)
-        feature_cost = self.task.feature_cost(batch.labelled, len(shown))
+        pseudo_cost = self.unlabelled.cost(output[n:], pseudo)
+        cost: Tensor = self.task.cost_of(output[:n], batch.labelled)
+        feature_cost = self.task.feature_cost(batch.labelled, n)
         cost = cost if feature_cost is None else cost + feature_cost
         ramp = (self.teacher.n_steps / max(self.ramp_steps, 1)).clamp(max=1)
         return cost + self.weight * ramp * sure.sum().to(cost.dtype) * pseudo_cost

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -23,6 +23,7 @@ from dense_imb.config import (
     SamplingConfig,
     TrainConfig,
     UnlabelledConfig,
+    with_defaults,
 )
 from dense_imb.data.epochs.mixing import Mixer, Mixing
 from dense_imb.data.epochs.samplers import ClassSampling
@@ -85,6 +86,7 @@ class Recipe:
         It equals that of `of`, but no loss is built and nothing that the configuration names is
         imported: a run folder may come from anybody.
         """
+        config = with_defaults(config)
         kind = kind_of(config)
         first, second = stages_of(config)
         if second is None:
@@ -105,7 +107,7 @@ class Recipe:
     def mixing(self) -> Mixing:
         """Mixing of samples and targets."""
         wanted = self.config.mixing
-        return Mixing(wanted.kind, wanted.alpha, wanted.tau, self.config.hits.mixing)
+        return Mixing(wanted.kind, wanted.alpha, wanted.tau, _mixing_of_hits(self.config))
 
     @cached_property
     def parsed_loss(self) -> ParsedLoss:
@@ -214,6 +216,13 @@ class Recipe:
         )
         return SemiSupervised(task, self.pseudo_labels(task), options)
 
+    def remark(self) -> str:
+        """Return a sentence on the training data that a user should read; "" for none.
+
+        Options are in braces, see `dense_imb.base.refusals`.
+        """
+        return ""
+
     def labelled_task(self) -> SampledTask:
         """Open the labelled data and build the network and its losses."""
         raise NotImplementedError
@@ -268,6 +277,10 @@ class Recipe:
     def check(self) -> None:
         """Refuse options of this kind of data that cannot be trained, losses included."""
         raise NotImplementedError
+
+
+def _mixing_of_hits(config: TrainConfig) -> Literal["linear", "union"]:
+    return "union" if config.hits.mixing == "union" else "linear"
 
 
 def build_task(config: TrainConfig) -> Any:

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 
 from dense_imb.base.checks import check_at_least
 from dense_imb.base.refusals import Refused, refusal
-from dense_imb.config import SecondConfig, TrainConfig, UnlabelledConfig
+from dense_imb.config import SecondConfig, TrainConfig, UnlabelledConfig, with_defaults
 
 _SLOWER = 10  # the second stage's default learning rate is lower by this factor for all layers
 
@@ -18,7 +18,11 @@ def stages_of(config: TrainConfig) -> tuple[TrainConfig, TrainConfig | None]:
     of the features, which stay as they are.
 
     Example:
-        >>> config = TrainConfig(steps=200, loss="FocalLoss", second=SecondConfig(50))
+        >>> from dense_imb.config import OptimizerConfig
+        >>> rate = OptimizerConfig(learning_rate=0.006)
+        >>> config = TrainConfig(
+        ...     steps=200, loss="FocalLoss", second=SecondConfig(50), optimizer=rate
+        ... )
         >>> first, second = stages_of(config)
         >>> first.steps, first.loss, first.sampling.kind, first.optimizer.learning_rate
         (200, 'FocalLoss', 'instance', 0.006)
@@ -29,12 +33,14 @@ def stages_of(config: TrainConfig) -> tuple[TrainConfig, TrainConfig | None]:
         >>> stages_of(TrainConfig())[1] is None
         True
     """
+    config = with_defaults(config)
     wanted = config.second
     first = replace(config, second=SecondConfig())
     if wanted.steps == 0:
         return first, None
     rate = wanted.learning_rate
     if rate is None:
+        assert config.optimizer.learning_rate is not None  # filled in
         rate = config.optimizer.learning_rate / (_SLOWER if wanted.parts == "all" else 1)
     second = replace(
         first,

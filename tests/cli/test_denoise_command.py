@@ -12,8 +12,17 @@ import torch
 
 from dense_imb.cli import main
 from dense_imb.config import TrainConfig
-from dense_imb.hits import Events, Geometry, HitsFile, read_masking, verify
+from dense_imb.hits import (
+    Events,
+    Geometry,
+    HitsFile,
+    MissingShardsError,
+    open_hits,
+    read_masking,
+    verify,
+)
 from dense_imb.hits.baselines import HitDensity
+from dense_imb.hits.drift import EventProfile
 from dense_imb.metrics import OperatingPoint
 from dense_imb.tasks.kind import kind_named
 
@@ -59,8 +68,14 @@ class Run:
     def require(self, kind: str, what: str) -> None:
         assert kind == "hits"
 
-    def operating_point(self, retention: float) -> OperatingPoint:
-        return OperatingPoint(1 - retention, "probability", retention, 0.5, 0.5, 10, 10)
+    def validation_events(self) -> None:
+        """As a run of an older version."""
+
+    def operating_point(
+        self, *, retention: float = 0.97, fakes: float | None = None, purity: float | None = None
+    ) -> OperatingPoint:
+        threshold = 1 - retention if fakes is purity is None else (fakes or purity)
+        return OperatingPoint(threshold, "probability", retention, 0.5, 0.5, 10, 10)
 
 
 @pytest.fixture
@@ -111,7 +126,7 @@ def test_the_reaches_of_a_baseline_follow_the_frame(folder, tmp_path, capsys):
         assert torch.equal(score, HitDensity(8, 12).score(hits[:]))
     out = ("--out", tmp_path / "out", "--threshold", 0.5)
     assert run("hit-density", folder / "a.h5", small, *out) == 2
-    assert "Expected files of one frame for hit density" in capsys.readouterr().err
+    assert "Expected files of one geometry for hit density" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -139,6 +154,77 @@ def test_a_folder_of_files_skips_finished_ones(folder, tmp_path, capsys):
     assert (out / "a.h5").stat().st_mtime_ns != first
 
 
+def test_an_interrupted_call_is_resumed(folder, tmp_path, capsys, monkeypatch):
+    words = ("hit-density", folder / "a.h5", tmp_path / "x.h5", "--threshold", 0.5)
+    words = (*words, "--batch-size", 4)
+    calls = []
+
+    def failing(self: HitDensity, events: Events) -> torch.Tensor:
+        calls.append(len(events))
+        if len(calls) == 7:
+            raise OSError("the disk is full")
+        return score(self, events)
+
+    score = HitDensity.score
+    with monkeypatch.context() as patch:
+        patch.setattr(HitDensity, "score", failing)
+        assert run(*words, "--resume") == 2
+    assert len([*(tmp_path / "x.h5.shards").glob("*.h5")]) == 3
+    assert run(*words, "--shards") == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "got 3 of 5, of an earlier call; finish it with --resume, or begin again with" in error
+    assert run(*words, "--resume") == 0
+    assert run(*words[:2], tmp_path / "y.h5", *words[3:]) == 0
+    assert (tmp_path / "x.h5").read_bytes() == (tmp_path / "y.h5").read_bytes()
+    assert run(*words, "--resume") == 0
+    assert "finished before" in capsys.readouterr().out
+    assert run(*words, "--threshold", 0.6, "--resume") == 2
+    assert "got one by hit density at 0.5; choose another name" in capsys.readouterr().err
+
+
+def test_shards_are_left_on_demand(folder, tmp_path, capsys):
+    words = ("hit-density", folder / "*.h5", "--threshold", 0.5, "--batch-size", 4, "--shards")
+    for ending in ("", "finished before"):
+        assert run(*words, "--out", tmp_path / "out") == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.endswith(ending) for line in lines] == [True] * 3
+    with open_hits(tmp_path / "out" / "b.h5.shards" / "*.h5") as hits:
+        assert (len(hits), len(hits.files)) == (20, 5)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "a.h5.shards",
+        "b.h5.shards",
+        "c.h5.shards",
+    ]
+
+
+def test_missing_shards_of_other_processes_have_the_code_of_a_resumable_call(
+    folder, tmp_path, capsys, monkeypatch
+):
+    def missing(*arguments: object, **options: object) -> None:
+        raise MissingShardsError("5 shards", "4", "repeat the command with {resume}")
+
+    monkeypatch.setattr("dense_imb.hits.shards.mask_in_shards", missing)
+    words = ("hit-density", folder / "a.h5", tmp_path / "x.h5", "--threshold", 0.5, "--resume")
+    assert run(*words) == 75
+    error = "dense-imb denoise: error: Expected 5 shards, got 4; repeat the command with --resume."
+    assert capsys.readouterr().err.splitlines()[-1] == error
+
+
+def test_unlike_events_are_noticed(folder, tmp_path, trained, capsys, monkeypatch):
+    profile = EventProfile()
+    with open_hits(folder / "a.h5") as hits:
+        profile.update(hits[:], HitDensity().score(hits[:]))
+    monkeypatch.setattr(Run, "validation_events", lambda self: profile)
+    assert run(trained, folder / "b.h5", tmp_path / "x.h5") == 0
+    assert "warning" not in capsys.readouterr().err
+    noisy = str(tmp_path / "noisy.h5")
+    assert main(["simulate", noisy, "--events", "20", "--signal", "30", "--noise", "600"]) == 0
+    assert run(trained, noisy, tmp_path / "y.h5") == 0
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"dense-imb denoise: warning: {noisy} looks unlike the validation ")
+    assert "about 630 hits (median), 90 in validation" in error
+
+
 def test_the_network_runs_on_the_device(folder, tmp_path, trained, capsys, monkeypatch):
     monkeypatch.setattr(Run, "devices", [])
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
@@ -153,7 +239,10 @@ def test_the_network_runs_on_the_device(folder, tmp_path, trained, capsys, monke
 def test_a_run_brings_its_operating_point(folder, tmp_path, trained):
     assert run(trained, folder / "a.h5", tmp_path / "x.h5", "--retention", 0.75) == 0
     assert run(trained, folder / "a.h5", tmp_path / "y.h5", "--threshold", 0.5) == 0
-    for name, threshold in (("x.h5", 0.25), ("y.h5", 0.5)):
+    assert run(trained, folder / "a.h5", tmp_path / "z.h5", "--fakes", 0.125) == 0
+    assert run(trained, folder / "a.h5", tmp_path / "w.h5", "--purity", 0.75) == 0
+    wanted = (("x.h5", 0.25), ("y.h5", 0.5), ("z.h5", 0.125), ("w.h5", 0.75))
+    for name, threshold in wanted:
         with HitsFile(tmp_path / name) as hits:
             assert read_masking(hits).scorer == "net"
             assert read_masking(hits).operating_point.threshold == threshold
@@ -193,6 +282,21 @@ def test_a_run_of_another_frame_is_refused_before_any_work(
         (["blank", "a.h5", "x.h5", "--choose-on", "b.h5", "--retention", "2"], "above 0 and up to"),
         (["blank", "a.h5", "x.h5", "--choose-on", "b.h5", "--threshold", "1"], "got both"),
         (["blank", "a.h5", "x.h5", "--threshold", "1", "--batch-size", "0"], "`batch_size`"),
+        (["blank", "a.h5", "x.h5", "--threshold", "1", "--fakes", "1"], "--fakes or --threshold"),
+        (
+            ["blank", "a.h5", "x.h5", "--choose-on", "b.h5", "--fakes", "1", "--purity", "0.9"],
+            "Expected one of --retention, --fakes and --purity, got fakes and purity; drop one.",
+        ),
+        (
+            ["blank", "a.h5", "x.h5", "--choose-on", "b.h5", "--fakes", "1"],
+            "Expected noise-only events for --fakes, got none; add events without signal "
+            "(dense-imb simulate FILE --signal 0 --noise 200 makes some), or choose by --retention",
+        ),
+        (
+            ["identity", "a.h5", "x.h5", "--choose-on", "b.h5", "--purity", "0.9"],
+            "Expected a threshold with --purity 0.9, got a purity of at most 0.3333 at any "
+            "threshold; choose --purity 0.333 or less.",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence_and_leaves_nothing(
@@ -225,3 +329,28 @@ def test_dbscan_without_scikit_learn_says_the_cure(folder, tmp_path, monkeypatch
     monkeypatch.setitem(sys.modules, "sklearn", None)
     assert run("dbscan", folder / "a.h5", tmp_path / "x.h5", "--threshold", 0.5) == 2
     assert "pip install scikit-learn" in capsys.readouterr().err
+
+
+def test_noise_only_events_beside_the_others_choose_by_fakes(folder, tmp_path, capsys):
+    """The cure of the refusal works: simulated events without signal, in a second file."""
+    empty = tmp_path / "empty.h5"
+    size = ("--events", "20", "--signal", "0", "--noise", "60", "--seed", "9", "--quiet")
+    assert main(["simulate", str(empty), *size]) == 0
+    (tmp_path / "signal.h5").write_bytes((folder / "b.h5").read_bytes())
+    both, target = tmp_path / "*.h5", tmp_path / "out"
+    common = ("hit-density", folder / "a.h5", "--out", target, "--choose-on", both)
+    assert run(*common, "--fakes", 0.5) == 0
+    with HitsFile(target / "a.h5") as hits:
+        point = read_masking(hits).operating_point
+    assert point.n_noise_only == 20
+    assert 0 < point.fakes <= 0.5
+
+
+def test_a_rule_denoises_hits_of_sensors(tmp_path):
+    from tests.runs.tiny import write_events
+    from tests.tasks.hits.test_networks_of_hits import telescope_events
+
+    raw, clean = tmp_path / "raw.h5", tmp_path / "clean.h5"
+    write_events(raw, telescope_events(3))
+    main(["denoise", "hit-density", str(raw), str(clean), "--threshold", "0.5", "--quiet"])
+    assert HitsFile(clean)[:].hit["keep"].any()

@@ -94,6 +94,7 @@ def test_long_helps_have_groups():
 @pytest.mark.parametrize(
     "name",
     [
+        "convert",
         "demo",
         "denoise",
         "evaluate",

@@ -69,7 +69,7 @@ def test_dense_frames_are_told_how_to_become_hits(tmp_path, capsys):
     error = capsys.readouterr().err.splitlines()
     assert len(error) == 1
     assert "dense frames, `data/frames` of shape (5, 8, 9) in chunks of (5, 4, 3)" in error[0]
-    assert "data_tools/convert.py" in error[0]
+    assert "`dense-imb convert` makes a hits file of it" in error[0]
     assert "data_tools/repack.py" in error[0]
 
 
@@ -134,7 +134,7 @@ def test_flat_arrays_are_told_how_to_become_hits(tmp_path, capsys):
         file["photon/t"], file["event/offset"] = [5, 6], [0, 2]
     assert run(tmp_path / "flat.h5") == 2
     error = capsys.readouterr().err
-    assert "other data sets, `event/offset`, `photon/t`; data_tools/convert.py makes" in error
+    assert "other data sets, `event/offset`, `photon/t`; `dense-imb convert` makes" in error
 
 
 def test_folders_that_are_files_or_closed_are_one_sentence(

@@ -222,7 +222,7 @@ def test_convert_takes_csv_timepix_and_flat_arrays(tmp_path, capsys):
             file[f"p/{name}"] = values
     places = ["--x", "p/c", "--y", "p/r", "--t", "p/t"]
     assert run("convert", tmp_path / "flat.h5", tmp_path / "c.h5", *places, *size) == 2
-    assert "--offset together" in capsys.readouterr().err
+    assert "without offset; name them with --columns offset=NAME." in capsys.readouterr().err
     places += ["--offset", "p/o"]
     assert run("convert", tmp_path / "flat.h5", tmp_path / "c.h5", *places, *size) == 0
     assert HitsFile(tmp_path / "c.h5")[:].y.tolist() == [3, 4]
@@ -237,8 +237,8 @@ def test_an_empty_list_and_flat_arrays_without_names_are_one_sentence(tmp_path, 
         file["p/t"], file["p/o"] = [5, 6], [0, 2]
     assert run("convert", tmp_path / "flat.h5", tmp_path / "a.h5") == 2
     error = capsys.readouterr().err
-    assert "`p/o` of 2, `p/t` of 2" in error
-    assert "--x, --y, --t and --offset" in error
+    assert "got p/o, p/t, without x, y, offset; " in error
+    assert "name them with --columns x=NAME,y=NAME,offset=NAME." in error
 
 
 def test_labels_that_frames_lack_are_mentioned(tmp_path, capsys):

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from dense_imb.hits import rasterise
-from dense_imb.tasks.hits.task import is_visible
+from dense_imb.tasks.hits.scoring import is_visible
 from tests.export.conftest import CASES
 from tests.runs.pictures import lines
 from tests.runs.tiny import clean_events

@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dense_imb.hits import Events, Geometry, HitsWriter
+from dense_imb.hits import Events, Geometry, HitsWriter, Sensors
 
 _CLASS_SIZES = {"nevus": 20, "keratosis": 10, "melanoma": 6}
 
 
 def write_data(folder: Path) -> None:
-    """Write hits.h5, images and masks, labels.csv and pictures."""
+    """Write hits.h5, sensors.h5, images and masks, labels.csv and pictures."""
     _write_hits(folder / "hits.h5")
+    _write_sensors(folder / "sensors.h5")
     _write_images(folder / "images", folder / "masks")
     _write_labels(folder / "labels.csv", folder / "pictures")
 
@@ -35,6 +36,31 @@ def _write_hits(path: Path, n_events: int = 24, n_hits: int = 8) -> None:
     columns = (column.ravel().astype(np.uint16) for column in (x, y, t))
     with HitsWriter(path, frame) as writer:
         writer.append(Events(frame, offsets, *columns, label.astype(np.uint8)))
+
+
+def _write_sensors(path: Path, n_events: int = 24, n_hits: int = 30) -> None:
+    """Noise, and two kinds of charged particles near the start, in a table of 20 sensors."""
+    rng = np.random.default_rng(4)
+    position = rng.integers(-50, 50, (20, 3)).astype(np.float32)
+    direction = np.eye(3, dtype=np.float32)[rng.integers(0, 3, 20)]
+    kind = np.tile([0] * 22 + [1] * 5 + [2] * 3, n_events).astype(np.uint8)
+    n = n_events * n_hits
+    time = rng.integers(-400, 400, n) // np.where(kind > 0, 16, 1)
+    table = Sensors(position, direction)
+    with HitsWriter(path, table) as writer:
+        writer.append(
+            Events(
+                table,
+                n_hits * np.arange(n_events + 1),
+                t=time.astype(np.float32),
+                label=kind,
+                hit={
+                    "charge": (rng.integers(0, 8, n) + 4 * kind).astype(np.float32),
+                    "particle": (kind * rng.integers(1, 3, n)).astype(np.uint16),
+                },
+                sensor=rng.integers(0, 20, n).astype(np.uint32),
+            )
+        )
 
 
 def _write_images(images: Path, masks: Path, n: int = 12) -> None:

@@ -29,7 +29,8 @@ from dense_imb.hits import (
     simulate,
 )
 from dense_imb.hits.baselines import BASELINES, HitDensity, Identity, KeepNothing
-from tests.hits.files import write
+from dense_imb.metrics import ScoreHistogram
+from tests.hits.files import some_sensor_events, write
 
 LEVELS = 25  # of the scores below, far enough apart for bins of their own
 
@@ -68,17 +69,19 @@ def without_speed(table: Evaluation) -> list[dict[str, object]]:
     return [{k: v for k, v in row.items() if k != "events_per_second"} for row in rows]
 
 
-def shown_hits(events: Events) -> list[list[tuple[float, bool]]]:
-    """Score and truth of the hits that a frame shows, event by event."""
+def all_hits(events: Events) -> list[list[tuple[float, bool, bool]]]:
+    """Score, truth and visibility in a frame of every hit, event by event."""
     actual = []
     for one in events:
         hits = list(zip(one.x.tolist(), one.y.tolist(), one.t.tolist(), strict=True))
         score = Ranked().score(one.torch()).tolist()
+        first = {}  # of each pixel
+        for j, (x, y, t) in enumerate(hits):
+            first[x, y] = min(first.get((x, y), (0, 0)), (-t, j))
         actual.append(
             [
-                (score[j], bool(one.label[j] > 0))
+                (score[j], bool(one.label[j] > 0), first[x, y] == (-t, j))
                 for j, (x, y, t) in enumerate(hits)
-                if (-t, j) == min((-u, k) for k, (v, w, u) in enumerate(hits) if (v, w) == (x, y))
             ]
         )
     return actual
@@ -86,14 +89,15 @@ def shown_hits(events: Events) -> list[list[tuple[float, bool]]]:
 
 @pytest.mark.parametrize("batch_size", [1, 13, 256])
 def test_thresholds_are_chosen_on_validation_and_scored_on_test(batch_size: int) -> None:
+    """All hits count, hidden ones included: a denoiser decides on every one of them."""
     metrics = pytest.importorskip("sklearn.metrics", reason="the oracle is scikit-learn's")
     validation, test = some(80, 1), some(90, 2, shift=-60)
     table = evaluate([Ranked()], validation, test, retentions=(0.9, 0.95), batch_size=batch_size)
     row = table["ranked"]
-    score, truth = map(np.array, zip(*chain(*shown_hits(validation)), strict=True))
+    score, truth, _ = map(np.array, zip(*chain(*all_hits(validation)), strict=True))
     _, kept_share, threshold = metrics.roc_curve(truth, score, drop_intermediate=False)
-    by_event = shown_hits(test)
-    score, truth = map(np.array, zip(*chain(*by_event), strict=True))
+    by_event = all_hits(test)
+    score, truth, is_shown = map(np.array, zip(*chain(*by_event), strict=True))
     assert table.retentions == (0.9, 0.95, 0.97)
     for wanted, name in ((0.9, "90"), (0.95, "95"), (0.97, "97")):
         cut = threshold[np.flatnonzero(kept_share >= wanted)[0]]
@@ -101,6 +105,9 @@ def test_thresholds_are_chosen_on_validation_and_scored_on_test(batch_size: int)
         assert row[f"retention_at_{name}"] == np.mean(score[truth] >= cut)
     assert row["removal"] == row["removal_at_97"]
     assert row["retention"] == row["retention_at_97"]
+    assert row["visible_retention"] == np.mean(score[truth & is_shown] >= cut)
+    assert row["visible_removal"] == np.mean(score[~truth & is_shown] < cut)
+    assert row["visible_removal"] != row["removal"]
     assert row["purity"] == np.mean(truth[score >= cut])
     assert row["auc"] == pytest.approx(metrics.roc_auc_score(truth, score), abs=1e-12)
     assert row["retention_at_half"] == np.mean(score[truth] >= 0.5)
@@ -109,13 +116,13 @@ def test_thresholds_are_chosen_on_validation_and_scored_on_test(batch_size: int)
 
     kept, removed, alarms = [], [], []
     for hits in by_event:
-        signal = [s >= cut for s, is_signal in hits if is_signal]
-        noise = [s < cut for s, is_signal in hits if not is_signal]
+        signal = [s >= cut for s, is_signal, _ in hits if is_signal]
+        noise = [s < cut for s, is_signal, _ in hits if not is_signal]
         kept += [np.mean(signal)] if signal else []
         removed += [np.mean(noise)] if noise else []
     for index, one in enumerate(test):
         if one.n_hits and not (one.label > 0).any():
-            alarms.append(sum(s >= cut for s, _ in by_event[index]))
+            alarms.append(sum(s >= cut for s, *_ in by_event[index]))
     for name, values in (("retention", kept), ("removal", removed)):
         for q in (0.05, 0.5, 0.95):
             wanted_value = np.quantile(values, q, method="inverted_cdf")
@@ -124,21 +131,28 @@ def test_thresholds_are_chosen_on_validation_and_scored_on_test(batch_size: int)
             )
     assert row["false_alarm_hits_per_event"] == np.mean(alarms)
     assert row["false_alarm_event_share"] == np.mean([n > 0 for n in alarms])
-    n_signal = (test.label > 0).sum()  # the hidden ones, too
-    assert row["time_recovery"] == pytest.approx((score[truth] >= cut).sum() / n_signal)
+    recovered = (score[truth & is_shown] >= cut).sum()
+    assert row["time_recovery"] == pytest.approx(recovered / truth.sum())
     assert row["time_recovery_ceiling"] == pytest.approx(row["time_recovery"])
     assert row["occluded_share"] > 0.02
     point = choose_point(Ranked(), validation, batch_size=batch_size)
     assert point.threshold == row["threshold"]
 
 
-def test_hidden_hits_choose_no_threshold() -> None:
+def test_hidden_hits_choose_the_threshold_too() -> None:
+    """97 % of the signal are 97 % of all signal hits, not of those that a frame shows."""
     column = np.repeat(np.arange(10), 2)
     t = np.tile([999, 1], 10)  # each pixel shows the later of its hits
     label = np.ones(20, np.int64)
     events = Events(Geometry(10, 1, 1000), np.array([0, 20]), column, 0 * column, t, label)
-    assert evaluate([Ranked()], events, events)["ranked"]["threshold"] > 0.9
-    assert choose_point(Ranked(), events).n_signal == 10
+    table = evaluate([Ranked()], events, events)
+    assert table["ranked"]["threshold"] == 0.0  # the score of the hidden half
+    assert table["ranked"]["retention"] == 1.0
+    assert choose_point(Ranked(), events).n_signal == 20
+    half = evaluate([Ranked()], events, events, retention=0.5)
+    assert (half["ranked"]["retention"], half["ranked"]["visible_retention"]) == (0.5, 1.0)
+    assert "visible hits" in half.text()
+    assert "50 % of the signal is hidden" in half.text()
 
 
 def test_without_validation_every_fifth_event_chooses() -> None:
@@ -371,3 +385,96 @@ def test_a_threshold_on_a_tie_gets_a_warning() -> None:
     fine = evaluate([Clusters()], None, events, retention=0.9)
     assert fine["clusters"]["removal"] == 1
     assert "tie" not in fine.text()
+
+
+def test_the_table_holds_three_operating_points() -> None:
+    validation, test = some(80, 1), some(90, 2, shift=-60)
+    scorers = [Ranked(), HitDensity(), KeepNothing()]
+    table = evaluate(scorers, validation, test, fakes=2)
+    assert table.points == {"retention": 0.97, "fakes": 2.0, "purity": 0.95}
+    row = table["ranked"]
+    assert row["threshold"] == row["threshold_at_fakes"]
+    assert row["fakes_at_fakes"] == row["false_alarm_hits_per_event"]
+    assert (row["retention_at_retention"], row["removal_at_retention"]) == (
+        row["retention_at_97"],
+        row["removal_at_97"],
+    )
+    for aim in ({"retention": 0.97}, {"fakes": 2}, {"purity": 0.95}):
+        (name,) = aim
+        point = choose_point(Ranked(), validation, **aim)
+        assert row[f"threshold_at_{name}"] == point.threshold
+        one = evaluate([Ranked()], validation, test, **aim)["ranked"]
+        for key in ("retention", "removal", "purity"):
+            assert row[f"{key}_at_{name}"] == one[key]
+    point_table = table.point_table()
+    assert [cells[0] for cells in point_table[1:]] == [
+        f"{name}: {words}"
+        for name in ("ranked", "hit density")  # the network, and the best rule beside it
+        for words in ("retention 97 %", "fakes 2", "purity 95 %")
+    ]
+    assert point_table[0][1:] == [
+        "threshold", "signal efficiency", "background rejection", "purity", "fakes",
+    ]  # fmt: skip
+    assert point_table[2][2] == f"{100 * row['retention']:.2f} %"
+    text = table.text()
+    assert "Thresholds that keep at most 2 noise hits per noise-only event." in text
+    assert "ranked: fakes 2" in text
+    assert Evaluation.from_json(table.as_json()).text() == text
+
+
+def test_without_noise_only_events_fakes_are_dashes() -> None:
+    events = some(60, 1)
+    has_signal = [i for i in range(60) if (events[i].label > 0).any()]
+    table = evaluate([Ranked()], None, events.take(has_signal))
+    assert table.point_table()[2] == ["ranked: fakes 1", "-", "-", "-", "-", "-"]
+    assert "Fakes need noise-only events to choose on, got none; add events" in table.text()
+    with pytest.raises(ValueError, match="Expected noise-only events for `fakes`, got none"):
+        evaluate([Ranked()], None, events.take(has_signal), fakes=1)
+
+
+def test_a_scorer_that_reaches_no_such_purity_keeps_nothing_and_says_so() -> None:
+    table = evaluate([Ranked(), Identity()], None, some(90, 1), purity=0.9)
+    row = table["identity"]
+    assert (row["retention"], row["removal"]) == (0.0, 1.0)
+    assert math.isnan(float(row["purity"]))
+    assert 0.7 < float(table["ranked"]["purity"]) < 1
+    assert "identity keeps nothing: its purity on the validation events is at mo" in table.text()
+    with pytest.raises(ValueError, match="`purity=0.9`, got a purity of at most 0.5976"):
+        choose_point(Identity(), some(90, 1), purity=0.9)
+
+
+def test_stored_validation_scores_choose_the_threshold() -> None:
+    validation, test = some(80, 1), some(90, 2, shift=-60)
+    stored = ScoreHistogram()
+    score, label = Ranked().score(validation.torch()), validation.torch().label
+    stored.update(score, label > 0, event=validation.torch().event_index())
+    scorer = Ranked()
+    table = evaluate([scorer, HitDensity()], validation, test, stored={"ranked": stored})
+    wanted = evaluate([Ranked(), HitDensity()], validation, test)
+    assert without_speed(table) == without_speed(wanted)
+    assert sum(scorer.seen) == 90  # not scored on the validation events
+    assert "thresholds of ranked from the validation scores stored in training" in table.chosen_on
+    alone = evaluate([Ranked()], None, test, stored={"ranked": stored})
+    assert without_speed(alone) == without_speed(wanted)[:1]  # nothing is split off
+
+
+def test_old_tables_are_still_read() -> None:
+    stored = evaluate([Ranked()], None, some(40, 4)).as_json()
+    old = {name: stored[name] for name in stored if name not in ("aim", "points", "rules")}
+    rows = [
+        {k: v for k, v in row.items() if not k.endswith(("_at_fakes", "_at_purity"))}
+        for row in old["rows"]
+    ]
+    table = Evaluation.from_json({**old, "rows": rows})
+    assert table.retention == 0.97
+    assert "operating point" not in table.text()
+
+
+def test_hits_of_sensors_hide_nothing() -> None:
+    events = some_sensor_events(60)
+    events = replace(events, t=abs(events.t) / 4)
+    table = evaluate([Ranked()], None, events)
+    row = table["ranked"]
+    assert row["occluded_share"] == 0
+    assert (row["visible_retention"], row["visible_removal"]) == (row["retention"], row["removal"])
+    assert "visible hits" not in table.text()

@@ -171,17 +171,20 @@ def test_labels_give_the_scores_of_what_was_done(tmp_path: Path) -> None:
     source = write(tmp_path / "raw.h5", events)
     done = mask_file(source, tmp_path / "a.h5", Stub(), POINT, batch_size=3)
     assert isinstance(done.scores, HitScores)
-    kept = total = 0
+    kept, total = np.zeros(2, int), np.zeros(2, int)  # of all signal, of the visible signal
     for one in events:
         score = Stub().score(one.torch())
         hits = list(zip(one.x.tolist(), one.y.tolist(), one.t.tolist(), strict=True))
         for j, (x, y, t) in enumerate(hits):
             # the larger time is seen, of equal ones the first
             rivals = [(-u, k) for k, (v, w, u) in enumerate(hits) if (v, w) == (x, y)]
-            if one.label[j] > 0 and (-t, j) == min(rivals):
-                total += 1
-                kept += bool(score[j].double() >= 0.6)
-    assert done.scores.scores()["retention"] == kept / total
+            if one.label[j] > 0:
+                counted = np.array([1, (-t, j) == min(rivals)])
+                total += counted
+                kept += counted * bool(score[j].double() >= 0.6)
+    scores = done.scores.scores()
+    assert [scores["retention"], scores["visible_retention"]] == (kept / total).tolist()
+    assert f"; {100 * kept[0] / total[0]:.1f} % of the signal kept; " in done.summary()
     unlabelled = write(tmp_path / "u.h5", replace(events, label=None))
     assert mask_file(unlabelled, tmp_path / "b.h5", Stub(), POINT).scores is None
 

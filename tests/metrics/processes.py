@@ -52,8 +52,8 @@ def update(scores, start, stop):
         image = torch.rand(3, 1, 1, 12, 12, generator=rng)
         if not start <= i < stop:
             continue
-        histogram.update(score, label > 0)
         event = torch.zeros(n_hits, dtype=torch.int64)
+        histogram.update(score, label > 0, event=event)
         hits.update(
             score, label, event, n_events=1, time=time[0], true_time=time[1], is_visible=visible
         )

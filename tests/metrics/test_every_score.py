@@ -23,6 +23,7 @@ def test_every_public_score_is_here():
     assert streaming | {
         "Curve",
         "OperatingPoint",
+        "StreamingCounts",
         "TolerantCurve",
         "TolerantPoint",
         "class_groups",

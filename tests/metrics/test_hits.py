@@ -35,7 +35,7 @@ def hits(n_events=60, seed=0):
 
 
 def plain_hit_scores(hits, n_events, threshold):
-    """Everything once more, one hit after the other."""
+    """Everything once more, one hit after the other: hidden hits count as all others do."""
     rows = [
         dict(zip(hits, values, strict=True))
         for values in zip(*(tensor.tolist() for tensor in hits.values()), strict=True)
@@ -43,14 +43,15 @@ def plain_hit_scores(hits, n_events, threshold):
     for row in rows:
         row["kept"] = row["score"] >= threshold
         row["signal"] = row["label"] > 0
-    visible = [row for row in rows if row["is_visible"]]
-    signal = [row for row in visible if row["signal"]]
-    noise = [row for row in visible if not row["signal"]]
+    signal = [row for row in rows if row["signal"]]
+    noise = [row for row in rows if not row["signal"]]
     kept_signal = [row for row in signal if row["kept"]]
     kept_noise = [row for row in noise if row["kept"]]
-    all_signal = [row for row in rows if row["signal"]]
-    recovered = [row for row in kept_signal if row["time"] == row["true_time"]]
-    residual = [row["time"] - row["true_time"] for row in kept_signal]
+    visible_signal = [row for row in signal if row["is_visible"]]
+    visible_noise = [row for row in noise if row["is_visible"]]
+    kept_visible = [row for row in visible_signal if row["kept"]]
+    recovered = [row for row in kept_visible if row["time"] == row["true_time"]]
+    residual = [row["time"] - row["true_time"] for row in kept_visible]
     per_event = {"retention": [], "removal": []}
     noise_only = []
     for e in range(n_events):
@@ -60,22 +61,23 @@ def plain_hit_scores(hits, n_events, threshold):
         other = [row for row in noise if row["event"] == e]
         if other:
             per_event["removal"].append(sum(not row["kept"] for row in other) / len(other))
-        if other and not any(row["event"] == e for row in all_signal):
+        if other and not own:
             noise_only.append(sum(row["kept"] for row in other))
-    retention = len(kept_signal) / len(signal)
-    occluded = 1 - len(signal) / len(all_signal)
+    occluded = 1 - len(visible_signal) / len(signal)
     return per_event, {
         "n_events": n_events,
         "n_signal": len(signal),
         "n_noise": len(noise),
-        "retention": retention,
+        "retention": len(kept_signal) / len(signal),
         "removal": 1 - len(kept_noise) / len(noise),
+        "visible_retention": len(kept_visible) / len(visible_signal),
+        "visible_removal": sum(not row["kept"] for row in visible_noise) / len(visible_noise),
         "purity": len(kept_signal) / (len(kept_signal) + len(kept_noise)),
         "false_alarm_hits_per_event": sum(noise_only) / len(noise_only),
         "false_alarm_event_share": sum(n > 0 for n in noise_only) / len(noise_only),
         "occluded_share": occluded,
-        "time_recovery": len(recovered) / len(all_signal),
-        "time_recovery_ceiling": len(kept_signal) / len(all_signal),
+        "time_recovery": len(recovered) / len(signal),
+        "time_recovery_ceiling": len(kept_visible) / len(signal),
         "time_residual_mean": sum(residual) / len(residual),
         "time_residual_mean_absolute": sum(map(abs, residual)) / len(residual),
         "time_residual_rms": math.sqrt(sum(r * r for r in residual) / len(residual)),
@@ -123,13 +125,34 @@ def test_without_flags_every_hit_is_visible():
     actual = scores.scores()
     assert actual["occluded_share"] == 0.0
     assert actual["time_recovery_ceiling"] == actual["retention"]
+    assert actual["visible_retention"] == actual["retention"]
+    assert actual["visible_removal"] == actual["removal"]
     assert math.isnan(actual["time_recovery"])
     assert math.isnan(actual["time_residual_rms"])
     assert math.isnan(actual["ghost_rate"])
     assert math.isnan(HitScores(POINT).event_quantile("retention", 0.5))
 
 
+def test_the_scores_of_hidden_hits_count_in_every_score():
+    """A hidden hit has the score of its pixel: kept signal and kept noise like any other."""
+    scores = HitScores(POINT)
+    scores.update(
+        score=torch.tensor([0.9, 0.9, 0.1, 0.9, 0.1]),
+        label=torch.tensor([1, 1, 1, 0, 0]),
+        event=torch.zeros(5, dtype=torch.int64),
+        is_visible=torch.tensor([True, False, False, False, True]),
+    )
+    actual = scores.scores()
+    assert (actual["retention"], actual["visible_retention"]) == (2 / 3, 1.0)
+    assert (actual["removal"], actual["visible_removal"]) == (0.5, 1.0)
+    assert actual["purity"] == 2 / 3
+    assert (actual["n_signal"], actual["n_noise"]) == (3, 2)
+    assert scores.event_quantile("retention", 0.5) == pytest.approx(2 / 3, abs=5e-4)
+    assert actual["time_recovery_ceiling"] == pytest.approx(1 / 3)
+
+
 def test_an_event_whose_signal_is_all_hidden_is_not_noise_only():
+    """Events of noise only are those without signal, seen or hidden; hidden noise counts, too."""
     scores = HitScores(POINT)
     scores.update(
         torch.tensor([0.9, 0.9, 0.9, 0.1, 0.9]),
@@ -140,8 +163,12 @@ def test_an_event_whose_signal_is_all_hidden_is_not_noise_only():
     )
     actual = scores.scores()
     assert actual["n_events"] == 6
-    assert (actual["false_alarm_hits_per_event"], actual["false_alarm_event_share"]) == (0.5, 0.5)
-    assert math.isnan(actual["retention"])
+    alarms = (actual["false_alarm_hits_per_event"], actual["false_alarm_event_share"])
+    assert alarms == (2 / 3, 2 / 3)
+    assert scores.histogram.n_noise_only == 3
+    assert scores.histogram.at(POINT.threshold).fakes == actual["false_alarm_hits_per_event"]
+    assert actual["retention"] == 1.0
+    assert math.isnan(actual["visible_retention"])
     assert actual["occluded_share"] == 1.0
 
 

@@ -7,6 +7,7 @@ import torch
 
 from dense_imb.hits.table import Evaluation
 from dense_imb.metrics import OperatingPoint, ScoreHistogram, TolerantF1
+from dense_imb.metrics.operating_point import Aim
 
 from .processes import empty_scores, update
 
@@ -48,5 +49,5 @@ def test_curves_and_tables_print_their_size():
     assert repr(histogram.curve()) == "Curve(51 thresholds)"
     assert repr(tolerant.curve()) == "TolerantCurve(51 thresholds)"
     rows = tuple({"scorer": name, "auc": 0.5} for name in ("blank", "net", "blank"))
-    table = Evaluation(rows, 0.97, (0.97,), "5 validation events")
+    table = Evaluation(rows, Aim("retention", 0.97), (0.97,), "5 validation events")
     assert repr(table) == "Evaluation(3 rows of blank, net)"

@@ -36,7 +36,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config_of(files: Path) -> TrainConfig:
     hits = HitsConfig(train=str(files / "train.h5"), validation_share=0.3, signal=8, noise=30)
-    model = ModelConfig(options={"widths": [4, 8]})
+    model = ModelConfig(name="fast_unet", options={"widths": [4, 8]})
     return TrainConfig(hits=hits, model=model, steps=30, batch_size=8, validate_every=10)
 
 

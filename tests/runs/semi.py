@@ -6,7 +6,7 @@ from typing import Any
 
 from dense_imb.data.events.virtual import VirtualEvents
 from dense_imb.hits import Degradation, HitsFile
-from dense_imb.tasks.hits.pseudo_labels import HitsPseudoLabels
+from dense_imb.tasks.hits.pseudo_labels import FramePseudoLabels
 from dense_imb.tasks.hits.recipe import split_labelled_events
 from dense_imb.tasks.labels.pseudo_labels import LabelsPseudoLabels
 from dense_imb.tasks.labels.recipe import open_classified, split_labelled
@@ -36,4 +36,4 @@ def semi_hits(path: str, **options: Any) -> SemiSupervised:
     _, rest = split_labelled_events(VirtualEvents(HitsFile(path), degradation, 0, count=n), SHARE)
     assert rest is not None
     wanted = {"threshold": 0.6, "ramp_steps": 4, **options}
-    return SemiSupervised(task, HitsPseudoLabels(task, rest), TeacherOptions(**wanted))
+    return SemiSupervised(task, FramePseudoLabels(task, rest), TeacherOptions(**wanted))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from dense_imb.config import SamplingConfig, SecondConfig, TrainConfig
+from dense_imb.config import SamplingConfig, SecondConfig, TrainConfig, with_defaults
 from dense_imb.runs import Recipe, open_run, train
 from dense_imb.tasks import recipe as module
 from dense_imb.tasks.images.recipe import PatchWarning
@@ -41,12 +41,12 @@ def test_a_run_folder_gives_the_recipe_that_it_was_trained_from(path, tmp_path):
     assert Recipe.read(open_run(run.folder).whole_config) == recipe
     assert open_run(run.folder).recipe == recipe.last
     assert recipe.config.second.steps == 0
-    assert recipe.whole_config == config
+    assert recipe.whole_config == with_defaults(config)
 
 
 def test_reading_builds_no_loss_and_checking_does(path):
     config = tiny(path, loss="torch.nn:NoSuchLoss")
-    assert Recipe.read(config).config == config
+    assert Recipe.read(config).config == with_defaults(config)
     with pytest.raises(ValueError, match="NoSuchLoss"):
         Recipe.of(config)
 

@@ -12,7 +12,7 @@ from PIL import Image
 from dense_imb.cli import main
 from dense_imb.config import MixingConfig, SamplingConfig, SecondConfig, UnlabelledConfig
 from dense_imb.runs import Run, train
-from dense_imb.tasks.hits.pseudo_labels import HitsPseudoLabels
+from dense_imb.tasks.hits.pseudo_labels import FramePseudoLabels
 from dense_imb.tasks.labels.pseudo_labels import LabelsPseudoLabels
 from dense_imb.tasks.recipe import Recipe, build_task
 from tests.runs.labelled_pictures import of_table, write_tables
@@ -41,7 +41,7 @@ def quiet(config, folder: Path) -> Run:
 def test_events_without_labels_are_those_left_out(hits, tmp_path):
     config = tiny(hits, labelled_share=0.5, unlabelled=REST)
     task = build_task(config)
-    assert isinstance(task.unlabelled, HitsPseudoLabels)
+    assert isinstance(task.unlabelled, FramePseudoLabels)
     assert (len(task.task.train), task.unlabelled.n_images) == (9, 9)
     assert task.task.data.rest.first == 9
     weak = task.unlabelled._shown_hits(np.arange(9))
@@ -65,7 +65,7 @@ def test_a_raw_file_of_hits(hits, tmp_path, capsys):
     ]
     words += ["--hits.noise", "20", "--steps", "4", "--batch_size", "4", "--quiet", "--report"]
     words += ["false", "--unlabelled.train", raw, "--unlabelled.threshold", "0.8"]
-    words += ["--model.options", '{"widths": [4, 8]}']
+    words += ["--model.name", "fast_unet", "--model.options", '{"widths": [4, 8]}']
     assert main(words) == 0
     assert "5 events" in Run(tmp_path / "run").checkpoint("last")["setup"]["unlabelled"]
     assert main([*words[:3], str(tmp_path / "b"), *words[4:], "--hits.pixels", "frame"]) == 2
@@ -195,7 +195,7 @@ def test_a_resume_takes_what_is_not_typed_from_the_run(hits, tmp_path, capsys):
         "6",
     ]
     words += ["--hits.noise", "20", "--steps", "4", "--batch_size", "4", "--quiet", "--report"]
-    words += ["false", "--model.options", '{"widths": [4, 8]}']
+    words += ["false", "--model.name", "fast_unet", "--model.options", '{"widths": [4, 8]}']
     assert main(words) == 0
     again = [*words[:4], "--resume", "--quiet", "--report", "false"]
     assert main(again) == 0

@@ -8,7 +8,7 @@ from dataclasses import is_dataclass
 import pytest
 
 from dense_imb import tasks
-from dense_imb.tasks.hits.pseudo_labels import HitsPseudoLabels
+from dense_imb.tasks.hits.pseudo_labels import FramePseudoLabels
 from dense_imb.tasks.images.pseudo_labels import ImagesPseudoLabels
 from dense_imb.tasks.labels.pseudo_labels import LabelsPseudoLabels
 
@@ -17,7 +17,7 @@ CLASSES = [getattr(tasks, name) for name in tasks.__all__ if inspect.isclass(get
 # a dataclass is a list of names and values: its fields may be many
 BUILT = [
     *(one for one in CLASSES if not is_dataclass(one)),
-    HitsPseudoLabels,
+    FramePseudoLabels,
     ImagesPseudoLabels,
     LabelsPseudoLabels,
 ]
@@ -34,7 +34,7 @@ def test_at_most_five_arguments(built):
 
 def test_the_tasks_are_among_them():
     names = {one.__name__ for one in BUILT}
-    assert names >= {"HitsTask", "ImagesTask", "LabelsTask", "SemiSupervised", "TrainedNetwork"}
+    assert names >= {"FramesTask", "ImagesTask", "LabelsTask", "SemiSupervised", "TrainedNetwork"}
 
 
 def test_a_sixth_argument_is_seen():

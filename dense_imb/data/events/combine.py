@@ -50,7 +50,7 @@ def split_hits(
             raise Refused(
                 "a column of the events to group by",
                 f"`{group}` and a file without any",
-                "drop {group}, or let data_tools/convert.py keep such a column",
+                "drop {group}, or let `dense-imb convert` keep such a column",
             )
         if group not in known or group == "offset":
             raise ValueError(

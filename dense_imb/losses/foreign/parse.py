@@ -155,7 +155,7 @@ def _build(term: Term, text: str, packages: Sequence[str] | None, class_counts: 
             raise ValueError(
                 f"Expected a loss of {', '.join(packages)}, got {text!r}; a config may come "
                 "from anybody, so nothing else is imported for it. From Python, pass the loss "
-                "itself to `HitsTask`."
+                "itself to `FramesTask`."
             )
         loss_class = _import(term.module, term.name, text)
     else:

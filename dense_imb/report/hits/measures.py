@@ -17,8 +17,10 @@ from dense_imb.data.events.virtual import VALIDATION_EPOCH, VirtualEvents
 from dense_imb.hits import Evaluation, Events, available_baselines, evaluate, open_hits
 from dense_imb.hits.baselines import Scorer
 from dense_imb.hits.masking import Progress
-from dense_imb.metrics import HitScores
+from dense_imb.metrics import HitScores, ScoreHistogram
+from dense_imb.report.hits.profiles import ScoreProfile, profiles_of, values_along
 from dense_imb.runs import Run
+from dense_imb.runs.write import SCORES
 from dense_imb.tasks.hits.recipe import HitsRecipe
 from dense_imb.tasks.hits.trained import TrainedHits
 
@@ -38,18 +40,19 @@ class EventSample:
         title: reason for showing this event.
         number: index among the measured events.
         events: the event, as a batch of one.
-        verdict: (n_hits,) index into `VERDICTS`; -1 for a hit hidden by another in its pixel.
+        verdict: (n_hits,) index into `VERDICTS`.
+        n_hidden: number of hits hidden by others in their pixel.
     """
 
     title: str
     number: int
     events: Events
     verdict: NDArray[np.int64]
+    n_hidden: int = 0
 
     def counts(self) -> dict[str, int]:
-        """Return the number of hits with each verdict, and of hidden hits."""
-        counts = {name: int((self.verdict == k).sum()) for k, name in enumerate(VERDICTS)}
-        return {**counts, "hidden": int((self.verdict < 0).sum())}
+        """Return the number of hits with each verdict."""
+        return {name: int((self.verdict == k).sum()) for k, name in enumerate(VERDICTS)}
 
 
 @dataclass
@@ -59,21 +62,31 @@ class HitMeasures:
     Args:
         evaluation: table of scores.
         scores: scores of the test events, by scorer.
-        events: (n_events, 5) visible hits of each event, with the network's verdicts: all,
-            signal, kept signal, noise, kept noise.
+        events: (n_events, 5) hits of each event, with the network's verdicts: all, signal, kept
+            signal, noise, kept noise.
         samples: a typical event and the worst one.
+        profiles: the network's scores along the time and a side of the detector.
     """
 
     evaluation: Evaluation
     scores: dict[str, HitScores]
     events: NDArray[np.int64]
     samples: list[EventSample] = field(default_factory=list)
+    profiles: list[ScoreProfile] = field(default_factory=list)
 
 
 def validation_events(run: Run) -> VirtualEvents:
     """Open the validation events of a run, with the noise of its validations."""
     assert isinstance(run.recipe, HitsRecipe)
     return run.recipe.open_validation()
+
+
+def stored_scores(run: Run) -> ScoreHistogram | None:
+    """Return the validation scores that a run has stored; None if there are none."""
+    if not (run.folder / SCORES).is_file():
+        return None
+    scores: ScoreHistogram = run.scores()
+    return scores
 
 
 def test_events(run: Run, paths: str | Sequence[str], n_events: int) -> tuple[VirtualEvents, bool]:
@@ -106,6 +119,7 @@ def measure_hits(
     *,
     retention: float,
     n_events: int,
+    stored: ScoreHistogram | None = None,
     progress: Callable[[int], Progress] | None = None,
 ) -> HitMeasures:
     """Measure a network and the baselines in one pass over the events.
@@ -116,27 +130,34 @@ def measure_hits(
         test: events to measure on; None takes every second validation event.
         retention: fraction of the signal that the thresholds keep.
         n_events: largest number of events to choose on, and to measure on.
+        stored: validation scores that the run has stored, for the threshold of the network on
+            `test`; None scores the validation events again.
         progress: takes the number of events to come, over all scorers, and returns a function
             that takes the number of events just done.
     """
-    baselines, missing = available_baselines(network.geometry)
+    events = validation if test is None else test
+    assert events is not None  # the caller has one of the two
+    baselines, missing = available_baselines(events.geometry)
     if network.name in {scorer.name for scorer in baselines}:
         network.name += " (run)"
     recorder = _Recorder(network.name)
     chooses, measures, chosen_on = _sources(validation, test, n_events)
     scorers: list[Scorer] = [network, *baselines]
-    n_coming = len(scorers) * sum(size for size, _ in (chooses, measures))
+    known = {network.name: stored} if stored is not None and test is not None else {}
+    n_coming = (len(scorers) - len(known)) * chooses[0] + len(scorers) * measures[0]
     table = evaluate(
         scorers,
         chooses[1],
         measures[1],
         retention=retention,
+        stored=known,
         progress=None if progress is None else progress(n_coming),
         watch=recorder,
     )
-    table = replace(table, chosen_on=chosen_on or table.chosen_on, notes=missing)
+    table = replace(table, chosen_on=chosen_on or table.chosen_on)
+    table = replace(table, notes=(*table.notes, *missing))
     counts = np.concatenate([np.zeros((0, 5), np.int64), *recorder.counts])
-    return HitMeasures(table, recorder.scores, counts, recorder.samples())
+    return HitMeasures(table, recorder.scores, counts, recorder.samples(), recorder.profiles)
 
 
 def _sources(
@@ -145,11 +166,11 @@ def _sources(
     """Return the events to choose on and to measure on, and their description."""
     if test is not None:
         numbers = np.arange(min(n_events, len(test)))
-        measured = len(numbers), _Batches(test, numbers, TEST_EPOCH)
+        measured = len(numbers), Batches(test, numbers, TEST_EPOCH)
         if validation is None:
             return (0, None), measured, ""
         numbers = np.arange(min(n_events, len(validation)))
-        return (len(numbers), _Batches(validation, numbers, VALIDATION_EPOCH)), measured, ""
+        return (len(numbers), Batches(validation, numbers, VALIDATION_EPOCH)), measured, ""
     assert validation is not None  # the caller has one of the two
     numbers = np.arange(min(2 * n_events, len(validation)))
     halves = numbers[::2], numbers[1::2]
@@ -160,13 +181,19 @@ def _sources(
         f"{len(halves[1]):,} between them, which also served to choose the best weights"
     )
     chooses, measures = (
-        (len(half), _Batches(validation, half, VALIDATION_EPOCH)) for half in halves
+        (len(half), Batches(validation, half, VALIDATION_EPOCH)) for half in halves
     )
     return chooses, measures, words
 
 
-class _Batches:
-    """Degraded events in batches; can be iterated several times."""
+class Batches:
+    """Degraded events in batches; can be iterated several times.
+
+    Args:
+        events: events to degrade.
+        numbers: numbers of the events.
+        epoch: epoch of the degradation.
+    """
 
     def __init__(self, events: VirtualEvents, numbers: NDArray[np.int64], epoch: int) -> None:
         self.events, self.numbers, self.epoch = events, numbers, epoch
@@ -183,7 +210,8 @@ class _Recorder:
         self.network = network
         self.scores: dict[str, HitScores] = {}
         self.counts: list[NDArray[np.int64]] = []
-        self._examples: list[tuple[Events, NDArray[np.int64]]] = []
+        self.profiles: list[ScoreProfile] = []
+        self._examples: list[tuple[Events, NDArray[np.int64], int]] = []
         self._n_events = 0
 
     def __call__(
@@ -192,7 +220,8 @@ class _Recorder:
         self.scores[name] = scores
         if name != self.network or self._n_events >= _MOST_EVENTS:
             return
-        verdict = verdicts(events.label, scores.operating_point.keep(score), shown)
+        self._count_scores(events.numpy(), score)
+        verdict = verdicts(events.label, scores.operating_point.keep(score))
         place, n = events.event_index(), len(events)
         per_verdict = [
             torch.bincount(place[torch.from_numpy(verdict == k)], minlength=n) for k in range(4)
@@ -203,11 +232,18 @@ class _Recorder:
         self._n_events += n
         for i in range(min(n, _CANDIDATES - len(self._examples))):
             first, last = int(events.offset[i]), int(events.offset[i + 1])
-            self._examples.append((events[i].numpy(), verdict[first:last]))
+            n_hidden = int((~shown[first:last]).sum())
+            self._examples.append((events[i].numpy(), verdict[first:last], n_hidden))
+
+    def _count_scores(self, events: Events, score: Tensor) -> None:
+        self.profiles = self.profiles or profiles_of(events)
+        is_signal = np.asarray(events.label) > 0
+        for profile, value in zip(self.profiles, values_along(events), strict=True):
+            profile.update(value, score.double().numpy(), is_signal)
 
     def samples(self) -> list[EventSample]:
         """Return the event with the median number of errors, and the one with most."""
-        errors = [int(((verdict == 1) | (verdict == 3)).sum()) for _, verdict in self._examples]
+        errors = [int(((verdict == 1) | (verdict == 3)).sum()) for _, verdict, _ in self._examples]
         order = sorted((n, i) for i, n in enumerate(errors) if self._examples[i][0].n_hits)
         if not order:
             return []
@@ -218,17 +254,16 @@ class _Recorder:
         return [EventSample(title, i, *self._examples[i]) for i, title in chosen.items()]
 
 
-def verdicts(label: Any, is_kept: Tensor, is_visible: Tensor) -> NDArray[np.int64]:
-    """Return the verdict on each hit as an index into `VERDICTS`, -1 for hidden hits.
+def verdicts(label: Any, is_kept: Tensor) -> NDArray[np.int64]:
+    """Return the verdict on each hit as an index into `VERDICTS`.
 
     Example:
-        >>> label, is_kept = torch.tensor([1, 2, 0, 0, 0]), torch.tensor([1, 0, 0, 1, 1]) > 0
-        >>> verdicts(label, is_kept, torch.tensor([1, 1, 1, 1, 0]) > 0).tolist()
-        [0, 1, 2, 3, -1]
+        >>> verdicts(torch.tensor([1, 2, 0, 0]), torch.tensor([1, 0, 0, 1]) > 0).tolist()
+        [0, 1, 2, 3]
     """
     is_signal = torch.as_tensor(label) > 0
     place = torch.where(is_signal, (~is_kept).long(), 2 + is_kept.long())
-    verdict: NDArray[np.int64] = torch.where(is_visible, place, -1).numpy()
+    verdict: NDArray[np.int64] = place.numpy()
     return verdict
 
 

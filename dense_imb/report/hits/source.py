@@ -8,16 +8,20 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dense_imb.base.refusals import Refused
+from dense_imb.config import scores_hits
 from dense_imb.data.events.virtual import VirtualEvents
-from dense_imb.hits import Evaluation
+from dense_imb.hits import Evaluation, Sensors
 from dense_imb.hits.masking import Progress
+from dense_imb.hits.table import is_hiding
 from dense_imb.report.facts import number, percent
-from dense_imb.report.hits import figures
+from dense_imb.report.hits import displays, figures
 from dense_imb.report.hits.measures import (
     VERDICTS,
+    EventSample,
     HitMeasures,
     by_number_of_hits,
     measure_hits,
+    stored_scores,
     test_events,
     validation_events,
 )
@@ -25,11 +29,15 @@ from dense_imb.report.page import Drawing, Section, Table
 from dense_imb.report.source import ReportSource, as_clause, joined, quoted
 
 _COLUMNS = (
-    ("signal kept", "retention", percent),
-    ("noise removed", "removal", percent),
+    ("signal efficiency (retention)", "retention", percent),
+    ("background rejection (removal)", "removal", percent),
     ("purity", "purity", percent),
     ("AUC", "auc", lambda value: number(value, ".4f")),
     ("avg. precision", "average_precision", lambda value: number(value, ".4f")),
+)
+_VISIBLE_COLUMNS = (
+    ("retention, visible hits", "visible_retention", percent),
+    ("removal, visible hits", "visible_removal", percent),
 )
 _QUANTILES = {
     "q05": "5 % of events below",
@@ -54,11 +62,12 @@ class HitsSource(ReportSource):
     measured: HitMeasures | None = None
     adds_noise: bool = False
 
+    own_data: ClassVar[str] = "every second validation event of the run"
     kind: ClassVar[str] = "hits"
     unit: ClassVar[str] = "event"
     options: ClassVar[frozenset[str]] = frozenset({"retention"})
     figure_names: ClassVar[tuple[str, ...]] = (
-        "removal", "training", "scores", "sample_1", "sample_2", "events",
+        "removal", "training", "scores", "profile", "sample_1", "sample_2", "events",
     )  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -94,6 +103,7 @@ class HitsSource(ReportSource):
                 test,
                 retention=self.wanted,
                 n_events=self.n_samples,
+                stored=stored_scores(self.run),
                 progress=progress,
             )
         except ValueError as problem:
@@ -171,50 +181,99 @@ class HitsSource(ReportSource):
         events = Drawing(
             "events",
             lambda to: figures.draw_events(measured, to),
-            (6.5, 3.2),
-            "Retention and removal against the number of hits of an event.",
-            "Means of events grouped by their number of hits.",
+            (9.5, 3.4),
+            "Numbers of hits of events, and retention and removal against them.",
+            "Left: hits of an event before and after denoising. Right: means of events grouped by "
+            "their number of hits.",
         )
-        samples = []
-        for k, sample in enumerate(measured.samples):
-            counts = ", ".join(f"{n} {words}" for words, n in sample.counts().items())
-            samples.append(
-                Drawing(
-                    f"sample_{k + 1}",
-                    lambda to, one=sample: figures.draw_sample(one, to),  # type: ignore[misc]
-                    figures.sample_size(sample.events.grid),
-                    f"{sample.title}, in x-y and x-y-time: {counts}.",
-                    f"{sample.title} (number {sample.number}): {counts}. A hit hidden behind a "
-                    "later one in its pixel gets that hit's score, and is not counted. Below: the "
-                    "same in x, y and time, without the noise removed.",
-                )
-            )
+        profile = Drawing(
+            "profile",
+            lambda to: figures.draw_profiles(measured.profiles, own.operating_point, to),
+            (9.5, 3.8),
+            "Quantiles of the score of signal and noise against the time and a coordinate.",
+            "The network's scores along the time and along the detector: medians, and bands that "
+            "hold 80 % of the hits. Hits above the threshold are kept.",
+        )
+        samples = [self._display(k, sample) for k, sample in enumerate(measured.samples)]
         return [
-            Section("Scores", [self._score_table()], [self._conditions()], [removal]),
+            Section(
+                "Scores",
+                [self._score_table(), self._point_table()],
+                [self._conditions(), self._fakes()],
+                [removal],
+            ),
             Section("Events before and after", drawings=samples),
             Section(
                 "Errors",
                 [self._quantile_table()],
-                drawings=[scores, *([events] if len(measured.events) else [])],
+                drawings=[scores, *([profile, events] if len(measured.events) else [])],
             ),
         ]
+
+    def _display(self, number: int, sample: EventSample) -> Drawing:
+        """Return the figure of an event before and after denoising."""
+        counts = ", ".join(f"{n} {words}" for words, n in sample.counts().items())
+        views = displays.describe_views(sample)
+        caption = f"{sample.title} (number {sample.number}): {counts}. Views: {views}"
+        if isinstance(sample.events.geometry, Sensors):
+            caption += "; the view in depth omits the noise removed."
+            if sample.events.geometry.n_axes == 3:
+                caption += " Colours show the time of signal hits; pale dots are sensors."
+        else:
+            caption += "; the last one omits the noise removed."
+            caption += f" Hidden behind others in their pixel: {sample.n_hidden}"
+            caption += self._words_on_hidden(sample)
+        return Drawing(
+            f"sample_{number + 1}",
+            lambda to: displays.draw_sample(sample, to),
+            displays.sample_size(sample),
+            f"{sample.title}, in {views}: {counts}.",
+            caption,
+        )
+
+    def _words_on_hidden(self, sample: EventSample) -> str:
+        """Return how hidden hits got their verdicts, as the end of a sentence."""
+        if not sample.n_hidden:
+            return "."
+        if scores_hits(self.run.config.model.name):
+            return ", each with a score of its own."
+        if self.run.config.hits.output == "value":
+            return ", scored by their own time."
+        return ", with the score of the hit in front."
 
     def _score_table(self) -> Table:
         table = self.table
         assert table is not None
         further = [f"{100 * r:g}" for r in table.retentions if r != table.retention]
-        header = ["", *(title for title, *_ in _COLUMNS)]
+        columns = [*_COLUMNS, *(_VISIBLE_COLUMNS if is_hiding(table.rows) else ())]
+        header = ["", *(title for title, *_ in columns)]
         header += [*(f"removed at {r} %" for r in further), "events per second"]
         rows = [
             [
                 str(row["scorer"]),
-                *(form(row[key]) for _, key, form in _COLUMNS),
+                *(form(row[key]) for _, key, form in columns),
                 *(percent(row[f"removal_at_{r}"]) for r in further),
                 number(row["events_per_second"], ",.0f"),
             ]
             for row in table.rows
         ]
         return Table(header, rows, own=self.name)
+
+    def _point_table(self) -> Table:
+        """Return the three operating points of the network and of the best baseline."""
+        table = self.table
+        assert table is not None
+        header, *rows = table.point_table()
+        return Table(header, rows)
+
+    def _fakes(self) -> str:
+        table = self.table
+        assert table is not None
+        sentence = (
+            "Operating points are chosen on the validation events, and measured on the events of "
+            "the table."
+        )
+        return " ".join([sentence, *table.point_notes()])
 
     def _conditions(self) -> str:
         table = self.table
@@ -223,9 +282,14 @@ class HitsSource(ReportSource):
         sentence = (
             f"Each threshold was chosen to keep {100 * table.retention:g} % of the signal; the "
             f"table shows what it kept. Events: {table.chosen_on}; {float(first['n_signal']):,.0f} "
-            f"signal and {float(first['n_noise']):,.0f} noise hits. Hits hidden behind others in "
-            f"their pixel ({percent(first['occluded_share'])} of the signal) are not counted."
+            f"signal and {float(first['n_noise']):,.0f} noise hits."
         )
+        if is_hiding(table.rows):
+            sentence += (
+                f" Hits hidden behind others in their pixel ({percent(first['occluded_share'])} "
+                "of the signal) are counted as all others are; the columns of visible hits leave "
+                "them out."
+            )
         if self.adds_noise:
             sentence += " The test events were clean, and degraded as the run's own events are."
         return sentence
@@ -301,6 +365,4 @@ class HitsSource(ReportSource):
 
 def best_baseline(table: Evaluation, name: str) -> str | None:
     """Return the name of the baseline that removes most noise."""
-    others = [row for row in table.rows if row["scorer"] != name]
-    known = [row for row in others if float(row["removal"]) == float(row["removal"])]
-    return str(max(known, key=lambda row: float(row["removal"]))["scorer"]) if known else None
+    return table.best_of([str(row["scorer"]) for row in table.rows if row["scorer"] != name])

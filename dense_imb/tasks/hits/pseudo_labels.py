@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,12 +12,17 @@ from torch import Tensor, nn
 
 from dense_imb.base.checks import check_choice
 from dense_imb.base.random import Draws
+from dense_imb.base.refusals import Refused
 from dense_imb.data.epochs.views import STRONG
 from dense_imb.data.events.virtual import VirtualEvents
-from dense_imb.hits import Degradation, Events, degrade, encode
+from dense_imb.data.images.labelled import IGNORED
+from dense_imb.hits import Degradation, Events, MeasuredNoise, Sensors, Uniform, degrade, encode
 from dense_imb.hits.frames import pixel_index
 from dense_imb.losses.foreign.feeding import intake_of, takes_logits
-from dense_imb.tasks.hits.task import HitsBatch, HitsTask, cost_at, is_visible
+from dense_imb.models import HitInput
+from dense_imb.tasks.hits.frames import FrameBatch, FramesTask, cost_at
+from dense_imb.tasks.hits.scoring import is_visible
+from dense_imb.tasks.hits.task import DIRECTION, HitsBatch, HitsTask, cost_of_hits
 from dense_imb.tasks.mean_teacher import as_trained
 
 _EPOCHS = 2**30  # offset of epochs: unlabelled events vary differently from labelled ones
@@ -31,20 +37,22 @@ class HitViews:
     """Events as they are, and strong views of them.
 
     Args:
-        shown: frames of the strong views, (B, C, H, W).
-        weak: visible hits, for the teacher.
+        shown: input of the network for the strong views.
+        weak: hits for the teacher.
         strong: hits of the strong views.
         origin: for each hit of `strong`, 1 + index of its hit in `weak`; 0 for added hits.
     """
 
-    shown: Tensor
+    shown: Any
     weak: Events
     strong: Events
     origin: Tensor
 
 
-class HitsPseudoLabels:
+class EventsPseudoLabels:
     """Unlabelled events, see `dense_imb.tasks.mean_teacher.Unlabelled`.
+
+    `FramePseudoLabels` and `HitsPseudoLabels` label what their networks see of them.
 
     A strong view drops up to 0.3 of the hits and moves the others by about a pixel and some time
     steps. It adds noise hits, up to 0.3 of the hits of a mean event.
@@ -58,16 +66,18 @@ class HitsPseudoLabels:
     """
 
     n_classes = 2  # noise and signal
+    _sees_frames = True
+    _features: tuple[str, ...] = ()  # columns that the network sees
 
     def __init__(
         self,
-        task: HitsTask,
+        task: FramesTask | HitsTask,
         events: VirtualEvents,
         loss: nn.Module | None = None,
         *,
         strong: str = "auto",
     ) -> None:
-        _check_task(task)
+        self._check_task(task)
         check_choice("unlabelled.strong", strong, STRONG)
         if strong in ("randaugment", "photometric"):
             raise ValueError(
@@ -76,7 +86,7 @@ class HitsPseudoLabels:
             )
         if events.geometry.size != task.train.geometry.size:
             raise ValueError(
-                f"Expected unlabelled events in frames of {task.train.geometry.size_text()}, "
+                f"Expected unlabelled events of {task.train.geometry.size_text()}, "
                 f"as the labelled ones, got {events.geometry.size_text()}."
             )
         if not len(events):
@@ -114,33 +124,35 @@ class HitsPseudoLabels:
         weak = self._shown_hits(places)
         strong, origin = self._strong(weak, samples, epoch + _EPOCHS)
         strong = strong.torch(device)
-        reading = self._task.reading
-        shown = encode(strong, reading.channels, threshold=reading.threshold)
-        return HitViews(shown, weak.torch(device), strong, torch.from_numpy(origin).to(device))
+        return HitViews(
+            self._shown(strong), weak.torch(device), strong, torch.from_numpy(origin).to(device)
+        )
 
-    def label_views(
+    def _check_task(self, task: Any) -> None:
+        """Refuse tasks that labels of hits cannot train."""
+
+    def _shown(self, events: Events) -> Any:
+        """Return the network's input for the strong views."""
+        raise NotImplementedError
+
+    def label_views(self, teacher: nn.Module, views: Any, threshold: float) -> tuple[Any, Tensor]:
+        """Label the strong views, see `Unlabelled.label_views`."""
+        raise NotImplementedError
+
+    def _labels(
         self, teacher: nn.Module, views: HitViews, threshold: float
-    ) -> tuple[HitsBatch, Tensor]:
-        """Label the strong views; only pixels with a label enter the loss.
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return whether each hit of the strong views is labelled, and signal, and the fractions.
 
-        A pixel is signal if its visible hit is; added hits are noise.
+        Added hits have the origin 0 and are noise.
         """
         score = self._score(teacher, views.weak)
         is_signal = score >= threshold
         is_sure = is_signal | (score <= 1 - threshold)
-        # added hits have the origin 0 and are noise
         sure = nn.functional.pad(is_sure, (1, 0), value=True)[views.origin]
         signal = nn.functional.pad(is_signal, (1, 0), value=False)[views.origin]
-        place = pixel_index(views.strong)
-        frame = torch.zeros_like(views.shown[:, :1], memory_format=torch.contiguous_format)
-        frame.view(-1)[place[signal]] = 1.0
         kinds = torch.stack([is_sure & ~is_signal, is_signal])  # noise, signal
-        share = kinds.float().sum(1) / max(len(is_sure), 1)
-        return HitsBatch(views.shown, place[sure], frame, torch.zeros_like(frame)), share
-
-    def cost(self, output: Tensor, pseudo: HitsBatch) -> Tensor:
-        """Return the loss of the pixels with a label."""
-        return cost_at(self._fed, self._intake, output[:, :1], pseudo.is_signal, pseudo.lit)
+        return sure, signal, kinds.float().sum(1) / max(len(is_sure), 1)
 
     def content(
         self, teacher: nn.Module, places: NDArray[np.int64], device: torch.device
@@ -166,24 +178,35 @@ class HitsPseudoLabels:
         return self._description
 
     def _shown_hits(self, places: NDArray[np.int64]) -> Events:
-        """Return the visible hits with their place and time only."""
+        """Return the hits that the network sees, with the columns that it sees only."""
         events = self._events.degraded(places, 0).numpy()
-        events = events.select(is_visible(events))
-        return events.with_hits(events.offset, {name: getattr(events, name) for name in "xyt"})
+        if self._sees_frames:
+            events = events.select(is_visible(events))
+        names = (*events.geometry.columns, "t", *self._features)
+        columns = events.hit_columns()
+        return events.with_hits(events.offset, {name: columns[name] for name in names})
 
     def _strong_change(self) -> Degradation:
         first = self._shown_hits(np.arange(min(_COUNTED, self.n_images)))
+        noise = (0, round(_MOST_LOST * first.n_hits / len(first)))
+        is_table = isinstance(first.geometry, Sensors)
+        duration = float(np.ptp(first.t)) if is_table and first.n_hits else 1.0
+        if not is_table:
+            duration = float(first.grid.time_steps)
+        # on a table, and with further columns, added hits are copies of others
+        is_copied = (is_table or self._features) and first.n_hits > 0
         return Degradation(
-            smear_x=_SMEAR_PIXELS,
-            smear_y=_SMEAR_PIXELS,
-            smear_t=_SMEAR_TIME * first.grid.time_steps,
-            noise=(0, round(_MOST_LOST * first.n_hits / len(first))),
+            smear_x=0.0 if is_table else _SMEAR_PIXELS,
+            smear_y=0.0 if is_table else _SMEAR_PIXELS,
+            smear_t=_SMEAR_TIME * duration,
+            noise=noise,
+            profiles=(MeasuredNoise(first) if is_copied else Uniform(),),
         )
 
     def _strong(
         self, weak: Events, samples: NDArray[np.int64], epoch: int
     ) -> tuple[Events, NDArray[np.int64]]:
-        """Return the visible hits of strong views, and the origin of each hit."""
+        """Return the hits of strong views, and the origin of each hit."""
         origin = np.arange(1, weak.n_hits + 1)
         if self._change is None:
             return weak, origin
@@ -200,17 +223,76 @@ class HitsPseudoLabels:
         strong = degrade(
             marked.select(is_kept), self._change, seed=self._seed, epoch=epoch, event_index=samples
         )
-        strong = strong.select(~strong.hit["is_occluded"])
+        if self._sees_frames:
+            strong = strong.select(~strong.hit["is_occluded"])
         return strong, np.asarray(strong.hit["origin"], np.int64)
 
 
-def _check_task(task: HitsTask) -> None:
-    """Refuse tasks that labels of hits cannot train."""
-    wanted = {
-        "hits.pixels": (task.pixels, "lit", "a teacher labels hits, not empty pixels"),
-        "hits.target": (task.target, "signal", "hits that were lost have no label"),
-        "hits.output": (task.reading.output, "score", "labels are signal and noise, not times"),
-    }
-    for name, (got, want, why) in wanted.items():
-        if got != want:
-            raise ValueError(f"Expected `{name}` {want} with unlabelled events, got {got}: {why}.")
+class FramePseudoLabels(EventsPseudoLabels):
+    """Unlabelled events for networks of frames."""
+
+    _task: FramesTask
+
+    def _check_task(self, task: Any) -> None:
+        wanted = {
+            "hits.pixels": (task.pixels, "lit", "a teacher labels hits, not empty pixels"),
+            "hits.target": (task.target, "signal", "hits that were lost have no label"),
+            "hits.output": (task.reading.output, "score", "labels are signal and noise, not times"),
+        }
+        for name, (got, want, why) in wanted.items():
+            if got != want:
+                raise ValueError(
+                    f"Expected `{name}` {want} with unlabelled events, got {got}: {why}."
+                )
+
+    def _shown(self, events: Events) -> Tensor:
+        reading = self._task.reading
+        return encode(events, reading.channels, threshold=reading.threshold)
+
+    def label_views(
+        self, teacher: nn.Module, views: HitViews, threshold: float
+    ) -> tuple[FrameBatch, Tensor]:
+        """Label the strong views; only pixels with a label enter the loss.
+
+        A pixel is signal if its visible hit is; added hits are noise.
+        """
+        sure, signal, share = self._labels(teacher, views, threshold)
+        place = pixel_index(views.strong)
+        frame = torch.zeros_like(views.shown[:, :1], memory_format=torch.contiguous_format)
+        frame.view(-1)[place[signal]] = 1.0
+        return FrameBatch(views.shown, place[sure], frame, torch.zeros_like(frame)), share
+
+    def cost(self, output: Tensor, pseudo: FrameBatch) -> Tensor:
+        """Return the loss of the pixels with a label."""
+        return cost_at(self._fed, self._intake, output[:, :1], pseudo.is_signal, pseudo.lit)
+
+
+class HitsPseudoLabels(EventsPseudoLabels):
+    """Unlabelled events for networks of hits."""
+
+    _task: HitsTask
+    _sees_frames = False
+
+    def _check_task(self, task: Any) -> None:
+        self._features = tuple(name for name in task.reading.features if name != DIRECTION)
+        if task.reading.n_classes != 2:
+            raise Refused(
+                "two classes of hits, {hits.n_classes=2}, with unlabelled events",
+                task.reading.n_classes,
+                "a teacher labels signal and noise",
+            )
+
+    def _shown(self, events: Events) -> HitInput:
+        shown: HitInput = self._task.reading.inputs(events)
+        return shown
+
+    def label_views(
+        self, teacher: nn.Module, views: HitViews, threshold: float
+    ) -> tuple[HitsBatch, Tensor]:
+        """Label the hits of the strong views; added hits are noise."""
+        sure, signal, share = self._labels(teacher, views, threshold)
+        return HitsBatch(views.shown, signal.long().masked_fill(~sure, IGNORED)), share
+
+    def cost(self, output: Tensor, pseudo: HitsBatch) -> Tensor:
+        """Return the loss of the hits with a label."""
+        return cost_of_hits(self._fed, self._intake, output[:, :1], pseudo.label)

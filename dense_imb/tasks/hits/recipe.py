@@ -1,50 +1,62 @@
-"""Recipes of networks that score hits."""
+"""Recipes of networks that score hits: networks of hits, and networks of frames."""
 
 from __future__ import annotations
 
+import ast
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from dense_imb.base.checks import check_at_least, check_choice
 from dense_imb.base.refusals import Refused, refusal
-from dense_imb.config import HitsConfig
+from dense_imb.config import OF_FRAMES, OF_HITS, HitsConfig, scores_hits
 from dense_imb.data.events.virtual import VirtualEvents
 from dense_imb.hits import (
     Blob,
     Burst,
     Degradation,
+    Events,
     Geometry,
     HitsFile,
     HitsFiles,
     HotLines,
     HotPixels,
     MeasuredNoise,
+    Sensors,
     Uniform,
     open_hits,
 )
+from dense_imb.hits.columns import describe_unseen
 from dense_imb.hits.frames import CHANNELS
 from dense_imb.hits.noise import Profile
 from dense_imb.losses.foreign.feeding import takes_logits
 from dense_imb.losses.foreign.parse import parse_call
-from dense_imb.models import build_model
+from dense_imb.models import build_hit_network, build_model, hit_network_sizes
 from dense_imb.tasks.base import TrainingData
-from dense_imb.tasks.hits.pseudo_labels import HitsPseudoLabels
+from dense_imb.tasks.hits.frames import N_CHANNELS, FrameReading, FramesTask
+from dense_imb.tasks.hits.pseudo_labels import (
+    FramePseudoLabels,
+    HitsPseudoLabels,
+)
+from dense_imb.tasks.hits.scoring import HitsOptions, Pixels, is_signal, is_visible
 from dense_imb.tasks.hits.task import (
-    N_CHANNELS,
-    HitsOptions,
+    DIRECTION,
     HitsReading,
     HitsTask,
-    Pixels,
-    is_signal,
-    is_visible,
+    adds_simulated_noise,
+    check_columns,
+    classes_of_hits,
 )
-from dense_imb.tasks.hits.trained import TrainedHits
+from dense_imb.tasks.hits.trained import TrainedHits, trained_on
+from dense_imb.tasks.mean_teacher import Unlabelled
 from dense_imb.tasks.recipe import Recipe, build_loss, check_share
 from dense_imb.tasks.unlabelled import REST, naming_the_option
 
@@ -56,6 +68,8 @@ PROFILES: dict[str, type[Profile]] = {
     "hot_lines": HotLines,
 }
 _COUNTED = 256  # events
+_LIGHT = 0.299792458  # m/ns
+_FAR = 20.0  # the detector is this much larger or smaller than light travels in an event
 _HITS = ("/event/offset", "/hit/x", "/hit/y", "/hit/t")
 
 
@@ -81,16 +95,12 @@ class HitsRecipe(Recipe):
                     "{hits.noise=200}."
                 )
         self.degradation  # noqa: B018  # refuses wrong profiles
-        reading = self.reading(self.is_logit)
-        if reading.output == "value" and reading.is_logit:
-            raise Refused(
-                "a loss of values with {hits.output=value}",
-                f"{config.loss}, a loss of logits",
-                "take {loss=ACBMSELoss}, usually with {hits.pixels=frame}",
-            )
-        if reading.output == "both":
-            build_loss(hits.value_loss)
-        if hits.mixing != "linear" and config.mixing.kind == "none":
+        if self.sees_hits:
+            self._check_network_of_hits()
+        else:
+            self._check_network_of_frames()
+        default = "union" if self.sees_hits else "linear"
+        if hits.mixing not in ("auto", default) and config.mixing.kind == "none":
             raise refusal(
                 "{hits.mixing} changes nothing while {mixing.kind} is none; add "
                 "{mixing.kind=mixup}."
@@ -101,6 +111,54 @@ class HitsRecipe(Recipe):
                 "pattern: hits that thinning removed belong to it as well",
                 "take {hits.mixing=linear}, which mixes frames",
             )
+
+    @property
+    def sees_hits(self) -> bool:
+        """Whether the network sees hits; other networks see frames."""
+        return scores_hits(self.config.model.name)
+
+    def _check_network_of_frames(self) -> None:
+        config, hits = self.config, self.config.hits
+        plain = HitsConfig()
+        for name in OF_HITS:
+            if getattr(hits, name) != getattr(plain, name):
+                raise refusal(
+                    f"{{hits.{name}}} is an option of networks of hits, but {config.model.name} "
+                    "sees frames; drop it, or take {model.name=hits}."
+                )
+        reading = self.frame_reading(self.is_logit)
+        if reading.output == "value" and reading.is_logit:
+            raise Refused(
+                "a loss of values with {hits.output=value}",
+                f"{config.loss}, a loss of logits",
+                "take {loss=ACBMSELoss}, usually with {hits.pixels=frame}",
+            )
+        if reading.output == "both":
+            build_loss(hits.value_loss)
+
+    def _check_network_of_hits(self) -> None:
+        config, hits = self.config, self.config.hits
+        plain = HitsConfig()
+        for name in OF_FRAMES:
+            if getattr(hits, name) != getattr(plain, name):
+                raise refusal(
+                    f"{{hits.{name}}} is an option of networks of frames, but {config.model.name} "
+                    "sees hits; drop it, or take {model.name=fast_unet}."
+                )
+        if hits.mixing == "linear" and config.mixing.kind != "none":
+            raise refusal(
+                "{hits.mixing=linear} mixes frames, but a network of hits sees none; take "
+                "{hits.mixing=union}."
+            )
+        check_at_least("n_classes", hits.n_classes, 2)
+        if hits.n_classes > 2 and not self.is_logit:
+            raise Refused(
+                "a loss of logits for more than two classes of hits",
+                f"{config.loss}, a loss of values",
+                "take {loss=CrossEntropyLoss}",
+            )
+        if hits.value is not None:
+            build_loss(hits.value_loss)
 
     @cached_property
     def degradation(self) -> Degradation | None:
@@ -122,10 +180,10 @@ class HitsRecipe(Recipe):
             profiles=profiles,
         )
 
-    def reading(self, is_logit: bool) -> HitsReading:
+    def frame_reading(self, is_logit: bool) -> FrameReading:
         """Return how events become frames, and how the output becomes scores."""
         hits = self.config.hits
-        return HitsReading(tuple(hits.channels), hits.threshold, hits.output, is_logit)
+        return FrameReading(tuple(hits.channels), hits.threshold, hits.output, is_logit)
 
     def open_data(self) -> tuple[VirtualEvents, VirtualEvents, VirtualEvents | None]:
         """Open training and validation events, and training events whose labels are not used."""
@@ -144,6 +202,8 @@ class HitsRecipe(Recipe):
             held_out = VirtualEvents(
                 source, self.degradation, seed, first=cut, count=hits.validation_events
             )
+        for name, events in (("train", train), ("validation", held_out)):
+            _check_labels(name, events)
         train, rest = split_labelled_events(train, self.config.labelled_share)
         return train, held_out, rest
 
@@ -159,8 +219,64 @@ class HitsRecipe(Recipe):
             )
         return self.open_data()[1]
 
-    def labelled_task(self) -> HitsTask:
+    def remark(self) -> str:
+        """Name the columns of hits that the network does not see, and how it could."""
+        hits = self.config.hits
+        others = [hits.balance_over, *([hits.value] if hits.value else [])]
+        with open_hits(hits.train, in_memory=False) as source:
+            unseen, worth = describe_unseen(source, [*(hits.features or ()), *others])
+        if not unseen:
+            return ""
+        sentence = f"columns not used: {unseen}"
+        if not worth:
+            return f"{sentence}."
+        features = f"{{hits.features={' '.join([*(hits.features or ()), worth])}}}"
+        if adds_simulated_noise(self.degradation):
+            features += ", with events that contain noise or with measured noise,"
+        if not self.sees_hits:
+            features = f"{{model.name=hits}} with {features}"
+        return f"{sentence}; {features} lets the network see {worth.replace(' ', ', ')}."
+
+    def labelled_task(self) -> FramesTask | HitsTask:
         """Open the events and build the network and its losses."""
+        return self._task_of_hits() if self.sees_hits else self._task_of_frames()
+
+    def _task_of_hits(self) -> HitsTask:
+        hits = self.config.hits
+        train, held_out, rest = self.open_data()
+        geometry = train.geometry
+        is_table = isinstance(geometry, Sensors)
+        features = hits.features
+        if features is None:
+            features = [DIRECTION] if getattr(geometry, "direction", None) is not None else []
+        wanted = HitsReading(tuple(features), hits.n_classes, hits.value)
+        check_columns(train, wanted, hits.balance_over)
+        first = first_events(train)
+        class_counts = count_classes(first, hits.n_classes)
+        loss = self.loss(class_counts)
+        reading = replace(wanted, is_logit=takes_logits(loss))
+        content = train.class_content() if self.needs_content else None
+        augment = hits.augment
+        if augment == "auto":
+            augment = "rotate" if is_table else "none"
+        options = HitsOptions(
+            **self.shared_options(content, len(train)),
+            value_loss=None if hits.value is None else build_loss(hits.value_loss),
+            retention=hits.retention,
+            batch_size=self.config.batch_size,
+            balance_over=hits.balance_over,
+            augment=augment,
+        )
+        sizes = {**hit_scales(first, reading), "n_outputs": reading.n_outputs}
+        return HitsTask(
+            self.network(sizes),
+            loss,
+            TrainingData(train, held_out, class_counts, rest=rest),
+            reading,
+            options,
+        )
+
+    def _task_of_frames(self) -> FramesTask:
         hits = self.config.hits
         train, held_out, rest = self.open_data()
         class_counts = count_pixels(train, hits.pixels)
@@ -174,11 +290,11 @@ class HitsRecipe(Recipe):
             retention=hits.retention,
             batch_size=self.config.batch_size,
         )
-        return HitsTask(
-            self.network(self.network_sizes(train.geometry)),
+        return FramesTask(
+            self.network(self.network_sizes(train.grid)),
             loss,
             TrainingData(train, held_out, class_counts, rest=rest),
-            self.reading(takes_logits(loss)),
+            self.frame_reading(takes_logits(loss)),
             options,
         )
 
@@ -194,19 +310,22 @@ class HitsRecipe(Recipe):
     def initial_network(self, sizes: Mapping[str, Any]) -> nn.Module:
         """Build the network."""
         model = self.config.model
+        if self.sees_hits:
+            return build_hit_network(model.name, **{**sizes, **model.options})
         return build_model(model.name, **sizes, **model.options)
 
-    def pseudo_labels(self, task: HitsTask) -> HitsPseudoLabels:
+    def pseudo_labels(self, task: FramesTask | HitsTask) -> Unlabelled:
         """Open the unlabelled events."""
         events = task.data.rest if self.config.unlabelled.rest else self._unlabelled_events(task)
-        return HitsPseudoLabels(
+        kind = HitsPseudoLabels if isinstance(task, HitsTask) else FramePseudoLabels
+        return kind(
             task,
             events,
             self.pseudo_label_loss(task.class_counts),
             strong=self.config.unlabelled.strong,
         )
 
-    def _unlabelled_events(self, task: HitsTask) -> VirtualEvents:
+    def _unlabelled_events(self, task: FramesTask | HitsTask) -> VirtualEvents:
         paths = self.config.unlabelled.train
         assert paths is not None
         with naming_the_option():
@@ -222,17 +341,86 @@ class HitsRecipe(Recipe):
 
     def trained(self, name: str, content: Mapping[str, Any], device: Any) -> TrainedHits:
         """Build the trained network."""
-        setup = content["setup"]
+        setup, weights = content["setup"], content["network"]
+        if self.sees_hits:
+            network = self.trained_network(hit_network_sizes(weights), weights)
+            reading = reading_of_text(setup["target"])
+            return TrainedHits(name, network, reading, trained_on(setup["frame"]), device)
         geometry = geometry_of_setup(setup)
-        is_logit = HitsReading.is_logit_in(setup["target"])
-        network = self.trained_network(self.network_sizes(geometry), content["network"])
-        return TrainedHits(name, network, self.reading(is_logit), geometry, device)
+        is_logit = FrameReading.is_logit_in(setup["target"])
+        network = self.trained_network(self.network_sizes(geometry), weights)
+        return TrainedHits(name, network, self.frame_reading(is_logit), geometry, device)
 
 
 def geometry_of_setup(setup: Mapping[str, str]) -> Geometry:
     """Return the frame of the training events from the setup in a checkpoint."""
     width, height, time_steps = (int(size) for size in setup["frame"].split(" x "))
     return Geometry(width, height, time_steps)
+
+
+def first_events(events: VirtualEvents) -> Events:
+    """Return the first events of an epoch as tensors."""
+    return events.degraded(np.arange(min(_COUNTED, len(events))), 0).torch()
+
+
+def count_classes(events: Events, n_classes: int) -> tuple[int, ...]:
+    """Count the hits of each class; a class without hits counts 1."""
+    label = classes_of_hits(events, n_classes)
+    return tuple(torch.bincount(label, minlength=n_classes).clamp(min=1).tolist())
+
+
+def hit_scales(events: Events, reading: HitsReading) -> dict[str, Any]:
+    """Return the scales of a network of hits, measured on events, for `build_hit_network`.
+
+    A grid has pixels as its unit, and its duration is as long as its sides. Sensors have metres,
+    and times travel at the speed of light, or as fast as fills the detector if that is far off.
+    """
+    geometry, feature = events.geometry, reading.inputs(events).feature
+    middle = feature.median(0).values if len(feature) else feature.new_zeros(feature.shape[1])
+    spread = (feature - middle).abs().mean(0).clamp(min=1e-6) if len(feature) else middle + 1
+    scales: dict[str, Any] = {
+        "n_axes": geometry.n_axes + 1,
+        "n_features": feature.shape[1],
+        "feature_scale": [middle.tolist(), spread.tolist()],
+    }
+    if isinstance(geometry, Sensors):
+        side = float(np.ptp(geometry.position, axis=0).max()) or 1.0
+        speed = _LIGHT
+        time = events.t.double()
+        duration = float(time.std()) * math.sqrt(12) if len(time) > 1 else 0.0
+        if duration > 0 and not 1 / _FAR < speed * duration / side < _FAR:
+            speed = side / duration
+        metric = [1.0] * geometry.n_axes + [speed]
+        return {**scales, "metric": metric, "wavelengths": (side / 150, 1.2 * side)}
+    side = math.sqrt(geometry.width * geometry.height)
+    pixel = (geometry.x_mm, geometry.y_mm)
+    ratio = math.sqrt(pixel[0] / pixel[1]) if pixel[0] and pixel[1] else 1.0
+    return {
+        **scales,
+        "metric": [ratio, 1 / ratio, side / geometry.time_steps],
+        "extent": [float(size) for size in geometry.size],
+        "wavelengths": (min(4.4, side / 4), 1.05 * max(side, 4.4)),
+    }
+
+
+def reading_of_text(text: str) -> HitsReading:
+    """Return the reading that `HitsReading.as_text` described."""
+    _, _, arguments = text.partition("HitsReading(")
+    values = ast.literal_eval("{" + re.sub(r"(\w+)=", r"'\1': ", arguments.rstrip(")")) + "}")
+    return HitsReading(**values)
+
+
+def _check_labels(name: str, events: VirtualEvents) -> None:
+    """Refuse hits without labels, unless noise is added to them."""
+    if "/hit/label" in events.source.columns or not len(events):
+        return
+    if events.degradation is None or events.degradation.noise in (0, (0, 0)):
+        raise Refused(
+            f"{name} hits with labels, 0 for noise and 1 and more for signal",
+            "hits without labels",
+            "convert them with their labels, or, if all of them are signal, add noise: "
+            "{hits.noise=200}",
+        )
 
 
 def split_labelled_events(
@@ -254,7 +442,7 @@ def count_pixels(events: VirtualEvents, pixels: Pixels) -> tuple[int, int]:
     shown = events.degraded(np.arange(min(_COUNTED, len(events))), 0).torch()
     shown = shown.select(is_visible(shown))
     n_signal = int(is_signal(shown).sum())
-    frame = shown.geometry
+    frame = shown.grid
     n_pixels = shown.n_hits if pixels == "lit" else len(shown) * frame.width * frame.height
     return max(n_pixels - n_signal, 1), max(n_signal, 1)
 

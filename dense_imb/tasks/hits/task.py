@@ -1,148 +1,129 @@
-"""The task of scoring hits: signal against noise."""
+"""The task of scoring hits by networks of hits: each hit has outputs of its own."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dense_imb.base.checks import check_at_least, check_choice
-from dense_imb.base.refusals import Refused
-from dense_imb.data.epochs.mixing import mix, union
-from dense_imb.data.events.virtual import VALIDATION_EPOCH, VirtualEvents
+from dense_imb.base.checks import check_choice
+from dense_imb.base.random import Draws
+from dense_imb.base.refusals import Refused, suggest
+from dense_imb.data.epochs.mixing import union
+from dense_imb.data.events.virtual import VirtualEvents
 from dense_imb.data.images.labelled import IGNORED
-from dense_imb.hits import Events, encode, gap
-from dense_imb.hits.frames import CHANNELS, pixel_index, visible
+from dense_imb.hits import Degradation, Events, MeasuredNoise, Sensors
 from dense_imb.losses.foreign.feeding import Intake, feed, intake_of
-from dense_imb.losses.foreign.soft_feeding import check_takes_soft, feed_soft
-from dense_imb.metrics import ScoreHistogram
-from dense_imb.metrics.hits import RETENTIONS
-from dense_imb.tasks.base import SampledTask, TaskOptions, TrainingData, as_logits
+from dense_imb.models import HitInput
+from dense_imb.tasks.base import TrainingData, as_logits
+from dense_imb.tasks.hits.scoring import EVENTS, HITS, HitsOptions, ScoringTask
 
-Target = Literal["signal", "pattern"]
-Pixels = Literal["lit", "frame"]
-Output = Literal["score", "value", "both"]
-TARGETS, PIXELS, OUTPUTS = ("signal", "pattern"), ("lit", "frame"), ("score", "value", "both")
-N_CHANNELS = {"score": 1, "value": 1, "both": 2}
+DIRECTION = "direction"  # feature: where the sensor of a hit looks
+AUGMENT = ("none", "mirror", "rotate")
 _PARTNERS = 2**31  # epochs from here on degrade events that others are mixed with
+_TURN = 106  # purpose of random numbers: mirrors and rotations
 
 
 @dataclass(frozen=True)
 class HitsReading:
-    """Preparation of a network's input from events, and meaning of its output.
+    """Input of a network of hits, and meaning of its outputs.
 
     Args:
-        channels: input channels, see `dense_imb.hits.encode`.
-        threshold: r of the gapped values.
-        output: network output: a "score" in its first channel, a gapped time ("value"), or "both",
-            with the value in the second channel.
-        is_logit: whether the score is a logit; otherwise 0 means noise and 1 signal.
+        features: columns of hits that the network sees beside position and time; "direction" is
+            where the sensor looks.
+        n_classes: classes of hits, noise included; 2 has one output, more have one a class.
+        value: column of hits that a last output predicts; None predicts none.
+        is_logit: whether outputs are logits; otherwise 0 means noise and 1 signal.
     """
 
-    channels: Sequence[str] = ("gapped", "hit", "fourier")
-    threshold: float = 0.5
-    output: Output = "score"
+    features: Sequence[str] = ()
+    n_classes: int = 2
+    value: str | None = None
     is_logit: bool = True
 
-    def __post_init__(self) -> None:
-        check_choice("output", self.output, OUTPUTS)
-        if not self.channels:
-            raise ValueError("Expected `channels` with at least one channel, got none.")
-        for channel in self.channels:
-            check_choice("channels", channel, CHANNELS)
-        if not 0 <= self.threshold < 1:
-            raise ValueError(f"Expected `threshold` at least 0 and below 1, got {self.threshold}.")
+    @property
+    def n_channels(self) -> int:
+        """Outputs that tell classes: 1 for two classes, else one a class."""
+        return 1 if self.n_classes == 2 else self.n_classes
+
+    @property
+    def n_outputs(self) -> int:
+        """Outputs of a hit, its value included."""
+        return self.n_channels + (self.value is not None)
+
+    def inputs(self, events: Events) -> HitInput:
+        """Return the network's input for events of tensors."""
+        place = torch.cat([events.position(), events.t.float().unsqueeze(1)], 1)
+        columns = [_feature(events, name) for name in self.features]
+        feature: Tensor = torch.cat([place.new_zeros(len(place), 0), *columns], 1)
+        return HitInput(place, feature, events.offset)
+
+    def probability(self, network: nn.Module, events: Events) -> Tensor:
+        """Return the probability of each class, (n_hits, n_classes)."""
+        events = events if events.is_torch else events.torch()
+        if events.n_hits == 0:
+            return torch.zeros(0, self.n_classes, device=events.t.device)
+        return self.read_probability(network(self.inputs(events)))
 
     def score(self, network: nn.Module, events: Events) -> Tensor:
-        """Return the score of each hit, (n_hits,) in [0, 1]; hits in one pixel see one output.
-
-        score   = sigmoid(z), or sigmoid(8 z - 4) of an output that means 0 or 1
-        value   = 1 - |p - v| / v, at least 0; v is the gapped time of the hit itself
-        """
+        """Return the score of each hit, (n_hits,) in [0, 1]: the probability of any signal."""
         events = events if events.is_torch else events.torch()
-        shown = encode(events, self.channels, threshold=self.threshold)
-        output = network(shown).float()
-        seen = output.movedim(1, -1).flatten(0, -2)[pixel_index(events)]  # (n_hits, channels)
-        if self.output == "value":
-            own = gap(events.t.float(), events.geometry.time_steps, self.threshold)
-            return torch.clamp(1 - (seen[:, 0] - own).abs() / own, 0, 1)
-        score: Tensor = torch.sigmoid(as_logits(seen[:, 0], is_logit=self.is_logit))
-        return score
+        if events.n_hits == 0:
+            return torch.zeros(0, device=events.t.device)
+        return self.read_score(network(self.inputs(events)))
+
+    def read_probability(self, output: Tensor) -> Tensor:
+        """Return the probabilities (..., n_classes) of outputs (..., n_outputs)."""
+        output = output.float()[..., : self.n_channels]
+        if self.n_classes > 2:
+            return output.softmax(-1)
+        signal = torch.sigmoid(as_logits(output, is_logit=self.is_logit))
+        return torch.cat([1 - signal, signal], -1)
+
+    def read_score(self, output: Tensor) -> Tensor:
+        """Return the scores (...) of outputs (..., n_outputs)."""
+        if self.n_classes > 2:
+            return (1 - self.read_probability(output)[..., 0]).clamp(0, 1)
+        return torch.sigmoid(as_logits(output.float()[..., 0], is_logit=self.is_logit))
 
     def as_text(self) -> str:
         """Return the text of the description in checkpoints."""
         arguments = ", ".join(f"{one.name}={getattr(self, one.name)!r}" for one in fields(self))
-        return f"Reading({arguments})"  # as checkpoints have always held it
-
-    @staticmethod
-    def is_logit_in(text: str) -> bool:
-        """Tell whether the reading of an `as_text` is of logits."""
-        return text.endswith("is_logit=True)")
+        return f"HitsReading({arguments})"
 
 
 @dataclass(frozen=True)
 class HitsBatch:
-    """Noisy frames and their targets.
+    """Hits of a batch of events and their targets.
 
     Args:
-        shown: (B, C, H, W) network input.
-        lit: (n,) index of each lit pixel in the flattened (B, H, W).
-        is_signal: (B, 1, H, W) float, 1 at pixels of the target.
-        value: (B, 1, H, W) gapped times of those pixels, 0 elsewhere.
-        is_soft: whether frames were mixed: `is_signal` holds probabilities, `value` mixed times,
-            and `lit` the pixels that either frame lights.
+        shown: input of the network.
+        label: (n_hits,) class of each hit, `IGNORED` where it has none.
+        weight: (n_hits,) weight in the loss; None if all have 1.
+        value: (n_hits,) value to predict, NaN where it has none; None without values.
     """
 
-    shown: Tensor
-    lit: Tensor
-    is_signal: Tensor
-    value: Tensor
-    is_soft: bool = False
+    shown: HitInput
+    label: Tensor
+    weight: Tensor | None = None
+    value: Tensor | None = None
 
 
-@dataclass(frozen=True)
-class HitsOptions(TaskOptions):
-    """Options of the task of scoring hits, beside those of `TaskOptions`.
+class HitsTask(ScoringTask):
+    """The task of scoring hits with a network of hits, see `dense_imb.engine.task.Task`.
 
     Args:
-        target: hits to find: the "signal" hits, or the full "pattern" they were drawn from.
-        pixels: pixels that enter the loss: "lit" pixels only, or the whole "frame".
-        value_loss: loss of the second channel with `output="both"`.
-        retention: fraction of the signal to keep, at which networks are compared.
-        batch_size: number of events validated together.
-    """
-
-    target: Target = "signal"
-    pixels: Pixels = "lit"
-    value_loss: nn.Module | None = None
-    retention: float = 0.97
-    batch_size: int = 64
-
-    def __post_init__(self) -> None:
-        check_choice("target", self.target, TARGETS)
-        check_choice("pixels", self.pixels, PIXELS)
-        check_at_least("batch_size", self.batch_size, 1)
-
-
-class HitsTask(SampledTask):
-    """The task of scoring hits, see `dense_imb.engine.task.Task`.
-
-    Args:
-        network: takes (B, C, H, W) of the channels of `reading`, returns (B, 1 or 2, H, W).
-        loss: takes (prediction, target), both (1, 1, n) lit pixels or (B, 1, H, W) frames; the
-            target is 0 or 1, or a gapped time with `output="value"`.
+        network: takes `HitInput`, returns (n_hits, outputs of `reading`).
+        loss: takes logits (1, C, n_hits) and labels (1, n_hits); C = 1 for two classes.
         data: training and validation events.
-        reading: input channels and meaning of the output.
-        options: target, loss pixels, sampling, mixing.
+        reading: features, classes and meaning of the outputs.
+        options: balance, augmentation, sampling, mixing.
     """
-
-    sample_name = "events"
 
     def __init__(
         self,
@@ -152,232 +133,274 @@ class HitsTask(SampledTask):
         reading: HitsReading | None = None,
         options: HitsOptions | None = None,
     ) -> None:
-        self.reading, options = reading or HitsReading(), options or HitsOptions()
-        value_loss = options.value_loss
-        if self.reading.output == "both" and value_loss is None:
-            raise ValueError("Expected `value_loss` with an output of both, got none.")
-        train, validation = data.train, data.validation
-        for name, events in (("train", train), ("validation", validation)):
-            _check_events(name, events)
-        if train.geometry != validation.geometry:
-            raise ValueError(
-                f"Expected validation events of the training events' geometry {train.geometry}, "
-                f"got {validation.geometry}."
+        reading, options = reading or HitsReading(), options or HitsOptions()
+        check_choice("augment", options.augment, AUGMENT)
+        if (reading.value is None) != (options.value_loss is None):
+            raise ValueError("Expected `value_loss` together with a value to predict.")
+        check_columns(data.train, reading, options.balance_over)
+        losses = [loss] if options.value_loss is None else [loss, options.value_loss]
+        super().__init__(network, losses, data, reading, options)
+        self._intake = intake_of(loss)
+        self.balance_over, self.augment = options.balance_over, options.augment
+        if self.balance_over != HITS and "pixel_weight" not in self._intake.takes:
+            raise Refused(
+                "a loss of dense_imb, which takes weights of hits, with {hits.balance_over}",
+                self._intake.name,
+                "for example {loss=CrossEntropyLoss}",
             )
-        losses = [loss] if value_loss is None else [loss, value_loss]
-        super().__init__(network, nn.ModuleList(losses), data, options, len(train))
-        self._losses, self._intakes = losses, [intake_of(one) for one in losses]
-        self.target, self.pixels, self.retention = options.target, options.pixels, options.retention
-        self.batch_size = options.batch_size
-        self.monitor = f"removal_at_{100 * self.retention:g}"
-        if self.mixer is not None and self.mixer.mixing.hits == "linear":
-            for one in losses:
-                check_takes_soft(one, 1)
-        self.histogram = ScoreHistogram()  # of the last validation
-
-    @property
-    def described_loss(self) -> object:
-        """Loss in `describe`: the losses as a list."""
-        return self._losses
 
     def describe_input(self) -> Mapping[str, str]:
-        """Describe target, frame and degradation."""
-        frame = self.train.geometry
+        """Describe target, geometry and degradation."""
         return {
-            "target": f"{self.target}, {self.pixels} pixels, {self.reading.as_text()}",
-            "frame": f"{frame.width} x {frame.height} x {frame.time_steps}",
+            "target": f"hits, over {self.balance_over}, augment {self.augment}, "
+            + self.reading.as_text(),
+            "frame": describe_geometry(self.train.geometry),
             "degradation": f"{self.train.describe()}, seed {self.train.seed}",
         }
 
     def batch(self, samples: NDArray[np.int64], epoch: int, device: torch.device) -> HitsBatch:
-        """Return the noisy frames of these samples, mixed if there is a mixer."""
+        """Return the hits of these samples, mixed if there is a mixer."""
         clean = self.train.clean(samples)
-        noisy = self.train.degraded(samples, epoch, clean)
-        if self.mixer is None:
-            return self._batch(clean, noisy, device)
-        plan = self.mixer.plan(samples, epoch, self._is_present(samples))
-        partner = plan.partner.tolist()
-        other_clean, other = clean, noisy
-        if self.mixer.draws_images:
-            # the same event may be the partner of several: its noise follows the sample's number
-            other_clean = self.train.clean(plan.partner)
-            other = self.train.degraded(samples, epoch + _PARTNERS, other_clean)
-            partner = list(range(len(partner)))
-        if self.mixer.mixing.hits == "union":
-            both = union(
-                noisy.numpy(),
-                other.numpy().take(partner),
+        events = self.train.degraded(samples, epoch, clean)
+        if self.mixer is not None:
+            plan = self.mixer.plan(samples, epoch, self._is_present(samples))
+            other = events.numpy()
+            if self.mixer.draws_images:
+                # the same event may be the partner of several: its noise follows the sample
+                partners = self.train.clean(plan.partner)
+                other = self.train.degraded(samples, epoch + _PARTNERS, partners).numpy()
+            else:
+                other = other.take(plan.partner)
+            events = union(
+                events.numpy(),
+                other,
                 plan.share,
                 seed=self.mixer.seed,
                 epoch=epoch,
                 samples=samples,
             )
-            return self._batch(clean, both, device)
-        first = self._batch(clean, noisy, device)
-        second = self._batch(other_clean, other, device) if self.mixer.draws_images else first
-        return _mixed(first, second, partner, torch.from_numpy(plan.share).float().to(device))
+        return self._batch(events.torch(device), samples, epoch)
 
-    def _is_present(self, samples: NDArray[np.int64]) -> NDArray[np.bool_] | None:
-        """Return the classes in each event, (B, n_classes); None if the mixer needs none."""
-        assert self.mixer is not None
-        return None if self.mixer.content is None else self.mixer.content[samples % self.n_samples]
-
-    def cost_of(self, output: Tensor, batch: HitsBatch) -> Tensor:
-        """Return the loss of an output; with `output="both"` the value loss is added."""
-        wants_value = self.reading.output == "value"
-        cost = self._apply(0, output[:, :1], batch.value if wants_value else batch.is_signal, batch)
-        if len(self._losses) > 1:
-            cost = cost + self._apply(1, output[:, 1:2], batch.value, batch)
-        return cost
-
-    def _apply(self, which: int, prediction: Tensor, target: Tensor, batch: HitsBatch) -> Tensor:
-        lit = batch.lit if self.pixels == "lit" else None
-        loss, intake = self._losses[which], self._intakes[which]
-        return cost_at(loss, intake, prediction, target, lit, is_soft=batch.is_soft)
-
-    def feature_label(self, batch: HitsBatch) -> Tensor:
-        """Return the class of each pixel, (B, H, W); `IGNORED` where it does not enter the loss."""
-        label = batch.is_signal[:, 0].long()
-        if self.pixels == "frame":
-            return label
-        lit = torch.full_like(label, IGNORED)
-        lit.view(-1)[batch.lit] = label.flatten()[batch.lit]
-        return lit
-
-    @torch.no_grad()
-    def validate(
-        self, network: nn.Module, device: torch.device, process: int, n_processes: int
-    ) -> dict[str, float]:
-        """Return noise removal at several retentions, AUC, and scores of a collapse."""
-        histogram = ScoreHistogram()
-        starts = range(0, len(self.validation), self.batch_size)
-        for start in starts[process::n_processes]:
-            numbers = np.arange(start, min(start + self.batch_size, len(self.validation)))
-            events = self.validation.degraded(numbers, VALIDATION_EPOCH).torch(device)
-            events = events.select(is_visible(events))
-            histogram.update(self.reading.score(network, events), is_signal(events))
-        self.histogram = histogram.reduce_over_processes()
-        natural = histogram.at(0.5)
-        purity = natural.purity
-        n_kept = natural.retention * histogram.n_signal + (
-            (1 - natural.removal) * histogram.n_noise if histogram.n_noise else 0.0
-        )
-        return {
-            **{f"removal_at_{100 * r:g}": histogram.removal_at(r) for r in self._retentions()},
-            "auc": histogram.auc(),
-            "recall_at_half": natural.retention,
-            "purity_at_half": purity,
-            "lit_at_half": n_kept / max(histogram.n_signal + histogram.n_noise, 1),
-        }
-
-    def save_scores(self, path: Path) -> None:
-        """Write the score histogram of the last validation, to choose thresholds from."""
-        self.histogram.save(path)
-
-    def pixels_by_class(self, batch: HitsBatch) -> Mapping[str, Tensor]:
-        """Return masks of the signal, noise and empty pixels."""
-        is_lit = torch.zeros_like(batch.is_signal).flatten()
-        is_lit[batch.lit] = 1
-        is_lit, is_signal = (
-            pixels.reshape(batch.is_signal.shape)[:, 0] > 0 for pixels in (is_lit, batch.is_signal)
-        )
-        return {"signal": is_signal, "noise": is_lit & ~is_signal, "empty": ~(is_lit | is_signal)}
-
-    def _retentions(self) -> list[float]:
-        return sorted({*RETENTIONS, self.retention})
-
-    def _batch(self, clean: Events, noisy: Events, device: torch.device) -> HitsBatch:
-        noisy = noisy.torch(device)
-        noisy = noisy.select(is_visible(noisy))
-        lit, geometry = pixel_index(noisy), noisy.geometry
-        shape = (len(noisy), 1, geometry.height, geometry.width)
-        if self.target == "pattern":
-            aim = clean.torch(device)
-            if aim.label is not None:
-                aim = aim.select(is_signal(aim))
-            aim = aim.select(visible(aim))
-        else:
-            aim = noisy.select(is_signal(noisy))
-        where = pixel_index(aim)
-        value = gap(aim.t.float(), geometry.time_steps, self.reading.threshold)
-        flat = torch.zeros(2, len(noisy) * geometry.height * geometry.width, device=device)
-        flat[0].scatter_(0, where, 1.0)
-        flat[1].scatter_(0, where, value)
-        shown = encode(noisy, self.reading.channels, threshold=self.reading.threshold)
+    def _batch(self, events: Events, samples: NDArray[np.int64], epoch: int) -> HitsBatch:
+        reading: HitsReading = self.reading
+        shown = self.augmented(reading.inputs(events), samples, epoch)
         return HitsBatch(
             shown,
-            lit,
-            flat[0].reshape(shape),
-            flat[1].reshape(shape),
+            classes_of_hits(events, reading.n_classes),
+            hit_weights(events, self.balance_over),
+            None if reading.value is None else _value(events, reading.value),
         )
 
+    def augmented(self, shown: HitInput, samples: NDArray[np.int64], epoch: int) -> HitInput:
+        """Mirror, or mirror and rotate, the first two axes of each event at random."""
+        if self.augment == "none":
+            return shown
+        numbers = Draws(self.train.seed, epoch, samples).uniform(_TURN, 1)[:, : len(samples)]
+        event = torch.repeat_interleave(shown.offset.diff())
+        device = shown.coordinate.device
+        geometry = self.train.geometry
+        matrix = torch.from_numpy(_turns(numbers, self.augment)).float().to(device)[event]
+        coordinate, feature = shown.coordinate.clone(), shown.feature
+        middle = coordinate.new_zeros(2)
+        if not isinstance(geometry, Sensors):
+            middle = coordinate.new_tensor([(geometry.width - 1) / 2, (geometry.height - 1) / 2])
+        coordinate[:, :2] = _apply(matrix, coordinate[:, :2] - middle) + middle
+        if DIRECTION in self.reading.features:
+            feature, start = feature.clone(), 0
+            for name in self.reading.features:
+                if name == DIRECTION:
+                    feature[:, start : start + 2] = _apply(matrix, feature[:, start : start + 2])
+                start += geometry.n_axes if name == DIRECTION else 1
+        return HitInput(coordinate, feature, shown.offset)
 
-def cost_at(
-    loss: nn.Module,
-    intake: Intake,
-    prediction: Tensor,
-    target: Tensor,
-    lit: Tensor | None,
-    *,
-    is_soft: bool = False,
+    def cost_of(self, output: Tensor, batch: HitsBatch) -> Tensor:
+        """Return the loss of the outputs of all hits, of their values included."""
+        reading: HitsReading = self.reading
+        classes = output[:, : reading.n_channels]
+        cost = cost_of_hits(self._losses[0], self._intake, classes, batch.label, batch.weight)
+        if batch.value is not None:
+            is_known = batch.value.isfinite()
+            if bool(is_known.any()):
+                predicted = output[is_known, reading.n_channels]
+                cost = cost + self._losses[1](predicted[None], batch.value[is_known][None])
+        return cost
+
+    def feature_label(self, batch: HitsBatch) -> Tensor:
+        """Return the class of each hit, (n_hits,)."""
+        return batch.label
+
+    def pixels_by_class(self, batch: HitsBatch) -> Mapping[str, Tensor]:
+        """Return masks of the hits of each class."""
+        n_classes = self.reading.n_classes
+        if n_classes == 2:
+            return {"signal": batch.label == 1, "noise": batch.label == 0}
+        return {f"class_{k}": batch.label == k for k in range(n_classes)}
+
+
+def cost_of_hits(
+    loss: nn.Module, intake: Intake, output: Tensor, label: Tensor, weight: Tensor | None = None
 ) -> Tensor:
-    """Return the loss of frames (B, 1, H, W).
+    """Return the loss of hits; 0 without any.
 
     Args:
         loss: loss.
         intake: its signature, see `intake_of`.
-        prediction: output of the network.
-        target: target.
-        lit: indices of the pixels that enter the loss, which is 0 without any; None for all.
-        is_soft: whether the target holds probabilities.
+        output: (n_hits, C) outputs.
+        label: (n_hits,) classes; hits with `IGNORED` are left out.
+        weight: (n_hits,) weights; None if all have 1.
     """
-    if lit is not None:
-        if len(lit) == 0:  # no hit in any event; a plain mean would be NaN
-            return 0 * prediction.sum()
-        prediction, target = (f.flatten().take(lit)[None, None] for f in (prediction, target))
-    cost: Tensor = (feed_soft if is_soft else feed)(loss, intake, prediction, target, {})
+    is_known = label != IGNORED
+    if not bool(is_known.all()):
+        output, label = output[is_known], label[is_known]
+        weight = None if weight is None else weight[is_known]
+    if len(label) == 0:  # no hit in any event; a plain mean would be NaN
+        return 0 * output.sum()
+    logits = output.T[None]  # (1, C, n_hits)
+    target = label.to(output.dtype)[None, None] if output.shape[1] == 1 else label[None]
+    options = {} if weight is None else {"pixel_weight": weight.view(1, -1)}
+    cost: Tensor = feed(loss, intake, logits, target, options)
     return cost
 
 
-def _mixed(first: HitsBatch, second: HitsBatch, partner: Sequence[int], share: Tensor) -> HitsBatch:
-    """Mix the frames of `first` with their partners in `second`."""
-    order = torch.tensor(partner, device=share.device)
-    shown, is_signal, value = (
-        mix(getattr(first, name), getattr(second, name)[order], share)
-        for name in ("shown", "is_signal", "value")
-    )
-    is_lit = torch.zeros(2, is_signal.numel(), dtype=torch.bool, device=share.device)
-    is_lit[0, first.lit], is_lit[1, second.lit] = True, True
-    either = is_lit[0] | is_lit[1].reshape(len(order), -1)[order].flatten()
-    return HitsBatch(shown, either.nonzero()[:, 0], is_signal, value, is_soft=True)
-
-
-def _check_events(name: str, events: VirtualEvents) -> None:
-    if len(events) == 0:
-        raise ValueError(f"Expected {name} data with at least one event, got none.")
-    has_signal, has_noise = events.kinds()
-    if not has_signal:
-        raise ValueError(
-            f"Expected {name} data with signal hits (label 1 and more), got none in "
-            f"{len(events)} events; there is nothing to learn from."
-        )
-    if not has_noise:
+def classes_of_hits(events: Events, n_classes: int) -> Tensor:
+    """Return the class of each hit, (n_hits,): signal or noise, or its label."""
+    assert events.label is not None  # checked at the start
+    label: Tensor = events.label.long()
+    if n_classes == 2:
+        return (label > 0).long()
+    if events.n_hits and int(label.max()) >= n_classes:
         raise Refused(
-            f"{name} data with noise hits (label 0), or noise to add",
-            "neither",
-            "add noise hits: {hits.noise=200}",
+            f"labels of hits below {{hits.n_classes}}, {n_classes}",
+            int(label.max()),
+            f"set {{hits.n_classes={int(label.max()) + 1}}}",
+        )
+    return label
+
+
+def hit_weights(events: Events, over: str) -> Tensor | None:
+    """Return weights with which each unit of a class counts equally; None for "hits".
+
+    A unit is an event, or a particle in an event. Units of a class have equal sums of weights, and
+    the mean weight of a class is 1, so classes keep their weight against each other.
+
+    Args:
+        events: events of tensors, with labels.
+        over: "hits", "events", or a column of hits that names the particle of each.
+
+    Example:
+        >>> from dense_imb.hits import Geometry
+        >>> x, label = torch.zeros(5, dtype=torch.long), torch.tensor([1, 1, 1, 1, 0])
+        >>> events = Events(Geometry(), torch.tensor([0, 5]), x, x, x + 1, label,
+        ...                 {"particle": torch.tensor([1, 1, 1, 2, 0])})
+        >>> hit_weights(events, "particle")
+        tensor([0.6667, 0.6667, 0.6667, 2.0000, 1.0000])
+    """
+    if over == HITS or events.n_hits == 0:
+        return None
+    assert events.label is not None
+    key = [events.event_index(), events.label.long()]
+    if over != EVENTS:
+        key.append(events.hit[over].long())
+    keys = torch.stack(key, 1)
+    _, unit, count = torch.unique(keys, dim=0, return_inverse=True, return_counts=True)
+    weight = 1 / count[unit].float()
+    label = key[1]
+    size = int(label.max()) + 1
+    n_hits = torch.bincount(label, minlength=size)
+    total = torch.zeros(size, device=weight.device).index_add_(0, label, weight)
+    balanced: Tensor = weight * (n_hits / total.clamp(min=1e-12))[label]
+    return balanced
+
+
+def describe_geometry(geometry: object) -> str:
+    """Return the size of a geometry as text, with the digest of a table of sensors."""
+    if isinstance(geometry, Sensors):
+        return f"{geometry.size_text()}, {geometry.digest}"
+    return str(geometry.size_text())  # type: ignore[attr-defined]
+
+
+def _feature(events: Events, name: str) -> Tensor:
+    """Return a column as (n_hits, k) float32."""
+    if name == DIRECTION:
+        assert isinstance(events.geometry, Sensors)
+        return events.geometry.table_on("direction", events.t.device)[events.sensor]
+    if name not in events.hit:
+        raise Refused(
+            f"the column `{name}` of hits, which the network was trained with",
+            f"only {', '.join(events.hit) or 'none'}",
+            "convert the file with this column, or train without it",
+        )
+    column: Tensor = events.hit[name].float()
+    if not bool(column.isfinite().all()):
+        hit = int((~column.isfinite()).nonzero()[0, 0])
+        event = int(torch.searchsorted(events.offset, hit, right=True)) - 1
+        raise Refused(
+            f"finite numbers in the column `{name}`, a feature of the network",
+            f"{float(column[hit])} in event {event} of the batch (hit {hit})",
+            "drop these hits, or write a number that stands for unknown",
+        )
+    return column.unsqueeze(1) if column.dim() == 1 else column.flatten(1)
+
+
+def _value(events: Events, name: str) -> Tensor:
+    """Return the value of signal hits, (n_hits,), NaN for noise."""
+    assert events.label is not None
+    column: Tensor = events.hit[name] if name in events.hit else getattr(events, name)
+    return column.float().masked_fill(events.label == 0, math.nan)
+
+
+def check_columns(events: VirtualEvents, reading: HitsReading, over: str) -> None:
+    """Refuse columns that the events lack, and those that added noise has no value for."""
+    geometry = events.geometry
+    known = [name.removeprefix("/hit/") for name in events.source.columns if "/hit/" in name]
+    own = {*geometry.columns, "t", "label"}
+    further = [name for name in known if name not in own]
+    is_simulated = adds_simulated_noise(events.degradation)
+    for option, names in (
+        ("features", [name for name in reading.features if name != DIRECTION]),
+        ("balance_over", [] if over in (HITS, EVENTS) else [over]),
+        ("value", [] if reading.value in (None, "t") else [reading.value]),
+    ):
+        for name in names:
+            if name not in further:
+                listed = ", ".join(further) or "none"
+                raise Refused(
+                    f"{{hits.{option}}} to name further columns of hits ({listed})",
+                    f"`{name}`",
+                    f"keep it when you convert the file.{suggest(str(name), further)}".rstrip("."),
+                )
+        if names and is_simulated and option == "features":
+            raise Refused(
+                f"noise hits with a value of `{names[0]}`, a feature of the network",
+                "simulated noise, which has none",
+                "add measured noise alone, {hits.measured_noise=FILE} with {hits.profiles=[]}, or "
+                "train on files that contain noise",
+            )
+    if DIRECTION in reading.features and getattr(geometry, "direction", None) is None:
+        raise ValueError(
+            f"Expected a table of sensors with directions for the feature `direction`, got "
+            f"{geometry.size_text()}; drop the feature."
         )
 
 
-def is_visible(events: Events) -> Tensor:
-    """Return whether each hit is visible in its frame, (n_hits,)."""
-    hidden = events.hit.get("is_occluded")
-    shown: Tensor = visible(events) if hidden is None else ~hidden
-    return shown
+def adds_simulated_noise(degradation: Degradation | None) -> bool:
+    """Return whether noise is added that was not measured, and so has no further columns."""
+    if degradation is None or degradation.noise in (0, (0, 0)):
+        return False
+    return any(
+        profile.weight > 0 and not isinstance(profile, MeasuredNoise)
+        for profile in degradation.profiles
+    )
 
 
-def is_signal(events: Events) -> Tensor:
-    """Return whether each hit is signal, (n_hits,)."""
-    assert events.label is not None  # degraded, or checked at the start
-    is_signal: Tensor = events.label > 0
-    return is_signal
+def _turns(numbers: NDArray[np.float64], augment: str) -> NDArray[np.float64]:
+    """Return (B, 2, 2) mirrors of both axes, and rotations before them."""
+    sign = np.where(numbers[:2] < 0.5, -1.0, 1.0)
+    angle = 2 * math.pi * numbers[2] if augment == "rotate" else np.zeros(numbers.shape[1])
+    cos, sin = np.cos(angle), np.sin(angle)
+    turn = np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], 1)
+    return np.asarray(turn * sign.T[:, :, None])
+
+
+def _apply(matrix: Tensor, vector: Tensor) -> Tensor:
+    return torch.einsum("nij,nj->ni", matrix, vector)

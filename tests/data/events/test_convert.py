@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dense_imb.data.events import convert, dense
+from dense_imb.data.events import dense, placing
 from dense_imb.data.events.convert import to_hits
 from dense_imb.data.events.dense import to_frames
 from dense_imb.data.events.formats import (
@@ -62,7 +62,7 @@ def test_uint8_times_do_not_wrap_around(tmp_path):
     with h5py.File(tmp_path / "flat.h5", "w") as file:
         file["x"], file["y"] = np.zeros((2, 1), np.uint8)
         file["t"], file["offset"] = np.array([255], np.uint8), np.array([0, 1])
-    source = hdf5_hits_source(tmp_path / "flat.h5", x="x", y="y", t="t", offset="offset")
+    source = hdf5_hits_source(tmp_path / "flat.h5")
     options = {"width": 1, "height": 1, "time_offset": 1, "progress": False}
     to_hits(source, tmp_path / "a.h5", **options)
     assert HitsFile(tmp_path / "a.h5")[:].t.tolist() == [256]
@@ -76,7 +76,11 @@ def test_uint8_times_do_not_wrap_around(tmp_path):
         ("7,-1,1,3", {"width": 2}, "`x` of .*number the pixels from 0"),
         ("7,1,1,9", {"width": 2, "time_steps": 8}, "`time_steps` of at least 9"),
         ("7,1,1,nan", {"width": 2, "time_steps": 8}, "got nan in event 1; remove that hit"),
-        ("7,1,1,70000", {"width": 2}, "`time_steps` of at least 70000, or a `time_scale`"),
+        ("7,1,1,700", {"width": 2, "time_steps": 8}, "`time_steps` of at least 700, or a `time_s"),
+        ("7,1,1,70000", {"width": 2}, "; a `time_scale`, or bin times in ns with `bin=t=WIDTH`, "),
+        ("7,1.5,1,3", {"width": 2}, "whole numbers in `x` of .*, got 1.5 in event 1; bin coord"),
+        ("7,1.5,1,3", {"width": 2}, "`bin=x=WIDTH`, or keep .* with `sensors=x,y,z`"),
+        ("7,nan,1,3", {"width": 2}, "`x` of .* from 0 to 1, got nan in event 1; remove that hit"),
         ("7,1,1,1", {}, r"Expected the `width` of the frame .*with `width`"),
         ("7,1,1,1", {"width": 2, "time_scale": 0}, "`time_scale` above 0"),
     ],
@@ -203,7 +207,7 @@ def test_a_file_without_events_goes_both_ways(tmp_path):
 
 
 def test_most_steps_is_what_a_geometry_takes():
-    assert convert._MOST_STEPS == 65536
+    assert placing.MOST_STEPS == 65536
     assert STEPS < 65536
 
 

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from dense_imb.data.events.formats import hdf5, hdf5_frames_source, hdf5_hits_source
+from dense_imb.data.events.formats import hdf5_frames_source, hdf5_hits_source, source
 from tests.data.events.other_formats import dense, frames, labels_of, read
 
 PLACES = {"x": "photon/col", "y": "photon/row", "t": "photon/t", "offset": "event/offset"}
@@ -26,8 +26,8 @@ def flat(tmp_path):
 
 @pytest.mark.parametrize("at_once", [1, 3, 5, 100])
 def test_flat_arrays_arrive_whatever_the_batches(flat, monkeypatch, at_once):
-    monkeypatch.setattr(hdf5, "BATCH_HITS", at_once)
-    events = read(hdf5_hits_source(flat, **PLACES, label="photon/label", keep=KEPT))
+    monkeypatch.setattr(source, "BATCH_HITS", at_once)
+    events = read(hdf5_hits_source(flat, {**PLACES, "label": "photon/label"}, keep=KEPT))
     with h5py.File(flat) as file:
         assert events.offset.tolist() == file["event/offset"][:].tolist()
         for name, place in (("x", "col"), ("y", "row"), ("t", "t"), ("label", "label")):
@@ -68,20 +68,20 @@ def change(path, name, **options):
 def test_a_foreign_file_is_refused_by_name(flat, name, options, sentence):
     change(flat, name, **options)
     with pytest.raises(ValueError, match=sentence):
-        read(hdf5_hits_source(flat, **PLACES))
+        read(hdf5_hits_source(flat, PLACES))
 
 
 def test_circles_of_links_end(flat):
     with h5py.File(flat, "r+") as file:
         file["photon/again"] = file["/"]
-    assert len(read(hdf5_hits_source(flat, **PLACES))) == 4
+    assert len(read(hdf5_hits_source(flat, PLACES))) == 4
 
 
 def test_a_missing_place_is_named_with_those_there(flat):
-    with pytest.raises(ValueError, match=r"`photon/toa` in .*got only event/offset"):
-        hdf5_hits_source(flat, **{**PLACES, "t": "photon/toa"})
+    with pytest.raises(ValueError, match=r"'photon/toa' in .*got only event/offset"):
+        hdf5_hits_source(flat, {**PLACES, "t": "photon/toa"})
     with pytest.raises(ValueError, match="got `chid` twice"):
-        hdf5_hits_source(flat, **PLACES, keep=["photon/chid", "photon/chid"])
+        hdf5_hits_source(flat, PLACES, keep=["photon/chid", "photon/chid"])
 
 
 @pytest.mark.parametrize("chunks", [None, True, (1, 5, 7), (4, 2, 3)])

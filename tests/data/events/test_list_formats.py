@@ -36,7 +36,7 @@ def test_rows_become_events_whatever_the_chunks(tmp_path, monkeypatch, at_once, 
 def test_one_fraction_anywhere_makes_a_column_of_fractions(tmp_path, monkeypatch):
     monkeypatch.setattr(lists, "BATCH_HITS", 2)
     path = csv(tmp_path, "event,x,y,t\n1,0,0,5\n2,0,0,6\n3,0,0,7.5\n")
-    kinds = {batch.t.dtype.kind for batch in csv_source(path).batches(None)}
+    kinds = {batch.hit["t"].dtype.kind for batch in csv_source(path).read()}
     assert kinds == {"f"}
 
 
@@ -47,6 +47,23 @@ def test_columns_by_other_names(tmp_path):
     assert events.label is None
 
 
+@pytest.mark.parametrize("at_once", [1, 100])
+def test_columns_of_text_are_left_out_and_noted(tmp_path, monkeypatch, at_once):
+    monkeypatch.setattr(lists, "BATCH_HITS", at_once)
+    path = csv(tmp_path, 'event,board,x,y,t,q\n1,"north",2,3,4,0.5\n1,south,3,3,4,1\n')
+    source = csv_source(path)
+    for _ in range(2):
+        events = read(source)
+        assert events.x.tolist() == [2, 3]
+        assert events.hit.keys() == {"q"}
+        assert source.notes == [f"left out of {path}: board, text"]
+    with pytest.raises(ValueError, match=r'6 numbers in each row of .*1,"north",2,3,4'):
+        csv_source(path, {"label": "board"})
+    path.write_text(path.read_text() + "2,south,x,3,4,1\n")
+    with pytest.raises(ValueError, match=r"'2,south,x,3,4,1' in line 4"):
+        csv_source(path)
+
+
 def test_large_numbers_stay_exact(tmp_path):
     path = csv(tmp_path, "event,x,y,t,stamp\n1,0,0,5,9007199254740993\n1,0,0,5,12\n")
     assert read(csv_source(path)).hit["stamp"].tolist() == [9007199254740993, 12]
@@ -55,17 +72,17 @@ def test_large_numbers_stay_exact(tmp_path):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("event,x,y\n1,2,3\n", "without t; name them with `columns`"),
-        ("1,2,3,4\n1,2,3,4\n", "without event, x, y, t"),
+        ("event,x,y\n1,2,3\n", "without t; name them with `columns=t=NAME`"),
+        ("1,2,3,4\n1,2,3,4\n", "without x, y, t, event"),
         ("event,x,x,y,t\n1,2,3,4,5\n", "each column of .* once"),
         (
             HEADER + "1,2,3,4,5,6,7\n1,2,three,4,5,6,7\n",
             "7 numbers in each row of .*'1,2,three,4,5,6,7' in line 3",
         ),
         (HEADER + "1,2,3,4,5,6,7\n1,2,3\n", "got '1,2,3' in line 3"),
-        (HEADER + "1,2.5,3,4,5,6,7\n", "whole numbers in column `x`"),
-        (HEADER + "1,nan,3,4,5,6,7\n", "whole numbers in column `x`"),
-        (HEADER + "2,2,3,4,5,6,7\n1,2,3,4,5,6,7\n", "never to decrease, got 1 after 2"),
+        (HEADER + "1,2,3,4,5,6,7.5\n", "whole numbers in column `label`"),
+        (HEADER + "1.5,2,3,4,5,6,7\n", "whole numbers in column `event`"),
+        (HEADER + "nan,2,3,4,5,6,7\n", "whole numbers in column `event`"),
         (HEADER + "1,2,3,4,5,6,7\n1,2,3,4,6,6,7\n", "one `run` for each event .* in event 1"),
     ],
 )
@@ -85,7 +102,7 @@ def test_what_is_no_text_is_refused(tmp_path):
 
 
 def test_a_table_without_rows_has_no_events(tmp_path):
-    assert [*csv_source(csv(tmp_path, "event,x,y,t\n")).batches(None)] == []
+    assert [*csv_source(csv(tmp_path, "event,x,y,t\n")).read()] == []
 
 
 # the first rows of real frames, as Pixelman writes them: tabs, no header

@@ -11,9 +11,9 @@ from torch import nn
 
 from dense_imb.data.events.virtual import VirtualEvents
 from dense_imb.hits import Degradation, Events, Geometry, HitsFile
-from dense_imb.tasks.hits.pseudo_labels import HitsPseudoLabels
+from dense_imb.tasks.hits.frames import FrameReading, FramesTask
+from dense_imb.tasks.hits.pseudo_labels import FramePseudoLabels
 from dense_imb.tasks.hits.recipe import split_labelled_events
-from dense_imb.tasks.hits.task import HitsReading, HitsTask
 from dense_imb.tasks.recipe import build_task
 from tests.runs.tiny import FRAME, clean_events, tiny, write_events
 
@@ -29,7 +29,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def task(path: str) -> HitsTask:
+def task(path: str) -> FramesTask:
     return build_task(tiny(path, labelled_share=0.4))
 
 
@@ -70,7 +70,7 @@ def labels_by_loop(unlabelled, views, threshold: float) -> dict[tuple[int, int, 
 
 
 def test_the_rest_is_degraded_once_and_its_labels_are_hidden(task, rest):
-    unlabelled = HitsPseudoLabels(task, rest)
+    unlabelled = FramePseudoLabels(task, rest)
     weak = unlabelled.views(SAMPLES, PLACES, 5, CPU).weak
     noisy = rest.degraded(PLACES, 0).torch()
     noisy = noisy.select(~noisy.hit["is_occluded"])
@@ -87,7 +87,7 @@ def test_a_measured_event_is_shown_as_it_is(task, tmp_path):
     labelled = []
     for name, events in (("bare", bare), ("labelled", whole)):
         source = HitsFile(write_events(tmp_path / f"{name}.h5", events))
-        unlabelled = HitsPseudoLabels(task, VirtualEvents(source, None, 0))
+        unlabelled = FramePseudoLabels(task, VirtualEvents(source, None, 0))
         views = unlabelled.views(SAMPLES, PLACES, 0, CPU)
         np.testing.assert_array_equal(views.weak.x, whole.take(PLACES).x)
         pseudo, sure = unlabelled.label_views(Knowing(), views, 0.95)
@@ -97,7 +97,7 @@ def test_a_measured_event_is_shown_as_it_is(task, tmp_path):
 
 
 def test_pseudo_labels_follow_their_hits(task, rest):
-    unlabelled = HitsPseudoLabels(task, rest)
+    unlabelled = FramePseudoLabels(task, rest)
     n_unsure = 0
     for epoch in range(5):
         views = unlabelled.views(SAMPLES, PLACES, epoch, CPU)
@@ -116,7 +116,7 @@ def test_pseudo_labels_follow_their_hits(task, rest):
 
 
 def test_strong_hits_are_near_those_they_come_from(task, rest):
-    unlabelled = HitsPseudoLabels(task, rest)
+    unlabelled = FramePseudoLabels(task, rest)
     n_weak = n_kept = n_added = 0
     moved = []
     for epoch in range(30):
@@ -138,7 +138,7 @@ def test_strong_hits_are_near_those_they_come_from(task, rest):
 
 
 def test_views_of_a_sample_are_the_same_whatever_the_batch(task, rest):
-    unlabelled = HitsPseudoLabels(task, rest)
+    unlabelled = FramePseudoLabels(task, rest)
     together = unlabelled.views(SAMPLES, PLACES, 1, CPU)
     torch.manual_seed(3)
     for i in range(len(SAMPLES)):
@@ -153,7 +153,7 @@ def test_views_of_a_sample_are_the_same_whatever_the_batch(task, rest):
 
 def test_strong_views_do_not_move_as_labelled_events_are_degraded(task, rest):
     """Whatever numbers labelled events of the same number and epoch have drawn."""
-    unlabelled = HitsPseudoLabels(task, dataclasses.replace(rest, degradation=None))
+    unlabelled = FramePseudoLabels(task, dataclasses.replace(rest, degradation=None))
     views = unlabelled.views(np.arange(4), np.arange(4), 1, CPU)
     added = views.strong.select(views.origin == 0)
     drawn = task.train.degraded(np.arange(4), 1).torch()
@@ -168,7 +168,7 @@ def test_strong_views_do_not_move_as_labelled_events_are_degraded(task, rest):
 def test_a_perfect_teacher_tells_the_hidden_truth(task, path):
     # noise that the streaks, which end before, never are as late as
     source = VirtualEvents(HitsFile(path), Degradation(noise=40), 0)
-    unlabelled = HitsPseudoLabels(task, source, strong="none")
+    unlabelled = FramePseudoLabels(task, source, strong="none")
     noisy = source.degraded(PLACES, 0).torch()
     noisy = noisy.select(~noisy.hit["is_occluded"])
 
@@ -192,20 +192,20 @@ def test_a_perfect_teacher_tells_the_hidden_truth(task, path):
 
 
 def test_a_loss_of_its_own_sees_the_same_pixels(task, rest):
-    views = HitsPseudoLabels(task, rest).views(SAMPLES, PLACES, 0, CPU)
-    unlabelled = HitsPseudoLabels(task, rest, nn.BCEWithLogitsLoss())
+    views = FramePseudoLabels(task, rest).views(SAMPLES, PLACES, 0, CPU)
+    unlabelled = FramePseudoLabels(task, rest, nn.BCEWithLogitsLoss())
     pseudo, _ = unlabelled.label_views(Knowing(), views, 0.95)
     output = torch.randn(pseudo.is_signal.shape)
     wanted = nn.functional.binary_cross_entropy_with_logits(
         output.flatten()[pseudo.lit], pseudo.is_signal.flatten()[pseudo.lit]
     )
     torch.testing.assert_close(unlabelled.cost(output, pseudo), wanted)
-    assert HitsPseudoLabels(task, rest).loss is task.loss
+    assert FramePseudoLabels(task, rest).loss is task.loss
     assert unlabelled.loss is not task.loss
 
 
 def test_a_teacher_sure_of_nothing_labels_what_was_added_only(task, rest):
-    unlabelled = HitsPseudoLabels(task, rest)
+    unlabelled = FramePseudoLabels(task, rest)
     views = unlabelled.views(SAMPLES, PLACES, 0, CPU)
     pseudo, sure = unlabelled.label_views(Knowing(0.0), views, 0.95)
     assert sure.sum() == 0
@@ -218,7 +218,7 @@ def test_events_without_hits_are_shown(task, tmp_path):
     columns = {name: column[:8] for name, column in some.hit_columns().items()}
     lonely = some.with_hits(np.array([0, 0, 8, 8, 8]), columns)
     source = HitsFile(write_events(tmp_path / "few.h5", lonely))
-    unlabelled = HitsPseudoLabels(task, VirtualEvents(source, None, 0))
+    unlabelled = FramePseudoLabels(task, VirtualEvents(source, None, 0))
     views = unlabelled.views(np.arange(1), np.array([0]), 0, CPU)
     pseudo, sure = unlabelled.label_views(Knowing(), views, 0.95)
     assert sure.sum() == 0
@@ -226,7 +226,7 @@ def test_events_without_hits_are_shown(task, tmp_path):
 
 
 def test_content_counts_what_the_teacher_calls_noise_and_signal(task, rest):
-    unlabelled = HitsPseudoLabels(task, rest)
+    unlabelled = FramePseudoLabels(task, rest)
     found = unlabelled.content(Knowing(), np.arange(len(rest)), CPU)
     for i in range(len(rest)):
         weak = unlabelled.views(np.array([i]), np.array([i]), 0, CPU).weak
@@ -238,14 +238,14 @@ def test_content_counts_what_the_teacher_calls_noise_and_signal(task, rest):
 
 
 def test_words_tell_events_and_views_apart(task, rest):
-    described = HitsPseudoLabels(task, rest).describe()
-    assert HitsPseudoLabels(task, rest).describe() == described
+    described = FramePseudoLabels(task, rest).describe()
+    assert FramePseudoLabels(task, rest).describe() == described
     others = [
-        HitsPseudoLabels(task, dataclasses.replace(rest, first=rest.first + 1)),
-        HitsPseudoLabels(task, dataclasses.replace(rest, count=3)),
-        HitsPseudoLabels(task, dataclasses.replace(rest, degradation=None)),
-        HitsPseudoLabels(task, dataclasses.replace(rest, seed=1)),
-        HitsPseudoLabels(task, rest, strong="none"),
+        FramePseudoLabels(task, dataclasses.replace(rest, first=rest.first + 1)),
+        FramePseudoLabels(task, dataclasses.replace(rest, count=3)),
+        FramePseudoLabels(task, dataclasses.replace(rest, degradation=None)),
+        FramePseudoLabels(task, dataclasses.replace(rest, seed=1)),
+        FramePseudoLabels(task, rest, strong="none"),
     ]
     assert described not in {other.describe() for other in others}
 
@@ -253,7 +253,7 @@ def test_words_tell_events_and_views_apart(task, rest):
 def test_no_number_is_drawn_from_torch(task, rest):
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    HitsPseudoLabels(task, rest).views(SAMPLES, PLACES, 0, CPU)
+    FramePseudoLabels(task, rest).views(SAMPLES, PLACES, 0, CPU)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -267,7 +267,7 @@ def test_no_number_is_drawn_from_torch(task, rest):
 )
 def test_options_that_fit_no_events_are_refused(task, rest, options, told):
     with pytest.raises(ValueError, match=told):
-        HitsPseudoLabels(task, rest, **options)
+        FramePseudoLabels(task, rest, **options)
 
 
 @pytest.mark.parametrize(
@@ -283,28 +283,28 @@ def test_tasks_that_labels_of_hits_teach_nothing_are_refused(path, rest, changes
     loss = "torch.nn:L1Loss" if changes.get("output") == "value" else "CrossEntropyLoss"
     task = build_task(tiny(path, hits=changes, loss=loss))
     with pytest.raises(ValueError, match=told):
-        HitsPseudoLabels(task, rest)
+        FramePseudoLabels(task, rest)
 
 
 def test_other_frames_and_no_events_are_refused(task, rest, tmp_path):
     other = clean_events(4, frame=Geometry(20, 12, 100))
     source = HitsFile(write_events(tmp_path / "other.h5", other))
-    with pytest.raises(ValueError, match="frames of 16 x 12 x 100, .* got 20 x 12 x 100"):
-        HitsPseudoLabels(task, VirtualEvents(source, None, 0))
+    with pytest.raises(ValueError, match="events of 16 x 12 x 100, .* got 20 x 12 x 100"):
+        FramePseudoLabels(task, VirtualEvents(source, None, 0))
     with pytest.raises(ValueError, match="got none"):
-        HitsPseudoLabels(task, dataclasses.replace(rest, count=0))
+        FramePseudoLabels(task, dataclasses.replace(rest, count=0))
     sized = dataclasses.replace(FRAME, x_mm=0.5, y_mm=0.5, t_ns=1.0)
     known = HitsFile(write_events(tmp_path / "sized.h5", clean_events(4, frame=sized)))
-    assert HitsPseudoLabels(task, VirtualEvents(known, None, 0)).n_images == 4
+    assert FramePseudoLabels(task, VirtualEvents(known, None, 0)).n_images == 4
 
 
 def test_values_of_zero_to_one_are_scores_too(path, rest):
     task = build_task(tiny(path, loss="torch.nn:MSELoss"))
     assert not task.reading.is_logit
-    unlabelled = HitsPseudoLabels(task, rest)
+    unlabelled = FramePseudoLabels(task, rest)
     views = unlabelled.views(SAMPLES, PLACES, 0, CPU)
     pseudo, sure = unlabelled.label_views(nn.Identity(), views, 0.9)
     assert isinstance(views.weak, Events)
-    assert HitsReading(is_logit=False).score(nn.Identity(), views.weak).shape == views.weak.t.shape
+    assert FrameReading(is_logit=False).score(nn.Identity(), views.weak).shape == views.weak.t.shape
     assert 0 < sure.sum() < 1
     assert torch.isfinite(unlabelled.cost(torch.rand(pseudo.is_signal.shape), pseudo))

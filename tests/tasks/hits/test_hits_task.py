@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ from dense_imb.data.events.virtual import VirtualEvents
 from dense_imb.hits import Degradation, Events, Geometry, HitsFile, gap
 from dense_imb.losses.foreign.catalogue import CATALOGUE
 from dense_imb.losses.foreign.feeding import takes_logits
+from dense_imb.metrics import ScoreHistogram
 from dense_imb.tasks.base import TrainingData
-from dense_imb.tasks.hits.task import HitsOptions, HitsReading, HitsTask
+from dense_imb.tasks.hits.frames import FrameReading, FramesTask
+from dense_imb.tasks.hits.scoring import HitsOptions
 from dense_imb.tasks.recipe import Recipe, build_loss, build_task
 from tests.runs.tiny import FRAME, clean_events, tiny, write_events
 
@@ -46,12 +49,14 @@ class Keep(nn.Module):
         return (prediction - target).square().mean()
 
 
-def denoiser(path: str, loss: nn.Module, reading: HitsReading | None = None, **options) -> HitsTask:
-    reading = reading or HitsReading()
+def denoiser(
+    path: str, loss: nn.Module, reading: FrameReading | None = None, **options
+) -> FramesTask:
+    reading = reading or FrameReading()
     degradation = Degradation(signal=4, noise=10)
     source = HitsFile(path)
     n_channels = 2 if reading.output == "both" else 1
-    return HitsTask(
+    return FramesTask(
         Constant(torch.zeros(1, n_channels, FRAME.height, FRAME.width)),
         loss,
         TrainingData(
@@ -105,7 +110,7 @@ def test_the_pattern_is_all_that_it_was_drawn_from(path):
 
 def test_an_output_of_both_feeds_two_losses(path):
     score, value = Keep(), Keep()
-    task = denoiser(path, score, value_loss=value, reading=HitsReading(output="both"))
+    task = denoiser(path, score, value_loss=value, reading=FrameReading(output="both"))
     task.network.output.data[:, 1] = 0.25
     batch = task.batch(np.arange(2), 0, CPU)
     cost = task.cost(task.network, batch)
@@ -127,26 +132,27 @@ def shared_pixel() -> Events:
 def test_hits_of_one_pixel_share_its_score():
     output = torch.full((1, 1, FRAME.height, FRAME.width), -3.0)
     output[0, 0, 2, 1], output[0, 0, 0, 3] = 2.0, -1.0
-    scores = HitsReading().score(Constant(output), shared_pixel()).detach()
+    scores = FrameReading().score(Constant(output), shared_pixel()).detach()
     torch.testing.assert_close(scores, torch.tensor([2.0, 2.0, -1.0]).sigmoid())
-    plain = HitsReading(is_logit=False).score(Constant(output), shared_pixel()).detach()
+    plain = FrameReading(is_logit=False).score(Constant(output), shared_pixel()).detach()
     torch.testing.assert_close(plain, (8 * torch.tensor([2.0, 2.0, -1.0]) - 4).sigmoid())
 
 
 def test_a_value_scores_each_hit_by_its_own_time():
     output = torch.zeros(1, 1, FRAME.height, FRAME.width)
     output[0, 0, 2, 1] = 0.8  # the gapped time of 60
-    scores = HitsReading(output="value").score(Constant(output), shared_pixel()).detach()
+    scores = FrameReading(output="value").score(Constant(output), shared_pixel()).detach()
     torch.testing.assert_close(scores, torch.tensor([1 - 0.25 / 0.55, 1.0, 0.0]))
 
 
-def test_validation_counts_each_visible_hit_once_over_any_processes(path):
+def test_validation_counts_each_hit_once_over_any_processes(path):
+    """Hidden hits count with the score of their pixel: a denoiser decides on them, too."""
     task = denoiser(path, Keep(), batch_size=1)
     whole = task.validate(task.network, CPU, 0, 1)
     events = task.validation.degraded(np.arange(4), 2**31 - 1)
-    seen = events.select(~events.hit["is_occluded"])
+    assert events.hit["is_occluded"].any()
     n = task.histogram.n_signal, task.histogram.n_noise
-    assert n == (int((seen.label > 0).sum()), int((seen.label == 0).sum()))
+    assert n == (int((events.label > 0).sum()), int((events.label == 0).sum()))
     assert whole["auc"] == 0.5
     parts = []
     for process in range(3):
@@ -154,6 +160,19 @@ def test_validation_counts_each_visible_hit_once_over_any_processes(path):
         parts.append((task.histogram.n_signal, task.histogram.n_noise))
     assert tuple(map(sum, zip(*parts, strict=True))) == n
     assert task.validate(task.network, CPU, 0, 1) == whole
+
+
+def test_validation_counts_the_fakes_of_noise_only_events(path, tmp_path):
+    task = denoiser(path, Keep())
+    task.validation = replace(task.validation, degradation=Degradation(signal=(0, 1), noise=10))
+    task.validate(task.network, CPU, 0, 1)
+    events = task.validation.degraded(np.arange(4), 2**31 - 1)
+    n_noise_only = sum(not (one.label > 0).any() for one in events)
+    assert task.histogram.n_noise_only == n_noise_only > 0
+    task.save_scores(tmp_path / "scores.json")
+    stored = ScoreHistogram.load(tmp_path / "scores.json")
+    assert stored.at(0.0).fakes == 10
+    assert stored.operating_point(fakes=3).fakes == 0  # all scores are equal
 
 
 def test_shares_of_the_gradient_are_of_one_and_change_nothing(path):

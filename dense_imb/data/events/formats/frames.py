@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from dense_imb.base.files import UnreadableFileError, decoding
 from dense_imb.base.refusals import Refused
-from dense_imb.data.events.formats.source import BATCH_BYTES, Source
+from dense_imb.data.events.formats.source import BATCH_BYTES, Columns, Source
 from dense_imb.data.images.folders import list_images, pair_images, read_image
-from dense_imb.hits import Events, Geometry, frames_to_events
+from dense_imb.hits import Geometry, frames_to_events
 
 PathLike = str | os.PathLike[str]
 _MAX_PIXELS = 1 << 28  # of a frame; more means a damaged header or a bomb
@@ -69,9 +69,10 @@ def frames_source(
         )
     block = max(1, BATCH_BYTES // (8 * height * width))
     block = math.ceil(block / rows_at_once) * rows_at_once
-    source = Source(name, lambda geometry: iter(()), width, height, n_frames)
+    size = Geometry(width, height, 65536)
+    source = Source(name, lambda: iter(()), width, height, n_frames)
 
-    def batches(geometry: Geometry) -> Iterator[Events]:
+    def read() -> Iterator[Columns]:
         source.n_labels_lost = 0
         for start in range(0, n_frames, block):
             part = slice(start, min(start + block, n_frames))
@@ -92,9 +93,10 @@ def frames_source(
             label = None if labels is None else _tensor(labels[part], name).reshape(shape)
             if label is not None:
                 source.n_labels_lost += int(((label != 0) & (frame == 0)).sum())
-            yield frames_to_events(frame, geometry, label).numpy()
+            events = frames_to_events(frame, size, label).numpy()
+            yield Columns(events.offset, events.hit_columns(), {})
 
-    source.batches = batches
+    source.read = read
     return source
 
 
@@ -107,8 +109,8 @@ def npz_source(path: PathLike, key: str | None = None, labels: str | None = None
     """Read frames under one name of a .npz file, and labels under another."""
     with decoding(f"{path} to be a .npz archive"), zipfile.ZipFile(path) as archive:
         known = [name.removesuffix(".npy") for name in archive.namelist()]
-    frames = _Member(Path(path), choose_key(path, known, key, [labels]))
-    rows = None if labels is None else _Member(Path(path), choose_key(path, known, labels))
+    frames = ArchiveMember(Path(path), choose_key(path, known, key, [labels]))
+    rows = None if labels is None else ArchiveMember(Path(path), choose_key(path, known, labels))
     return frames_source(f"{frames.key} of {path}", frames, rows)
 
 
@@ -199,7 +201,7 @@ class _Images:
         return pixels
 
 
-class _Member:
+class ArchiveMember:
     """Array of a .npz file, read from front to back without unpacking it as a whole."""
 
     def __init__(self, path: Path, key: str) -> None:

@@ -2,99 +2,172 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm.auto import tqdm
 
-from dense_imb.base.refusals import Refused
+from dense_imb.base.refusals import Refused, literal
 from dense_imb.data.events.formats.frames import PathLike
-from dense_imb.data.events.formats.source import BATCH_HITS, Source, make_events
-from dense_imb.hits import Events, Geometry
+from dense_imb.data.events.formats.mapping import (
+    Names,
+    further_columns,
+    key_names,
+    match_columns,
+    missing_column,
+    needed_columns,
+)
+from dense_imb.data.events.formats.rows import RowScan, Table, rows_source
+from dense_imb.data.events.formats.source import BATCH_HITS, Columns, Source
 
 _LONGEST_LINE = 1 << 16  # a "line" of gigabytes is another format
 _EXACT = 2.0**53  # whole numbers from here on need more than a double
 _FRAMES = 64  # in a batch
-_Table = dict[str, NDArray[Any]]
 
 
 def csv_source(
-    path: PathLike, columns: Mapping[str, str] | None = None, event_columns: Sequence[str] = ()
+    path: PathLike,
+    columns: Names | None = None,
+    event_columns: Sequence[str] = (),
+    *,
+    needed: Sequence[str] | None = None,
+    keep: Sequence[str] | None = None,
+    by_block: bool = False,
+    progress: bool = False,
 ) -> Source:
     """Read hits from a table with a header line and one hit a row.
 
-    Rows are sorted by event number, which becomes the event column `event_id`. Further columns
-    are kept with the hits. The file is read twice, first for the types of its columns.
+    The event number becomes the event column `event_id`. Rows in the order of their events are
+    read in batches, others are sorted in memory. The file is read twice, first for the types of
+    its columns.
 
     Args:
         path: text with columns between commas, semicolons, tabs or blanks.
-        columns: names of `event`, `x`, `y`, `t` and `label` in this file, where they differ.
+        columns: names of `event`, `x`, `y`, `t`, `sensor` and `label` in this file, where they
+            differ. `event` may have several: {"event": ["run", "event"]}.
         event_columns: further columns with one value an event, for example `run`.
+        needed: columns that place the hits; by default x, y and t, or sensor and t.
+        keep: further columns to keep with the hits; by default all.
+        by_block: every block of consecutive rows with one event number is an event.
+        progress: show a bar while the types of the columns are found.
     """
-    table = _CSV(Path(path), dict(columns or {}), list(event_columns))
-    return Source(str(path), table.batches, largest_time=table.largest_time)
+    table = _CSV(Path(path), columns or {}, list(event_columns), needed, keep, progress)
+    return rows_source(
+        str(path),
+        table.tables,
+        table.scan,
+        names=table.needed,
+        event_columns=event_columns,
+        by_block=by_block,
+        largest_time=table.largest_time,
+        notes=[f"left out of {literal(path)}: {literal(', '.join(table.text))}, text"]
+        if table.text
+        else [],
+    )
 
 
 class _CSV:
     """CSV file of hits: header, types of the columns, and rows in chunks."""
 
-    def __init__(self, path: Path, columns: dict[str, str], event_columns: list[str]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        columns: Names,
+        event_columns: list[str],
+        needed: Sequence[str] | None,
+        keep: Sequence[str] | None,
+        progress: bool,
+    ) -> None:
         self.path = path
         with self._open() as file:
             header = file.readline(_LONGEST_LINE).lstrip("#").strip()
+            first_row = file.readline(_LONGEST_LINE)
         if not header:
             raise ValueError(
                 f"Expected a header line with the names of the columns in {path}, got none; the "
                 "file is empty or begins with an empty line."
             )
         self.delimiter = next((mark for mark in ",;\t" if mark in header), None)
-        named = [name.strip().strip('"') for name in header.split(self.delimiter)]
-        ours = {columns.get(name, name): name for name in ("event", "x", "y", "t", "label")}
-        unknown = sorted(columns.keys() - {"event", "x", "y", "t", "label"})
-        missing = [name for name in ours if name not in named and ours[name] != "label"]
-        missing += [columns["label"]] if columns.get("label", named[0]) not in named else []
-        missing += [name for name in event_columns if name not in named]
-        if missing or unknown:
-            raise Refused(
-                f"columns event, x, y, t and perhaps label in {path}",
-                f"{', '.join(named)[:200]}, without {', '.join(missing) or unknown[0]}",
-                "name them with {columns}, for example x=NAME",
-            )
-        self.names = [ours.get(name, name) for name in named]
+        self.names = [name.strip().strip('"') for name in header.split(self.delimiter)]
         if len(set(self.names)) < len(self.names):
             raise ValueError(f"Expected each column of {path} once, got {', '.join(self.names)}.")
-        self.event_columns = event_columns
-        self.types = np.dtype([(name, "f8") for name in self.names])
-        self.types = self._find_types()
+        key = key_names(columns)
+        chosen = match_columns(
+            str(path), self.names, columns, needed, [] if "event" in columns else ["event"]
+        )
+        chosen.pop("event", None)
+        for name in (*key, *event_columns, *(keep or ())):
+            if name not in self.names:
+                raise missing_column(str(path), name, self.names)
+        self.needed = needed_columns(needed, chosen)
+        self.ours = {theirs: ours for ours, theirs in chosen.items()}
+        used = {*self.ours, *key, *event_columns, *(keep or ())}
+        self.text = [name for name in self._text_columns(first_row) if name not in used]
+        used.update(self.text)
+        further = [name for name in self.names if name not in used]
+        taken = {*chosen, *key, *event_columns, "event_id"}
+        places = further_columns(further, taken, keep, str(path))
+        self.ours |= {theirs: ours for ours, theirs in places.items()}
+        self.ours |= {name: name for name in (*event_columns, *key)}
+        self.whole = [*key, *(chosen[one] for one in ("label", "sensor") if one in chosen)]
+        self.scan = RowScan(key)
+        self.read = [name for name in self.names if name not in self.text]
+        self.types = np.dtype([(name, "f8") for name in self.read])
+        with tqdm(desc="look at the rows", unit="row", disable=not progress, leave=False) as bar:
+            self.types = self._find_types(bar.update)
 
     def _open(self) -> IO[str]:
         return open(self.path, encoding="utf-8-sig", errors="replace")
 
-    def _find_types(self) -> np.dtype[Any]:
-        is_whole = dict.fromkeys(self.names, True)
-        largest = dict.fromkeys(self.names, 0.0)
+    def _text_columns(self, row: str) -> list[str]:
+        """Return the columns that hold text in the first row."""
+        values = self._split(row)
+        if len(values) != len(self.names):
+            return []
+        return [
+            name for name, value in zip(self.names, values, strict=True) if not _is_number(value)
+        ]
+
+    def _split(self, row: str) -> list[str]:
+        return row.strip("\r\n").replace('"', "").split(self.delimiter)
+
+    def _find_types(self, advance: Callable[[int], object]) -> np.dtype[Any]:
+        is_whole = dict.fromkeys(self.read, True)
+        largest = dict.fromkeys(self.read, 0.0)
+        time = next(theirs for theirs, ours in self.ours.items() if ours == "t")
         self.largest_time: float | None = None
         for table in self._tables():
-            self.largest_time = max(self.largest_time or 0.0, float(table["t"].max()))
+            self.largest_time = max(self.largest_time or 0.0, float(table[time].max()))
+            self.scan.feed(table)
+            advance(len(table[time]))
             for name, column in table.items():
                 is_whole[name] &= bool((column == np.floor(column)).all())
                 largest[name] = max(largest[name], float(np.abs(column).max()))
-        for name in ("event", "x", "y", "label", *self.event_columns):
-            if not is_whole.get(name, True):
+        for name in self.whole:
+            if not is_whole[name]:
                 raise ValueError(
                     f"Expected whole numbers in column `{name}` of {self.path}, got others."
                 )
         is_whole = {name: whole and largest[name] < 2.0**63 for name, whole in is_whole.items()}
         # text like 12.0 is a whole number too, which only a double reads
-        self._cast = [name for name in self.names if is_whole[name] and largest[name] < _EXACT]
-        exact = {n for n in self.names if is_whole[n] and largest[n] >= _EXACT}
-        return np.dtype([(name, "i8" if name in exact else "f8") for name in self.names])
+        self._cast = [name for name in self.read if is_whole[name] and largest[name] < _EXACT]
+        exact = {n for n in self.read if is_whole[n] and largest[n] >= _EXACT}
+        return np.dtype([(name, "i8" if name in exact else "f8") for name in self.read])
 
-    def _tables(self) -> Iterator[_Table]:
+    def tables(self) -> Iterator[Table]:
+        """Yield the rows in chunks, with our names of the columns."""
+        for table in self._tables():
+            for name in self._cast:
+                table[name] = table[name].astype(np.int64)
+            yield {ours: table[theirs] for theirs, ours in self.ours.items()}
+
+    def _tables(self) -> Iterator[Table]:
         """Yield the rows in chunks, as columns by name."""
+        places = [self.names.index(name) for name in self.read] if self.text else None
         first = 2  # line of the file, counted from 1
         with self._open() as file:
             file.readline(_LONGEST_LINE)
@@ -104,7 +177,7 @@ class _CSV:
                 try:
                     table = np.zeros(0, self.types) if not filled else np.loadtxt(
                         filled, self.types, delimiter=self.delimiter, ndmin=1,
-                        comments=None, quotechar='"',
+                        comments=None, quotechar='"', usecols=places,
                     )  # fmt: skip
                 except ValueError as problem:
                     wrong = next((k for k, row in enumerate(rows) if self._is_wrong(row)), 0)
@@ -114,53 +187,25 @@ class _CSV:
                     ) from problem
                 first += len(rows)
                 if len(table):
-                    yield {name: table[name] for name in self.names}
+                    yield {name: table[name] for name in self.read}
 
     def _is_wrong(self, row: str) -> bool:
-        values = row.replace('"', "").split(self.delimiter)
-        try:
-            return not row.isspace() and len([float(v) for v in values]) != len(self.names)
-        except ValueError:
-            return True
+        values = self._split(row)
+        if row.isspace() or len(values) != len(self.names):
+            return not row.isspace()
+        return not all(
+            _is_number(value)
+            for name, value in zip(self.names, values, strict=True)
+            if name not in self.text
+        )
 
-    def batches(self, geometry: Geometry) -> Iterator[Events]:
-        """Yield whole events; the last event of a chunk waits for the next chunk."""
-        rest: _Table | None = None
-        for table in self._tables():
-            for name in self._cast:
-                table[name] = table[name].astype(np.int64)
-            if rest is not None:
-                table = {n: np.concatenate([rest[n], column]) for n, column in table.items()}
-            event = table["event"]
-            backwards = np.flatnonzero(np.diff(event) < 0)
-            if len(backwards):
-                row = int(backwards[0])
-                raise ValueError(
-                    f"Expected `event` of {self.path} never to decrease, got {event[row + 1]} "
-                    f"after {event[row]}; sort the rows by event."
-                )
-            last = int(np.searchsorted(event, event[-1]))
-            if last:
-                yield self._events(geometry, {n: column[:last] for n, column in table.items()})
-            rest = {name: column[last:] for name, column in table.items()}
-        if rest is not None:
-            yield self._events(geometry, rest)
 
-    def _events(self, geometry: Geometry, table: _Table) -> Events:
-        number = table.pop("event")
-        first = np.flatnonzero(np.diff(number, prepend=number[0] - 1))
-        offset = np.append(first, len(number)).astype(np.int64)
-        event = {"event_id": number[first]}
-        for name in self.event_columns:
-            column = table.pop(name)
-            event[name] = column[first]
-            differs = np.flatnonzero(column != np.repeat(event[name], np.diff(offset)))
-            if len(differs):
-                raise ValueError(
-                    f"Expected one `{name}` for each event of {self.path}, got several in event "
-                    f"{number[differs[0]]}; keep it with the hits."
-                )
-        return make_events(geometry, offset, table, event)
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def timepix_source(folder: PathLike, pattern: str = "*.txt") -> Source:
@@ -179,14 +224,14 @@ def timepix_source(folder: PathLike, pattern: str = "*.txt") -> Source:
     if not paths:
         raise ValueError(f"Expected frames that match {pattern} in {folder}, got none.")
 
-    def batches(geometry: Geometry) -> Iterator[Events]:
+    def read() -> Iterator[Columns]:
         for start in range(0, len(paths), _FRAMES):
             frames = [_read_xyc(path) for path in paths[start : start + _FRAMES]]
             offset = np.cumsum([0, *map(len, frames)])
             x, y, t = np.concatenate(frames).T
-            yield make_events(geometry, offset, {"x": x, "y": y, "t": t}, {})
+            yield Columns(offset, {"x": x, "y": y, "t": t}, {})
 
-    return Source(str(folder), batches, 256, 256, len(paths))
+    return Source(str(folder), read, 256, 256, len(paths))
 
 
 def _read_xyc(path: Path) -> NDArray[np.int64]:

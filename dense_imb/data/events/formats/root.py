@@ -6,44 +6,32 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dense_imb.base.files import decoding
-from dense_imb.base.refusals import Refused
+from dense_imb.base.refusals import Refused, literal
 from dense_imb.data.events.formats.frames import PathLike
-from dense_imb.data.events.formats.source import Source, make_events
-from dense_imb.hits import Events, Geometry
+from dense_imb.data.events.formats.mapping import Names
+from dense_imb.data.events.formats.records import Kind, kind_of, pick, records_source
+from dense_imb.data.events.formats.source import Source
 
 _STEP = "16 MB"  # of a tree, read at a time
 _KINDS = ("TTree", "ROOT::RNTuple")  # the old and the new way to store one
 
 
 def root_source(
-    path: PathLike,
-    tree: str | None = None,
-    *,
-    x: str = "x",
-    y: str = "y",
-    t: str = "t",
-    label: str | None = None,
-    keep: Sequence[str] = (),
+    path: PathLike, tree: str | None = None, columns: Names | None = None, **options: Any
 ) -> Source:
-    """Read hits from a tree with an entry an event and arrays of any length.
+    """Read hits from a tree with arrays an event, or with one hit an entry.
 
     Args:
         path: the file.
         tree: name of the tree, if the file has several.
-        x: branch of the columns.
-        y: branch of the rows.
-        t: branch of the times.
-        label: branch of the labels.
-        keep: further branches; arrays are kept with the hits, single numbers with the events.
+        columns: branches of `x`, `y`, `t`, `sensor` and `label`, where they have other names;
+            fields of records by dotted names, such as `pad.x`.
+        options: see `dense_imb.data.events.formats.records.records_source`.
     """
-    uproot, awkward = _import_uproot()
+    uproot = import_uproot("read")
     if not Path(path).is_file():  # uproot would take a name with colons for an address
         raise FileNotFoundError(f"Expected a ROOT file at {path}, got none.")
-    wanted = {"x": x, "y": y, "t": t, **({} if label is None else {"label": label})}
-    wanted |= {name.rpartition("/")[2]: name for name in keep}
 
     def open_tree() -> Any:
         with decoding(f"{path} to be a ROOT file"):
@@ -54,67 +42,66 @@ def root_source(
         if not known:
             raise ValueError(f"Expected a ROOT file with a tree at {path}, got one without.")
         if (tree is None and len(known) > 1) or (tree is not None and tree not in known):
-            raise Refused(f"a tree of {path}, one of {[*known]}", tree, "name it with {tree}")
+            raise Refused(
+                f"a tree of {literal(path)}, one of {[*known]}",
+                tree or "none",
+                "name it with {tree}",
+            )
         with decoding(f"{path} to be a ROOT file"):
             return file[tree or next(iter(known))]
 
-    with open_tree() as opened:
-        with decoding(f"{path} to be a ROOT file"):
-            n_events, known = int(opened.num_entries), opened.keys()
-        missing = [name for name in wanted.values() if name not in known]
-        if missing:
-            raise ValueError(
-                f"Expected a branch `{missing[0]}` in {path}, got only {', '.join(known)}."
-            )
+    with open_tree() as opened, decoding(f"{path} to be a ROOT file"):
+        n_entries = int(opened.num_entries)
+        kinds = _kinds(opened)
 
-    def batches(geometry: Geometry) -> Iterator[Events]:
+    def blocks(names: Sequence[str]) -> Iterator[Any]:
         with open_tree() as opened:
-            blocks: Any = None
+            read: Any = None
             while True:
                 with decoding(f"{path} to be a ROOT file"):
-                    blocks = blocks or opened.iterate(
-                        [*wanted.values()], step_size=_STEP, library="ak"
-                    )
-                    block = next(blocks, None)
+                    read = read or opened.iterate([*names], step_size=_STEP, library="ak")
+                    block = next(read, None)
                 if block is None:
                     return
-                yield _events(geometry, block)
+                yield block
 
-    def _events(geometry: Geometry, block: Any) -> Events:
-        hit: dict[str, Any] = {}
-        event: dict[str, Any] = {}
-        if block[x].ndim != 2:
-            raise ValueError(
-                f"Expected an array an event in branch `{x}` of {path}, got {block[x].type}."
-            )
-        count = awkward.to_numpy(awkward.num(block[x]))
-        for name, branch in wanted.items():
-            column = block[branch]
-            if column.ndim == 1 and name not in ("x", "y", "t", "label"):
-                event[name] = _numbers(awkward.to_numpy(column), branch)
-                continue
-            if column.ndim != 2 or not np.array_equal(awkward.num(column), count):
-                raise ValueError(
-                    f"Expected as many entries in branch `{branch}` of {path} as in `{x}` for each "
-                    "event, got others."
-                )
-            hit[name] = _numbers(awkward.to_numpy(awkward.flatten(column)), branch)
-        return make_events(geometry, np.concatenate([[0], np.cumsum(count)]), hit, event)
-
-    def _numbers(column: Any, branch: str) -> Any:
-        if column.dtype.kind not in "biuf":
-            raise ValueError(f"Expected numbers in branch `{branch}` of {path}, got others.")
-        return column
-
-    return Source(str(path), batches, n_events=n_events)
+    return records_source(str(path), blocks, kinds, columns, n_entries=n_entries, **options)
 
 
-def _import_uproot() -> tuple[Any, Any]:
+def _kinds(tree: Any) -> dict[str, Kind]:
+    """Return the kind of each branch; counters of arrays are left out."""
+    counters = {
+        branch.count_branch.name
+        for branch in tree.values()
+        if getattr(branch, "count_branch", None) is not None
+    }
+    names = [name for name in tree.keys() if name not in counters]  # noqa: SIM118 - no mapping
     try:
-        import awkward
+        block = tree.arrays(names, entry_stop=1, library="ak")
+        columns = {name: pick(block, name) for name in names}
+    except Exception:  # a branch that uproot does not interpret: read them one by one
+        columns = {name: _first_entry(tree, name) for name in names}
+    return {
+        name: "other" if column is None else kind_of(column)
+        for name, column in columns.items()
+        if column is None or not column.fields
+    }
+
+
+def _first_entry(tree: Any, name: str) -> Any:
+    try:
+        return pick(tree.arrays([name], entry_stop=1, library="ak"), name)
+    except Exception:
+        return None
+
+
+def import_uproot(action: str) -> Any:
+    """Return uproot, or say how to install it."""
+    try:
+        import awkward  # noqa: F401
         import uproot
     except ImportError as problem:
         raise ImportError(
-            "Expected uproot to read ROOT files, got none; pip install 'dense-imb[root]'."
+            f"Expected uproot to {action} ROOT files, got none; pip install 'dense-imb[root]'."
         ) from problem
-    return uproot, awkward
+    return uproot
