@@ -133,8 +133,9 @@ def test_events_that_are_all_too_long_are_cut_to_be_compared(case_of):
     assert [len(event.coordinate) for event in what.samples] == [20] * 4
     assert what.n_longer == what.n_events == 6
     assert "of each event the 20 hits nearest in time" in exported.facts["check"]["on"]
-    time = what.samples[0].coordinate[:, -1]
-    assert float(time.max() - time.min()) < 500  # signal lies within 50, noise within 1,000
+    for number, sample in enumerate(what.samples):
+        time, every = sample.coordinate[:, -1], np.sort(telescope_events(24)[18 + number].t)
+        assert float(time.max() - time.min()) == pytest.approx((every[19:] - every[:-19]).min())
 
 
 def test_the_card_names_coordinates_and_features(case_of):
