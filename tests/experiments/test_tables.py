@@ -16,6 +16,7 @@ simulate: {pattern: arc, events: 60, size: 16x12, n_photons: 200}
 base:
   hits.signal: 6
   hits.noise: 10
+  model.name: fast_unet
   model.options: {widths: [4, 8]}
   steps: 3
   validate_every: 3
