@@ -74,6 +74,14 @@ _TITLES = {
     "second": "second stage",
     "model": "network",
 }
+_NETWORK_SIDE = "hits: input and target of the network"
+_NETWORK_OPTIONS = frozenset(
+    f"hits.{name}"
+    for name in (
+        "target", "pixels", "channels", "threshold", "output", "value_loss", "features",
+        "n_classes", "balance_over", "value", "augment",
+    )
+)  # fmt: skip
 _METAVARS = {
     "hits.train": "FILE",
     "hits.validation": "FILE",
@@ -156,12 +164,13 @@ class TrainParser(Parser):
         groups: dict[str, Any] = {}
         for name, hint in self.types.items():
             section = name.rpartition(".")[0].partition(".")[0]
-            if section not in groups:
-                groups[section] = self.add_argument_group(_TITLES.get(section, section))
+            title = _NETWORK_SIDE if name in _NETWORK_OPTIONS else _TITLES.get(section, section)
+            if title not in groups:
+                groups[title] = self.add_argument_group(title)
             names = [f"--{name}"]
             if name == "labels.imb_ratio":
                 names.append("--imb-ratio")
-            groups[section].add_argument(
+            groups[title].add_argument(
                 *names,
                 dest=name,
                 nargs="*" if _takes_list(hint) else None,
@@ -343,9 +352,9 @@ def config_of(options: Namespace, kind: str, folder: Path) -> TrainConfig:
     nested: dict[str, Any] = {"model": {"name": NETWORKS[kind]}}
     for path in (stored if options.resume and stored.exists() else None, options.config):
         if path is not None:
-            content = read_yaml(Path(path))
-            build_dataclass(TrainConfig, upgrade(content))  # says what is wrong with it
-            _merge(nested, upgrade(content))
+            content = upgrade(read_yaml(Path(path)), is_run=path == stored)
+            build_dataclass(TrainConfig, content)  # says what is wrong with it
+            _merge(nested, content)
     for name, hint in types.items():
         if hasattr(options, name):
             words = getattr(options, name)

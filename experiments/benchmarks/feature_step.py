@@ -18,7 +18,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from mixing_step import N_CLASSES, compare, write_hits, write_images
+from mixing_step import FRAMES, N_CLASSES, compare, write_hits, write_images
 
 from dense_imb.config import TrainConfig
 
@@ -47,7 +47,7 @@ def main() -> None:
         for title, data_config in contests.items():
             configs = {
                 loss or "none": TrainConfig(
-                    **data_config, feature_loss=loss, batch_size=options.batch
+                    **data_config, model=FRAMES, feature_loss=loss, batch_size=options.batch
                 )
                 for loss in LOSSES
             }

@@ -22,7 +22,7 @@ from tests.runs.pictures import write_folders
 from tests.runs.tiny import assert_same_runs, clean_events, write_events
 
 ROOT = Path(__file__).parents[2]
-NETWORK = ["--model.options", '{"widths": [4, 8]}']
+NETWORK = ["--model.name", "fast_unet", "--model.options", '{"widths": [4, 8]}']
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ simulate: {pattern: arc, events: 60, size: 16x12, n_photons: 200}
 base:
   hits.signal: 6
   hits.noise: 10
+  model.name: fast_unet
   model.options: {widths: [4, 8]}
   steps: 3
   validate_every: 3
@@ -64,7 +65,7 @@ def test_every_row_of_a_table_is_a_config(path):
         changes = run_table.nested(row or {})
         changes.pop("simulate", None)
         stored = run_table.merged(run_table.nested(table["base"]), changes)
-        config = config_from(run_table.merged(stored, {"data": {"train": ["x.h5"]}}))
+        config = config_from(run_table.merged(stored, {"hits": {"train": ["x.h5"]}}))
         Recipe.of(config)
         build_loss(config.loss)
 
