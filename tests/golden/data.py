@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dense_imb.hits import Events, Geometry, HitsWriter
+from dense_imb.hits import Events, Geometry, HitsWriter, Sensors
 
 _CLASS_SIZES = {"nevus": 20, "keratosis": 10, "melanoma": 6}
 
 
 def write_data(folder: Path) -> None:
-    """Write hits.h5, images and masks, labels.csv and pictures."""
+    """Write hits.h5, sensors.h5, images and masks, labels.csv and pictures."""
     _write_hits(folder / "hits.h5")
+    _write_sensors(folder / "sensors.h5")
     _write_images(folder / "images", folder / "masks")
     _write_labels(folder / "labels.csv", folder / "pictures")
 
@@ -35,6 +36,27 @@ def _write_hits(path: Path, n_events: int = 24, n_hits: int = 8) -> None:
     columns = (column.ravel().astype(np.uint16) for column in (x, y, t))
     with HitsWriter(path, frame) as writer:
         writer.append(Events(frame, offsets, *columns, label.astype(np.uint8)))
+
+
+def _write_sensors(path: Path, n_events: int = 24, n_sensors: int = 30) -> None:
+    """Noise at any time, and two charged particles close in time: of 8 hits and of 2."""
+    rng = np.random.default_rng(3)
+    position = rng.integers(-50, 50, (n_sensors, 3)).astype(float)
+    table = Sensors(position, rng.integers(1, 4, (n_sensors, 3)).astype(float))
+    particle = np.tile(np.repeat([0, 1, 2], [20, 8, 2]), n_events)
+    n_hits = len(particle)
+    time = np.where(particle > 0, rng.integers(0, 40, n_hits), rng.integers(-500, 500, n_hits))
+    charge = rng.integers(1, 8, n_hits) + 4 * (particle > 0)
+    events = Events(
+        table,
+        30 * np.arange(n_events + 1),
+        t=time.astype(np.float32),
+        sensor=rng.integers(0, n_sensors, n_hits).astype(np.uint32),
+        label=particle.astype(np.uint8),
+        hit={"charge": charge.astype(np.float32), "particle": particle.astype(np.uint16)},
+    )
+    with HitsWriter(path, table) as writer:
+        writer.append(events)
 
 
 def _write_images(images: Path, masks: Path, n: int = 12) -> None:
