@@ -384,6 +384,8 @@ class TrainConfig:
         return tuple(kind for kind in KINDS if getattr(self, kind).train)
 
 
+OF_HITS = ("features", "n_classes", "balance_over", "value", "augment")  # networks of hits only
+OF_FRAMES = ("target", "pixels", "channels", "threshold", "output")  # networks of frames only
 NETWORKS = {"hits": "hits", "images": "fast_unet", "labels": "resnet32"}  # by default
 _RATES = {"muon": 0.03}
 _RATE = 6e-3

@@ -160,7 +160,8 @@ class Parser(_Annotated, argparse.ArgumentParser):
         tails = [o for p, o in options.items() if p.endswith(f".{plain}")]
         if tails:  # rather of the run than of its second stage
             return min(tails, key=lambda option: ("second." in option, option.count(".")))
-        return options.get(plain.rpartition(".")[2])
+        # a command without sections calls model.name --model
+        return options.get(plain.rpartition(".")[2]) or options.get(plain.removesuffix(".name"))
 
     def _spelt(self, words: list[str]) -> list[str]:
         """Return the words with options in the spelling of this parser."""

@@ -135,6 +135,15 @@ def make_parser() -> Parser:
         "--signal", type=int | None, help="number of signal hits to keep; by default all"
     )
     hits.add_argument("--noise", type=int, default=0, help="number of noise hits to add")
+    hits.add_argument(
+        "--features",
+        type=str,
+        nargs="+",
+        default=[],
+        metavar="COLUMN",
+        help="columns of hits that a network of hits sees beside position and time, such as the "
+        "charge",
+    )
     return parser
 
 
@@ -171,7 +180,7 @@ def run(options: Namespace) -> None:
 
 
 _OPTIONS = {
-    "hits": ("signal", "noise"),
+    "hits": ("signal", "noise", "features"),
     "images": ("masks", "labels", "above", "ignore_index", "patch"),
     "labels": ("images", "classes", "size", "test"),
 }
@@ -196,7 +205,11 @@ def _config(options: Namespace) -> TrainConfig:
     config.optimizer.learning_rate = options.learning_rate
     if kind == "hits":
         config.hits = HitsConfig(
-            train=options.data, signal=options.signal, noise=options.noise, validation_share=0.2
+            train=options.data,
+            signal=options.signal,
+            noise=options.noise,
+            features=list(options.features) or None,
+            validation_share=0.2,
         )
     elif kind == "images":
         config.images = ImagesConfig(

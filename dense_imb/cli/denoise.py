@@ -24,16 +24,17 @@ SUMMARY = "score each hit of a file and decide which hits to keep"
 def make_parser() -> Parser:
     """Return the parser of the options."""
     parser = Parser(
-        description="Copy hits files and add a score and a decision (keep) for each hit. All other "
-        "columns stay equal, to the bit. The threshold is chosen by the retention (signal "
+        description="Copy hits files and add a score and a decision (keep) for each hit, and by a "
+        "network of more than two classes the most probable class. All other columns stay equal, "
+        "to the bit. The threshold is chosen by the retention (signal "
         "efficiency), by the noise hits kept per noise-only event, or by the purity; what it "
-        "removes of the noise is the background rejection. Several processes, started with "
-        "torchrun or accelerate launch, share the events; the output is that of one process.",
+        "removes of the noise is the background rejection. Several processes, started as torchrun "
+        "--nproc-per-node 4 -m dense_imb denoise ..., or by accelerate launch, share the events; "
+        "the output is that of one process.",
         epilog="Examples:\n  dense-imb denoise runs/unet raw.h5 clean.h5 --retention 0.97\n"
         "  dense-imb denoise runs/unet raw.h5 clean.h5 --fakes 0.5 --choose-on 'labelled/*.h5'\n"
         "  dense-imb denoise --pretrained arc raw.h5 clean.h5\n"
-        "  dense-imb denoise hit-density raw/*.h5 --out clean --choose-on labelled.h5\n"
-        "  torchrun --nproc-per-node 4 -m dense_imb denoise runs/unet raw.h5 clean.h5 --resume",
+        "  dense-imb denoise hit-density raw/*.h5 --out clean --choose-on labelled.h5",
     )
     parser.add_argument(
         "model",

@@ -15,7 +15,7 @@ from typing import Any, NoReturn, get_args, get_origin
 
 from docstring_parser import parse as parse_docstring
 
-from dense_imb.base.refusals import Refused, refusal, suggest
+from dense_imb.base.refusals import Refused, refusal, render, suggest
 from dense_imb.base.values import build_dataclass, option_types, read_words
 from dense_imb.cli._device import add_device, chosen_device
 from dense_imb.cli._parser import (
@@ -26,7 +26,16 @@ from dense_imb.cli._parser import (
     quoted,
     type_metavar,
 )
-from dense_imb.config import KINDS, NETWORKS, SAVED, TrainConfig, renamed, upgrade
+from dense_imb.config import (
+    KINDS,
+    NETWORKS,
+    OF_FRAMES,
+    OF_HITS,
+    SAVED,
+    TrainConfig,
+    renamed,
+    upgrade,
+)
 
 SUMMARIES = {
     "hits": "train a network that scores the hits of a detector",
@@ -74,14 +83,10 @@ _TITLES = {
     "second": "second stage",
     "model": "network",
 }
-_NETWORK_SIDE = "hits: input and target of the network"
-_NETWORK_OPTIONS = frozenset(
-    f"hits.{name}"
-    for name in (
-        "target", "pixels", "channels", "threshold", "output", "value_loss", "features",
-        "n_classes", "balance_over", "value", "augment",
-    )
-)  # fmt: skip
+_GROUPS = {
+    **{f"hits.{name}": "networks of hits" for name in OF_HITS},
+    **{f"hits.{name}": "networks of frames" for name in OF_FRAMES},
+}
 _METAVARS = {
     "hits.train": "FILE",
     "hits.validation": "FILE",
@@ -163,14 +168,13 @@ class TrainParser(Parser):
         run.add_argument("--quiet", action="store_true", help="show no progress bar")
         groups: dict[str, Any] = {}
         for name, hint in self.types.items():
-            section = name.rpartition(".")[0].partition(".")[0]
-            title = _NETWORK_SIDE if name in _NETWORK_OPTIONS else _TITLES.get(section, section)
-            if title not in groups:
-                groups[title] = self.add_argument_group(title)
+            section = _GROUPS.get(name, name.rpartition(".")[0].partition(".")[0])
+            if section not in groups:
+                groups[section] = self.add_argument_group(_TITLES.get(section, section))
             names = [f"--{name}"]
             if name == "labels.imb_ratio":
                 names.append("--imb-ratio")
-            groups[title].add_argument(
+            groups[section].add_argument(
                 *names,
                 dest=name,
                 nargs="*" if _takes_list(hint) else None,
@@ -311,6 +315,9 @@ def run(options: Namespace) -> None:
         sys.exit(launch(_main, ["train", kind, *options.words], options.devices))
     is_main = os.environ.get("RANK", "0") == "0"
     was_finished = options.resume and _is_finished(folder)
+    if is_main and not options.resume and (remark := recipe.remark()):
+        sentence = render(remark, TrainParser(kind).write_option)
+        print(f"dense-imb train {kind}: note: {sentence}", file=sys.stderr)
     with one_line_warnings(f"train {kind}"), _stoppable():
         try:
             trained = train_run(

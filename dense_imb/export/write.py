@@ -8,7 +8,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dense_imb.base.files import refuse_existing, write_whole
 from dense_imb.base.refusals import Refused
-from dense_imb.export.base import Exportable, as_list
+from dense_imb.export.base import Exportable, Inputs, as_list
 from dense_imb.export.card import card_facts, render_card
 from dense_imb.export.network import exportable
 from dense_imb.runs import Run, open_run
@@ -27,9 +27,8 @@ FORMATS = (".onnx", ".pt2")
 METADATA = "dense_imb"  # key of the facts inside the file
 # for probabilities and scaled times: another order of sums changes deep networks by up to 1e-4
 TOLERANCE = 1e-3
-_TRACED = 61  # side of the frames to trace with: odd, so that all padding is traced
 
-Answer = Callable[[Tensor], list[Tensor]]
+Answer = Callable[[Inputs], list[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -58,9 +57,10 @@ def export_run(
 ) -> Exported:
     """Write a run's best network as ONNX (.onnx) or torch.export (.pt2), with its model card.
 
-    The exported network takes pixels as they are in a file, or frames of hit times, and returns
-    probabilities. It takes batches of any size. A segmenter takes images of any size, too, if its
-    network allows it. The file is compared with PyTorch before it gets its name.
+    The exported network takes pixels, hits or frames of hit times as they are in a file, and
+    returns probabilities. It takes batches of any size. A segmenter takes images of any size, too,
+    if its network allows it. A network of hits takes padded events, and is exact for those that
+    fit its window. The file is compared with PyTorch before it gets its name.
 
     Args:
         run: the run, or its folder.
@@ -82,8 +82,7 @@ def export_run(
     written: dict[str, Any] = {}
 
     def write(partial: Path) -> None:
-        sizes = [True, False] if what.fits_any_size else [False]
-        for any_size in sizes:
+        for any_size in what.sizes_to_try:
             facts = card_facts(what, path.name, any_size=any_size)
             try:
                 _write(what, partial, path.suffix, facts, any_size=any_size)
@@ -94,18 +93,19 @@ def export_run(
                         f"{difference:g}",
                         "nothing was written",
                     )
-            # tracing raises errors of many types; without any size, try the size of the frame
+            # tracing raises errors of many types
             except Exception as problem:
-                if any_size:
+                if any_size is not what.sizes_to_try[-1]:
                     continue
                 if isinstance(problem, (OSError, MemoryError, Refused)):
                     raise
                 raise Refused(
                     f"a network that {path.suffix[1:]} can hold",
                     f"{run.config.model.name}, which can't be exported ({_first_line(problem)})",
+                    what.cure,
                 ) from problem
             check: dict[str, Any] = {"max_difference": difference, "tolerance": tolerance}
-            check |= {"n_frames": len(what.samples), "on": what.source}
+            check |= {"n_inputs": len(what.samples), "on": what.source}
             written.update(facts, check=check)
             return
 
@@ -117,18 +117,12 @@ def export_run(
 
 
 def traced(what: Exportable, *, any_size: bool) -> torch.export.ExportedProgram:
-    """Trace a network for batches of any size, and images of any size if `any_size`."""
-    dynamic = torch.export.Dim.DYNAMIC
-    sides: Sequence[int] = what.frame
-    dims: dict[int, Any] = {0: dynamic}
-    if any_size:
-        sides = [max(side, _TRACED) + 2 * k + 1 - side % 2 for k, side in enumerate(sides)]
-        dims |= {2 + k: dynamic for k in range(len(sides))}
-    example = torch.zeros(2, what.channels, *sides)
+    """Trace a network for batches of any size, and inputs of any size if `any_size`."""
+    example, axes = what.example(any_size)
     # torch.export stores weights that lie channels last as if they were parts of others
     network = copy.deepcopy(what.network).to(memory_format=torch.contiguous_format)
     with torch.no_grad():
-        return torch.export.export(network, (example,), dynamic_shapes=(dims,))
+        return torch.export.export(network, example, dynamic_shapes=axes)
 
 
 def _write(
@@ -144,7 +138,7 @@ def _write(
     exported = torch.onnx.export(
         program,
         dynamo=True,
-        input_names=[what.input],
+        input_names=list(what.inputs),
         output_names=list(what.outputs),
         verbose=False,
     )
@@ -162,20 +156,22 @@ def _answer(path: Path, suffix: str) -> Answer:
     """Return a function that runs the network of a file."""
     if suffix == ".pt2":
         module = torch.export.load(io.BytesIO(path.read_bytes())).module()
-        return lambda given: as_list(module(given))
+        return lambda given: as_list(module(*given))
     session = onnx_session(path)
-    name = session.get_inputs()[0].name
-    return lambda given: [torch.from_numpy(x) for x in session.run(None, {name: given.numpy()})]
+    names = [one.name for one in session.get_inputs()]
+
+    def answer(given: Inputs) -> list[Tensor]:
+        feed = {name: one.numpy() for name, one in zip(names, given, strict=True)}
+        return [torch.from_numpy(output) for output in session.run(None, feed)]
+
+    return answer
 
 
 @torch.no_grad()
 def _difference(what: Exportable, answer: Answer, *, any_size: bool) -> float:
     """Return the largest difference, over single samples, their batch and another size."""
-    given = [*what.samples, torch.cat(what.samples)]
-    if any_size:
-        given.append(what.sample_of_other_size())
     largest = 0.0
-    for one in given:
+    for one in what.inputs_to_compare(any_size):
         pairs = zip(what.answers(one), answer(one), strict=True)
         for wanted, got in pairs:
             if wanted.shape != got.shape:

@@ -10,6 +10,7 @@
     /event/...    further columns, one row per event: run, event id
     /hit/label    uint8, optional: 0 for noise, 1.. for signal classes
     /hit/score /hit/keep   float32 and bool, in denoised files
+    /hit/class    uint8, in files denoised by a network of classes: the most probable one
     /hit/...      further columns, one row per hit: charge
 
 Version 1, a grid of pixels:

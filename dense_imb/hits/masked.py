@@ -16,7 +16,7 @@ from dense_imb.hits.provenance import digest_of_scorer, digest_of_source
 from dense_imb.hits.reader import HitsFile, HitsFiles, open_hits, verify
 from dense_imb.metrics import HitScores, OperatingPoint
 
-_MASK_COLUMNS = {"/", "/hit/score", "/hit/keep"}
+_MASK_COLUMNS = {"/", "/hit/score", "/hit/keep", "/hit/class"}
 
 
 class Masking(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,26 @@ def score_events(scorer: Scorer, events: Events) -> Tensor:
     check_scorer(scorer, events.geometry)
     with torch.no_grad():
         score = scorer.score(events if events.is_torch else events.torch()).cpu()
+    return _checked(scorer, events, score)
+
+
+def score_columns(scorer: Scorer, events: Events) -> dict[str, Tensor]:
+    """Return `score` of `score_events`, and further columns that the scorer offers, on the CPU.
+
+    A scorer may have a method `columns(events)`, which returns columns of hits by name: none, or
+    the score and further ones, such as the most probable class.
+    """
+    offered: Callable[[Events], dict[str, Tensor]] | None = getattr(scorer, "columns", None)
+    check_scorer(scorer, events.geometry)
+    columns = {} if offered is None else offered(events if events.is_torch else events.torch())
+    if "score" not in columns:
+        return {**columns, "score": score_events(scorer, events)}
+    columns = {name: column.cpu() for name, column in columns.items()}
+    return {**columns, "score": _checked(scorer, events, columns["score"])}
+
+
+def _checked(scorer: Scorer, events: Events, score: Tensor) -> Tensor:
+    """Return scores as float32; refuse those of another shape, or outside [0, 1]."""
     if score.shape != (events.n_hits,):
         raise ValueError(
             f"Expected {scorer.name} to give one score for each of the {events.n_hits} hits, "
@@ -82,7 +102,12 @@ def _size_text(geometry: Geometry | Sensors) -> str:
 
 
 def mask_events(
-    events: Events, score: Tensor, point: OperatingPoint, *, only_kept: bool = False
+    events: Events,
+    score: Tensor,
+    point: OperatingPoint,
+    *,
+    only_kept: bool = False,
+    further: Mapping[str, Tensor] | None = None,
 ) -> Events:
     """Return the events with the columns `score` and `keep`; columns of these names are replaced.
 
@@ -91,6 +116,7 @@ def mask_events(
         score: (n_hits,) score of each hit.
         point: operating point; hits with score >= threshold are kept.
         only_kept: drop the other hits.
+        further: further columns to write, (n_hits,) each, such as `class`.
 
     Example:
         >>> point = OperatingPoint(0.5, "probability", 1.0, 0.5, 0.5, n_signal=1, n_noise=2)
@@ -101,11 +127,20 @@ def mask_events(
         ([True, False, True], [4, 7, 5])
     """
     keep = point.keep(score)
-    extra: dict[str, Array] = {"score": score, "keep": keep}
+    extra: dict[str, Array] = {**(further or {}), "score": score, "keep": keep}
     if not events.is_torch:
         extra = {name: np.asarray(column) for name, column in extra.items()}
     masked = events.with_hits(events.offset, {**events.hit_columns(), **extra})
     return masked.select(extra["keep"]) if only_kept else masked
+
+
+def score_and_mask(
+    scorer: Scorer, events: Events, point: OperatingPoint, *, only_kept: bool = False
+) -> Events:
+    """Return the events with `score`, `keep` and further columns that the scorer offers."""
+    columns = score_columns(scorer, events)
+    score = columns.pop("score")
+    return mask_events(events, score, point, only_kept=only_kept, further=columns)
 
 
 class Tally:
@@ -201,8 +236,7 @@ def masked_batches(
     for start in (None, *range(first, last, batch_size)):
         # an empty batch first, so that a file without events has all columns
         part = slice(0, 0) if start is None else slice(start, min(start + batch_size, last))
-        events = hits[part]
-        yield mask_events(events, score_events(scorer, events), point)
+        yield score_and_mask(scorer, hits[part], point)
 
 
 def write_masked(
@@ -236,9 +270,10 @@ def mask_file(
 ) -> MaskedFile:
     """Copy a hits file and add the columns `score` (float32) and `keep` (bool) of hits.
 
-    All other columns keep their exact values and types; `score` and `keep` of an earlier masking
-    are replaced. The file appears under its name when it is complete. It stores its scorer and
-    operating point, see `read_masking`. Memory holds one batch at a time.
+    A network of more than two classes adds `class` (uint8), the most probable one. All other
+    columns keep their exact values and types; those of an earlier masking are replaced. The file
+    appears under its name when it is complete. It stores its scorer and operating point, see
+    `read_masking`. Memory holds one batch at a time.
 
     Args:
         source: path of a hits file, several paths, or a pattern; several files become one.

@@ -14,7 +14,7 @@ import torch
 from dense_imb.base.checks import check_at_least
 from dense_imb.hits.baselines import Scorer
 from dense_imb.hits.events import Events, concatenate
-from dense_imb.hits.masking import as_point, mask_events, score_events
+from dense_imb.hits.masking import as_point, mask_events, score_columns
 from dense_imb.metrics import OperatingPoint
 
 _LOOK_EVERY = 0.1  # seconds between two looks of a waiting reader whether it should stop
@@ -75,11 +75,13 @@ def _masked(
 ) -> Iterator[Events]:
     for items in batches:
         with _threads(threads):
-            score = score_events(scorer, items[0] if len(items) == 1 else concatenate(items))
+            columns = score_columns(scorer, items[0] if len(items) == 1 else concatenate(items))
         start = 0
         for item in items:
             stop = start + item.n_hits
-            yield mask_events(item, score[start:stop], point, only_kept=only_kept)
+            own = {name: column[start:stop] for name, column in columns.items()}
+            score = own.pop("score")
+            yield mask_events(item, score, point, only_kept=only_kept, further=own)
             start = stop
 
 

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from dense_imb.hits.classes import class_table
 from dense_imb.metrics.histogram import FAKES_CURE
 from dense_imb.metrics.operating_point import Aim
-from dense_imb.metrics.score_table import Row, ScoreTable, aligned
+from dense_imb.metrics.score_table import Row, ScoreTable, aligned, finite_rows
 
 # a warning needs more occluded signal, or more tied signal, than this
 _MUCH_HIDDEN, _MUCH_TIED = 0.05, 0.02
@@ -54,6 +55,8 @@ class Evaluation(ScoreTable):
         notes: notes for the reader, such as missing baselines.
         points: wanted retention, fakes and purity of the three operating points, by name.
         rules: names of the baselines; other scorers are networks.
+        classes: hits, recall and precision of each class of hits, by the name of each network of
+            more than two classes.
     """
 
     rows: tuple[Row, ...]
@@ -63,6 +66,7 @@ class Evaluation(ScoreTable):
     notes: tuple[str, ...] = ()
     points: Mapping[str, float] = field(default_factory=dict)
     rules: tuple[str, ...] = ()
+    classes: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)
 
     @property
     def retention(self) -> float:
@@ -86,6 +90,7 @@ class Evaluation(ScoreTable):
             "chosen_on": self.chosen_on,
             "notes": list(self.notes),
             "rows": self.finite_rows(),
+            "classes": {name: finite_rows(rows) for name, rows in self.classes.items()},
         }
 
     @classmethod
@@ -94,10 +99,8 @@ class Evaluation(ScoreTable):
         try:
             if stored["format"] != _FORMAT or stored["version"] != _VERSION:
                 raise KeyError("format")
-            rows = [
-                {name: math.nan if value is None else value for name, value in row.items()}
-                for row in stored["rows"]
-            ]
+            rows = _rows_of(stored["rows"])
+            classes = {name: tuple(_rows_of(r)) for name, r in stored.get("classes", {}).items()}
             # older versions knew no other aim
             aim = stored.get("aim", {"name": "retention", "value": stored["retention"]})
             return cls(
@@ -108,6 +111,7 @@ class Evaluation(ScoreTable):
                 tuple(stored["notes"]),
                 {str(name): float(value) for name, value in stored.get("points", {}).items()},
                 tuple(stored.get("rules", ())),
+                classes,
             )
         except (KeyError, TypeError, AttributeError, ValueError) as why:
             raise ValueError(
@@ -186,6 +190,8 @@ class Evaluation(ScoreTable):
             parts.append(self._block(rows))
             if self.points:
                 parts += ["", *aligned(self.point_table(rows)), *self.point_notes(rows)]
+        if self.classes:
+            parts += ["", *aligned(class_table(self.classes))]
         return "\n".join([*parts, *(f"Note: {note}" for note in self.notes)])
 
     def _block(self, rows: list[Row]) -> str:
@@ -218,6 +224,14 @@ class Evaluation(ScoreTable):
         groups = _groups([group for group, *_ in columns], widths)
         is_alarming = any(column[0] == "false alarms" for column in columns)
         return "\n".join([groups, *lines, *_legend(rows, self.aim, is_alarming)])
+
+
+def _rows_of(stored: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Return stored rows with NaN in place of null."""
+    return [
+        {name: math.nan if value is None else value for name, value in row.items()}
+        for row in stored
+    ]
 
 
 _VISIBLE = (

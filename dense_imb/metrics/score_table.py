@@ -53,13 +53,7 @@ class ScoreTable:
 
     def finite_rows(self) -> list[dict[str, str | float | None]]:
         """Return the rows with None in place of NaN and infinity."""
-        return [
-            {
-                name: value if isinstance(value, str) or math.isfinite(value) else None
-                for name, value in row.items()
-            }
-            for row in self.rows
-        ]
+        return finite_rows(self.rows)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a .json or .csv file, atomically."""
@@ -68,6 +62,17 @@ class ScoreTable:
             raise ValueError(f"Expected `path` to end in .json or .csv, got {path}.")
         text = self.csv() if path.suffix == ".csv" else self.json() + "\n"
         write_whole(path, lambda to: to.write_text(text, encoding="utf-8"))
+
+
+def finite_rows(rows: Sequence[Row]) -> list[dict[str, str | float | None]]:
+    """Return rows with None in place of NaN and infinity."""
+    return [
+        {
+            name: value if isinstance(value, str) or math.isfinite(value) else None
+            for name, value in row.items()
+        }
+        for row in rows
+    ]
 
 
 def aligned(table: Sequence[Sequence[str]]) -> list[str]:

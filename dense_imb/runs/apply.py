@@ -20,14 +20,12 @@ from dense_imb.hits import (
     MaskedFile,
     Scorer,
     Sensors,
-    mask_events,
     mask_file,
     mask_in_shards,
     mask_stream,
-    score_events,
 )
 from dense_imb.hits.drift import VALIDATION_EVENTS, DriftWarning, EventProfile
-from dense_imb.hits.masking import as_point
+from dense_imb.hits.masking import as_point, score_and_mask
 from dense_imb.metrics import OperatingPoint
 from dense_imb.runs.read import Run, open_run
 from dense_imb.runs.write import CHECKPOINTS, SCORES
@@ -104,8 +102,9 @@ def denoise(
     """Add a score and a verdict (keep) to each hit, of events in memory or of a file.
 
     Events of NumPy arrays, of tensors or of an awkward array come back as they are given, with two
-    more columns. A file is written to `target`. Several processes, started with torchrun or
-    Accelerate, share its events; process 0 returns the result, the others None.
+    more columns; a network of more than two classes adds `class`, the most probable one. A file is
+    written to `target`. Several processes, started with torchrun or Accelerate, share its events;
+    process 0 returns the result, the others None.
 
     Args:
         run: run on hits, or its folder, or a scorer such as `run.trained()`.
@@ -133,8 +132,7 @@ def denoise(
             )
         scorer, point, _ = _scorer(run, aims, threshold, device)
         if isinstance(source, Events):
-            score = score_events(scorer, source)
-            return mask_events(source, score, point, only_kept=only_kept)
+            return score_and_mask(scorer, source, point, only_kept=only_kept)
         return _denoise_awkward(scorer, source, point, geometry, only_kept=only_kept)
     if target is None:
         raise TypeError(
@@ -300,7 +298,7 @@ def _denoise_awkward(
             "the geometry of the awkward array", "none", "pass {geometry}, a grid or sensors"
         )
     events = from_awkward(array, geometry)
-    return to_awkward(mask_events(events, score_events(scorer, events), point, only_kept=only_kept))
+    return to_awkward(score_and_mask(scorer, events, point, only_kept=only_kept))
 
 
 def segment(

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from dense_imb.base.refusals import Refused
-from dense_imb.config import TrainConfig, with_defaults
+from dense_imb.config import TrainConfig
 from dense_imb.runs.read import read_config
 from dense_imb.runs.stages import FIRST
 from dense_imb.runs.write import CHECKPOINTS
@@ -62,8 +62,7 @@ def _check_first(folder: Path, config: TrainConfig) -> None:
 
 def _describe_differences(folder: Path, config: TrainConfig) -> str:
     """Describe the differences between the configuration of the run in a folder and another."""
-    there = with_defaults(read_config(folder / "config.yaml"))
-    differences = config_differences(asdict(there), asdict(config))
+    differences = config_differences(asdict(read_config(folder / "config.yaml")), asdict(config))
     return "; ".join(
         f"{name}: {there} there, {here} here"
         for name, there, here in differences

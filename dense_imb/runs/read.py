@@ -21,7 +21,7 @@ from torch import Tensor
 
 from dense_imb.base.refusals import Refused
 from dense_imb.base.values import build_dataclass
-from dense_imb.config import TrainConfig, upgrade
+from dense_imb.config import TrainConfig, upgrade, with_defaults
 from dense_imb.engine.checkpoint import CheckpointError, load_checkpoint
 from dense_imb.hits import Geometry
 from dense_imb.hits.drift import EventProfile, load_profile
@@ -294,7 +294,7 @@ def config_from(stored: dict[str, Any], *, is_run: bool = False) -> TrainConfig:
         is_run: the file is that of a run, see `upgrade`.
     """
     config: TrainConfig = build_dataclass(TrainConfig, upgrade(stored, is_run=is_run))
-    return config
+    return with_defaults(config)
 
 
 def _format_steps(metrics: dict[str, Any], *, is_second: bool) -> str:

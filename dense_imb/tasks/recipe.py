@@ -216,6 +216,13 @@ class Recipe:
         )
         return SemiSupervised(task, self.pseudo_labels(task), options)
 
+    def remark(self) -> str:
+        """Return a sentence on the training data that a user should read; "" for none.
+
+        Options are in braces, see `dense_imb.base.refusals`.
+        """
+        return ""
+
     def labelled_task(self) -> SampledTask:
         """Open the labelled data and build the network and its losses."""
         raise NotImplementedError

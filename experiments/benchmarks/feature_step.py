@@ -18,9 +18,9 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from mixing_step import FRAMES, N_CLASSES, compare, write_hits, write_images
+from mixing_step import N_CLASSES, compare, write_hits, write_images
 
-from dense_imb.config import TrainConfig
+from dense_imb.config import ModelConfig, TrainConfig
 
 LOSSES = (None, "RangeLoss", "RangeLoss(max_pixels=64)")
 
@@ -47,7 +47,10 @@ def main() -> None:
         for title, data_config in contests.items():
             configs = {
                 loss or "none": TrainConfig(
-                    **data_config, model=FRAMES, feature_loss=loss, batch_size=options.batch
+                    **data_config,
+                    model=ModelConfig("fast_unet"),
+                    feature_loss=loss,
+                    batch_size=options.batch,
                 )
                 for loss in LOSSES
             }

@@ -34,7 +34,6 @@ from dense_imb.config import HitsConfig, ImagesConfig, MixingConfig, ModelConfig
 from dense_imb.hits import HitsWriter, simulate
 from dense_imb.tasks import Recipe
 
-FRAMES = ModelConfig("fast_unet")
 KINDS = ("none", "mixup", "balanced-mixup", "unimix")
 N_CLASSES, N_IMAGES, SIDE = 3, 32, 256
 N_EVENTS, NOISE = 200, 200
@@ -132,7 +131,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         images, data = write_images(Path(folder)), write_hits(Path(folder))
         images.patch = [options.patch, options.patch]
-        common = {"model": FRAMES, "loss": options.loss, "batch_size": options.batch}
+        common = {
+            "model": ModelConfig("fast_unet"),
+            "loss": options.loss,
+            "batch_size": options.batch,
+        }
         contests = {
             f"images, {options.patch} x {options.patch}, {N_CLASSES} classes": {
                 kind: TrainConfig(images=images, mixing=MixingConfig(kind), **common)

@@ -344,3 +344,13 @@ def test_noise_only_events_beside_the_others_choose_by_fakes(folder, tmp_path, c
         point = read_masking(hits).operating_point
     assert point.n_noise_only == 20
     assert 0 < point.fakes <= 0.5
+
+
+def test_a_rule_denoises_hits_of_sensors(tmp_path):
+    from tests.runs.tiny import write_events
+    from tests.tasks.hits.test_networks_of_hits import telescope_events
+
+    raw, clean = tmp_path / "raw.h5", tmp_path / "clean.h5"
+    write_events(raw, telescope_events(3))
+    main(["denoise", "hit-density", str(raw), str(clean), "--threshold", "0.5", "--quiet"])
+    assert HitsFile(clean)[:].hit["keep"].any()

@@ -1,7 +1,6 @@
 """The 14 golden runs: the config of each kind of data, and what each run changes in it.
 
 Configs are written as in the YAML file of a run, {data} stands for the folder of `golden.data`.
-Kind `network` has hits for a network of hits; the runs of `hits` are networks of frames.
 """
 
 from __future__ import annotations
@@ -21,10 +20,12 @@ KINDS: dict[str, dict[str, Any]] = {
         },
         "model": _UNET, "batch_size": 4, "validate_every": 5,
     },
-    "network": {
-        "hits": {"validation_share": 0.25},
-        "model": {"name": "hits", "options": {"width": 8, "depth": 2, "heads": 1}},
-        "batch_size": 4, "validate_every": 5,
+    "networks": {
+        "hits": {
+            "train": "{data}/hits.h5", "validation_share": 0.25, "signal": 6, "noise": [15, 25],
+        },
+        "model": {"name": "hits:tiny", "options": {"window": 16}}, "batch_size": 4,
+        "validate_every": 5,
     },
     "images": {
         "images": {
@@ -48,18 +49,13 @@ RUNS: dict[str, dict[str, Any]] = {
     "hits/mixing": {"mixing": {"kind": "mixup", "hits": "union"}},
     "hits/sampling": {"sampling": {"kind": "class"}},
     "hits/mean-teacher": {"labelled_share": 0.5, "unlabelled": _TEACHER},
-    "network/grid": {
+    "networks/grid": {"loss": "BalancedSoftmaxLoss"},
+    "networks/sensors": {
         "hits": {
-            "train": "{data}/hits.h5", "signal": 6, "noise": [15, 25], "smear_x": 0.5,
-            "profiles": ["uniform", "blob(width=3.0, weight=0.5)"],
+            "train": "{data}/sensors.h5", "signal": None, "noise": 0, "n_classes": 3,
+            "features": ["charge", "direction"], "balance_over": "particle",
         },
         "mixing": {"kind": "mixup"},
-    },
-    "network/sensors": {
-        "hits": {
-            "train": "{data}/sensors.h5", "features": ["charge", "direction"],
-            "balance_over": "particle", "n_classes": 3,
-        },
     },
     "images/plain": {"loss": "FocalLoss(gamma=1.0, balance={})"},
     "images/mixing": {"mixing": {"kind": "balanced-mixup"}},

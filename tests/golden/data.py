@@ -38,25 +38,29 @@ def _write_hits(path: Path, n_events: int = 24, n_hits: int = 8) -> None:
         writer.append(Events(frame, offsets, *columns, label.astype(np.uint8)))
 
 
-def _write_sensors(path: Path, n_events: int = 24, n_sensors: int = 30) -> None:
-    """Noise at any time, and two charged particles close in time: of 8 hits and of 2."""
-    rng = np.random.default_rng(3)
-    position = rng.integers(-50, 50, (n_sensors, 3)).astype(float)
-    table = Sensors(position, rng.integers(1, 4, (n_sensors, 3)).astype(float))
-    particle = np.tile(np.repeat([0, 1, 2], [20, 8, 2]), n_events)
-    n_hits = len(particle)
-    time = np.where(particle > 0, rng.integers(0, 40, n_hits), rng.integers(-500, 500, n_hits))
-    charge = rng.integers(1, 8, n_hits) + 4 * (particle > 0)
-    events = Events(
-        table,
-        30 * np.arange(n_events + 1),
-        t=time.astype(np.float32),
-        sensor=rng.integers(0, n_sensors, n_hits).astype(np.uint32),
-        label=particle.astype(np.uint8),
-        hit={"charge": charge.astype(np.float32), "particle": particle.astype(np.uint16)},
-    )
+def _write_sensors(path: Path, n_events: int = 24, n_hits: int = 30) -> None:
+    """Noise, and two kinds of charged particles near the start, in a table of 20 sensors."""
+    rng = np.random.default_rng(4)
+    position = rng.integers(-50, 50, (20, 3)).astype(np.float32)
+    direction = np.eye(3, dtype=np.float32)[rng.integers(0, 3, 20)]
+    kind = np.tile([0] * 22 + [1] * 5 + [2] * 3, n_events).astype(np.uint8)
+    n = n_events * n_hits
+    time = rng.integers(-400, 400, n) // np.where(kind > 0, 16, 1)
+    table = Sensors(position, direction)
     with HitsWriter(path, table) as writer:
-        writer.append(events)
+        writer.append(
+            Events(
+                table,
+                n_hits * np.arange(n_events + 1),
+                t=time.astype(np.float32),
+                label=kind,
+                hit={
+                    "charge": (rng.integers(0, 8, n) + 4 * kind).astype(np.float32),
+                    "particle": (kind * rng.integers(1, 3, n)).astype(np.uint16),
+                },
+                sensor=rng.integers(0, 20, n).astype(np.uint32),
+            )
+        )
 
 
 def _write_images(images: Path, masks: Path, n: int = 12) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from dense_imb.report import Report, write_report
 
-FIGURES = ["events", "removal", "sample_1", "sample_2", "scores", "training"]
+FIGURES = ["events", "profile", "removal", "sample_1", "sample_2", "scores", "training"]
 _VOID = ("meta", "img", "br", "link", "input")
 
 

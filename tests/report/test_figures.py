@@ -11,11 +11,20 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from dense_imb.hits import Degradation, available_baselines, degrade, evaluate
+from dense_imb.hits import (
+    Degradation,
+    Events,
+    Geometry,
+    Sensors,
+    available_baselines,
+    degrade,
+    evaluate,
+)
 from dense_imb.hits.baselines import HitDensity
 from dense_imb.metrics import HitScores, OperatingPoint, ScoreHistogram
-from dense_imb.report.hits import figures
+from dense_imb.report.hits import displays, figures
 from dense_imb.report.hits.measures import EventSample, HitMeasures, _Recorder
+from dense_imb.report.hits.profiles import ScoreProfile, profiles_of, values_along
 from dense_imb.report.images import figures as image_figures
 from dense_imb.report.images.measures import ImageSample
 from tests.report.conftest import clean_events
@@ -27,7 +36,8 @@ def measured() -> HitMeasures:
     events = degrade(clean_events(40, 3), Degradation(signal=8, noise=(20, 60)), seed=3)
     recorder = _Recorder("hit density")
     table = evaluate(available_baselines()[0], None, events, watch=recorder, batch_size=16)
-    return HitMeasures(table, recorder.scores, np.concatenate(recorder.counts), recorder.samples())
+    counts = np.concatenate(recorder.counts)
+    return HitMeasures(table, recorder.scores, counts, recorder.samples(), recorder.profiles)
 
 
 def axes_of(draw) -> dict[str, object]:
@@ -151,12 +161,12 @@ def test_every_verdict_has_its_mark(measured):
     (first, *_) = measured.samples
     events = first.events
     verdict = np.arange(events.n_hits) % 4
-    axes = axes_of(lambda to: figures.draw_sample(EventSample("any", 0, events, verdict), to))
+    axes = axes_of(lambda to: displays.draw_sample(EventSample("any", 0, events, verdict), to))
     after = axes["After: verdicts"]
     counts = {c.get_label(): len(c.get_offsets()) for c in after.collections}
     assert counts == {
         f"{name}: {(verdict == k).sum()}": (verdict == k).sum()
-        for k, name in enumerate(figures.VERDICTS)
+        for k, name in enumerate(displays.VERDICTS)
     }
     looks = {
         (str(c.get_paths()[0].vertices.tolist()), c.get_facecolor().size) for c in after.collections
@@ -168,16 +178,110 @@ def test_every_verdict_has_its_mark(measured):
     assert deep.get_ylabel() == "time (steps)"
 
 
-def test_a_frame_of_one_pixel_is_drawn():
-    from dense_imb.hits import Events, Geometry
+def telescope_event(n_axes: int = 3) -> Events:
+    """Two strings of four floors, 31 sensors a floor; six signal hits move downwards."""
+    rng = np.random.default_rng(2)
+    floor = np.repeat(np.arange(8), 31)
+    place = np.stack([100.0 * (floor // 4), 0 * floor, 40.0 * (floor % 4)], 1)
+    place = (place + rng.uniform(-0.2, 0.2, place.shape))[
+        :, [0, 2, 1] if n_axes == 2 else [0, 1, 2]
+    ]
+    sensor = np.r_[rng.integers(0, len(place), 30), [120, 95, 94, 60, 33, 1]]
+    time = np.r_[rng.uniform(0, 900, 30), 400 + 50 * np.arange(6)]
+    label = (np.arange(36) >= 30).astype(np.uint8)
+    return Events(Sensors(place[:, :n_axes]), np.array([0, 36]), t=time, sensor=sensor, label=label)
 
+
+def sensor_views(n_axes: int) -> tuple[list, np.ndarray, Events]:
+    events = telescope_event(n_axes)
+    verdict = np.where(events.label > 0, np.arange(36) % 2, 2 + (np.arange(36) < 3))
+    figure = Figure(layout="constrained")
+    displays.draw_sample(EventSample("any", 0, events, verdict), figure)
+    FigureCanvasAgg(figure).draw()
+    return figure.axes, verdict, events
+
+
+def test_an_event_of_sensors_is_drawn_in_space_and_its_colours_are_times():
+    axes, verdict, events = sensor_views(3)
+    labels = [(one.get_xlabel(), one.get_ylabel()) for one in axes]
+    flat = [("x (m)", "z (m)"), ("y (m)", "z (m)"), ("time (ns)", "z (m)")]
+    assert labels == 2 * [("x (m)", "y (m)"), *flat] + [("time of signal hits (ns)", "")]
+    after = {c.get_label(): c for c in axes[5].collections if not c.get_label().startswith("_")}
+    kept = after["signal kept: 3"]
+    chosen = verdict == 0
+    np.testing.assert_allclose(kept.get_array(), events.t[chosen])
+    np.testing.assert_allclose(kept.get_offsets(), events.position()[chosen][:, [0, 2]])
+    assert kept.get_clim() == axes[1].collections[-1].get_clim()  # one scale before and after
+    assert {*after} == {"signal kept: 3", "signal lost: 3", "noise kept: 3", "noise removed: 27"}
+    deep = {c.get_label() for c in axes[4].collections}
+    assert "noise removed: 27" not in deep
+    assert "signal lost: 3" in deep
+    sensors = axes[1].collections[0].get_offsets()
+    assert 8 <= len(sensors) <= 16  # 248 sensors: those of a floor are one dot or two
+
+
+def test_sensors_of_a_plane_are_drawn_in_it_and_in_time():
+    axes, _, events = sensor_views(2)
+    labels = [(one.get_xlabel(), one.get_ylabel()) for one in axes]
+    assert labels == 2 * [("x (m)", "y (m)"), ("time (ns)", "y (m)"), ("x (m)", "time (ns)")]
+    height = displays.sample_size(EventSample("any", 0, events, np.zeros(36, np.int64)))[1]
+    assert 6 < height < 16
+
+
+def test_hidden_hits_have_a_view_in_which_they_are_apart():
+    frame = Geometry(4, 3, 9)
+    x, t = np.array([1, 1, 2]), np.array([3, 8, 5])
+    events = Events(frame, np.array([0, 3]), x, x, t, np.array([1, 0, 1], np.uint8))
+    sample = EventSample("any", 0, events, np.array([0, 3, 1]), n_hidden=1)
+    assert displays.describe_views(sample) == "x-y, time-y and x-time-y"
+    figure = Figure(layout="constrained")
+    displays.draw_sample(sample, figure)
+    after = next(one for one in figure.axes[3:] if one.get_xlabel() == "time (steps)")
+    drawn = {c.get_label(): c.get_offsets().tolist() for c in after.collections}
+    assert drawn["signal kept: 1"] == [[3, 1]]
+    assert drawn["noise kept: 1"] == [[8, 1]]
+    shown = EventSample("any", 0, events, np.array([0, 3, 1]))
+    assert displays.describe_views(shown) == "x-y and x-time-y"
+
+
+def test_profiles_show_the_quantiles_of_every_bin(measured):
+    time, y = measured.profiles
+    assert (time.label, y.label) == ("time (steps)", "y (pixels)")
+    histogram = measured.scores["hit density"].histogram
+    assert time.counts[1].sum() == y.counts[1].sum() == histogram.n_signal
+    assert time.counts[0].sum() == histogram.n_noise
+    axes = axes_of(
+        lambda to: figures.draw_profiles(
+            measured.profiles, measured.scores["hit density"].operating_point, to
+        )
+    )
+    drawn = {p.get_label(): p.get_data() for p in axes["Against time"].patches}
+    np.testing.assert_array_equal(drawn["signal"].values, time.quantile(0.5, is_signal=True))
+
+
+def test_a_profile_of_sensors_has_a_bin_for_each_floor():
+    events = telescope_event()
+    time, depth = profiles_of(events)
+    assert len(depth.edges) == 5
+    for profile, value in zip((time, depth), values_along(events), strict=True):
+        profile.update(value, np.full(36, 0.5), events.label > 0)
+        assert profile.counts.sum() == 36
+    floor = np.bincount((events.sensor[30:] // 31) % 4, minlength=4)
+    assert depth.counts[1].sum(1).tolist() == floor.tolist()
+    few = ScoreProfile("z (m)", np.array([0.0, 1.0]))
+    few.update(np.full(9, 0.5), np.full(9, 0.9), np.ones(9, bool))
+    assert np.isnan(few.quantile(0.5, is_signal=True)).all()
+
+
+def test_a_frame_of_one_pixel_is_drawn():
     one = np.array([0])
     events = Events(Geometry(1, 1, 1), np.array([0, 1]), one, one, one + 1, one + 1)
-    axes_of(lambda to: figures.draw_sample(EventSample("any", 0, events, np.array([0])), to))
+    axes_of(lambda to: displays.draw_sample(EventSample("any", 0, events, np.array([0])), to))
 
 
 def test_single_events_add_up(measured):
-    (axes,) = axes_of(lambda to: figures.draw_events(measured, to)).values()
+    both = axes_of(lambda to: figures.draw_events(measured, to))
+    axes = both["Events with more hits"]
     row = measured.evaluation["hit density"]
     events = measured.events
     assert events[:, 1].sum() == row["n_signal"]
@@ -187,6 +291,10 @@ def test_single_events_add_up(measured):
     groups = figures.by_number_of_hits(events)
     for line, name in zip(axes.lines, ("removal", "retention"), strict=True):
         np.testing.assert_allclose(line.get_ydata(), [100 * g[name] for g in groups])
+    drawn = {patch.get_label(): patch.get_data() for patch in both["Hits per event"].patches}
+    assert {name: data.values.sum() for name, data in drawn.items()} == dict.fromkeys(
+        ("all hits", "signal hits", "kept hits"), len(events)
+    )
     assert len(groups) > 4
     assert sum(g["n_events"] for g in groups) == len(events)
     weights = [g["hits"] * g["n_events"] for g in groups]

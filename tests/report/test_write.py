@@ -291,3 +291,22 @@ def test_evaluate_and_report_choose_thresholds_alike(run_folder, files, capsys, 
     assert "tiny from the validation scores stored in training, of the" in table["chosen_on"]
     assert "every 5th event (8), scores on the 32 others" in table["chosen_on"]
     assert "validation events of" in table["notes"][0]
+
+
+@pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")
+def test_a_run_on_a_table_of_sensors_has_its_report(tmp_path):
+    from dense_imb.runs import train
+    from tests.tasks.hits.test_networks_of_hits import config, telescope_events
+
+    path = tmp_path / "telescope.h5"
+    write(path, telescope_events(24))
+    train(config(str(path)), tmp_path / "run", is_quiet=True)
+    report = quiet(tmp_path / "run", test=str(path))
+    assert pngs(tmp_path / "run") == FIGURES
+    scorers = [row["scorer"] for row in report.evaluation.rows]
+    assert {"run", "hit density"} <= {*scorers}
+    assert "blurred hits" not in scorers
+    page = report.path.read_text()
+    assert "Colours show the time of signal hits" in page
+    assert "in x-y-z, x-z, y-z and time-z" in page
+    assert "Hidden behind" not in page

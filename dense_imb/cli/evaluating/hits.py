@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,11 +28,14 @@ from dense_imb.hits import (
     open_hits,
 )
 from dense_imb.hits import evaluate as evaluate_hits
+from dense_imb.hits.classes import HitClasses
 from dense_imb.hits.scaling import scaling_note
 from dense_imb.metrics import ScoreHistogram
+from dense_imb.metrics.score_table import Row
 from dense_imb.report.hits.measures import Batches, stored_scores, validation_events
 from dense_imb.report.source import as_clause
 from dense_imb.runs import Run
+from dense_imb.tasks.hits.trained import TrainedHits
 
 
 def evaluate(
@@ -71,8 +74,8 @@ def evaluate(
     if options.signal is not None and not options.noise:
         raise Refused("{noise} beside {signal}", "none", "{noise=200} degrades clean events")
     device = processes.device or chosen_device(options)
-    networks: list[Scorer] = [one.trained(device=device) for one in runs]
-    scorers = [*networks]
+    networks: list[TrainedHits] = [one.trained(device=device) for one in runs]
+    scorers: list[Scorer] = [*networks]
     if not (scorers or options.baselines or options.baseline):
         raise ValueError("Expected a RUN beside --no-baselines, got none.")
     test = open_hits(files)
@@ -117,7 +120,25 @@ def evaluate(
             )
         else:
             table = evaluate_hits(scorers, choice.events, test, stored=choice.stored, **common)
+            classes = {
+                network.name: _classes_of(network, test, options, processes)
+                for network in networks
+                if network.n_classes > 2
+            }
+            table = replace(table, classes=classes)
     return replace(table, notes=(*table.notes, *notes))
+
+
+def _classes_of(
+    network: TrainedHits, test: Any, options: Namespace, processes: Processes
+) -> tuple[Row, ...]:
+    """Return hits, recall and precision of each class on the test events."""
+    classes, n_events = HitClasses(), _n_events(options, len(test))
+    size = options.batch_size
+    for first in range(size * processes.rank, n_events, size * processes.n):
+        events = test[first : min(first + size, n_events)].torch()
+        classes.update(events.label, network.columns(events)["class"])
+    return classes.reduce_over_processes().rows()
 
 
 class _Choice(NamedTuple):
@@ -137,7 +158,7 @@ class _Choice(NamedTuple):
 
 
 def _choice(
-    options: Namespace, runs: list[Run], networks: list[Scorer], *, has_rules: bool
+    options: Namespace, runs: list[Run], networks: Sequence[Scorer], *, has_rules: bool
 ) -> _Choice:
     """Return what thresholds are chosen on: the file given, else what the runs validated on."""
     if options.validation:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dense_imb.hits import Geometry
-from dense_imb.metrics import HitScores, ScoreHistogram
+from dense_imb.metrics import HitScores, OperatingPoint, ScoreHistogram
 from dense_imb.report.drawing import (
     BLUE,
     GREEN,
@@ -25,17 +24,14 @@ from dense_imb.report.drawing import (
     draw_panels,
     logit,
     loss_panel,
+    plain_log_ticks,
     probability_ticks,
     rate_panel,
     share_axis,
     write_message,
 )
-from dense_imb.report.hits.measures import (
-    VERDICTS,
-    EventSample,
-    HitMeasures,
-    by_number_of_hits,
-)
+from dense_imb.report.hits.measures import HitMeasures, by_number_of_hits
+from dense_imb.report.hits.profiles import ScoreProfile
 
 if TYPE_CHECKING:  # the package must not wait for matplotlib
     from matplotlib.axes import Axes
@@ -50,9 +46,6 @@ _DASHES: tuple[Any, ...] = (
     (0, (3, 1.5)),
     (0, (9, 3)),
 )
-# for each of `VERDICTS`: colour, marker, size, filled or not
-_MARKS = ((BLUE, "o", 22, True), (RED, "^", 34, False), ("#8A8A8A", "x", 9, True),
-          ("#000000", "s", 26, False))  # fmt: skip
 _ZOOM = 0.9  # smallest retention in the second panel
 
 
@@ -187,68 +180,47 @@ def score_bins(
     return edges[place], signal, noise
 
 
-def draw_sample(sample: EventSample, figure: Figure) -> None:
-    """Draw an event before and after denoising, in x-y and in x-y-t."""
-    from matplotlib.ticker import MaxNLocator
-
-    events, verdict = sample.events, sample.verdict
-    is_signal = np.asarray(events.label) > 0
-    truth = [
-        (is_signal, "signal", _MARKS[0]),
-        (~is_signal, "noise", _MARKS[2]),
-    ]
-    after = [(verdict == k, VERDICTS[k], _MARKS[k]) for k in (2, 0, 3, 1)]
-    flat_height, deep_height = _sample_heights(events.grid)
-    grid = figure.add_gridspec(2, 2, height_ratios=(flat_height, deep_height))
-    for place, (title, parts) in enumerate((("Before: truth", truth), ("After: verdicts", after))):
-        flat: Any = figure.add_subplot(grid[0, place])
-        deep: Any = figure.add_subplot(grid[1, place], projection="3d")
-        flat.set_title(title)
-        for chosen, name, (colour, mark, size, is_filled) in parts:
-            x, y, t = (np.asarray(axis)[chosen] for axis in (events.x, events.y, events.t))
-            style: dict[str, Any] = {
-                "marker": mark,
-                "linewidths": 1.3,
-                "label": f"{name}: {len(x)}",
-            }
-            style |= {"s": size, "zorder": 2 + 2 * (mark != "x")}
-            if mark in "x+":
-                style |= {"c": colour, "linewidths": 0.8 if mark == "x" else 1.6}
-            else:
-                style |= {"edgecolors": colour, "facecolors": colour if is_filled else "none"}
-            flat.scatter(x, y, **style)
-            # the lower view shows the remaining hits only
-            if name != "noise removed":
-                deep.scatter(x, t, y, depthshade=False, **{**style, "s": 0.7 * size})
-        frame = events.grid
-        # marks at the edge are drawn whole
-        room = 0.02 * max(frame.width, frame.height)
-        flat.set(xlim=(-room, frame.width - 1 + room), ylim=(-room, frame.height - 1 + room))
-        flat.set(aspect="equal")
-        flat.set(xlabel="x (pixels)", ylabel="y (pixels)")
-        flat.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, columnspacing=1.0)
-        deep.set(xlim=(0, frame.width), ylim=(0, frame.time_steps), zlim=(0, frame.height))
-        deep.set(xlabel="x (pixels)", ylabel="time (steps)", zlabel="y (pixels)")
-        deep.yaxis.labelpad = 9
-        deep.set_box_aspect((1, 1.3, 1), zoom=0.84)
-        for axis in (deep.xaxis, deep.yaxis, deep.zaxis):
-            axis.set_major_locator(MaxNLocator(5))
-
-
-def sample_size(frame: Geometry) -> tuple[float, float]:
-    """Return the size of the figure of an event, in inches."""
-    return 8.5, sum(_sample_heights(frame))
-
-
-def _sample_heights(frame: Geometry) -> tuple[float, float]:
-    """Return the heights of the x-y views, with their legends, and of the x-y-t views."""
-    ratio = frame.height / frame.width
-    return min(max(3.6 * ratio, 1.5), 6.0) + 1.5, 3.8
+def draw_profiles(profiles: Sequence[ScoreProfile], point: OperatingPoint, figure: Figure) -> None:
+    """Draw the scores of signal and noise along the time and along a side of the detector."""
+    places = figure.subplots(1, len(profiles), sharey=True, squeeze=False)[0]
+    at = logit(point.threshold)
+    for axes, profile in zip(places, profiles, strict=True):
+        edges = profile.edges
+        lines = []
+        for name, colour, dash in (("noise", "#000000", "--"), ("signal", BLUE, "-")):
+            low, middle, high = (
+                profile.quantile(share, is_signal=name == "signal") for share in (0.1, 0.5, 0.9)
+            )
+            style: dict[str, Any] = {"color": colour, "step": "post", "linewidth": 0}
+            ends = [np.append(values, values[-1]) for values in (low, high)]
+            axes.fill_between(edges, *ends, alpha=0.18, **style)
+            axes.stairs(
+                middle,
+                edges,
+                baseline=None,
+                color=colour,
+                linestyle=dash,
+                label=name,
+                linewidth=1.8,
+            )
+            lines += [low, high]
+        if math.isfinite(at):
+            axes.axhline(at, color=RED, linewidth=1.6, label="threshold")
+        axes.set(title=f"Against {profile.label.partition(' (')[0]}", xlabel=profile.label)
+        axes.set(xlim=(edges[0], edges[-1]))
+        if not any(np.isfinite(values).any() for values in lines):
+            write_message(axes, "too few hits")
+    low, high = places[0].get_ylim()
+    places[0].set(ylabel="score")
+    places[0].set_yticks(*probability_ticks(low, high))
+    handles, labels = places[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
 
 
 def draw_events(measured: HitMeasures, figure: Figure) -> None:
-    """Draw retention and removal against the number of hits of an event."""
-    axes = figure.add_subplot()
+    """Draw the hits of events, and retention and removal against their number."""
+    numbers, axes = figure.subplots(1, 2)
+    _draw_numbers(measured.events, numbers)
     groups = by_number_of_hits(measured.events)
     hits = [group["hits"] for group in groups]
     for name, label, colour, form in (
@@ -258,9 +230,27 @@ def draw_events(measured: HitMeasures, figure: Figure) -> None:
         shares = [100 * group[name] for group in groups]
         axes.plot(hits, shares, form, color=colour, markersize=4.5, label=label)
     axes.set(title="Events with more hits", xlabel="hits per event", ylabel="share (%)")
-    figure.legend(loc="outside lower center", ncols=2)
+    figure.legend(loc="outside lower center", ncols=5)
     if len(groups) == 1:
         write_message(axes, "all events have about as many hits")
+
+
+def _draw_numbers(events: NDArray[np.int64], axes: Axes) -> None:
+    """Draw histograms of the hits of an event: all of them, the signal, and the kept ones."""
+    shown = {
+        "all hits": (events[:, 0], "#8A8A8A", ":"),
+        "signal hits": (events[:, 1], GREEN, "-"),
+        "kept hits": (events[:, 2] + events[:, 4], PINK, "-."),
+    }
+    counts = np.concatenate([values for values, *_ in shown.values()])
+    counts = counts[counts > 0] if counts.any() else np.ones(1)
+    low, high = int(counts.min()), int(counts.max())
+    edges = np.unique(np.round(np.geomspace(low, high + 1, 41))) - 0.5
+    for name, (values, colour, dash) in shown.items():
+        height, _ = np.histogram(np.maximum(values, 1), edges)
+        axes.stairs(height, edges, color=colour, linestyle=dash, linewidth=1.8, label=name)
+    axes.set(title="Hits per event", xlabel="hits per event", ylabel="events", xscale="log")
+    plain_log_ticks(axes, "x", edges[[0, -1]])
 
 
 def _removal_axis(axes: Axes, least: float, label: str = "noise removed (%)") -> None:

@@ -18,6 +18,7 @@ from dense_imb.hits import Evaluation, Events, available_baselines, evaluate, op
 from dense_imb.hits.baselines import Scorer
 from dense_imb.hits.masking import Progress
 from dense_imb.metrics import HitScores, ScoreHistogram
+from dense_imb.report.hits.profiles import ScoreProfile, profiles_of, values_along
 from dense_imb.runs import Run
 from dense_imb.runs.write import SCORES
 from dense_imb.tasks.hits.recipe import HitsRecipe
@@ -64,12 +65,14 @@ class HitMeasures:
         events: (n_events, 5) hits of each event, with the network's verdicts: all, signal, kept
             signal, noise, kept noise.
         samples: a typical event and the worst one.
+        profiles: the network's scores along the time and a side of the detector.
     """
 
     evaluation: Evaluation
     scores: dict[str, HitScores]
     events: NDArray[np.int64]
     samples: list[EventSample] = field(default_factory=list)
+    profiles: list[ScoreProfile] = field(default_factory=list)
 
 
 def validation_events(run: Run) -> VirtualEvents:
@@ -132,7 +135,9 @@ def measure_hits(
         progress: takes the number of events to come, over all scorers, and returns a function
             that takes the number of events just done.
     """
-    baselines, missing = available_baselines(network.geometry)
+    events = validation if test is None else test
+    assert events is not None  # the caller has one of the two
+    baselines, missing = available_baselines(events.geometry)
     if network.name in {scorer.name for scorer in baselines}:
         network.name += " (run)"
     recorder = _Recorder(network.name)
@@ -152,7 +157,7 @@ def measure_hits(
     table = replace(table, chosen_on=chosen_on or table.chosen_on)
     table = replace(table, notes=(*table.notes, *missing))
     counts = np.concatenate([np.zeros((0, 5), np.int64), *recorder.counts])
-    return HitMeasures(table, recorder.scores, counts, recorder.samples())
+    return HitMeasures(table, recorder.scores, counts, recorder.samples(), recorder.profiles)
 
 
 def _sources(
@@ -205,6 +210,7 @@ class _Recorder:
         self.network = network
         self.scores: dict[str, HitScores] = {}
         self.counts: list[NDArray[np.int64]] = []
+        self.profiles: list[ScoreProfile] = []
         self._examples: list[tuple[Events, NDArray[np.int64], int]] = []
         self._n_events = 0
 
@@ -214,6 +220,7 @@ class _Recorder:
         self.scores[name] = scores
         if name != self.network or self._n_events >= _MOST_EVENTS:
             return
+        self._count_scores(events.numpy(), score)
         verdict = verdicts(events.label, scores.operating_point.keep(score))
         place, n = events.event_index(), len(events)
         per_verdict = [
@@ -227,6 +234,12 @@ class _Recorder:
             first, last = int(events.offset[i]), int(events.offset[i + 1])
             n_hidden = int((~shown[first:last]).sum())
             self._examples.append((events[i].numpy(), verdict[first:last], n_hidden))
+
+    def _count_scores(self, events: Events, score: Tensor) -> None:
+        self.profiles = self.profiles or profiles_of(events)
+        is_signal = np.asarray(events.label) > 0
+        for profile, value in zip(self.profiles, values_along(events), strict=True):
+            profile.update(value, score.double().numpy(), is_signal)
 
     def samples(self) -> list[EventSample]:
         """Return the event with the median number of errors, and the one with most."""

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dense_imb.base.refusals import Refused
+from dense_imb.config import scores_hits
 from dense_imb.data.events.virtual import VirtualEvents
-from dense_imb.hits import Evaluation
+from dense_imb.hits import Evaluation, Sensors
 from dense_imb.hits.masking import Progress
 from dense_imb.hits.table import is_hiding
 from dense_imb.report.facts import number, percent
-from dense_imb.report.hits import figures
+from dense_imb.report.hits import displays, figures
 from dense_imb.report.hits.measures import (
     VERDICTS,
+    EventSample,
     HitMeasures,
     by_number_of_hits,
     measure_hits,
@@ -65,7 +67,7 @@ class HitsSource(ReportSource):
     unit: ClassVar[str] = "event"
     options: ClassVar[frozenset[str]] = frozenset({"retention"})
     figure_names: ClassVar[tuple[str, ...]] = (
-        "removal", "training", "scores", "sample_1", "sample_2", "events",
+        "removal", "training", "scores", "profile", "sample_1", "sample_2", "events",
     )  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -179,24 +181,20 @@ class HitsSource(ReportSource):
         events = Drawing(
             "events",
             lambda to: figures.draw_events(measured, to),
-            (6.5, 3.2),
-            "Retention and removal against the number of hits of an event.",
-            "Means of events grouped by their number of hits.",
+            (9.5, 3.4),
+            "Numbers of hits of events, and retention and removal against them.",
+            "Left: hits of an event before and after denoising. Right: means of events grouped by "
+            "their number of hits.",
         )
-        samples = []
-        for k, sample in enumerate(measured.samples):
-            counts = ", ".join(f"{n} {words}" for words, n in sample.counts().items())
-            samples.append(
-                Drawing(
-                    f"sample_{k + 1}",
-                    lambda to, one=sample: figures.draw_sample(one, to),  # type: ignore[misc]
-                    figures.sample_size(sample.events.grid),
-                    f"{sample.title}, in x-y and x-y-time: {counts}.",
-                    f"{sample.title} (number {sample.number}): {counts}. "
-                    f"Hidden behind others in their pixel: {sample.n_hidden}. Below: the same in "
-                    "x, y and time, without the noise removed.",
-                )
-            )
+        profile = Drawing(
+            "profile",
+            lambda to: figures.draw_profiles(measured.profiles, own.operating_point, to),
+            (9.5, 3.8),
+            "Quantiles of the score of signal and noise against the time and a coordinate.",
+            "The network's scores along the time and along the detector: medians, and bands that "
+            "hold 80 % of the hits. Hits above the threshold are kept.",
+        )
+        samples = [self._display(k, sample) for k, sample in enumerate(measured.samples)]
         return [
             Section(
                 "Scores",
@@ -208,9 +206,40 @@ class HitsSource(ReportSource):
             Section(
                 "Errors",
                 [self._quantile_table()],
-                drawings=[scores, *([events] if len(measured.events) else [])],
+                drawings=[scores, *([profile, events] if len(measured.events) else [])],
             ),
         ]
+
+    def _display(self, number: int, sample: EventSample) -> Drawing:
+        """Return the figure of an event before and after denoising."""
+        counts = ", ".join(f"{n} {words}" for words, n in sample.counts().items())
+        views = displays.describe_views(sample)
+        caption = f"{sample.title} (number {sample.number}): {counts}. Views: {views}"
+        if isinstance(sample.events.geometry, Sensors):
+            caption += "; the view in depth omits the noise removed."
+            if sample.events.geometry.n_axes == 3:
+                caption += " Colours show the time of signal hits; pale dots are sensors."
+        else:
+            caption += "; the last one omits the noise removed."
+            caption += f" Hidden behind others in their pixel: {sample.n_hidden}"
+            caption += self._words_on_hidden(sample)
+        return Drawing(
+            f"sample_{number + 1}",
+            lambda to: displays.draw_sample(sample, to),
+            displays.sample_size(sample),
+            f"{sample.title}, in {views}: {counts}.",
+            caption,
+        )
+
+    def _words_on_hidden(self, sample: EventSample) -> str:
+        """Return how hidden hits got their verdicts, as the end of a sentence."""
+        if not sample.n_hidden:
+            return "."
+        if scores_hits(self.run.config.model.name):
+            return ", each with a score of its own."
+        if self.run.config.hits.output == "value":
+            return ", scored by their own time."
+        return ", with the score of the hit in front."
 
     def _score_table(self) -> Table:
         table = self.table

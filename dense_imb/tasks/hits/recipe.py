@@ -17,7 +17,7 @@ from torch import nn
 
 from dense_imb.base.checks import check_at_least, check_choice
 from dense_imb.base.refusals import Refused, refusal
-from dense_imb.config import HitsConfig, scores_hits
+from dense_imb.config import OF_FRAMES, OF_HITS, HitsConfig, scores_hits
 from dense_imb.data.events.virtual import VirtualEvents
 from dense_imb.hits import (
     Blob,
@@ -34,6 +34,7 @@ from dense_imb.hits import (
     Uniform,
     open_hits,
 )
+from dense_imb.hits.columns import describe_unseen
 from dense_imb.hits.frames import CHANNELS
 from dense_imb.hits.noise import Profile
 from dense_imb.losses.foreign.feeding import takes_logits
@@ -50,6 +51,7 @@ from dense_imb.tasks.hits.task import (
     DIRECTION,
     HitsReading,
     HitsTask,
+    adds_simulated_noise,
     check_columns,
     classes_of_hits,
 )
@@ -66,8 +68,6 @@ PROFILES: dict[str, type[Profile]] = {
     "hot_lines": HotLines,
 }
 _COUNTED = 256  # events
-_OF_HITS = ("features", "n_classes", "balance_over", "value", "augment")
-_OF_FRAMES = ("target", "pixels", "channels", "threshold", "output")
 _LIGHT = 0.299792458  # m/ns
 _FAR = 20.0  # the detector is this much larger or smaller than light travels in an event
 _HITS = ("/event/offset", "/hit/x", "/hit/y", "/hit/t")
@@ -120,7 +120,7 @@ class HitsRecipe(Recipe):
     def _check_network_of_frames(self) -> None:
         config, hits = self.config, self.config.hits
         plain = HitsConfig()
-        for name in _OF_HITS:
+        for name in OF_HITS:
             if getattr(hits, name) != getattr(plain, name):
                 raise refusal(
                     f"{{hits.{name}}} is an option of networks of hits, but {config.model.name} "
@@ -139,7 +139,7 @@ class HitsRecipe(Recipe):
     def _check_network_of_hits(self) -> None:
         config, hits = self.config, self.config.hits
         plain = HitsConfig()
-        for name in _OF_FRAMES:
+        for name in OF_FRAMES:
             if getattr(hits, name) != getattr(plain, name):
                 raise refusal(
                     f"{{hits.{name}}} is an option of networks of frames, but {config.model.name} "
@@ -218,6 +218,24 @@ class HitsRecipe(Recipe):
                 count=hits.validation_events,
             )
         return self.open_data()[1]
+
+    def remark(self) -> str:
+        """Name the columns of hits that the network does not see, and how it could."""
+        hits = self.config.hits
+        others = [hits.balance_over, *([hits.value] if hits.value else [])]
+        with open_hits(hits.train, in_memory=False) as source:
+            unseen, worth = describe_unseen(source, [*(hits.features or ()), *others])
+        if not unseen:
+            return ""
+        sentence = f"columns not used: {unseen}"
+        if not worth:
+            return f"{sentence}."
+        features = f"{{hits.features={' '.join([*(hits.features or ()), worth])}}}"
+        if adds_simulated_noise(self.degradation):
+            features += ", with events that contain noise or with measured noise,"
+        if not self.sees_hits:
+            features = f"{{model.name=hits}} with {features}"
+        return f"{sentence}; {features} lets the network see {worth.replace(' ', ', ')}."
 
     def labelled_task(self) -> FramesTask | HitsTask:
         """Open the events and build the network and its losses."""

@@ -166,6 +166,22 @@ class TrainedHits(TrainedNetwork[HitsReading | FrameReading]):
             parts.append(self.reading.probability(self.network, part.torch(self.device)).cpu())
         return torch.cat(parts)
 
+    @property
+    def n_classes(self) -> int:
+        """Classes of hits that the network tells apart, noise included."""
+        return self.reading.n_classes if isinstance(self.reading, HitsReading) else 2
+
+    def columns(self, events: Events) -> dict[str, Tensor]:
+        """Return the score and the most probable class (uint8) of hits, for more than two classes.
+
+        Networks that tell signal from noise return none: their score says it all.
+        """
+        if self.n_classes == 2:
+            return {}
+        probability = self.probability(events)
+        score = (1 - probability[:, 0]).clamp(0, 1)
+        return {"score": score, "class": probability.argmax(1).to(torch.uint8)}
+
     def _parts(self, events: Events) -> Iterator[Events]:
         """Yield events in batches: some frames, or some hits."""
         if isinstance(self.reading, FrameReading):
