@@ -31,8 +31,8 @@ class HitsConfig:
         smear_x: standard deviation of the smearing of signal hits along x, in pixels.
         smear_y: standard deviation of the smearing of signal hits along y, in pixels.
         smear_t: standard deviation of the smearing of signal hits in time, in time steps.
-        profiles: spatial profiles of the added noise: uniform, blob, burst, hot_pixels, hot_lines,
-            with options as in "blob(width=5.0, weight=0.5)".
+        profiles: profiles of the added noise: uniform, blob, burst, hot_pixels, hot_lines, or
+            sensors for tables, with options as in "blob(width=5.0, weight=0.5)".
         measured_noise: hits file of noise-only events; its noise is drawn beside the profiles.
         measured_weight: weight of `measured_noise`; each profile has weight 1 by default.
         target: hits to find: the signal hits, or the full pattern that they were drawn from.

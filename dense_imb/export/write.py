@@ -119,8 +119,10 @@ def export_run(
 def traced(what: Exportable, *, any_size: bool) -> torch.export.ExportedProgram:
     """Trace a network for batches of any size, and inputs of any size if `any_size`."""
     example, axes = what.example(any_size)
-    # torch.export stores weights that lie channels last as if they were parts of others
-    network = copy.deepcopy(what.network).to(memory_format=torch.contiguous_format)
+    # torch.export stores weights in another order than rows, as if they were parts of others
+    network = copy.deepcopy(what.network)
+    for weight in (*network.parameters(), *network.buffers()):
+        weight.data = weight.data.contiguous()
     with torch.no_grad():
         return torch.export.export(network, example, dynamic_shapes=axes)
 

@@ -7,23 +7,35 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from dense_imb.inspection import sensor_text
 from dense_imb.inspection.blank import CONFIDENCE
+from dense_imb.inspection.formats import (
+    QUANTILES,
+    counted,
+    heading,
+    pair_line,
+    percent,
+    quantile_line,
+    shortened,
+    sparkline,
+    times,
+)
 from dense_imb.inspection.hits import GAP
 from dense_imb.inspection.report import Inspection
 
 FEW_CLASSES = 10  # up to so many mask values may be classes, with gaps between them
-_BLOCKS = "▁▂▃▄▅▆▇█"
-_QUANTILES = {"min": "min", "q05": "5 %", "median": "median", "q95": "95 %", "max": "max"}
 _PARTITIONS = {
     "pixels": "Pixels of the frames",
     "frame": "Classes of a segmentation of the frame",
     "lit": "Lit pixels only",
+    "hits": "Hits",
 }
 _NOISE = 200  # noise hits an event, proposed for files without noise
 _THRESHOLD = 127  # proposed for grey masks of bytes
 _FED = {
     "values": f"losses of values; frames hold 0 where empty, {GAP} + {1 - GAP} t/T at a hit",
     "logits_frame": "losses of logits, every pixel",
+    "logits_hits": "losses of logits, every hit",
     "logits_lit": "losses of logits, lit pixels only (mask = frame > 0)",
 }
 
@@ -39,19 +51,13 @@ def text_of(inspection: Inspection) -> str:
 def _hit_sections(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
     files = numbers["files"]
     named = files[0] if len(files) == 1 else f"{len(files)} files, {files[0]} .."
-    frame = numbers["frame"]
-    units = [
-        f"{name[0]} step {frame[name]:g} {name[2:]}"
-        for name in ("x_mm", "y_mm", "t_ns")
-        if frame[name] is not None
-    ]
+    sensors = numbers.get("sensors")
     looked = numbers["inspected_events"]
     part = "" if looked == numbers["events"] else f", {looked:,} of them inspected"
     yield [
         named,
         f"  {numbers['events']:,} events, {numbers['hits']:,} hits{part}",
-        f"  frame {frame['width']} x {frame['height']} pixels, {frame['time_steps']} time steps"
-        f" ({', '.join(units) or 'no physical units'})",
+        f"  {sensor_text.table_line(sensors) if sensors else _frame_line(numbers['frame'])}",
         f"  further columns: {', '.join(numbers['columns']) or 'none'};"
         f" labels: {'yes' if numbers['labelled'] else 'no'};"
         f" content hash: {numbers['content_hash']}",
@@ -61,25 +67,45 @@ def _hit_sections(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
         return
     yield from _first_of_all(numbers)
     yield [
-        _heading("Per event", ("mean", *_QUANTILES.values())),
-        *(_quantile_line(name, values) for name, values in numbers["per_event"].items()),
+        heading("Per event", ("mean", *QUANTILES.values())),
+        *(quantile_line(name, values) for name, values in numbers["per_event"].items()),
         f"  events without hits: {numbers['empty_events']:,}"
         + (
             f"; without signal: {numbers['events_without_signal']:,}" if numbers["labelled"] else ""
         ),
     ]
-    occluded = numbers["occluded"]
-    hidden = f"  {_percent(occluded['share'])} of the hits share a pixel and are hidden"
-    if numbers["labelled"]:
-        hidden += f" ({_percent(occluded['share_of_signal'])} of the signal)"
-    yield [f"Occupancy: {_percent(numbers['occupancy'])} of the pixels are lit", hidden]
+    if not sensors:
+        yield _occupancy_lines(numbers)
     yield from _imbalance(numbers)
-    if numbers["hits"]:
+    if numbers["hits"] and sensors:
+        yield sensor_text.time_lines(numbers["time"])
+        yield sensor_text.map_lines(numbers["map"], sensors["number"])
+    elif numbers["hits"]:
         yield _time_lines(numbers)
         yield _map_lines(numbers)
     yield from _blank(numbers)
     yield from _closing(numbers)
     yield from _next(numbers)
+
+
+def _frame_line(frame: Mapping[str, Any]) -> str:
+    units = [
+        f"{name[0]} step {frame[name]:g} {name[2:]}"
+        for name in ("x_mm", "y_mm", "t_ns")
+        if frame[name] is not None
+    ]
+    return (
+        f"frame {frame['width']} x {frame['height']} pixels, {frame['time_steps']} time steps"
+        f" ({', '.join(units) or 'no physical units'})"
+    )
+
+
+def _occupancy_lines(numbers: Mapping[str, Any]) -> list[str]:
+    occluded = numbers["occluded"]
+    hidden = f"  {percent(occluded['share'])} of the hits share a pixel and are hidden"
+    if numbers["labelled"]:
+        hidden += f" ({percent(occluded['share_of_signal'])} of the signal)"
+    return [f"Occupancy: {percent(numbers['occupancy'])} of the pixels are lit", hidden]
 
 
 def _image_sections(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
@@ -89,8 +115,8 @@ def _image_sections(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
     yield [
         f"{numbers['images']} with {f'masks in {masks}' if masks else 'its masks'}",
         f"  {numbers['files']:,} images{part}",
-        f"  sizes: {_counted(numbers['sizes'])}",
-        f"  images of {_counted(numbers['pixels'])}; masks of {numbers['mask_values']}",
+        f"  sizes: {counted(numbers['sizes'])}",
+        f"  images of {counted(numbers['pixels'])}; masks of {numbers['mask_values']}",
     ]
     yield from _first_of_all(numbers)
     if numbers["grey_values"]:
@@ -98,9 +124,9 @@ def _image_sections(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
         return
     objects = numbers["objects_per_image"]
     yield [
-        _heading("Per image", ("mean", *_QUANTILES.values())),
-        _quantile_line("foreground share", numbers["foreground_share"], share=True),
-        *([_quantile_line("objects", objects)] if objects else []),
+        heading("Per image", ("mean", *QUANTILES.values())),
+        quantile_line("foreground share", numbers["foreground_share"], share=True),
+        *([quantile_line("objects", objects)] if objects else []),
         f"  images without foreground: {numbers['images_without_foreground']:,}",
     ]
     yield from _imbalance(numbers)
@@ -111,14 +137,15 @@ def _image_sections(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
 
 def _imbalance(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
     for name, partition in numbers["partitions"].items():
-        lines = [f"{_PARTITIONS[name]}: largest to smallest class {_times(partition['imbalance'])}"]
+        lines = [f"{_PARTITIONS[name]}: largest to smallest class {times(partition['imbalance'])}"]
         unit = "images" if numbers["kind"] == "images" else "events"
+        one = "hits" if name == "hits" else "pixels"
         width = max(14, *map(len, partition["classes"]))
         for label, counts in partition["classes"].items():
             if counts["pixels"] or len(partition["classes"]) < 10:
                 lines.append(
-                    f"  {label:{width}} {_percent(counts['share']):>9}  {counts['pixels']:>15,}"
-                    f" pixels  in {counts['images']:,} {unit}"
+                    f"  {label:{width}} {percent(counts['share']):>9}  {counts['pixels']:>15,}"
+                    f" {one}  in {counts['images']:,} {unit}"
                 )
         yield lines
 
@@ -126,8 +153,8 @@ def _imbalance(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
 def _time_lines(numbers: Mapping[str, Any]) -> list[str]:
     time = numbers["time"]
     lines = [
-        _heading("Time steps", ("mean", *_QUANTILES.values())),
-        _quantile_line("all hits", time),
+        heading("Time steps", ("mean", *QUANTILES.values())),
+        quantile_line("all hits", time),
     ]
     for name, counts in time["histogram"].items():
         if name != "hits" or len(time["histogram"]) == 1:
@@ -135,11 +162,11 @@ def _time_lines(numbers: Mapping[str, Any]) -> list[str]:
     edges = time["bin_edges"]
     line = f"  blocks of {edges[1] - edges[0]} steps, from {edges[0]} to {edges[-1] - 1}"
     if time["share_outside_bins"] > 0:
-        line += f"; {_percent(time['share_outside_bins'])} of the hits lie outside"
+        line += f"; {percent(time['share_outside_bins'])} of the hits lie outside"
     lines.append(line)
     lines.append(
-        f"  at the first step {_percent(time['share_at_first_step'])}, "
-        f"at the last {_percent(time['share_at_last_step'])}"
+        f"  at the first step {percent(time['share_at_first_step'])}, "
+        f"at the last {percent(time['share_at_last_step'])}"
     )
     return lines
 
@@ -154,7 +181,7 @@ def _map_lines(numbers: Mapping[str, Any]) -> list[str]:
         place = f"x={one['x']} y={one['y']}"
         lines.append(
             f"  {place:16} {rate:8.3g}, {rate / mean:.3g} x average, lit in "
-            f"{_percent(one['share_of_events'])} of the events{hot}"
+            f"{percent(one['share_of_events'])} of the events{hot}"
         )
     silent = len(defects["silent_rows"]), len(defects["silent_columns"])
     lines.append(
@@ -166,25 +193,33 @@ def _map_lines(numbers: Mapping[str, Any]) -> list[str]:
 
 def _blank(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
     accuracy = numbers["accuracy"]
+    if "sensors" in numbers:
+        yield sensor_text.blank_lines(numbers)
+        yield from _loss_tables(numbers)
+        return
     lines = ["Scores of a BLANK prediction on these data"]
     if numbers["kind"] == "hits":
         quality = numbers["quality"]
         lines = [f"{lines[0]:34}", f"  {'':26} {'blank':>9} {'input':>9}"]
-        lines.append(_pair_line("accuracy, every pixel", accuracy, "blank", "input", _percent))
+        lines.append(pair_line("accuracy, every pixel", accuracy, "blank", "input", percent))
         if numbers["labelled"]:
             on = ("blank_on_lit_pixels", "input_on_lit_pixels")
-            lines.append(_pair_line("accuracy, lit pixels", accuracy, *on, _percent))
+            lines.append(pair_line("accuracy, lit pixels", accuracy, *on, percent))
         if quality["frames"]:
             for score, form in (("ssim", "{:.4f}"), ("psnr", "{:.1f} dB")):
                 values = {row: quality[row][score] for row in ("blank", "input")}
-                lines.append(_pair_line(score.upper(), values, "blank", "input", form.format))
+                lines.append(pair_line(score.upper(), values, "blank", "input", form.format))
             lines.append(
                 f"  (SSIM and PSNR of {quality['frames']} frames against the input"
                 f"{' without its noise' if numbers['labelled'] else ' itself'}; values as below)"
             )
     else:
-        lines.append(f"  accuracy {_percent(accuracy['blank'])}")
+        lines.append(f"  accuracy {percent(accuracy['blank'])}")
     yield lines
+    yield from _loss_tables(numbers)
+
+
+def _loss_tables(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
     for fed, rows in numbers["losses"].items():
         if rows:
             yield _loss_table(fed, rows)
@@ -217,7 +252,7 @@ def _closing(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
                 f"  {_PARTITIONS[name]}: {classes if len(classes) < 60 else 'all classes'}"
             )
             for method, line in partition["python"].items():
-                lines.append(f"    {method:26} {_shortened(line)}")
+                lines.append(f"    {method:26} {shortened(line)}")
     if len(lines) == 1:
         is_open = len(numbers.get("present") or ()) > 1
         why = "the mask values of the classes are not known" if is_open else "only one class"
@@ -234,6 +269,8 @@ def _next(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
 
 def next_command(numbers: Mapping[str, Any]) -> tuple[str, str]:
     """Return the purpose of the next command, and the command; "" where there is none."""
+    if "sensors" in numbers:
+        return sensor_text.next_command(numbers)
     return _next_of_hits(numbers) if numbers["kind"] == "hits" else _next_of_images(numbers)
 
 
@@ -295,6 +332,8 @@ def advice(numbers: Mapping[str, Any]) -> list[str]:
     """Return the advice that follows from the numbers, one sentence a line."""
     if numbers.get("grey_values"):
         return []
+    if "sensors" in numbers:
+        return sensor_text.advice_lines(numbers)
     imbalance = numbers["partitions"]["frame"]["imbalance"]
     is_hits = numbers["kind"] == "hits"
     lines = []
@@ -327,7 +366,7 @@ def advice(numbers: Mapping[str, Any]) -> list[str]:
             f"among lit pixels it is only {lit:.2g} to 1: to denoise, train on these only "
             "(loss(.., mask=frame > 0))"
         )
-    return lines
+    return lines + sensor_text.feature_lines(numbers.get("features", ()))
 
 
 def _losses_to_begin_with(numbers: Mapping[str, Any], is_hits: bool) -> list[str]:
@@ -348,54 +387,3 @@ def _losses_to_begin_with(numbers: Mapping[str, Any], is_hits: bool) -> list[str
         "begin with CrossEntropyLoss or FocalLoss, which ranked four long-tailed classes best of "
         "16 losses; where each pixel must get its most probable class, with a balanced loss + Dice",
     ]
-
-
-def sparkline(counts: Sequence[int]) -> str:
-    """Draw counts as blocks of eight heights, and 0 as a dot.
-
-    Example:
-        >>> sparkline([0, 1, 4, 8])
-        '·▁▄█'
-    """
-    top = max([*counts, 1])
-    return "".join(
-        "·" if count == 0 else _BLOCKS[math.ceil(8 * count / top) - 1] for count in counts
-    )
-
-
-def _heading(title: str, columns: Sequence[str]) -> str:
-    return f"{title:18}" + "".join(f"{name:>10}" for name in columns)
-
-
-def _quantile_line(name: str, values: Mapping[str, float], *, share: bool = False) -> str:
-    form = _percent if share else _number
-    cells = "".join(f"{form(values[key]):>10}" for key in ("mean", *_QUANTILES))
-    return f"  {name.replace('_', ' '):16}{cells}"
-
-
-def _pair_line(name: str, values: Mapping[str, float], a: str, b: str, form: Any) -> str:
-    return f"  {name:26} {form(values[a]):>9} {form(values[b]):>9}"
-
-
-def _percent(share: float) -> str:
-    if math.isnan(share):
-        return "-"
-    percent = 100 * share
-    return f"{percent:.4g} %" if percent < 99 else f"{percent:.6g} %"
-
-
-def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.5g}"
-
-
-def _times(ratio: float) -> str:
-    return "-" if math.isnan(ratio) else f"{ratio:,.3g} : 1" if ratio < 100 else f"{ratio:,.0f} : 1"
-
-
-def _counted(names: Mapping[str, int]) -> str:
-    shown = [f"{name} ({count:,})" for name, count in list(names.items())[:4]]
-    return ", ".join(shown) + (", .." if len(names) > 4 else "")
-
-
-def _shortened(line: str) -> str:
-    return line if len(line) <= 160 else f"{line[:140]} .. (in full in the JSON)"

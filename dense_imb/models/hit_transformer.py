@@ -174,9 +174,7 @@ class HitTransformer(nn.Module):
             is_hit: (B, N) bool, False at padding, which may hold any values.
             feature: (B, N, n_features) further inputs.
         """
-        # a softmax over no key is NaN: events without hits keep their padding
-        mask = is_hit | ~is_hit.any(1, keepdim=True)
-        window = Windows((is_hit.shape[0], is_hit.shape[1]), mask=mask[:, None, None])
+        window = Windows((is_hit.shape[0], is_hit.shape[1]), mask=is_hit[:, None, None])
         padding = ~is_hit[..., None]  # a weight of 0 does not hide NaN
         coordinate, feature = (
             one.masked_fill(padding, 0).flatten(0, 1) for one in (coordinate, feature)

@@ -33,7 +33,7 @@ def test_the_card_tells_data_loss_and_labels(case_of):
     run, exported = case_of("volumes.pt2")
     card, setup = exported.card.read_text(), run.checkpoint()["setup"]
     reading = run.trained(device="cpu").reading
-    assert exported.facts["input"]["mean"] == list(reading.mean)
+    assert exported.facts["inputs"][0]["mean"] == list(reading.mean)
     assert exported.facts["training"]["data"] == setup["data"]
     for words in (
         setup["data"],
@@ -52,8 +52,8 @@ def test_the_card_of_a_classifier_names_its_classes(case_of):
     card, reading = exported.card.read_text(), run.trained(device="cpu").reading
     facts = exported.facts
     assert facts["kind"] == "classifier"
-    assert facts["input"]["shape"] == ["batch", 3, 20, 28]
-    assert facts["input"]["mean"] == list(reading.mean)
+    assert facts["inputs"][0]["shape"] == ["batch", 3, 20, 28]
+    assert facts["inputs"][0]["mean"] == list(reading.mean)
     assert facts["outputs"][0]["shape"] == ["batch", 3]
     for k, (name, n) in enumerate(zip(reading.class_names, reading.train_counts, strict=True)):
         assert f"| {k} | {name} | {n} |" in card

@@ -91,7 +91,7 @@ def test_images_have_any_size_where_the_network_allows_it(case_of, name, sides):
 def test_a_network_of_a_fixed_size_says_so(case_of):
     _, exported = case_of("fixed.onnx")
     assert exported.facts["fits_any_size"] is False
-    assert exported.facts["input"]["shape"] == ["batch", 1, 32, 32]
+    assert exported.facts["inputs"][0]["shape"] == ["batch", 1, 32, 32]
     assert "fixed size: images of 32 x 32 pixels" in exported.card.read_text()
     with pytest.raises(Exception, match="dimensions"):
         answers(exported.path, np.zeros((1, 1, 40, 40), np.float32))
@@ -102,6 +102,9 @@ def test_a_network_of_a_fixed_size_says_so(case_of):
     [
         "scores.onnx",
         "both.pt2",
+        "hits.onnx",
+        "sensors.onnx",
+        "particles.pt2",
         "binary.onnx",
         *LABELS,
         pytest.param("volumes.pt2", marks=pytest.mark.slow),
