@@ -205,7 +205,7 @@ class OptimizerConfig:
         name: optimizer: adamw, adam, sgd (with momentum 0.9), or muon (for matrices, with adamw
             for other weights); auto takes muon for networks of hits, else adamw.
         learning_rate: peak learning rate; by default 0.03 of muon, else 0.006.
-        weight_decay: weight decay of all parameters.
+        weight_decay: weight decay of all parameters; by default 0.3 of muon, else 0.01.
         schedule: learning-rate schedule: one-cycle, cosine or constant.
         clip: largest norm of the gradient; larger ones are scaled down.
         parts: parameters to train: all, or the head only, which is the last layer.
@@ -213,7 +213,7 @@ class OptimizerConfig:
 
     name: Literal["auto", "adamw", "adam", "sgd", "muon"] = AUTO
     learning_rate: float | None = None
-    weight_decay: float = 0.01
+    weight_decay: float | None = None
     schedule: Literal["one-cycle", "cosine", "constant"] = "one-cycle"
     clip: float = 1.0
     parts: Literal["all", "head"] = "all"
@@ -387,8 +387,8 @@ class TrainConfig:
 OF_HITS = ("features", "n_classes", "balance_over", "value", "augment")  # networks of hits only
 OF_FRAMES = ("target", "pixels", "channels", "threshold", "output")  # networks of frames only
 NETWORKS = {"hits": "hits", "images": "fast_unet", "labels": "resnet32"}  # by default
-_RATES = {"muon": 0.03}
-_RATE = 6e-3
+_RATE, _DECAY = 6e-3, 0.01  # by default
+_OF_MUON = {"rate": 0.03, "decay": 0.3}  # measured in experiments/hits
 
 
 def scores_hits(model: str) -> bool:
@@ -413,15 +413,16 @@ def with_defaults(config: TrainConfig) -> TrainConfig:
     name = optimizer.name
     if name == AUTO:
         name = "muon" if is_of_hits else "adamw"
-    rate = optimizer.learning_rate
-    rate = _RATES.get(name, _RATE) if rate is None else rate
+    rate, decay = optimizer.learning_rate, optimizer.weight_decay
+    rate = (_OF_MUON["rate"] if name == "muon" else _RATE) if rate is None else rate
+    decay = (_OF_MUON["decay"] if name == "muon" else _DECAY) if decay is None else decay
     mixing = config.hits.mixing
     if mixing == AUTO:
         mixing = "union" if is_of_hits else "linear"
     return replace(
         config,
         model=model,
-        optimizer=replace(optimizer, name=name, learning_rate=rate),
+        optimizer=replace(optimizer, name=name, learning_rate=rate, weight_decay=decay),
         hits=replace(config.hits, mixing=mixing) if kind == "hits" else config.hits,
     )
 

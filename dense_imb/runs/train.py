@@ -253,6 +253,7 @@ def _optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optimizer
     """Build the optimizer of the trained parameters; the others are frozen."""
     wanted = config.optimizer
     assert wanted.learning_rate is not None  # filled in
+    assert wanted.weight_decay is not None
     if wanted.parts == "head":
         network.requires_grad_(False)
         head_of(network).requires_grad_(True)
