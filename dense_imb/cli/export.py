@@ -12,10 +12,10 @@ def make_parser() -> Parser:
     """Return the parser of the options."""
     parser = Parser(
         description="Write the best network of a run as a file that needs no dense_imb: ONNX "
-        "(.onnx) or torch.export (.pt2). The network takes pixels as they are in image files, or "
-        "frames of hit times, and returns probabilities. The file is compared with PyTorch on the "
-        "run's validation data before it gets its name. A model card is written beside it: FILE.md "
-        "for people, FILE.json for machines.",
+        "(.onnx) or torch.export (.pt2). The network takes pixels as they are in image files, "
+        "frames of hit times, or padded events of hits, and returns probabilities. The file is "
+        "compared with PyTorch on the run's validation data before it gets its name. A model card "
+        "is written beside it: FILE.md for people, FILE.json for machines.",
         epilog="Example:\n  dense-imb export runs/arc arc.onnx --benchmark",
     )
     parser.add_argument("run", type=str, metavar="RUN", help="folder of a run")
@@ -45,8 +45,11 @@ def run(options: Namespace) -> None:
     exported = export_run(
         options.run, options.out, tolerance=options.tolerance, overwrite=options.overwrite
     )
-    check, given = exported.facts["check"], exported.facts["input"]
-    print(f"{exported.path}: takes {given['name']} ({', '.join(map(str, given['shape']))})")
+    check = exported.facts["check"]
+    taken = [
+        f"{one['name']} ({', '.join(map(str, one['shape']))})" for one in exported.facts["inputs"]
+    ]
+    print(f"{exported.path}: takes {', '.join(taken)}")
     print(
         f"differs from PyTorch by at most {check['max_difference']:.2g}, on {check['n_frames']} "
         f"inputs ({check['on']})"

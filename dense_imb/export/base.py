@@ -16,6 +16,8 @@ from dense_imb.runs import Run
 N_SAMPLES = 4
 FROM_VALIDATION = "validation data of the run"
 FROM_RANDOM = "random frames, since the run's validation data can't be read"
+_TRACED = 61  # side of the frames to trace with: odd, so that all padding is traced
+Given = tuple[Tensor, ...]  # the inputs of one call of the network
 AXES = {2: ("height", "width"), 3: ("depth", "height", "width")}
 
 
@@ -25,11 +27,11 @@ class Exportable:
 
     Args:
         run: the run of the network.
-        network: module that takes one tensor, and returns one for each of `outputs`.
+        network: module that takes a tensor for each of `names`, returns one for each of `outputs`.
         outputs: names of the outputs.
         frame: size of the inputs in training.
         channels: channels of the input.
-        samples: inputs (1, C, *frame) to compare on.
+        samples: inputs to compare on: tensors (1, C, *frame), or tuples of several tensors.
         source: origin of the samples.
     """
 
@@ -38,18 +40,25 @@ class Exportable:
     outputs: tuple[str, ...]
     frame: tuple[int, ...]
     channels: int
-    samples: tuple[Tensor, ...]
+    samples: tuple[Any, ...]
     source: str
 
     kind: ClassVar[str]  # denoiser, segmenter or classifier
     purpose: ClassVar[str]  # predicate of a sentence about the file
-    input: ClassVar[str]  # name of the input
+    input: ClassVar[str]  # name of the input, or of the first one
+    parts: ClassVar[str] = "frames"  # the samples in words
     fits_any_size: ClassVar[bool] = False  # whether other sizes than the frame are worth trying
     measured_on: ClassVar[str]  # data of the scores
 
     def input_facts(self) -> dict[str, Any]:
         """Return the meaning of the input, beside its name, type and shape."""
         raise NotImplementedError
+
+    def all_input_facts(self, any_size: bool) -> list[dict[str, Any]]:
+        """Return name, type, shape and meaning of each input."""
+        shape = ["batch", self.channels, *self.sides(any_size)]
+        own = {"name": self.input, "dtype": "float32", "shape": shape}
+        return [{**own, **self.input_facts()}]
 
     def output_facts(self, any_size: bool) -> list[dict[str, Any]]:
         """Return name, shape and meaning of each output."""
@@ -76,10 +85,37 @@ class Exportable:
         """Size of the frame as text."""
         return " x ".join(map(str, self.frame))
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the inputs."""
+        return (self.input,)
+
+    def size_of(self, given: Given) -> tuple[int, ...]:
+        """Return the size of the frames of a call."""
+        return self.frame
+
+    def calls(self) -> list[Given]:
+        """Return the inputs of a call for each sample."""
+        return [one if isinstance(one, tuple) else (one,) for one in self.samples]
+
+    def together(self, calls: Sequence[Given]) -> Given:
+        """Return the inputs of one call for several samples."""
+        return tuple(torch.cat(parts) for parts in zip(*calls, strict=True))
+
+    def example(self, any_size: bool) -> tuple[Given, tuple[dict[int, Any], ...]]:
+        """Return inputs to trace with, and the free axes of each."""
+        dynamic = torch.export.Dim.DYNAMIC
+        sides: Sequence[int] = self.frame
+        axes: dict[int, Any] = {0: dynamic}
+        if any_size:
+            sides = [max(side, _TRACED) + 2 * k + 1 - side % 2 for k, side in enumerate(sides)]
+            axes |= {2 + k: dynamic for k in range(len(sides))}
+        return (torch.zeros(2, self.channels, *sides),), (axes,)
+
     @torch.no_grad()
-    def answers(self, given: Tensor) -> list[Tensor]:
+    def answers(self, *given: Tensor) -> list[Tensor]:
         """Return the outputs of PyTorch."""
-        return as_list(self.network(given))
+        return as_list(self.network(*given))
 
     def sample_of_other_size(self) -> Tensor:
         """Return a sample with one more pixel on the first axis, two more on the second, ..."""

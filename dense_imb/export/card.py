@@ -39,6 +39,7 @@ def card_facts(what: Exportable, file: str, *, any_size: bool) -> dict[str, Any]
     if FIRST in metrics:
         first = metrics[FIRST].get("step")
         training["first_stage"] = {"loss": run.whole_config.loss, "best_step": first}
+    inputs = what.all_input_facts(any_size)
     training |= {"steps": metrics.get("steps"), "batch_size": config.batch_size}
     return {
         "format": _FORMAT,
@@ -52,12 +53,8 @@ def card_facts(what: Exportable, file: str, *, any_size: bool) -> dict[str, Any]
             "options": config.model.options,
             "parameters": sum(p.numel() for p in what.network.parameters()),
         },
-        "input": {
-            "name": what.input,
-            "dtype": "float32",
-            "shape": ["batch", what.channels, *what.sides(any_size)],
-            **what.input_facts(),
-        },
+        "input": inputs[0],
+        "inputs": inputs,
         "outputs": what.output_facts(any_size),
         "fits_any_size": any_size,
         "trained_on_size": list(what.frame),

@@ -1,4 +1,4 @@
-"""Exported networks of hits: frames of hit times in, scores out."""
+"""Exported networks of frames: frames of hit times in, scores out."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from dense_imb.data.events.virtual import VALIDATION_EPOCH
 from dense_imb.export.base import FROM_RANDOM, FROM_VALIDATION, N_SAMPLES, Exportable
+from dense_imb.export.events import exportable_hits
 from dense_imb.hits import Events, Geometry, gap, rasterise
 from dense_imb.hits.frames import TURNS
+from dense_imb.models import HitTransformer
 from dense_imb.report.hits.measures import validation_events
 from dense_imb.runs import Run
 from dense_imb.tasks import FrameReading
@@ -139,9 +141,11 @@ class ExportableDenoiser(Exportable):
         ]
 
 
-def exportable(run: Run) -> ExportableDenoiser:
+def exportable(run: Run) -> Exportable:
     """Return the best network of a run on hits."""
     scorer = run.trained(device="cpu")
+    if isinstance(scorer.network, HitTransformer):
+        return exportable_hits(run, scorer)
     geometry = scorer.geometry
     try:
         held_out = validation_events(run)

@@ -21,14 +21,15 @@ _LEAST, _MOST = 5, 200  # repetitions
 
 @dataclass(frozen=True)
 class Throughput:
-    """Frames per second at a batch size.
+    """Frames or events per second at a batch size.
 
     Args:
         batch: batch size.
-        pytorch, onnx: frames per second, the median of `n_repetitions`.
+        pytorch, onnx: frames or events per second, the median of `n_repetitions`.
         threads: threads of both.
-        frame: size of the frames.
+        frame: size of the frames; number of hits of an event.
         n_repetitions: repetitions of each, in turns.
+        unit: "frames" or "events".
 
     Example:
         >>> Throughput(16, 80.0, 120.0, 1, (128, 88), 30).ratio
@@ -41,6 +42,7 @@ class Throughput:
     threads: int
     frame: tuple[int, ...]
     n_repetitions: int
+    unit: str = "frames"
 
     @property
     def ratio(self) -> float:
@@ -49,9 +51,10 @@ class Throughput:
 
     def __str__(self) -> str:
         return (
-            f"batch {self.batch}: PyTorch {self.pytorch:.4g} frames/s, ONNX Runtime "
-            f"{self.onnx:.4g} frames/s, ratio {self.ratio:.2f} ({self.threads} threads, "
-            f"{' x '.join(map(str, self.frame))} pixels, median of {self.n_repetitions})"
+            f"batch {self.batch}: PyTorch {self.pytorch:.4g} {self.unit}/s, ONNX Runtime "
+            f"{self.onnx:.4g} {self.unit}/s, ratio {self.ratio:.2f} ({self.threads} threads, "
+            f"{' x '.join(map(str, self.frame))} {'pixels' if self.unit == 'frames' else 'hits'}, "
+            f"median of {self.n_repetitions})"
         )
 
 
@@ -76,15 +79,20 @@ def throughput(
     session = onnx_session(Path(path), threads)
     rows = []
     for batch in batches:
-        given = torch.cat([what.samples[k % len(what.samples)] for k in range(batch)])
-        feed = {what.input: given.numpy()}
+        calls = what.calls()
+        given = what.together([calls[k % len(calls)] for k in range(batch)])
+        feed = {name: one.numpy() for name, one in zip(what.names, given, strict=True)}
         sides: list[Callable[[], object]] = [
-            lambda given=given: what.answers(given),  # type: ignore[misc]
+            lambda given=given: what.answers(*given),  # type: ignore[misc]
             lambda feed=feed: session.run(None, feed),  # type: ignore[misc]
         ]
         times = _in_turns(sides, seconds)
         pytorch, onnx = (batch / statistics.median(one) for one in times)
-        rows.append(Throughput(batch, pytorch, onnx, threads, what.frame, len(times[0])))
+        rows.append(
+            Throughput(
+                batch, pytorch, onnx, threads, what.size_of(given), len(times[0]), what.parts
+            )
+        )
     return rows
 
 

@@ -8,7 +8,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,8 @@ FORMATS = (".onnx", ".pt2")
 METADATA = "dense_imb"  # key of the facts inside the file
 # for probabilities and scaled times: another order of sums changes deep networks by up to 1e-4
 TOLERANCE = 1e-3
-_TRACED = 61  # side of the frames to trace with: odd, so that all padding is traced
 
-Answer = Callable[[Tensor], list[Tensor]]
+Answer = Callable[..., list[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -58,9 +57,10 @@ def export_run(
 ) -> Exported:
     """Write a run's best network as ONNX (.onnx) or torch.export (.pt2), with its model card.
 
-    The exported network takes pixels as they are in a file, or frames of hit times, and returns
-    probabilities. It takes batches of any size. A segmenter takes images of any size, too, if its
-    network allows it. The file is compared with PyTorch before it gets its name.
+    The exported network takes pixels as they are in a file, frames of hit times, or padded events
+    of hits, and returns probabilities. It takes batches of any size. A segmenter takes images of
+    any size, too, if its network allows it. The file is compared with PyTorch before it gets its
+    name.
 
     Args:
         run: the run, or its folder.
@@ -118,17 +118,13 @@ def export_run(
 
 def traced(what: Exportable, *, any_size: bool) -> torch.export.ExportedProgram:
     """Trace a network for batches of any size, and images of any size if `any_size`."""
-    dynamic = torch.export.Dim.DYNAMIC
-    sides: Sequence[int] = what.frame
-    dims: dict[int, Any] = {0: dynamic}
-    if any_size:
-        sides = [max(side, _TRACED) + 2 * k + 1 - side % 2 for k, side in enumerate(sides)]
-        dims |= {2 + k: dynamic for k in range(len(sides))}
-    example = torch.zeros(2, what.channels, *sides)
-    # torch.export stores weights that lie channels last as if they were parts of others
-    network = copy.deepcopy(what.network).to(memory_format=torch.contiguous_format)
+    example, axes = what.example(any_size)
+    # torch.export takes weights whose axes lie in another order for parts of others
+    network = copy.deepcopy(what.network)
+    for tensor in (*network.parameters(), *network.buffers()):
+        tensor.data = tensor.data.contiguous()
     with torch.no_grad():
-        return torch.export.export(network, (example,), dynamic_shapes=(dims,))
+        return torch.export.export(network, example, dynamic_shapes=axes)
 
 
 def _write(
@@ -144,7 +140,7 @@ def _write(
     exported = torch.onnx.export(
         program,
         dynamo=True,
-        input_names=[what.input],
+        input_names=list(what.names),
         output_names=list(what.outputs),
         verbose=False,
     )
@@ -162,21 +158,26 @@ def _answer(path: Path, suffix: str) -> Answer:
     """Return a function that runs the network of a file."""
     if suffix == ".pt2":
         module = torch.export.load(io.BytesIO(path.read_bytes())).module()
-        return lambda given: as_list(module(given))
+        return lambda *given: as_list(module(*given))
     session = onnx_session(path)
-    name = session.get_inputs()[0].name
-    return lambda given: [torch.from_numpy(x) for x in session.run(None, {name: given.numpy()})]
+    names = [one.name for one in session.get_inputs()]
+
+    def answer(*given: Tensor) -> list[Tensor]:
+        fed = {name: one.numpy() for name, one in zip(names, given, strict=True)}
+        return [torch.from_numpy(x) for x in session.run(None, fed)]
+
+    return answer
 
 
 @torch.no_grad()
 def _difference(what: Exportable, answer: Answer, *, any_size: bool) -> float:
     """Return the largest difference, over single samples, their batch and another size."""
-    given = [*what.samples, torch.cat(what.samples)]
+    calls = [*what.calls(), what.together(what.calls())]
     if any_size:
-        given.append(what.sample_of_other_size())
+        calls.append((what.sample_of_other_size(),))
     largest = 0.0
-    for one in given:
-        pairs = zip(what.answers(one), answer(one), strict=True)
+    for call in calls:
+        pairs = zip(what.answers(*call), answer(*call), strict=True)
         for wanted, got in pairs:
             if wanted.shape != got.shape:
                 return math.inf

@@ -16,10 +16,12 @@ from dense_imb.runs import Run, open_run, train
 from tests.runs.labelled_pictures import of_table, write_tables
 from tests.runs.pictures import tiny_images, write_folders
 from tests.runs.tiny import clean_events, tiny, write_events
+from tests.tasks.hits.test_networks_of_hits import config, telescope_events
 
 pytest.importorskip("onnxruntime", reason="ONNX is an extra: pip install 'dense-imb[export]'")
 
 
+_HITS = {"name": "hits", "options": {"width": 8, "depth": 2, "heads": 1}}
 _COSINE = {"depth": 8, "width": 4, "head": "cosine"}
 
 
@@ -32,6 +34,11 @@ class Case(NamedTuple):
 
 def _hits(folder: Path, **changes: object) -> TrainConfig:
     return tiny(write_events(folder / "clean.h5", clean_events(40)), **changes)
+
+
+def _telescope(folder: Path, **hits: object) -> TrainConfig:
+    path = write_events(folder / "telescope.h5", telescope_events(24))
+    return config(path, hits, options={**_HITS["options"], "heads": 2})
 
 
 def _volumes(folder: Path) -> TrainConfig:
@@ -51,6 +58,14 @@ CASES: dict[str, tuple[str, Callable[[Path], TrainConfig]]] = {
         "denoiser",
         lambda f: _hits(
             f, hits={"output": "value", "target": "pattern", "pixels": "frame"}, loss="ACBMSELoss"
+        ),
+    ),
+    "arcs.onnx": ("hit scorer", lambda f: _hits(f, model=_HITS)),
+    "telescope.onnx": ("hit scorer", lambda f: _telescope(f)),
+    "classes.pt2": (
+        "hit scorer",
+        lambda f: _telescope(
+            f, n_classes=3, features=["charge", "direction"], value="t", augment="none"
         ),
     ),
     "binary.onnx": (

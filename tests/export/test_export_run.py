@@ -63,7 +63,7 @@ def test_the_card_of_a_classifier_names_its_classes(case_of):
     assert facts["check"]["on"] == "validation data of the run"
 
 
-@pytest.mark.parametrize("name", ["scores.onnx", "volumes.pt2", "margins.pt2"])
+@pytest.mark.parametrize("name", ["scores.onnx", "arcs.onnx", "volumes.pt2", "margins.pt2"])
 def test_frames_are_random_where_the_data_are_gone(case_of, tmp_path, name):
     run, _ = case_of(name)
     folder = shutil.copytree(run.folder, tmp_path / "run")
@@ -71,8 +71,11 @@ def test_frames_are_random_where_the_data_are_gone(case_of, tmp_path, name):
     (folder / "config.yaml").write_text(text)
     (folder / "validation_scores.json").unlink()
     what = exportable(open_run(folder))
-    assert what.source.startswith("random frames")
+    assert what.source.startswith("made-up hits" if name == "arcs.onnx" else "random frames")
     wanted = exportable(run).samples
+    if name == "arcs.onnx":
+        assert [call[0].shape for call in what.calls()] == [(1, n, 3) for n in (5, 6, 7, 8)]
+        return
     assert [x.shape[1:] for x in what.samples] == [wanted[0].shape[1:]] * 4
     if name.endswith(".pt2"):
         exported = export_run(folder, tmp_path / name)
@@ -116,6 +119,9 @@ def test_onnx_runtime_takes_turns_with_pytorch(case_of):
     run, exported = case_of("binary.onnx")
     rows = throughput(run, exported.path, seconds=0.05)
     assert [row.batch for row in rows] == [1, 16]
+    assert "pixels" in str(rows[0])
+    of_hits, file = case_of("telescope.onnx")
+    assert "events/s" in str(throughput(of_hits, file.path, batches=(2,), seconds=0.05)[0])
     for row in rows:
         assert row.pytorch > 0
         assert row.ratio == pytest.approx(row.onnx / row.pytorch)
