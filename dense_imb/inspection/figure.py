@@ -54,13 +54,20 @@ def _draw_hits(numbers: Mapping[str, Any], pictures: Mapping[str, Any], figure: 
     looked = numbers["inspected_events"]
     figure.suptitle(f"{title}: {looked:,} of {numbers['events']:,} events", fontsize=12)
     axes = [figure.add_subplot(2, 4, k + 1) for k in range(4)]
-    _hit_map(figure, axes[0], pictures["hit_map"], looked)
+    is_table, partitions = "sensors" in numbers, numbers["partitions"]
+    if is_table:
+        _sensor_map(figure, axes[0], pictures, looked)
+    else:
+        _hit_map(figure, axes[0], pictures["hit_map"], looked)
     _per_event(axes[1], pictures)
     _time(axes[2], numbers)
-    partition = numbers["partitions"].get("pixels", numbers["partitions"]["frame"])
-    _class_shares(axes[3], partition["classes"])
+    partition = next((partitions[n] for n in ("hits", "pixels", "frame") if n in partitions), None)
+    if partition is None:
+        _say(axes[3], "no labels")
+    else:
+        _class_shares(axes[3], partition["classes"], of="hits" if is_table else "pixels")
     for k, event in enumerate(pictures["samples"]):
-        _sample(figure, 2 * k + 5, event, k)
+        (_sensor_sample if is_table else _sample)(figure, 2 * k + 5, event, k)
     if not pictures["samples"]:
         _say(figure.add_subplot(2, 1, 2), "no event with hits to show")
 
@@ -74,6 +81,21 @@ def _hit_map(figure: Figure, axes: Axes, hits: NDArray[np.int64], n_events: int)
     bar = figure.colorbar(image, ax=axes, extend="max" if rate.max() > top else "neither")
     bar.set_label("hits per pixel and event")
     axes.set(xlabel="x (pixels)", ylabel="y (pixels, upwards)")
+
+
+def _sensor_map(figure: Figure, axes: Axes, pictures: Mapping[str, Any], n_events: int) -> None:
+    """Draw the hits of the sensors, seen along the last axis; those of a place together."""
+    position, hits = pictures["position"], pictures["per_sensor"].sum(0)
+    axes.set_title("Hits of all events", loc="left")
+    step = float(np.ptp(position, axis=0).max()) / 200 or 1.0
+    _, first, place = np.unique(
+        np.round(position[:, :2] / step), axis=0, return_index=True, return_inverse=True
+    )
+    rate = np.bincount(place.ravel(), weights=hits) / max(n_events, 1)
+    size = float(np.clip(6000 / len(first), 2, 40))
+    drawn = axes.scatter(*position[first, :2].T, c=rate, s=size, cmap="viridis", vmin=0)
+    figure.colorbar(drawn, ax=axes).set_label("hits per place and event")
+    axes.set(xlabel="x (m)", ylabel="y (m)", aspect="equal")
 
 
 def _per_event(axes: Axes, pictures: Mapping[str, Any]) -> None:
@@ -96,7 +118,8 @@ def _per_event(axes: Axes, pictures: Mapping[str, Any]) -> None:
 
 def _time(axes: Axes, numbers: Mapping[str, Any]) -> None:
     axes.set_title("Time spectrum", loc="left")
-    edges = np.asarray(numbers["time"]["bin_edges"]) - 0.5
+    is_table = "sensors" in numbers
+    edges = np.asarray(numbers["time"]["bin_edges"]) - 0.5 * (not is_table)
     histogram = numbers["time"]["histogram"]
     n_events = max(numbers["inspected_events"], 1)
     colours = {"hits": "#000000", "noise": _NOISE, "signal": _SIGNAL[0]}
@@ -105,20 +128,25 @@ def _time(axes: Axes, numbers: Mapping[str, Any]) -> None:
     ):  # fmt: skip
         height = np.asarray(histogram[name]) / n_events
         axes.stairs(height, edges, color=colours[name], label=name, linestyle=style, linewidth=1.5)
-    axes.set(xlabel="time (steps)", ylabel="hits per bin and event", ylim=(0, None))
+    label = "time from the first hit (ns)" if is_table else "time (steps)"
+    axes.set(xlabel=label, ylabel="hits per bin and event", ylim=(0, None))
     if (outside := numbers["time"]["share_outside_bins"]) > 0:
-        axes.set_xlabel(f"time (steps); {100 * outside:.2g} % of the hits lie outside")
+        axes.set_xlabel(f"{label}; {100 * outside:.2g} % of the hits lie outside")
     axes.legend(frameon=False)
 
 
 def _class_shares(
-    axes: Axes, classes: Mapping[str, Mapping[str, float]], *, is_hits: bool = True
+    axes: Axes,
+    classes: Mapping[str, Mapping[str, float]],
+    *,
+    is_hits: bool = True,
+    of: str = "pixels",
 ) -> None:
-    axes.set_title("Share of the pixels", loc="left")
+    axes.set_title(f"Share of the {of}", loc="left")
     shares_of = {name: one["share"] for name, one in classes.items() if one["share"] > 0}
     places = {name: k for k, name in enumerate(classes)}
     if not shares_of:
-        _say(axes, "no pixels")
+        _say(axes, f"no {of}")
         return
     names, shares = [*shares_of][:16], np.array([*shares_of.values()][:16])
     colours = (
@@ -137,7 +165,7 @@ def _class_shares(
             share * (0.8 if inside else 1.2), k, f"{100 * share:.3g} %", va="center",
             ha="right" if inside else "left",
         )  # fmt: skip
-    axes.set(xscale="log", xlim=(low, 1.0), xlabel="share of all pixels")
+    axes.set(xscale="log", xlim=(low, 1.0), xlabel=f"share of all {of}")
     axes.invert_yaxis()
 
 
@@ -154,35 +182,67 @@ def _colour_of(name: str, place: int) -> str:
 def _sample(figure: Figure, place: int, event: Any, k: int) -> None:
     flat: Any = figure.add_subplot(2, 4, place)
     deep: Any = figure.add_subplot(2, 4, place + 1, projection="3d")
-    label = event.label if event.label is not None else np.ones(event.n_hits, np.int64)
     geometry = event.geometry
+    for chosen, name, style in _looks(event):
+        x, y, t = event.x[chosen], event.y[chosen], event.t[chosen]
+        flat.scatter(x, y, label=name, **style)
+        deep.scatter(x, t, y, depthshade=False, **{**style, "s": 0.7 * style["s"]})
+    flat.set(xlim=(-0.5, geometry.width - 0.5), ylim=(-0.5, geometry.height - 0.5),
+             xlabel="x (pixels)", ylabel="y (pixels, upwards)", aspect="equal")  # fmt: skip
+    deep.set(xlim=(0, geometry.width), ylim=(0, geometry.time_steps), zlim=(0, geometry.height),
+             xlabel="x (pixels)", ylabel="time (steps)", zlabel="y (pixels)")  # fmt: skip
+    _dress_sample(flat, deep, event, k, "the same in x, y and time")
+
+
+def _sensor_sample(figure: Figure, place: int, event: Any, k: int) -> None:
+    flat: Any = figure.add_subplot(2, 4, place)
+    deep: Any = figure.add_subplot(2, 4, place + 1, projection="3d")
+    position = event.position()
+    last = "xyz"[event.geometry.n_axes - 1]
+    names = ["x (m)", "y (m)", "z (m)"] if last == "z" else ["x (m)", "time (ns)", "y (m)"]
+    for chosen, name, style in _looks(event):
+        t, side = event.t[chosen], position[chosen]
+        flat.scatter(t, side[:, -1], label=name, **style)
+        sides = side.T if last == "z" else (side[:, 0], t, side[:, 1])
+        deep.scatter(*sides, depthshade=False, **{**style, "s": 0.7 * style["s"]})
+    flat.set(xlabel="time (ns)", ylabel=f"{last} (m)")
+    flat.locator_params(axis="x", nbins=5)
+    deep.set(xlabel=names[0], ylabel=names[1], zlabel=names[2])
+    deep.computed_zorder = False  # signal lies over noise
+    where = "space" if last == "z" else "x, y and time"
+    _dress_sample(flat, deep, event, k, f"the same in {where}")
+
+
+def _looks(event: Any) -> list[tuple[NDArray[np.bool_], str, dict[str, Any]]]:
+    """Return the hits of each class, its name, and the style of its marks."""
+    label = event.label if event.label is not None else np.ones(event.n_hits, np.int64)
     size = float(np.clip(4000 / max(event.n_hits, 1), 1, 16))
+    looks = []
     for value in np.unique(label):
-        is_class = label == value
         colour = _NOISE if value == 0 else _SIGNAL[(int(value) - 1) % len(_SIGNAL)]
         marker = "x" if value == 0 else _MARKERS[(int(value) - 1) % len(_MARKERS)]
         name = "noise" if value == 0 else "signal" if label.max() == 1 else f"signal {value}"
         style = {"c": colour, "marker": marker, "linewidths": 0.7, "zorder": 2 + int(value > 0)}
-        x, y, t = event.x[is_class], event.y[is_class], event.t[is_class]
-        flat.scatter(x, y, s=size, label=name if event.label is not None else "hits", **style)
-        deep.scatter(x, t, y, s=size * 0.7, depthshade=False, **style)
+        name = name if event.label is not None else "hits"
+        looks.append((label == value, name, {**style, "s": size}))
+    return looks
+
+
+def _dress_sample(flat: Any, deep: Any, event: Any, k: int, title: str) -> None:
     flat.set_title(f"Sample event {k + 1}: {event.n_hits} hits", loc="left")
-    flat.set(xlim=(-0.5, geometry.width - 0.5), ylim=(-0.5, geometry.height - 0.5),
-             xlabel="x (pixels)", ylabel="y (pixels, upwards)", aspect="equal")  # fmt: skip
+    marks = [style["s"] for *_, style in _looks(event)]
     flat.legend(
         frameon=False,
-        markerscale=max(1.0, 4 / size**0.5),
+        markerscale=max(1.0, 4 / max(marks, default=16) ** 0.5),
         loc="upper center",
         bbox_to_anchor=(0.5, -0.12),
         ncols=3,
     )
-    deep.set(xlim=(0, geometry.width), ylim=(0, geometry.time_steps), zlim=(0, geometry.height),
-             xlabel="x (pixels)", ylabel="time (steps)", zlabel="y (pixels)")  # fmt: skip
     # layouts ignore the labels of 3-D axes: they get room inside their own panel
     deep.set_box_aspect((4, 4, 3), zoom=0.78)
     deep.set_anchor("W")
     deep.locator_params(nbins=5)
-    deep.set_title("the same in x, y and time", loc="left")
+    deep.set_title(title, loc="left")
 
 
 def _draw_images(numbers: Mapping[str, Any], pictures: Mapping[str, Any], figure: Figure) -> None:

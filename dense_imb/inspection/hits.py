@@ -15,12 +15,23 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from dense_imb.base.checks import check_at_least
-from dense_imb.hits import Events, Geometry, HitsFileError, gap, open_hits, rasterise, verify
+from dense_imb.hits import (
+    Events,
+    Geometry,
+    HitsFileError,
+    Sensors,
+    gap,
+    open_hits,
+    rasterise,
+    verify,
+)
+from dense_imb.hits.columns import describe_unseen
 from dense_imb.hits.frames import visible
 from dense_imb.hits.reader import HitsFile, HitsFiles
 from dense_imb.inspection.blank import LossRow, rows_of_logits, rows_of_values
 from dense_imb.inspection.hitmap import look_at_map
 from dense_imb.inspection.report import Inspection
+from dense_imb.inspection.sensors import SensorCounts, parts_of, warnings_of_sensors
 from dense_imb.inspection.tally import Tally, summary_of
 from dense_imb.inspection.weights import Partition, proposals
 from dense_imb.metrics import ImageQuality
@@ -55,8 +66,9 @@ def inspect_hits(
     if n_events is not None:
         check_at_least("events", n_events, 1)
     with _open(paths) as hits:
-        geometry = hits.grid
-        if geometry.width * geometry.height > _LARGEST_FRAME:
+        geometry = hits.geometry
+        is_table = isinstance(geometry, Sensors)
+        if not is_table and geometry.width * geometry.height > _LARGEST_FRAME:
             raise ValueError(
                 f"Expected frames of at most {_LARGEST_FRAME} pixels to map, got "
                 f"{geometry.width} x {geometry.height}."
@@ -67,15 +79,20 @@ def inspect_hits(
         chosen = np.arange(len(hits))
         if n_events is not None and n_events < len(hits):
             chosen = np.linspace(0, len(hits) - 1, n_events).round().astype(np.int64)
-        counts = _Counts(geometry, "/hit/label" in hits.columns)
+        is_labelled = "/hit/label" in hits.columns
+        counts: _Counts | SensorCounts
+        if isinstance(geometry, Sensors):
+            counts, parts = SensorCounts(geometry, is_labelled), parts_of(chosen, hits)
+        else:
+            counts, parts = _Counts(geometry, is_labelled), _parts(chosen, hits)
         with tqdm(
             total=len(chosen), desc="inspect", unit="event", disable=not show_progress
         ) as bar:
-            for part in _parts(chosen, hits):
+            for part in parts:
                 counts.add(hits[part])
                 bar.update(len(part))
-        quality = _quality(hits, chosen)
-        columns = sorted(set(hits.columns) - {"/event/offset", "/hit/x", "/hit/y", "/hit/t"})
+        own = {f"/hit/{name}" for name in (*geometry.columns, "t", "label")}
+        _, worth = describe_unseen(hits)
         about = {
             "kind": "hits",
             "files": [str(path) for path in files],
@@ -83,11 +100,15 @@ def inspect_hits(
             "events": len(hits),
             "hits": hits.n_hits,
             "inspected_events": len(chosen),
-            "frame": asdict(geometry),
-            "columns": [name for name in columns if name != "/hit/label"],
+            "columns": sorted({*hits.columns} - own - {"/event/offset"}),
+            "features": worth.split(),
         }
-        numbers = {**about, **counts.numbers(), "quality": quality}
-    numbers["warnings"] = _warnings(numbers)
+        numbers = {**about, **counts.numbers()}
+        if is_table:
+            numbers["warnings"] = warnings_of_sensors(numbers)
+        else:
+            numbers |= {"frame": asdict(geometry), "quality": _quality(hits, chosen)}
+            numbers["warnings"] = _warnings(numbers)
     return Inspection(numbers, counts.pictures())
 
 

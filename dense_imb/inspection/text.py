@@ -9,21 +9,33 @@ from typing import Any
 
 from dense_imb.inspection.blank import CONFIDENCE
 from dense_imb.inspection.hits import GAP
+from dense_imb.inspection.lines import (
+    QUANTILES,
+    counted,
+    heading,
+    pair_line,
+    percent,
+    quantile_line,
+    shortened,
+    sparkline,
+    times,
+)
 from dense_imb.inspection.report import Inspection
+from dense_imb.inspection.sensor_text import sensor_line, sensor_sections
 
 FEW_CLASSES = 10  # up to so many mask values may be classes, with gaps between them
-_BLOCKS = "▁▂▃▄▅▆▇█"
-_QUANTILES = {"min": "min", "q05": "5 %", "median": "median", "q95": "95 %", "max": "max"}
 _PARTITIONS = {
     "pixels": "Pixels of the frames",
     "frame": "Classes of a segmentation of the frame",
     "lit": "Lit pixels only",
+    "hits": "Hits",
 }
 _NOISE = 200  # noise hits an event, proposed for files without noise
 _THRESHOLD = 127  # proposed for grey masks of bytes
 _FED = {
     "values": f"losses of values; frames hold 0 where empty, {GAP} + {1 - GAP} t/T at a hit",
     "logits_frame": "losses of logits, every pixel",
+    "logits_hits": "losses of logits, every hit",
     "logits_lit": "losses of logits, lit pixels only (mask = frame > 0)",
 }
 
@@ -39,19 +51,12 @@ def text_of(inspection: Inspection) -> str:
 def _hit_sections(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
     files = numbers["files"]
     named = files[0] if len(files) == 1 else f"{len(files)} files, {files[0]} .."
-    frame = numbers["frame"]
-    units = [
-        f"{name[0]} step {frame[name]:g} {name[2:]}"
-        for name in ("x_mm", "y_mm", "t_ns")
-        if frame[name] is not None
-    ]
     looked = numbers["inspected_events"]
     part = "" if looked == numbers["events"] else f", {looked:,} of them inspected"
     yield [
         named,
         f"  {numbers['events']:,} events, {numbers['hits']:,} hits{part}",
-        f"  frame {frame['width']} x {frame['height']} pixels, {frame['time_steps']} time steps"
-        f" ({', '.join(units) or 'no physical units'})",
+        _geometry_line(numbers),
         f"  further columns: {', '.join(numbers['columns']) or 'none'};"
         f" labels: {'yes' if numbers['labelled'] else 'no'};"
         f" content hash: {numbers['content_hash']}",
@@ -61,25 +66,48 @@ def _hit_sections(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
         return
     yield from _first_of_all(numbers)
     yield [
-        _heading("Per event", ("mean", *_QUANTILES.values())),
-        *(_quantile_line(name, values) for name, values in numbers["per_event"].items()),
+        heading("Per event", ("mean", *QUANTILES.values())),
+        *(quantile_line(name, values) for name, values in numbers["per_event"].items()),
         f"  events without hits: {numbers['empty_events']:,}"
         + (
             f"; without signal: {numbers['events_without_signal']:,}" if numbers["labelled"] else ""
         ),
     ]
+    if "sensors" in numbers:
+        yield from _imbalance(numbers)
+        yield from sensor_sections(numbers)
+    else:
+        yield from _grid_sections(numbers)
+    yield from _blank(numbers)
+    yield from _closing(numbers)
+    yield from _next(numbers)
+
+
+def _geometry_line(numbers: Mapping[str, Any]) -> str:
+    if "sensors" in numbers:
+        return sensor_line(numbers["sensors"])
+    frame = numbers["frame"]
+    units = [
+        f"{name[0]} step {frame[name]:g} {name[2:]}"
+        for name in ("x_mm", "y_mm", "t_ns")
+        if frame[name] is not None
+    ]
+    return (
+        f"  frame {frame['width']} x {frame['height']} pixels, {frame['time_steps']} time steps"
+        f" ({', '.join(units) or 'no physical units'})"
+    )
+
+
+def _grid_sections(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
     occluded = numbers["occluded"]
-    hidden = f"  {_percent(occluded['share'])} of the hits share a pixel and are hidden"
+    hidden = f"  {percent(occluded['share'])} of the hits share a pixel and are hidden"
     if numbers["labelled"]:
-        hidden += f" ({_percent(occluded['share_of_signal'])} of the signal)"
-    yield [f"Occupancy: {_percent(numbers['occupancy'])} of the pixels are lit", hidden]
+        hidden += f" ({percent(occluded['share_of_signal'])} of the signal)"
+    yield [f"Occupancy: {percent(numbers['occupancy'])} of the pixels are lit", hidden]
     yield from _imbalance(numbers)
     if numbers["hits"]:
         yield _time_lines(numbers)
         yield _map_lines(numbers)
-    yield from _blank(numbers)
-    yield from _closing(numbers)
-    yield from _next(numbers)
 
 
 def _image_sections(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
@@ -89,8 +117,8 @@ def _image_sections(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
     yield [
         f"{numbers['images']} with {f'masks in {masks}' if masks else 'its masks'}",
         f"  {numbers['files']:,} images{part}",
-        f"  sizes: {_counted(numbers['sizes'])}",
-        f"  images of {_counted(numbers['pixels'])}; masks of {numbers['mask_values']}",
+        f"  sizes: {counted(numbers['sizes'])}",
+        f"  images of {counted(numbers['pixels'])}; masks of {numbers['mask_values']}",
     ]
     yield from _first_of_all(numbers)
     if numbers["grey_values"]:
@@ -98,9 +126,9 @@ def _image_sections(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
         return
     objects = numbers["objects_per_image"]
     yield [
-        _heading("Per image", ("mean", *_QUANTILES.values())),
-        _quantile_line("foreground share", numbers["foreground_share"], share=True),
-        *([_quantile_line("objects", objects)] if objects else []),
+        heading("Per image", ("mean", *QUANTILES.values())),
+        quantile_line("foreground share", numbers["foreground_share"], share=True),
+        *([quantile_line("objects", objects)] if objects else []),
         f"  images without foreground: {numbers['images_without_foreground']:,}",
     ]
     yield from _imbalance(numbers)
@@ -111,14 +139,14 @@ def _image_sections(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
 
 def _imbalance(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
     for name, partition in numbers["partitions"].items():
-        lines = [f"{_PARTITIONS[name]}: largest to smallest class {_times(partition['imbalance'])}"]
+        lines = [f"{_PARTITIONS[name]}: largest to smallest class {times(partition['imbalance'])}"]
         unit = "images" if numbers["kind"] == "images" else "events"
         width = max(14, *map(len, partition["classes"]))
         for label, counts in partition["classes"].items():
             if counts["pixels"] or len(partition["classes"]) < 10:
                 lines.append(
-                    f"  {label:{width}} {_percent(counts['share']):>9}  {counts['pixels']:>15,}"
-                    f" pixels  in {counts['images']:,} {unit}"
+                    f"  {label:{width}} {percent(counts['share']):>9}  {counts['pixels']:>15,}"
+                    f" {'hits' if name == 'hits' else 'pixels'}  in {counts['images']:,} {unit}"
                 )
         yield lines
 
@@ -126,8 +154,8 @@ def _imbalance(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
 def _time_lines(numbers: Mapping[str, Any]) -> list[str]:
     time = numbers["time"]
     lines = [
-        _heading("Time steps", ("mean", *_QUANTILES.values())),
-        _quantile_line("all hits", time),
+        heading("Time steps", ("mean", *QUANTILES.values())),
+        quantile_line("all hits", time),
     ]
     for name, counts in time["histogram"].items():
         if name != "hits" or len(time["histogram"]) == 1:
@@ -135,11 +163,11 @@ def _time_lines(numbers: Mapping[str, Any]) -> list[str]:
     edges = time["bin_edges"]
     line = f"  blocks of {edges[1] - edges[0]} steps, from {edges[0]} to {edges[-1] - 1}"
     if time["share_outside_bins"] > 0:
-        line += f"; {_percent(time['share_outside_bins'])} of the hits lie outside"
+        line += f"; {percent(time['share_outside_bins'])} of the hits lie outside"
     lines.append(line)
     lines.append(
-        f"  at the first step {_percent(time['share_at_first_step'])}, "
-        f"at the last {_percent(time['share_at_last_step'])}"
+        f"  at the first step {percent(time['share_at_first_step'])}, "
+        f"at the last {percent(time['share_at_last_step'])}"
     )
     return lines
 
@@ -154,7 +182,7 @@ def _map_lines(numbers: Mapping[str, Any]) -> list[str]:
         place = f"x={one['x']} y={one['y']}"
         lines.append(
             f"  {place:16} {rate:8.3g}, {rate / mean:.3g} x average, lit in "
-            f"{_percent(one['share_of_events'])} of the events{hot}"
+            f"{percent(one['share_of_events'])} of the events{hot}"
         )
     silent = len(defects["silent_rows"]), len(defects["silent_columns"])
     lines.append(
@@ -167,23 +195,26 @@ def _map_lines(numbers: Mapping[str, Any]) -> list[str]:
 def _blank(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
     accuracy = numbers["accuracy"]
     lines = ["Scores of a BLANK prediction on these data"]
-    if numbers["kind"] == "hits":
+    if "sensors" in numbers:
+        lines.append(pair_line("accuracy of hits", accuracy, "blank", "input", percent))
+        lines[1:1] = [f"  {'':26} {'blank':>9} {'input':>9}"]
+    elif numbers["kind"] == "hits":
         quality = numbers["quality"]
         lines = [f"{lines[0]:34}", f"  {'':26} {'blank':>9} {'input':>9}"]
-        lines.append(_pair_line("accuracy, every pixel", accuracy, "blank", "input", _percent))
+        lines.append(pair_line("accuracy, every pixel", accuracy, "blank", "input", percent))
         if numbers["labelled"]:
             on = ("blank_on_lit_pixels", "input_on_lit_pixels")
-            lines.append(_pair_line("accuracy, lit pixels", accuracy, *on, _percent))
+            lines.append(pair_line("accuracy, lit pixels", accuracy, *on, percent))
         if quality["frames"]:
             for score, form in (("ssim", "{:.4f}"), ("psnr", "{:.1f} dB")):
                 values = {row: quality[row][score] for row in ("blank", "input")}
-                lines.append(_pair_line(score.upper(), values, "blank", "input", form.format))
+                lines.append(pair_line(score.upper(), values, "blank", "input", form.format))
             lines.append(
                 f"  (SSIM and PSNR of {quality['frames']} frames against the input"
                 f"{' without its noise' if numbers['labelled'] else ' itself'}; values as below)"
             )
     else:
-        lines.append(f"  accuracy {_percent(accuracy['blank'])}")
+        lines.append(f"  accuracy {percent(accuracy['blank'])}")
     yield lines
     for fed, rows in numbers["losses"].items():
         if rows:
@@ -217,7 +248,7 @@ def _closing(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
                 f"  {_PARTITIONS[name]}: {classes if len(classes) < 60 else 'all classes'}"
             )
             for method, line in partition["python"].items():
-                lines.append(f"    {method:26} {_shortened(line)}")
+                lines.append(f"    {method:26} {shortened(line)}")
     if len(lines) == 1:
         is_open = len(numbers.get("present") or ()) > 1
         why = "the mask values of the classes are not known" if is_open else "only one class"
@@ -238,14 +269,21 @@ def next_command(numbers: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _next_of_hits(numbers: Mapping[str, Any]) -> tuple[str, str]:
-    partition = numbers["partitions"].get("pixels", numbers["partitions"]["frame"])
+    partitions = numbers["partitions"]
+    if not partitions:  # hits of sensors without labels: nothing to compare by
+        return "", ""
+    partition = next(partitions[n] for n in ("hits", "pixels", "frame") if n in partitions)
     counts = {name: one["pixels"] for name, one in partition["classes"].items()}
     noise = counts.pop("noise", 0)
-    counts.pop("empty")
+    counts.pop("empty", 0)
     if not any(counts.values()):
         return "", ""
     command = f"dense-imb compare {shlex.quote(numbers['files'][0])}"
     if noise:
+        features = [*numbers.get("features", ())]
+        if features and numbers.get("sensors", {}).get("directions"):
+            features.append("direction")
+        command += f" --features {shlex.join(features)}" if features else ""
         return "find the loss for these data", command
     return (
         "find the loss for these data, with as much noise as in yours",
@@ -295,9 +333,18 @@ def advice(numbers: Mapping[str, Any]) -> list[str]:
     """Return the advice that follows from the numbers, one sentence a line."""
     if numbers.get("grey_values"):
         return []
-    imbalance = numbers["partitions"]["frame"]["imbalance"]
     is_hits = numbers["kind"] == "hits"
     lines = []
+    if is_hits and numbers.get("features"):
+        lines.append(
+            "to let a network of hits see further columns, which added noise lacks: "
+            f"--hits.features {shlex.join(numbers['features'])}"
+        )
+    is_table = "sensors" in numbers
+    partition = numbers["partitions"].get("hits" if is_table else "frame")
+    if partition is None:
+        return lines
+    imbalance = partition["imbalance"]
     if numbers.get("labels"):
         line = f"to train on these: --images.labels '{numbers['labels']}'"
         if numbers["ignore_index"] is not None:
@@ -309,8 +356,9 @@ def advice(numbers: Mapping[str, Any]) -> list[str]:
         scores = "noise removal and purity" if is_hits else "IoU or average precision"
         lines.append(f"{imbalance:,.0f} to 1: judge by {scores}, not by accuracy, SSIM or PSNR")
         lines.append(
-            "a plain mean over pixels rewards a blank prediction (`blank looks good` below): "
-            "choose thresholds on validation data, and never judge at probability 1/2"
+            f"a plain mean over {'hits' if is_table else 'pixels'} rewards a blank prediction "
+            "(`blank looks good` below): choose thresholds on validation data, and never judge at "
+            "probability 1/2"
         )
         lines += _losses_to_begin_with(numbers, is_hits)
     else:
@@ -333,10 +381,13 @@ def advice(numbers: Mapping[str, Any]) -> list[str]:
 def _losses_to_begin_with(numbers: Mapping[str, Any], is_hits: bool) -> list[str]:
     """Return the losses that scored best on similar data; see experiments/README.md."""
     if is_hits:
-        return [
-            "begin with BalancedSoftmaxLoss on the lit pixels, as `dense-imb train` does: it "
-            "removed most noise of 11 losses; for values with ACBMSELoss()",
-        ]
+        lines = ["begin with the defaults of `dense-imb train hits`, whose network sees hits only"]
+        if "sensors" not in numbers:
+            lines.append(
+                "for networks of frames begin with BalancedSoftmaxLoss on the lit pixels, which "
+                "removed most noise of 11 losses; for values with ACBMSELoss()"
+            )
+        return lines
     n_classes = sum(one["pixels"] > 0 for one in numbers["partitions"]["frame"]["classes"].values())
     if n_classes == 2:
         return [
@@ -348,54 +399,3 @@ def _losses_to_begin_with(numbers: Mapping[str, Any], is_hits: bool) -> list[str
         "begin with CrossEntropyLoss or FocalLoss, which ranked four long-tailed classes best of "
         "16 losses; where each pixel must get its most probable class, with a balanced loss + Dice",
     ]
-
-
-def sparkline(counts: Sequence[int]) -> str:
-    """Draw counts as blocks of eight heights, and 0 as a dot.
-
-    Example:
-        >>> sparkline([0, 1, 4, 8])
-        '·▁▄█'
-    """
-    top = max([*counts, 1])
-    return "".join(
-        "·" if count == 0 else _BLOCKS[math.ceil(8 * count / top) - 1] for count in counts
-    )
-
-
-def _heading(title: str, columns: Sequence[str]) -> str:
-    return f"{title:18}" + "".join(f"{name:>10}" for name in columns)
-
-
-def _quantile_line(name: str, values: Mapping[str, float], *, share: bool = False) -> str:
-    form = _percent if share else _number
-    cells = "".join(f"{form(values[key]):>10}" for key in ("mean", *_QUANTILES))
-    return f"  {name.replace('_', ' '):16}{cells}"
-
-
-def _pair_line(name: str, values: Mapping[str, float], a: str, b: str, form: Any) -> str:
-    return f"  {name:26} {form(values[a]):>9} {form(values[b]):>9}"
-
-
-def _percent(share: float) -> str:
-    if math.isnan(share):
-        return "-"
-    percent = 100 * share
-    return f"{percent:.4g} %" if percent < 99 else f"{percent:.6g} %"
-
-
-def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.5g}"
-
-
-def _times(ratio: float) -> str:
-    return "-" if math.isnan(ratio) else f"{ratio:,.3g} : 1" if ratio < 100 else f"{ratio:,.0f} : 1"
-
-
-def _counted(names: Mapping[str, int]) -> str:
-    shown = [f"{name} ({count:,})" for name, count in list(names.items())[:4]]
-    return ", ".join(shown) + (", .." if len(names) > 4 else "")
-
-
-def _shortened(line: str) -> str:
-    return line if len(line) <= 160 else f"{line[:140]} .. (in full in the JSON)"
