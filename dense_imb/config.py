@@ -31,8 +31,8 @@ class HitsConfig:
         smear_x: standard deviation of the smearing of signal hits along x, in pixels.
         smear_y: standard deviation of the smearing of signal hits along y, in pixels.
         smear_t: standard deviation of the smearing of signal hits in time, in time steps.
-        profiles: spatial profiles of the added noise: uniform, blob, burst, hot_pixels, hot_lines,
-            with options as in "blob(width=5.0, weight=0.5)".
+        profiles: profiles of the added noise: uniform, blob, burst, hot_pixels, hot_lines, or
+            sensors for tables, with options as in "blob(width=5.0, weight=0.5)".
         measured_noise: hits file of noise-only events; its noise is drawn beside the profiles.
         measured_weight: weight of `measured_noise`; each profile has weight 1 by default.
         target: hits to find: the signal hits, or the full pattern that they were drawn from.
@@ -458,15 +458,35 @@ def renamed(name: str) -> str | None:
     )
 
 
-def upgrade(stored: Mapping[str, Any]) -> dict[str, Any]:
+def upgrade(stored: Mapping[str, Any], *, is_run: bool = False) -> dict[str, Any]:
     """Return the content of a configuration file with today's names.
 
+    Files of older versions keep their meaning: without a network they train a U-Net on hits.
+
+    Args:
+        stored: content of the file.
+        is_run: the file is that of a run, which names its network unless it is older.
     Example:
         >>> upgrade({"data": {"train": "a.h5"}, "pixels": "frame", "steps": 10})
         {'hits': {'train': 'a.h5', 'pixels': 'frame'}, 'steps': 10, 'model': {'name': 'fast_unet'}}
     """
-    if not _is_old(stored):
-        return dict(stored)
+    is_old = _is_old(stored)
+    today = _with_new_names(stored) if is_old else dict(stored)
+    if any(_named(today, kind, "train") for kind in KINDS if kind != "hits"):
+        if _named(today, "hits", "mixing") == "linear":  # the default then
+            today["hits"] = {n: v for n, v in today["hits"].items() if n != "mixing"}
+    elif (is_old or is_run) and "hits" in today and isinstance(today.get("model", {}), Mapping):
+        today["model"] = {"name": "fast_unet", **today.get("model", {})}
+    return today
+
+
+def _named(stored: Mapping[str, Any], section: str, name: str) -> Any:
+    """Return a value of a section; None if either is missing."""
+    values = stored.get(section)
+    return values.get(name) if isinstance(values, Mapping) else None
+
+
+def _with_new_names(stored: Mapping[str, Any]) -> dict[str, Any]:
     is_cifar = bool((stored.get("cifar") or {}).get("path"))
     today: dict[str, Any] = {}
     for name, value in _leaves(stored):
@@ -479,8 +499,6 @@ def upgrade(stored: Mapping[str, Any]) -> dict[str, Any]:
         for section in sections:
             place = place.setdefault(section, {})
         place[last] = value
-    if today.get("hits"):  # networks of hits are younger
-        today.setdefault("model", {}).setdefault("name", "fast_unet")
     return today
 
 

@@ -13,7 +13,7 @@ def make_parser() -> Parser:
     parser = Parser(
         description="Write the best network of a run as a file that needs no dense_imb: ONNX "
         "(.onnx) or torch.export (.pt2). The network takes pixels as they are in image files, "
-        "frames of hit times, or padded events of hits, and returns probabilities. The file is "
+        "padded events of hits, or frames of hit times, and returns probabilities. The file is "
         "compared with PyTorch on the run's validation data before it gets its name. A model card "
         "is written beside it: FILE.md for people, FILE.json for machines.",
         epilog="Example:\n  dense-imb export runs/arc arc.onnx --benchmark",
@@ -45,15 +45,18 @@ def run(options: Namespace) -> None:
     exported = export_run(
         options.run, options.out, tolerance=options.tolerance, overwrite=options.overwrite
     )
-    check = exported.facts["check"]
-    taken = [
-        f"{one['name']} ({', '.join(map(str, one['shape']))})" for one in exported.facts["inputs"]
-    ]
-    print(f"{exported.path}: takes {', '.join(taken)}")
+    check, inputs = exported.facts["check"], exported.facts["inputs"]
+    takes = ", ".join(f"{one['name']} ({', '.join(map(str, one['shape']))})" for one in inputs)
+    print(f"{exported.path}: takes {takes}")
     print(
-        f"differs from PyTorch by at most {check['max_difference']:.2g}, on {check['n_frames']} "
+        f"differs from PyTorch by at most {check['max_difference']:.2g}, on {check['n_inputs']} "
         f"inputs ({check['on']})"
     )
+    if "window" in exported.facts:
+        print(
+            f"answers as dense_imb does for events of at most {exported.facts['window']} hits; "
+            "longer ones need dense_imb, which cuts them into windows"
+        )
     print(f"{exported.card}: its model card")
     if options.benchmark:
         for row in throughput(options.run, exported.path):

@@ -359,9 +359,9 @@ def config_of(options: Namespace, kind: str, folder: Path) -> TrainConfig:
     nested: dict[str, Any] = {"model": {"name": NETWORKS[kind]}}
     for path in (stored if options.resume and stored.exists() else None, options.config):
         if path is not None:
-            content = read_yaml(Path(path))
-            build_dataclass(TrainConfig, upgrade(content))  # says what is wrong with it
-            _merge(nested, upgrade(content))
+            content = upgrade(read_yaml(Path(path)), is_run=path == stored)
+            build_dataclass(TrainConfig, content)  # says what is wrong with it
+            _merge(nested, content)
     for name, hint in types.items():
         if hasattr(options, name):
             words = getattr(options, name)

@@ -15,10 +15,11 @@ from dense_imb.runs import Run
 
 N_SAMPLES = 4
 FROM_VALIDATION = "validation data of the run"
-FROM_RANDOM = "random frames, since the run's validation data can't be read"
-_TRACED = 61  # side of the frames to trace with: odd, so that all padding is traced
-Given = tuple[Tensor, ...]  # the inputs of one call of the network
+FROM_RANDOM = "random {}, since the run's validation data can't be read"
 AXES = {2: ("height", "width"), 3: ("depth", "height", "width")}
+_TRACED = 61  # side of the frames to trace with: odd, so that all padding is traced
+
+Inputs = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -27,46 +28,51 @@ class Exportable:
 
     Args:
         run: the run of the network.
-        network: module that takes a tensor for each of `names`, returns one for each of `outputs`.
+        network: module that takes the tensors of `inputs`, and returns one for each of `outputs`.
         outputs: names of the outputs.
-        frame: size of the inputs in training.
-        channels: channels of the input.
-        samples: inputs to compare on: tensors (1, C, *frame), or tuples of several tensors.
+        samples: inputs to compare on.
         source: origin of the samples.
     """
 
     run: Run
     network: nn.Module
     outputs: tuple[str, ...]
-    frame: tuple[int, ...]
-    channels: int
     samples: tuple[Any, ...]
     source: str
 
     kind: ClassVar[str]  # denoiser, segmenter or classifier
     purpose: ClassVar[str]  # predicate of a sentence about the file
-    input: ClassVar[str]  # name of the input, or of the first one
-    parts: ClassVar[str] = "frames"  # the samples in words
-    fits_any_size: ClassVar[bool] = False  # whether other sizes than the frame are worth trying
+    unit: ClassVar[str] = "frames"  # of which a batch consists
+    # whether to write for any size, or for that of training; the next is tried if one fails
+    sizes_to_try: ClassVar[tuple[bool, ...]] = (False,)
     measured_on: ClassVar[str]  # data of the scores
+    cure: ClassVar[str] = ""  # for networks that no file can hold
 
-    def input_facts(self) -> dict[str, Any]:
-        """Return the meaning of the input, beside its name, type and shape."""
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs."""
         raise NotImplementedError
 
-    def all_input_facts(self, any_size: bool) -> list[dict[str, Any]]:
+    @property
+    def trained_on_size(self) -> list[int] | str:
+        """Size of the training data."""
+        raise NotImplementedError
+
+    def input_facts(self, any_size: bool) -> list[dict[str, Any]]:
         """Return name, type, shape and meaning of each input."""
-        shape = ["batch", self.channels, *self.sides(any_size)]
-        own = {"name": self.input, "dtype": "float32", "shape": shape}
-        return [{**own, **self.input_facts()}]
+        raise NotImplementedError
 
     def output_facts(self, any_size: bool) -> list[dict[str, Any]]:
-        """Return name, shape and meaning of each output."""
+        """Return name, type, shape and meaning of each output."""
         raise NotImplementedError
 
     def training_facts(self) -> dict[str, Any]:
         """Return the files and sizes of the training data."""
         raise NotImplementedError
+
+    def further_facts(self) -> dict[str, Any]:
+        """Return facts that other kinds of networks lack."""
+        return {}
 
     def operating_point(self) -> dict[str, Any] | None:
         """Return the decision rule that validation chose; None if its counts are missing."""
@@ -74,6 +80,59 @@ class Exportable:
 
     def limitations(self, any_size: bool) -> list[str]:
         """Return the limits of this kind of network, a sentence each."""
+        raise NotImplementedError
+
+    def example(self, any_size: bool) -> tuple[Inputs, tuple[dict[int, Any], ...]]:
+        """Return inputs to trace with, and their axes of any length."""
+        raise NotImplementedError
+
+    def batch(self, numbers: Sequence[int]) -> Inputs:
+        """Return the samples of these numbers as a batch."""
+        raise NotImplementedError
+
+    def describe_size(self, given: Inputs) -> str:
+        """Return the size of one entry of a batch as text."""
+        raise NotImplementedError
+
+    def inputs_to_compare(self, any_size: bool) -> list[Inputs]:
+        """Return the samples one by one and together."""
+        everyone = range(len(self.samples))
+        return [*(self.batch([number]) for number in everyone), self.batch(everyone)]
+
+    @torch.no_grad()
+    def answers(self, given: Inputs) -> list[Tensor]:
+        """Return the outputs of PyTorch."""
+        return as_list(self.network(*given))
+
+
+@dataclass(frozen=True)
+class ExportableFrames(Exportable):
+    """Base class of networks of frames and images.
+
+    Args:
+        frame: size of the inputs in training.
+        channels: channels of the input; samples are (1, C, *frame).
+    """
+
+    frame: tuple[int, ...]
+    channels: int
+
+    input: ClassVar[str]  # name of the input
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.input,)
+
+    @property
+    def trained_on_size(self) -> list[int]:
+        return list(self.frame)
+
+    def input_facts(self, any_size: bool) -> list[dict[str, Any]]:
+        shape = ["batch", self.channels, *self.sides(any_size)]
+        return [{"name": self.input, "dtype": "float32", "shape": shape, **self.meaning()}]
+
+    def meaning(self) -> dict[str, Any]:
+        """Return the meaning of the input, beside its name, type and shape."""
         raise NotImplementedError
 
     def sides(self, any_size: bool) -> list[Any]:
@@ -85,25 +144,7 @@ class Exportable:
         """Size of the frame as text."""
         return " x ".join(map(str, self.frame))
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the inputs."""
-        return (self.input,)
-
-    def size_of(self, given: Given) -> tuple[int, ...]:
-        """Return the size of the frames of a call."""
-        return self.frame
-
-    def calls(self) -> list[Given]:
-        """Return the inputs of a call for each sample."""
-        return [one if isinstance(one, tuple) else (one,) for one in self.samples]
-
-    def together(self, calls: Sequence[Given]) -> Given:
-        """Return the inputs of one call for several samples."""
-        return tuple(torch.cat(parts) for parts in zip(*calls, strict=True))
-
-    def example(self, any_size: bool) -> tuple[Given, tuple[dict[int, Any], ...]]:
-        """Return inputs to trace with, and the free axes of each."""
+    def example(self, any_size: bool) -> tuple[Inputs, tuple[dict[int, Any], ...]]:
         dynamic = torch.export.Dim.DYNAMIC
         sides: Sequence[int] = self.frame
         axes: dict[int, Any] = {0: dynamic}
@@ -112,10 +153,15 @@ class Exportable:
             axes |= {2 + k: dynamic for k in range(len(sides))}
         return (torch.zeros(2, self.channels, *sides),), (axes,)
 
-    @torch.no_grad()
-    def answers(self, *given: Tensor) -> list[Tensor]:
-        """Return the outputs of PyTorch."""
-        return as_list(self.network(*given))
+    def batch(self, numbers: Sequence[int]) -> Inputs:
+        return (torch.cat([self.samples[number] for number in numbers]),)
+
+    def describe_size(self, given: Inputs) -> str:
+        return f"{self.frame_text} pixels"
+
+    def inputs_to_compare(self, any_size: bool) -> list[Inputs]:
+        more = [(self.sample_of_other_size(),)] if any_size else []
+        return [*super().inputs_to_compare(any_size), *more]
 
     def sample_of_other_size(self) -> Tensor:
         """Return a sample with one more pixel on the first axis, two more on the second, ..."""

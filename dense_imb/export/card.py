@@ -12,7 +12,7 @@ from dense_imb.export.base import Exportable
 from dense_imb.runs.stages import FIRST
 
 _TEMPLATE = "card.md.jinja"
-_FORMAT, _VERSION = "dense-imb-export", 1
+_FORMAT, _VERSION = "dense-imb-export", 2
 _PACKAGES = ("torch", "numpy", "onnx", "onnxscript", "onnxruntime")
 _NOT_SCORES = ("loss", "gradient_share", "learning_rate", "epoch")
 
@@ -23,7 +23,7 @@ def card_facts(what: Exportable, file: str, *, any_size: bool) -> dict[str, Any]
     Args:
         what: network to export.
         file: name of its file.
-        any_size: whether the file takes frames of any size.
+        any_size: whether the file takes frames of any size, or any number of hits.
     """
     run, config, metrics = what.run, what.run.config, what.run.metrics
     setup = run.checkpoint()["setup"]
@@ -39,7 +39,6 @@ def card_facts(what: Exportable, file: str, *, any_size: bool) -> dict[str, Any]
     if FIRST in metrics:
         first = metrics[FIRST].get("step")
         training["first_stage"] = {"loss": run.whole_config.loss, "best_step": first}
-    inputs = what.all_input_facts(any_size)
     training |= {"steps": metrics.get("steps"), "batch_size": config.batch_size}
     return {
         "format": _FORMAT,
@@ -53,11 +52,11 @@ def card_facts(what: Exportable, file: str, *, any_size: bool) -> dict[str, Any]
             "options": config.model.options,
             "parameters": sum(p.numel() for p in what.network.parameters()),
         },
-        "input": inputs[0],
-        "inputs": inputs,
+        "inputs": what.input_facts(any_size),
         "outputs": what.output_facts(any_size),
         "fits_any_size": any_size,
-        "trained_on_size": list(what.frame),
+        "trained_on_size": what.trained_on_size,
+        **what.further_facts(),
         "training": {**training, "seed": config.seed},
         "scores": {"measured_on": what.measured_on, "best": metrics.get("best") or {}},
         "operating_point": what.operating_point(),

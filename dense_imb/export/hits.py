@@ -1,8 +1,8 @@
-"""Exported networks of frames: frames of hit times in, scores out."""
+"""Exported networks of hits: padded events in, the score of each hit out."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,102 +11,174 @@ import torch
 from torch import Tensor, nn
 
 from dense_imb.data.events.virtual import VALIDATION_EPOCH
-from dense_imb.export.base import FROM_RANDOM, FROM_VALIDATION, N_SAMPLES, Exportable
-from dense_imb.export.events import exportable_hits
-from dense_imb.hits import Events, Geometry, gap, rasterise
-from dense_imb.hits.frames import TURNS
-from dense_imb.models import HitTransformer
+from dense_imb.export import frames
+from dense_imb.export.base import FROM_RANDOM, FROM_VALIDATION, N_SAMPLES, Exportable, Inputs
+from dense_imb.hits import Geometry
+from dense_imb.models import HitInput, HitTransformer
 from dense_imb.report.hits.measures import validation_events
 from dense_imb.runs import Run
-from dense_imb.tasks import FrameReading
-from dense_imb.tasks.base import as_logits
+from dense_imb.tasks.hits.frames import FrameReading
+from dense_imb.tasks.hits.task import DIRECTION, HitsReading
 
-_GAPPED = "r + (1 - r) t / T at a hit, 0 elsewhere"
-_CHANNELS = {
-    "gapped": _GAPPED,
-    "hit": "1 at a hit, 0 elsewhere",
-    "fourier": f"sin and cos of {', '.join(map(str, TURNS[:-1]))} and {TURNS[-1]} turns of "
-    "2 pi t / T at a hit, 0 elsewhere",
-}
+_N_EVENTS = 64  # first validation events, among which those that fit are compared
+_TRACED = (2, 5)  # events and hits to trace with
 
 
-class DenoisingNetwork(nn.Module):
-    """Network from frames of hit times, 0 where no hit is, to the score of each pixel.
-
-    It makes the channels of `dense_imb.hits.encode` itself, and reads the output like
-    `FrameReading.score`: the score of a hit is that of its pixel.
+class PaddedNetwork(nn.Module):
+    """Network from padded events to the score of each hit, and further outputs.
 
     Args:
         network: network of a run on hits.
         reading: reading of the run.
-        geometry: frames of the run.
     """
 
-    def __init__(self, network: nn.Module, reading: FrameReading, geometry: Geometry) -> None:
+    def __init__(self, network: HitTransformer, reading: HitsReading) -> None:
         super().__init__()
-        self.network, self.reading, self.time_steps = network, reading, geometry.time_steps
+        self.network, self.reading = network, reading
 
-    def forward(self, time: Tensor) -> Tensor | tuple[Tensor, Tensor]:  # (B, 1, H, W)
-        reading, is_hit = self.reading, time > 0
-        own = gap(time, self.time_steps, reading.threshold)
-        output = self.network(self._encoded(time, own, is_hit))
-        if reading.output == "value":
-            error = (output - own).abs() / torch.where(is_hit, own, torch.ones_like(own))
-            score = torch.where(is_hit, torch.clamp(1 - error, 0, 1), torch.zeros_like(own))
-            return score, output
-        score = as_logits(output[:, :1], is_logit=reading.is_logit)
-        return score.sigmoid() if reading.output == "score" else (score.sigmoid(), output[:, 1:2])
+    def forward(
+        self,
+        coordinate: Tensor,  # (B, N, D)
+        is_hit: Tensor,  # (B, N)
+        feature: Tensor | None = None,  # (B, N, F)
+    ) -> tuple[Tensor, ...]:
+        feature = coordinate[..., :0] if feature is None else feature
+        return self.read(self.network.score_padded(coordinate, is_hit, feature), is_hit)
 
-    def _encoded(self, time: Tensor, own: Tensor, is_hit: Tensor) -> Tensor:
-        hit = is_hit.to(time.dtype)
-        turn = (2 * math.pi / self.time_steps) * time
-        channels: list[Tensor] = []
-        for channel in self.reading.channels:
-            if channel == "fourier":
-                channels += [wave(n * turn) * hit for n in TURNS for wave in (torch.sin, torch.cos)]
-            else:
-                channels.append(own if channel == "gapped" else hit)
-        return torch.cat(channels, 1)
+    def read(self, output: Tensor, is_hit: Tensor) -> tuple[Tensor, ...]:
+        """Return what outputs (B, N, n_outputs) of the network mean, 0 at padding."""
+        reading = self.reading
+        meant = [reading.read_score(output)]
+        if reading.n_classes > 2:
+            meant.append(reading.read_probability(output))
+        if reading.value is not None:
+            meant.append(output[..., reading.n_channels])
+        is_padding = ~is_hit
+        return tuple(
+            one.masked_fill(is_padding if one.dim() == 2 else is_padding[..., None], 0)
+            for one in meant
+        )
 
 
 @dataclass(frozen=True)
-class ExportableDenoiser(Exportable):
-    """The network of a run on hits.
+class ExportableHits(Exportable):
+    """The network of a run on hits that sees hits.
 
     Args:
-        reading: reading of the run.
-        geometry: frames of the run.
+        network: `PaddedNetwork`.
+        samples: `HitInput` of an event each, with at most `window` hits.
+        is_grid: whether the hits lie on a grid of pixels, or at sensors.
+        n_events: validation events with hits that were looked at; 0 if none can be read.
+        n_longer: events with more hits than `window` among them.
     """
 
-    reading: FrameReading
-    geometry: Geometry
+    is_grid: bool
+    n_events: int
+    n_longer: int
 
     kind: ClassVar[str] = "denoiser"
     purpose: ClassVar[str] = "separates the hits of a pattern from noise"
-    input: ClassVar[str] = "time"
-    measured_on: ClassVar[str] = "validation events of the run, hits that a frame shows"
+    unit: ClassVar[str] = "events"
+    sizes_to_try: ClassVar[tuple[bool, ...]] = (True,)
+    measured_on: ClassVar[str] = "validation events of the run, all hits"
+    cure: ClassVar[str] = (
+        "score hits with `dense-imb denoise` or `dense_imb.denoise`, and take the weights from "
+        "best.safetensors in the folder of the run"
+    )
 
-    def input_facts(self) -> dict[str, Any]:
-        steps = self.geometry.time_steps
-        return {
-            "is": f"time of the hit in each pixel, 1 to T = {steps} time steps, 0 without a hit; "
-            "of several hits in a pixel the largest time; encoded inside",
-            "time_steps": steps,
-            "threshold_r": self.reading.threshold,
-            "channels": {name: _CHANNELS[name] for name in self.reading.channels},
+    @property
+    def padded(self) -> PaddedNetwork:
+        """The network, by its type."""
+        assert isinstance(self.network, PaddedNetwork)
+        return self.network
+
+    @property
+    def window(self) -> int:
+        """Most hits of an event for which the file answers as dense_imb does."""
+        return self.padded.network.window
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        has_features = self.padded.network.n_features > 0
+        return ("coordinate", "is_hit", "feature") if has_features else ("coordinate", "is_hit")
+
+    @property
+    def trained_on_size(self) -> str:
+        return str(self.run.checkpoint()["setup"]["frame"])
+
+    def further_facts(self) -> dict[str, Any]:
+        return {"window": self.window, "axes": self._axes()}
+
+    def input_facts(self, any_size: bool) -> list[dict[str, Any]]:
+        axes, n_features = ", ".join(self._axes()), self.padded.network.n_features
+        units = "in pixels and time steps" if self.is_grid else "in metres and ns"
+        meanings: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
+            "coordinate": (
+                "float32",
+                [len(self._axes())],
+                {"is": f"{axes} of each hit {units}, as in the hits file; scaled inside"},
+            ),
+            "is_hit": (
+                "bool",
+                [],
+                {"is": "true at hits, false at padding, whose other values are not read"},
+            ),
+            "feature": (
+                "float32",
+                [n_features],
+                {
+                    "is": f"{', '.join(self._features())} of each hit in the units of the hits "
+                    "file; scaled inside",
+                    "features": self._features(),
+                },
+            ),
         }
+        described = []
+        for name in self.inputs:
+            dtype, last, meaning = meanings[name]
+            shape = ["batch", "hits", *last]
+            described.append({"name": name, "dtype": dtype, "shape": shape, **meaning})
+        return described
+
+    def _axes(self) -> list[str]:
+        return [*"xyz"[: self.padded.network.n_axes - 1], "t"]
+
+    def _features(self) -> list[str]:
+        """Return the names of the features' columns."""
+        names, axes = self.padded.reading.features, self._axes()[:-1]
+        n_plain = self.padded.network.n_features - len(axes) * (DIRECTION in names)
+        n_each, rest = divmod(n_plain, max(len(names) - (DIRECTION in names), 1))
+        listed = []
+        for name in names:
+            if name == DIRECTION:
+                listed += [f"direction {axis} of the sensor" for axis in axes]
+            elif n_each == 1 and not rest:
+                listed.append(name)
+            else:  # columns with several numbers a hit
+                listed.append(f"all numbers of {name}")
+        return listed
 
     def output_facts(self, any_size: bool) -> list[dict[str, Any]]:
-        score = "from 0, noise, to 1, signal; read it at the pixels of the hits"
-        if self.reading.output == "value":
-            score += "; 1 - |value - v| / v, at least 0, v = r + (1 - r) t / T of the hit"
-        meanings = {
-            "score": score,
-            "value": f"time that the network predicts for a pixel, scaled: {_GAPPED}",
+        n_classes = self.padded.reading.n_classes
+        meanings: dict[str, dict[str, Any]] = {
+            "score": {"is": "from 0, noise, to 1, signal; 0 at padding"},
+            "probability": {
+                "is": f"probability of each of the {n_classes} classes, noise first; they sum to "
+                "1, and are 0 at padding; the score is 1 minus that of noise",
+            },
+            "value": {
+                "is": f"predicted {self.padded.reading.value}, for hits that are signal; 0 at "
+                "padding",
+            },
         }
-        shape = ["batch", 1, *self.sides(any_size)]
+        last = {"probability": [n_classes]}
         return [
-            {"name": name, "dtype": "float32", "shape": shape, "is": meanings[name]}
+            {
+                "name": name,
+                "dtype": "float32",
+                "shape": ["batch", "hits", *last.get(name, [])],
+                **meanings[name],
+            }
             for name in self.outputs
         ]
 
@@ -116,8 +188,9 @@ class ExportableDenoiser(Exportable):
             "train": hits.train,
             "validation": hits.validation,
             "degradation": setup.get("degradation"),
+            "geometry": self.trained_on_size,
         }
-        return {**facts, "value_loss": hits.value_loss} if hits.output == "both" else facts
+        return {**facts, "value_loss": hits.value_loss} if hits.value is not None else facts
 
     def operating_point(self) -> dict[str, Any] | None:
         try:
@@ -127,47 +200,143 @@ class ExportableDenoiser(Exportable):
         return {"chosen_at_retention": self.run.config.hits.retention, **point.as_json()}
 
     def limitations(self, any_size: bool) -> list[str]:
-        hidden = (
-            "they share the score of the hit in front."
-            if self.reading.output != "value"
-            else "score them by their own time with the formula of the score."
-        )
+        longer = ""
+        if self.n_events:
+            longer = f" Of the first {self.n_events} validation events, {self.n_longer} are longer."
         return [
-            f"It takes frames of {self.frame_text} pixels and {self.geometry.time_steps} time "
-            "steps only, as in training.",
-            f"It does not see hits behind another one in their pixel; {hidden}",
+            f"It answers as `dense_imb` does for events of at most {self.window} hits. Longer "
+            "events need `dense_imb` (`dense-imb denoise`), which cuts them into windows; the "
+            "file lets all hits of an event attend to each other, which was not trained or "
+            f"measured for them.{longer}",
+            self._place_limit(),
             "The validation data chose both the weights and the threshold: scores on new data are "
             "slightly lower.",
         ]
+
+    def _place_limit(self) -> str:
+        if not self.is_grid:
+            return "It sees positions of sensors, not their numbers; look them up in your table."
+        if self.padded.network.extent is None:
+            return "It sees differences of coordinates: frames may have any number of pixels."
+        size = self.trained_on_size
+        return f"It takes events of {size} (x, y, time steps) only, as in training."
+
+    def example(self, any_size: bool) -> tuple[Inputs, tuple[dict[int, Any], ...]]:
+        network, dynamic = self.padded.network, torch.export.Dim.DYNAMIC
+        given = {
+            "coordinate": torch.zeros(*_TRACED, network.n_axes),
+            "is_hit": torch.ones(_TRACED, dtype=torch.bool),
+            "feature": torch.zeros(*_TRACED, network.n_features),
+        }
+        axes = tuple({0: dynamic, 1: dynamic} for _ in self.inputs)
+        return tuple(given[name] for name in self.inputs), axes
+
+    def batch(self, numbers: Sequence[int]) -> Inputs:
+        return self._pad([self.samples[number] for number in numbers])
+
+    def _pad(self, events: Sequence[HitInput]) -> Inputs:
+        count = torch.tensor([len(event.coordinate) for event in events])
+        is_hit = torch.arange(int(count.max())) < count[:, None]
+        given = {"is_hit": is_hit}
+        for name in ("coordinate", "feature"):
+            values = torch.cat([getattr(event, name) for event in events])
+            given[name] = values.new_zeros(*is_hit.shape, values.shape[1])
+            given[name][is_hit] = values
+        return tuple(given[name] for name in self.inputs)
+
+    def describe_size(self, given: Inputs) -> str:
+        fewest, most = (int(end(given[1].sum(1))) for end in (torch.min, torch.max))
+        return f"{most} hits" if fewest == most else f"{fewest} to {most} hits"
+
+    def inputs_to_compare(self, any_size: bool) -> list[Inputs]:
+        first = self.samples[0]
+        empty = HitInput(first.coordinate[:0], first.feature[:0], torch.tensor([0, 0]))
+        single = [self.batch([number]) for number in range(len(self.samples))]
+        return [*single, self._pad([*self.samples, empty])]
+
+    @torch.no_grad()
+    def answers(self, given: Inputs) -> list[Tensor]:
+        """Return what dense_imb answers, for flat hits in its own windows."""
+        coordinate, is_hit, *rest = given
+        feature = rest[0] if rest else coordinate[..., :0]
+        offset = torch.cat([torch.zeros(1, dtype=torch.long), is_hit.sum(1).cumsum(0)])
+        network = self.padded.network
+        output = network(HitInput(coordinate[is_hit], feature[is_hit], offset))
+        padded = output.new_zeros(*is_hit.shape, output.shape[1])
+        padded[is_hit] = output
+        return list(self.padded.read(padded, is_hit))
 
 
 def exportable(run: Run) -> Exportable:
     """Return the best network of a run on hits."""
     scorer = run.trained(device="cpu")
-    if isinstance(scorer.network, HitTransformer):
-        return exportable_hits(run, scorer)
-    geometry = scorer.geometry
-    try:
-        held_out = validation_events(run)
-        events = held_out.degraded(np.arange(min(len(held_out), N_SAMPLES)), VALIDATION_EPOCH)
-        source = FROM_VALIDATION
-    except (ValueError, OSError):
-        events, source = _random_events(geometry), FROM_RANDOM
-    return ExportableDenoiser(
+    reading, network = scorer.reading, scorer.network
+    if isinstance(reading, FrameReading):
+        return frames.exportable(run)
+    outputs = ["score"]
+    outputs += ["probability"] if reading.n_classes > 2 else []
+    outputs += ["value"] if reading.value is not None else []
+    known = _validation_hits(run, reading)
+    n_longer = sum(len(one.coordinate) > network.window for one in known)
+    samples, source = _samples(known, network, n_longer)
+    return ExportableHits(
         run,
-        DenoisingNetwork(scorer.network, scorer.reading, geometry).eval(),
-        ("score", "value") if scorer.reading.output != "score" else ("score",),
-        (geometry.height, geometry.width),
-        1,
-        tuple(frame[None].contiguous() for frame in rasterise(events).frame),
+        PaddedNetwork(network, reading).eval(),
+        tuple(outputs),
+        samples,
         source,
-        scorer.reading,
-        geometry,
+        isinstance(scorer.trained_on, Geometry),
+        len(known),
+        n_longer,
     )
 
 
-def _random_events(geometry: Geometry, n_hits: int = 200) -> Events:
-    rng = np.random.default_rng(0)
-    sizes = (geometry.width, geometry.height, geometry.time_steps)
-    x, y, t = (rng.integers(0, size, N_SAMPLES * n_hits) for size in sizes)
-    return Events(geometry, n_hits * np.arange(N_SAMPLES + 1), x, y, t + 1)
+def _validation_hits(run: Run, reading: HitsReading) -> list[HitInput]:
+    """Return the first validation events that have hits; none if they can't be read."""
+    try:
+        held_out = validation_events(run)
+        numbers = np.arange(min(len(held_out), _N_EVENTS))
+        events = held_out.degraded(numbers, VALIDATION_EPOCH).torch()
+        single = [events[number] for number in range(len(events))]
+        return [reading.inputs(one) for one in single if one.n_hits]
+    except (ValueError, OSError):
+        return []
+
+
+def _samples(
+    known: Sequence[HitInput], network: HitTransformer, n_longer: int
+) -> tuple[tuple[HitInput, ...], str]:
+    """Return events to compare on, and their origin."""
+    window = network.window
+    if not known:
+        return _random_hits(network), FROM_RANDOM.format("hits")
+    if n_longer == len(known):
+        kept = f"of each event the {window} hits nearest in time, since all events have more"
+        cut = tuple(_densest(one, window) for one in known[:N_SAMPLES])
+        return cut, f"{FROM_VALIDATION}, {kept}"
+    fitting = tuple(one for one in known if len(one.coordinate) <= window)
+    left_out = f", without {n_longer} of the first {len(known)} events, which have more than "
+    return fitting, FROM_VALIDATION + (f"{left_out}{window} hits" if n_longer else "")
+
+
+def _densest(event: HitInput, n_hits: int) -> HitInput:
+    """Return the hits of the shortest time that has so many; the first ones may be noise alone."""
+    time, order = event.coordinate[:, -1].sort(stable=True)
+    start = int((time[n_hits - 1 :] - time[: len(time) - n_hits + 1]).argmin())
+    chosen = order[start : start + n_hits].sort().values
+    return HitInput(event.coordinate[chosen], event.feature[chosen], torch.tensor([0, n_hits]))
+
+
+def _random_hits(network: HitTransformer) -> tuple[HitInput, ...]:
+    """Return events with the spread of the training data, as far as the network knows it."""
+    random = torch.Generator().manual_seed(0)
+    # without a known size: about as far as the longest of the first wavelengths
+    size = 100 / network.metric if network.extent is None else network.extent
+    middle, spread = network.feature_scale
+    events = []
+    for number in range(N_SAMPLES):
+        n = max(network.window // (number + 1), 1)
+        place = torch.rand(n, network.n_axes, generator=random) * size
+        feature = middle + spread * torch.randn(n, network.n_features, generator=random)
+        events.append(HitInput(place, feature, torch.tensor([0, n])))
+    return tuple(events)

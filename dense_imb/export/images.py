@@ -17,7 +17,7 @@ from dense_imb.export.base import (
     FROM_RANDOM,
     FROM_VALIDATION,
     N_SAMPLES,
-    Exportable,
+    ExportableFrames,
     random_pixels,
 )
 from dense_imb.runs import Run
@@ -58,7 +58,7 @@ class SegmentingNetwork(nn.Module):
 
 
 @dataclass(frozen=True)
-class ExportableSegmenter(Exportable):
+class ExportableSegmenter(ExportableFrames):
     """The network of a run on images.
 
     Args:
@@ -72,10 +72,10 @@ class ExportableSegmenter(Exportable):
     kind: ClassVar[str] = "segmenter"
     purpose: ClassVar[str] = "classifies each pixel of an image"
     input: ClassVar[str] = "image"
-    fits_any_size: ClassVar[bool] = True
+    sizes_to_try: ClassVar[tuple[bool, ...]] = (True, False)
     measured_on: ClassVar[str] = "validation images of the run, mean of the foreground classes"
 
-    def input_facts(self) -> dict[str, Any]:
+    def meaning(self) -> dict[str, Any]:
         return {
             "is": "pixels in the units of the files, as they are read; normalised inside",
             "mean": list(self.reading.mean),
@@ -144,16 +144,16 @@ def exportable(run: Run) -> ExportableSegmenter:
         source, sizes = FROM_VALIDATION, f"{len(train)} images, {len(images)} to validate"
     except (ValueError, OSError):
         pixels = random_pixels(reading.mean, reading.std, reading.patch)
-        source = FROM_RANDOM
+        source = FROM_RANDOM.format("frames")
     crops = [_cropped(x.astype(np.float32), reading.patch) for x in pixels]
     return ExportableSegmenter(
         run,
         SegmentingNetwork(segmenter.network, reading).eval(),
         ("probability",),
-        reading.patch,
-        reading.in_channels,
         tuple(torch.from_numpy(crop)[None] for crop in crops),
         source,
+        reading.patch,
+        reading.in_channels,
         reading,
         sizes,
     )

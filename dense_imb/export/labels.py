@@ -13,7 +13,7 @@ from dense_imb.export.base import (
     FROM_RANDOM,
     FROM_VALIDATION,
     N_SAMPLES,
-    Exportable,
+    ExportableFrames,
     random_pixels,
 )
 from dense_imb.runs import Run
@@ -46,7 +46,7 @@ class ClassifyingNetwork(nn.Module):
 
 
 @dataclass(frozen=True)
-class ExportableClassifier(Exportable):
+class ExportableClassifier(ExportableFrames):
     """The network of a run on whole images.
 
     Args:
@@ -62,7 +62,7 @@ class ExportableClassifier(Exportable):
     input: ClassVar[str] = "image"
     measured_on: ClassVar[str] = "validation images of the run"
 
-    def input_facts(self) -> dict[str, Any]:
+    def meaning(self) -> dict[str, Any]:
         return {
             "is": "red, green and blue of each pixel, 0 to 255; normalised inside",
             "mean": list(self.reading.mean),
@@ -123,15 +123,15 @@ def exportable(run: Run) -> ExportableClassifier:
         pixels = [
             x.round().clip(0, 255) for x in random_pixels(reading.mean, reading.std, reading.size)
         ]
-        source = FROM_RANDOM
+        source = FROM_RANDOM.format("frames")
     return ExportableClassifier(
         run,
         ClassifyingNetwork(classifier.network, reading).eval(),
         ("probability",),
-        reading.size,
-        3,
         tuple(torch.from_numpy(x.astype(np.float32))[None] for x in pixels),
         source,
+        reading.size,
+        3,
         reading,
         sizes,
     )

@@ -21,18 +21,18 @@ _LEAST, _MOST = 5, 200  # repetitions
 
 @dataclass(frozen=True)
 class Throughput:
-    """Frames or events per second at a batch size.
+    """Frames, or events of hits, per second at a batch size.
 
     Args:
         batch: batch size.
         pytorch, onnx: frames or events per second, the median of `n_repetitions`.
         threads: threads of both.
-        frame: size of the frames; number of hits of an event.
+        size: size of a frame, or number of hits in an event.
         n_repetitions: repetitions of each, in turns.
         unit: "frames" or "events".
 
     Example:
-        >>> Throughput(16, 80.0, 120.0, 1, (128, 88), 30).ratio
+        >>> Throughput(16, 80.0, 120.0, 1, "128 x 88 pixels", 30).ratio
         1.5
     """
 
@@ -40,7 +40,7 @@ class Throughput:
     pytorch: float
     onnx: float
     threads: int
-    frame: tuple[int, ...]
+    size: str
     n_repetitions: int
     unit: str = "frames"
 
@@ -53,8 +53,7 @@ class Throughput:
         return (
             f"batch {self.batch}: PyTorch {self.pytorch:.4g} {self.unit}/s, ONNX Runtime "
             f"{self.onnx:.4g} {self.unit}/s, ratio {self.ratio:.2f} ({self.threads} threads, "
-            f"{' x '.join(map(str, self.frame))} {'pixels' if self.unit == 'frames' else 'hits'}, "
-            f"median of {self.n_repetitions})"
+            f"{self.size}, median of {self.n_repetitions})"
         )
 
 
@@ -79,20 +78,16 @@ def throughput(
     session = onnx_session(Path(path), threads)
     rows = []
     for batch in batches:
-        calls = what.calls()
-        given = what.together([calls[k % len(calls)] for k in range(batch)])
-        feed = {name: one.numpy() for name, one in zip(what.names, given, strict=True)}
+        given = what.batch([k % len(what.samples) for k in range(batch)])
+        feed = {name: one.numpy() for name, one in zip(what.inputs, given, strict=True)}
         sides: list[Callable[[], object]] = [
-            lambda given=given: what.answers(*given),  # type: ignore[misc]
+            lambda given=given: what.answers(given),  # type: ignore[misc]
             lambda feed=feed: session.run(None, feed),  # type: ignore[misc]
         ]
         times = _in_turns(sides, seconds)
         pytorch, onnx = (batch / statistics.median(one) for one in times)
-        rows.append(
-            Throughput(
-                batch, pytorch, onnx, threads, what.size_of(given), len(times[0]), what.parts
-            )
-        )
+        size, n_repetitions = what.describe_size(given), len(times[0])
+        rows.append(Throughput(batch, pytorch, onnx, threads, size, n_repetitions, what.unit))
     return rows
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dense_imb.base.files import refuse_existing, write_whole
 from dense_imb.base.refusals import Refused
-from dense_imb.export.base import Exportable, as_list
+from dense_imb.export.base import Exportable, Inputs, as_list
 from dense_imb.export.card import card_facts, render_card
 from dense_imb.export.network import exportable
 from dense_imb.runs import Run, open_run
@@ -28,7 +28,7 @@ METADATA = "dense_imb"  # key of the facts inside the file
 # for probabilities and scaled times: another order of sums changes deep networks by up to 1e-4
 TOLERANCE = 1e-3
 
-Answer = Callable[..., list[Tensor]]
+Answer = Callable[[Inputs], list[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,10 @@ def export_run(
 ) -> Exported:
     """Write a run's best network as ONNX (.onnx) or torch.export (.pt2), with its model card.
 
-    The exported network takes pixels as they are in a file, frames of hit times, or padded events
-    of hits, and returns probabilities. It takes batches of any size. A segmenter takes images of
-    any size, too, if its network allows it. The file is compared with PyTorch before it gets its
-    name.
+    The exported network takes pixels, hits or frames of hit times as they are in a file, and
+    returns probabilities. It takes batches of any size. A segmenter takes images of any size, too,
+    if its network allows it. A network of hits takes padded events, and is exact for those that
+    fit its window. The file is compared with PyTorch before it gets its name.
 
     Args:
         run: the run, or its folder.
@@ -82,8 +82,7 @@ def export_run(
     written: dict[str, Any] = {}
 
     def write(partial: Path) -> None:
-        sizes = [True, False] if what.fits_any_size else [False]
-        for any_size in sizes:
+        for any_size in what.sizes_to_try:
             facts = card_facts(what, path.name, any_size=any_size)
             try:
                 _write(what, partial, path.suffix, facts, any_size=any_size)
@@ -94,18 +93,19 @@ def export_run(
                         f"{difference:g}",
                         "nothing was written",
                     )
-            # tracing raises errors of many types; without any size, try the size of the frame
+            # tracing raises errors of many types
             except Exception as problem:
-                if any_size:
+                if any_size is not what.sizes_to_try[-1]:
                     continue
                 if isinstance(problem, (OSError, MemoryError, Refused)):
                     raise
                 raise Refused(
                     f"a network that {path.suffix[1:]} can hold",
                     f"{run.config.model.name}, which can't be exported ({_first_line(problem)})",
+                    what.cure,
                 ) from problem
             check: dict[str, Any] = {"max_difference": difference, "tolerance": tolerance}
-            check |= {"n_frames": len(what.samples), "on": what.source}
+            check |= {"n_inputs": len(what.samples), "on": what.source}
             written.update(facts, check=check)
             return
 
@@ -117,12 +117,12 @@ def export_run(
 
 
 def traced(what: Exportable, *, any_size: bool) -> torch.export.ExportedProgram:
-    """Trace a network for batches of any size, and images of any size if `any_size`."""
+    """Trace a network for batches of any size, and inputs of any size if `any_size`."""
     example, axes = what.example(any_size)
-    # torch.export takes weights whose axes lie in another order for parts of others
+    # torch.export stores weights in another order than rows, as if they were parts of others
     network = copy.deepcopy(what.network)
-    for tensor in (*network.parameters(), *network.buffers()):
-        tensor.data = tensor.data.contiguous()
+    for weight in (*network.parameters(), *network.buffers()):
+        weight.data = weight.data.contiguous()
     with torch.no_grad():
         return torch.export.export(network, example, dynamic_shapes=axes)
 
@@ -140,7 +140,7 @@ def _write(
     exported = torch.onnx.export(
         program,
         dynamo=True,
-        input_names=list(what.names),
+        input_names=list(what.inputs),
         output_names=list(what.outputs),
         verbose=False,
     )
@@ -158,13 +158,13 @@ def _answer(path: Path, suffix: str) -> Answer:
     """Return a function that runs the network of a file."""
     if suffix == ".pt2":
         module = torch.export.load(io.BytesIO(path.read_bytes())).module()
-        return lambda *given: as_list(module(*given))
+        return lambda given: as_list(module(*given))
     session = onnx_session(path)
     names = [one.name for one in session.get_inputs()]
 
-    def answer(*given: Tensor) -> list[Tensor]:
-        fed = {name: one.numpy() for name, one in zip(names, given, strict=True)}
-        return [torch.from_numpy(x) for x in session.run(None, fed)]
+    def answer(given: Inputs) -> list[Tensor]:
+        feed = {name: one.numpy() for name, one in zip(names, given, strict=True)}
+        return [torch.from_numpy(output) for output in session.run(None, feed)]
 
     return answer
 
@@ -172,12 +172,9 @@ def _answer(path: Path, suffix: str) -> Answer:
 @torch.no_grad()
 def _difference(what: Exportable, answer: Answer, *, any_size: bool) -> float:
     """Return the largest difference, over single samples, their batch and another size."""
-    calls = [*what.calls(), what.together(what.calls())]
-    if any_size:
-        calls.append((what.sample_of_other_size(),))
     largest = 0.0
-    for call in calls:
-        pairs = zip(what.answers(*call), answer(*call), strict=True)
+    for one in what.inputs_to_compare(any_size):
+        pairs = zip(what.answers(one), answer(one), strict=True)
         for wanted, got in pairs:
             if wanted.shape != got.shape:
                 return math.inf

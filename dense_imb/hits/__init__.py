@@ -38,6 +38,7 @@ from dense_imb.hits.masking import mask_events, mask_file, mask_files, score_eve
 from dense_imb.hits.noise import Blob, Burst, HotLines, HotPixels, MeasuredNoise, Profile, Uniform
 from dense_imb.hits.reader import HitsFile, HitsFiles, collate_events, open_hits, verify
 from dense_imb.hits.scaling import available_baselines, make_baseline
+from dense_imb.hits.sensor_noise import SensorNoise
 from dense_imb.hits.shards import MissingShardsError, mask_in_shards
 from dense_imb.hits.simulate import PATTERNS, simulate
 from dense_imb.hits.stream import mask_stream
@@ -74,6 +75,7 @@ __all__ = [
     "Profile",
     "Raster",
     "Scorer",
+    "SensorNoise",
     "Sensors",
     "Uniform",
     "as_grid",

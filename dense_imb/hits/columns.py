@@ -47,12 +47,12 @@ def columns_of_truth(events: Events, names: Collection[str]) -> list[str]:
     if events.label is None:
         return []
     is_signal = np.asarray(events.label) > 0
-    found = []
+    of_truth = []
     for name in names:
         of_noise, of_signal = (np.unique(events.hit[name][one]) for one in (~is_signal, is_signal))
         if len(of_noise) == 1 and len(of_signal) and of_noise[0] not in of_signal:
-            found.append(name)
-    return found
+            of_truth.append(name)
+    return of_truth
 
 
 def describe_unseen(hits: HitsFile | HitsFiles, seen: Collection[str] = ()) -> tuple[str, str]:

@@ -19,8 +19,16 @@ from dense_imb.base.checks import check_at_least, check_choice
 from dense_imb.base.random import Draws, between
 from dense_imb.hits.events import Events
 from dense_imb.hits.frames import steps, visible
-from dense_imb.hits.geometry import Geometry
-from dense_imb.hits.noise import Floats, HotPixels, MeasuredNoise, Profile, Uniform
+from dense_imb.hits.geometry import Geometry, Sensors, describe_difference
+from dense_imb.hits.noise import (
+    Floats,
+    HotPixels,
+    MeasuredNoise,
+    Profile,
+    SensorProfile,
+    Uniform,
+)
+from dense_imb.hits.sensor_noise import event_spans
 
 Range = int | tuple[int, int]
 
@@ -49,6 +57,7 @@ class Degradation:
         smear_y: the same in y.
         smear_t: the same in t.
         unit: unit of the smearing: "pixel" (pixels and time steps) or "physical" (mm and ns).
+            Times of a table of sensors are in ns, and so is their smearing.
         edge: drop signal hits that leave the frame ("lose") or move them to its edge ("clamp").
         noise: noise hits to add per event, a number or a range.
         profiles: spatial profiles of the noise; each noise hit draws one by weight.
@@ -64,7 +73,7 @@ class Degradation:
     unit: Literal["pixel", "physical"] = "pixel"
     edge: Literal["lose", "clamp"] = "lose"
     noise: Range = 0
-    profiles: Sequence[Profile | MeasuredNoise] = (Uniform(),)
+    profiles: Sequence[Profile | SensorProfile | MeasuredNoise] = (Uniform(),)
     dead_rows: Sequence[int] = ()
     dead_columns: Sequence[int] = ()
 
@@ -99,6 +108,9 @@ def degrade(
 ) -> Events:
     """Degrade events; in each event the signal hits come before the new noise hits.
 
+    Events of a table of sensors have no pixels: their hits hide nothing, and options of pixels
+    are refused.
+
     In the result, `label` is 0 for noise and 1.. for signal. The column `is_occluded` is True for
     hits behind another one in their pixel (`rasterise` with the largest time). Hits labelled 0 on
     input are kept unchanged. Added noise has NaN or 0 in columns for which it has no value.
@@ -125,10 +137,13 @@ def degrade(
             f"Expected `event_index` with one number for each of the {len(events)} events, "
             f"got {len(index)}."
         )
+    if isinstance(events.geometry, Sensors):
+        _check_for_sensors(degradation, events.geometry)
     draws = Draws(seed, epoch, index)
     amount = draws.uniform(Purpose.COUNTS, 1)
     signal = _smear(_thin(_labelled(events), degradation, draws, amount[0]), degradation, draws)
-    noisy = _add_noise(signal, degradation, draws, amount[1])
+    span = np.stack(event_spans(events)) if isinstance(events.geometry, Sensors) else None
+    noisy = _add_noise(signal, degradation, draws, amount[1], span)
     if len(degradation.dead_rows) or len(degradation.dead_columns):
         is_dead = np.isin(noisy.y, degradation.dead_rows)
         is_dead |= np.isin(noisy.x, degradation.dead_columns)
@@ -136,6 +151,22 @@ def degrade(
     hidden = ~visible(noisy).numpy()
     noisy = noisy.with_hits(noisy.offset, {**noisy.hit_columns(), "is_occluded": hidden})
     return noisy if device is None else noisy.torch(device)
+
+
+def _check_for_sensors(degradation: Degradation, sensors: Sensors) -> None:
+    """Refuse options that need a grid of pixels."""
+    for name in ("smear_x", "smear_y", "dead_rows", "dead_columns"):
+        if getattr(degradation, name):
+            raise ValueError(
+                f"`{name}` needs a grid of pixels, and these hits are of {sensors.size_text()}; "
+                "drop it."
+            )
+    for profile in degradation.profiles:
+        if not isinstance(profile, MeasuredNoise | SensorProfile):
+            raise ValueError(
+                f"Expected noise of sensors, Uniform, SensorNoise or MeasuredNoise, for hits of "
+                f"{sensors.size_text()}, got {type(profile).__name__}, a profile of pixels."
+            )
 
 
 def _labelled(events: Events) -> Events:
@@ -164,17 +195,21 @@ def _smear(events: Events, degradation: Degradation, draws: Draws) -> Events:
     width = np.array([degradation.smear_x, degradation.smear_y, degradation.smear_t])
     if not width.any():
         return events
-    if degradation.unit == "physical":
-        width = width / steps(events.geometry)
     geometry, columns = events.geometry, events.hit_columns()
+    if isinstance(geometry, Sensors):
+        bounds = {"t": (2, -math.inf, math.inf)}
+    else:
+        if degradation.unit == "physical":
+            width = width / steps(geometry)
+        bounds = {
+            "x": (0, 0, geometry.width - 1),
+            "y": (1, 0, geometry.height - 1),
+            "t": (2, 1, geometry.time_steps),
+        }
     normal = draws.normal(Purpose.SMEAR, np.diff(events.offset))
     lost = np.zeros(events.n_hits, bool)
     is_signal = columns["label"] != 0
-    for axis, name, low, high in (
-        (0, "x", 0, geometry.width - 1),
-        (1, "y", 0, geometry.height - 1),
-        (2, "t", 1, geometry.time_steps),
-    ):
+    for name, (axis, low, high) in bounds.items():
         old = columns[name]
         moved = old + width[axis] * normal[axis]
         if name != "t" or old.dtype.kind in "iu":
@@ -186,7 +221,13 @@ def _smear(events: Events, degradation: Degradation, draws: Draws) -> Events:
     return smeared.select(~lost) if degradation.edge == "lose" else smeared
 
 
-def _add_noise(events: Events, degradation: Degradation, draws: Draws, amount: Floats) -> Events:
+def _add_noise(
+    events: Events,
+    degradation: Degradation,
+    draws: Draws,
+    amount: Floats,
+    span: Floats | None,
+) -> Events:
     count = between(amount, *_ends(degradation.noise))
     geometry, n_events, profiles = events.geometry, len(events), degradation.profiles
     in_event = np.repeat(np.arange(n_events), count)
@@ -213,6 +254,15 @@ def _add_noise(events: Events, degradation: Degradation, draws: Draws, amount: F
                 if name in columns and name != "label":
                     columns[name][hit] = column[source]
             continue
+        if isinstance(geometry, Sensors):
+            assert isinstance(profile, SensorProfile)
+            assert span is not None
+            places = span[:, in_event[hit]]
+            sensor, t = profile.place_on_sensors(number[:3, hit], event, geometry, places)
+            columns["sensor"][hit] = sensor
+            columns["t"][hit] = np.floor(t) if whole_t else t
+            continue
+        assert isinstance(profile, Profile)
         detector = np.zeros((4, 0))
         if isinstance(profile, HotPixels) and isinstance(profile.pixels, int):
             detector = Draws(draws.seed, 0, [j]).uniform(Purpose.DETECTOR, profile.pixels)
@@ -241,10 +291,13 @@ def _ends(value: Range) -> tuple[int, int]:
     return value if isinstance(value, tuple) else (value, value)
 
 
-def _check_geometry(events: Events, geometry: Geometry) -> None:
-    for name in ("width", "height", "time_steps"):
-        if getattr(events.geometry, name) != getattr(geometry, name):
-            raise ValueError(
-                f"Expected measured noise of the geometry of the events, {geometry}, "
-                f"got {events.geometry}."
-            )
+def _check_geometry(events: Events, geometry: Geometry | Sensors) -> None:
+    own = events.geometry
+    is_equal = own == geometry
+    if isinstance(own, Geometry) and isinstance(geometry, Geometry):
+        is_equal = own.size == geometry.size  # units do not matter
+    if not is_equal:
+        wanted, got = describe_difference(geometry, own)
+        raise ValueError(
+            f"Expected measured noise of the geometry of the events, {wanted}, got {got}."
+        )

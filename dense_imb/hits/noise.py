@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dense_imb.base.random import normal_quantile, normal_share
 from dense_imb.hits.events import Events
-from dense_imb.hits.geometry import Geometry
+from dense_imb.hits.geometry import Geometry, Sensors
 
 Floats = NDArray[np.float64]
 
 
+@runtime_checkable
 class Profile(Protocol):
     """Interface of noise profiles; `weight` is the relative weight in a mixture."""
 
@@ -39,9 +40,33 @@ class Profile(Protocol):
         ...
 
 
+@runtime_checkable
+class SensorProfile(Protocol):
+    """Interface of noise profiles for tables of sensors; `weight` as in `Profile`."""
+
+    @property
+    def weight(self) -> float: ...
+
+    def place_on_sensors(
+        self, hit: Floats, event: Floats, sensors: Sensors, span: Floats
+    ) -> tuple[NDArray[np.int64], Floats]:
+        """Return the sensor and the time of hits from random numbers in (0, 1).
+
+        Args:
+            hit: (3, n_hits) numbers, independent for each hit.
+            event: (4, n_hits) numbers, equal for all hits of an event.
+            sensors: table of sensors.
+            span: (2, n_hits) times of the first and the last hit of the event, in ns.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Uniform:
     """Noise uniform in x, y and t.
+
+    For a table of sensors, all sensors are equally likely, and times are uniform from the first
+    to the last hit of the event.
 
     Args:
         weight: relative weight in a mixture, default 1.
@@ -54,6 +79,12 @@ class Uniform:
     ) -> tuple[Floats, Floats, Floats]:
         x, y, t = hit
         return x * geometry.width, y * geometry.height, t * geometry.time_steps
+
+    def place_on_sensors(
+        self, hit: Floats, event: Floats, sensors: Sensors, span: Floats
+    ) -> tuple[NDArray[np.int64], Floats]:
+        first, last = span
+        return (hit[0] * len(sensors)).astype(np.int64), first + (last - first) * hit[2]
 
 
 @dataclass(frozen=True)
@@ -182,6 +213,11 @@ class MeasuredNoise:
 
     An event takes consecutive hits from a random start, so no hit is used twice before all are.
 
+    For a table of sensors, an event takes the hits of a random measured event, or of as many
+    following ones as it needs, evenly thinned to the wanted number. So the noise covers the whole
+    time of a measured event. Times stay as measured: signal and noise must count theirs from the
+    same start.
+
     Args:
         events: events with noise only, of the same geometry.
         weight: relative weight in a mixture, default 1.
@@ -202,7 +238,21 @@ class MeasuredNoise:
             event: (4, n_hits) random numbers of each event, see `Profile.place`.
         """
         n_hits = self.events.n_hits
+        if isinstance(self.events.geometry, Sensors):
+            return self._source_of_sensors(rank, event[3])
         return np.asarray(((event[3] * n_hits).astype(np.int64) + rank) % n_hits)
+
+    def _source_of_sensors(self, rank: NDArray[np.int64], number: Floats) -> NDArray[np.int64]:
+        offset, n_hits = np.asarray(self.events.offset, np.int64), self.events.n_hits
+        twice = np.concatenate([offset, offset[1:] + n_hits])  # an event may follow the last
+        # hits of an event have ranks 0, 1, ..: its last rank and one is their number
+        starts = np.flatnonzero(rank == 0)
+        wanted = np.diff(np.append(starts, len(rank)))
+        begin = offset[(number[starts] * (len(offset) - 1)).astype(np.int64)]
+        end = np.searchsorted(twice, np.minimum(begin + wanted, twice[-1]))
+        available = np.maximum(twice[end] - begin, wanted)
+        begin, wanted, available = (np.repeat(c, wanted) for c in (begin, wanted, available))
+        return np.asarray((begin + rank * available // wanted) % n_hits)
 
 
 def _truncated_normal(number: Floats, middle: Floats, width: float, size: int) -> Floats:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dense_imb.base.files import write_whole
+from dense_imb.hits import Sensors
 from dense_imb.inspection.report import Inspection
 
 if TYPE_CHECKING:  # the report as text must not wait for matplotlib
@@ -42,34 +43,125 @@ def save_figure(inspection: Inspection, path: str | os.PathLike[str]) -> None:
 def draw(inspection: Inspection, figure: Figure) -> None:
     """Draw an inspection on an empty figure."""
     numbers, pictures = inspection.numbers, inspection.pictures
-    if numbers["kind"] == "hits":
+    if "sensors" in numbers:
+        _draw_sensors(numbers, pictures, figure)
+    elif numbers["kind"] == "hits":
         _draw_hits(numbers, pictures, figure)
     else:
         _draw_images(numbers, pictures, figure)
 
 
 def _draw_hits(numbers: Mapping[str, Any], pictures: Mapping[str, Any], figure: Figure) -> None:
-    names = [Path(name).name for name in numbers["files"]]
-    title = names[0] if len(names) == 1 else f"{len(names)} files, {names[0]} .."
-    looked = numbers["inspected_events"]
-    figure.suptitle(f"{title}: {looked:,} of {numbers['events']:,} events", fontsize=12)
+    looked = _title(numbers, figure)
     axes = [figure.add_subplot(2, 4, k + 1) for k in range(4)]
-    is_table, partitions = "sensors" in numbers, numbers["partitions"]
-    if is_table:
-        _sensor_map(figure, axes[0], pictures, looked)
-    else:
-        _hit_map(figure, axes[0], pictures["hit_map"], looked)
+    _hit_map(figure, axes[0], pictures["hit_map"], looked)
     _per_event(axes[1], pictures)
     _time(axes[2], numbers)
-    partition = next((partitions[n] for n in ("hits", "pixels", "frame") if n in partitions), None)
-    if partition is None:
-        _say(axes[3], "no labels")
-    else:
-        _class_shares(axes[3], partition["classes"], of="hits" if is_table else "pixels")
+    partition = numbers["partitions"].get("pixels", numbers["partitions"]["frame"])
+    _class_shares(axes[3], partition["classes"])
     for k, event in enumerate(pictures["samples"]):
-        (_sensor_sample if is_table else _sample)(figure, 2 * k + 5, event, k)
+        _sample(figure, 2 * k + 5, event, k)
     if not pictures["samples"]:
         _say(figure.add_subplot(2, 1, 2), "no event with hits to show")
+
+
+def _title(numbers: Mapping[str, Any], figure: Figure) -> int:
+    """Write files and events above the figure; return the number of inspected events."""
+    names = [Path(name).name for name in numbers["files"]]
+    title = names[0] if len(names) == 1 else f"{len(names)} files, {names[0]} .."
+    looked: int = numbers["inspected_events"]
+    figure.suptitle(f"{title}: {looked:,} of {numbers['events']:,} events", fontsize=12)
+    return looked
+
+
+def _draw_sensors(numbers: Mapping[str, Any], pictures: Mapping[str, Any], figure: Figure) -> None:
+    looked = _title(numbers, figure)
+    sensors: Sensors = pictures["sensors"]
+    axes = [figure.add_subplot(2, 4, k + 1) for k in range(4)]
+    pairs = [(0, 1)] if sensors.n_axes == 2 else [(0, 1), (0, 2)]
+    for place, pair in zip(axes, pairs, strict=False):
+        _sensor_map(figure, place, sensors, pictures["by_sensor"] / max(looked, 1), pair)
+    _per_event(axes[-2], pictures)
+    if numbers["time"]:
+        _time(axes[-1], numbers, unit="ns")
+    else:
+        _say(axes[-1], "no hits")
+    # the second map leaves its room
+    classes = axes[1] if sensors.n_axes == 2 else figure.add_subplot(2, 4, 8)
+    _class_shares(classes, numbers["partitions"]["hits"]["classes"], unit="hits")
+    wanted = pictures["samples"] if sensors.n_axes == 2 else pictures["samples"][:1]
+    for k, event in enumerate(wanted):
+        _sensor_sample(figure, 2 * k + 5, event, k)
+    if sensors.n_axes == 3 and wanted:
+        _sensor_sample_in_time(figure.add_subplot(2, 4, 7), wanted[0])
+    if not wanted:
+        _say(figure.add_subplot(2, 2, 3), "no event with hits to show")
+
+
+def _sensor_map(
+    figure: Figure, axes: Axes, sensors: Sensors, rate: NDArray[np.float64], pair: tuple[int, int]
+) -> None:
+    """Draw the sum of the hits of all sensors at one place of a projection."""
+    names = "xyz"[pair[0]], "xyz"[pair[1]]
+    axes.set_title(f"Hits by place, {names[0]}-{names[1]}", loc="left")
+    cell = 0.3 * sensors.spacing
+    seen = sensors.position[:, pair]
+    _, first, place = np.unique(
+        np.round(seen / cell), axis=0, return_index=True, return_inverse=True
+    )
+    total = np.bincount(place.reshape(-1), weights=rate)
+    order = np.argsort(total, kind="stable")  # those with most hits are drawn last
+    x, y = seen[first[order]].T
+    top = float(np.quantile(total, 0.999)) or float(total.max()) or 1.0
+    size = float(np.clip(6000 / len(total), 2, 30))
+    image = axes.scatter(x, y, c=total[order], s=size, cmap="viridis", vmin=0, vmax=top)
+    bar = figure.colorbar(image, ax=axes, extend="max" if total.max() > top else "neither")
+    bar.set_label("hits per event")
+    axes.set(xlabel=f"{names[0]} (m)", ylabel=f"{names[1]} (m)")
+    width, height = np.ptp(seen, axis=0)
+    axes.set_aspect("equal" if 0.4 < height / max(width, 1e-9) < 2.5 else "auto")
+
+
+def _sensor_sample(figure: Figure, place: int, event: Any, k: int) -> None:
+    """Draw an event: x and the last coordinate, and in 3-D."""
+    flat: Any = figure.add_subplot(2, 4, place)
+    deep: Any = figure.add_subplot(2, 4, place + 1, projection="3d", computed_zorder=False)
+    where, last = event.position(), "xyz"[event.geometry.n_axes - 1]
+    for chosen, style, name in _groups(event):
+        flat.scatter(*where[chosen][:, [0, -1]].T, label=name, **style)
+        at = tuple(where[chosen].T)
+        if len(at) == 2:
+            at = (at[0], event.t[chosen], at[1])
+        deep.scatter(*at, depthshade=False, **style)
+    flat.set_title(f"Sample event {k + 1}: {event.n_hits} hits", loc="left")
+    flat.set(xlabel="x (m)", ylabel=f"{last} (m)")
+    flat.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3)
+    middle = "y (m)" if last == "z" else "time (ns)"
+    deep.set(xlabel="x (m)", ylabel=middle, zlabel=f"{last} (m)")
+    deep.set_box_aspect((4, 4, 3), zoom=0.78)
+    deep.set_anchor("W")
+    deep.locator_params(nbins=5)
+    deep.set_title("the same in 3-D", loc="left")
+
+
+def _sensor_sample_in_time(axes: Axes, event: Any) -> None:
+    axes.set_title("the same in time and z", loc="left")
+    for chosen, style, _ in _groups(event):
+        axes.scatter(event.t[chosen], event.position()[chosen][:, 2], **style)
+    axes.set(xlabel="time (ns)", ylabel="z (m)")
+
+
+def _groups(event: Any) -> Iterator[tuple[NDArray[np.bool_], dict[str, Any], str]]:
+    """Yield the hits, the look and the name of each class of an event."""
+    label = event.label if event.label is not None else np.ones(event.n_hits, np.int64)
+    size = float(np.clip(4000 / max(event.n_hits, 1), 1, 16))
+    for value in np.unique(label):
+        colour = _NOISE if value == 0 else _SIGNAL[(int(value) - 1) % len(_SIGNAL)]
+        marker = "x" if value == 0 else _MARKERS[(int(value) - 1) % len(_MARKERS)]
+        name = "noise" if value == 0 else "signal" if label.max() == 1 else f"signal {value}"
+        style = {"c": colour, "marker": marker, "linewidths": 0.7, "zorder": 2 + int(value > 0)}
+        style["s"] = size if value == 0 else max(size, 5)
+        yield label == value, style, name if event.label is not None else "hits"
 
 
 def _hit_map(figure: Figure, axes: Axes, hits: NDArray[np.int64], n_events: int) -> None:
@@ -81,21 +173,6 @@ def _hit_map(figure: Figure, axes: Axes, hits: NDArray[np.int64], n_events: int)
     bar = figure.colorbar(image, ax=axes, extend="max" if rate.max() > top else "neither")
     bar.set_label("hits per pixel and event")
     axes.set(xlabel="x (pixels)", ylabel="y (pixels, upwards)")
-
-
-def _sensor_map(figure: Figure, axes: Axes, pictures: Mapping[str, Any], n_events: int) -> None:
-    """Draw the hits of the sensors, seen along the last axis; those of a place together."""
-    position, hits = pictures["position"], pictures["per_sensor"].sum(0)
-    axes.set_title("Hits of all events", loc="left")
-    step = float(np.ptp(position, axis=0).max()) / 200 or 1.0
-    _, first, place = np.unique(
-        np.round(position[:, :2] / step), axis=0, return_index=True, return_inverse=True
-    )
-    rate = np.bincount(place.ravel(), weights=hits) / max(n_events, 1)
-    size = float(np.clip(6000 / len(first), 2, 40))
-    drawn = axes.scatter(*position[first, :2].T, c=rate, s=size, cmap="viridis", vmin=0)
-    figure.colorbar(drawn, ax=axes).set_label("hits per place and event")
-    axes.set(xlabel="x (m)", ylabel="y (m)", aspect="equal")
 
 
 def _per_event(axes: Axes, pictures: Mapping[str, Any]) -> None:
@@ -116,10 +193,10 @@ def _per_event(axes: Axes, pictures: Mapping[str, Any]) -> None:
     axes.legend(frameon=False)
 
 
-def _time(axes: Axes, numbers: Mapping[str, Any]) -> None:
+def _time(axes: Axes, numbers: Mapping[str, Any], unit: str = "steps") -> None:
     axes.set_title("Time spectrum", loc="left")
-    is_table = "sensors" in numbers
-    edges = np.asarray(numbers["time"]["bin_edges"]) - 0.5 * (not is_table)
+    axes.locator_params(axis="x", nbins=5)
+    edges = np.asarray(numbers["time"]["bin_edges"]) - 0.5 * (unit == "steps")
     histogram = numbers["time"]["histogram"]
     n_events = max(numbers["inspected_events"], 1)
     colours = {"hits": "#000000", "noise": _NOISE, "signal": _SIGNAL[0]}
@@ -128,10 +205,9 @@ def _time(axes: Axes, numbers: Mapping[str, Any]) -> None:
     ):  # fmt: skip
         height = np.asarray(histogram[name]) / n_events
         axes.stairs(height, edges, color=colours[name], label=name, linestyle=style, linewidth=1.5)
-    label = "time from the first hit (ns)" if is_table else "time (steps)"
-    axes.set(xlabel=label, ylabel="hits per bin and event", ylim=(0, None))
+    axes.set(xlabel=f"time ({unit})", ylabel="hits per bin and event", ylim=(0, None))
     if (outside := numbers["time"]["share_outside_bins"]) > 0:
-        axes.set_xlabel(f"{label}; {100 * outside:.2g} % of the hits lie outside")
+        axes.set_xlabel(f"time ({unit}); {100 * outside:.2g} % of the hits lie outside")
     axes.legend(frameon=False)
 
 
@@ -140,13 +216,15 @@ def _class_shares(
     classes: Mapping[str, Mapping[str, float]],
     *,
     is_hits: bool = True,
-    of: str = "pixels",
+    unit: str = "pixels",
 ) -> None:
-    axes.set_title(f"Share of the {of}", loc="left")
+    from matplotlib.ticker import NullFormatter
+
+    axes.set_title(f"Share of the {unit}", loc="left")
     shares_of = {name: one["share"] for name, one in classes.items() if one["share"] > 0}
     places = {name: k for k, name in enumerate(classes)}
     if not shares_of:
-        _say(axes, f"no {of}")
+        _say(axes, f"no {unit}")
         return
     names, shares = [*shares_of][:16], np.array([*shares_of.values()][:16])
     colours = (
@@ -165,7 +243,8 @@ def _class_shares(
             share * (0.8 if inside else 1.2), k, f"{100 * share:.3g} %", va="center",
             ha="right" if inside else "left",
         )  # fmt: skip
-    axes.set(xscale="log", xlim=(low, 1.0), xlabel=f"share of all {of}")
+    axes.set(xscale="log", xlim=(low, 1.0), xlabel=f"share of all {unit}")
+    axes.xaxis.set_minor_formatter(NullFormatter())  # labels within a decade overlap
     axes.invert_yaxis()
 
 
@@ -183,66 +262,28 @@ def _sample(figure: Figure, place: int, event: Any, k: int) -> None:
     flat: Any = figure.add_subplot(2, 4, place)
     deep: Any = figure.add_subplot(2, 4, place + 1, projection="3d")
     geometry = event.geometry
-    for chosen, name, style in _looks(event):
+    size = float(np.clip(4000 / max(event.n_hits, 1), 1, 16))
+    for chosen, style, name in _groups(event):
         x, y, t = event.x[chosen], event.y[chosen], event.t[chosen]
-        flat.scatter(x, y, label=name, **style)
-        deep.scatter(x, t, y, depthshade=False, **{**style, "s": 0.7 * style["s"]})
+        flat.scatter(x, y, label=name, **{**style, "s": size})
+        deep.scatter(x, t, y, depthshade=False, **{**style, "s": size * 0.7})
+    flat.set_title(f"Sample event {k + 1}: {event.n_hits} hits", loc="left")
     flat.set(xlim=(-0.5, geometry.width - 0.5), ylim=(-0.5, geometry.height - 0.5),
              xlabel="x (pixels)", ylabel="y (pixels, upwards)", aspect="equal")  # fmt: skip
-    deep.set(xlim=(0, geometry.width), ylim=(0, geometry.time_steps), zlim=(0, geometry.height),
-             xlabel="x (pixels)", ylabel="time (steps)", zlabel="y (pixels)")  # fmt: skip
-    _dress_sample(flat, deep, event, k, "the same in x, y and time")
-
-
-def _sensor_sample(figure: Figure, place: int, event: Any, k: int) -> None:
-    flat: Any = figure.add_subplot(2, 4, place)
-    deep: Any = figure.add_subplot(2, 4, place + 1, projection="3d")
-    position = event.position()
-    last = "xyz"[event.geometry.n_axes - 1]
-    names = ["x (m)", "y (m)", "z (m)"] if last == "z" else ["x (m)", "time (ns)", "y (m)"]
-    for chosen, name, style in _looks(event):
-        t, side = event.t[chosen], position[chosen]
-        flat.scatter(t, side[:, -1], label=name, **style)
-        sides = side.T if last == "z" else (side[:, 0], t, side[:, 1])
-        deep.scatter(*sides, depthshade=False, **{**style, "s": 0.7 * style["s"]})
-    flat.set(xlabel="time (ns)", ylabel=f"{last} (m)")
-    flat.locator_params(axis="x", nbins=5)
-    deep.set(xlabel=names[0], ylabel=names[1], zlabel=names[2])
-    deep.computed_zorder = False  # signal lies over noise
-    where = "space" if last == "z" else "x, y and time"
-    _dress_sample(flat, deep, event, k, f"the same in {where}")
-
-
-def _looks(event: Any) -> list[tuple[NDArray[np.bool_], str, dict[str, Any]]]:
-    """Return the hits of each class, its name, and the style of its marks."""
-    label = event.label if event.label is not None else np.ones(event.n_hits, np.int64)
-    size = float(np.clip(4000 / max(event.n_hits, 1), 1, 16))
-    looks = []
-    for value in np.unique(label):
-        colour = _NOISE if value == 0 else _SIGNAL[(int(value) - 1) % len(_SIGNAL)]
-        marker = "x" if value == 0 else _MARKERS[(int(value) - 1) % len(_MARKERS)]
-        name = "noise" if value == 0 else "signal" if label.max() == 1 else f"signal {value}"
-        style = {"c": colour, "marker": marker, "linewidths": 0.7, "zorder": 2 + int(value > 0)}
-        name = name if event.label is not None else "hits"
-        looks.append((label == value, name, {**style, "s": size}))
-    return looks
-
-
-def _dress_sample(flat: Any, deep: Any, event: Any, k: int, title: str) -> None:
-    flat.set_title(f"Sample event {k + 1}: {event.n_hits} hits", loc="left")
-    marks = [style["s"] for *_, style in _looks(event)]
     flat.legend(
         frameon=False,
-        markerscale=max(1.0, 4 / max(marks, default=16) ** 0.5),
+        markerscale=max(1.0, 4 / size**0.5),
         loc="upper center",
         bbox_to_anchor=(0.5, -0.12),
         ncols=3,
     )
+    deep.set(xlim=(0, geometry.width), ylim=(0, geometry.time_steps), zlim=(0, geometry.height),
+             xlabel="x (pixels)", ylabel="time (steps)", zlabel="y (pixels)")  # fmt: skip
     # layouts ignore the labels of 3-D axes: they get room inside their own panel
     deep.set_box_aspect((4, 4, 3), zoom=0.78)
     deep.set_anchor("W")
     deep.locator_params(nbins=5)
-    deep.set_title(title, loc="left")
+    deep.set_title("the same in x, y and time", loc="left")
 
 
 def _draw_images(numbers: Mapping[str, Any], pictures: Mapping[str, Any], figure: Figure) -> None:

@@ -25,13 +25,13 @@ from dense_imb.hits import (
     rasterise,
     verify,
 )
-from dense_imb.hits.columns import describe_unseen
+from dense_imb.hits.format import columns_for_features
 from dense_imb.hits.frames import visible
 from dense_imb.hits.reader import HitsFile, HitsFiles
 from dense_imb.inspection.blank import LossRow, rows_of_logits, rows_of_values
 from dense_imb.inspection.hitmap import look_at_map
 from dense_imb.inspection.report import Inspection
-from dense_imb.inspection.sensors import SensorCounts, parts_of, warnings_of_sensors
+from dense_imb.inspection.sensors import SensorCounts
 from dense_imb.inspection.tally import Tally, summary_of
 from dense_imb.inspection.weights import Partition, proposals
 from dense_imb.metrics import ImageQuality
@@ -67,8 +67,7 @@ def inspect_hits(
         check_at_least("events", n_events, 1)
     with _open(paths) as hits:
         geometry = hits.geometry
-        is_table = isinstance(geometry, Sensors)
-        if not is_table and geometry.width * geometry.height > _LARGEST_FRAME:
+        if isinstance(geometry, Geometry) and geometry.width * geometry.height > _LARGEST_FRAME:
             raise ValueError(
                 f"Expected frames of at most {_LARGEST_FRAME} pixels to map, got "
                 f"{geometry.width} x {geometry.height}."
@@ -82,17 +81,18 @@ def inspect_hits(
         is_labelled = "/hit/label" in hits.columns
         counts: _Counts | SensorCounts
         if isinstance(geometry, Sensors):
-            counts, parts = SensorCounts(geometry, is_labelled), parts_of(chosen, hits)
+            n_hits = hits.n_hits * len(chosen) // max(len(hits), 1)
+            counts = SensorCounts(geometry, is_labelled, n_hits)
         else:
-            counts, parts = _Counts(geometry, is_labelled), _parts(chosen, hits)
+            counts = _Counts(geometry, is_labelled)
         with tqdm(
             total=len(chosen), desc="inspect", unit="event", disable=not show_progress
         ) as bar:
-            for part in parts:
+            for part in _parts(chosen, hits):
                 counts.add(hits[part])
                 bar.update(len(part))
-        own = {f"/hit/{name}" for name in (*geometry.columns, "t", "label")}
-        _, worth = describe_unseen(hits)
+        own = {"/event/offset", "/hit/label", "/hit/t"}
+        own |= {f"/hit/{name}" for name in geometry.columns}
         about = {
             "kind": "hits",
             "files": [str(path) for path in files],
@@ -100,16 +100,30 @@ def inspect_hits(
             "events": len(hits),
             "hits": hits.n_hits,
             "inspected_events": len(chosen),
-            "columns": sorted({*hits.columns} - own - {"/event/offset"}),
-            "features": worth.split(),
+            **_geometry_numbers(geometry),
+            "columns": sorted({*hits.columns} - own),
+            "features": columns_for_features(hits.columns, geometry),
         }
         numbers = {**about, **counts.numbers()}
-        if is_table:
-            numbers["warnings"] = warnings_of_sensors(numbers)
-        else:
-            numbers |= {"frame": asdict(geometry), "quality": _quality(hits, chosen)}
-            numbers["warnings"] = _warnings(numbers)
+        if isinstance(counts, _Counts):
+            numbers["quality"] = _quality(hits, chosen)
+    numbers["warnings"] = counts.warnings(numbers)
     return Inspection(numbers, counts.pictures())
+
+
+def _geometry_numbers(geometry: Geometry | Sensors) -> dict[str, Any]:
+    """Return the size of the frame, or of the table of sensors."""
+    if isinstance(geometry, Geometry):
+        return {"frame": asdict(geometry)}
+    low, high = geometry.position.min(0), geometry.position.max(0)
+    sensors = {
+        "number": len(geometry),
+        "axes": geometry.n_axes,
+        "has_direction": geometry.direction is not None,
+        "spacing_m": geometry.spacing,
+        "extent_m": np.stack([low, high], 1).tolist(),
+    }
+    return {"sensors": sensors}
 
 
 def _open(paths: Any) -> HitsFile | HitsFiles:
@@ -155,8 +169,9 @@ def _data_sets(path: Any) -> tuple[str, str]:
 
 def _parts(chosen: NDArray[np.int64], hits: HitsFile | HitsFiles) -> Iterator[NDArray[np.int64]]:
     mean = max(1, hits.n_hits // max(len(hits), 1))
-    pixels = hits.grid.width * hits.grid.height
-    size = max(1, min(4096, _HITS_AT_ONCE // mean, _PIXELS_AT_ONCE // pixels))
+    size = max(1, min(4096, _HITS_AT_ONCE // mean))
+    if isinstance(hits.geometry, Geometry):
+        size = max(1, min(size, _PIXELS_AT_ONCE // (hits.grid.width * hits.grid.height)))
     for start in range(0, len(chosen), size):
         yield chosen[start : start + size]
 
@@ -331,6 +346,10 @@ class _Counts:
             "blank_on_lit_pixels": _ratio(n_noise, n_lit),
             "input_on_lit_pixels": _ratio(n_signal, n_lit),
         }
+
+    def warnings(self, numbers: dict[str, Any]) -> list[str]:
+        """Return the warnings that follow from the numbers."""
+        return _warnings(numbers)
 
     def pictures(self) -> dict[str, Any]:
         """Return the arrays and sample events of the figure."""

@@ -1,51 +1,99 @@
-"""The part of a report as text that is on a table of sensors."""
+"""Lines of the report as text on hits of a table of sensors."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dense_imb.inspection.lines import QUANTILES, heading, quantile_line, sparkline
+from dense_imb.inspection.formats import QUANTILES, heading, percent, quantile_line, sparkline
+
+_MILD = 10  # imbalance up to which a plain loss may be enough
 
 
-def sensor_line(sensors: Mapping[str, Any]) -> str:
-    """Return number, extent and units of the sensors in one line."""
-    sides = ", ".join(
-        f"{axis} {low:.4g} .. {high:.4g} m"
-        for axis, low, high in zip("xyz", sensors["low"], sensors["high"], strict=False)
+def table_line(sensors: Mapping[str, Any]) -> str:
+    """Return the size of a table of sensors."""
+    extent = ", ".join(
+        f"{axis} {low:.4g} to {high:.4g}"
+        for axis, (low, high) in zip("xyz", sensors["extent_m"], strict=False)
     )
-    directions = ", with directions" if sensors["directions"] else ""
-    return f"  {sensors['table']} ({sides}){directions}; times in ns"
+    directions = "with" if sensors["has_direction"] else "without"
+    return (
+        f"{sensors['number']:,} sensors in {sensors['axes']}-D, {directions} directions; {extent} "
+        f"m; {sensors['spacing_m']:.3g} m between neighbours"
+    )
 
 
-def sensor_sections(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
-    """Yield the sections on times and on sensors."""
-    if not numbers["hits"]:
-        return
-    time, sensors = numbers["time"], numbers["sensors"]
-    edges = time["bin_edges"]
+def time_lines(time: Mapping[str, Any]) -> list[str]:
+    """Return the spectrum of times in ns."""
     lines = [
-        heading("Times in ns", ("mean", *QUANTILES.values())),
-        quantile_line("duration", numbers["duration"]),
+        heading("Time (ns)", ("mean", *QUANTILES.values())),
+        quantile_line("all hits", time),
     ]
     for name, counts in time["histogram"].items():
         if name != "hits" or len(time["histogram"]) == 1:
             lines.append(f"  {name:16} {sparkline(counts)}")
-    lines.append(f"  bins of {edges[1]:.4g} ns from the first hit of the event")
-    yield lines
-    counted = sensors["hits_per_sensor"]
-    lines = [
-        heading("Sensors", ("mean", *QUANTILES.values())),
-        quantile_line("hits a sensor", counted),
-        f"  sensors without any hit: {sensors['silent']:,}",
-    ]
-    if not math.isnan(sensors["noise_rate_khz"]):
-        lines.append(f"  noise of a sensor: {sensors['noise_rate_khz']:.3g} kHz")
-    for one in sensors["hottest"]:
-        place = ", ".join(f"{x:.4g}" for x in one["position"])
+    edges = time["bin_edges"]
+    line = f"  bins of {edges[1] - edges[0]:.4g} ns, from {edges[0]:.5g} to {edges[-1]:.5g}"
+    if time["share_outside_bins"] > 0:
+        line += f"; {percent(time['share_outside_bins'])} of the hits lie outside"
+    return [*lines, line]
+
+
+def map_lines(counts: Mapping[str, Any], n_sensors: int) -> list[str]:
+    """Return the sensors with most hits, and the number of those without any."""
+    mean = counts["mean_hits_per_sensor_and_event"]
+    lines = [f"Sensors with most hits (hits an event; {mean:.3g} on average)"]
+    for one in counts["hottest"]:
+        rate = one["hits_per_event"]
+        place = ", ".join(f"{x:.4g}" for x in one["position_m"])
         lines.append(
-            f"  sensor {one['sensor']:<9} {one['hits_per_event']:8.3g} hits an event, "
-            f"{one['times_mean']:.3g} x average, at {place} m{'  HOT' * one['is_hot']}"
+            f"  {one['sensor']:<8} {rate:8.3g}, {rate / mean:.3g} x average, lit in "
+            f"{percent(one['share_of_events'])} of the events, at ({place}) m"
+            f"{'  HOT' if one['is_hot'] else ''}"
         )
-    yield lines
+    silent = counts["silent_sensors"]
+    lines.append(f"  sensors without any hit: {silent:,} ({percent(silent / n_sensors)})")
+    return lines
+
+
+def blank_lines(numbers: Mapping[str, Any]) -> list[str]:
+    """Return the accuracy of a prediction that calls every hit noise."""
+    blank = numbers["accuracy"]["blank"]
+    return ["Scores of a BLANK prediction on these data", f"  accuracy {percent(blank)}"]
+
+
+def advice_lines(numbers: Mapping[str, Any]) -> list[str]:
+    """Return the advice that follows from the numbers, one sentence a line."""
+    lines = []
+    partition = numbers["partitions"]["hits"]
+    if "noise" in partition["never_seen"]:
+        lines.append(
+            "no noise (label 0) here: training needs files with noise, or measured noise "
+            "(--hits.noise N --hits.measured_noise FILE --hits.profiles)"
+        )
+    elif partition["imbalance"] > _MILD:
+        lines.append(
+            f"{partition['imbalance']:,.0f} to 1: judge by noise removal and purity, not by "
+            "accuracy"
+        )
+    return [*lines, *feature_lines(numbers["features"])]
+
+
+def feature_lines(features: Sequence[str]) -> list[str]:
+    """Return the advice on columns that a network of hits does not see by itself."""
+    if not features:
+        return []
+    return [
+        f"a network of hits does not see {', '.join(features)}; --hits.features "
+        f"{' '.join(features)} lets it (name only what real data have, too)"
+    ]
+
+
+def next_command(numbers: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the purpose of the next command, and the command; "" where there is none."""
+    classes = numbers["partitions"]["hits"]["classes"]
+    if not numbers["labelled"] or sum(one["pixels"] > 0 for one in classes.values()) < 2:
+        return "", ""
+    first = shlex.quote(numbers["files"][0])
+    return "train a network of hits", f"dense-imb train hits --hits.train {first} --out runs/first"

@@ -7,9 +7,9 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from dense_imb.inspection import sensor_text
 from dense_imb.inspection.blank import CONFIDENCE
-from dense_imb.inspection.hits import GAP
-from dense_imb.inspection.lines import (
+from dense_imb.inspection.formats import (
     QUANTILES,
     counted,
     heading,
@@ -20,8 +20,8 @@ from dense_imb.inspection.lines import (
     sparkline,
     times,
 )
+from dense_imb.inspection.hits import GAP
 from dense_imb.inspection.report import Inspection
-from dense_imb.inspection.sensor_text import sensor_line, sensor_sections
 
 FEW_CLASSES = 10  # up to so many mask values may be classes, with gaps between them
 _PARTITIONS = {
@@ -51,12 +51,13 @@ def text_of(inspection: Inspection) -> str:
 def _hit_sections(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
     files = numbers["files"]
     named = files[0] if len(files) == 1 else f"{len(files)} files, {files[0]} .."
+    sensors = numbers.get("sensors")
     looked = numbers["inspected_events"]
     part = "" if looked == numbers["events"] else f", {looked:,} of them inspected"
     yield [
         named,
         f"  {numbers['events']:,} events, {numbers['hits']:,} hits{part}",
-        _geometry_line(numbers),
+        f"  {sensor_text.table_line(sensors) if sensors else _frame_line(numbers['frame'])}",
         f"  further columns: {', '.join(numbers['columns']) or 'none'};"
         f" labels: {'yes' if numbers['labelled'] else 'no'};"
         f" content hash: {numbers['content_hash']}",
@@ -73,41 +74,38 @@ def _hit_sections(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
             f"; without signal: {numbers['events_without_signal']:,}" if numbers["labelled"] else ""
         ),
     ]
-    if "sensors" in numbers:
-        yield from _imbalance(numbers)
-        yield from sensor_sections(numbers)
-    else:
-        yield from _grid_sections(numbers)
+    if not sensors:
+        yield _occupancy_lines(numbers)
+    yield from _imbalance(numbers)
+    if numbers["hits"] and sensors:
+        yield sensor_text.time_lines(numbers["time"])
+        yield sensor_text.map_lines(numbers["map"], sensors["number"])
+    elif numbers["hits"]:
+        yield _time_lines(numbers)
+        yield _map_lines(numbers)
     yield from _blank(numbers)
     yield from _closing(numbers)
     yield from _next(numbers)
 
 
-def _geometry_line(numbers: Mapping[str, Any]) -> str:
-    if "sensors" in numbers:
-        return sensor_line(numbers["sensors"])
-    frame = numbers["frame"]
+def _frame_line(frame: Mapping[str, Any]) -> str:
     units = [
         f"{name[0]} step {frame[name]:g} {name[2:]}"
         for name in ("x_mm", "y_mm", "t_ns")
         if frame[name] is not None
     ]
     return (
-        f"  frame {frame['width']} x {frame['height']} pixels, {frame['time_steps']} time steps"
+        f"frame {frame['width']} x {frame['height']} pixels, {frame['time_steps']} time steps"
         f" ({', '.join(units) or 'no physical units'})"
     )
 
 
-def _grid_sections(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
+def _occupancy_lines(numbers: Mapping[str, Any]) -> list[str]:
     occluded = numbers["occluded"]
     hidden = f"  {percent(occluded['share'])} of the hits share a pixel and are hidden"
     if numbers["labelled"]:
         hidden += f" ({percent(occluded['share_of_signal'])} of the signal)"
-    yield [f"Occupancy: {percent(numbers['occupancy'])} of the pixels are lit", hidden]
-    yield from _imbalance(numbers)
-    if numbers["hits"]:
-        yield _time_lines(numbers)
-        yield _map_lines(numbers)
+    return [f"Occupancy: {percent(numbers['occupancy'])} of the pixels are lit", hidden]
 
 
 def _image_sections(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
@@ -141,12 +139,13 @@ def _imbalance(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
     for name, partition in numbers["partitions"].items():
         lines = [f"{_PARTITIONS[name]}: largest to smallest class {times(partition['imbalance'])}"]
         unit = "images" if numbers["kind"] == "images" else "events"
+        one = "hits" if name == "hits" else "pixels"
         width = max(14, *map(len, partition["classes"]))
         for label, counts in partition["classes"].items():
             if counts["pixels"] or len(partition["classes"]) < 10:
                 lines.append(
                     f"  {label:{width}} {percent(counts['share']):>9}  {counts['pixels']:>15,}"
-                    f" {'hits' if name == 'hits' else 'pixels'}  in {counts['images']:,} {unit}"
+                    f" {one}  in {counts['images']:,} {unit}"
                 )
         yield lines
 
@@ -194,11 +193,12 @@ def _map_lines(numbers: Mapping[str, Any]) -> list[str]:
 
 def _blank(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
     accuracy = numbers["accuracy"]
-    lines = ["Scores of a BLANK prediction on these data"]
     if "sensors" in numbers:
-        lines.append(pair_line("accuracy of hits", accuracy, "blank", "input", percent))
-        lines[1:1] = [f"  {'':26} {'blank':>9} {'input':>9}"]
-    elif numbers["kind"] == "hits":
+        yield sensor_text.blank_lines(numbers)
+        yield from _loss_tables(numbers)
+        return
+    lines = ["Scores of a BLANK prediction on these data"]
+    if numbers["kind"] == "hits":
         quality = numbers["quality"]
         lines = [f"{lines[0]:34}", f"  {'':26} {'blank':>9} {'input':>9}"]
         lines.append(pair_line("accuracy, every pixel", accuracy, "blank", "input", percent))
@@ -216,6 +216,10 @@ def _blank(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
     else:
         lines.append(f"  accuracy {percent(accuracy['blank'])}")
     yield lines
+    yield from _loss_tables(numbers)
+
+
+def _loss_tables(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
     for fed, rows in numbers["losses"].items():
         if rows:
             yield _loss_table(fed, rows)
@@ -265,25 +269,20 @@ def _next(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
 
 def next_command(numbers: Mapping[str, Any]) -> tuple[str, str]:
     """Return the purpose of the next command, and the command; "" where there is none."""
+    if "sensors" in numbers:
+        return sensor_text.next_command(numbers)
     return _next_of_hits(numbers) if numbers["kind"] == "hits" else _next_of_images(numbers)
 
 
 def _next_of_hits(numbers: Mapping[str, Any]) -> tuple[str, str]:
-    partitions = numbers["partitions"]
-    if not partitions:  # hits of sensors without labels: nothing to compare by
-        return "", ""
-    partition = next(partitions[n] for n in ("hits", "pixels", "frame") if n in partitions)
+    partition = numbers["partitions"].get("pixels", numbers["partitions"]["frame"])
     counts = {name: one["pixels"] for name, one in partition["classes"].items()}
     noise = counts.pop("noise", 0)
-    counts.pop("empty", 0)
+    counts.pop("empty")
     if not any(counts.values()):
         return "", ""
     command = f"dense-imb compare {shlex.quote(numbers['files'][0])}"
     if noise:
-        features = [*numbers.get("features", ())]
-        if features and numbers.get("sensors", {}).get("directions"):
-            features.append("direction")
-        command += f" --features {shlex.join(features)}" if features else ""
         return "find the loss for these data", command
     return (
         "find the loss for these data, with as much noise as in yours",
@@ -333,18 +332,11 @@ def advice(numbers: Mapping[str, Any]) -> list[str]:
     """Return the advice that follows from the numbers, one sentence a line."""
     if numbers.get("grey_values"):
         return []
+    if "sensors" in numbers:
+        return sensor_text.advice_lines(numbers)
+    imbalance = numbers["partitions"]["frame"]["imbalance"]
     is_hits = numbers["kind"] == "hits"
     lines = []
-    if is_hits and numbers.get("features"):
-        lines.append(
-            "to let a network of hits see further columns, which added noise lacks: "
-            f"--hits.features {shlex.join(numbers['features'])}"
-        )
-    is_table = "sensors" in numbers
-    partition = numbers["partitions"].get("hits" if is_table else "frame")
-    if partition is None:
-        return lines
-    imbalance = partition["imbalance"]
     if numbers.get("labels"):
         line = f"to train on these: --images.labels '{numbers['labels']}'"
         if numbers["ignore_index"] is not None:
@@ -356,9 +348,8 @@ def advice(numbers: Mapping[str, Any]) -> list[str]:
         scores = "noise removal and purity" if is_hits else "IoU or average precision"
         lines.append(f"{imbalance:,.0f} to 1: judge by {scores}, not by accuracy, SSIM or PSNR")
         lines.append(
-            f"a plain mean over {'hits' if is_table else 'pixels'} rewards a blank prediction "
-            "(`blank looks good` below): choose thresholds on validation data, and never judge at "
-            "probability 1/2"
+            "a plain mean over pixels rewards a blank prediction (`blank looks good` below): "
+            "choose thresholds on validation data, and never judge at probability 1/2"
         )
         lines += _losses_to_begin_with(numbers, is_hits)
     else:
@@ -375,19 +366,16 @@ def advice(numbers: Mapping[str, Any]) -> list[str]:
             f"among lit pixels it is only {lit:.2g} to 1: to denoise, train on these only "
             "(loss(.., mask=frame > 0))"
         )
-    return lines
+    return lines + sensor_text.feature_lines(numbers.get("features", ()))
 
 
 def _losses_to_begin_with(numbers: Mapping[str, Any], is_hits: bool) -> list[str]:
     """Return the losses that scored best on similar data; see experiments/README.md."""
     if is_hits:
-        lines = ["begin with the defaults of `dense-imb train hits`, whose network sees hits only"]
-        if "sensors" not in numbers:
-            lines.append(
-                "for networks of frames begin with BalancedSoftmaxLoss on the lit pixels, which "
-                "removed most noise of 11 losses; for values with ACBMSELoss()"
-            )
-        return lines
+        return [
+            "begin with BalancedSoftmaxLoss on the lit pixels, as `dense-imb train` does: it "
+            "removed most noise of 11 losses; for values with ACBMSELoss()",
+        ]
     n_classes = sum(one["pixels"] > 0 for one in numbers["partitions"]["frame"]["classes"].values())
     if n_classes == 2:
         return [

@@ -159,23 +159,48 @@ class HitTransformer(nn.Module):
             return sum(weight.sum() for weight in self.parameters()) * hits.coordinate.new_zeros(
                 0, self.n_outputs
             )
-        place = hits.coordinate * self.metric
-        x = self.embed(self._inputs(hits)).to(place.dtype)  # the sum over layers stays exact
+        place = (hits.coordinate * self.metric).detach()
+        windows = plan_windows(place, hits.offset, self.window, self.orders, self.depth)
+        return self._outputs(hits.coordinate, hits.feature, windows)
+
+    def score_padded(self, coordinate: Tensor, is_hit: Tensor, feature: Tensor) -> Tensor:
+        """Return the outputs of padded events, (B, N, n_outputs); those of padding mean nothing.
+
+        All hits of an event attend to each other. `forward` gives the same for events of at most
+        `window` hits, but cuts longer ones into windows.
+
+        Args:
+            coordinate: (B, N, D) position and, last, time.
+            is_hit: (B, N) bool, False at padding, which may hold any values.
+            feature: (B, N, n_features) further inputs.
+        """
+        window = Windows((is_hit.shape[0], is_hit.shape[1]), mask=is_hit[:, None, None])
+        padding = ~is_hit[..., None]  # a weight of 0 does not hide NaN
+        coordinate, feature = (
+            one.masked_fill(padding, 0).flatten(0, 1) for one in (coordinate, feature)
+        )
+        output = self._outputs(coordinate, feature, [window] * self.depth)
+        return output.view(*is_hit.shape, self.n_outputs)
+
+    def _outputs(self, coordinate: Tensor, feature: Tensor, windows: Sequence[Windows]) -> Tensor:
+        """Return the outputs of hits that attend to each other in these windows, one a layer."""
+        place = coordinate * self.metric
+        x = self.embed(self._inputs(coordinate, feature))
+        x = x.to(place.dtype)  # the sum over layers stays exact
         with torch.autocast(place.device.type, enabled=False):  # angles may be thousands
             angle = torch.einsum("md,hnd->mhn", place, self.waves)
         turn = torch.stack([angle.cos(), angle.sin()], -1)[:, None]  # (n_hits, 1, heads, n, 2)
-        windows = plan_windows(place.detach(), hits.offset, self.window, self.orders, self.depth)
         for number, window in enumerate(windows):
             x = self.layers[number](x, turn, window)
         output: Tensor = self.head(self.norm(x))
         return output
 
-    def _inputs(self, hits: HitInput) -> Tensor:
+    def _inputs(self, coordinate: Tensor, feature: Tensor) -> Tensor:
         middle, spread = self.feature_scale
-        feature = torch.asinh((hits.feature - middle) / spread)
-        inputs = [torch.ones_like(hits.coordinate[:, :1]), feature]
+        feature = torch.asinh((feature - middle) / spread)
+        inputs = [torch.ones_like(coordinate[:, :1]), feature]
         if self.extent is not None:
-            phase = (hits.coordinate / self.extent)[..., None] * self.frequency
+            phase = (coordinate / self.extent)[..., None] * self.frequency
             phase = phase.flatten(1)
             inputs += [phase.sin(), phase.cos()]
         return torch.cat(inputs, 1)

@@ -217,7 +217,7 @@ def _scorer(
     """Return a scorer, its operating point, and the profile of its validation events."""
     if isinstance(run, (str, os.PathLike, Run)):
         folder = run.folder if isinstance(run, Run) else Path(run)
-        kind = type(run) if isinstance(run, Run) else Run
+        kind: Any = type(run) if isinstance(run, Run) else Run
         loaded = _load(kind, folder.absolute(), str(device), _state_of(folder))
         point = loaded.point(aims) if threshold is None else as_point(threshold)
         return loaded.scorer, point, loaded.validation

@@ -268,7 +268,7 @@ def open_run(folder: str | os.PathLike[str]) -> Run:
 
 def read_config(path: Path) -> TrainConfig:
     """Read the configuration of a run from its YAML file."""
-    return config_from(read_yaml(path))
+    return config_from(read_yaml(path), is_run=True)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -286,9 +286,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return stored
 
 
-def config_from(stored: dict[str, Any]) -> TrainConfig:
-    """Build a configuration from the content of a YAML file, of an older version too."""
-    config: TrainConfig = build_dataclass(TrainConfig, upgrade(stored))
+def config_from(stored: dict[str, Any], *, is_run: bool = False) -> TrainConfig:
+    """Build a configuration from the content of a YAML file, of an older version too.
+
+    Args:
+        stored: content of the file.
+        is_run: the file is that of a run, see `upgrade`.
+    """
+    config: TrainConfig = build_dataclass(TrainConfig, upgrade(stored, is_run=is_run))
     return with_defaults(config)
 
 

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Does a network find an air shower among real photons of a Cherenkov telescope and the night's light?
+# Does a network of frames find an air shower among real photons of a Cherenkov telescope and the night's light?
 #     DENSE_IMB_DATA=... bash experiments/photons/run.sh        # 2 minutes
 # The stream is read from $DENSE_IMB_DATA/fact_photon_stream. The labels come from a clustering in x, y
 # and t; they are not the truth. Results: runs/photons/seed-*.txt.
@@ -21,7 +21,7 @@ for seed in 0 1 2; do
     [ -f "$part/all_train.h5" ] ||
         python data_tools/split.py "$out/all.h5" --out "$part" --seed "$seed" \
             --shares train=0.6 validation=0.15 test=0.25
-    dense-imb train hits --out "$out/seed-$seed" --resume --quiet --report false \
+    dense-imb train hits --out "$out/seed-$seed" --resume --quiet --report false --model.name fast_unet \
         --hits.train "$part/all_train.h5" --hits.validation "$part/all_validation.h5" \
         --steps 400 --batch_size 8 --validate_every 50 --seed "$seed"
     rules=--no-baselines # they take most of the time: for one seed only

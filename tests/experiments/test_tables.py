@@ -65,7 +65,7 @@ def test_every_row_of_a_table_is_a_config(path):
         changes = run_table.nested(row or {})
         changes.pop("simulate", None)
         stored = run_table.merged(run_table.nested(table["base"]), changes)
-        config = config_from(run_table.merged(stored, {"data": {"train": ["x.h5"]}}))
+        config = config_from(run_table.merged(stored, {"hits": {"train": ["x.h5"]}}))
         Recipe.of(config)
         build_loss(config.loss)
 

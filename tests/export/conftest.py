@@ -16,12 +16,11 @@ from dense_imb.runs import Run, open_run, train
 from tests.runs.labelled_pictures import of_table, write_tables
 from tests.runs.pictures import tiny_images, write_folders
 from tests.runs.tiny import clean_events, tiny, write_events
-from tests.tasks.hits.test_networks_of_hits import config, telescope_events
+from tests.tasks.hits.test_networks_of_hits import telescope_events
 
 pytest.importorskip("onnxruntime", reason="ONNX is an extra: pip install 'dense-imb[export]'")
 
 
-_HITS = {"name": "hits", "options": {"width": 8, "depth": 2, "heads": 1}}
 _COSINE = {"depth": 8, "width": 4, "head": "cosine"}
 
 
@@ -36,9 +35,20 @@ def _hits(folder: Path, **changes: object) -> TrainConfig:
     return tiny(write_events(folder / "clean.h5", clean_events(40)), **changes)
 
 
-def _telescope(folder: Path, **hits: object) -> TrainConfig:
+_WINDOW = {"width": 8, "depth": 2, "heads": 1, "window": 26}
+
+
+def _network_of_hits(folder: Path, **hits: object) -> TrainConfig:
+    """Events of 6 to 46 hits on a grid, some above the window."""
+    model = {"name": "hits", "options": _WINDOW}
+    return _hits(folder, model=model, hits={"noise": [0, 40], **hits})
+
+
+def _sensors(folder: Path, window: int, **hits: object) -> TrainConfig:
+    """Events of 39 hits at sensors."""
     path = write_events(folder / "telescope.h5", telescope_events(24))
-    return config(path, hits, options={**_HITS["options"], "heads": 2})
+    model = {"name": "hits", "options": {**_WINDOW, "window": window}}
+    return tiny(path, model=model, hits={"noise": 0, "signal": None, **hits})
 
 
 def _volumes(folder: Path) -> TrainConfig:
@@ -60,14 +70,13 @@ CASES: dict[str, tuple[str, Callable[[Path], TrainConfig]]] = {
             f, hits={"output": "value", "target": "pattern", "pixels": "frame"}, loss="ACBMSELoss"
         ),
     ),
-    "arcs.onnx": ("hit scorer", lambda f: _hits(f, model=_HITS)),
-    "telescope.onnx": ("hit scorer", lambda f: _telescope(f)),
-    "classes.pt2": (
-        "hit scorer",
-        lambda f: _telescope(
-            f, n_classes=3, features=["charge", "direction"], value="t", augment="none"
-        ),
+    "hits.onnx": ("hits", _network_of_hits),
+    "sensors.onnx": ("hits", lambda f: _sensors(f, 64, features=["charge", "direction"])),
+    "particles.pt2": (
+        "hits",
+        lambda f: _sensors(f, 64, features=["charge"], n_classes=3, value="charge"),
     ),
+    "long.pt2": ("hits", lambda f: _sensors(f, 20, features=[])),
     "binary.onnx": (
         "segmenter",
         lambda f: tiny_images(write_folders(f, values=(0, 255)), images={"labels": [0, 255]}),

@@ -33,7 +33,7 @@ def test_the_card_tells_data_loss_and_labels(case_of):
     run, exported = case_of("volumes.pt2")
     card, setup = exported.card.read_text(), run.checkpoint()["setup"]
     reading = run.trained(device="cpu").reading
-    assert exported.facts["input"]["mean"] == list(reading.mean)
+    assert exported.facts["inputs"][0]["mean"] == list(reading.mean)
     assert exported.facts["training"]["data"] == setup["data"]
     for words in (
         setup["data"],
@@ -52,8 +52,8 @@ def test_the_card_of_a_classifier_names_its_classes(case_of):
     card, reading = exported.card.read_text(), run.trained(device="cpu").reading
     facts = exported.facts
     assert facts["kind"] == "classifier"
-    assert facts["input"]["shape"] == ["batch", 3, 20, 28]
-    assert facts["input"]["mean"] == list(reading.mean)
+    assert facts["inputs"][0]["shape"] == ["batch", 3, 20, 28]
+    assert facts["inputs"][0]["mean"] == list(reading.mean)
     assert facts["outputs"][0]["shape"] == ["batch", 3]
     for k, (name, n) in enumerate(zip(reading.class_names, reading.train_counts, strict=True)):
         assert f"| {k} | {name} | {n} |" in card
@@ -63,7 +63,7 @@ def test_the_card_of_a_classifier_names_its_classes(case_of):
     assert facts["check"]["on"] == "validation data of the run"
 
 
-@pytest.mark.parametrize("name", ["scores.onnx", "arcs.onnx", "volumes.pt2", "margins.pt2"])
+@pytest.mark.parametrize("name", ["scores.onnx", "volumes.pt2", "margins.pt2"])
 def test_frames_are_random_where_the_data_are_gone(case_of, tmp_path, name):
     run, _ = case_of(name)
     folder = shutil.copytree(run.folder, tmp_path / "run")
@@ -71,11 +71,8 @@ def test_frames_are_random_where_the_data_are_gone(case_of, tmp_path, name):
     (folder / "config.yaml").write_text(text)
     (folder / "validation_scores.json").unlink()
     what = exportable(open_run(folder))
-    assert what.source.startswith("made-up hits" if name == "arcs.onnx" else "random frames")
+    assert what.source.startswith("random frames")
     wanted = exportable(run).samples
-    if name == "arcs.onnx":
-        assert [call[0].shape for call in what.calls()] == [(1, n, 3) for n in (5, 6, 7, 8)]
-        return
     assert [x.shape[1:] for x in what.samples] == [wanted[0].shape[1:]] * 4
     if name.endswith(".pt2"):
         exported = export_run(folder, tmp_path / name)
@@ -119,9 +116,6 @@ def test_onnx_runtime_takes_turns_with_pytorch(case_of):
     run, exported = case_of("binary.onnx")
     rows = throughput(run, exported.path, seconds=0.05)
     assert [row.batch for row in rows] == [1, 16]
-    assert "pixels" in str(rows[0])
-    of_hits, file = case_of("telescope.onnx")
-    assert "events/s" in str(throughput(of_hits, file.path, batches=(2,), seconds=0.05)[0])
     for row in rows:
         assert row.pytorch > 0
         assert row.ratio == pytest.approx(row.onnx / row.pytorch)

@@ -1,4 +1,4 @@
-"""Twelve runs of ten steps end as they did: weights, history and the setup of checkpoints."""
+"""Fourteen runs of ten steps end as they did: weights, history and the setup of checkpoints."""
 
 from __future__ import annotations
 

@@ -60,6 +60,19 @@ def test_an_event_scores_alike_alone_in_a_batch_and_in_another_order(orders):
 
 
 @torch.no_grad()
+@torch.no_grad()
+def test_padded_events_score_as_flat_ones_whatever_the_padding_holds():
+    torch.manual_seed(0)
+    net = HitTransformer(3, 2, metric=(1, 1, 0.1), size="tiny").eval()
+    counts = [5, 0, 256, 1]
+    batch = hits(counts, n_features=2)
+    is_hit = torch.arange(max(counts)) < torch.tensor(counts)[:, None]
+    coordinate, feature = (torch.full((*is_hit.shape, n), torch.nan) for n in (3, 2))
+    coordinate[is_hit], feature[is_hit] = batch.coordinate, batch.feature
+    output = net.score_padded(coordinate, is_hit, feature)
+    torch.testing.assert_close(output[is_hit], net(batch), atol=2e-5, rtol=0)
+
+
 def test_ties_in_time_do_not_depend_on_the_order_of_the_hits():
     """Real times are whole numbers; the order in the file must not decide who is in a window."""
     net = network(window=64)

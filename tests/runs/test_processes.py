@@ -19,6 +19,7 @@ from tests.limits import HANG_SECONDS
 from tests.runs.labelled_pictures import write_cifar
 from tests.runs.pictures import write_folders
 from tests.runs.tiny import Line, assert_same_runs, clean_events, loop_of, write_events
+from tests.tasks.hits.test_networks_of_hits import telescope_events
 
 pytestmark = pytest.mark.slow
 
@@ -121,6 +122,37 @@ def test_loops_of_two_processes(tmp_path):
     assert two.pop("loss") == pytest.approx(loop.state.history[-1]["loss"], rel=1e-6)
     for name, value in task.network.state_dict().items():
         torch.testing.assert_close(two[name], value, rtol=0, atol=1e-6)
+
+
+NETWORKS_OF_HITS = {
+    "grid": ["--hits.signal", 6, "--hits.noise", 20],
+    "table": ["--hits.features", "charge", "direction", "--hits.n_classes", 3],
+    "particles": ["--hits.balance_over", "particle"],
+}
+
+
+@pytest.mark.parametrize("kind", NETWORKS_OF_HITS)
+def test_two_processes_score_hits_as_one_with_a_global_loss(kind, path, tmp_path):
+    """Events have unequal numbers of hits, and the last events are validated by one process."""
+    if kind != "grid":
+        path = write_events(tmp_path / "telescope.h5", telescope_events(27))
+    words = [
+        "train", "hits", "--hits.train", path, "--hits.validation_share", "0.25", "--steps", "8",
+        "--validate_every", "4", "--batch_size", "4", "--quiet", "--report", "false",
+        "--model.options", '{"width": 8, "depth": 2, "heads": 1}',
+        "--loss", "CrossEntropyLoss(balance={'scope': 'global'})",
+        *map(str, NETWORKS_OF_HITS[kind]),
+    ]  # fmt: skip
+    assert main([*words, "--out", str(tmp_path / "one")]) == 0
+    code, told = ended(start([*words, "--out", str(tmp_path / "two"), "--devices", "2"]))
+    assert code == 0, told
+    one, two = (open_run(tmp_path / name) for name in ("one", "two"))
+    for name, value in one.weights("last").items():
+        torch.testing.assert_close(two.weights("last")[name], value, rtol=1e-3, atol=1e-4)
+    for first, second in zip(one.history, two.history, strict=True):
+        for name in ("loss", "auc", "removal_at_97", "lit_at_half"):
+            assert second[name] == pytest.approx(first[name], abs=1e-4), name
+    assert one.scores().n_signal == two.scores().n_signal
 
 
 def test_two_processes_segment_as_one_with_a_global_loss(tmp_path):

@@ -30,6 +30,7 @@ from dense_imb.hits import (
     HotLines,
     HotPixels,
     MeasuredNoise,
+    SensorNoise,
     Sensors,
     Uniform,
     open_hits,
@@ -60,12 +61,13 @@ from dense_imb.tasks.mean_teacher import Unlabelled
 from dense_imb.tasks.recipe import Recipe, build_loss, check_share
 from dense_imb.tasks.unlabelled import REST, naming_the_option
 
-PROFILES: dict[str, type[Profile]] = {
+PROFILES: dict[str, Any] = {
     "uniform": Uniform,
     "blob": Blob,
     "burst": Burst,
     "hot_pixels": HotPixels,
     "hot_lines": HotLines,
+    "sensors": SensorNoise,
 }
 _COUNTED = 256  # events
 _LIGHT = 0.299792458  # m/ns
@@ -451,7 +453,8 @@ def _profile(text: str) -> Profile:
     name, positional, options = parse_call(text, text)
     check_choice("profile", name, PROFILES)
     try:
-        return PROFILES[name](*positional, **options)
+        profile: Profile = PROFILES[name](*positional, **options)
+        return profile
     except TypeError as problem:
         raise ValueError(f"Expected options that {name} takes, got {text!r}: {problem}.") from None
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -18,6 +20,7 @@ from dense_imb.data.epochs.mixing import union
 from dense_imb.data.events.virtual import VirtualEvents
 from dense_imb.data.images.labelled import IGNORED
 from dense_imb.hits import Degradation, Events, MeasuredNoise, Sensors
+from dense_imb.losses import Balance
 from dense_imb.losses.foreign.feeding import Intake, feed, intake_of
 from dense_imb.models import HitInput
 from dense_imb.tasks.base import TrainingData, as_logits
@@ -26,6 +29,7 @@ from dense_imb.tasks.hits.scoring import EVENTS, HITS, HitsOptions, ScoringTask
 DIRECTION = "direction"  # feature: where the sensor of a hit looks
 AUGMENT = ("none", "mirror", "rotate")
 _PARTNERS = 2**31  # epochs from here on degrade events that others are mixed with
+_LABELS = 256  # labels of hits are bytes
 _TURN = 106  # purpose of random numbers: mirrors and rotations
 
 
@@ -68,28 +72,60 @@ class HitsReading:
         events = events if events.is_torch else events.torch()
         if events.n_hits == 0:
             return torch.zeros(0, self.n_classes, device=events.t.device)
-        output = network(self.inputs(events)).float()[:, : self.n_channels]
-        if self.n_classes > 2:
-            classes: Tensor = output.softmax(1)
-            return classes
-        signal = torch.sigmoid(as_logits(output, is_logit=self.is_logit))
-        return torch.cat([1 - signal, signal], 1)
+        return self.read_probability(network(self.inputs(events)))
 
     def score(self, network: nn.Module, events: Events) -> Tensor:
         """Return the score of each hit, (n_hits,) in [0, 1]: the probability of any signal."""
         events = events if events.is_torch else events.torch()
-        if self.n_classes > 2:
-            return (1 - self.probability(network, events)[:, 0]).clamp(0, 1)
         if events.n_hits == 0:
             return torch.zeros(0, device=events.t.device)
-        output = network(self.inputs(events)).float()[:, 0]
-        score: Tensor = torch.sigmoid(as_logits(output, is_logit=self.is_logit))
-        return score
+        return self.read_score(network(self.inputs(events)))
+
+    def read_probability(self, output: Tensor) -> Tensor:
+        """Return the probabilities (..., n_classes) of outputs (..., n_outputs)."""
+        output = output.float()[..., : self.n_channels]
+        if self.n_classes > 2:
+            return output.softmax(-1)
+        signal = torch.sigmoid(as_logits(output, is_logit=self.is_logit))
+        return torch.cat([1 - signal, signal], -1)
+
+    def read_score(self, output: Tensor) -> Tensor:
+        """Return the scores (...) of outputs (..., n_outputs)."""
+        if self.n_classes > 2:
+            return (1 - self.read_probability(output)[..., 0]).clamp(0, 1)
+        return torch.sigmoid(as_logits(output.float()[..., 0], is_logit=self.is_logit))
 
     def as_text(self) -> str:
         """Return the text of the description in checkpoints."""
         arguments = ", ".join(f"{one.name}={getattr(self, one.name)!r}" for one in fields(self))
         return f"HitsReading({arguments})"
+
+
+class UnitWeights(NamedTuple):
+    """Weights with which each unit of a class, an event or a particle, counts equally.
+
+    Args:
+        share: (n_hits,) 1 over the number of hits of the unit.
+        label: (n_hits,) class of the unit.
+    """
+
+    share: Tensor
+    label: Tensor
+
+    def scaled(self, *, over_processes: bool = False) -> Tensor:
+        """Return the weights of hits, (n_hits,), with a mean of 1 in each class.
+
+        Args:
+            over_processes: take the mean over the batches of all processes.
+        """
+        sums = self.share.new_zeros(2, _LABELS)
+        sums[0] = torch.bincount(self.label, minlength=_LABELS)
+        sums[1].index_add_(0, self.label, self.share)
+        if over_processes and dist.is_available() and dist.is_initialized():
+            dist.all_reduce(sums)
+        n_hits, total = sums
+        scaled: Tensor = self.share * (n_hits / total.clamp(min=1e-12))[self.label]
+        return scaled
 
 
 @dataclass(frozen=True)
@@ -99,13 +135,13 @@ class HitsBatch:
     Args:
         shown: input of the network.
         label: (n_hits,) class of each hit, `IGNORED` where it has none.
-        weight: (n_hits,) weight in the loss; None if all have 1.
+        weight: weights in the loss; None if all hits have 1.
         value: (n_hits,) value to predict, NaN where it has none; None without values.
     """
 
     shown: HitInput
     label: Tensor
-    weight: Tensor | None = None
+    weight: UnitWeights | None = None
     value: Tensor | None = None
 
 
@@ -136,6 +172,7 @@ class HitsTask(ScoringTask):
         losses = [loss] if options.value_loss is None else [loss, options.value_loss]
         super().__init__(network, losses, data, reading, options)
         self._intake = intake_of(loss)
+        self._is_global = is_global(loss)
         self.balance_over, self.augment = options.balance_over, options.augment
         if self.balance_over != HITS and "pixel_weight" not in self._intake.takes:
             raise Refused(
@@ -182,7 +219,7 @@ class HitsTask(ScoringTask):
         return HitsBatch(
             shown,
             classes_of_hits(events, reading.n_classes),
-            hit_weights(events, self.balance_over),
+            unit_weights(events, self.balance_over),
             None if reading.value is None else _value(events, reading.value),
         )
 
@@ -212,10 +249,13 @@ class HitsTask(ScoringTask):
         """Return the loss of the outputs of all hits, of their values included."""
         reading: HitsReading = self.reading
         classes = output[:, : reading.n_channels]
-        cost = cost_of_hits(self._losses[0], self._intake, classes, batch.label, batch.weight)
+        weight = None
+        if batch.weight is not None:
+            weight = batch.weight.scaled(over_processes=self._is_global)
+        cost = cost_of_hits(self._losses[0], self._intake, classes, batch.label, weight)
         if batch.value is not None:
             is_known = batch.value.isfinite()
-            if bool(is_known.any()):
+            if bool(is_known.any()) or is_global(self._losses[1]):
                 predicted = output[is_known, reading.n_channels]
                 cost = cost + self._losses[1](predicted[None], batch.value[is_known][None])
         return cost
@@ -237,6 +277,8 @@ def cost_of_hits(
 ) -> Tensor:
     """Return the loss of hits; 0 without any.
 
+    A loss over all processes is called even then: the others wait for it.
+
     Args:
         loss: loss.
         intake: its signature, see `intake_of`.
@@ -248,7 +290,7 @@ def cost_of_hits(
     if not bool(is_known.all()):
         output, label = output[is_known], label[is_known]
         weight = None if weight is None else weight[is_known]
-    if len(label) == 0:  # no hit in any event; a plain mean would be NaN
+    if len(label) == 0 and not is_global(loss):  # a plain mean would be NaN
         return 0 * output.sum()
     logits = output.T[None]  # (1, C, n_hits)
     target = label.to(output.dtype)[None, None] if output.shape[1] == 1 else label[None]
@@ -290,7 +332,13 @@ def hit_weights(events: Events, over: str) -> Tensor | None:
         >>> hit_weights(events, "particle")
         tensor([0.6667, 0.6667, 0.6667, 2.0000, 1.0000])
     """
-    if over == HITS or events.n_hits == 0:
+    weights = unit_weights(events, over)
+    return None if weights is None else weights.scaled()
+
+
+def unit_weights(events: Events, over: str) -> UnitWeights | None:
+    """Return the share of each hit in its unit, see `hit_weights`."""
+    if over == HITS:
         return None
     assert events.label is not None
     key = [events.event_index(), events.label.long()]
@@ -298,13 +346,13 @@ def hit_weights(events: Events, over: str) -> Tensor | None:
         key.append(events.hit[over].long())
     keys = torch.stack(key, 1)
     _, unit, count = torch.unique(keys, dim=0, return_inverse=True, return_counts=True)
-    weight = 1 / count[unit].float()
-    label = key[1]
-    size = int(label.max()) + 1
-    n_hits = torch.bincount(label, minlength=size)
-    total = torch.zeros(size, device=weight.device).index_add_(0, label, weight)
-    balanced: Tensor = weight * (n_hits / total.clamp(min=1e-12))[label]
-    return balanced
+    return UnitWeights(1 / count[unit].float(), key[1])
+
+
+def is_global(loss: nn.Module) -> bool:
+    """Tell whether a loss is a mean over the batches of all processes, see `Balance.scope`."""
+    rules = (getattr(part, "balance", None) for part in loss.modules())
+    return any(isinstance(rule, Balance) and rule.scope == "global" for rule in rules)
 
 
 def describe_geometry(geometry: object) -> str:

@@ -1,4 +1,4 @@
-"""Lines of a report: headings, quantiles, and numbers as text."""
+"""Formats of numbers and tables in the report as text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-BLOCKS = "▁▂▃▄▅▆▇█"
+_BLOCKS = "▁▂▃▄▅▆▇█"
 QUANTILES = {"min": "min", "q05": "5 %", "median": "median", "q95": "95 %", "max": "max"}
 
 
@@ -19,51 +19,51 @@ def sparkline(counts: Sequence[int]) -> str:
     """
     top = max([*counts, 1])
     return "".join(
-        "·" if count == 0 else BLOCKS[math.ceil(8 * count / top) - 1] for count in counts
+        "·" if count == 0 else _BLOCKS[math.ceil(8 * count / top) - 1] for count in counts
     )
 
 
 def heading(title: str, columns: Sequence[str]) -> str:
-    """Return the title of a table and the names of its columns."""
+    """Return a line that names the columns of a table."""
     return f"{title:18}" + "".join(f"{name:>10}" for name in columns)
 
 
 def quantile_line(name: str, values: Mapping[str, float], *, share: bool = False) -> str:
-    """Return mean and quantiles of a quantity in one line."""
-    form = percent if share else number_text
+    """Return a line of a table with mean and quantiles."""
+    form = percent if share else number
     cells = "".join(f"{form(values[key]):>10}" for key in ("mean", *QUANTILES))
     return f"  {name.replace('_', ' '):16}{cells}"
 
 
 def pair_line(name: str, values: Mapping[str, float], a: str, b: str, form: Any) -> str:
-    """Return two values of a quantity in one line."""
+    """Return a line of a table with two values."""
     return f"  {name:26} {form(values[a]):>9} {form(values[b]):>9}"
 
 
 def percent(share: float) -> str:
-    """Return a share as a percentage; a dash for NaN."""
+    """Return a fraction in per cent."""
     if math.isnan(share):
         return "-"
-    percent = 100 * share
-    return f"{percent:.4g} %" if percent < 99 else f"{percent:.6g} %"
+    hundredths = 100 * share
+    return f"{hundredths:.4g} %" if hundredths < 99 else f"{hundredths:.6g} %"
 
 
-def number_text(value: float) -> str:
-    """Return a number with five digits; a dash for NaN."""
+def number(value: float) -> str:
+    """Return a number with five digits, or a dash."""
     return "-" if math.isnan(value) else f"{value:.5g}"
 
 
 def times(ratio: float) -> str:
-    """Return a ratio as text: 12.3 : 1."""
+    """Return a ratio as text, such as "26 : 1"."""
     return "-" if math.isnan(ratio) else f"{ratio:,.3g} : 1" if ratio < 100 else f"{ratio:,.0f} : 1"
 
 
 def counted(names: Mapping[str, int]) -> str:
-    """Return names with their counts; the first four."""
+    """Return names with their counts, four at most."""
     shown = [f"{name} ({count:,})" for name, count in list(names.items())[:4]]
     return ", ".join(shown) + (", .." if len(names) > 4 else "")
 
 
 def shortened(line: str) -> str:
-    """Return a long line without its end."""
+    """Return a line, cut where it is long."""
     return line if len(line) <= 160 else f"{line[:140]} .. (in full in the JSON)"
