@@ -25,7 +25,7 @@ from dense_imb.hits import (
     rasterise,
     verify,
 )
-from dense_imb.hits.format import columns_for_features
+from dense_imb.hits.columns import describe_unseen
 from dense_imb.hits.frames import visible
 from dense_imb.hits.reader import HitsFile, HitsFiles
 from dense_imb.inspection.blank import LossRow, rows_of_logits, rows_of_values
@@ -91,6 +91,7 @@ def inspect_hits(
             for part in _parts(chosen, hits):
                 counts.add(hits[part])
                 bar.update(len(part))
+        unseen, worth = describe_unseen(hits)
         own = {"/event/offset", "/hit/label", "/hit/t"}
         own |= {f"/hit/{name}" for name in geometry.columns}
         about = {
@@ -102,7 +103,8 @@ def inspect_hits(
             "inspected_events": len(chosen),
             **_geometry_numbers(geometry),
             "columns": sorted({*hits.columns} - own),
-            "features": columns_for_features(hits.columns, geometry),
+            "features": worth.split(),
+            "truth": [name for name in unseen.split(", ") if name and name not in worth.split()],
         }
         numbers = {**about, **counts.numbers()}
         if isinstance(counts, _Counts):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from dense_imb.inspection.formats import QUANTILES, heading, percent, quantile_line, sparkline
@@ -77,17 +77,23 @@ def advice_lines(numbers: Mapping[str, Any]) -> list[str]:
             f"{partition['imbalance']:,.0f} to 1: judge by noise removal and purity, not by "
             "accuracy"
         )
-    return [*lines, *feature_lines(numbers["features"])]
+    return [*lines, *feature_lines(numbers)]
 
 
-def feature_lines(features: Sequence[str]) -> list[str]:
+def feature_lines(numbers: Mapping[str, Any]) -> list[str]:
     """Return the advice on columns that a network of hits does not see by itself."""
-    if not features:
-        return []
-    return [
-        f"a network of hits does not see {', '.join(features)}; --hits.features "
-        f"{' '.join(features)} lets it (name only what real data have, too)"
-    ]
+    lines = []
+    if names := numbers["features"]:
+        lines.append(
+            f"a network of hits does not see {', '.join(names)}; --hits.features "
+            f"{' '.join(names)} lets it (name only what real data have, too)"
+        )
+    if names := numbers["truth"]:
+        lines.append(
+            f"{', '.join(names)}: one value for all noise and others for signal, no feature; a "
+            "number of the particle may be one for --hits.balance_over"
+        )
+    return lines
 
 
 def next_command(numbers: Mapping[str, Any]) -> tuple[str, str]:

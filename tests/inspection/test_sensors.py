@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -101,6 +102,13 @@ def test_text_tells_the_table_and_the_features(tmp_path):
     assert "Time (ns)" in text
     assert "hits  in " in text
     assert "pixels" not in text
+    assert "no feature" not in text
+    events = some_sensor_events(40)
+    particle = {"particle": 3 * events.label.astype(np.int32)}
+    told = replace(events, hit={**events.hit, **particle})
+    text = text_of(look(write(tmp_path / "told.h5", told)))
+    assert "--hits.features charge x lets it" in text
+    assert "particle: one value for all noise and others for signal, no feature" in text
     grid = text_of(look(write(tmp_path / "grid.h5", some_events(20))))
     assert "--hits.features momentum" in grid
 
