@@ -91,9 +91,9 @@ def inspect_hits(
             for part in _parts(chosen, hits):
                 counts.add(hits[part])
                 bar.update(len(part))
-        unseen, worth = describe_unseen(hits)
         own = {"/event/offset", "/hit/label", "/hit/t"}
         own |= {f"/hit/{name}" for name in geometry.columns}
+        unseen, features = describe_unseen(hits)
         about = {
             "kind": "hits",
             "files": [str(path) for path in files],
@@ -103,8 +103,8 @@ def inspect_hits(
             "inspected_events": len(chosen),
             **_geometry_numbers(geometry),
             "columns": sorted({*hits.columns} - own),
-            "features": worth.split(),
-            "truth": [name for name in unseen.split(", ") if name and name not in worth.split()],
+            "unseen": unseen,
+            "features": features,
         }
         numbers = {**about, **counts.numbers()}
         if isinstance(counts, _Counts):

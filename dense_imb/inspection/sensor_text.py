@@ -82,18 +82,14 @@ def advice_lines(numbers: Mapping[str, Any]) -> list[str]:
 
 def feature_lines(numbers: Mapping[str, Any]) -> list[str]:
     """Return the advice on columns that a network of hits does not see by itself."""
-    lines = []
-    if names := numbers["features"]:
-        lines.append(
-            f"a network of hits does not see {', '.join(names)}; --hits.features "
-            f"{' '.join(names)} lets it (name only what real data have, too)"
-        )
-    if names := numbers["truth"]:
-        lines.append(
-            f"{', '.join(names)}: one value for all noise and others for signal, no feature; a "
-            "number of the particle may be one for --hits.balance_over"
-        )
-    return lines
+    if not numbers.get("unseen"):
+        return []
+    line = f"columns that a network of hits does not see by itself: {numbers['unseen']}"
+    if numbers["features"]:
+        has_direction = numbers.get("sensors", {}).get("has_direction", False)
+        names = f"direction {numbers['features']}" if has_direction else numbers["features"]
+        line += f"; --hits.features {names} lets it"
+    return [line]
 
 
 def next_command(numbers: Mapping[str, Any]) -> tuple[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,9 @@ import yaml
 
 from dense_imb.cli import main
 from dense_imb.cli.train import TrainParser, config_of
-from dense_imb.config import TrainConfig
-from dense_imb.runs import open_run
+from dense_imb.config import HitsConfig, TrainConfig
+from dense_imb.runs import open_run, read_config
+from dense_imb.tasks.recipe import Recipe
 from tests.runs.tiny import assert_same_runs, clean_events, write_events
 
 OLD = """
@@ -82,6 +85,47 @@ def test_an_old_run_folder_opens(path, tmp_path, capsys):
     assert open_run(folder).recipe.config == recipe.config
     assert main(["train", "hits", "--out", str(folder), "--resume", "--quiet"]) == 0
     assert "finished before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("written", ["pixels: frame\n", "data: {{noise: 20}}\n", OLD])
+def test_an_old_configuration_without_a_network_trains_a_unet(written, path, tmp_path):
+    text = re.sub("model: .*\n", "", written.format(path=path))
+    recipe = Recipe.of(with_train(config_in(text, "hits", tmp_path), path))
+    assert recipe.config.model.name == "fast_unet"
+    assert (recipe.config.optimizer.name, recipe.config.optimizer.learning_rate) == ("adamw", 0.006)
+    file = tmp_path / "config.yaml"
+    typed = ["--config", str(file), "--out", str(tmp_path), "--model.name", "hits"]
+    assert config_of(TrainParser("hits").parse_args(typed), "hits", tmp_path).model.name == "hits"
+
+
+def with_train(config: TrainConfig, path: str) -> TrainConfig:
+    return replace(config, hits=replace(config.hits, train=path))
+
+
+@pytest.mark.parametrize("left_out", ["model", "model.name", "optimizer", "optimizer.name"])
+def test_an_old_run_folder_without_these_is_one_of_a_unet(left_out, path, tmp_path, capsys):
+    folder = train(NEW.format(path=path), tmp_path / "run")
+    recipe = open_run(folder).recipe
+    file = folder / "config.yaml"
+    stored = yaml.safe_load(file.read_text())
+    stored["model"]["options"] = {"widths": [4, 8]}
+    section, _, name = left_out.partition(".")
+    del (stored[section] if name else stored)[name or section]
+    file.write_text(yaml.safe_dump(stored))
+    read = open_run(folder).recipe.config
+    assert (read.model.name, read.optimizer) == ("fast_unet", recipe.config.optimizer)
+    if left_out != "model":  # and with it the widths
+        open_run(folder).trained(device="cpu")
+        assert main(["train", "hits", "--out", str(folder), "--resume", "--quiet"]) == 0
+        assert "finished before" in capsys.readouterr().out
+
+
+def test_an_old_configuration_of_images_holds_the_defaults_of_hits(tmp_path):
+    """Runs store every option, and events were mixed as frames by default."""
+    text = "images: {train: a, masks: b}\nhits: {train: [], mixing: linear, noise: 0}\n"
+    config = config_in(text, "images", tmp_path)
+    assert Recipe.of(config).config.hits == HitsConfig()
+    assert read_config(tmp_path / "config.yaml").hits == HitsConfig()
 
 
 @pytest.mark.parametrize(
