@@ -116,24 +116,6 @@ def layout_of(geometry: Geometry | Sensors) -> Layout:
     return SENSORS if isinstance(geometry, Sensors) else GRID
 
 
-def columns_for_features(
-    columns: Mapping[str, np.dtype[Any]], geometry: Geometry | Sensors
-) -> list[str]:
-    """Return the further columns of hits that a network can see: all with numbers.
-
-    Labels, and the score of an earlier denoising, are left out.
-
-    Example:
-        >>> codes = {"/hit/tot": "f4", "/hit/t": "u2", "/hit/keep": "?", "/event/run": "i4"}
-        >>> columns = {name: np.dtype(code) for name, code in codes.items()}
-        >>> columns_for_features(columns, Geometry())
-        ['tot']
-    """
-    own = {*geometry.columns, "t", "label", "score"}
-    names = {name.removeprefix("/hit/"): kind for name, kind in columns.items() if "/hit/" in name}
-    return sorted(n for n, dtype in names.items() if n not in own and dtype.kind in "iuf")
-
-
 class HitsFileError(UnreadableFileError):
     """Error for a file that is not a hits file, or is damaged or unsafe."""
 

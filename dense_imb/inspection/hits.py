@@ -25,7 +25,7 @@ from dense_imb.hits import (
     rasterise,
     verify,
 )
-from dense_imb.hits.format import columns_for_features
+from dense_imb.hits.columns import describe_unseen
 from dense_imb.hits.frames import visible
 from dense_imb.hits.reader import HitsFile, HitsFiles
 from dense_imb.inspection.blank import LossRow, rows_of_logits, rows_of_values
@@ -93,6 +93,7 @@ def inspect_hits(
                 bar.update(len(part))
         own = {"/event/offset", "/hit/label", "/hit/t"}
         own |= {f"/hit/{name}" for name in geometry.columns}
+        unseen, features = describe_unseen(hits)
         about = {
             "kind": "hits",
             "files": [str(path) for path in files],
@@ -102,7 +103,8 @@ def inspect_hits(
             "inspected_events": len(chosen),
             **_geometry_numbers(geometry),
             "columns": sorted({*hits.columns} - own),
-            "features": columns_for_features(hits.columns, geometry),
+            "unseen": unseen,
+            "features": features,
         }
         numbers = {**about, **counts.numbers()}
         if isinstance(counts, _Counts):

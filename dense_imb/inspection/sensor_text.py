@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from dense_imb.inspection.formats import QUANTILES, heading, percent, quantile_line, sparkline
@@ -77,17 +77,19 @@ def advice_lines(numbers: Mapping[str, Any]) -> list[str]:
             f"{partition['imbalance']:,.0f} to 1: judge by noise removal and purity, not by "
             "accuracy"
         )
-    return [*lines, *feature_lines(numbers["features"])]
+    return [*lines, *feature_lines(numbers)]
 
 
-def feature_lines(features: Sequence[str]) -> list[str]:
+def feature_lines(numbers: Mapping[str, Any]) -> list[str]:
     """Return the advice on columns that a network of hits does not see by itself."""
-    if not features:
+    if not numbers.get("unseen"):
         return []
-    return [
-        f"a network of hits does not see {', '.join(features)}; --hits.features "
-        f"{' '.join(features)} lets it (name only what real data have, too)"
-    ]
+    line = f"columns that a network of hits does not see by itself: {numbers['unseen']}"
+    if numbers["features"]:
+        has_direction = numbers.get("sensors", {}).get("has_direction", False)
+        names = f"direction {numbers['features']}" if has_direction else numbers["features"]
+        line += f"; --hits.features {names} lets it"
+    return [line]
 
 
 def next_command(numbers: Mapping[str, Any]) -> tuple[str, str]:

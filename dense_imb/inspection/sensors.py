@@ -114,10 +114,10 @@ class SensorCounts:
         names = ["signal"] if n_signal == 1 else [f"signal {k + 1}" for k in range(n_signal)]
         part = slice(0 if self.is_labelled else 1, 1 + n_signal)
         names = ["noise", *names] if self.is_labelled else ["hit"]
-        hits, events, of_events = (
+        hits, events, event_hits = (
             counts[part].tolist() for counts in (self.hits, self.events, self.hits_of_events)
         )
-        counted = ClassStatistics.from_counts(hits, events, of_events, n_events)
+        counted = ClassStatistics.from_counts(hits, events, event_hits, n_events)
         return Partition(tuple(names), counted)
 
     def _time(self) -> dict[str, Any]:

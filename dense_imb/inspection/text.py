@@ -366,7 +366,7 @@ def advice(numbers: Mapping[str, Any]) -> list[str]:
             f"among lit pixels it is only {lit:.2g} to 1: to denoise, train on these only "
             "(loss(.., mask=frame > 0))"
         )
-    return lines + sensor_text.feature_lines(numbers.get("features", ()))
+    return lines + sensor_text.feature_lines(numbers)
 
 
 def _losses_to_begin_with(numbers: Mapping[str, Any], is_hits: bool) -> list[str]:

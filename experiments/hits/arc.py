@@ -21,7 +21,13 @@ from dense_imb.hits.boosting import NeighbourBoosting
 from dense_imb.runs import Run
 
 SIGNAL, NOISE = 30, 200
-PARTS = {"train": (4000, 100), "chosen_on": (1000, 103), "test": (1000, 102)}  # events, seed
+# events and seed; short trainings need fewer patterns
+PARTS = {
+    "train": (4000, 100),
+    "long_train": (12_000, 100),
+    "chosen_on": (1000, 103),
+    "test": (1000, 102),
+}
 BASE = {
     "hits.signal": SIGNAL,
     "hits.noise": NOISE,
@@ -32,8 +38,7 @@ BASE = {
 ROWS: dict[str, dict[str, Any]] = {
     "tiny": {"model.name": "hits:tiny"},
     "small": {"model.name": "hits:small"},
-    "base": {"model.name": "hits:base"},
-    "tiny, weight decay 0.1": {"model.name": "hits:tiny", "optimizer.weight_decay": 0.1},
+    "base": {"model.name": "hits:base", "steps": 800},
     "tiny, weight decay 0.3": {"model.name": "hits:tiny", "optimizer.weight_decay": 0.3},
 }
 RULES = ("hit density", "DBSCAN", "gradient boosting")
@@ -48,20 +53,20 @@ COLUMNS = {
 }
 
 
-def simulated(folder: Path, scale: float = 1.0) -> dict[str, Path]:
-    """Write clean patterns to learn from, to choose thresholds on and to test with."""
+def simulated(folder: Path, part: str, scale: float = 1.0) -> Path:
+    """Write clean patterns of a part, once."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = {name: folder / f"{name}.h5" for name in PARTS}
-    for name, (events, seed) in PARTS.items():
-        if not paths[name].exists():
-            count = max(int(events * scale), 10)
-            write_simulated(paths[name], count, pattern="arc", seed=seed, progress=False)
-    return paths
+    path, (events, seed) = folder / f"{part}.h5", PARTS[part]
+    if not path.exists():
+        count = max(int(events * scale), 10)
+        write_simulated(path, count, pattern="arc", seed=seed, progress=False)
+    return path
 
 
-def scored(scorer: Any, paths: dict[str, Path], seed: int, levels: list[int]) -> list[Scores]:
+def scored(scorer: Any, folder: Path, seed: int, levels: list[int]) -> list[Scores]:
     """Return scores at each number of noise hits; thresholds come from other events."""
-    with open_hits(paths["chosen_on"]) as validation, open_hits(paths["test"]) as test:
+    chosen_on, tested = folder / "chosen_on.h5", folder / "test.h5"
+    with open_hits(chosen_on) as validation, open_hits(tested) as test:
         result = noise_sweep(
             [scorer], test, levels, signal=SIGNAL, seed=seed, validation=validation
         )
@@ -80,12 +85,12 @@ def rule(name: str, train: Path, seed: int) -> Any:
     return NeighbourBoosting(seed=seed).fit(noisy)
 
 
-def measured_rule(name: str, paths: dict[str, Path], seed: int) -> Callable[[], Scores]:
+def measured_rule(name: str, folder: Path, train: Path, seed: int) -> Callable[[], Scores]:
     def measure() -> Scores:
         start = time.process_time()
-        scorer = rule(name, paths["train"], seed)
+        scorer = rule(name, train, seed)
         cpu = time.process_time() - start
-        return {**scored(scorer, paths, seed, [NOISE])[0], "cpu": cpu}
+        return {**scored(scorer, folder, seed, [NOISE])[0], "cpu": cpu}
 
     return measure
 
@@ -95,24 +100,29 @@ def main(arguments: list[str] | None = None) -> None:
     known = [*ROWS, *RULES]
     parser.add_argument("--rows", nargs="+", choices=known, default=known)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=BASE["steps"])
+    parser.add_argument("--steps", type=int, help="by default 600, and 800 of base")
     parser.add_argument("--scale", type=float, default=1.0, help="factor of the numbers of events")
     parser.add_argument("--out", type=Path, default=Path("runs/hits_arc"))
     options = parser.parse_args(arguments)
-    paths = simulated(options.out, options.scale)
+    folder = options.out
+    for part in ("chosen_on", "test"):
+        simulated(folder, part, options.scale)
     results: dict[str, list[Scores]] = {}
     for name in options.rows:
+        place = folder / name.replace(", ", "-").replace(" ", "-")
+        part = "long_train" if name == "base" else "train"
+        train = simulated(folder, part, options.scale)
         results[name] = []
         for seed in options.seeds:
-            place = options.out / f"{name}-{options.steps}".replace(", ", "-").replace(" ", "-")
             if name in RULES:
-                measure = measured_rule(name, paths, seed)
+                measure = measured_rule(name, folder, train, seed)
                 results[name].append(once(place / f"seed-{seed}.json", measure))
                 continue
-            config = BASE | {"hits.train": str(paths["train"]), "steps": options.steps} | ROWS[name]
+            config = BASE | {"hits.train": str(train)} | ROWS[name]
+            config |= {"steps": options.steps} if options.steps else {}
 
             def measured(run: Run, seed: int = seed) -> Scores:
-                return scored(run.trained(), paths, seed, [NOISE])[0]
+                return scored(run.trained(), folder, seed, [NOISE])[0]
 
             results[name].append(trained_row(place, config, seed, measured))
     print(table(results, COLUMNS))

@@ -19,9 +19,9 @@ CONFIG = {
     "hits.signal": SIGNAL,
     "hits.noise": [100, 2500],
     "hits.validation_events": 100,
-    "model.name": "hits:base",
-    "batch_size": 4,
-    "steps": 1000,
+    "model.name": "hits:small",
+    "batch_size": 8,
+    "steps": 800,
     "validate_every": 100_000,  # at the end only
 }
 
@@ -33,11 +33,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="factor of the numbers of events")
     parser.add_argument("--out", type=Path, default=Path("runs/hits_arc"))
     options = parser.parse_args(arguments)
-    paths = simulated(options.out, options.scale)
-    config = CONFIG | {"hits.train": str(paths["train"]), "steps": options.steps}
+    train, _, _ = (
+        simulated(options.out, part, options.scale) for part in ("train", "chosen_on", "test")
+    )
+    config = CONFIG | {"hits.train": str(train), "steps": options.steps}
 
     def measure(run: Run, seed: int) -> Scores:
-        rows = scored(run.trained(), paths, seed, LEVELS)
+        rows = scored(run.trained(), options.out, seed, LEVELS)
         return {
             f"{name} {level}": row[f"removal_at_{name}"]
             for level, row in zip(LEVELS, rows, strict=True)

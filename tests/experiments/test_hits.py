@@ -60,7 +60,7 @@ def test_arc_has_a_row_for_networks_and_rules_and_trains_none_twice(tmp_path):
     first = run("arc.py", *words)
     lines = first.splitlines()[2:]
     assert [line.split(" | ")[0] for line in lines] == [f"| {name}" for name in rows]
-    stored = tmp_path / "tiny-2" / "seed-0.json"
+    stored = tmp_path / "tiny" / "seed-0.json"
     assert 0 <= json.loads(stored.read_text())["removal_at_97"] <= 1
     before = stored.stat().st_mtime_ns
     assert run("arc.py", *words) == first

@@ -32,7 +32,7 @@ def test_counts_are_those_of_the_hits(tmp_path):
         numbers["sensors"]["extent_m"],
         np.stack([sensors.position.min(0), sensors.position.max(0)], 1),
     )
-    assert numbers["features"] == ["charge", "x"]
+    assert (numbers["unseen"], numbers["features"]) == ("charge, x", "charge x")
     assert numbers["columns"] == ["/event/run", "/hit/charge", "/hit/x"]
     classes = numbers["partitions"]["hits"]["classes"]
     assert [*classes] == ["noise", "signal 1", "signal 2"]
@@ -96,13 +96,13 @@ def test_text_tells_the_table_and_the_features(tmp_path):
     path = write(tmp_path / "a.h5", some_sensor_events(40))
     text = text_of(look(path))
     assert "40 sensors in 3-D, with directions; x -" in text
-    assert "--hits.features charge x" in text
+    assert "not see by itself: charge, x; --hits.features direction charge x lets it" in text
     assert f"dense-imb train hits --hits.train {path}" in text
     assert "Time (ns)" in text
     assert "hits  in " in text
     assert "pixels" not in text
     grid = text_of(look(write(tmp_path / "grid.h5", some_events(20))))
-    assert "--hits.features momentum" in grid
+    assert "--hits.features momentum lets it" in grid
 
 
 @pytest.mark.parametrize("n_axes", [2, 3])
