@@ -403,6 +403,8 @@ def with_defaults(config: TrainConfig) -> TrainConfig:
         >>> config = with_defaults(TrainConfig(hits=HitsConfig(train="a.h5")))
         >>> config.model.name, config.optimizer.name, config.optimizer.learning_rate
         ('hits', 'muon', 0.03)
+        >>> config.optimizer.weight_decay
+        0.3
     """
     kind = config.kinds[0] if len(config.kinds) == 1 else "images"  # others are refused elsewhere
     model = replace(

@@ -93,7 +93,6 @@ def build_hit_network(
     metric: Sequence[float] | None = None,
     extent: Sequence[float] | None = None,
     wavelengths: tuple[float, float] = (4.4, 110.0),
-    orders: Sequence[str] = ("time",),
     feature_scale: Sequence[Sequence[float]] | None = None,
     **options: Any,
 ) -> HitTransformer:
@@ -107,7 +106,6 @@ def build_hit_network(
         metric: factors that turn coordinates into one unit.
         extent: size of the detector in coordinates; None hides where in it a hit lies.
         wavelengths: shortest and longest wavelength at the start.
-        orders: orders of hits that long events are cut into windows by.
         feature_scale: middle and spread of each feature.
         **options: other values of these, or further arguments of `HitTransformer`.
 
@@ -130,7 +128,6 @@ def build_hit_network(
         "metric": metric,
         "extent": extent,
         "wavelengths": wavelengths,
-        "orders": orders,
         "feature_scale": feature_scale,
     }
     chosen = {"size": size} if size else {}

@@ -54,8 +54,8 @@ class HitTransformer(nn.Module):
 
     The turns cancel but for the difference u_j - u_i: ordinary rotary attention weighs messages by
     it, turned values also tell the receiver where the sender lies. Events with more than `window`
-    hits attend inside windows of neighbours in time or space, another choice in each layer, so the
-    cost is linear in the hits.
+    hits attend inside windows of neighbours, in turn in time and in space and time, so the cost is
+    linear in the hits.
 
     Args:
         n_axes: D, number of coordinates, time included.
@@ -105,7 +105,7 @@ class HitTransformer(nn.Module):
         depth: int | None = None,
         heads: int | None = None,
         window: int = 256,
-        orders: Sequence[str] = ("time",),
+        orders: Sequence[str] = ("time", "space-time"),
         seed: int = 0,
     ) -> None:
         super().__init__()

@@ -252,7 +252,7 @@ def _precision(wanted: str, *, on_cpu: bool) -> str:
 def _optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optimizer:
     """Build the optimizer of the trained parameters; the others are frozen."""
     wanted = config.optimizer
-    assert wanted.learning_rate is not None  # filled in
+    assert wanted.learning_rate is not None  # both are filled in
     assert wanted.weight_decay is not None
     if wanted.parts == "head":
         network.requires_grad_(False)

@@ -1,6 +1,8 @@
 """One network for 100 to 2,500 noise hits: how much does it remove at each amount?
 
-python experiments/hits/noise_range.py
+    python experiments/hits/noise_range.py
+
+The answer is in README.md beside this file.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ BASE = {
 }
 ROWS = {
     "base": {},
-    "base, weight decay 0.3": {"optimizer.weight_decay": 0.3},
+    "base, weight decay 0.01": {"optimizer.weight_decay": 0.01},
     "base, windows in time only": {"model.options": {}},
 }
 COLUMNS = {

@@ -269,11 +269,7 @@ class HitsRecipe(Recipe):
             balance_over=hits.balance_over,
             augment=augment,
         )
-        sizes = {
-            **hit_scales(first, reading),
-            "n_outputs": reading.n_outputs,
-            "orders": default_orders(geometry),
-        }
+        sizes = {**hit_scales(first, reading), "n_outputs": reading.n_outputs}
         return HitsTask(
             self.network(sizes),
             loss,
@@ -349,11 +345,9 @@ class HitsRecipe(Recipe):
         """Build the trained network."""
         setup, weights = content["setup"], content["network"]
         if self.sees_hits:
-            geometry = trained_on(setup["frame"])
-            sizes = {**hit_network_sizes(weights), "orders": default_orders(geometry)}
-            network = self.trained_network(sizes, weights)
+            network = self.trained_network(hit_network_sizes(weights), weights)
             reading = reading_of_text(setup["target"])
-            return TrainedHits(name, network, reading, geometry, device)
+            return TrainedHits(name, network, reading, trained_on(setup["frame"]), device)
         geometry = geometry_of_setup(setup)
         is_logit = FrameReading.is_logit_in(setup["target"])
         network = self.trained_network(self.network_sizes(geometry), weights)
@@ -409,15 +403,6 @@ def hit_scales(events: Events, reading: HitsReading) -> dict[str, Any]:
         "extent": [float(size) for size in geometry.size],
         "wavelengths": (min(4.4, side / 4), 1.05 * max(side, 4.4)),
     }
-
-
-def default_orders(geometry: object) -> tuple[str, ...]:
-    """Return the orders that long events of a geometry are cut into windows by.
-
-    In a telescope, neighbours in space and time in every other layer find the hits that are hard
-    to tell: see experiments/hits.
-    """
-    return ("time",) if isinstance(geometry, Geometry) else ("time", "space-time")
 
 
 def reading_of_text(text: str) -> HitsReading:
