@@ -387,10 +387,8 @@ class TrainConfig:
 OF_HITS = ("features", "n_classes", "balance_over", "value", "augment")  # networks of hits only
 OF_FRAMES = ("target", "pixels", "channels", "threshold", "output")  # networks of frames only
 NETWORKS = {"hits": "hits", "images": "fast_unet", "labels": "resnet32"}  # by default
-_RATES = {"muon": 0.03}
-_RATE = 6e-3
-_DECAYS = {"muon": 0.3}
-_DECAY = 0.01
+_RATE, _DECAY = 6e-3, 0.01  # by default
+_OF_MUON = {"rate": 0.03, "decay": 0.3}  # measured in experiments/hits
 
 
 def scores_hits(model: str) -> bool:
@@ -417,10 +415,9 @@ def with_defaults(config: TrainConfig) -> TrainConfig:
     name = optimizer.name
     if name == AUTO:
         name = "muon" if is_of_hits else "adamw"
-    rate = optimizer.learning_rate
-    rate = _RATES.get(name, _RATE) if rate is None else rate
-    decay = optimizer.weight_decay
-    decay = _DECAYS.get(name, _DECAY) if decay is None else decay
+    rate, decay = optimizer.learning_rate, optimizer.weight_decay
+    rate = (_OF_MUON["rate"] if name == "muon" else _RATE) if rate is None else rate
+    decay = (_OF_MUON["decay"] if name == "muon" else _DECAY) if decay is None else decay
     mixing = config.hits.mixing
     if mixing == AUTO:
         mixing = "union" if is_of_hits else "linear"

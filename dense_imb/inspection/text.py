@@ -373,7 +373,8 @@ def _losses_to_begin_with(numbers: Mapping[str, Any], is_hits: bool) -> list[str
     """Return the losses that scored best on similar data; see experiments/README.md."""
     if is_hits:
         return [
-            "begin with BalancedSoftmaxLoss on the lit pixels, as `dense-imb train` does: it "
+            "begin with the defaults of `dense-imb train hits`, whose network sees hits only",
+            "for networks of frames begin with BalancedSoftmaxLoss on the lit pixels, which "
             "removed most noise of 11 losses; for values with ACBMSELoss()",
         ]
     n_classes = sum(one["pixels"] > 0 for one in numbers["partitions"]["frame"]["classes"].values())

@@ -93,6 +93,7 @@ def build_hit_network(
     metric: Sequence[float] | None = None,
     extent: Sequence[float] | None = None,
     wavelengths: tuple[float, float] = (4.4, 110.0),
+    feature_scale: Sequence[Sequence[float]] | None = None,
     **options: Any,
 ) -> HitTransformer:
     """Build a network of hits, see `HitTransformer`.
@@ -105,6 +106,7 @@ def build_hit_network(
         metric: factors that turn coordinates into one unit.
         extent: size of the detector in coordinates; None hides where in it a hit lies.
         wavelengths: shortest and longest wavelength at the start.
+        feature_scale: middle and spread of each feature.
         **options: other values of these, or further arguments of `HitTransformer`.
 
     Example:
@@ -122,7 +124,12 @@ def build_hit_network(
     refuse_unknown_options(name, options, known)
     if size and "size" in options:
         raise ValueError(f"Expected one size, got {name} and size={options['size']!r}; drop one.")
-    sizes: dict[str, Any] = {"metric": metric, "extent": extent, "wavelengths": wavelengths}
+    sizes: dict[str, Any] = {
+        "metric": metric,
+        "extent": extent,
+        "wavelengths": wavelengths,
+        "feature_scale": feature_scale,
+    }
     chosen = {"size": size} if size else {}
     return HitTransformer(n_axes, n_features, n_outputs, **{**sizes, **chosen, **options})
 

@@ -54,10 +54,10 @@ def test_events_and_streams_have_the_class_too(folder):
     raw = HitsFile(folder / "telescope.h5")[:6]
     masked = denoise(folder / "three", raw)
     network = open_run(folder / "three").trained(device="cpu")
-    single = list(mask_stream(network, 0.5, raw))
-    np.testing.assert_array_equal(
-        np.concatenate([one.hit["class"] for one in single]), masked.hit["class"]
-    )
+    for max_events in (1, 3):  # one by one, and several together
+        stream = mask_stream(network, 0.5, raw, max_events=max_events, max_seconds=5)
+        found = np.concatenate([one.hit["class"] for one in stream])
+        np.testing.assert_array_equal(found, masked.hit["class"])
     assert "class" not in denoise(folder / "two", raw).hit
     kept = denoise(folder / "three", raw, only_kept=True)
     assert len(kept.hit["class"]) == kept.n_hits < raw.n_hits

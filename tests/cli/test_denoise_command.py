@@ -47,6 +47,7 @@ class Model:
 
     name: str = "net"
     geometry: Geometry | None = None
+    n_classes: int = 2
 
     def score(self, events: Events) -> torch.Tensor:
         return HitDensity().score(events)

@@ -126,8 +126,8 @@ def test_loops_of_two_processes(tmp_path):
 
 ADAMW = ["--optimizer.name", "adamw"]
 NETWORKS_OF_HITS = {
-    "grid": ["--hits.signal", 6, "--hits.noise", 20],
-    "table": ["--hits.features", "charge", "direction", "--hits.n_classes", 3, *ADAMW],
+    "grid": ["--hits.signal", 6, "--hits.noise", 20, *ADAMW],
+    "table": ["--hits.features", "charge", "direction", "--hits.n_classes", 3],
     "particles": ["--hits.balance_over", "particle", *ADAMW],
 }
 
@@ -148,7 +148,7 @@ def test_two_processes_score_hits_as_one_with_a_global_loss(kind, path, tmp_path
     code, told = ended(start([*words, "--out", str(tmp_path / "two"), "--devices", "2"]))
     assert code == 0, told
     one, two = (open_run(tmp_path / name) for name in ("one", "two"))
-    atol = 1e-3 if one.config.optimizer.name == "muon" else 1e-4  # Muon rounds to bfloat16
+    atol = 5e-3 if one.config.optimizer.name == "muon" else 1e-4  # Muon rounds to bfloat16
     for name, value in one.weights("last").items():
         torch.testing.assert_close(two.weights("last")[name], value, rtol=1e-3, atol=atol)
     for first, second in zip(one.history, two.history, strict=True):

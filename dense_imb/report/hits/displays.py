@@ -251,7 +251,7 @@ def _dress_deep(view: Any, sides: list[_Axis], is_crowded: bool) -> None:
 
     view.set(**{f"{n}lim": side.limits for n, side in zip("xyz", sides, strict=True)})
     view.set(**{f"{n}label": side.label for n, side in zip("xyz", sides, strict=True)})
-    view.computed_zorder = not is_crowded  # signal lies over noise
+    view.computed_zorder = False  # errors lie over signal, and signal over noise
     view.yaxis.labelpad = 9
     if is_crowded:
         view.set_box_aspect(_box(sides), zoom=1.05)
