@@ -258,7 +258,7 @@ class HitLayer(nn.Module):
         message = windows.scatter(message.transpose(1, 2))  # (n_hits, heads, d_h)
         message = _turned(message.reshape(n_hits, *pairs), turn[:, 0], is_back=True)
         x = x + self.out(message.reshape(n_hits, width))
-        down: Tensor = self.down(F.relu(self.up(self.norm2(x))))
+        down: Tensor = self.down(F.relu(self.up(self.norm2(x)), inplace=True))
         return x + down
 
 
