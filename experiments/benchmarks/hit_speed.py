@@ -1,11 +1,11 @@
 """Speed and memory of networks of hits, and their cost against the hits of an event.
 
-    python experiments/benchmarks/hit_speed.py                # a minute
+    python experiments/benchmarks/hit_speed.py                      # a minute
     python experiments/benchmarks/hit_speed.py --threads 1 --cpu     # on a busy machine
 
 The weights are random: they do not change the speed. Times are the best of a few repetitions, in
 seconds of the wall clock or, with --cpu, of the processor. Memory is the growth of the largest
-resident size, each size in a process of its own.
+resident size, each size in a process of its own. The answer is in experiments/hits/README.md.
 """
 
 from __future__ import annotations

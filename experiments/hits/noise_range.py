@@ -23,7 +23,7 @@ CONFIG = {
     "hits.validation_events": 100,
     "model.name": "hits:small",
     "batch_size": 8,
-    "steps": 800,
+    "steps": 1200,
     "validate_every": 100_000,  # at the end only
 }
 
