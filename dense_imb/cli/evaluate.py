@@ -42,6 +42,12 @@ def make_parser() -> Parser:
         "file. Runs that held out test images (images.test_share), and runs on CIFAR, need none",
     )
     parser.add_argument(
+        "--pretrained",
+        type=str | None,
+        metavar="NAME",
+        help="network of hits that comes with the package, arc or km3net, beside the runs",
+    )
+    parser.add_argument(
         "--baselines",
         action=BooleanOptionalAction,
         default=True,
@@ -125,9 +131,13 @@ def run(options: Namespace) -> None:
     from importlib import import_module
 
     from dense_imb.engine.processes import joined
+    from dense_imb.runs.pretrained import pretrained
 
     outputs = _outputs(options)
     runs, others = runs_among(options.paths)
+    own = list(runs)
+    if options.pretrained is not None:
+        runs = [pretrained(options.pretrained), *runs]
     kinds = {one.kind.name: one for one in runs}
     if len(kinds) > 1:
         first, second, *_ = kinds.values()
@@ -150,8 +160,8 @@ def run(options: Namespace) -> None:
         else:
             table.save(path)
     print(table.json() if options.format == "json" else table.text())
-    if runs and options.format == "text":
-        _print_next(options, runs[0], others)
+    if own and options.format == "text":
+        _print_next(options, own[0], others)
 
 
 def _print_next(options: Namespace, run: Run, others: list[str]) -> None:

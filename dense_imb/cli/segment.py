@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from dense_imb.cli._device import add_device, chosen_device
 from dense_imb.cli._parser import Namespace, Parser, print_next
 
@@ -14,7 +16,8 @@ def make_parser() -> Parser:
         description="Write the mask that a trained network gives each image, with the mask values "
         "of the training data: PNG in 2-D, .npy in 3-D, .nii.gz of NIfTI. Two classes are "
         "separated by a threshold; with more than two each pixel has the likeliest class. Finished "
-        "files are skipped, so a stopped command continues when it is repeated.",
+        "files are skipped, so a stopped command continues when it is repeated. Processes started "
+        "with torchrun or accelerate launch share the images.",
         epilog="Example:\n  dense-imb segment runs/cracks images segmented --probability",
     )
     parser.add_argument("run", type=str, metavar="RUN", help="folder of a run on images with masks")
@@ -42,6 +45,7 @@ def make_parser() -> Parser:
 
 def run(options: Namespace) -> None:
     """Segment as the options say."""
+    from dense_imb.engine.launch import is_launched
     from dense_imb.runs.apply import segment
 
     done = segment(
@@ -54,7 +58,10 @@ def run(options: Namespace) -> None:
         device=chosen_device(options),
         show_progress=not options.quiet,
     )
+    if is_launched() and os.environ.get("RANK", "0") != "0":
+        return
     there = f", {done.n_there} existed before" if done.n_there else ""
+    there += " (the share of this process)" if is_launched() else ""
     at = "" if done.threshold is None else f" at a probability of {done.threshold:.3g}"
     print(f"{done.folder}: {done.n_done} images segmented{at}{there}")
     print_next("evaluate", options.run, options.images, "--masks", "MASKS")

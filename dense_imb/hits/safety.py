@@ -117,10 +117,10 @@ def _read_sensors(file: Any, path: Path) -> Sensors:
 @_as_hits_error()
 def structure_of(file: Any, path: Path) -> dict[str, Any]:
     """Return the data sets by path, after checking their storage and types; read no data."""
-    layout = read_layout(read_attributes(file, path), path)
-    datasets: dict[str, Any] = {}
     with hdf5.reading(path, "/"):
         hdf5.check_links(file, path)
+    layout = read_layout(read_attributes(file, path), path)
+    datasets: dict[str, Any] = {}
     for group in layout.groups:
         with hdf5.reading(path, f"/{group}"):
             if not isinstance(file.get(group), h5py.Group):

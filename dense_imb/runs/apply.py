@@ -327,13 +327,16 @@ def segment(
     """
     run = run if isinstance(run, Run) else open_run(run)
     run.require("images", "segment")
-    return segment_images(
-        run,
-        images,
-        out,
-        threshold=threshold,
-        probability=probability,
-        overwrite=overwrite,
-        device=device,
-        show_progress=show_progress,
-    )
+    with joined(None if device is None else torch.device(device).type) as processes:
+        return segment_images(
+            run,
+            images,
+            out,
+            threshold=threshold,
+            probability=probability,
+            overwrite=overwrite,
+            device=processes.device or device,
+            show_progress=show_progress and processes.is_main,
+            process=processes.rank,
+            n_processes=processes.n,
+        )

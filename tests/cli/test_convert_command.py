@@ -249,3 +249,10 @@ def test_the_guide_to_own_data_is_true(tmp_path, monkeypatch, capsys):
     assert len(shown) == 6
     for block in shown:
         assert block in printed.out or block in printed.err or block.startswith("dense-imb ")
+
+
+def test_a_column_is_not_kept_twice(rows, tmp_path, capsys):
+    out = tmp_path / "a.h5"
+    assert run(rows, out, *SIZE, *COLUMNS, "--keep", "charge", "time") == 2
+    assert "got `time`, which is read as `t`; to keep its values" in capsys.readouterr().err
+    assert not out.exists()

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from dense_imb.cli import main
+from dense_imb.runs import train
 from tests.cli.test_train_command import ended, start
+from tests.runs.pictures import tiny_images, write_folders
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3")
 
@@ -55,3 +57,21 @@ def test_evaluate_is_that_of_one_process(raw, tmp_path, options):
     for row in (*one, *three):
         assert float(row.pop("events_per_second")) > 0
     assert three == one
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")
+def test_segment_is_that_of_one_process(tmp_path):
+    images, masks = write_folders(tmp_path, n=7, values=(0, 255))
+    config = tiny_images((images, masks), images={"labels": [0, 255]})
+    folder = train(config, tmp_path / "run", is_quiet=True).folder
+    words = ["segment", str(folder), images]
+    assert main([*words, str(tmp_path / "one"), "--quiet"]) == 0
+    code, told = ended(start([*words, str(tmp_path / "three"), "--quiet"], *TORCHRUN))
+    assert code == 0, told
+    one, three = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+        for name in ("one", "three")
+    )
+    assert three == one
+    assert len(one) == 8

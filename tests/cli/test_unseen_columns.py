@@ -63,3 +63,13 @@ def test_results_of_denoising_are_no_features(telescope, tmp_path: Path):
     assert unseen_columns(HitsFile(path)) == ["charge", "particle"]
     assert describe_unseen(HitsFile(path)) == ("charge, particle", "charge")
     assert describe_unseen(HitsFile(path), ["charge", "particle"]) == ("", "")
+
+
+def test_nothing_is_proposed_where_the_label_may_be_among_the_columns(tmp_path, capsys):
+    events = telescope_events(8)
+    columns = {name: column for name, column in events.hit_columns().items() if name != "label"}
+    path = write_events(tmp_path / "a.h5", events.with_hits(events.offset, columns))
+    assert main(["train", "hits", "--hits.train", path, "--out", str(tmp_path / "run")]) == 2
+    printed = capsys.readouterr().err
+    assert "not used" not in printed
+    assert "--columns label=NAME" in printed

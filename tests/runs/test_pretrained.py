@@ -48,6 +48,14 @@ def test_a_raw_file_is_cleaned_without_training(tmp_path, capsys):
     assert HitsFile(clean)[:].hit["keep"].sum() > 500
 
 
+def test_a_labelled_file_measures_it(tmp_path, capsys):
+    labelled = write_events(tmp_path / "labelled.h5", noisy(40))
+    assert main(["evaluate", "--pretrained", "arc", labelled, "--quiet"]) == 0
+    printed = capsys.readouterr().out
+    assert "\narc " in printed
+    assert "\nhit density " in printed
+
+
 def test_events_unlike_the_training_are_noted(tmp_path, capsys):
     raw = write_events(tmp_path / "raw.h5", noisy(60, pattern="cross"))
     assert main(["denoise", "--pretrained", "arc", raw, str(tmp_path / "c.h5"), "--quiet"]) == 0

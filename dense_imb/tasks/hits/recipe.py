@@ -47,7 +47,7 @@ from dense_imb.tasks.hits.pseudo_labels import (
     FramePseudoLabels,
     HitsPseudoLabels,
 )
-from dense_imb.tasks.hits.scoring import HitsOptions, Pixels, is_signal, is_visible
+from dense_imb.tasks.hits.scoring import EVENTS, HITS, HitsOptions, Pixels, is_signal, is_visible
 from dense_imb.tasks.hits.task import (
     DIRECTION,
     HitsReading,
@@ -226,6 +226,10 @@ class HitsRecipe(Recipe):
         hits = self.config.hits
         others = [hits.balance_over, *([hits.value] if hits.value else [])]
         with open_hits(hits.train, in_memory=False) as source:
+            known = {name.removeprefix("/hit/") for name in source.columns}
+            wanted = {*(hits.features or ()), *others} - {DIRECTION, HITS, EVENTS, "t"}
+            if "/hit/label" not in source.columns or not wanted <= known:
+                return ""  # refused in a moment, or one of them may be the label
             unseen, worth = describe_unseen(source, [*(hits.features or ()), *others])
         if not unseen:
             return ""
@@ -420,8 +424,8 @@ def _check_labels(name: str, events: VirtualEvents) -> None:
         raise Refused(
             f"{name} hits with labels, 0 for noise and 1 and more for signal",
             "hits without labels",
-            "convert them with their labels, or, if all of them are signal, add noise: "
-            "{hits.noise=200}",
+            "convert them with their labels (dense-imb convert IN OUT --columns label=NAME), or, "
+            "if every hit is signal, add noise: {hits.noise=200}",
         )
 
 

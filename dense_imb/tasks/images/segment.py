@@ -92,6 +92,8 @@ def segment_images(
     overwrite: bool = False,
     device: str | torch.device | None = None,
     show_progress: bool = True,
+    process: int = 0,
+    n_processes: int = 1,
 ) -> Segmented:
     """Write the mask that a run's network gives each image.
 
@@ -110,6 +112,8 @@ def segment_images(
         overwrite: replace existing files.
         device: device to run on; by default a GPU if there is one.
         show_progress: show a progress bar.
+        process: rank of this process, which takes every `n_processes`-th image.
+        n_processes: number of processes that share the images.
     """
     segmenter = run.trained(device=device)
     reading = segmenter.reading
@@ -133,16 +137,17 @@ def segment_images(
     }
     wanted = [_outputs(source, i, folder, values, probability) for i in range(len(source))]
     _check_folder(folder, record, wanted, overwrite)
+    own = [*enumerate(wanted)][process::n_processes]
     n_done = 0
-    bar = tqdm(wanted, "segment", unit="image", disable=not show_progress)
-    for i, paths in enumerate(bar):
+    bar = tqdm(own, "segment", unit="image", disable=not show_progress)
+    for i, paths in bar:
         if not overwrite and all(path.exists() for path in paths):
             continue
         logits = segmenter.logits(source.image(i))
         mask = values[decided(logits, cut or 0.0)]
         if n_done == 0:  # not before the network has shown that it takes such images
             folder.mkdir(parents=True, exist_ok=True)
-            for path in (path for paths_of_one in wanted for path in paths_of_one):
+            for path in (path for _, paths_of_one in own for path in paths_of_one):
                 if overwrite:  # or a stopped call would go on among masks of another kind
                     path.unlink(missing_ok=True)
             _write(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
@@ -157,7 +162,7 @@ def segment_images(
             write_whole(paths[0], partial(_save_array, mask))
         n_done += 1
     chosen = None if cut is None else as_probability(cut)
-    return Segmented(folder, n_done, len(source) - n_done, chosen)
+    return Segmented(folder, n_done, len(own) - n_done, chosen)
 
 
 def as_probability(logit: float) -> float:

@@ -103,6 +103,13 @@ class _CSV:
         for name in (*key, *event_columns, *(keep or ())):
             if name not in self.names:
                 raise missing_column(str(path), name, self.names)
+        for ours, theirs in chosen.items():
+            if theirs in (keep or ()):
+                raise Refused(
+                    "{keep} to name further columns",
+                    f"`{theirs}`, which is read as `{ours}`",
+                    "to keep its values as well, copy them to a column of another name",
+                )
         self.needed = needed_columns(needed, chosen)
         self.ours = {theirs: ours for ours, theirs in chosen.items()}
         used = {*self.ours, *key, *event_columns, *(keep or ())}
