@@ -19,7 +19,7 @@ from dense_imb.tasks.hits.task import DIRECTION, HitsReading
 
 _FRAMES = {"cpu": 16}  # frames of a batch; 16 stay in the caches of a CPU
 _FRAMES_ON_GPU = 256
-_HITS = {"cpu": 4096}  # hits of a batch, unless one event has more
+_HITS = {"cpu": 16384}  # hits of a batch, unless one event has more
 _HITS_ON_GPU = 1 << 19
 
 
