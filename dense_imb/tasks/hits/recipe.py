@@ -6,7 +6,7 @@ import ast
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -38,6 +38,7 @@ from dense_imb.hits import (
 from dense_imb.hits.columns import describe_unseen
 from dense_imb.hits.frames import CHANNELS
 from dense_imb.hits.noise import Profile
+from dense_imb.hits.scaling import LIGHT
 from dense_imb.losses.foreign.feeding import takes_logits
 from dense_imb.losses.foreign.parse import parse_call
 from dense_imb.models import build_hit_network, build_model, hit_network_sizes
@@ -70,7 +71,6 @@ PROFILES: dict[str, Any] = {
     "sensors": SensorNoise,
 }
 _COUNTED = 256  # events
-_LIGHT = 0.299792458  # m/ns
 _FAR = 20.0  # the detector is this much larger or smaller than light travels in an event
 _HITS = ("/event/offset", "/hit/x", "/hit/y", "/hit/t")
 
@@ -119,15 +119,19 @@ class HitsRecipe(Recipe):
         """Whether the network sees hits; other networks see frames."""
         return scores_hits(self.config.model.name)
 
+    def _refuse_options_of(self, names: Sequence[str], of: str, sees: str, cure: str) -> None:
+        """Refuse options of the other kind of network that differ from their defaults."""
+        plain, model = HitsConfig(), self.config.model.name
+        for name in names:
+            if getattr(self.config.hits, name) != getattr(plain, name):
+                raise refusal(
+                    f"{{hits.{name}}} is an option of networks of {of}, but {model} {sees}; drop "
+                    f"it, or take {{model.name={cure}}}."
+                )
+
     def _check_network_of_frames(self) -> None:
         config, hits = self.config, self.config.hits
-        plain = HitsConfig()
-        for name in OF_HITS:
-            if getattr(hits, name) != getattr(plain, name):
-                raise refusal(
-                    f"{{hits.{name}}} is an option of networks of hits, but {config.model.name} "
-                    "sees frames; drop it, or take {model.name=hits}."
-                )
+        self._refuse_options_of(OF_HITS, "hits", "sees frames", "hits")
         reading = self.frame_reading(self.is_logit)
         if reading.output == "value" and reading.is_logit:
             raise Refused(
@@ -140,13 +144,7 @@ class HitsRecipe(Recipe):
 
     def _check_network_of_hits(self) -> None:
         config, hits = self.config, self.config.hits
-        plain = HitsConfig()
-        for name in OF_FRAMES:
-            if getattr(hits, name) != getattr(plain, name):
-                raise refusal(
-                    f"{{hits.{name}}} is an option of networks of frames, but {config.model.name} "
-                    "sees hits; drop it, or take {model.name=fast_unet}."
-                )
+        self._refuse_options_of(OF_FRAMES, "frames", "sees hits", "fast_unet")
         if hits.mixing == "linear" and config.mixing.kind != "none":
             raise refusal(
                 "{hits.mixing=linear} mixes frames, but a network of hits sees none; take "
@@ -391,7 +389,7 @@ def hit_scales(events: Events, reading: HitsReading) -> dict[str, Any]:
     }
     if isinstance(geometry, Sensors):
         side = float(np.ptp(geometry.position, axis=0).max()) or 1.0
-        speed = _LIGHT
+        speed = LIGHT
         time = events.t.double()
         duration = float(time.std()) * math.sqrt(12) if len(time) > 1 else 0.0
         if duration > 0 and not 1 / _FAR < speed * duration / side < _FAR:
