@@ -35,6 +35,23 @@ def quantile_line(name: str, values: Mapping[str, float], *, share: bool = False
     return f"  {name.replace('_', ' '):16}{cells}"
 
 
+def spectrum_lines(title: str, time: Mapping[str, Any], bins: str) -> list[str]:
+    """Return quantiles of times, and their histogram for each class.
+
+    Args:
+        title: title of the table.
+        time: quantiles, "histogram" by class, and "share_outside_bins".
+        bins: description of the bins.
+    """
+    lines = [heading(title, ("mean", *QUANTILES.values())), quantile_line("all hits", time)]
+    for name, counts in time["histogram"].items():
+        if name != "hits" or len(time["histogram"]) == 1:
+            lines.append(f"  {name:16} {sparkline(counts)}")
+    if time["share_outside_bins"] > 0:
+        bins += f"; {percent(time['share_outside_bins'])} of the hits lie outside"
+    return [*lines, f"  {bins}"]
+
+
 def pair_line(name: str, values: Mapping[str, float], a: str, b: str, form: Any) -> str:
     """Return a line of a table with two values."""
     return f"  {name:26} {form(values[a]):>9} {form(values[b]):>9}"

@@ -6,7 +6,10 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from dense_imb.inspection.formats import QUANTILES, heading, percent, quantile_line, sparkline
+from dense_imb.inspection.formats import (
+    percent,
+    spectrum_lines,
+)
 
 _MILD = 10  # imbalance up to which a plain loss may be enough
 
@@ -26,18 +29,9 @@ def table_line(sensors: Mapping[str, Any]) -> str:
 
 def time_lines(time: Mapping[str, Any]) -> list[str]:
     """Return the spectrum of times in ns."""
-    lines = [
-        heading("Time (ns)", ("mean", *QUANTILES.values())),
-        quantile_line("all hits", time),
-    ]
-    for name, counts in time["histogram"].items():
-        if name != "hits" or len(time["histogram"]) == 1:
-            lines.append(f"  {name:16} {sparkline(counts)}")
     edges = time["bin_edges"]
-    line = f"  bins of {edges[1] - edges[0]:.4g} ns, from {edges[0]:.5g} to {edges[-1]:.5g}"
-    if time["share_outside_bins"] > 0:
-        line += f"; {percent(time['share_outside_bins'])} of the hits lie outside"
-    return [*lines, line]
+    bins = f"bins of {edges[1] - edges[0]:.4g} ns, from {edges[0]:.5g} to {edges[-1]:.5g}"
+    return spectrum_lines("Time (ns)", time, bins)
 
 
 def map_lines(counts: Mapping[str, Any], n_sensors: int) -> list[str]:

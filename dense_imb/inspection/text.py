@@ -17,7 +17,7 @@ from dense_imb.inspection.formats import (
     percent,
     quantile_line,
     shortened,
-    sparkline,
+    spectrum_lines,
     times,
 )
 from dense_imb.inspection.hits import GAP
@@ -152,23 +152,13 @@ def _imbalance(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
 
 def _time_lines(numbers: Mapping[str, Any]) -> list[str]:
     time = numbers["time"]
-    lines = [
-        heading("Time steps", ("mean", *QUANTILES.values())),
-        quantile_line("all hits", time),
-    ]
-    for name, counts in time["histogram"].items():
-        if name != "hits" or len(time["histogram"]) == 1:
-            lines.append(f"  {name:16} {sparkline(counts)}")
     edges = time["bin_edges"]
-    line = f"  blocks of {edges[1] - edges[0]} steps, from {edges[0]} to {edges[-1] - 1}"
-    if time["share_outside_bins"] > 0:
-        line += f"; {percent(time['share_outside_bins'])} of the hits lie outside"
-    lines.append(line)
-    lines.append(
+    blocks = f"blocks of {edges[1] - edges[0]} steps, from {edges[0]} to {edges[-1] - 1}"
+    return [
+        *spectrum_lines("Time steps", time, blocks),
         f"  at the first step {percent(time['share_at_first_step'])}, "
-        f"at the last {percent(time['share_at_last_step'])}"
-    )
-    return lines
+        f"at the last {percent(time['share_at_last_step'])}",
+    ]
 
 
 def _map_lines(numbers: Mapping[str, Any]) -> list[str]:
