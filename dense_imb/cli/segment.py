@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from dense_imb.cli._device import add_device, chosen_device
 from dense_imb.cli._parser import Namespace, Parser, print_next
 
@@ -45,23 +43,25 @@ def make_parser() -> Parser:
 
 def run(options: Namespace) -> None:
     """Segment as the options say."""
-    from dense_imb.engine.launch import is_launched
+    from dense_imb.engine.processes import joined
     from dense_imb.runs.apply import segment
 
-    done = segment(
-        options.run,
-        options.images,
-        options.out,
-        threshold=options.threshold,
-        probability=options.probability,
-        overwrite=options.overwrite,
-        device=chosen_device(options),
-        show_progress=not options.quiet,
-    )
-    if is_launched() and os.environ.get("RANK", "0") != "0":
+    device = chosen_device(options)
+    with joined(device) as processes:
+        done = segment(
+            options.run,
+            options.images,
+            options.out,
+            threshold=options.threshold,
+            probability=options.probability,
+            overwrite=options.overwrite,
+            device=device,
+            show_progress=not options.quiet,
+        )
+    if not processes.is_main:
         return
     there = f", {done.n_there} existed before" if done.n_there else ""
-    there += " (the share of this process)" if is_launched() else ""
+    there += " (the share of this process)" if processes.n > 1 else ""
     at = "" if done.threshold is None else f" at a probability of {done.threshold:.3g}"
     print(f"{done.folder}: {done.n_done} images segmented{at}{there}")
     print_next("evaluate", options.run, options.images, "--masks", "MASKS")
