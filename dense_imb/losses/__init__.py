@@ -9,6 +9,7 @@ lists the Modules.
 
 from dense_imb.losses.core.balance import Balance, Parts, balanced_mean
 from dense_imb.losses.core.class_weights import class_weights
+from dense_imb.losses.core.penalty import CrossEntropy
 from dense_imb.losses.core.pixel_loss import PixelLoss, pixel_loss
 from dense_imb.losses.core.region import RegionLoss, overlap, region_loss
 from dense_imb.losses.foreign.codes import loss_from_code
@@ -29,11 +30,7 @@ from dense_imb.losses.named.complement_cross_entropy import (
     ComplementCrossEntropyLoss,
     complement_cross_entropy_loss,
 )
-from dense_imb.losses.named.cross_entropy import (
-    CrossEntropy,
-    CrossEntropyLoss,
-    cross_entropy_loss,
-)
+from dense_imb.losses.named.cross_entropy import CrossEntropyLoss, cross_entropy_loss
 from dense_imb.losses.named.dice import DiceLoss
 from dense_imb.losses.named.focal import Focal, FocalLoss, focal_loss
 from dense_imb.losses.named.hard_mining import HardMining, HardMiningLoss, hard_mining_loss

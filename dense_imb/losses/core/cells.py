@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dense_imb.base.checks import values_are_readable
+from dense_imb.base.checks import is_plain_eager, values_are_readable
 from dense_imb.losses.core.balance import wide
 
 FEW_CLASSES = 8  # up to which one pass for each class beats a gather and a histogram
@@ -24,8 +24,8 @@ class Cells(Protocol):
         """Number of cells."""
         ...
 
-    def sums(self, maps: Sequence[Tensor | None], dtype: torch.dtype) -> list[Tensor]:
-        """Return the sums of maps (B, S) over each cell, (n,) in the wide type of `dtype`."""
+    def sums(self, maps: Sequence[Tensor | None]) -> list[Tensor]:
+        """Return the sums of maps (B, S) over each cell, (n,) in the wide type."""
         ...
 
     def plain_sum(self, pixel: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ class KeyedCells:
     key: Tensor  # (B, S) integers, 0 .. n - 1
     n: int
 
-    def sums(self, maps: Sequence[Tensor | None], dtype: torch.dtype) -> list[Tensor]:
+    def sums(self, maps: Sequence[Tensor | None]) -> list[Tensor]:
         return [self._count() if pixel is None else self._sum(pixel) for pixel in maps]
 
     def _count(self) -> Tensor:
@@ -69,43 +69,97 @@ class KeyedCells:
         return of_cell.index_select(0, self.key.reshape(-1)).view_as(self.key)
 
 
-@dataclass(frozen=True, eq=False)
-class ClassCells:
-    """One cell for each class, of each image or of all together."""
+def are_few(label: Tensor, n_classes: int) -> bool:
+    """Whether classes are taken one by one: a few, or any number where a gather is no faster."""
+    return n_classes <= FEW_CLASSES or not values_are_readable(label)
 
-    label: Tensor  # (B, S) int64, 0 .. n_classes - 1
-    n_classes: int
-    by_image: bool
+
+def narrow_classes(label: Tensor, n_classes: int) -> Tensor:
+    """Return a class map in the smallest type that holds it."""
+    return label.to(torch.uint8) if n_classes <= 256 else label
+
+
+def class_masks(label: Tensor, classes: range, dtype: torch.dtype) -> Iterator[tuple[int, Tensor]]:
+    """Yield each class, and 1.0 at its pixels and 0.0 elsewhere, in one buffer that is reused."""
+    buffer = torch.empty(label.shape, dtype=dtype, device=label.device)
+    for k in classes:
+        yield k, torch.eq(label, k, out=buffer)
+
+
+class ClassCells:
+    """One cell for each class, of each image or of all together.
+
+    Args:
+        label: (B, S) int64, 0 .. n_classes - 1.
+        n_classes: number of classes.
+        by_image: whether each image has cells of its own.
+        dtype: type of the maps.
+    """
+
+    def __init__(self, label: Tensor, n_classes: int, by_image: bool, dtype: torch.dtype) -> None:
+        self.label = label
+        self.n_classes = n_classes
+        self.by_image = by_image
+        self.dtype = dtype
+        self._is_one: Tensor | None = None
+        self._narrow: Tensor | None = None
 
     @property
     def n(self) -> int:
         return self.n_classes * (self.label.shape[0] if self.by_image else 1)
 
     @property
+    def is_one(self) -> Tensor:
+        """1.0 at the pixels of the second of two classes; (B, S)."""
+        if self._is_one is None:
+            self._is_one = self.label.to(self.dtype)
+        return self._is_one
+
+    @property
     def are_few(self) -> bool:
         """Whether the classes are taken one by one."""
-        return self.n_classes <= FEW_CLASSES or not values_are_readable(self.label)
+        return are_few(self.label, self.n_classes)
 
-    def masks(self, dtype: torch.dtype) -> Iterator[Tensor]:
-        """Yield 1.0 at the pixels of each class and 0.0 elsewhere, in one buffer that is reused."""
-        if self.n_classes == 2:
-            is_one = self.label.to(dtype)
-            yield 1 - is_one
-            yield is_one
-            return
-        narrow = self.label.to(torch.uint8) if self.n_classes <= FEW_CLASSES else self.label
-        buffer = torch.empty(self.label.shape, dtype=dtype, device=self.label.device)
-        for k in range(self.n_classes):
-            yield torch.eq(narrow, k, out=buffer)
+    @property
+    def narrow(self) -> Tensor:
+        """The label in the smallest type, which is compared fastest."""
+        if self._narrow is None:
+            self._narrow = narrow_classes(self.label, self.n_classes)
+        return self._narrow
 
-    def sums(self, maps: Sequence[Tensor | None], dtype: torch.dtype) -> list[Tensor]:
+    def masks(self) -> Iterator[tuple[int, Tensor]]:
+        """Yield each class, and 1.0 at its pixels; see `class_masks`."""
+        return class_masks(self.narrow, range(self.n_classes), self.dtype)
+
+    def sums(self, maps: Sequence[Tensor | None]) -> list[Tensor]:
+        if not is_plain_eager():
+            one = torch.ones((), dtype=self.dtype, device=self.label.device)
+            return [
+                self.plain_sum(one.expand_as(self.label) if pixel is None else pixel)
+                for pixel in maps
+            ]
         if not self.are_few:
-            return self._keyed().sums(maps, dtype)
-        results: list[list[Tensor]] = [[] for _ in maps]
-        for mask in self.masks(dtype):
-            for result, pixel in zip(results, maps, strict=True):
-                result.append((mask if pixel is None else pixel * mask).sum(-1))
+            return self._keyed().sums(maps)
+        results: list[list[Tensor]]
+        if self.n_classes == 2:
+            results = [self._sums_of_two(pixel) for pixel in maps]
+        else:
+            results = [[] for _ in maps]
+            part = torch.empty(self.label.shape, dtype=self.dtype, device=self.label.device)
+            for _, mask in self.masks():
+                for result, pixel in zip(results, maps, strict=True):
+                    masked = mask if pixel is None else torch.mul(pixel, mask, out=part)
+                    result.append(masked.sum(-1))
         return [self.in_rows(torch.stack(result, 1)) for result in results]
+
+    def _sums_of_two(self, pixel: Tensor | None) -> list[Tensor]:
+        """Return the sums over each image, (B,) each."""
+        if pixel is None:
+            n_ones = self.is_one.sum(-1)
+            return [self.label.shape[1] - n_ones, n_ones]
+        part = pixel * self.is_one
+        n_ones = part.sum(-1)
+        return [torch.sub(pixel, part, out=part).sum(-1), n_ones]
 
     def in_rows(self, of_image: Tensor) -> Tensor:
         """Return (n,) sums in the wide type from those of each image, (B, n_classes)."""
@@ -119,7 +173,7 @@ class ClassCells:
     def spread(self, of_cell: Tensor) -> Tensor:
         if self.n_classes == 2:
             zero, one = of_cell.view(-1, 2).unsqueeze(2).unbind(1)  # (rows, 1)
-            return torch.addcmul(zero, self.label.to(of_cell.dtype), one - zero)
+            return torch.addcmul(zero, self.is_one, one - zero)
         return self._keyed().spread(of_cell)
 
     def _keyed(self) -> KeyedCells:

@@ -10,14 +10,14 @@ has no true pixel in view (a crop keeps its neighbourhood and loses the object):
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from dense_imb.base.checks import values_are_readable
-from dense_imb.losses.core.balance import wide
-from dense_imb.losses.core.cells import ClassCells, KeyedCells
+from dense_imb.losses.core.cells import ClassCells, KeyedCells, narrow_classes
 from dense_imb.losses.core.instances import InstanceMap, number_cells
 from dense_imb.losses.core.overlap_sums import flat, flat_logits, legality, pixel_weights
 from dense_imb.losses.core.penalty import Penalty
@@ -56,43 +56,37 @@ def instance_overlap_sums(
     """
     n_images, n_slots = pixels.logits.shape[0], instances.n_slots
     n_classes = pixels.n_classes
-    label, number = flat(pixels.label), flat(instances.number)
-    weight = pixel_weights(pixels)
-    ones = label.new_ones((), dtype=pixels.logits.dtype).expand_as(label)
-    u = ones if weight is None else weight
+    label, weight = flat(pixels.label), pixel_weights(pixels)
+    dtype = pixels.logits.dtype
 
     # pixels of each (image, instance, class), from which the class of an instance follows
-    cell = number_cells(label, InstanceMap(number, n_slots), n_classes)
+    flat_map = InstanceMap(flat(instances.number), n_slots)
     shape = (n_images, n_slots, n_classes)
-    cells = KeyedCells(cell, n_images * n_slots * n_classes)
-    size = cells.sums([weight], u.dtype)[0].view(shape)
+    cells = KeyedCells(number_cells(label, flat_map, n_classes), math.prod(shape))
+    size = cells.sums([weight])[0].view(shape)
     _check_one_class(size)
     owner = size[:, 1:, 1:].argmax(-1) + 1  # (B, R)
     owner = torch.where((size[:, 1:, 1:] != 0).any(-1), owner, 0)
-    mass = size.sum((0, 1)).unsqueeze(0)
+    of_slot = torch.cat([owner.new_zeros(n_images, 1), owner], 1).unsqueeze(2)  # (B, R + 1, 1)
+    of_cell = of_slot.expand(shape).reshape(-1)
+    owner_of_pixel = None
+    if n_classes > 2:
+        owner_of_pixel = cells.spread(narrow_classes(of_cell, n_classes))
+    is_background = torch.arange(n_classes, device=label.device) == 0
+    is_shared = cells.spread(((of_slot == 0) & is_background).reshape(-1).to(dtype))
 
-    of_slot = torch.cat([owner.new_zeros(n_images, 1), owner], 1)  # (B, R + 1)
-    row = torch.arange(n_images, device=label.device).unsqueeze(1)
-    slot = number + n_slots * row
-    owner_of_pixel = of_slot.reshape(-1).index_select(0, slot.reshape(-1)).view_as(label)
-    is_true = owner_of_pixel == label
-    is_owned = owner_of_pixel > 0
-    # two sums for each slot, [false, true], in which shared pixels do not count
-    own = KeyedCells(torch.add(is_true, slot, alpha=2), 2 * n_images * n_slots)
-    is_shared = (~is_owned & (label == 0)).to(u.dtype) * u
-    area = torch.stack([u, is_shared], 1)
-    classes = ClassCells(label, n_classes, by_image=False)
-    request = Request(
-        owner_of_pixel, own, u * is_owned, area, classes, penalties, error_weight=weight
-    )
+    classes = ClassCells(label, n_classes, False, dtype)
+    shared_weight = is_shared if weight is None else is_shared * weight
+    areas = (weight, shared_weight)
+    request = Request(owner_of_pixel, cells, areas, classes, penalties, weight)
     sums = softmax_sums(flat_logits(pixels), request)
 
-    fp, tp = sums.own.view(n_images, n_slots, 2)[:, 1:].unbind(-1)
+    own = sums.own.view(shape)[:, 1:] * legality(pixels)  # (B, R, C) of p at the owner
+    tp = own.gather(2, owner.unsqueeze(2)).squeeze(2)
     predicted, shared = sums.area.unbind(-1)  # (B, C)
     total = size.sum((1, 2)).unsqueeze(1)  # (B, 1)
     n = size[:, 1:].gather(2, owner.unsqueeze(2)).squeeze(2)  # (B, R)
-    tp = tp * legality(pixels)
-    fp = fp + shared.gather(1, owner)
+    fp = (own.sum(-1) - tp).clamp(min=0) + shared.gather(1, owner)
     fn = (n - tp).clamp(min=0)
     overlap = Overlap(tp, fp, fn, (total - tp - fp - fn).clamp(min=0))
     none = torch.zeros_like(predicted)
@@ -103,7 +97,7 @@ def instance_overlap_sums(
         alarms,
         total,
         total != 0,
-        mass.to(wide(label.device)),
+        size.sum((0, 1)).unsqueeze(0),
         tuple(error.unsqueeze(0) for error in sums.errors),
     )
 

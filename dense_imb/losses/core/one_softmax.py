@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dense_imb.losses.core.overlap_sums import ClassNumbers
+from dense_imb.losses.core.penalty import CrossEntropy
 from dense_imb.losses.core.penalty_sums import value_of_errors, window_of_errors
 from dense_imb.losses.core.pixel_loss import PixelLoss
 from dense_imb.losses.core.region import Numbers, RegionLoss, region_pixels
@@ -34,25 +35,18 @@ def share_a_softmax(losses: Mapping[str, nn.Module], options: Mapping[str, Any])
 
 def _is_like(part: nn.Module, region: RegionLoss) -> bool:
     """Whether a part takes its sums from the same softmax as a region loss."""
-    if isinstance(part, RegionLoss):
-        same = part
-    elif is_formula_of_sums(part):
-        same = part
+    if isinstance(part, PixelLoss):
         is_of_images = part.balance is not None and part.balance.scope == "image"
-        if region.per == "instance" and is_of_images:
+        if not is_formula_of_sums(part) or (region.per == "instance" and is_of_images):
             return False
-    else:
+    elif not isinstance(part, RegionLoss):
         return False
-    return same.adjustment == region.adjustment and same.ignore_index == region.ignore_index
+    return part.adjustment == region.adjustment and part.ignore_index == region.ignore_index
 
 
-def is_formula_of_sums(loss: nn.Module) -> bool:
+def is_formula_of_sums(loss: PixelLoss) -> bool:
     """Whether a loss of pixels is a formula of the sums of its penalty over the classes."""
-    return (
-        isinstance(loss, PixelLoss)
-        and type(loss).error is PixelLoss.error
-        and loss.reduction in ("mean", "sum")
-    )
+    return type(loss).error is PixelLoss.error and loss.reduction in ("mean", "sum")
 
 
 def values_of_parts(
@@ -70,6 +64,7 @@ def values_of_parts(
         if isinstance(loss, RegionLoss):
             value, _ = loss.value_of(_rows_for(loss, numbers), seen)
         else:
+            assert isinstance(loss, PixelLoss)
             value = value_of_errors(loss, *errors[name], window=seen)
         values[name] = value.to(pixels.logits.dtype)
     return values
@@ -84,12 +79,14 @@ def windows_of_parts(
         if shared is None:
             return None
         _, numbers, errors = shared
-        return tuple(
-            loss.window_of(_rows_for(loss, numbers))
-            if isinstance(loss, RegionLoss)
-            else window_of_errors(loss, *errors[name])
-            for name, loss in losses.items()
-        )
+        windows = []
+        for name, loss in losses.items():
+            if isinstance(loss, RegionLoss):
+                windows.append(loss.window_of(_rows_for(loss, numbers)))
+            else:
+                assert isinstance(loss, PixelLoss)
+                windows.append(window_of_errors(loss, *errors[name]))
+        return tuple(windows)
 
 
 def _rows_for(loss: RegionLoss, numbers: Numbers) -> Numbers:
@@ -123,7 +120,9 @@ def _shared_sums(
     wants_images = any(
         part.balance is not None and part.balance.scope == "image" for part in points.values()
     )
-    penalties = tuple(part.penalty for part in points.values())
+    penalties = tuple(
+        None if isinstance(part.penalty, CrossEntropy) else part.penalty for part in points.values()
+    )
     numbers = (by_image or regions)[0].numbers(
         pixels, options.get("instance"), penalties, by_image=bool(by_image) or wants_images
     )

@@ -1,4 +1,4 @@
-"""Soft counts of classes: what a region loss needs of its pixels, exact over processes and windows."""
+"""Soft counts of classes, exact over processes and windows of gradient accumulation."""
 
 from __future__ import annotations
 
@@ -118,7 +118,8 @@ class ClassNumbers:
     @classmethod
     def of(cls, sums: tuple[Tensor, ...]) -> ClassNumbers:
         """Invert `without_errors`."""
-        return cls(*sums[:3], sums[-1] if len(sums) > 3 else sums[2])
+        predicted, hit, mass = sums[:3]
+        return cls(predicted, hit, mass, sums[-1] if len(sums) > 3 else mass)
 
     def as_one_row(self) -> ClassNumbers:
         """Return the sums over all rows."""
@@ -163,11 +164,10 @@ def class_overlap_sums(
         assert not penalties
         return _soft_sums(pixels, weight, by_image=by_image)
     label = flat(pixels.label)
-    cells = ClassCells(label, pixels.n_classes, by_image)
-    area = None if weight is None else weight.unsqueeze(1)
-    request = Request(label, cells, weight, area, cells, penalties, weight)
+    cells = ClassCells(label, pixels.n_classes, by_image, pixels.logits.dtype)
+    request = Request(label, cells, (weight,), cells, penalties, weight)
     sums = softmax_sums(flat_logits(pixels), request)
-    (mass,) = cells.sums([weight], pixels.logits.dtype)
+    (mass,) = cells.sums([weight])
     predicted = sums.area[:, :, 0] if by_image else sums.area[:, :, 0].sum(0, keepdim=True)
     shape = (-1, pixels.n_classes)
     mass = mass.view(shape)
@@ -192,15 +192,15 @@ def _soft_sums(pixels: PixelTarget, weight: Tensor | None, *, by_image: bool) ->
     assert pixels.probability is not None
     p = flat_logits(pixels).softmax(1)
     t = pixels.probability.reshape(p.shape)
-    parts = (p, t, (p - t).abs())
+    parts = [p, t, (p - t).abs()]
     if weight is not None:
-        parts = tuple(part * weight.unsqueeze(1) for part in parts)
+        parts = [part * weight.unsqueeze(1) for part in parts]
     predicted, mass, distance = (part.sum(-1).to(wide(p.device)) for part in parts)
     if not by_image:
         predicted, mass, distance = (
             part.sum(0, keepdim=True) for part in (predicted, mass, distance)
         )
     hit = (predicted + mass - distance) / 2
-    cells = ClassCells(flat(pixels.label), pixels.n_classes, by_image)
-    presence = cells.sums([weight], p.dtype)[0].view(mass.shape)
+    cells = ClassCells(flat(pixels.label), pixels.n_classes, by_image, p.dtype)
+    presence = cells.sums([weight])[0].view(mass.shape)
     return ClassNumbers(predicted, hit * legality(pixels), mass, presence)

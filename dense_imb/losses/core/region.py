@@ -409,6 +409,6 @@ class RegionLoss(Loss):
         else:
             mean = F.pad(mean, (pixels.n_classes - len(mean), 0), value=torch.nan)
         slots = KeyedCells(flat(pixels.slot), pixels.n_classes + 2)
-        count = slots.sums([None], value.dtype)[0][: pixels.n_classes].long()
+        count = slots.sums([None])[0][: pixels.n_classes].long()
         count = all_processes(count, self.balance)
         return Parts(value, mean.to(value.dtype), count)

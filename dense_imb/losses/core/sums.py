@@ -2,7 +2,7 @@
 
 Per class k, with p = softmax(z), the weight u of a pixel and its class y:
 
-    P_k = sum_i u_i p_ik      H_k = sum_{y_i = k} u_i p_ik      L_k = sum_{y_i = k} u_i phi(log p_iy)
+    P_k = sum_i u_i p_ik     H_k = sum_{y_i = k} u_i p_ik     L_k = sum_{y_i = k} u_i phi(log p_iy)
 
 Instances have sums of their own in place of H. The gradient is written by hand: training keeps p
 and p_y alone, and one pass over them serves every sum.
@@ -10,7 +10,7 @@ and p_y alone, and one pass over them serves every sum.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dense_imb.base.checks import check_n_entries, is_plain_eager, values_are_readable
 from dense_imb.losses.core.balance import class_tensor, wide
-from dense_imb.losses.core.cells import Cells, ClassCells
+from dense_imb.losses.core.cells import Cells, ClassCells, class_masks
 from dense_imb.losses.core.penalty import Penalty
 
 _SMALLEST = 1e-30  # a float32 below it has lost digits, and its logarithm with them
@@ -28,22 +28,21 @@ _SMALLEST = 1e-30  # a float32 below it has lost digits, and its logarithm with 
 class Request(NamedTuple):
     """Wanted sums of one call.
 
-    owner: (B, S) class whose probability a pixel adds to its own cell.
-    own: the cells of these sums.
-    weight: (B, S) weights of the own sums; None for 1.
-    area: (B, M, S) weights of the sums over whole images; None for one sum with the weight 1.
+    owner: (B, S) class whose probability a pixel adds to its own cell, of any integer type; None
+        for the second of two classes.
+    own: the cells of these sums. Those of class 0 must not reach the loss without an owner.
+    areas: M weights (B, S) of sums over whole images; None for 1.
     classes: cells of the penalties' sums, by the class y of a pixel.
     penalties: phi; None is cross-entropy.
-    error_weight: (B, S) weights of the penalties' sums; None for 1.
+    weight: (B, S) weights of the own sums and the penalties'; None for 1.
     """
 
-    owner: Tensor
+    owner: Tensor | None
     own: Cells
-    weight: Tensor | None
-    area: Tensor | None
+    areas: tuple[Tensor | None, ...]
     classes: ClassCells
     penalties: tuple[Penalty | None, ...]
-    error_weight: Tensor | None
+    weight: Tensor | None
 
     @property
     def owner_is_class(self) -> bool:
@@ -85,10 +84,12 @@ def plain_sums(z: Tensor, request: Request) -> tuple[Tensor, ...]:
     if z.shape[1] == 1:
         z = torch.cat([torch.zeros_like(z), z], 1)
     p = z.softmax(1)
-    own = p.gather(1, request.owner.unsqueeze(1)).squeeze(1)
-    area = p.unsqueeze(2) if request.area is None else p.unsqueeze(2) * request.area.unsqueeze(1)
+    own = p[:, 1]
+    if request.owner is not None:
+        own = p.gather(1, request.owner.long().unsqueeze(1)).squeeze(1)
+    areas = [(p if w is None else p * w.unsqueeze(1)).sum(-1) for w in request.areas]
     results = [
-        area.sum(-1).to(wide(z.device)),
+        torch.stack(areas, -1).to(wide(z.device)),
         request.own.plain_sum(_times(own, request.weight)),
     ]
     if request.penalties:
@@ -96,7 +97,7 @@ def plain_sums(z: Tensor, request: Request) -> tuple[Tensor, ...]:
         lp = z.log_softmax(1).gather(1, label.unsqueeze(1)).squeeze(1)
         for penalty in request.penalties:
             error = -lp if penalty is None else penalty(lp)
-            results.append(request.classes.plain_sum(_times(error, request.error_weight)))
+            results.append(request.classes.plain_sum(_times(error, request.weight)))
     return tuple(results)
 
 
@@ -157,20 +158,16 @@ class _Classes(_WithSums):
     @staticmethod
     def sums(z: Tensor, request: Request) -> _Kept:
         p = z.softmax(1)
-        if request.area is None:
-            area = p.sum(-1, keepdim=True)
-        else:
-            area = torch.bmm(p, request.area.to(p.dtype).transpose(1, 2))
-        if request.owner_is_class and request.classes.are_few:
-            own, total = _own_of_classes(p, request)
-        else:
-            own = p.gather(1, request.owner.unsqueeze(1)).squeeze(1)
-            (total,) = request.own.sums([_times(own, request.weight)], p.dtype)
+        areas = [
+            p.sum(-1) if w is None else torch.bmm(p, w.unsqueeze(2)).squeeze(2)
+            for w in request.areas
+        ]
+        own, total = _own_sums(p, request)
         slopes: list[Tensor] = []
         errors: list[Tensor] = []
         if request.penalties:
             errors, slopes = _penalised(_log_probability(z, p, own, request), request)
-        return _Kept(area.to(wide(z.device)), total, errors, (p, own, *slopes))
+        return _Kept(_stacked(areas), total, errors, (p, own, *slopes))
 
     @staticmethod
     def gradient(
@@ -182,13 +179,6 @@ class _Classes(_WithSums):
         errors: Sequence[Tensor],
     ) -> Tensor:
         p, p_own, *slopes = kept
-        by_area = torch.bmm(area.transpose(1, 2), p)  # (B, M, S)
-        if request.area is None:
-            gradient: Tensor = area
-        else:
-            weights = request.area.to(p.dtype)
-            by_area = by_area.mul_(weights).sum(1, keepdim=True)
-            gradient = torch.bmm(area, weights)
         mine = request.own.spread(own).mul_(p_own)
         if request.weight is not None:
             mine.mul_(request.weight)
@@ -196,27 +186,57 @@ class _Classes(_WithSums):
         if error is not None and request.owner_is_class:
             mine.add_(error)
             error = None
-        r = by_area.add_(mine.unsqueeze(1))
+        r = mine if error is None else mine + error  # (B, S)
+        r = r.unsqueeze(1)
+        parts = [area[:, :, m : m + 1] for m in range(len(request.areas))]  # (B, C, 1) each
+        for part, w in zip(parts, request.areas, strict=True):
+            mean = torch.bmm(part.transpose(1, 2), p)  # (B, 1, S)
+            r = mean.add_(r) if w is None else torch.addcmul(r, mean, w.unsqueeze(1))
+        everywhere = [part for part, w in zip(parts, request.areas, strict=True) if w is None]
+        gradient = everywhere[0] - r if everywhere else -r.expand_as(p)
+        for part, w in zip(parts, request.areas, strict=True):
+            if w is not None:
+                gradient.addcmul_(part, w.unsqueeze(1))
+        gradient.mul_(p)
+        _add_at(gradient, request.owner, mine, request.classes, _owner_masks(request))
         if error is not None:
-            r.add_(error.unsqueeze(1))
-        gradient = torch.sub(gradient, r).mul_(p)
-        _add_at(gradient, request.owner, mine, request)
-        if error is not None:
-            _add_at(gradient, request.classes.label, error, request)
+            label = request.classes.label
+            _add_at(gradient, label, error, request.classes, request.classes.masks())
         return gradient
 
 
-def _own_of_classes(p: Tensor, request: Request) -> tuple[Tensor, Tensor]:
-    """Return p_y of each pixel and its sum over each class, one class at a time."""
+def _stacked(areas: Sequence[Tensor]) -> Tensor:
+    """Return (B, C, M) sums in the wide type from M of (B, C)."""
+    return torch.stack(list(areas), -1).to(wide(areas[0].device))
+
+
+def _own_sums(p: Tensor, request: Request) -> tuple[Tensor, Tensor]:
+    """Return the probability of each pixel's owner, 0 for an owner of class 0, and its sums."""
+    owner = request.owner
+    assert owner is not None
+    if not request.classes.are_few:
+        own = p.gather(1, owner.long().unsqueeze(1)).squeeze(1)
+        return own, request.own.sums([_times(own, request.weight)])[0]
     own = torch.zeros_like(p[:, 0])
+    mine = torch.empty_like(own)
     of_class = []
-    for k, mask in enumerate(request.classes.masks(p.dtype)):
-        mine = torch.mul(p[:, k], mask)
+    for k, mask in _owner_masks(request):
+        torch.mul(p[:, k], mask, out=mine)
         own.add_(mine)
-        if request.weight is not None:
-            mine.mul_(request.weight)
-        of_class.append(mine.sum(-1))
-    return own, request.classes.in_rows(torch.stack(of_class, 1))
+        if request.owner_is_class:
+            of_class.append((mine if request.weight is None else mine.mul_(request.weight)).sum(-1))
+    if request.owner_is_class:
+        return own, request.classes.in_rows(torch.stack(of_class, 1))
+    return own, request.own.sums([_times(own, request.weight)])[0]
+
+
+def _owner_masks(request: Request) -> Iterator[tuple[int, Tensor]]:
+    """Yield the classes that own pixels, and 1.0 at these."""
+    if request.owner_is_class:
+        return request.classes.masks()
+    assert request.owner is not None
+    classes = range(1, request.classes.n_classes)
+    return class_masks(request.owner, classes, request.classes.dtype)
 
 
 def _log_probability(z: Tensor, p: Tensor, own: Tensor, request: Request) -> Tensor:
@@ -232,13 +252,20 @@ def _has_digits(p: Tensor) -> bool:
     return values_are_readable(p) and p.numel() > 0 and not float(p.amin()) < _SMALLEST
 
 
-def _add_at(gradient: Tensor, channel: Tensor, pixel: Tensor, request: Request) -> None:
+def _add_at(
+    gradient: Tensor,
+    channel: Tensor | None,
+    pixel: Tensor,
+    classes: ClassCells,
+    masks: Iterator[tuple[int, Tensor]],
+) -> None:
     """Add a map (B, S) to the channel that each pixel names."""
-    if channel is request.classes.label and request.classes.are_few:
-        for k, mask in enumerate(request.classes.masks(gradient.dtype)):
+    if classes.are_few:
+        for k, mask in masks:
             gradient[:, k].addcmul_(pixel, mask)
     else:
-        gradient.scatter_add_(1, channel.unsqueeze(1), pixel.unsqueeze(1))
+        assert channel is not None
+        gradient.scatter_add_(1, channel.long().unsqueeze(1), pixel.unsqueeze(1))
 
 
 class _TwoClasses(_WithSums):
@@ -249,26 +276,31 @@ class _TwoClasses(_WithSums):
 
     @staticmethod
     def sums(z: Tensor, request: Request) -> _Kept:
-        d = z[:, 0] if z.shape[1] == 1 else z[:, 1] - z[:, 0]  # (B, S)
-        p, q = d.sigmoid(), torch.neg(d).sigmoid_()
-        if request.area is None:
-            area = torch.stack([q.sum(-1), p.sum(-1)], 1).unsqueeze(2)
-        else:
-            weights = request.area.to(p.dtype)
-            area = torch.stack([(pair.unsqueeze(1) * weights).sum(-1) for pair in (q, p)], 1)
-        own = _chosen(p, q, request.owner)
-        (total,) = request.own.sums([_times(own, request.weight)], p.dtype)
+        d = _difference(z)
+        p = d.sigmoid()
+        q: Tensor | None = None  # 1 - p with its digits
+        if request.owner_is_class or request.penalties:
+            q = (-d if z.shape[1] == 1 else d.neg_()).sigmoid_()
+        areas = []
+        for w in request.areas:
+            foreground = _times(p, w).sum(-1)
+            background = torch.zeros_like(foreground) if q is None else _times(q, w).sum(-1)
+            areas.append(torch.stack([background, foreground], 1))
+        mine = None if q is None else torch.lerp(q, p, request.classes.is_one)  # p_y
+        own = p if mine is None or not request.owner_is_class else mine
+        (total,) = request.own.sums([_times(own, request.weight)])
         slopes: list[Tensor] = []
         errors: list[Tensor] = []
         if request.penalties:
-            mine = own if request.owner_is_class else _chosen(p, q, request.classes.label)
+            assert mine is not None
+            assert q is not None
             if _has_digits(mine):
                 lp = mine.log_()
-            else:  # -log(1 + exp(-x)) = min(x, 0) - log(max(p, q)), x = +-d
-                sign = request.classes.label.to(d.dtype).mul_(2).sub_(1)
-                lp = sign.mul_(d).clamp_(max=0).add_(torch.maximum(p, q).log_())
+            else:  # -log(1 + exp(-x)) = min(x, 0) + log(max(p, q)), x = +-d
+                sign = 2 * request.classes.is_one - 1
+                lp = sign.mul_(_difference(z)).clamp_(max=0).add_(torch.maximum(p, q).log_())
             errors, slopes = _penalised(lp, request)
-        return _Kept(area.to(wide(z.device)), total, errors, (p, q, *slopes))
+        return _Kept(_stacked(areas), total, errors, (p, *slopes))
 
     @staticmethod
     def gradient(
@@ -279,28 +311,30 @@ class _TwoClasses(_WithSums):
         own: Tensor,
         errors: Sequence[Tensor],
     ) -> Tensor:
-        p, q, *slopes = kept
-        by_area = (area[:, 1] - area[:, 0]).unsqueeze(-1)  # (B, M, 1)
-        if request.area is None:
-            base: Tensor = by_area[:, 0]
-        else:
-            base = (by_area * request.area.to(p.dtype)).sum(1)
+        p, *slopes = kept
+        if request.owner_is_class:  # p_y falls with d for class 0
+            own = torch.stack([-own[0::2], own[1::2]], 1).view(-1)
         mine = request.own.spread(own)
         if request.weight is not None:
             mine.mul_(request.weight)
-        mine.mul_(request.owner.to(p.dtype).mul_(2).sub_(1))
-        gradient = mine.add_(base).mul_(p).mul_(q)
+        by_area = area[:, 1] - area[:, 0]  # (B, M)
+        for m, w in enumerate(request.areas):
+            part = by_area[:, m : m + 1]
+            mine = mine.add_(part) if w is None else mine.addcmul_(part, w)
+        mine.mul_(p)
         error = _slope_of_errors(slopes, request, errors)
+        result = torch.empty_like(z, memory_format=torch.contiguous_format)
+        gradient = torch.addcmul(mine, mine, p, value=-1, out=result[:, -1])
         if error is not None:  # d log p_y / dd = y - p
-            gradient.addcmul_(error, request.classes.label.to(p.dtype).sub_(p))
-        if z.shape[1] == 1:
-            return gradient.unsqueeze(1)
-        return torch.stack([-gradient, gradient], 1)
+            gradient.addcmul_(error, request.classes.is_one).addcmul_(error, p, value=-1)
+        if z.shape[1] == 2:
+            torch.neg(gradient, out=result[:, 0])
+        return result
 
 
-def _chosen(p: Tensor, q: Tensor, is_one: Tensor) -> Tensor:
-    """Return p where a map of 0 and 1 is 1, else q; a where() takes ten times as long."""
-    return torch.lerp(q, p, is_one.to(p.dtype))
+def _difference(z: Tensor) -> Tensor:
+    """Return z_1 - z_0, (B, S)."""
+    return z[:, 0] if z.shape[1] == 1 else z[:, 1] - z[:, 0]
 
 
 def _penalised(lp: Tensor, request: Request) -> tuple[list[Tensor], list[Tensor]]:
@@ -308,17 +342,17 @@ def _penalised(lp: Tensor, request: Request) -> tuple[list[Tensor], list[Tensor]
     maps: list[Tensor] = []
     slopes: list[Tensor] = []
     for penalty in request.penalties:
-        if penalty is None:
-            error = -lp
-        else:
+        error = lp  # of cross-entropy, with the other sign
+        if penalty is not None:
             with torch.enable_grad():
                 leaf = lp.detach().requires_grad_()
                 value = penalty(leaf)
                 (slope,) = torch.autograd.grad(value.sum(), leaf)
             error = value.detach()
             slopes.append(slope)
-        maps.append(_times(error, request.error_weight))
-    return request.classes.sums(maps, lp.dtype), slopes
+        maps.append(_times(error, request.weight))
+    totals = zip(request.penalties, request.classes.sums(maps), strict=True)
+    return [-total if penalty is None else total for penalty, total in totals], slopes
 
 
 def _slope_of_errors(
@@ -332,9 +366,9 @@ def _slope_of_errors(
         if penalty is not None:
             part.mul_(next(remaining))
         total = part if total is None else total.add_(part)
-    if total is None or request.error_weight is None:
+    if total is None or request.weight is None:
         return total
-    return total.mul_(request.error_weight)
+    return total.mul_(request.weight)
 
 
 def _times(pixel: Tensor, weight: Tensor | None) -> Tensor:
