@@ -9,6 +9,15 @@ lists the Modules.
 
 from dense_imb.losses.core.balance import Balance, Parts, balanced_mean
 from dense_imb.losses.core.class_weights import class_weights
+from dense_imb.losses.core.overlap import (
+    Dice,
+    GeneralizedDice,
+    Index,
+    Jaccard,
+    Matthews,
+    Overlap,
+    Tversky,
+)
 from dense_imb.losses.core.penalty import CrossEntropy
 from dense_imb.losses.core.pixel_loss import PixelLoss, pixel_loss
 from dense_imb.losses.core.region import RegionLoss, overlap, region_loss
@@ -47,15 +56,6 @@ from dense_imb.losses.named.regression import (
     balanced_regression_loss,
 )
 from dense_imb.losses.named.tversky import TverskyLoss
-from dense_imb.losses.overlap import (
-    Dice,
-    GeneralizedDice,
-    Index,
-    Jaccard,
-    Matthews,
-    Overlap,
-    Tversky,
-)
 
 __all__ = [
     "ACBMSELoss",

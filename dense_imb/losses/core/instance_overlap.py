@@ -19,11 +19,11 @@ from torch import Tensor
 from dense_imb.base.checks import values_are_readable
 from dense_imb.losses.core.cells import ClassCells, KeyedCells, narrow_classes
 from dense_imb.losses.core.instances import InstanceMap, number_cells
+from dense_imb.losses.core.overlap import Overlap
 from dense_imb.losses.core.overlap_sums import flat, flat_logits, legality, pixel_weights
 from dense_imb.losses.core.penalty import Penalty
 from dense_imb.losses.core.sums import Request, softmax_sums
 from dense_imb.losses.core.target import PixelTarget
-from dense_imb.losses.overlap import Overlap
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,10 +13,10 @@ from torch import Tensor
 from dense_imb.base.checks import values_are_readable
 from dense_imb.losses.core.balance import Balance, WithGradientOf, wide
 from dense_imb.losses.core.cells import ClassCells
+from dense_imb.losses.core.overlap import Overlap
 from dense_imb.losses.core.penalty import Penalty
 from dense_imb.losses.core.sums import Request, softmax_sums
 from dense_imb.losses.core.target import PixelTarget
-from dense_imb.losses.overlap import Overlap
 
 
 @dataclass(frozen=True, eq=False)

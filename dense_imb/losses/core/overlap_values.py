@@ -11,8 +11,8 @@ from torch import Tensor
 
 from dense_imb.losses.core.balance import Balance, class_tensor
 from dense_imb.losses.core.instance_overlap import InstanceNumbers
+from dense_imb.losses.core.overlap import Overlap
 from dense_imb.losses.core.overlap_sums import ClassNumbers
-from dense_imb.losses.overlap import Overlap
 
 IndexFunction = Callable[[Overlap], Tensor]
 
@@ -45,7 +45,7 @@ class Formula:
     def is_joint(self) -> bool:
         return bool(getattr(self.index, "is_joint", False))
 
-    def of_classes(self, numbers: ClassNumbers) -> ClassValues:
+    def class_values(self, numbers: ClassNumbers) -> ClassValues:
         """Return the values of the classes of each row."""
         counts = Overlap(*(part[:, self.first :] for part in numbers.overlap()))
         is_present = numbers.presence[:, self.first :] != 0
@@ -54,11 +54,11 @@ class Formula:
         if self.is_joint:
             is_present = is_present.any(-1, keepdim=True)
         value = self._loss_of(counts, is_present)
-        value = torch.where(is_present, value, self._of_absent(counts, n, is_frame))
+        value = torch.where(is_present, value, self._absent_value(counts, n, is_frame))
         is_entry = is_present if self.absent == "skip" else is_frame.expand_as(is_present)
         return ClassValues(value, is_present, is_entry)
 
-    def of_instances(self, numbers: InstanceNumbers) -> tuple[Tensor, Tensor]:
+    def instance_sums(self, numbers: InstanceNumbers) -> tuple[Tensor, Tensor]:
         """Return the sum of the instances' values and their number, (B, C - first) each.
 
         An image without instances of a class counts as one instance, unless they are skipped.
@@ -72,7 +72,7 @@ class Formula:
             alarms = Overlap(*(part[:, self.first :] for part in numbers.false_alarms))
             is_missing = (n == 0) & numbers.is_frame
             mass = numbers.mass_of_image
-            rate = self._of_absent(alarms, mass, numbers.is_frame)
+            rate = self._absent_value(alarms, mass, numbers.is_frame)
             total = total + torch.where(is_missing, rate, 0.0)
             n = n + is_missing
         return total, n
@@ -99,7 +99,7 @@ class Formula:
         # above 0, where a power below 1 has an infinite slope
         return (1 - index).clamp(min=torch.finfo(index.dtype).eps) ** self.gamma
 
-    def _of_absent(self, counts: Overlap, n: Tensor, is_frame: Tensor) -> Tensor:
+    def _absent_value(self, counts: Overlap, n: Tensor, is_frame: Tensor) -> Tensor:
         """Return the value of a class without pixels, (rows, K)."""
         if self.absent == "index":
             return self._loss_of(counts, is_frame)
@@ -112,7 +112,7 @@ def combine_classes(values: ClassValues, balance: Balance, first: int) -> Tensor
     """Return the sum of the rows' losses and the number of rows that have one, (2,).
 
     Args:
-        values: of each row and class.
+        values: value of each row and class.
         balance: weights of the classes, and how they combine.
         first: the first class that counts.
     """

@@ -16,6 +16,7 @@ from dense_imb.losses.core.instance_overlap import InstanceNumbers, instance_ove
 from dense_imb.losses.core.instances import check_max_instances, instance_map
 from dense_imb.losses.core.module import Loss
 from dense_imb.losses.core.options import check_options, shows_options
+from dense_imb.losses.core.overlap import Dice, Overlap
 from dense_imb.losses.core.overlap_sums import (
     ClassNumbers,
     WindowSums,
@@ -33,7 +34,6 @@ from dense_imb.losses.core.overlap_values import (
 )
 from dense_imb.losses.core.penalty import Penalty
 from dense_imb.losses.core.target import PixelTarget, check_are_logits, pixel_target
-from dense_imb.losses.overlap import Dice, Overlap
 
 Numbers = ClassNumbers | InstanceNumbers
 Penalties = tuple[Penalty | None, ...]
@@ -369,7 +369,7 @@ class RegionLoss(Loss):
     def _batch_sums(self, numbers: Numbers) -> Tensor:
         """Return the sums that batches, processes and windows add up."""
         if isinstance(numbers, InstanceNumbers):
-            parts = self.formula.of_instances(numbers)
+            parts = self.formula.instance_sums(numbers)
             return torch.stack([part.sum(0, keepdim=True) for part in parts])
         return torch.stack(numbers.as_one_row().without_errors())
 
@@ -380,8 +380,8 @@ class RegionLoss(Loss):
         if isinstance(numbers, ClassNumbers):
             if sums is not None:
                 numbers = ClassNumbers.of(tuple(sums))
-            return self.formula.of_classes(numbers)
-        value, n = self.formula.of_instances(numbers) if sums is None else sums
+            return self.formula.class_values(numbers)
+        value, n = self.formula.instance_sums(numbers) if sums is None else sums
         is_present = n > 0
         is_entry = torch.ones_like(is_present) if self.balance.absent == "zero" else is_present
         return ClassValues(value / n.clamp(min=1), is_present, is_entry)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Unpack
 
 from dense_imb.losses.core.options import shows_options
+from dense_imb.losses.core.overlap import Dice
 from dense_imb.losses.core.region import RegionLoss, RegionOptions
-from dense_imb.losses.overlap import Dice
 
 
 class DiceLoss(RegionLoss):
