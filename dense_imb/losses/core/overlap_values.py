@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dense_imb.base.checks import values_are_readable
 from dense_imb.losses.core.balance import Balance, class_tensor
 from dense_imb.losses.core.instance_overlap import InstanceNumbers
 from dense_imb.losses.core.overlap import Overlap
@@ -49,10 +50,12 @@ class Formula:
         """Return the values of the classes of each row."""
         counts = Overlap(*(part[:, self.first :] for part in numbers.overlap()))
         is_present = numbers.presence[:, self.first :] != 0
-        n = numbers.mass.sum(-1, keepdim=True)
-        is_frame = (numbers.presence != 0).any(-1, keepdim=True)  # with a pixel that counts
         if self.is_joint:
             is_present = is_present.any(-1, keepdim=True)
+        if values_are_readable(is_present) and bool(is_present.all()):
+            return ClassValues(self._loss_of(counts, None), is_present, is_present)
+        n = numbers.mass.sum(-1, keepdim=True)
+        is_frame = (numbers.presence != 0).any(-1, keepdim=True)  # with a pixel that counts
         value = self._loss_of(counts, is_present)
         value = torch.where(is_present, value, self._absent_value(counts, n, is_frame))
         is_entry = is_present if self.absent == "skip" else is_frame.expand_as(is_present)
@@ -77,14 +80,19 @@ class Formula:
             n = n + is_missing
         return total, n
 
-    def _loss_of(self, counts: Overlap, is_present: Tensor) -> Tensor:
+    def _loss_of(self, counts: Overlap, is_present: Tensor | None) -> Tensor:
         """Return (1 - index)^gamma; 0 / 0 of absent classes is neither made nor differentiated.
 
         A formula that saw an absent class would leave a NaN in the gradient behind a where().
+
+        Args:
+            counts: soft counts of each class.
+            is_present: whether the class has a pixel; None where all have.
         """
-        safe = Overlap(*(torch.where(is_present, part, 1.0) for part in counts))
-        index = self.index(safe)
-        wanted = safe.tp.shape[:1] if self.is_joint else safe.tp.shape
+        if is_present is not None:
+            counts = Overlap(*(torch.where(is_present, part, 1.0) for part in counts))
+        index = self.index(counts)
+        wanted = counts.tp.shape[:1] if self.is_joint else counts.tp.shape
         if not isinstance(index, Tensor) or index.shape != wanted:
             got = tuple(index.shape) if isinstance(index, Tensor) else type(index).__name__
             what = "one number for all classes" if self.is_joint else "one number for each class"
@@ -117,6 +125,10 @@ def combine_classes(values: ClassValues, balance: Balance, first: int) -> Tensor
         first: the first class that counts.
     """
     value = values.value
+    is_mean_of_all = balance.weight is None and balance.combine == "mean"
+    if is_mean_of_all and values.is_entry is values.is_present and value.shape[0] == 1:
+        if values_are_readable(value) and bool(values.is_entry.all()):
+            return torch.stack([value.mean(), torch.ones_like(value[0, 0])])
     coefficient = values.is_entry.to(value.dtype)
     if balance.weight is not None:
         coefficient = coefficient * class_tensor(balance.weight[first:], value)
