@@ -120,8 +120,8 @@ def _bounded_by_itself(instance: Tensor) -> InstanceMap:
     low, high = torch.stack(torch.aminmax(instance)).tolist()
     _check_not_negative(low)
     if high > instance.numel() // instance.shape[0]:
-        zero = instance.new_zeros(1)
-        values, inverse = torch.cat([zero, instance.reshape(-1)]).unique(return_inverse=True)
+        flat = torch.cat([instance.new_zeros(1), instance.reshape(-1)])
+        values, inverse = torch.unique(flat, return_inverse=True)
         return InstanceMap(inverse[1:].view_as(instance).int(), len(values))
     return InstanceMap(instance.int(), high + 1)
 
@@ -139,7 +139,7 @@ def _warn_of_more(instance: Tensor, max_instances: int) -> None:
     if max_instances in _warned:
         return
     _warned.add(max_instances)
-    n_beyond = instance[instance > max_instances].unique().numel()
+    n_beyond = torch.unique(instance[instance > max_instances]).numel()
     warnings.warn(
         f"`max_instances` is {max_instances}, and the map holds {n_beyond} larger instance "
         f"numbers, up to {int(instance.max())}: their pixels count as pixels of no instance. "
