@@ -20,10 +20,9 @@ from dense_imb.losses.core.balance import (
     Parts,
     check_reduction,
     class_sums,
-    class_tensor,
     reduce_balanced,
-    slot_table,
 )
+from dense_imb.losses.core.groups import class_tensor, slot_table
 from dense_imb.losses.core.module import Loss
 from dense_imb.losses.core.options import (
     CallOptions,

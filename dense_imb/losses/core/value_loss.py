@@ -19,10 +19,9 @@ from dense_imb.base.checks import (
 from dense_imb.losses.core.balance import (
     Balance,
     check_reduction,
-    clean_label,
     reduce_balanced,
-    valid_pixels,
 )
+from dense_imb.losses.core.pixels import clean_label, valid_pixels
 from dense_imb.losses.core.target import check_not_swapped
 
 ErrorMap = Callable[[Tensor, Tensor], Tensor]

@@ -20,7 +20,8 @@ from dense_imb.base.checks import (
     check_tensor,
     expand_pixels,
 )
-from dense_imb.losses.core.balance import Balance, check_reduction, class_tensor
+from dense_imb.losses.core.balance import Balance, check_reduction
+from dense_imb.losses.core.groups import class_tensor
 from dense_imb.losses.core.module import Loss
 from dense_imb.losses.core.options import CallOptions, check_options, shows_options
 from dense_imb.losses.core.value_loss import ErrorMap, Partition, mean_of_values
