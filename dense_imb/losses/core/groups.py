@@ -89,15 +89,12 @@ class Classes(Groups):
         return torch.stack([(self.label == c).sum(1) for c in range(self.n_classes)], 1)
 
     def sum(self, pixel: Tensor) -> Tensor:
-        pixel = pixel.reshape(self.label.shape).to(wide(pixel.device))
-        if self.is_bool:
-            return torch.stack(
-                [
-                    torch.where(self.label, 0.0, pixel).sum(1),
-                    torch.where(self.label, pixel, 0.0).sum(1),
-                ],
-                1,
-            )
+        pixel, dtype = pixel.reshape(self.label.shape), wide(pixel.device)
+        if self.is_bool:  # widened behind where(): compiled, the gradient stays narrow
+            zero = torch.where(self.label, 0.0, pixel).sum(1, dtype=dtype)
+            one = torch.where(self.label, pixel, 0.0).sum(1, dtype=dtype)
+            return torch.stack([zero, one], 1)
+        pixel = pixel.to(dtype)
         if values_are_readable(self.label):
             return self._bincount(pixel)
         of_class = [torch.where(self.label == c, pixel, 0.0).sum(1) for c in range(self.n_classes)]
@@ -237,6 +234,7 @@ def wide(device: torch.device) -> torch.dtype:
 
 def count_true(is_true: Tensor) -> Tensor:  # (rows, pixels) -> (rows,)
     """Return the number of True entries of each row."""
-    if is_true.shape[0] == 1:  # twice as fast as sum
+    # twice as fast as sum, but slower compiled
+    if is_true.shape[0] == 1 and not torch.compiler.is_compiling():
         return torch.count_nonzero(is_true).unsqueeze(0)
     return is_true.sum(1)
