@@ -67,7 +67,7 @@ class PackedCover(NamedTuple):
 
 
 def pack(
-    cover: Cover, label: Tensor, like: Tensor, like_name: str, valid: Tensor | None
+    cover: Cover, label: Tensor | None, like: Tensor, like_name: str, valid: Tensor | None
 ) -> PackedCover:
     """Check the label of a cover, and pack it.
 
@@ -78,6 +78,11 @@ def pack(
         like_name: name of that tensor in errors.
         valid: mask of the pixels that count, in the shape of `like`; None if all do.
     """
+    if label is None:
+        raise ValueError(
+            "Expected `label` with the cells of a cover, got none: call the loss as "
+            "loss(prediction, target, label=masks)."
+        )
     check_tensor("label", label)
     n_bits = [min(_CHUNK, cover.n_classes - start) for start in range(0, cover.n_classes, _CHUNK)]
     if label.dtype == torch.bool:
@@ -218,7 +223,9 @@ class CoverCells(Groups):
     def spread(self, of_group: Tensor) -> Tensor:
         """Return for each pixel the sum of the numbers of its cells; NaN if it is illegal."""
         total: Tensor | None = None
-        for chunk, part in zip(self.chunks, torch.split(of_group, self.n_bits, 1), strict=True):
+        for chunk, part in zip(
+            self.chunks, torch.split(of_group, list(self.n_bits), 1), strict=True
+        ):
             bits = _patterns(part.shape[1], part)
             table = part @ bits.t()
             table = torch.where(bits.any(1), table, 0.0)  # an ignored pixel, beside a NaN

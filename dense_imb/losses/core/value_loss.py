@@ -18,9 +18,12 @@ from dense_imb.base.checks import (
 )
 from dense_imb.losses.core.balance import (
     Balance,
+    check_groups,
     check_reduction,
+    expand_instances,
     reduce_balanced,
 )
+from dense_imb.losses.core.cover import Cover, PackedCover, pack
 from dense_imb.losses.core.pixels import clean_label, valid_pixels
 from dense_imb.losses.core.target import check_not_swapped
 
@@ -30,12 +33,15 @@ Partition = Callable[[Tensor, Tensor], Tensor]
 
 def mean_of_values(
     error: ErrorMap,
-    partition: Partition,
+    partition: Partition | Cover,
     prediction: Tensor,
     target: Tensor,
     *,
     n_classes: int,
     balance: Balance,
+    label: Tensor | None = None,
+    instance: Tensor | None = None,
+    max_instances: int | None = None,
     is_of_difference: bool = True,
     ignore_index: int | None = None,
     mask: Tensor | None = None,
@@ -49,16 +55,20 @@ def mean_of_values(
     Args:
         error: returns the error of each pixel from prediction and target.
         partition: returns the class of each pixel from prediction and target. One with an
-            attribute `n_classes` returns legal classes; those of another are checked.
+            attribute `n_classes` returns legal classes; those of another are checked. Or the
+            cells of `label`.
         prediction: p, any shape, floating point; the first dimension counts the images.
         target: t, same shape.
         n_classes: number of classes.
         balance: see `Balance`.
+        label: masks or bit field of a cover.
+        instance, max_instances: see `balanced_regression_loss`.
         is_of_difference: whether `error` depends on p - t alone and returns a buffer of its own.
         ignore_index, mask, pixel_weight, class_count, reduction, return_parts: see
             `balanced_regression_loss`.
     """
     prediction, target = bare(prediction), bare(target)
+    label, instance = bare(label), bare(instance)
     mask, pixel_weight = bare(mask), bare(pixel_weight)
     check_reduction(reduction)
     check_not_swapped("prediction", prediction, target)
@@ -71,12 +81,19 @@ def mean_of_values(
             'Expected `prediction` with images in its first dimension for scope "image", got the '
             f"shape {tuple(prediction.shape)}."
         )
+    cover = partition if isinstance(partition, Cover) else None
+    check_groups(cover, instance, max_instances, class_count, ignore_index)
     valid = valid_pixels(prediction, "prediction", mask, pixel_weight)
-    label = partition(prediction, target)
-    if not hasattr(partition, "n_classes"):
-        check_integral("label", label)
-        check_same_shape("label", label, "prediction", prediction)
-        label, valid = clean_label("label", label, n_classes, ignore_index, valid)
+    groups: Tensor | PackedCover
+    if isinstance(partition, Cover):
+        groups = pack(partition, label, prediction, "prediction", valid)
+    else:
+        groups = partition(prediction, target)
+        if not hasattr(partition, "n_classes"):
+            check_integral("label", groups)
+            check_same_shape("label", groups, "prediction", prediction)
+            groups, valid = clean_label("label", groups, n_classes, ignore_index, valid)
+    instances = expand_instances(instance, prediction, "prediction", max_instances, valid)
 
     # a 16-bit square would overflow at 256, so widen before, not after
     prediction = widen_half(prediction)
@@ -98,9 +115,10 @@ def mean_of_values(
         )
     return reduce_balanced(
         error_map,
-        label,
+        groups,
         n_classes,
         valid=valid,
+        instances=instances,
         balance=balance,
         pixel_weight=pixel_weight,
         class_count=class_count,
