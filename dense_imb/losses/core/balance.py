@@ -25,7 +25,7 @@ from dense_imb.base.checks import (
 from dense_imb.losses.core.coefficient import coefficients
 from dense_imb.losses.core.cover import Cover, CoverCells, PackedCover, pack
 from dense_imb.losses.core.groups import Classes, Groups, InstanceCells, class_tensor, wide
-from dense_imb.losses.core.instances import InstanceMap, bounded_instances, check_max_instances
+from dense_imb.losses.core.instances import InstanceMap, Per, bounded_instances, check_per
 from dense_imb.losses.core.pixels import clean_label, valid_pixels
 
 Scope = Literal["image", "batch", "global"]
@@ -171,7 +171,9 @@ def balanced_mean(
     """
     check_reduction(reduction)
     check_floating("error", error)
-    check_groups(cover, instance, max_instances, class_count, ignore_index)
+    per: Per = "pixel" if instance is None else "instance"
+    check_per(per, max_instances)
+    check_groups(cover, per, class_count, ignore_index)
     valid = valid_pixels(error, "error", mask, pixel_weight)
     groups: Tensor | PackedCover
     if cover is not None:
@@ -198,27 +200,18 @@ def balanced_mean(
 
 
 def check_groups(
-    cover: Cover | None,
-    instance: object,
-    max_instances: int | None,
-    class_count: object,
-    ignore_index: int | None,
+    cover: Cover | None, per: Per, class_count: object, ignore_index: int | None
 ) -> None:
     """Refuse combinations of options for which no groups of pixels are defined."""
-    check_max_instances(max_instances)
-    if instance is None and max_instances is not None:
-        raise ValueError(
-            f"Expected an `instance` map with max_instances={max_instances}, got none."
-        )
-    if cover is not None and instance is not None:
-        raise ValueError("A loss takes the cells of a cover or an `instance` map, not both.")
+    if cover is not None and per == "instance":
+        raise ValueError('A loss takes the cells of a cover or per="instance", not both.')
     if cover is not None and ignore_index is not None:
         raise ValueError(
             f"Expected no `ignore_index` with a cover, got {ignore_index}; use `mask`."
         )
-    if class_count is not None and instance is not None:
+    if class_count is not None and per == "instance":
         raise ValueError(
-            "Expected no `class_count` with an `instance` map, got one: its class means are over "
+            'Expected no `class_count` with per="instance", got one: the class means are over '
             "instances, not over pixels."
         )
 

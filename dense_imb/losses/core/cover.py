@@ -211,7 +211,7 @@ class CoverCells(Groups):
 
     def count(self) -> Tensor:
         if values_are_readable(self.chunks[0]):
-            return self._bincount(None).round().long()
+            return self._bincount(None)
         return torch.stack([is_in.sum(1) for is_in in self._bits()], 1)
 
     def sum(self, pixel: Tensor) -> Tensor:
@@ -226,10 +226,7 @@ class CoverCells(Groups):
         for chunk, part in zip(
             self.chunks, torch.split(of_group, list(self.n_bits), 1), strict=True
         ):
-            bits = _patterns(part.shape[1], part)
-            table = part @ bits.t()
-            table = torch.where(bits.any(1), table, 0.0)  # an ignored pixel, beside a NaN
-            table = F.pad(table, (0, 1), value=torch.nan)
+            table = F.pad(_table(part), (0, 1), value=torch.nan)
             value = table.reshape(-1).index_select(0, self._slots(chunk, table.shape[1]))
             total = value if total is None else total + value
         assert total is not None
@@ -281,8 +278,7 @@ class CoverCells(Groups):
         for chunk, n_bits in zip(self.chunks, self.n_bits, strict=True):
             width = (1 << n_bits) + 1
             total = torch.bincount(self._slots(chunk, width), weights, self.n_rows * width)
-            total = total.view(self.n_rows, width)[:, :-1].double()
-            parts.append(_cell_sums(total, _patterns(n_bits, total)))
+            parts.append(_cell_sums(total.view(self.n_rows, width)[:, :-1], n_bits))
         return torch.cat(parts, 1)
 
     def _bits(self) -> list[Tensor]:
@@ -293,14 +289,18 @@ class CoverCells(Groups):
         ]
 
 
-def _cell_sums(of_pattern: Tensor, bits: Tensor) -> Tensor:
-    """Return the sums over the patterns of each cell; a NaN stays in the cells that hold it."""
-    if bool(of_pattern.isfinite().all()):
-        return of_pattern @ bits
-    return torch.where(bits.bool(), of_pattern.unsqueeze(2), 0.0).sum(1)
+def _table(of_cell: Tensor) -> Tensor:
+    """Return for each pattern the sum of the numbers of its cells, (rows, 2^G)."""
+    table = torch.zeros_like(of_cell[:, :1])
+    for number in torch.split(of_cell, 1, 1):
+        table = torch.cat([table, table + number], 1)
+    return table
 
 
-def _patterns(n_bits: int, like: Tensor) -> Tensor:
-    """Return the bits of the numbers 0 .. 2^n_bits - 1, (2^n_bits, n_bits)."""
-    number = torch.arange(1 << n_bits, device=like.device).unsqueeze(1)
-    return ((number >> torch.arange(n_bits, device=like.device)) & 1).to(like.dtype)
+def _cell_sums(of_pattern: Tensor, n_bits: int) -> Tensor:
+    """Return for each cell the sum of the numbers of its patterns, (rows, G)."""
+    sums = []
+    for bit in range(n_bits):
+        is_in = of_pattern.reshape(len(of_pattern), -1, 2, 1 << bit)[:, :, 1]
+        sums.append(is_in.sum((1, 2)))
+    return torch.stack(sums, 1)

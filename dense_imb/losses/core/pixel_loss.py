@@ -169,12 +169,11 @@ def _mean_of_pixels(
     if validate:
         check_are_logits(logits)
     check_per(per, max_instances)
-    check_instance_given(per, instance)
     if per == "instance":
         balance = Balance() if balance is None else balance
         soft_for = soft_for or 'per="instance"'
     check_mean(class_weight, balance, reduction)
-    check_groups(None, instance, max_instances, class_count, None)
+    check_groups(None, per, class_count, None)
     if class_count is not None and balance is None:
         raise ValueError("Expected a `balance` with `class_count`, got none.")
     pixels = pixel_target(
@@ -185,6 +184,7 @@ def _mean_of_pixels(
         pixel_weight=pixel_weight,
         soft_for=soft_for,
     )
+    check_instance_given(per, instance)
     instances = None
     if instance is not None:
         instances = instance_map(

@@ -24,6 +24,7 @@ from dense_imb.losses.core.balance import (
     reduce_balanced,
 )
 from dense_imb.losses.core.cover import Cover, PackedCover, pack
+from dense_imb.losses.core.instances import Per, check_instance_given, check_per
 from dense_imb.losses.core.pixels import clean_label, valid_pixels
 from dense_imb.losses.core.target import check_not_swapped
 
@@ -40,8 +41,9 @@ def mean_of_values(
     n_classes: int,
     balance: Balance,
     label: Tensor | None = None,
-    instance: Tensor | None = None,
+    per: Per = "pixel",
     max_instances: int | None = None,
+    instance: Tensor | None = None,
     is_of_difference: bool = True,
     ignore_index: int | None = None,
     mask: Tensor | None = None,
@@ -62,7 +64,7 @@ def mean_of_values(
         n_classes: number of classes.
         balance: see `Balance`.
         label: masks or bit field of a cover.
-        instance, max_instances: see `balanced_regression_loss`.
+        per, max_instances, instance: see `balanced_regression_loss`.
         is_of_difference: whether `error` depends on p - t alone and returns a buffer of its own.
         ignore_index, mask, pixel_weight, class_count, reduction, return_parts: see
             `balanced_regression_loss`.
@@ -82,8 +84,10 @@ def mean_of_values(
             f"shape {tuple(prediction.shape)}."
         )
     cover = partition if isinstance(partition, Cover) else None
-    check_groups(cover, instance, max_instances, class_count, ignore_index)
+    check_per(per, max_instances)
+    check_groups(cover, per, class_count, ignore_index)
     valid = valid_pixels(prediction, "prediction", mask, pixel_weight)
+    check_instance_given(per, instance)
     groups: Tensor | PackedCover
     if isinstance(partition, Cover):
         groups = pack(partition, label, prediction, "prediction", valid)

@@ -23,7 +23,7 @@ from dense_imb.base.checks import (
 from dense_imb.losses.core.balance import Balance, check_reduction
 from dense_imb.losses.core.cover import Cover
 from dense_imb.losses.core.groups import class_tensor
-from dense_imb.losses.core.instances import Per, check_instance_given, check_per
+from dense_imb.losses.core.instances import Per, check_per
 from dense_imb.losses.core.module import Loss
 from dense_imb.losses.core.options import CallOptions, check_options, shows_options
 from dense_imb.losses.core.value_loss import ErrorMap, Partition, mean_of_values
@@ -165,8 +165,6 @@ def balanced_regression_loss(
         tensor(1.)
     """
     balance = Balance() if balance is None else balance
-    check_per(per, max_instances)
-    check_instance_given(per, instance)
     classify, n_classes = _resolve_partition(partition, balance, n_classes)
     return mean_of_values(
         _resolve_error(error),
@@ -176,8 +174,9 @@ def balanced_regression_loss(
         n_classes=n_classes,
         balance=balance,
         label=label if isinstance(classify, Cover) else None,
-        instance=instance,
+        per=per,
         max_instances=max_instances,
+        instance=instance,
         is_of_difference=not callable(error),
         ignore_index=ignore_index,
         mask=mask,
