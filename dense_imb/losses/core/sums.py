@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from dense_imb.base.checks import check_n_entries, is_plain_eager, values_are_readable
-from dense_imb.losses.core.balance import class_tensor, wide
 from dense_imb.losses.core.cells import Cells, ClassCells, class_masks
+from dense_imb.losses.core.groups import class_tensor, wide
 from dense_imb.losses.core.penalty import Penalty
 
 _SMALLEST = 1e-30  # a float32 below it has lost digits, and its logarithm with them
