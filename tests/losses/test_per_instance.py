@@ -11,8 +11,10 @@ from dense_imb.losses import (
     ACBMSELoss,
     Balance,
     BalancedRegressionLoss,
+    CompoundLoss,
     Cover,
     CrossEntropyLoss,
+    DiceLoss,
     FocalLoss,
     balanced_mean,
     cross_entropy_loss,
@@ -20,7 +22,7 @@ from dense_imb.losses import (
 from dense_imb.losses.core import instances
 from dense_imb.losses.foreign.parse import parse_loss
 
-from .cases import frames_of_instances, logits_of_instances, soft_logits
+from .cases import frames_of_instances, logits_of_instances, logits_with_instances, soft_logits
 from .test_balance import N_CLASSES, as_on_an_accelerator, balances, pictures, power_mean
 
 INPUTS = logits_of_instances(3)
@@ -56,7 +58,7 @@ def in_plain_loops(error, label, instance, balance, valid, weight):
         combine = balance.combine
         combine = [combine] * N_CLASSES if isinstance(combine, str) else combine
         has_frame = balance.frame_weight > 0
-        counted = means if balance.absent == "skip" else range(N_CLASSES)
+        counted = range(N_CLASSES) if balance.absent == "zero" else means
         n_mean = max(sum(combine[c] == "mean" for c in counted) + has_frame, 1)
         sizes = {c: (len(of) / len(cells)) ** balance.count_power for c, of in means.items()}
         entries = []
@@ -266,6 +268,15 @@ def test_what_has_no_meaning_is_refused_by_name(call, error, sentence):
     with pytest.raises(error, match=sentence) as refusal:
         call(INPUTS)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("region", [DiceLoss(), DiceLoss(per="instance")], ids=["class", "blob"])
+def test_beside_a_region_loss_it_keeps_its_own_softmax(region):
+    loss, inputs = CompoundLoss(region, LOSS), logits_with_instances(3)
+    value = loss(**inputs)
+    map_of_region = {"instance": inputs["instance"]} if region.per == "instance" else {}
+    expected = region(inputs["logits"], inputs["target"], **map_of_region) + LOSS(**inputs)
+    torch.testing.assert_close(value, expected)
 
 
 def test_transforms_take_a_bound():

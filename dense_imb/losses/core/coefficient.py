@@ -83,7 +83,7 @@ def coefficients(sums: dict[str, Tensor], balance: Balance) -> Coefficients:
 
 def _n_entries(is_present: Tensor, balance: Balance) -> Tensor:
     """Return K of the classes that combine by their mean, with the frame's entry; (rows, 1)."""
-    is_entry = is_present if balance.absent == "skip" else torch.ones_like(is_present)
+    is_entry = torch.ones_like(is_present) if balance.absent == "zero" else is_present
     if not isinstance(balance.combine, str):
         is_mean = class_tensor([entry == "mean" for entry in balance.combine], is_present)
         is_entry = is_entry & is_mean.bool()
@@ -130,14 +130,22 @@ def _to_power(
         frame_mass = torch.where(frame == 0, 1.0, frame_mass)
         mean = torch.cat([mean, frame_error / frame_mass], 1)
         share = torch.cat([share, frame * frame_mass], 1)
-    factor = _power_factor(_not_negative(mean, share, power), share, power)
+    factor = power_factor(_not_negative(mean, share, power), share, power)
     n_classes = coefficient.shape[1]
     coefficient = coefficient * factor[:, :n_classes]
     return coefficient, None if frame is None else frame * factor[:, n_classes:]
 
 
-def _power_factor(mean: Tensor, share: Tensor, power: float) -> Tensor:
-    """Return (m / L)^(p - 1); 1 where L = 0, and for an infinite mean."""
+def power_factor(mean: Tensor, share: Tensor, power: float) -> Tensor:
+    """Return (m / L)^(p - 1), by which the coefficients v of a mean become those of a power mean.
+
+    It is 1 where L = 0, and for an infinite mean.
+
+    Args:
+        mean: m, at least 0, (rows, C).
+        share: v, (rows, C).
+        power: p, at least 1.
+    """
     is_used = share != 0
     highest = torch.where(is_used, mean, 0.0).amax(1, keepdim=True).detach()
     is_extreme = (highest == 0) | highest.isinf()
