@@ -12,7 +12,10 @@ from dense_imb.losses import (
     Balance,
     BalancedRegressionLoss,
     ComplementCrossEntropyLoss,
+    CompoundLoss,
     CrossEntropyLoss,
+    DiceLoss,
+    RegionLoss,
     balanced_mean,
 )
 from dense_imb.losses.foreign.parse import parse_loss
@@ -153,6 +156,53 @@ def test_torch_func_has_the_same_first_and_second_derivatives():
     steep = Balance(power=1.5)
     gradient = torch.func.grad(lambda e: balanced_mean(e, label, 2, balance=steep))(zero)
     assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("power", POWERS)
+@pytest.mark.parametrize("scope", ["image", "batch"])
+def test_region_losses_have_a_power_mean_of_their_values(power, scope):
+    inputs = labelled_logits(3)
+    logits = inputs["logits"].requires_grad_()
+    by_image = scope == "image"
+    rows = [slice(i, i + 1) for i in range(3)] if by_image else [slice(0, 3)]
+    expected = []
+    for row in rows:
+        parts = RegionLoss()(logits[row], inputs["target"][row], return_parts=True)
+        each = [
+            RegionLoss(balance=Balance(weight=weight, combine="sum"))(
+                logits[row], inputs["target"][row]
+            )
+            for weight in torch.eye(4)[1:].tolist()
+        ]
+        torch.testing.assert_close(torch.stack(each).detach(), parts.class_mean[1:])
+        value = torch.stack(each)
+        expected.append(value.max() if math.isinf(power) else (value**power).mean() ** (1 / power))
+    value = RegionLoss(balance=Balance(power=power, scope=scope))(logits, inputs["target"])
+    mean = torch.stack(expected).mean()
+    torch.testing.assert_close(value, mean)
+    torch.testing.assert_close(
+        torch.autograd.grad(value, logits), torch.autograd.grad(mean, logits)
+    )
+
+
+@pytest.mark.parametrize("balance", [Balance(power=3), Balance(power=3, scope="image"),
+                                     Balance(count_power=0.5)])  # fmt: skip
+def test_a_sum_with_one_softmax_has_the_same_power_mean(balance):
+    inputs = labelled_logits(3)
+    cross_entropy = CrossEntropyLoss(balance=balance)
+    dice = DiceLoss(balance=Balance(scope=balance.scope))
+    logits = inputs["logits"].requires_grad_()
+    together = CompoundLoss(dice, cross_entropy)(logits, inputs["target"])
+    apart = dice(logits, inputs["target"]) + cross_entropy(logits, inputs["target"])
+    torch.testing.assert_close(together, apart)
+    torch.testing.assert_close(
+        torch.autograd.grad(together, logits), torch.autograd.grad(apart, logits)
+    )
+
+
+def test_a_region_loss_counts_no_pixels():
+    with pytest.raises(ValueError, match="A region loss takes no `count_power` in its balance"):
+        DiceLoss(balance=Balance(count_power=0.5))
 
 
 def test_a_typed_loss_takes_a_power():

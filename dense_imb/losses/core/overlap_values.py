@@ -150,6 +150,7 @@ def combine_classes(values: ClassValues, balance: Balance, first: int) -> Tensor
         coefficient = coefficient * torch.where(values.is_present, size, 1.0)
     value = torch.where(values.is_entry, value, 0.0)
     if balance.power != 1:
+        value = value.clamp(min=0)  # rounding may leave -1e-16
         coefficient = coefficient * power_factor(value, coefficient, balance.power)
     n_rows = values.is_entry.any(-1).sum().to(value.dtype)
     return torch.stack([(value * coefficient).sum(), n_rows])
