@@ -36,6 +36,7 @@ from dense_imb.losses.named.cross_entropy import (
 from dense_imb.losses.named.focal import Focal, FocalLoss, focal_loss
 from dense_imb.losses.named.hard_mining import HardMining, HardMiningLoss, hard_mining_loss
 from dense_imb.losses.named.ldam import LDAMLoss, Margin, ldam_loss
+from dense_imb.losses.named.linear import Linear
 from dense_imb.losses.named.outcome import (
     Outcome,
     OutcomeBalancedMSELoss,
@@ -47,6 +48,7 @@ from dense_imb.losses.named.regression import (
     ValueBins,
     balanced_regression_loss,
 )
+from dense_imb.losses.spread import Hardest, WorstNeighbour
 
 __all__ = [
     "ACBMSELoss",
@@ -63,8 +65,10 @@ __all__ = [
     "FocalLoss",
     "HardMining",
     "HardMiningLoss",
+    "Hardest",
     "Hits",
     "LDAMLoss",
+    "Linear",
     "LogPrior",
     "Margin",
     "Outcome",
@@ -74,6 +78,7 @@ __all__ = [
     "RangeLoss",
     "Temperature",
     "ValueBins",
+    "WorstNeighbour",
     "acb_mse_loss",
     "balanced_mean",
     "balanced_regression_loss",

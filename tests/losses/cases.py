@@ -86,6 +86,18 @@ class Case:
     fill: tuple[float, float] = (0.0, 1.0)  # target values of an all-empty and an all-full frame
     is_regression: bool = True
     is_sum: bool = False  # of other losses, which have the options of a mean
+    fits_windows: bool = True  # the calls of a window of accumulation add up
+    n_groups: int = 0  # of which each finds its hardest pixels
+
+    def collectives(self, is_weighted: bool) -> list[int]:
+        """Numbers that go through each collective."""
+        # one collective for each loss, of 2 or 3 numbers for each class
+        reduction = [(3 if is_weighted else 2) * self.n_classes] * (2 if self.is_sum else 1)
+        if not self.n_groups:
+            return reduction
+        bits = (11, 11, 11, 11, 11, 9)  # of a float64
+        masses = self.n_groups * (2 if is_weighted else 1)
+        return [*(self.n_groups << n for n in bits), masses, *reduction]
 
     @property
     def name(self) -> str:
@@ -113,18 +125,26 @@ _OUTCOME = {
 
 
 def _balanced(
-    error: Any, partition: Any, *, scope: str = "batch", reduction: str = "mean", **balance: Any
+    error: Any,
+    partition: Any,
+    *,
+    scope: str = "batch",
+    reduction: str = "mean",
+    spread: Any = None,
+    **balance: Any,
 ) -> nn.Module:
     return losses.BalancedRegressionLoss(
-        error, partition, Balance(scope=scope, **balance), reduction=reduction
+        error, partition, Balance(scope=scope, **balance), reduction=reduction, spread=spread
     )
 
 
-def _balanced_function(error: Any, partition: Any, **balance: Any) -> Callable[..., Any]:
+def _balanced_function(
+    error: Any, partition: Any, spread: Any = None, **balance: Any
+) -> Callable[..., Any]:
     def call(*args: Tensor, scope: str = "batch", **options: Any) -> Any:
         return losses.balanced_regression_loss(
             *args, error=error, partition=partition, balance=Balance(scope=scope, **balance),
-            **options,
+            spread=spread, **options,
         )  # fmt: skip
 
     return call
@@ -256,6 +276,24 @@ CASES: tuple[Case, ...] = (
         ((_BY_HAND, 1.5),),
     ),
     Case(
+        "huber, hits, hardest pixels",
+        partial(_balanced, "huber", "hits", spread=losses.Hardest(0.5)),
+        _balanced_function("huber", "hits", spread=losses.Hardest(0.5)),
+        frames,
+        # empty: {0.5, 0}; hits: {1.5, 0.5, 0.5, 2.5} -> (0.5 + 2) / 2
+        ((_BY_HAND, 1.25),),
+        fits_windows=False,
+        n_groups=3,
+    ),
+    Case(
+        "l1, hits, worst neighbours",
+        partial(_balanced, "l1", "hits", spread=losses.WorstNeighbour(3)),
+        _balanced_function("l1", "hits", spread=losses.WorstNeighbour(3)),
+        frames,
+        # empty: {1, 0}; hits: {2, 1, 1, 3} -> {1, 1}, {2, 2, 3, 3}
+        ((_BY_HAND, 1.75),),
+    ),
+    Case(
         "mse, labels",
         partial(_balanced, "mse", "labels", weight=LABEL_WEIGHT, absent="zero"),
         _balanced_function("mse", "labels", weight=LABEL_WEIGHT, absent="zero"),
@@ -385,6 +423,38 @@ CASES: tuple[Case, ...] = (
         ),
         labelled_logits,
         (),
+        n_classes=4,
+        fill=(0, 3),
+        is_regression=False,
+    ),
+    Case(
+        "cross entropy, hardest pixels",
+        _classifier("CrossEntropyLoss", spread=losses.Hardest(0.5)),
+        _classifying("cross_entropy_loss", spread=losses.Hardest(0.5)),
+        labelled_logits,
+        ((_TWO_PIXELS, math.log(4)),),  # one of the two pixels
+        n_classes=4,
+        fill=(0, 3),
+        is_regression=False,
+        fits_windows=False,
+        n_groups=5,  # with that of the ignored pixels
+    ),
+    Case(
+        "focal, worst neighbours, soft targets",
+        _classifier("FocalLoss", 1.0, 1.0, spread=losses.WorstNeighbour(3)),
+        _classifying("focal_loss", gamma=1.0, spread=losses.WorstNeighbour(3)),
+        soft_logits,
+        ((_TWO_PIXELS, 0.75 * math.log(4)),),  # of the first pixel, also at the second
+        n_classes=4,
+        fill=(0.25, 0.25),
+        is_regression=False,
+    ),
+    Case(
+        "linear",
+        _classifier("PixelLoss", losses.Linear()),
+        _classifying("pixel_loss", penalty=losses.Linear()),
+        labelled_logits,
+        ((_TWO_PIXELS, 1 - (1 / 4 + _P) / 2),),
         n_classes=4,
         fill=(0, 3),
         is_regression=False,

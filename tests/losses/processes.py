@@ -101,10 +101,7 @@ def check_case(case: Case, is_weighted: bool) -> None:
     check_equal(f"{label}, value", my_value, value)
     for found, expected in zip(my_gradient, gradient, strict=True):
         check_equal(f"{label}, gradient", found, expected)
-    # one collective for each loss, of 2 or 3 numbers for each class
-    n_losses = 2 if case.is_sum else 1
-    expected_numbers = [(3 if is_weighted else 2) * case.n_classes] * n_losses
-    assert collectives.numbers == expected_numbers, collectives.numbers
+    assert collectives.numbers == case.collectives(is_weighted), collectives.numbers
 
     contributions, my_gradient = run(
         case.make(scope="global", reduction="none"), together, mine, **my_options
@@ -115,6 +112,8 @@ def check_case(case: Case, is_weighted: bool) -> None:
     for found, expected in zip(my_gradient, gradient, strict=True):
         check_equal(f"{label}, gradient of contributions", found, expected)
 
+    if not case.fits_windows:
+        return
     # two steps of accumulation on each rank, with the class counts of both passed in
     names = list(whole)
     middle = (stop - start) // 2

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dense_imb.base.refusals import suggest
 from dense_imb.losses.core.balance import Balance
+from dense_imb.losses.core.spread import Spread
 
 Callee = TypeVar("Callee", bound=Callable[..., Any])
 
@@ -35,6 +36,7 @@ class MeanOptions(TypedDict, total=False):
     class_weight: Sequence[float] | Tensor | None
     ignore_index: int | None
     balance: Balance | None
+    spread: Spread | None
     reduction: str
     validate: bool
 

@@ -33,6 +33,7 @@ from dense_imb.losses.core.options import (
     shows_options,
 )
 from dense_imb.losses.core.penalty import Penalty, check_penalty
+from dense_imb.losses.core.spread import Spread, check_spread, spread_errors
 from dense_imb.losses.core.target import PixelTarget, check_are_logits, pixel_target
 
 ErrorOfPixels = Callable[[PixelTarget], Tensor]
@@ -61,6 +62,8 @@ def pixel_loss(
         class_weight: a, one number for each class; the mean is sum a_y e / sum a_y, as in torch.
         ignore_index: label of ignored pixels.
         balance: rule by which class means combine, instead of `class_weight`; see `Balance`.
+        spread: `Hardest(share)` or `WorstNeighbour(size)`, by which pixels share their errors
+            before the mean; none by default.
         mask: nonzero where a pixel counts. Others are ignored, even if they hold NaN.
         pixel_weight: weight of each pixel, at least 0.
         class_count: with a balance, the pixels of each class in a whole window of accumulation.
@@ -141,6 +144,7 @@ def _mean_of_pixels(
     class_weight: Sequence[float] | Tensor | None = None,
     ignore_index: int | None = None,
     balance: Balance | None = None,
+    spread: Spread | None = None,
     reduction: str = "mean",
     mask: Tensor | None = None,
     pixel_weight: Tensor | None = None,
@@ -151,6 +155,7 @@ def _mean_of_pixels(
     if validate:
         check_are_logits(logits)
     check_mean(class_weight, balance, reduction)
+    check_spread(spread)
     if class_count is not None and balance is None:
         raise ValueError("Expected a `balance` with `class_count`, got none.")
     pixels = pixel_target(
@@ -163,6 +168,17 @@ def _mean_of_pixels(
     )
     error_map = error(pixels)
     if balance is not None:
+        if spread is not None:
+            error_map = spread_errors(
+                spread,
+                error_map,
+                pixels.slot,
+                pixels.n_classes,
+                valid=pixels.valid,
+                weight=pixels.pixel_weight,
+                scope=balance.scope,
+                class_count=class_count,
+            )
         return reduce_balanced(
             error_map,
             pixels.slot,
@@ -175,13 +191,14 @@ def _mean_of_pixels(
             return_parts=return_parts,
             is_clean=True,
         )
-    return _plain_mean(error_map, pixels, class_weight, reduction, return_parts)
+    return _plain_mean(error_map, pixels, class_weight, spread, reduction, return_parts)
 
 
 def _plain_mean(
     error: Tensor,
     pixels: PixelTarget,
     class_weight: Sequence[float] | Tensor | None,
+    spread: Spread | None,
     reduction: str,
     return_parts: bool,
 ) -> Any:
@@ -196,6 +213,10 @@ def _plain_mean(
         assert share is not None
         assert pixels.valid is not None
         share = share * torch.where(pixels.valid, pixels.pixel_weight.to(error.dtype), 0.0)
+    if spread is not None:
+        error = spread_errors(
+            spread, error, pixels.slot, pixels.n_classes, valid=pixels.valid, weight=share
+        )
     contribution = error if share is None else error * share
     if reduction == "none":
         value = contribution
@@ -251,8 +272,9 @@ def check_mean(class_weight: object, balance: Balance | None, reduction: str) ->
 class ClassificationLoss(Loss):
     """Base class of classification losses: a Module with the options of a mean over pixels."""
 
-    shown: tuple[str, ...] = ("class_weight", "ignore_index", "balance", "reduction")
+    shown: tuple[str, ...] = ("class_weight", "ignore_index", "balance", "spread", "reduction")
     validate = False
+    spread: Spread | None = None
 
     @shows_options(MeanOptions)
     def __init__(self, **options: Unpack[MeanOptions]) -> None:
@@ -261,6 +283,8 @@ class ClassificationLoss(Loss):
         class_weight = options.get("class_weight")
         self.balance = options.get("balance")
         check_mean(class_weight, self.balance, self.reduction)
+        self.spread = options.get("spread")
+        check_spread(self.spread)
         # Python numbers, not buffers: no .half() can turn 1e7 into inf, no device to forget
         self.class_weight = (
             None if class_weight is None else class_numbers("class_weight", class_weight)
@@ -290,6 +314,7 @@ class ClassificationLoss(Loss):
             class_weight=self.class_weight,
             ignore_index=self.ignore_index,
             balance=self.balance,
+            spread=self.spread,
             reduction=self.reduction,
             validate=self.validate,
             **options,

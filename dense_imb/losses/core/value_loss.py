@@ -14,6 +14,7 @@ from dense_imb.base.checks import (
     check_integral,
     check_same_shape,
     check_tensor,
+    expand_pixels,
     widen_half,
 )
 from dense_imb.losses.core.balance import (
@@ -23,6 +24,7 @@ from dense_imb.losses.core.balance import (
     reduce_balanced,
     valid_pixels,
 )
+from dense_imb.losses.core.spread import Spread, spread_errors
 from dense_imb.losses.core.target import check_not_swapped
 
 ErrorMap = Callable[[Tensor, Tensor], Tensor]
@@ -37,6 +39,7 @@ def mean_of_values(
     *,
     n_classes: int,
     balance: Balance,
+    spread: Spread | None = None,
     is_of_difference: bool = True,
     ignore_index: int | None = None,
     mask: Tensor | None = None,
@@ -55,6 +58,7 @@ def mean_of_values(
         target: t, same shape.
         n_classes: number of classes.
         balance: see `Balance`.
+        spread: see `pixel_loss`.
         is_of_difference: whether `error` depends on p - t alone and returns a buffer of its own.
         ignore_index, mask, pixel_weight, class_count, reduction, return_parts: see
             `balanced_regression_loss`.
@@ -97,6 +101,21 @@ def mean_of_values(
             f"Expected `error` to return one number for each pixel, {tuple(prediction.shape)}, "
             f'got the shape {tuple(error_map.shape)}; give it reduction="none".'
         )
+    if spread is not None:
+        weight = None
+        if pixel_weight is not None:
+            weight = expand_pixels("pixel_weight", pixel_weight, prediction, "prediction")
+            weight = weight.to(prediction.dtype)
+        error_map = spread_errors(
+            spread,
+            error_map,
+            label,
+            n_classes,
+            valid=valid,
+            weight=weight,
+            scope=balance.scope,
+            class_count=class_count,
+        )
     return reduce_balanced(
         error_map,
         label,
@@ -107,7 +126,7 @@ def mean_of_values(
         class_count=class_count,
         reduction=reduction,
         return_parts=return_parts,
-        is_clean=is_of_difference,
+        is_clean=is_of_difference or spread is not None,
         may_overwrite=is_of_difference,
     )
 

@@ -23,6 +23,7 @@ from dense_imb.base.checks import (
 from dense_imb.losses.core.balance import Balance, check_reduction, class_tensor
 from dense_imb.losses.core.module import Loss
 from dense_imb.losses.core.options import CallOptions, check_options, shows_options
+from dense_imb.losses.core.spread import Spread, check_spread
 from dense_imb.losses.core.value_loss import ErrorMap, Partition, mean_of_values
 from dense_imb.losses.named.acb_mse import Hits, squared_error
 
@@ -120,6 +121,7 @@ def balanced_regression_loss(
     partition: str | Partition = "hits",
     balance: Balance | None = None,
     n_classes: int | None = None,
+    spread: Spread | None = None,
     label: Tensor | None = None,
     ignore_index: int | None = None,
     mask: Tensor | None = None,
@@ -140,6 +142,8 @@ def balanced_regression_loss(
             `ValueBins`, `Outcome` or a function (prediction, target) -> label of each pixel.
         balance: rule by which class means combine; by default the mean over the classes present.
         n_classes: number of classes; needed for labels or a function, if `balance` has no weights.
+        spread: `Hardest(share)` or `WorstNeighbour(size)`, by which pixels share their errors
+            before the mean; none by default.
         label: class of each pixel, with partition="labels".
         ignore_index: label of ignored pixels.
         mask: nonzero where a pixel counts. Others are ignored, even if they hold NaN.
@@ -154,6 +158,7 @@ def balanced_regression_loss(
         tensor(1.)
     """
     balance = Balance() if balance is None else balance
+    check_spread(spread)
     classify, n_classes = _resolve_partition(partition, balance, n_classes)
     return mean_of_values(
         _resolve_error(error),
@@ -162,6 +167,7 @@ def balanced_regression_loss(
         target,
         n_classes=n_classes,
         balance=balance,
+        spread=spread,
         is_of_difference=not callable(error),
         ignore_index=ignore_index,
         mask=mask,
@@ -238,7 +244,8 @@ class BalancedRegressionLoss(Loss):
         tensor(0.6667)
     """
 
-    shown = ("error", "partition", "balance", "n_classes", "ignore_index", "reduction")
+    shown = ("error", "partition", "balance", "n_classes", "spread", "ignore_index", "reduction")
+    spread: Spread | None = None
 
     def __init__(
         self,
@@ -247,6 +254,7 @@ class BalancedRegressionLoss(Loss):
         balance: Balance | None = None,
         *,
         n_classes: int | None = None,
+        spread: Spread | None = None,
         ignore_index: int | None = None,
         reduction: str = "mean",
     ) -> None:
@@ -255,9 +263,11 @@ class BalancedRegressionLoss(Loss):
         _resolve_error(error)
         self.balance = Balance() if balance is None else balance
         _, self.n_classes = _resolve_partition(partition, self.balance, n_classes)
+        check_spread(spread)
         check_ignore_index(ignore_index)
         self.error = error
         self.partition = partition
+        self.spread = spread
         self.ignore_index = ignore_index
 
     @shows_options(CallOptions)
@@ -278,6 +288,7 @@ class BalancedRegressionLoss(Loss):
             partition=self.partition,
             balance=self.balance,
             n_classes=self.n_classes,
+            spread=self.spread,
             label=label,
             ignore_index=self.ignore_index,
             reduction=self.reduction,
