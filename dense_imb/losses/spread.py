@@ -83,7 +83,7 @@ class Hardest(Spread):
 
 @dataclass(frozen=True)
 class WorstNeighbour(Spread):
-    """The largest error among the neighbours of the same class (SCNP, Valverde et al. 2026, arXiv 2603.18671).
+    """The largest error among the neighbours of the same class: SCNP (Valverde et al. 2026).
 
         e'_i = max of e_j over the valid pixels j of the class y_i in a window around i
 

@@ -264,10 +264,11 @@ def test_linear_is_the_absolute_error_of_probabilities():
     assert pickle.loads(pickle.dumps(Linear())) == Linear()
 
 
-def test_linear_on_the_skeleton_is_skeleton_recall():
-    """Kirchhoff et al. 2024: 1 - sum of the foreground's probability on the skeleton / its size."""
+@pytest.mark.parametrize("weight", [None, (0, 1)])
+def test_linear_on_the_skeleton_is_skeleton_recall(weight):
+    """Kirchhoff et al. 2024: sum of the foreground's probability on the skeleton / its size."""
     skeleton = (torch.rand(FOREGROUND.shape, generator=RNG) < 0.2) * FOREGROUND
-    loss = PixelLoss(Linear(), balance=Balance(weight=(0, 1)))
+    loss = PixelLoss(Linear(), balance=Balance(weight=weight))
 
     def published(z):
         return 1 - (z.sigmoid() * skeleton).sum() / skeleton.sum()
@@ -277,3 +278,11 @@ def test_linear_on_the_skeleton_is_skeleton_recall():
         gradient(lambda z: loss(z, FOREGROUND, mask=skeleton), BINARY),
         gradient(published, BINARY),
     )
+
+
+def test_skeleton_recall_of_several_classes_is_the_mean_of_theirs():
+    skeleton = (torch.rand(LABEL.shape, generator=RNG) < 0.3) & (LABEL > 0)
+    probability = LOGITS.softmax(1)
+    recall = [probability[:, k][skeleton & (k == LABEL)].mean() for k in range(1, C)]
+    loss = PixelLoss(Linear(), balance=Balance())
+    torch.testing.assert_close(loss(LOGITS, LABEL, mask=skeleton), 1 - torch.stack(recall).mean())

@@ -17,8 +17,8 @@ class Linear(Penalty):
 
     It bears wrong labels, but its gradient vanishes at a confidently wrong pixel, so add another
     loss to it. With a one-hot target its best output is the likeliest class alone, not its
-    probability. Skeleton recall (Kirchhoff et al. 2024) is its mean over the skeleton's pixels:
-    `PixelLoss(Linear(), balance=Balance(weight=(0, 1)))(logits, target, mask=skeleton)`.
+    probability. Its mean over a skeleton of the objects is skeleton recall (Kirchhoff et al. 2024):
+    `PixelLoss(Linear(), balance=Balance())(logits, target, mask=skeleton)` is 1 - recall.
 
     Example:
         >>> from dense_imb.losses import PixelLoss
