@@ -58,6 +58,13 @@ def test_hardest_is_the_mean_of_topk(share, dtype):
     torch.testing.assert_close(gradient(lambda z: loss(z, LABEL), logits), gradient(topk, logits))
 
 
+@pytest.mark.parametrize(("share", "n"), [(0.29, 29), (0.07, 7), (0.001, 1), (0.999, 99)])
+def test_the_number_of_the_hardest_is_rounded_down_but_not_to_none(share, n):
+    error = torch.arange(100.0)
+    loss = BalancedRegressionLoss("l1", "hits", spread=Hardest(share))
+    torch.testing.assert_close(loss(error, torch.zeros(100)), error[-n:].mean())
+
+
 def test_hardest_counts_valid_pixels_only():
     value = CrossEntropyLoss(spread=Hardest(0.2))(LOGITS, LABEL, mask=MASK)
     valid = errors()[MASK]
