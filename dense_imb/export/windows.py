@@ -44,10 +44,10 @@ class Windows(nn.Module):
             return self._whole(shown)
         if not self.takes_less:
             return self._windowed(shown)
-        is_small = torch.tensor(True)
-        for side, of_window in zip(sides, self.size, strict=True):
-            is_small = is_small & (torch.scalar_tensor(side, dtype=torch.int64) <= of_window)
-        output: Tensor = torch.cond(is_small, self._whole, self._windowed, (shown,))
+        fits = [
+            _number(side) <= of_window for side, of_window in zip(sides, self.size, strict=True)
+        ]
+        output: Tensor = torch.cond(torch.cat(fits).all(), self._whole, self._windowed, (shown,))
         return output
 
     def _whole(self, shown: Tensor) -> Tensor:
@@ -68,7 +68,8 @@ class Windows(nn.Module):
         windows = shown.flatten(2).index_select(2, _places(within, sides))
         windows = windows.reshape(batch, channels, -1, *self.size).transpose(1, 2).flatten(0, 1)
         outputs = self._outputs(windows) * self.weight
-        outputs = outputs.unflatten(0, (batch, -1)).transpose(1, 2).flatten(2)  # (B, K, pixels)
+        outputs = outputs.view(batch, -1, *outputs.shape[1:])
+        outputs = outputs.transpose(1, 2).flatten(2)  # (B, K, pixels)
 
         places = _places(rows, canvas)
         n_pixels = _product(canvas)
@@ -76,7 +77,7 @@ class Windows(nn.Module):
         n_windows = rows[0].shape[0]
         weights = self.weight.flatten().repeat(n_windows)
         total = total / self.weight.new_zeros(n_pixels).index_add(0, places, weights)
-        blended: Tensor = total.unflatten(2, canvas)  # type: ignore[no-untyped-call]
+        blended: Tensor = total.view(batch, -1, *canvas)
         for axis, (margin, side) in enumerate(zip(margins, sides, strict=True), 2):
             blended = blended.index_select(axis, torch.arange(side) + margin)
         return blended
@@ -91,7 +92,7 @@ class Windows(nn.Module):
         number = torch.arange(torch.sym_max(_product(counts), 2))
         rows = []
         for axis in reversed(range(len(canvas))):
-            count = torch.scalar_tensor(counts[axis], dtype=torch.int64)
+            count = _number(counts[axis])
             start = torch.remainder(number, count) * self.steps[axis]
             number = torch.div(number, count, rounding_mode="floor")
             start = start.clamp(max=canvas[axis] - self.size[axis])
@@ -111,11 +112,16 @@ class Windows(nn.Module):
 
 def _places(rows: Sequence[Tensor], sides: Sequence[int]) -> Tensor:
     """Return the flat place of each pixel of each window in an image of `sides`."""
-    place, n_axes = rows[0].new_zeros(()), len(rows)
+    place: Tensor | int = 0
     for axis, (row, side) in enumerate(zip(rows, sides, strict=True)):
-        shape = (-1, *(row.shape[1] if k == axis else 1 for k in range(n_axes)))
-        place = place * side + row.view(shape)
+        shape = (-1, *(row.shape[1] if k == axis else 1 for k in range(len(rows))))
+        place = (place * side if axis else 0) + row.view(shape)
+    assert isinstance(place, Tensor)
     return place.reshape(-1)
+
+
+def _number(number: int) -> Tensor:  # (1,)
+    return torch.full((1,), number, dtype=torch.int64)
 
 
 def _product(numbers: Sequence[int]) -> int:

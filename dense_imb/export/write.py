@@ -146,6 +146,8 @@ def _write(
     assert exported is not None
     for node in exported.model.graph.all_nodes():  # where in the source it was traced
         node.metadata_props.clear()
+    # ONNX Runtime would warn of constants that the branches leave unused
+    _import("onnx_ir.passes.common").RemoveUnusedNodesPass()(exported.model)
     exported.model.metadata_props[METADATA] = text
     exported.model.producer_name, exported.model.producer_version = (
         "dense_imb",
