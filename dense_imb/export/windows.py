@@ -74,9 +74,8 @@ class Windows(nn.Module):
         places = _places(rows, canvas)
         n_pixels = _product(canvas)
         total = outputs.new_zeros(batch, outputs.shape[1], n_pixels).index_add(2, places, outputs)
-        n_windows = rows[0].shape[0]
-        weights = self.weight.flatten().repeat(n_windows)
-        total = total / self.weight.new_zeros(n_pixels).index_add(0, places, weights)
+        weights = self.weight.flatten().repeat(rows[0].shape[0]).view(1, 1, -1)
+        total = total / weights.new_zeros(1, 1, n_pixels).index_add(2, places, weights)
         blended: Tensor = total.view(batch, -1, *canvas)
         for axis, (margin, side) in enumerate(zip(margins, sides, strict=True), 2):
             blended = blended.index_select(axis, torch.arange(side) + margin)
