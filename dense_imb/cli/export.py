@@ -52,6 +52,11 @@ def run(options: Namespace) -> None:
         f"differs from PyTorch by at most {check['max_difference']:.2g}, on {check['n_inputs']} "
         f"inputs ({check['on']})"
     )
+    if "average_precision" in check:
+        print(
+            f"average precision {check['average_precision']:.4g} on {check['n_images']} whole "
+            f"validation images, {check['average_precision_of_segment']:.4g} by segment"
+        )
     if "window" in exported.facts:
         print(
             f"answers as dense_imb does for events of at most {exported.facts['window']} hits; "

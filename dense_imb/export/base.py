@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -20,6 +20,7 @@ AXES = {2: ("height", "width"), 3: ("depth", "height", "width")}
 _TRACED = 61  # side of the frames to trace with: odd, so that all padding is traced
 
 Inputs = tuple[Tensor, ...]
+Answer = Callable[[Inputs], list[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,14 @@ class Exportable:
         everyone = range(len(self.samples))
         return [*(self.batch([number]) for number in everyone), self.batch(everyone)]
 
+    def file_scores(self, answer: Answer) -> dict[str, Any]:
+        """Return scores of the file on validation data, beside those of the run; {} without any.
+
+        Args:
+            answer: function that runs the network of the file.
+        """
+        return {}
+
     @torch.no_grad()
     def answers(self, given: Inputs) -> list[Tensor]:
         """Return the outputs of PyTorch."""
@@ -160,12 +169,15 @@ class ExportableFrames(Exportable):
         return f"{self.frame_text} pixels"
 
     def inputs_to_compare(self, any_size: bool) -> list[Inputs]:
-        more = [(self.sample_of_other_size(),)] if any_size else []
-        return [*super().inputs_to_compare(any_size), *more]
+        more = self.samples_of_other_sizes() if any_size else []
+        return [*super().inputs_to_compare(any_size), *((one,) for one in more)]
 
-    def sample_of_other_size(self) -> Tensor:
+    def samples_of_other_sizes(self) -> list[Tensor]:
         """Return a sample with one more pixel on the first axis, two more on the second, ..."""
-        extra = [k + 1 for k in range(len(self.frame))]
+        return [self.resized([k + 1 for k in range(len(self.frame))])]
+
+    def resized(self, extra: Sequence[int]) -> Tensor:
+        """Return the first sample with more pixels at the end of each axis, or fewer."""
         ends = [end for more in reversed(extra) for end in (0, more)]
         return nn.functional.pad(self.samples[0], ends, mode="replicate")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,16 +13,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dense_imb.data.images.labelled import numbered_classes
+from dense_imb.data.images.labelled import IGNORED, numbered_classes
 from dense_imb.export.base import (
     FROM_RANDOM,
     FROM_VALIDATION,
     N_SAMPLES,
+    Answer,
     ExportableFrames,
     random_pixels,
 )
+from dense_imb.export.windows import Windows
+from dense_imb.metrics import SegmentationScores
+from dense_imb.metrics.score_table import mean_of_known
 from dense_imb.runs import Run
-from dense_imb.tasks.base import as_logits
 from dense_imb.tasks.images.evaluate import chosen_thresholds
 from dense_imb.tasks.images.recipe import open_images
 from dense_imb.tasks.images.task import ImagesReading
@@ -31,30 +35,46 @@ class SegmentingNetwork(nn.Module):
     """Network from pixels, as they are in a file, to the probability of each class.
 
         probability = softmax(z), or (1 - sigmoid(z), sigmoid(z)) for one channel,
-        z = network((image - mean) / std)
+        z = network((image - mean) / std), through windows where the image is larger than the crop
 
     Args:
         network: network of a run on images.
         reading: reading of the run.
+        takes_less: whether the network takes images smaller than the crop.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, reading: ImagesReading) -> None:
+    def __init__(self, network: nn.Module, reading: ImagesReading, *, takes_less: bool) -> None:
         super().__init__()
         shape = (1, -1) + (1,) * len(reading.patch)
-        self.network, self.is_logit = network, reading.is_logit
+        self.windows = Windows(network, reading.patch, takes_less=takes_less)
+        self.reading = reading
         self.register_buffer("mean", torch.tensor(reading.mean).reshape(shape))
         self.register_buffer("std", torch.tensor(reading.std).reshape(shape))
 
     def forward(self, image: Tensor) -> Tensor:  # (B, channels, *spatial)
-        logits = self.network((image - self.mean) / self.std)
-        logits = as_logits(logits, is_logit=self.is_logit)
+        shown = (image - self.mean) / self.std
+        if torch.compiler.is_exporting():
+            logits = self.reading.as_logits(self.windows(shown))
+        else:  # as `segment` does it, so that a file is compared with that
+            logits = self.reading.logits(self.windows.network, shown)
         if logits.shape[1] > 1:
             return logits.softmax(1)
         foreground = logits.sigmoid()
         return torch.cat([1 - foreground, foreground], 1)
+
+
+@torch.no_grad()
+def _takes_less(network: nn.Module, reading: ImagesReading) -> bool:
+    """Whether a network takes images smaller than the crop, as one of a fixed size does not."""
+    sides = [max(side - 3, 1) for side in reading.patch]
+    try:
+        network.eval()(torch.zeros(1, reading.in_channels, *sides))
+    except (RuntimeError, ValueError):
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -64,10 +84,14 @@ class ExportableSegmenter(ExportableFrames):
     Args:
         reading: reading of the run.
         sizes: numbers of training and validation images, in words; None if unknown.
+        wholes: whole validation images, the pixels and the class of each.
+        takes_less: whether the network takes images smaller than the crop.
     """
 
     reading: ImagesReading
     sizes: str | None
+    wholes: tuple[tuple[NDArray[Any], NDArray[np.uint8]], ...]
+    takes_less: bool
 
     kind: ClassVar[str] = "segmenter"
     purpose: ClassVar[str] = "classifies each pixel of an image"
@@ -99,9 +123,35 @@ class ExportableSegmenter(ExportableFrames):
             }
         ]
 
+    def samples_of_other_sizes(self) -> list[Tensor]:
+        """Return larger samples, on all axes and on one, and a smaller one where it is possible."""
+        less = [-(k + 1) if side > 2 * k + 4 else 0 for k, side in enumerate(self.frame)]
+        larger = [
+            [side // 2 + k for k, side in enumerate(self.frame)],
+            [*less[:-1], self.frame[-1]],
+        ]
+        if not self.takes_less:
+            return [self.resized(extra) for extra in larger]
+        return [self.resized(extra) for extra in (*larger, less)]
+
     def training_facts(self) -> dict[str, Any]:
         images = self.run.config.images
         return {"train": images.train, "validation": images.validation, "sizes": self.sizes}
+
+    def file_scores(self, answer: Answer) -> dict[str, Any]:
+        reading = self.reading
+        new_scores = partial(SegmentationScores, reading.n_classes, ignore_index=IGNORED)
+        of_file, of_run = new_scores(), new_scores()
+        for pixels, classes in self.wholes:
+            given = (torch.from_numpy(pixels.astype(np.float32))[None],)
+            label = torch.from_numpy(classes.astype(np.int64))[None]
+            for scores, answers in ((of_file, answer(given)), (of_run, self.answers(given))):
+                scores.update(answers[0].clamp(min=torch.finfo().tiny).log(), label)
+        found = [mean_of_known(one.average_precision()[1:]) for one in (of_file, of_run)]
+        if not all(map(math.isfinite, found)):
+            return {}
+        names = ("average_precision", "average_precision_of_segment")
+        return {**dict(zip(names, found, strict=True)), "n_images": len(self.wholes)}
 
     def operating_point(self) -> dict[str, Any] | None:
         try:
@@ -118,15 +168,23 @@ class ExportableSegmenter(ExportableFrames):
     def limitations(self, any_size: bool) -> list[str]:
         windows = "overlapping windows of that size (a quarter of overlap, Gaussian weights)"
         size = (
-            f"It was trained on crops of {self.frame_text} pixels. It takes any size, but scores "
-            f"and thresholds of larger images were measured through {windows}, as `dense_imb` "
-            "does it."
+            f"It was trained on crops of {self.frame_text} pixels. It takes any size: larger ones "
+            f"are processed inside through {windows}, as by `segment`. They need memory for the "
+            "outputs of all windows."
             if any_size
             else f"This network has a fixed size: images of {self.frame_text} pixels. Segment "
             f"larger ones through {windows}."
         )
+        less = (
+            []
+            if self.takes_less or not any_size
+            else [
+                "The edges of images smaller than that are repeated: this network has a fixed size."
+            ]
+        )
         return [
             size,
+            *less,
             "The images must have the units and the channels of the training images.",
             "The validation data chose both the weights and the threshold: scores on new data are "
             "slightly lower.",
@@ -140,15 +198,18 @@ def exportable(run: Run) -> ExportableSegmenter:
     sizes = None
     try:
         train, images = open_images(run.config.images)
-        pixels = [images.image(i) for i in range(min(len(images), N_SAMPLES))]
+        numbers = range(min(len(images), N_SAMPLES))
+        wholes = [(images.image(i), images.label(i)) for i in numbers]
+        pixels = [image for image, _ in wholes]
         source, sizes = FROM_VALIDATION, f"{len(train)} images, {len(images)} to validate"
     except (ValueError, OSError):
-        pixels = random_pixels(reading.mean, reading.std, reading.patch)
+        wholes, pixels = [], random_pixels(reading.mean, reading.std, reading.patch)
         source = FROM_RANDOM.format("frames")
+    takes_less = _takes_less(segmenter.network, reading)
     crops = [_cropped(x.astype(np.float32), reading.patch) for x in pixels]
     return ExportableSegmenter(
         run,
-        SegmentingNetwork(segmenter.network, reading).eval(),
+        SegmentingNetwork(segmenter.network, reading, takes_less=takes_less).eval(),
         ("probability",),
         tuple(torch.from_numpy(crop)[None] for crop in crops),
         source,
@@ -156,6 +217,8 @@ def exportable(run: Run) -> ExportableSegmenter:
         reading.in_channels,
         reading,
         sizes,
+        tuple(wholes),
+        takes_less,
     )
 
 

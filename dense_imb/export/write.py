@@ -8,7 +8,6 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from dense_imb.base.files import refuse_existing, write_whole
 from dense_imb.base.refusals import Refused
-from dense_imb.export.base import Exportable, Inputs, as_list
+from dense_imb.export.base import Answer, Exportable, Inputs, as_list
 from dense_imb.export.card import card_facts, render_card
 from dense_imb.export.network import exportable
 from dense_imb.runs import Run, open_run
@@ -27,8 +26,6 @@ FORMATS = (".onnx", ".pt2")
 METADATA = "dense_imb"  # key of the facts inside the file
 # for probabilities and scaled times: another order of sums changes deep networks by up to 1e-4
 TOLERANCE = 1e-3
-
-Answer = Callable[[Inputs], list[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -86,7 +83,8 @@ def export_run(
             facts = card_facts(what, path.name, any_size=any_size)
             try:
                 _write(what, partial, path.suffix, facts, any_size=any_size)
-                difference = _difference(what, _answer(partial, path.suffix), any_size=any_size)
+                answer = _answer(partial, path.suffix)
+                difference = _difference(what, answer, any_size=any_size)
                 if not difference <= tolerance:
                     raise Refused(
                         f"the exported network to differ from PyTorch by at most {tolerance:g}",
@@ -106,6 +104,7 @@ def export_run(
                 ) from problem
             check: dict[str, Any] = {"max_difference": difference, "tolerance": tolerance}
             check |= {"n_inputs": len(what.samples), "on": what.source}
+            check |= what.file_scores(answer) if any_size else {}
             written.update(facts, check=check)
             return
 
@@ -145,6 +144,10 @@ def _write(
         verbose=False,
     )
     assert exported is not None
+    for node in exported.model.graph.all_nodes():  # where in the source it was traced
+        node.metadata_props.clear()
+    # ONNX Runtime would warn of constants that the branches leave unused
+    _import("onnx_ir.passes.common").RemoveUnusedNodesPass()(exported.model)
     exported.model.metadata_props[METADATA] = text
     exported.model.producer_name, exported.model.producer_version = (
         "dense_imb",

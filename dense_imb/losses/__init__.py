@@ -45,6 +45,7 @@ from dense_imb.losses.named.dice import DiceLoss
 from dense_imb.losses.named.focal import Focal, FocalLoss, focal_loss
 from dense_imb.losses.named.hard_mining import HardMining, HardMiningLoss, hard_mining_loss
 from dense_imb.losses.named.ldam import LDAMLoss, Margin, ldam_loss
+from dense_imb.losses.named.linear import Linear
 from dense_imb.losses.named.outcome import (
     Outcome,
     OutcomeBalancedMSELoss,
@@ -57,6 +58,7 @@ from dense_imb.losses.named.regression import (
     balanced_regression_loss,
 )
 from dense_imb.losses.named.tversky import TverskyLoss
+from dense_imb.losses.spread import Hardest, WorstNeighbour
 
 __all__ = [
     "ACBMSELoss",
@@ -77,10 +79,12 @@ __all__ = [
     "GeneralizedDice",
     "HardMining",
     "HardMiningLoss",
+    "Hardest",
     "Hits",
     "Index",
     "Jaccard",
     "LDAMLoss",
+    "Linear",
     "LogPrior",
     "Margin",
     "Matthews",
@@ -95,6 +99,7 @@ __all__ = [
     "Tversky",
     "TverskyLoss",
     "ValueBins",
+    "WorstNeighbour",
     "acb_mse_loss",
     "balanced_mean",
     "balanced_regression_loss",

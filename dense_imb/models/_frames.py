@@ -9,6 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def larger_side(one: int, other: int) -> int:
+    """Return the larger of two sides, of which one may be a symbol of an exported graph."""
+    # torch 2.14 turns max() into a minimum within the branches of a graph
+    return torch.sym_max(one, other)  # type: ignore[return-value]
+
+
 def padded_size(frame: Sequence[int], multiple: int) -> tuple[int, ...]:
     """Round a size up to a multiple of `multiple`.
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dense_imb.base.refusals import suggest
 from dense_imb.models._checks import check_frames, refuse_unknown_options
-from dense_imb.models._frames import crop_frames, pad_frames, padded_size
+from dense_imb.models._frames import crop_frames, larger_side, pad_frames, padded_size
 
 Options = Mapping[str, Any]
 
@@ -75,7 +75,7 @@ class Padded(nn.Module):
 
 
 def _whole_size(size: Sequence[int], multiple: int) -> tuple[int, ...]:
-    return tuple(max(side, 2 * multiple) for side in padded_size(size, multiple))
+    return tuple(larger_side(side, 2 * multiple) for side in padded_size(size, multiple))
 
 
 def smp_network(name: str, in_channels: int, out_channels: int, options: Options) -> nn.Module:

@@ -6,13 +6,17 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from dense_imb.export import export_run
 from dense_imb.hits import rasterise
+from dense_imb.metrics import SegmentationScores
 from dense_imb.tasks.hits.scoring import is_visible
 from tests.export.conftest import CASES
 from tests.runs.pictures import lines
@@ -23,16 +27,27 @@ IMAGES = [name for name, (kind, _) in CASES.items() if kind == "segmenter"]
 LABELS = [name for name, (kind, _) in CASES.items() if kind == "classifier"]
 
 
-def answers(path: Path, given: np.ndarray) -> list[np.ndarray]:
-    """Of the file alone."""
+@cache
+def loaded(path: Path) -> Callable[[np.ndarray], list[np.ndarray]]:
+    """The network of a file, without dense_imb."""
     if path.suffix == ".pt2":
-        found = torch.export.load(path).module()(torch.from_numpy(given))
-        found = [found] if isinstance(found, torch.Tensor) else found
-        return [one.detach().numpy() for one in found]
+        module = torch.export.load(path).module()
+
+        def answer(given: np.ndarray) -> list[np.ndarray]:
+            found = module(torch.from_numpy(given))
+            found = [found] if isinstance(found, torch.Tensor) else found
+            return [one.detach().numpy() for one in found]
+
+        return answer
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return session.run(None, {session.get_inputs()[0].name: given})
+    return lambda given: session.run(None, {session.get_inputs()[0].name: given})
+
+
+def answers(path: Path, given: np.ndarray) -> list[np.ndarray]:
+    """Of the file alone."""
+    return loaded(path)(given)
 
 
 @pytest.mark.parametrize("name", HITS)
@@ -73,28 +88,95 @@ def test_whole_images_have_the_run_s_probabilities(case_of, name, n_images):
     assert found.std() > 0
 
 
-@pytest.mark.parametrize("sides", [(48, 64, 32), (33, 41, 19), (64, 47, 20)])
+@pytest.mark.parametrize(
+    "sides", [(48, 64, 32), (33, 41, 19), (64, 47, 20), (20, 47, 9), (20, 27, 9), (32, 90, 16)]
+)
 @pytest.mark.parametrize("name", ["binary.onnx", "volumes.pt2"])
-def test_images_have_any_size_where_the_network_allows_it(case_of, name, sides):
+def test_images_of_any_size_get_the_answer_of_segment(case_of, name, sides):
+    """Group norm sees the window: without the run's windows this is another network."""
     run, exported = case_of(name)
     assert exported.facts["fits_any_size"]
     segmenter = run.trained(device="cpu")
     images, _ = lines(2, sides[: len(segmenter.reading.patch)], seed=6)
     (found,) = answers(exported.path, images[:, None].astype(np.float32))
-    shown = torch.stack([torch.from_numpy(segmenter.reading.shown(x[None])) for x in images])
-    with torch.no_grad():  # all at once, where the run looks through windows
-        logits = segmenter.network(shown)
-    expected = logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
-    np.testing.assert_allclose(found[:, -expected.shape[1] :], expected.numpy(), atol=2e-5)
+    expected = torch.stack([segmenter.probability(image[None]) for image in images]).numpy()
+    np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
-def test_a_network_of_a_fixed_size_says_so(case_of):
+@pytest.mark.parametrize("sides", [(32, 32), (40, 40), (32, 70), (33, 41)])
+def test_a_network_of_a_fixed_size_takes_larger_images_through_its_windows(case_of, sides):
+    run, exported = case_of("fixed.onnx")
+    segmenter = run.trained(device="cpu")
+    images, _ = lines(2, sides, seed=6)
+    (found,) = answers(exported.path, images[:, None].astype(np.float32))
+    expected = torch.stack([segmenter.probability(image[None]) for image in images]).numpy()
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+def test_a_network_of_a_fixed_size_says_what_becomes_of_smaller_images(case_of):
     _, exported = case_of("fixed.onnx")
+    assert "edges of images smaller than that are repeated" in exported.card.read_text()
+    small = lines(1, (20, 25), seed=6)[0].astype(np.float32)
+    edges = [(0, 0), (6, 6), (3, 4)]  # as the windows are: the larger half behind
+    (found,) = answers(exported.path, small[None])
+    (expected,) = answers(exported.path, np.pad(small, edges, mode="edge")[None])
+    np.testing.assert_allclose(found, expected[..., 6:-6, 3:-4], atol=2e-5)
+
+
+def test_a_network_whose_windows_cannot_be_traced_has_a_fixed_size(case_of, tmp_path, monkeypatch):
+    def broken(self, windows):
+        raise RuntimeError("no loops here")
+
+    monkeypatch.setattr("dense_imb.export.windows.Windows._outputs", broken)
+    exported = export_run(case_of("fixed.onnx").run, tmp_path / "x.pt2")
     assert exported.facts["fits_any_size"] is False
     assert exported.facts["inputs"][0]["shape"] == ["batch", 1, 32, 32]
     assert "fixed size: images of 32 x 32 pixels" in exported.card.read_text()
-    with pytest.raises(Exception, match="dimensions"):
+    with pytest.raises(Exception, match="size"):
         answers(exported.path, np.zeros((1, 1, 40, 40), np.float32))
+
+
+def test_the_lines_of_the_card_segment_a_larger_image(case_of, tmp_path):
+    """The very lines, given whole validation images: the probabilities and scores of `segment`."""
+    run, exported = case_of("binary.onnx")
+    segmenter = run.trained(device="cpu")
+    images, masks = lines(3, (90, 75), seed=8)
+    code = exported.card.read_text().split("```python\n")[1].split("```")[0].splitlines()
+    (number,) = [k for k, line in enumerate(code) if line.startswith("image = ")]
+    np.save(tmp_path / "images.npy", images[:, None].astype(np.float32))
+    code[number] = f"image = np.load({str(tmp_path / 'images.npy')!r})"
+    code.append(f"np.save({str(tmp_path / 'found.npy')!r}, probability)")
+    subprocess.run([sys.executable, "-c", "\n".join(code)], cwd=exported.path.parent, check=True)
+    found = torch.from_numpy(np.load(tmp_path / "found.npy"))
+    expected = torch.stack([segmenter.probability(image[None]) for image in images])
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    scores = [SegmentationScores(2) for _ in range(2)]
+    for one, probability in zip(scores, (found, expected), strict=True):
+        one.update(probability.log(), torch.from_numpy(masks).long())
+    precision = [one.average_precision()[1] for one in scores]
+    assert precision[0] == pytest.approx(precision[1], abs=1e-4)
+
+
+def test_the_card_states_the_scores_of_the_file_itself(case_of):
+    run, exported = case_of("binary.onnx")
+    check = exported.facts["check"]
+    assert check["n_images"] == 2
+    assert check["average_precision"] == pytest.approx(
+        check["average_precision_of_segment"], abs=1e-4
+    )
+    # both validation images are among the four that are looked at
+    best = run.metrics["best"]["average_precision"]
+    assert check["average_precision_of_segment"] == pytest.approx(best, abs=1e-3)
+    assert (
+        f"of this file on 2 whole validation images: {check['average_precision']:.4g}"
+        in exported.card.read_text()
+    )
+
+
+def test_a_file_does_not_say_where_it_was_made(case_of):
+    stored = case_of("binary.onnx").exported.path.read_bytes()
+    assert b"site-packages" not in stored
+    assert b"stack_trace" not in stored
 
 
 @pytest.mark.parametrize(

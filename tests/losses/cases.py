@@ -115,6 +115,19 @@ class Case:
     is_cover: bool = False  # its cells overlap: their counts add up to more than the pixels
     has_windows: bool = True  # takes `class_count`
     n_sums: tuple[int, int] = (2, 3)  # numbers of a class between processes, without, with weights
+    n_groups: int = 0  # of which each finds its hardest pixels
+
+    def collectives(self, is_weighted: bool) -> list[int]:
+        """Numbers that go through each collective."""
+        # one collective for each loss, of a few numbers for each class
+        reduction = [self.n_sums[is_weighted] * self.n_classes] * (2 if self.is_sum else 1)
+        if self.is_region and self.is_sum:
+            reduction[1] = 2 * self.n_classes
+        if not self.n_groups:
+            return reduction
+        bits = (11, 11, 11, 11, 11, 9)  # of a float64
+        masses = self.n_groups * (2 if is_weighted else 1)
+        return [*(self.n_groups << n for n in bits), masses, *reduction]
 
     @property
     def name(self) -> str:
@@ -149,6 +162,7 @@ def _balanced(
     reduction: str = "mean",
     per: Any = "pixel",
     max_instances: int | None = None,
+    spread: Any = None,
     **balance: Any,
 ) -> nn.Module:
     return losses.BalancedRegressionLoss(
@@ -157,17 +171,23 @@ def _balanced(
         Balance(scope=scope, **balance),
         per=per,
         max_instances=max_instances,
+        spread=spread,
         reduction=reduction,
     )
 
 
 def _balanced_function(
-    error: Any, partition: Any, per: Any = "pixel", max_instances: int | None = None, **balance: Any
+    error: Any,
+    partition: Any,
+    per: Any = "pixel",
+    max_instances: int | None = None,
+    spread: Any = None,
+    **balance: Any,
 ) -> Callable[..., Any]:
     def call(*args: Tensor, scope: str = "batch", **options: Any) -> Any:
         return losses.balanced_regression_loss(
             *args, error=error, partition=partition, balance=Balance(scope=scope, **balance),
-            per=per, max_instances=max_instances, **options,
+            per=per, max_instances=max_instances, spread=spread, **options,
         )  # fmt: skip
 
     return call
@@ -362,6 +382,24 @@ CASES: tuple[Case, ...] = (
         ((_BY_HAND, 1.5),),
     ),
     Case(
+        "huber, hits, hardest pixels",
+        partial(_balanced, "huber", "hits", spread=losses.Hardest(0.5)),
+        _balanced_function("huber", "hits", spread=losses.Hardest(0.5)),
+        frames,
+        # empty: {0.5, 0}; hits: {1.5, 0.5, 0.5, 2.5} -> (0.5 + 2) / 2
+        ((_BY_HAND, 1.25),),
+        has_windows=False,
+        n_groups=3,
+    ),
+    Case(
+        "l1, hits, worst neighbours",
+        partial(_balanced, "l1", "hits", spread=losses.WorstNeighbour(3)),
+        _balanced_function("l1", "hits", spread=losses.WorstNeighbour(3)),
+        frames,
+        # empty: {1, 0}; hits: {2, 1, 1, 3} -> {1, 1}, {2, 2, 3, 3}
+        ((_BY_HAND, 1.75),),
+    ),
+    Case(
         "mse, labels",
         partial(_balanced, "mse", "labels", weight=LABEL_WEIGHT, absent="zero"),
         _balanced_function("mse", "labels", weight=LABEL_WEIGHT, absent="zero"),
@@ -491,6 +529,38 @@ CASES: tuple[Case, ...] = (
         ),
         labelled_logits,
         (),
+        n_classes=4,
+        fill=(0, 3),
+        is_regression=False,
+    ),
+    Case(
+        "cross entropy, hardest pixels",
+        _classifier("CrossEntropyLoss", spread=losses.Hardest(0.5)),
+        _classifying("cross_entropy_loss", spread=losses.Hardest(0.5)),
+        labelled_logits,
+        ((_TWO_PIXELS, math.log(4)),),  # one of the two pixels
+        n_classes=4,
+        fill=(0, 3),
+        is_regression=False,
+        has_windows=False,
+        n_groups=5,  # with that of the ignored pixels
+    ),
+    Case(
+        "focal, worst neighbours, soft targets",
+        _classifier("FocalLoss", 1.0, 1.0, spread=losses.WorstNeighbour(3)),
+        _classifying("focal_loss", gamma=1.0, spread=losses.WorstNeighbour(3)),
+        soft_logits,
+        ((_TWO_PIXELS, 0.75 * math.log(4)),),  # of the first pixel, also at the second
+        n_classes=4,
+        fill=(0.25, 0.25),
+        is_regression=False,
+    ),
+    Case(
+        "linear",
+        _classifier("PixelLoss", losses.Linear()),
+        _classifying("pixel_loss", penalty=losses.Linear()),
+        labelled_logits,
+        ((_TWO_PIXELS, 1 - (1 / 4 + _P) / 2),),
         n_classes=4,
         fill=(0, 3),
         is_regression=False,

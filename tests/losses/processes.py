@@ -101,12 +101,7 @@ def check_case(case: Case, is_weighted: bool) -> None:
     check_equal(f"{label}, value", my_value, value)
     for found, expected in zip(my_gradient, gradient, strict=True):
         check_equal(f"{label}, gradient", found, expected)
-    # one collective for each loss, of a few numbers for each class
-    n_losses = 2 if case.is_sum else 1
-    expected_numbers = [case.n_sums[is_weighted] * case.n_classes] * n_losses
-    if case.is_region:
-        expected_numbers = [n * case.n_classes for n in (case.n_sums[0], 2)[:n_losses]]
-    assert collectives.numbers == expected_numbers, collectives.numbers
+    assert collectives.numbers == case.collectives(is_weighted), collectives.numbers
     if case.is_region:
         check_window(label, case, together, mine, my_options, value, gradient)
         return

@@ -10,6 +10,7 @@ from dense_imb.losses import (
     Balance,
     CrossEntropyLoss,
     FocalLoss,
+    Hardest,
     HardMiningLoss,
     cross_entropy_loss,
 )
@@ -116,11 +117,83 @@ def test_torchvision_focal():
     torch.testing.assert_close(FocalLoss((0.75, 0.25), 2.0)(BINARY, MASK), theirs)
 
 
+def one_hot(target: torch.Tensor = TARGET) -> torch.Tensor:
+    return F.one_hot(target, C).movedim(-1, 1).float()
+
+
+def test_label_smoothing_is_a_soft_target():
+    """1 - s of the true class, and s / C of every class."""
+    smooth = 0.9 * one_hot() + 0.1 / C
+    for theirs in (
+        torch.nn.CrossEntropyLoss(label_smoothing=0.1),
+        smp.SoftCrossEntropyLoss(smooth_factor=0.1),
+    ):
+        torch.testing.assert_close(CrossEntropyLoss()(LOGITS, smooth), theirs(LOGITS, TARGET))
+    ignored = torch.where(TARGET == 3, -100, TARGET)
+    theirs = F.cross_entropy(LOGITS, ignored, label_smoothing=0.1)
+    ours = CrossEntropyLoss()(LOGITS, smooth, mask=ignored != -100)
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_alpha_with_softmax_weighs_the_background_by_the_rest():
+    """A number alpha with softmax is 1 - alpha of class 0, and alpha of all others."""
+    ours = FocalLoss((0.75, 0.25, 0.25, 0.25), 2.0)(LOGITS, TARGET) / C
+    theirs = monai.FocalLoss(to_onehot_y=True, use_softmax=True, alpha=0.25)
+    torch.testing.assert_close(ours, theirs(LOGITS, TARGET.unsqueeze(1)))
+    theirs = kornia.FocalLoss(alpha=0.25, reduction="mean")
+    torch.testing.assert_close(ours, theirs(LOGITS, TARGET))
+    theirs = monai.FocalLoss(to_onehot_y=True, use_softmax=True, alpha=WEIGHT.tolist())
+    torch.testing.assert_close(
+        FocalLoss(WEIGHT, 2.0)(LOGITS, TARGET) / C, theirs(LOGITS, TARGET.unsqueeze(1))
+    )
+    theirs = kornia.FocalLoss(alpha=None, weight=WEIGHT, reduction="mean")
+    torch.testing.assert_close(FocalLoss(WEIGHT, 2.0)(LOGITS, TARGET) / C, theirs(LOGITS, TARGET))
+
+
+@pytest.mark.parametrize("mode", ["multiclass", "multilabel"])
+def test_smp_class_weights_are_pixel_weights_of_the_channels(mode):
+    theirs = smp.FocalLoss(mode, gamma=2.0, class_weights=WEIGHT.tolist())
+    expected = theirs(LOGITS, TARGET if mode == "multiclass" else one_hot())
+    weight = WEIGHT.view(1, C, 1, 1).expand(LOGITS.shape).flatten(0, 1)
+    channels, target = LOGITS.flatten(0, 1).unsqueeze(1), one_hot().flatten(0, 1)
+    ours = FocalLoss(gamma=2.0)(channels, target, pixel_weight=weight)
+    torch.testing.assert_close(ours, expected)
+
+
+def test_kornia_averages_over_ignored_pixels():
+    holes = torch.where(TARGET == 3, 255, TARGET)
+    share_used = (holes != 255).float().mean()
+    theirs = kornia.FocalLoss(alpha=None, reduction="mean", ignore_index=255)
+    ours = FocalLoss(gamma=2.0, ignore_index=255)(LOGITS, holes)
+    torch.testing.assert_close(ours * share_used / C, theirs(LOGITS, holes))
+    holes = torch.where(torch.rand(MASK.shape, generator=RNG) < 0.3, 255.0, MASK)
+    theirs = kornia.BinaryFocalLossWithLogits(alpha=0.25, reduction="mean", ignore_index=255)
+    ours = FocalLoss((0.75, 0.25), 2.0, ignore_index=255)(BINARY, holes)
+    torch.testing.assert_close(ours * (holes != 255).float().mean(), theirs(BINARY, holes))
+
+
+def test_monai_does_not_divide_by_the_classes_with_ignored_pixels():
+    """Its mean is over the pixels left, where without `ignore_index` it is over channels, too."""
+    holes = torch.where(TARGET == 3, 255, TARGET)
+    theirs = monai.FocalLoss(to_onehot_y=True, use_softmax=True, gamma=2.0, ignore_index=255)
+    ours = FocalLoss(gamma=2.0, ignore_index=255)
+    torch.testing.assert_close(ours(LOGITS, holes), theirs(LOGITS, holes.unsqueeze(1)))
+    holes = torch.where(torch.rand(MASK.shape, generator=RNG) < 0.3, 255.0, MASK)
+    theirs = monai.FocalLoss(gamma=2.0, ignore_index=255)
+    torch.testing.assert_close(ours(BINARY, holes), theirs(BINARY, holes))
+
+
 def test_inverse_frequency_weights_are_a_balance():
     """Weights 1 / n_c of the batch, divided by their sum, are the mean of the class means."""
     count = torch.bincount(TARGET.flatten(), minlength=C)
     expected = F.cross_entropy(LOGITS, TARGET, 1 / count)
     torch.testing.assert_close(cross_entropy_loss(LOGITS, TARGET, balance=Balance()), expected)
+
+
+def test_nnunet_top_k_is_the_hardest_share():
+    theirs = pytest.importorskip("nnunetv2.training.loss.robust_ce_loss").TopKLoss(k=10)
+    ours = CrossEntropyLoss(spread=Hardest(0.1))
+    torch.testing.assert_close(ours(LOGITS, TARGET), theirs(LOGITS, TARGET))
 
 
 def test_region_losses_add():

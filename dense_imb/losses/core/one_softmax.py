@@ -46,7 +46,7 @@ def _is_like(part: nn.Module, region: RegionLoss) -> bool:
 
 def is_formula_of_sums(loss: PixelLoss) -> bool:
     """Whether a loss of pixels is a formula of the sums of its penalty over the classes."""
-    is_plain = type(loss).error is PixelLoss.error and loss.per == "pixel"
+    is_plain = type(loss).error is PixelLoss.error and loss.per == "pixel" and loss.spread is None
     return is_plain and loss.reduction in ("mean", "sum")
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from dense_imb.base.refusals import suggest
 from dense_imb.losses.core.balance import Balance
 from dense_imb.losses.core.instances import Per
+from dense_imb.losses.core.spread import Spread
 
 Callee = TypeVar("Callee", bound=Callable[..., Any])
 
@@ -44,6 +45,7 @@ class MeanOptions(TypedDict, total=False):
     balance: Balance | None
     per: Per
     max_instances: int | None
+    spread: Spread | None
     reduction: str
     validate: bool
 

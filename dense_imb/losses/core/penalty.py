@@ -40,6 +40,6 @@ def check_penalty(penalty: object) -> None:
     """Refuse an object that is not a penalty; None is cross-entropy."""
     if penalty is not None and not isinstance(penalty, Penalty):
         raise TypeError(
-            "Expected `penalty` to be CrossEntropy(), Focal() or HardMining(), "
+            "Expected `penalty` to be CrossEntropy(), Focal(), HardMining() or Linear(), "
             f"got {type(penalty).__name__}."
         )

@@ -39,6 +39,7 @@ from dense_imb.losses.core.options import (
     shows_options,
 )
 from dense_imb.losses.core.penalty import Penalty, check_penalty
+from dense_imb.losses.core.spread import Spread, check_spread, check_spreads_classes, spread_errors
 from dense_imb.losses.core.target import PixelTarget, check_are_logits, pixel_target
 
 ErrorOfPixels = Callable[[PixelTarget], Tensor]
@@ -76,6 +77,8 @@ def pixel_loss(
         instance: with per="instance", the object of each pixel, integers, (B, *spatial) or
             (B, 1, *spatial); 0 for none. The pixels of one class in one instance are averaged
             first, and so are those of a class in no instance, in each image.
+        spread: `Hardest(share)` or `WorstNeighbour(size)`, by which pixels share their errors
+            before the mean; none by default.
         mask: nonzero where a pixel counts. Others are ignored, even if they hold NaN.
         pixel_weight: weight of each pixel, at least 0.
         class_count: with a balance, the pixels of each class in a whole window of accumulation.
@@ -158,6 +161,7 @@ def _mean_of_pixels(
     balance: Balance | None = None,
     per: Per = "pixel",
     max_instances: int | None = None,
+    spread: Spread | None = None,
     reduction: str = "mean",
     mask: Tensor | None = None,
     pixel_weight: Tensor | None = None,
@@ -174,6 +178,8 @@ def _mean_of_pixels(
         soft_for = soft_for or 'per="instance"'
     check_mean(class_weight, balance, reduction)
     check_groups(None, per, class_count, None)
+    check_spread(spread)
+    check_spreads_classes(spread, None, per)
     if class_count is not None and balance is None:
         raise ValueError("Expected a `balance` with `class_count`, got none.")
     pixels = pixel_target(
@@ -192,6 +198,17 @@ def _mean_of_pixels(
         )
     error_map = error(pixels)
     if balance is not None:
+        if spread is not None:
+            error_map = spread_errors(
+                spread,
+                error_map,
+                pixels.slot,
+                pixels.n_classes,
+                valid=pixels.valid,
+                weight=pixels.pixel_weight,
+                scope=balance.scope,
+                class_count=class_count,
+            )
         return reduce_balanced(
             error_map,
             pixels.slot,
@@ -205,13 +222,14 @@ def _mean_of_pixels(
             return_parts=return_parts,
             is_clean=True,
         )
-    return _plain_mean(error_map, pixels, class_weight, reduction, return_parts)
+    return _plain_mean(error_map, pixels, class_weight, spread, reduction, return_parts)
 
 
 def _plain_mean(
     error: Tensor,
     pixels: PixelTarget,
     class_weight: Sequence[float] | Tensor | None,
+    spread: Spread | None,
     reduction: str,
     return_parts: bool,
 ) -> Any:
@@ -226,6 +244,10 @@ def _plain_mean(
         assert share is not None
         assert pixels.valid is not None
         share = share * torch.where(pixels.valid, pixels.pixel_weight.to(error.dtype), 0.0)
+    if spread is not None:
+        error = spread_errors(
+            spread, error, pixels.slot, pixels.n_classes, valid=pixels.valid, weight=share
+        )
     contribution = error if share is None else error * share
     if reduction == "none":
         value = contribution
@@ -281,10 +303,11 @@ def check_mean(class_weight: object, balance: Balance | None, reduction: str) ->
 class ClassificationLoss(Loss):
     """Base class of classification losses: a Module with the options of a mean over pixels."""
 
-    shown: tuple[str, ...] = ("class_weight", "ignore_index", "balance", "reduction")
+    shown: tuple[str, ...] = ("class_weight", "ignore_index", "balance", "spread", "reduction")
     validate = False
     per: Per = "pixel"  # of a subclass with an __init__ of its own
     max_instances: int | None = None
+    spread: Spread | None = None
 
     @shows_options(MeanOptions)
     def __init__(self, **options: Unpack[MeanOptions]) -> None:
@@ -299,6 +322,9 @@ class ClassificationLoss(Loss):
             self.balance = Balance() if self.balance is None else self.balance
             self.shown = (*self.shown, "per", "max_instances")
         check_mean(class_weight, self.balance, self.reduction)
+        self.spread = options.get("spread")
+        check_spread(self.spread)
+        check_spreads_classes(self.spread, None, self.per)
         # Python numbers, not buffers: no .half() can turn 1e7 into inf, no device to forget
         self.class_weight = (
             None if class_weight is None else class_numbers("class_weight", class_weight)
@@ -330,6 +356,7 @@ class ClassificationLoss(Loss):
             balance=self.balance,
             per=self.per,
             max_instances=self.max_instances,
+            spread=self.spread,
             reduction=self.reduction,
             validate=self.validate,
             **options,

@@ -14,6 +14,7 @@ from dense_imb.base.checks import (
     check_integral,
     check_same_shape,
     check_tensor,
+    expand_pixels,
     widen_half,
 )
 from dense_imb.losses.core.balance import (
@@ -26,6 +27,7 @@ from dense_imb.losses.core.balance import (
 from dense_imb.losses.core.cover import Cover, PackedCover, pack
 from dense_imb.losses.core.instances import Per, check_instance_given, check_per
 from dense_imb.losses.core.pixels import clean_label, valid_pixels
+from dense_imb.losses.core.spread import Spread, check_spreads_classes, spread_errors
 from dense_imb.losses.core.target import check_not_swapped
 
 ErrorMap = Callable[[Tensor, Tensor], Tensor]
@@ -44,6 +46,7 @@ def mean_of_values(
     per: Per = "pixel",
     max_instances: int | None = None,
     instance: Tensor | None = None,
+    spread: Spread | None = None,
     is_of_difference: bool = True,
     ignore_index: int | None = None,
     mask: Tensor | None = None,
@@ -65,6 +68,7 @@ def mean_of_values(
         balance: see `Balance`.
         label: masks or bit field of a cover.
         per, max_instances, instance: see `balanced_regression_loss`.
+        spread: see `pixel_loss`.
         is_of_difference: whether `error` depends on p - t alone and returns a buffer of its own.
         ignore_index, mask, pixel_weight, class_count, reduction, return_parts: see
             `balanced_regression_loss`.
@@ -86,6 +90,7 @@ def mean_of_values(
     cover = partition if isinstance(partition, Cover) else None
     check_per(per, max_instances)
     check_groups(cover, per, class_count, ignore_index)
+    check_spreads_classes(spread, cover, per)
     valid = valid_pixels(prediction, "prediction", mask, pixel_weight)
     check_instance_given(per, instance)
     groups: Tensor | PackedCover
@@ -117,6 +122,21 @@ def mean_of_values(
             f"Expected `error` to return one number for each pixel, {tuple(prediction.shape)}, "
             f'got the shape {tuple(error_map.shape)}; give it reduction="none".'
         )
+    if spread is not None and isinstance(groups, Tensor):
+        weight = None
+        if pixel_weight is not None:
+            weight = expand_pixels("pixel_weight", pixel_weight, prediction, "prediction")
+            weight = weight.to(prediction.dtype)
+        error_map = spread_errors(
+            spread,
+            error_map,
+            groups,
+            n_classes,
+            valid=valid,
+            weight=weight,
+            scope=balance.scope,
+            class_count=class_count,
+        )
     return reduce_balanced(
         error_map,
         groups,
@@ -128,7 +148,7 @@ def mean_of_values(
         class_count=class_count,
         reduction=reduction,
         return_parts=return_parts,
-        is_clean=is_of_difference,
+        is_clean=is_of_difference or spread is not None,
         may_overwrite=is_of_difference,
     )
 

@@ -7,7 +7,7 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +16,15 @@ from torch import nn
 from dense_imb.base.checks import check_choice
 from dense_imb.base.refusals import suggest
 from dense_imb.losses.core.balance import Balance
+from dense_imb.losses.core.spread import Spread
 from dense_imb.losses.foreign.catalogue import OUR_INPUTS, feeding_rule
 from dense_imb.losses.foreign.compound import CompoundLoss
+from dense_imb.losses.spread import Hardest, WorstNeighbour
 
+_SPREADS: dict[str, Callable[[Any], Spread]] = {
+    "hardest": Hardest,
+    "worst_neighbour": WorstNeighbour,
+}
 _EXPONENT = re.compile(r"(?<![\w.])[\d.]+[eE]$")  # before the + of 1e+3
 _WEIGHTED = re.compile(r"\s*((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*\*\s*(.*\S)\s*$", re.DOTALL)
 
@@ -90,9 +96,9 @@ def parse_loss(
 
     The text is a public name of `dense_imb.losses` or an import path `package.module:Class`, with
     options as Python literals. Nothing in it is evaluated. An imported object must be an
-    `nn.Module` class. The option `balance` of our losses takes the arguments of a `Balance`, {} for
-    the defaults. A sum with weights, "FocalLoss + 0.5 * monai.losses:DiceLoss(...)", is a
-    `CompoundLoss`.
+    `nn.Module` class. Of our losses, `balance` takes the arguments of a `Balance`, {} for the
+    defaults, and `spread` takes {"hardest": share} or {"worst_neighbour": size}. A sum with
+    weights, "FocalLoss + 0.5 * monai.losses:DiceLoss(...)", is a `CompoundLoss`.
 
     Args:
         text: text of the loss.
@@ -163,6 +169,8 @@ def _build(term: Term, text: str, packages: Sequence[str] | None, class_counts: 
     try:
         if term.module is None and options.get("balance") is not None:
             options["balance"] = _balance(options["balance"])
+        if term.module is None and options.get("spread") is not None:
+            options["spread"] = _spread(options["spread"])
         if class_counts is not None and _lacks_counts(loss_class, term.positional, options):
             options["class_counts"] = class_counts
         return loss_class(*term.positional, **options)
@@ -190,6 +198,17 @@ def _balance(arguments: object) -> Balance:
             "write balance={} for its defaults."
         )
     return Balance(**arguments)
+
+
+def _spread(given: object) -> Spread:
+    if not isinstance(given, dict) or len(given) != 1:
+        raise TypeError(
+            f"Expected `spread` to be one entry, its name and its number, got {given!r}; "
+            'write spread={"hardest": 0.1} or spread={"worst_neighbour": 3}.'
+        )
+    ((name, number),) = given.items()
+    check_choice("spread", name, _SPREADS)
+    return _SPREADS[name](number)
 
 
 def split_call(text: str) -> tuple[str | None, str]:

@@ -26,6 +26,7 @@ from dense_imb.losses.core.groups import class_tensor
 from dense_imb.losses.core.instances import Per, check_per
 from dense_imb.losses.core.module import Loss
 from dense_imb.losses.core.options import CallOptions, check_options, shows_options
+from dense_imb.losses.core.spread import Spread, check_spread, check_spreads_classes
 from dense_imb.losses.core.value_loss import ErrorMap, Partition, mean_of_values
 from dense_imb.losses.named.acb_mse import Hits, squared_error
 
@@ -123,6 +124,7 @@ def balanced_regression_loss(
     partition: str | Partition | Cover = "hits",
     balance: Balance | None = None,
     n_classes: int | None = None,
+    spread: Spread | None = None,
     label: Tensor | None = None,
     per: Per = "pixel",
     max_instances: int | None = None,
@@ -152,6 +154,8 @@ def balanced_regression_loss(
         max_instances: with per="instance", bound of the numbers in `instance`, see `pixel_loss`.
         instance: with per="instance", the object of each pixel, integers, (B, *spatial) or
             (B, 1, *spatial); 0 for none.
+        spread: `Hardest(share)` or `WorstNeighbour(size)`, by which pixels share their errors
+            before the mean; none by default.
         ignore_index: label of ignored pixels.
         mask: nonzero where a pixel counts. Others are ignored, even if they hold NaN.
         pixel_weight: weight of each pixel within its class, at least 0.
@@ -165,6 +169,7 @@ def balanced_regression_loss(
         tensor(1.)
     """
     balance = Balance() if balance is None else balance
+    check_spread(spread)
     classify, n_classes = _resolve_partition(partition, balance, n_classes)
     return mean_of_values(
         _resolve_error(error),
@@ -177,6 +182,7 @@ def balanced_regression_loss(
         per=per,
         max_instances=max_instances,
         instance=instance,
+        spread=spread,
         is_of_difference=not callable(error),
         ignore_index=ignore_index,
         mask=mask,
@@ -256,13 +262,9 @@ class BalancedRegressionLoss(Loss):
     """
 
     shown: tuple[str, ...] = (
-        "error",
-        "partition",
-        "balance",
-        "n_classes",
-        "ignore_index",
-        "reduction",
-    )
+        "error", "partition", "balance", "n_classes", "spread", "ignore_index", "reduction",
+    )  # fmt: skip
+    spread: Spread | None = None
 
     def __init__(
         self,
@@ -273,6 +275,7 @@ class BalancedRegressionLoss(Loss):
         n_classes: int | None = None,
         per: Per = "pixel",
         max_instances: int | None = None,
+        spread: Spread | None = None,
         ignore_index: int | None = None,
         reduction: str = "mean",
     ) -> None:
@@ -281,15 +284,18 @@ class BalancedRegressionLoss(Loss):
         _resolve_error(error)
         self.balance = Balance() if balance is None else balance
         groups, self.n_classes = _resolve_partition(partition, self.balance, n_classes)
+        check_spread(spread)
         check_ignore_index(ignore_index)
         check_per(per, max_instances)
         check_groups(groups if isinstance(groups, Cover) else None, per, None, ignore_index)
+        check_spreads_classes(spread, groups if isinstance(groups, Cover) else None, per)
         self.per = per
         self.max_instances = max_instances
         if per == "instance":
             self.shown = (*self.shown, "per", "max_instances")
         self.error = error
         self.partition = partition
+        self.spread = spread
         self.ignore_index = ignore_index
 
     @shows_options(CallOptions)
@@ -310,6 +316,7 @@ class BalancedRegressionLoss(Loss):
             partition=self.partition,
             balance=self.balance,
             n_classes=self.n_classes,
+            spread=self.spread,
             label=label,
             per=self.per,
             max_instances=self.max_instances,

@@ -30,7 +30,7 @@ from dense_imb.tasks.base import (
     as_logits,
 )
 
-_OVERLAP = 0.25  # fraction of a window, MONAI's default
+OVERLAP = 0.25  # fraction of a window, MONAI's default
 _PARTNERS = 1 << 62  # sample numbers from here on are the partners in mixing
 _AT_ONCE = 4  # windows; more do not fit the caches of a CPU
 
@@ -107,7 +107,7 @@ class ImagesReading:
                 self.patch,
                 _AT_ONCE,
                 lambda windows: network(windows).float(),
-                overlap=_OVERLAP,
+                overlap=OVERLAP,
                 mode="gaussian",
                 padding_mode="replicate",  # as crops are padded
             )
