@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 from dense_imb.losses import (
@@ -23,6 +22,8 @@ from dense_imb.losses import (
 )
 
 from .test_region import S, assert_same
+
+ndimage = pytest.importorskip("scipy.ndimage", reason="scipy is not installed")
 
 RNG = torch.Generator().manual_seed(1)
 SIZE = (12, 14)
