@@ -62,8 +62,8 @@ def label_instances(label: ArrayLike, ignore_index: int | None = IGNORED) -> NDA
     ndimage = _ndimage()
     instance = np.zeros(classes.shape, np.int32)
     structure, n = np.ones((3,) * classes.ndim, bool), 0
-    # the box around each class
-    for k, box in enumerate(ndimage.find_objects(classes), start=1):
+    boxes = ndimage.find_objects(classes) if classes.size else []  # around each class
+    for k, box in enumerate(boxes, start=1):
         if box is not None and k != ignore_index:
             is_class = classes[box] == k
             number, n_components = ndimage.label(is_class, structure)

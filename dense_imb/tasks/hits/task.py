@@ -415,8 +415,8 @@ def instances_of_hits(events: VirtualEvents, over: str) -> str:
     raise Refused(
         "the particle of each hit for a loss per instance, in a column of the hits",
         f"only {', '.join(known)}",
-        f"name another one with {{hits.balance_over=COLUMN}}, or keep `{PARTICLE}` when you convert "
-        "the file",
+        "name another column with {hits.balance_over=COLUMN}, or keep that of the particle when "
+        "you convert the file",
     )
 
 
