@@ -9,6 +9,7 @@ lists the Modules.
 
 from dense_imb.losses.core.balance import Balance, Parts, balanced_mean
 from dense_imb.losses.core.class_weights import class_weights
+from dense_imb.losses.core.cover import Cover
 from dense_imb.losses.core.pixel_loss import PixelLoss, pixel_loss
 from dense_imb.losses.foreign.codes import loss_from_code
 from dense_imb.losses.foreign.compound import CompoundLoss
@@ -57,6 +58,7 @@ __all__ = [
     "ClassDependentTemperatureLoss",
     "ComplementCrossEntropyLoss",
     "CompoundLoss",
+    "Cover",
     "CrossEntropy",
     "CrossEntropyLoss",
     "Focal",

@@ -101,9 +101,9 @@ def check_case(case: Case, is_weighted: bool) -> None:
     check_equal(f"{label}, value", my_value, value)
     for found, expected in zip(my_gradient, gradient, strict=True):
         check_equal(f"{label}, gradient", found, expected)
-    # one collective for each loss, of 2 or 3 numbers for each class
+    # one collective for each loss, of a few numbers for each class
     n_losses = 2 if case.is_sum else 1
-    expected_numbers = [(3 if is_weighted else 2) * case.n_classes] * n_losses
+    expected_numbers = [case.n_sums[is_weighted] * case.n_classes] * n_losses
     assert collectives.numbers == expected_numbers, collectives.numbers
 
     contributions, my_gradient = run(
@@ -115,7 +115,17 @@ def check_case(case: Case, is_weighted: bool) -> None:
     for found, expected in zip(my_gradient, gradient, strict=True):
         check_equal(f"{label}, gradient of contributions", found, expected)
 
-    # two steps of accumulation on each rank, with the class counts of both passed in
+    if case.has_windows:
+        check_accumulation(case, is_weighted, whole, together, (value, gradient), options)
+
+
+def check_accumulation(case, is_weighted, whole, together, expected_results, options) -> None:
+    """Two steps of accumulation on each rank, with the class counts of both passed in."""
+    rank, n_ranks = dist.get_rank(), dist.get_world_size()
+    value, gradient = expected_results
+    label = f"{case.id}, rank {rank} of {n_ranks}, weighted {is_weighted}"
+    start, stop = SHARES[n_ranks][rank]
+    mine, my_options = part(whole, start, stop), part(options, start, stop)
     names = list(whole)
     middle = (stop - start) // 2
     # the partition may depend on the prediction, so count on what the network returns

@@ -35,16 +35,27 @@ def in_plain_loops(error, label, n_classes, balance, valid, weight):
         entries = present if balance.absent == "skip" else range(n_classes)
         has_frame = balance.frame_weight > 0
         n_mean = max(sum(combine[c] == "mean" for c in entries) + has_frame, 1)
-        value = 0.0
+        sizes = {c: (mass[c] / sum(mass)) ** balance.count_power for c in present}
+        entries = []  # of the power mean: v, m
         for c in present:
             divisor = max(mass[c], balance.min_count) if balance.min_count > 1 else mass[c]
-            value += weights[c] * total[c] / divisor / (n_mean if combine[c] == "mean" else 1)
+            share = weights[c] / (n_mean if combine[c] == "mean" else 1)
+            share *= sizes[c] / (sum(sizes.values()) / len(sizes))
+            entries.append((share, total[c] / divisor))
         if has_frame and present:
-            frame = balance.frame_weight * sum(total) / sum(mass)
-            value += frame / (1 if all(entry == "sum" for entry in combine) else n_mean)
+            share = balance.frame_weight / (1 if all(e == "sum" for e in combine) else n_mean)
+            entries.append((share, sum(total) / sum(mass)))
         if present:
-            values.append(value)
+            values.append(power_mean(entries, balance.power))
     return sum(values) / len(values) if values else 0.0
+
+
+def power_mean(entries, power):
+    """(sum of v m^p)^(1/p) of pairs (v, m)."""
+    entries = [(v, m) for v, m in entries if v > 0]
+    if math.isinf(power):
+        return max((m for _, m in entries), default=0.0)
+    return sum(v * m**power for v, m in entries) ** (1 / power)
 
 
 number = st.floats(0.0, 4.0, allow_subnormal=False).map(lambda x: round(x, 3))
@@ -60,6 +71,8 @@ balances = st.builds(
     absent=st.sampled_from(["skip", "zero"]),
     min_count=st.sampled_from([1, 2.5, 4]),
     frame_weight=st.sampled_from([0.0, 0.5]),
+    power=st.sampled_from([1, 1, 1.5, 4, math.inf]),
+    count_power=st.sampled_from([0, 0, 0.5, 1]),
 )
 
 
@@ -107,7 +120,9 @@ def test_equals_its_definition(picture, balance, is_masked, is_weighted):
 
 def _as_on_an_accelerator(*args, **options):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dense_imb.losses.core.balance.values_are_readable", lambda value: False)
+        for module in ("balance", "coefficient", "cover", "groups", "instances", "pixels"):
+            name = f"dense_imb.losses.core.{module}.values_are_readable"
+            patch.setattr(name, lambda value: False)
         return balanced_mean(*args, **options)
 
 
@@ -192,7 +207,7 @@ def test_an_integer_pixel_weight_is_so_many_copies(picture, balance, copies):
 @settings(deadline=None)
 def test_duplicating_the_background_changes_nothing(picture, balance, times):
     error, label, _, _ = picture
-    balance = replace(balance, frame_weight=0.0, min_count=1)
+    balance = replace(balance, frame_weight=0.0, min_count=1, count_power=0)
     label = label[:1]
     background = label.flatten() == 0
     repeats = torch.where(background, times, 1)
@@ -224,7 +239,7 @@ def test_one_class_only_is_the_plain_mean(picture, combine, only):
 @settings(deadline=None)
 def test_a_window_of_accumulation_sums_to_one_batch(picture, balance):
     error, label, mask, weight = picture
-    balance = replace(balance, scope="batch")
+    balance = replace(balance, scope="batch", power=1)
     options = {"balance": balance, "mask": mask, "pixel_weight": weight}
     whole = balanced_mean(error, label, N_CLASSES, **options)
     count = torch.stack([(weight * mask)[label == c].sum() for c in range(N_CLASSES)])

@@ -316,7 +316,10 @@ def test_parts_tell_the_class_means(case):
     assert parts.value == case.make()(prediction, inputs[names[1]], **options)
     assert parts.value.requires_grad
     assert not parts.class_mean.requires_grad
-    assert parts.class_count.sum() == math.prod(pixels_of(inputs))
+    if case.is_cover:
+        assert parts.class_count.sum() == inputs["label"].sum() + parts.class_count[3:].sum()
+    else:
+        assert parts.class_count.sum() == math.prod(pixels_of(inputs))
     assert parts.class_mean.shape == parts.class_count.shape
     assert torch.equal(parts.class_mean.isnan(), parts.class_count == 0)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dense_imb.base.checks import check_at_least
 from dense_imb.losses.core.balance import Parts
+from dense_imb.losses.core.instances import check_instance_given
 from dense_imb.losses.core.module import Loss
 from dense_imb.losses.core.options import CallOptions, check_options, shows_options
 from dense_imb.losses.foreign.feeding import Intake, feed, intake_of
@@ -26,8 +27,9 @@ class CompoundLoss(Loss):
     logits, like ACB-MSE, compares the probabilities with 0 and 1. `parts` holds the value of each
     part in the last call, before its weight and without gradient, for logging.
 
-    At call time: `mask`, `pixel_weight`, `class_count`, `return_parts`. An option that one of the
-    parts lacks is refused.
+    At call time: `mask`, `pixel_weight`, `class_count`, `instance`, `return_parts`. An option that
+    one of the parts lacks is refused, except for `instance`, which goes to the parts whose `per` is
+    "instance".
 
     Args:
         losses: a mapping from names to losses, or the first of several losses.
@@ -69,10 +71,16 @@ class CompoundLoss(Loss):
                 ) from problem
         self.parts: dict[str, Tensor] = {}
 
+    @property
+    def per(self) -> str:
+        """ "instance" if a part wants an instance map, else "pixel"."""
+        return "instance" if any(map(_wants_instances, self.losses.values())) else "pixel"
+
     @shows_options(CallOptions)
     def forward(self, logits: Tensor, target: Tensor, **options: Unpack[CallOptions]) -> Any:
         """Return the loss of logits (B, C, *spatial); see `pixel_loss` for targets and options."""
         check_options(type(self).__name__, options, CallOptions)
+        check_instance_given(self.per, options.get("instance"))
         results = {
             name: self._value(name, loss, logits, target, options)
             for name, loss in self.losses.items()
@@ -87,6 +95,9 @@ class CompoundLoss(Loss):
     def _value(
         self, name: str, loss: nn.Module, logits: Tensor, target: Tensor, options: CallOptions
     ) -> Any:
+        if "instance" in options and not _wants_instances(loss):
+            options = options.copy()
+            del options["instance"]
         if self.feeds_on == "values":
             return loss(logits, target, **options)
         intake = self._intakes[name]
@@ -108,6 +119,10 @@ class CompoundLoss(Loss):
             total = part if total is None else total + part
         assert total is not None
         return total
+
+
+def _wants_instances(loss: nn.Module) -> bool:
+    return getattr(loss, "per", "pixel") == "instance"
 
 
 def _named(
