@@ -254,7 +254,8 @@ class ImagesTask(SampledTask):
         crops = self._crops(samples, samples % len(self.train), epoch)
         if self.mixer is None:
             crops = crops.to(device)
-            return replace(crops, label=crops.label.long())
+            instance = None if crops.instance is None else crops.instance.int()
+            return replace(crops, label=crops.label.long(), instance=instance)
         plan = self.mixer.plan(samples, epoch, self._is_present(crops.label))
         crops = crops.to(device)
         label, has_ignored = crops.label, crops.has_ignored
@@ -286,7 +287,7 @@ class ImagesTask(SampledTask):
     def _crops(
         self, samples: NDArray[np.int64], places: NDArray[np.int64], epoch: int
     ) -> ImagesBatch:
-        """Return the crops of samples in images at some places, with labels of uint8."""
+        """Return the crops of samples in images at some places, of the types of their maps."""
         images, labels, instances = [], [], []
         for sample, place in zip(samples.tolist(), places.tolist(), strict=True):
             label = self.train.label(place)
@@ -301,7 +302,7 @@ class ImagesTask(SampledTask):
             images.append(patch.image(self.train.image(place)))
             labels.append(patch.label(label))
             if self.wants_instances:
-                instances.append(patch.instance(self.train.instance(place)).astype(np.int32))
+                instances.append(patch.instance(self.train.instance(place)))
         label = np.stack(labels)
         return ImagesBatch(
             self.reading.shown_crops(images),
