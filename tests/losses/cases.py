@@ -542,6 +542,7 @@ CASES: tuple[Case, ...] = (
         (),
         n_classes=3,
         is_cover=True,
+        has_windows=False,
         n_sums=(4, 5),
     ),
 )

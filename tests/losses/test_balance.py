@@ -114,11 +114,11 @@ def test_equals_its_definition(picture, balance, is_masked, is_weighted):
     assert value.item() == pytest.approx(expected, rel=1e-12, abs=1e-12)
     # the path of compiled code and accelerators, which cannot count with bincount
     torch.testing.assert_close(
-        _as_on_an_accelerator(error, label, N_CLASSES, balance=balance, **options), value
+        as_on_an_accelerator(error, label, N_CLASSES, balance=balance, **options), value
     )
 
 
-def _as_on_an_accelerator(*args, **options):
+def as_on_an_accelerator(*args, **options):
     with pytest.MonkeyPatch.context() as patch:
         for module in ("balance", "coefficient", "cover", "groups", "instances", "pixels"):
             name = f"dense_imb.losses.core.{module}.values_are_readable"
@@ -136,7 +136,7 @@ def test_a_label_to_ignore_is_a_mask(picture, balance):
         options = {"balance": balance, "ignore_index": ignored}
         torch.testing.assert_close(balanced_mean(error, marked, N_CLASSES, **options), expected)
         torch.testing.assert_close(
-            _as_on_an_accelerator(error, marked, N_CLASSES, **options), expected
+            as_on_an_accelerator(error, marked, N_CLASSES, **options), expected
         )
 
 
@@ -300,12 +300,12 @@ def test_an_illegal_label_is_refused_or_nan():
         with pytest.raises(ValueError, match=rf"Expected `label` between 0 and 2, got {illegal};"):
             balanced_mean(error, label, 3, balance=Balance())
         for scope in ("image", "batch"):
-            value = _as_on_an_accelerator(error, label, 3, balance=Balance(scope=scope))
+            value = as_on_an_accelerator(error, label, 3, balance=Balance(scope=scope))
             assert value.isnan()
         mask = label != illegal
         value = balanced_mean(error, label, 3, balance=Balance(), mask=mask)
         assert value == 1
-        assert _as_on_an_accelerator(error, label, 3, balance=Balance(), mask=mask) == 1
+        assert as_on_an_accelerator(error, label, 3, balance=Balance(), mask=mask) == 1
 
 
 @pytest.mark.parametrize("absent", ["skip", "zero"])
@@ -385,7 +385,7 @@ def test_bad_input_is_refused_by_name():
 def test_a_window_that_lacks_a_class_of_the_call_is_nan_where_it_cannot_be_refused():
     error, label = torch.ones(2, 4), torch.zeros(2, 4, dtype=torch.int64)
     count = torch.tensor([0, 8])
-    value = _as_on_an_accelerator(error, label, 2, balance=Balance(), class_count=count)
+    value = as_on_an_accelerator(error, label, 2, balance=Balance(), class_count=count)
     assert value.isnan()
 
 

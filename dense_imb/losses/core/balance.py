@@ -278,6 +278,11 @@ def reduce_balanced(
         summed = error.detach() if balance.power == 1 else error
     sums = groups.totals(summed, weight, balance)
     if class_count is not None:
+        if "frame" in sums:
+            raise ValueError(
+                "Expected no `class_count` with the frame_weight of a cover, got one: its cells "
+                "don't tell the number of pixels in the window; use frame_weight=0."
+            )
         sums["window"] = _window_mass(class_count, n_classes, balance, sums["count"])
     n_processes = 1
     if balance.scope == "global" and dist.is_available() and dist.is_initialized():

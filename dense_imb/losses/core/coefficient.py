@@ -64,7 +64,8 @@ def coefficients(sums: dict[str, Tensor], balance: Balance) -> Coefficients:
         coefficient = coefficient * _relative_size(mass, is_present, balance.count_power)
     frame = None
     if balance.frame_weight > 0:
-        frame = balance.frame_weight / sums.get("frame", mass).sum(1, keepdim=True)
+        frame_mass = sums.get("frame", mass).sum(1, keepdim=True).to(mass.dtype)
+        frame = balance.frame_weight / frame_mass
         frame = frame if n_entries is None else frame / n_entries
     coefficient = torch.where(is_present, coefficient, 0.0)
     if frame is not None:
@@ -119,15 +120,16 @@ def _to_power(
     L is homogeneous of degree 1 in m, so by Euler's theorem sum_c coef_c n_c m_c = L, and the
     constants coef_c give its gradient as well.
     """
-    is_used = coefficient != 0  # True for NaN
-    mean = torch.where(sums["count"] > 0, sums["error"] / divisor, 0.0)
-    share = torch.where(is_used, coefficient * divisor, 0.0)
+    # a division by 0 would be NaN in the gradient of the mean, behind a where() as well
+    divisor = torch.where(sums["count"] > 0, divisor, 1.0)
+    mean, share = sums["error"] / divisor, coefficient * divisor
     if frame is not None:
         frame_mass = sums.get("frame", sums.get("mass", sums["count"])).sum(1, keepdim=True)
+        frame_mass = frame_mass.to(divisor.dtype)
         frame_error = sums.get("frame_error", sums["error"]).sum(1, keepdim=True)
-        has_frame = frame != 0
-        mean = torch.cat([mean, torch.where(has_frame, frame_error / frame_mass, 0.0)], 1)
-        share = torch.cat([share, torch.where(has_frame, frame * frame_mass, 0.0)], 1)
+        frame_mass = torch.where(frame == 0, 1.0, frame_mass)
+        mean = torch.cat([mean, frame_error / frame_mass], 1)
+        share = torch.cat([share, frame * frame_mass], 1)
     factor = _power_factor(_not_negative(mean, share, power), share, power)
     n_classes = coefficient.shape[1]
     coefficient = coefficient * factor[:, :n_classes]

@@ -100,7 +100,7 @@ def pack(
         for chunk in chunks[1:]:
             is_rest = is_rest & (chunk == 0)
         if cover.rest == "cell":
-            chunks[-1] = torch.where(is_rest, 1 << (n_bits[-1] - 1), chunks[-1])
+            chunks[-1] = torch.add(chunks[-1], is_rest, alpha=1 << (n_bits[-1] - 1))
         else:
             is_illegal = _refused_rest(is_rest, is_illegal, valid)
     if is_illegal is not None:

@@ -149,7 +149,10 @@ class InstanceCells(Groups):
         count = self.count()
         mass = count if weight is None else self.sum(weight)
         self.is_cell = count > 0
-        self.divisor = mass.to(wide(mass.device)).clamp(min=balance.min_count)
+        divisor = mass.to(wide(mass.device))
+        if balance.min_count > 1:
+            divisor = divisor.clamp(min=balance.min_count)
+        self.divisor = torch.where(self.is_cell, divisor, 1.0)
         sums = {"count": self._in_rows(self.is_cell), "pixels": self._in_rows(count)}
         if balance.frame_weight > 0:
             sums["frame"] = self._in_rows(mass)

@@ -20,7 +20,7 @@ from dense_imb.base.checks import (
     check_tensor,
     expand_pixels,
 )
-from dense_imb.losses.core.balance import Balance, check_reduction
+from dense_imb.losses.core.balance import Balance, check_groups, check_reduction
 from dense_imb.losses.core.cover import Cover
 from dense_imb.losses.core.groups import class_tensor
 from dense_imb.losses.core.instances import Per, check_per
@@ -280,9 +280,10 @@ class BalancedRegressionLoss(Loss):
         check_reduction(reduction)
         _resolve_error(error)
         self.balance = Balance() if balance is None else balance
-        _, self.n_classes = _resolve_partition(partition, self.balance, n_classes)
+        groups, self.n_classes = _resolve_partition(partition, self.balance, n_classes)
         check_ignore_index(ignore_index)
         check_per(per, max_instances)
+        check_groups(groups if isinstance(groups, Cover) else None, per, None, ignore_index)
         self.per = per
         self.max_instances = max_instances
         if per == "instance":
