@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from dense_imb.config import ModelConfig as ModelConfig
     from dense_imb.config import OptimizerConfig as OptimizerConfig
     from dense_imb.config import TrainConfig as TrainConfig
+    from dense_imb.data.images.instances import label_instances as label_instances
+    from dense_imb.data.images.instances import nearest_instance as nearest_instance
     from dense_imb.hits.events import Events as Events
     from dense_imb.hits.geometry import Geometry as Geometry
     from dense_imb.hits.geometry import Sensors as Sensors
@@ -45,6 +47,7 @@ _PLACES = {
         "HitsConfig", "ImagesConfig", "LabelsConfig", "ModelConfig", "OptimizerConfig",
         "TrainConfig",
     ),
+    "dense_imb.data.images.instances": ("label_instances", "nearest_instance"),
     "dense_imb.hits.events": ("Events",),
     "dense_imb.hits.geometry": ("Geometry", "Sensors"),
     "dense_imb.hits.reader": ("open_hits",),

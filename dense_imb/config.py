@@ -110,6 +110,10 @@ class ImagesConfig:
         foreground: fraction of the crops that hold a drawn pixel of a class, anywhere in the crop;
             every class of the image but the first is equally likely, other crops fall anywhere.
         flips: mirror half of the crops along each axis.
+        instances: instance maps for a loss with per="instance": components (connected pixels of a
+            class; 0 elsewhere), nearest (the nearest component at each pixel), or stored maps, a
+            folder with a map of the name of each image or a data set of the HDF5 file; by default
+            components.
     """
 
     train: str | None = None
@@ -127,6 +131,7 @@ class ImagesConfig:
     patches: int = 4
     foreground: float = 0.5
     flips: bool = True
+    instances: str | None = None
 
 
 @dataclass

@@ -32,6 +32,7 @@ from dense_imb.data.images.labelled import IGNORED
 from dense_imb.losses import LogPrior, Temperature
 from dense_imb.losses.foreign.feeding import feed, intake_of
 from dense_imb.tasks.base import ShownBatch, joined, n_outputs
+from dense_imb.tasks.instances import check_pseudo_loss
 
 # "progressive" needs a known last epoch; sampling by pseudo-label has none
 UNLABELLED_SAMPLINGS = tuple(kind for kind in SAMPLINGS if kind != "progressive")
@@ -314,6 +315,7 @@ class PseudoLoss:
     """
 
     def __init__(self, loss: nn.Module, *, is_dense: bool) -> None:
+        check_pseudo_loss(loss)
         self.loss, self._intake, self._is_dense = loss, intake_of(loss), is_dense
         intake = self._intake
         if is_dense and "mask" not in intake.takes and intake.ignore_index is None:

@@ -33,6 +33,7 @@ from dense_imb.losses.foreign.feeding import feeds_on, takes_logits
 from dense_imb.losses.foreign.parse import build_spec, parse_loss, parse_spec, split_sum
 from dense_imb.tasks.base import SampledTask
 from dense_imb.tasks.feature_loss import check_not_mixed, check_takes_features
+from dense_imb.tasks.instances import check_pseudo_loss
 from dense_imb.tasks.kind import Kind, kind_named, kind_of
 from dense_imb.tasks.mean_teacher import (
     SemiSupervised,
@@ -77,6 +78,7 @@ class Recipe:
                 recipe.second._check()
             except (ValueError, TypeError) as problem:
                 raise in_second_stage(problem) from problem
+        recipe.check_stages()
         return recipe
 
     @classmethod
@@ -278,6 +280,9 @@ class Recipe:
         """Refuse options of this kind of data that cannot be trained, losses included."""
         raise NotImplementedError
 
+    def check_stages(self) -> None:
+        """Refuse options that change nothing in any stage of the run."""
+
 
 def _mixing_of_hits(config: TrainConfig) -> Literal["linear", "union"]:
     return "union" if config.hits.mixing == "union" else "linear"
@@ -446,5 +451,4 @@ def _check_unlabelled(config: TrainConfig) -> None:
     check_rand_augment(wanted.operations, wanted.magnitude)
     if not 0 <= wanted.ramp <= 1:
         raise ValueError(f"Expected `unlabelled.ramp` between 0 and 1, got {wanted.ramp}.")
-    if wanted.loss is not None:
-        build_loss(wanted.loss, _ANY)
+    check_pseudo_loss(build_loss(wanted.loss or config.loss, _ANY))

@@ -13,17 +13,20 @@ import numpy as np
 import pytest
 
 from dense_imb.cli import main
+from dense_imb.data.images.labelled import open_labelled
 from dense_imb.hits import HitsFile, verify
 from tests.data.events.other_formats import frames, labels_of
 from tests.data_tools.scripts import FOLDER, load, run
 from tests.hits.files import assert_same, some_events, write
+from tests.runs.pictures import write_folders
 
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py"))
 
 
 def test_these_are_the_scripts():
     assert SCRIPTS == [
-        "check", "convert", "label", "make", "merge", "prepare_images", "repack", "split", "table",
+        "check", "convert", "instances", "label", "make", "merge", "prepare_images", "repack",
+        "split", "table",
     ]  # fmt: skip
 
 
@@ -333,3 +336,17 @@ def test_repack_tells_then_cures(tmp_path, capsys):
     capsys.readouterr()
     assert run("repack", tmp_path / "hits.h5") == 2
     assert "which is a hits file" in capsys.readouterr().err
+
+
+def test_instances_of_masks_are_stored(tmp_path, capsys):
+    where = write_folders(tmp_path, values=(0, 255))
+    words = ["instances", tmp_path / "maps", where[0], "--masks", where[1]]
+    assert run(*words, "--labels", 0, 255) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'maps'}: 8 maps of nearest\n"
+    data = open_labelled(*where, labels=[0, 255])
+    nearest, stored = data.with_instances("nearest"), data.with_instances(tmp_path / "maps")
+    assert all((nearest.instance(i) == stored.instance(i)).all() for i in range(8))
+    assert run(*words, "--labels", 0, 255) == 2
+    assert "overwrite it with --overwrite" in capsys.readouterr().err
+    assert run(*words, "--overwrite") == 2
+    assert "with --labels 0 255" in capsys.readouterr().err

@@ -252,7 +252,7 @@ def mix_labels(
 
 def union(
     first: Events, second: Events, share: Sequence[float] | NDArray[np.float64], *,
-    seed: int, epoch: int, samples: ArrayLike,
+    seed: int, epoch: int, samples: ArrayLike, apart: str | None = None,
 ) -> Events:  # fmt: skip
     """Unite the thinned hits of each pair of events; hits keep their times and labels.
 
@@ -266,8 +266,12 @@ def union(
         seed: random seed.
         epoch: pass over the data.
         samples: (B,) numbers of the samples.
+        apart: column of hits, such as the number of the particle, whose values in the second event
+            are moved beyond those in the first.
     """
     own = np.asarray(samples, np.int64) & _WORD
+    if apart is not None and apart in first.hit:
+        second = _moved_apart(first, second, apart)
     thinned = []
     for purpose, events, kept in ((0, first, share), (1, second, 1 - np.asarray(share))):
         size = np.diff(events.offset)
@@ -284,6 +288,12 @@ def union(
     columns = {name: column[order] for name, column in both.hit_columns().items()}
     joined = replace(both, event={}).with_hits(offset[::2].copy(), columns)
     return replace(joined, event=first.event)
+
+
+def _moved_apart(first: Events, second: Events, name: str) -> Events:
+    mine, theirs = (np.asarray(events.hit[name], np.int64) for events in (first, second))
+    shift = mine.max(initial=0) - theirs.min(initial=0) + 1
+    return second.with_hits(second.offset, {**second.hit_columns(), name: theirs + shift})
 
 
 def _without_occlusion(events: Events) -> Events:

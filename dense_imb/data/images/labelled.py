@@ -19,10 +19,11 @@ from tqdm.auto import tqdm
 
 from dense_imb.base.checks import check_finite
 from dense_imb.base.refusals import Refused, option, refusal
+from dense_imb.data.images.instances import InstanceMaps, open_instances
+from dense_imb.data.images.sources import IGNORED as IGNORED
 from dense_imb.data.images.sources import ImageSource, are_names, find_source
 from dense_imb.statistics import ClassStatistics
 
-IGNORED = 255
 _UNKNOWN = 254
 MOST_CLASSES = 254
 _BUDGET = 1 << 30
@@ -218,8 +219,10 @@ class LabelledImages:
         numbers: Sequence[int],
         decoded: _Decoded,
         class_names: Sequence[str] | None = None,
+        instances: InstanceMaps | None = None,
     ) -> None:
         self._source, self._map, self._decoded = source, label_map, decoded
+        self._instances = instances
         self.has_class_names = class_names is not None
         self.class_names = tuple(class_names or numbered_classes(label_map.n_classes))
         self.numbers = [int(i) for i in numbers]
@@ -273,15 +276,52 @@ class LabelledImages:
         self._decoded.keep(self._decoded.pixels, number, pixels, pixels.values())
         return pixels
 
+    @property
+    def has_instances(self) -> bool:
+        """Whether the images have instance maps, see `with_instances`."""
+        return self._instances is not None
+
+    def instance(self, i: int) -> NDArray[Any]:
+        """Return (*spatial) the number of the instance of each pixel, 0 for none, read-only."""
+        if self._instances is None:
+            raise ValueError(
+                'Expected images with instance maps, got none; call with_instances("components").'
+            )
+        number = self.numbers[i]
+        if number in self._instances.held:
+            return self._instances.held[number]
+        instance = self._instances.make(number, self.label(i))
+        instance.flags.writeable = False
+        self._decoded.keep(self._instances.held, number, instance, (instance,))
+        self._instances.warn_if_made_often(number)
+        return instance
+
+    def with_instances(self, instances: str | os.PathLike[str]) -> LabelledImages:
+        """Return the same images with instance maps, which share the budget of decoded images.
+
+        Args:
+            instances: "components" of each foreground class, "nearest" for the nearest component
+                at each pixel, or stored maps: a folder with a map of the name of each image, or
+                the name of a data set of the HDF5 file.
+        """
+        places = dict(zip(self.numbers, self.names, strict=True))
+        return self._with(self.numbers, open_instances(instances, self._source, places))
+
+    def describe_instances(self) -> str:
+        """Describe the instance maps in words, for a checkpoint; "" without maps."""
+        return "" if self._instances is None else self._instances.describe(self.numbers)
+
     def subset(self, numbers: Sequence[int]) -> LabelledImages:
         """Return some of the images, in this order; decoded images are shared."""
         wrong = [i for i in numbers if not 0 <= i < len(self)]
         if wrong or not len(numbers):
             got = wrong[0] if wrong else "none"
             raise ValueError(f"Expected numbers of images from 0 to {len(self) - 1}, got {got}.")
-        chosen = [self.numbers[i] for i in numbers]
+        return self._with([self.numbers[i] for i in numbers], self._instances)
+
+    def _with(self, numbers: Sequence[int], instances: InstanceMaps | None) -> LabelledImages:
         names = self.class_names if self.has_class_names else None
-        return LabelledImages(self._source, self._map, chosen, self._decoded, names)
+        return LabelledImages(self._source, self._map, numbers, self._decoded, names, instances)
 
     def files(self) -> list[Path]:
         """Return the image files, without masks; for HDF5 the one file."""
@@ -343,6 +383,7 @@ def open_labelled(
     n_classes: int | None = None,
     names: Sequence[str] | None = None,
     spatial_dims: int | None = None,
+    instances: str | os.PathLike[str] | None = None,
     budget: int = _BUDGET,
     show_progress: bool = True,
 ) -> LabelledImages:
@@ -363,6 +404,7 @@ def open_labelled(
             are read to find it.
         names: name of each class; by default those in an HDF5 file.
         spatial_dims: 2 or 3; by default the dimensions of the first mask, which has no channels.
+        instances: instance maps, see `LabelledImages.with_instances`; none by default.
         budget: bytes of decoded images that may stay in memory.
         show_progress: draw a bar where reading the masks takes long.
 
@@ -401,13 +443,14 @@ def open_labelled(
         given = n_classes or len(names or ())
         n = given or _count_classes(source, ignore_index, show_progress)
         label_map = LabelMap(range(n), ignore_index, is_given=False)
-    return LabelledImages(
+    opened = LabelledImages(
         source,
         label_map,
         range(len(source.names)),
         _Decoded(budget),
         names or label_map.name_classes(source.value_names),
     )
+    return opened if instances is None else opened.with_instances(instances)
 
 
 def numbered_classes(n_classes: int) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ from dense_imb.data.images.folders import (
     stem_of,
 )
 
+IGNORED = 255  # class of pixels that have none
 _HASHED_WHOLE = 1 << 30  # bytes of all files; of more, only both ends of each file are hashed
 _END = 1 << 19
 _LONGEST_NAME = 60
@@ -217,6 +218,11 @@ class HDF5Images:
         with reading(self.path, name):
             pixels: NDArray[Any] = self._datasets()[name][i]
         return pixels
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """Return the shape of a data set of numbers; None if the file has none of this name."""
+        dataset = self._datasets().get(name)
+        return None if dataset is None or dataset.dtype.kind not in "buif" else dataset.shape
 
     def image_place(self, i: int) -> str:
         """Name image i for an error."""

@@ -75,6 +75,19 @@ def takes_logits(loss: nn.Module) -> bool:
     return feeds_on(loss) == "logits"
 
 
+def wants_instances(loss: nn.Module) -> bool:
+    """Whether a loss, or a part of it, has means over instances and wants their map in each call.
+
+    Your own loss may declare it in an attribute `per` with the value "instance". The map is the
+    call option `instance`: integers (B, *spatial), 0 for no instance.
+
+    Example:
+        >>> wants_instances(torch.nn.CrossEntropyLoss())
+        False
+    """
+    return any(getattr(part, "per", None) == "instance" for part in loss.modules())
+
+
 def target_form(loss: nn.Module) -> str:
     """Return the form of a loss's target, one of `TARGET_FORMS`.
 

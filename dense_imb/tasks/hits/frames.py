@@ -20,10 +20,17 @@ from dense_imb.losses.foreign.feeding import Intake, feed, intake_of
 from dense_imb.losses.foreign.soft_feeding import check_takes_soft, feed_soft
 from dense_imb.tasks.base import TrainingData, as_logits
 from dense_imb.tasks.hits.scoring import HitsOptions, ScoringTask, is_signal, is_visible
+from dense_imb.tasks.instances import check_per_class
 
 Output = Literal["score", "value", "both"]
 OUTPUTS = ("score", "value", "both")
 N_CHANNELS = {"score": 1, "value": 1, "both": 2}
+# refusal of a loss per instance
+NO_INSTANCES = (
+    "a loss of frames",
+    "a pixel may hold hits of several particles",
+    "take {model.name=hits}, or a loss without `per`",
+)
 _PARTNERS = 2**31  # epochs from here on degrade events that others are mixed with
 
 
@@ -122,6 +129,7 @@ class FramesTask(ScoringTask):
     ) -> None:
         reading, options = reading or FrameReading(), options or HitsOptions()
         value_loss = options.value_loss
+        check_per_class(loss, *NO_INSTANCES)
         if reading.output == "both" and value_loss is None:
             raise ValueError("Expected `value_loss` with an output of both, got none.")
         losses = [loss] if value_loss is None else [loss, value_loss]

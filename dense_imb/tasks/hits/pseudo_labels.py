@@ -23,6 +23,7 @@ from dense_imb.models import HitInput
 from dense_imb.tasks.hits.frames import FrameBatch, FramesTask, cost_at
 from dense_imb.tasks.hits.scoring import is_visible
 from dense_imb.tasks.hits.task import DIRECTION, HitsBatch, HitsTask, cost_of_hits
+from dense_imb.tasks.instances import check_pseudo_loss
 from dense_imb.tasks.mean_teacher import as_trained
 
 _EPOCHS = 2**30  # offset of epochs: unlabelled events vary differently from labelled ones
@@ -101,6 +102,7 @@ class EventsPseudoLabels:
         self.loss: nn.Module = task.output_loss if loss is None else loss
         own = next(task.output_loss.children())
         self._fed: nn.Module = own if loss is None else loss
+        check_pseudo_loss(self._fed)
         self._intake = intake_of(self._fed)
         self._task, self._events = task, events
         self._seed = task.train.seed

@@ -39,11 +39,11 @@ from dense_imb.hits.columns import describe_unseen
 from dense_imb.hits.frames import CHANNELS
 from dense_imb.hits.noise import Profile
 from dense_imb.hits.scaling import LIGHT
-from dense_imb.losses.foreign.feeding import takes_logits
+from dense_imb.losses.foreign.feeding import takes_logits, wants_instances
 from dense_imb.losses.foreign.parse import parse_call
 from dense_imb.models import build_hit_network, build_model, hit_network_sizes
 from dense_imb.tasks.base import TrainingData
-from dense_imb.tasks.hits.frames import N_CHANNELS, FrameReading, FramesTask
+from dense_imb.tasks.hits.frames import N_CHANNELS, NO_INSTANCES, FrameReading, FramesTask
 from dense_imb.tasks.hits.pseudo_labels import (
     FramePseudoLabels,
     HitsPseudoLabels,
@@ -51,6 +51,7 @@ from dense_imb.tasks.hits.pseudo_labels import (
 from dense_imb.tasks.hits.scoring import EVENTS, HITS, HitsOptions, Pixels, is_signal, is_visible
 from dense_imb.tasks.hits.task import (
     DIRECTION,
+    PARTICLE,
     HitsReading,
     HitsTask,
     adds_simulated_noise,
@@ -58,6 +59,7 @@ from dense_imb.tasks.hits.task import (
     classes_of_hits,
 )
 from dense_imb.tasks.hits.trained import TrainedHits, trained_on
+from dense_imb.tasks.instances import check_per_class
 from dense_imb.tasks.mean_teacher import Unlabelled
 from dense_imb.tasks.recipe import Recipe, build_loss, check_share
 from dense_imb.tasks.unlabelled import REST, naming_the_option
@@ -132,6 +134,7 @@ class HitsRecipe(Recipe):
     def _check_network_of_frames(self) -> None:
         config, hits = self.config, self.config.hits
         self._refuse_options_of(OF_HITS, "hits", "sees frames", "hits")
+        check_per_class(self.checked_loss, *NO_INSTANCES)
         reading = self.frame_reading(self.is_logit)
         if reading.output == "value" and reading.is_logit:
             raise Refused(
@@ -223,6 +226,8 @@ class HitsRecipe(Recipe):
         """Name the columns of hits that the network does not see, and how it could."""
         hits = self.config.hits
         others = [hits.balance_over, *([hits.value] if hits.value else [])]
+        if wants_instances(self.checked_loss) and hits.balance_over == HITS:
+            others.append(PARTICLE)
         with open_hits(hits.train, in_memory=False) as source:
             known = {name.removeprefix("/hit/") for name in source.columns}
             wanted = {*(hits.features or ()), *others} - {DIRECTION, HITS, EVENTS, "t"}

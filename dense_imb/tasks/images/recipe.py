@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dense_imb.base.checks import check_at_least
-from dense_imb.base.refusals import Refused
+from dense_imb.base.refusals import Refused, refusal
 from dense_imb.config import ImagesConfig
 from dense_imb.data.images.labelled import (
     IGNORED,
@@ -24,12 +24,13 @@ from dense_imb.data.images.labelled import (
 )
 from dense_imb.data.images.split import split_by_image
 from dense_imb.data.images.unlabelled import open_unlabelled
-from dense_imb.losses.foreign.feeding import takes_logits
+from dense_imb.losses.foreign.feeding import takes_logits, wants_instances
 from dense_imb.models import build_model
 from dense_imb.tasks.base import TrainingData
 from dense_imb.tasks.images.pseudo_labels import Images, ImagesPseudoLabels
 from dense_imb.tasks.images.task import ImagesOptions, ImagesReading, ImagesTask
 from dense_imb.tasks.images.trained import TrainedImages
+from dense_imb.tasks.instances import check_instances_not_mixed
 from dense_imb.tasks.recipe import Recipe, check_share
 from dense_imb.tasks.unlabelled import naming_the_option, single_place, warn_held_out
 
@@ -66,12 +67,26 @@ class ImagesRecipe(Recipe):
         if not 0 <= images.test_share < 1:
             raise ValueError(f"Expected `test_share` from 0 to below 1, got {images.test_share}.")
         ImagesOptions(patches=images.patches, foreground=images.foreground)
+        if wants_instances(self.checked_loss):
+            check_instances_not_mixed(self.mixing)
+
+    def check_stages(self) -> None:
+        """Refuse instance maps that no stage's loss takes."""
+        stages = [self] if self.second is None else [self, self.second]
+        is_used = any(wants_instances(stage.checked_loss) for stage in stages)
+        if self.config.images.instances is not None and not is_used:
+            raise refusal(
+                "{images.instances} changes nothing without a loss per instance; add "
+                '{loss=CrossEntropyLoss(per="instance")}.'
+            )
 
     def labelled_task(self) -> ImagesTask:
         """Open the images and build the network and its loss."""
         images = self.config.images
         train, validation = open_images(images)
         train, rest = split_labelled_images(train, self.config.labelled_share)
+        if images.instances is not None:
+            train = train.with_instances(images.instances)
         tally = train.tally(show_progress=False)
         _check_foreground(images, tally, validation)
         loss = self.loss(tally.class_counts)

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dense_imb.base.checks import check_at_least
-from dense_imb.data.epochs.mixing import mix, mix_labels
-from dense_imb.data.epochs.patches import draw_patch, patch_rng
+from dense_imb.data.epochs.mixing import Mixing, mix, mix_labels
+from dense_imb.data.epochs.patches import patch_rng, place_patch
+from dense_imb.data.images.instances import COMPONENTS
 from dense_imb.data.images.labelled import IGNORED
 from dense_imb.engine.task import CLASS_NAMES
-from dense_imb.losses.foreign.feeding import feed, intake_of
+from dense_imb.losses.foreign.feeding import feed, intake_of, wants_instances
 from dense_imb.losses.foreign.soft_feeding import check_takes_soft, feed_soft
 from dense_imb.metrics import SegmentationScores
 from dense_imb.metrics.score_table import mean_of_known
@@ -29,6 +30,7 @@ from dense_imb.tasks.base import (
     TrainingData,
     as_logits,
 )
+from dense_imb.tasks.instances import check_instances_not_mixed
 
 OVERLAP = 0.25  # fraction of a window, MONAI's default
 _PARTNERS = 1 << 62  # sample numbers from here on are the partners in mixing
@@ -148,12 +150,25 @@ class ImagesBatch:
         has_ignored: whether any pixel is ignored.
         probability: probabilities of mixed crops, (B, out_channels, *spatial). `label` is then the
             class with the larger share, and `IGNORED` if it is in either crop.
+        instance: number of the instance of each pixel, (B, *spatial) int32, 0 for none; None if
+            the loss wants no instances.
     """
 
     shown: Tensor
     label: Tensor
     has_ignored: bool
     probability: Tensor | None = None
+    instance: Tensor | None = None
+
+    def to(self, device: torch.device) -> ImagesBatch:
+        """Return the batch on a device."""
+        return ImagesBatch(
+            self.shown.to(device),
+            self.label.to(device),
+            self.has_ignored,
+            None if self.probability is None else self.probability.to(device),
+            None if self.instance is None else self.instance.to(device),
+        )
 
 
 @dataclass(frozen=True)
@@ -208,6 +223,12 @@ class ImagesTask(SampledTask):
                     f"Expected validation images with {what} {mine}, as the training images "
                     f"have, got {theirs}."
                 )
+        self.wants_instances = wants_instances(loss)
+        if self.wants_instances:
+            check_instances_not_mixed(options.mixer.mixing if options.mixer else Mixing())
+            if not train.has_instances:
+                train = train.with_instances(COMPONENTS)
+            data = replace(data, train=train)
         super().__init__(network, loss, data, options, len(train) * options.patches)
         self._intake = intake_of(loss)
         self.reading = reading
@@ -218,28 +239,33 @@ class ImagesTask(SampledTask):
         self.scores = self._no_scores()  # of the last validation
 
     def describe_input(self) -> Mapping[str, str]:
-        """Describe classes and crops."""
+        """Describe classes, crops and instance maps."""
+        instances = self.train.describe_instances() if self.wants_instances else ""
         return {
             "images": replace(self.reading, names=None).as_text(),
             CLASS_NAMES: json.dumps(self.reading.names),
             "crops": f"{self.patches} an image, foreground {self.foreground:g}, "
             f"flips {self.flips}, seed {self.seed}",
+            **({"instances": instances} if instances else {}),
         }
 
     def batch(self, samples: NDArray[np.int64], epoch: int, device: torch.device) -> ImagesBatch:
         """Return the crops of these samples, mixed if there is a mixer."""
-        shown, label, has_ignored = self._crops(samples, samples % len(self.train), epoch)
+        crops = self._crops(samples, samples % len(self.train), epoch)
         if self.mixer is None:
-            return ImagesBatch(shown.to(device), label.to(device).long(), has_ignored)
-        plan = self.mixer.plan(samples, epoch, self._is_present(label))
-        shown, label = shown.to(device), label.to(device)
+            crops = crops.to(device)
+            instance = None if crops.instance is None else crops.instance.int()
+            return replace(crops, label=crops.label.long(), instance=instance)
+        plan = self.mixer.plan(samples, epoch, self._is_present(crops.label))
+        crops = crops.to(device)
+        label, has_ignored = crops.label, crops.has_ignored
         if self.mixer.draws_images:
-            other, other_label, is_ignoring = self._crops(samples + _PARTNERS, plan.partner, epoch)
-            other, other_label = other.to(device), other_label.to(device)
-            has_ignored |= is_ignoring
+            others = self._crops(samples + _PARTNERS, plan.partner, epoch).to(device)
+            other, other_label = others.shown, others.label
+            has_ignored |= others.has_ignored
         else:
             partner = torch.from_numpy(plan.partner).to(device)
-            other, other_label = shown[partner], label[partner]
+            other, other_label = crops.shown[partner], label[partner]
         share = torch.from_numpy(plan.share).float().to(device)
         ignore_index = IGNORED if has_ignored else None
         probability, is_known = mix_labels(
@@ -249,7 +275,7 @@ class ImagesTask(SampledTask):
         larger = torch.where(is_first, label, other_label)
         if has_ignored:
             larger = larger.masked_fill(~is_known, IGNORED)
-        return ImagesBatch(mix(shown, other, share), larger.long(), has_ignored, probability)
+        return ImagesBatch(mix(crops.shown, other, share), larger.long(), has_ignored, probability)
 
     def _is_present(self, label: Tensor) -> NDArray[np.bool_] | None:
         """Return the classes in each crop, (B, n_classes); None if the mixer needs none."""
@@ -260,34 +286,38 @@ class ImagesTask(SampledTask):
 
     def _crops(
         self, samples: NDArray[np.int64], places: NDArray[np.int64], epoch: int
-    ) -> tuple[Tensor, Tensor, bool]:
-        """Return crops (B, C, *spatial), labels (B, *spatial) and whether any is ignored."""
-        images, labels = [], []
+    ) -> ImagesBatch:
+        """Return the crops of samples in images at some places, of the types of their maps."""
+        images, labels, instances = [], [], []
         for sample, place in zip(samples.tolist(), places.tolist(), strict=True):
-            image, classes = draw_patch(
-                self.train.image(place),
-                self.train.label(place),
+            label = self.train.label(place)
+            patch = place_patch(
+                label,
                 self.reading.patch,
                 patch_rng(self.seed, epoch, sample),
                 foreground=self.foreground,
                 flips=self.flips,
                 pixels=self.train.pixels(place),
             )
-            images.append(image)
-            labels.append(classes)
+            images.append(patch.image(self.train.image(place)))
+            labels.append(patch.label(label))
+            if self.wants_instances:
+                instances.append(patch.instance(self.train.instance(place)))
         label = np.stack(labels)
-        return (
+        return ImagesBatch(
             self.reading.shown_crops(images),
             torch.from_numpy(label),
             bool(label.max() == IGNORED),
+            instance=torch.from_numpy(np.stack(instances)) if instances else None,
         )
 
     def cost_of(self, output: Tensor, batch: ImagesBatch) -> Tensor:
         """Return the loss of an output for a batch."""
-        label, options = batch.label, {}
+        label = batch.label
+        options: dict[str, Tensor | None] = {"instance": batch.instance}
         if batch.probability is not None:
             if batch.has_ignored:
-                options = {"mask": label != IGNORED}
+                options["mask"] = label != IGNORED
             mixed: Tensor = feed_soft(
                 self.output_loss, self._intake, output, batch.probability, options
             )
@@ -295,7 +325,7 @@ class ImagesTask(SampledTask):
         if batch.has_ignored:
             is_labelled = label != IGNORED
             if "mask" in self._intake.takes:
-                options = {"mask": is_labelled}
+                options["mask"] = is_labelled
                 label = label.masked_fill(~is_labelled, 0)
             elif self._intake.ignore_index is not None:
                 label = label.masked_fill(~is_labelled, self._intake.ignore_index)

@@ -25,6 +25,7 @@ from dense_imb.losses import Margin
 from dense_imb.metrics import class_groups
 from dense_imb.models import CLASSIFIERS, build_classifier_network
 from dense_imb.tasks.base import TrainingData
+from dense_imb.tasks.instances import check_per_class
 from dense_imb.tasks.labels.pseudo_labels import LabelsPseudoLabels
 from dense_imb.tasks.labels.task import LabelsOptions, LabelsReading, LabelsTask
 from dense_imb.tasks.labels.trained import TrainedLabels
@@ -50,6 +51,12 @@ class LabelsRecipe(Recipe):
                 f"{self.config.loss}, which is fed values",
                 "for example {loss=CrossEntropyLoss}",
             )
+        check_per_class(
+            loss,
+            "a loss of whole images",
+            "an image with one label has no instances",
+            "for example {loss=CrossEntropyLoss}",
+        )
         if not model.name.startswith((*CLASSIFIERS[:1], "timm:")):
             raise Refused(
                 f"a network of whole images ({', '.join(CLASSIFIERS)})",

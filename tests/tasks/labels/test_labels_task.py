@@ -295,6 +295,10 @@ def test_the_command_trains_and_resumes(archive, tmp_path, capsys):
     [
         ({"model": {"name": "fast_unet"}}, "network of whole images"),
         ({"loss": "ACBMSELoss"}, "loss of logits to classify with"),
+        (
+            {"loss": 'CrossEntropyLoss(per="instance")'},
+            'A loss of whole images takes no per="instance": .* no instances; for example `loss=',
+        ),
         ({"labels": {"train": "a.tar.gz"}}, "`labels.images` is an option of CSV files"),
         ({"labels": {"validation_share": 1.0}}, "`validation_share`"),
         ({"labels": {"padding": -1}}, "`padding`"),
