@@ -32,7 +32,7 @@ def in_plain_loops(error, label, n_classes, balance, valid, weight):
         combine = balance.combine
         combine = [combine] * n_classes if isinstance(combine, str) else combine
         present = [c for c in range(n_classes) if count[c] > 0]
-        entries = present if balance.absent == "skip" else range(n_classes)
+        entries = present if balance.absent != "zero" else range(n_classes)
         has_frame = balance.frame_weight > 0
         n_mean = max(sum(combine[c] == "mean" for c in entries) + has_frame, 1)
         sizes = {c: (mass[c] / sum(mass)) ** balance.count_power for c in present}
@@ -344,7 +344,10 @@ def test_label_may_lack_its_channel_dimension():
         ({"scope": "imgae"}, r"Expected `scope` to be one of .*'imgae'. Did you mean 'image'\?"),
         ({"combine": "max"}, r"Expected `combine` to be one of 'sum', 'mean', got 'max'"),
         ({"combine": ("sum", "x")}, r"Expected `combine` to be one of 'sum', 'mean', got 'x'"),
-        ({"absent": "drop"}, r"Expected `absent` to be one of 'skip', 'zero', got 'drop'"),
+        (
+            {"absent": "drop"},
+            r"Expected `absent` to be one of 'skip', 'zero', 'rate', 'index', got 'drop'",
+        ),
         ({"gradient": "max"}, r"Expected `gradient` to be one of 'mean', 'sum', got 'max'"),
         ({"min_count": 0}, r"Expected `min_count` to be a number of at least 1, got 0"),
         ({"frame_weight": -1.0}, r"Expected `frame_weight` to be a number of at least 0"),

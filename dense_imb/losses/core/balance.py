@@ -30,7 +30,7 @@ from dense_imb.losses.core.pixels import clean_label, valid_pixels
 
 Scope = Literal["image", "batch", "global"]
 Combine = Literal["sum", "mean"]
-Absent = Literal["skip", "zero"]
+Absent = Literal["skip", "zero", "rate", "index"]
 Gradient = Literal["mean", "sum"]
 
 
@@ -52,8 +52,9 @@ class Balance:
             often: a validation on rank 0 alone would wait for ever.
         combine: "mean" divides by the number of classes (K), "sum" does not (K = 1). One entry for
             each class mixes the two: classes marked "mean" share their K, the others are added.
-        absent: treatment of a class without pixels, which adds nothing. "skip" excludes it from
-            K, "zero" counts it.
+        absent: treatment of a class without pixels. "skip", the default of errors, excludes it
+            from K, and "zero" counts it; it adds nothing. Region losses alone have "rate", their
+            default, which adds the class's mean probability, and "index", its formula as it is.
         min_count: a class mean is divided by at least this many pixels, so that one stray pixel
             need not outweigh a whole frame. The default changes nothing.
         frame_weight: weight of one more entry, the plain mean over all valid pixels.
@@ -78,7 +79,7 @@ class Balance:
     weight: Sequence[float] | None = None
     scope: Scope = "batch"
     combine: Combine | Sequence[Combine] = "mean"
-    absent: Absent = "skip"
+    absent: Absent | None = None
     min_count: float = 1
     frame_weight: float = 0.0
     gradient: Gradient = "mean"
@@ -87,7 +88,8 @@ class Balance:
 
     def __post_init__(self) -> None:
         check_choice("scope", self.scope, get_args(Scope))
-        check_choice("absent", self.absent, get_args(Absent))
+        if self.absent is not None:
+            check_choice("absent", self.absent, get_args(Absent))
         check_choice("gradient", self.gradient, get_args(Gradient))
         for entry in [self.combine] if isinstance(self.combine, str) else self.combine:
             check_choice("combine", entry, get_args(Combine))
@@ -102,6 +104,14 @@ class Balance:
             check_at_least("power", self.power, 1)
         if self.weight is not None:
             object.__setattr__(self, "weight", class_numbers("weight", self.weight))
+
+    def check_averages_errors(self) -> None:
+        """Refuse the treatments of absent classes that only region losses have."""
+        if self.absent in ("rate", "index"):
+            raise ValueError(
+                'Expected `absent` to be "skip" or "zero" for a mean of errors, got '
+                f"{self.absent!r}, which region losses have; use RegionLoss or DiceLoss."
+            )
 
     def check_n_classes(self, n_classes: int) -> None:
         """Refuse a `weight` or `combine` of another length than the number of classes."""
@@ -261,6 +271,7 @@ def reduce_balanced(
         may_overwrite: whether the error map may be overwritten, which saves a buffer.
     """
     balance.check_n_classes(n_classes)
+    balance.check_averages_errors()
     error = widen_half(error)
     weight = None
     if valid is not None:
@@ -304,7 +315,7 @@ def reduce_balanced(
     if n_processes > 1:
         factor = n_processes if balance.gradient == "mean" else 1
         total = value if reduction == "none" else coefficient.total(sums)
-        value = _WithGradientOf.apply(value, total.detach().to(value.dtype), factor)
+        value = WithGradientOf.apply(value, total.detach().to(value.dtype), factor)
     if not return_parts:
         return value
     of_class = {name: numbers.detach().sum(0) for name, numbers in sums.items()}
@@ -396,7 +407,7 @@ def _sum_over_processes(sums: dict[str, Tensor]) -> dict[str, Tensor]:
     return dict(zip(sums, torch.split(packed, 1), strict=True))
 
 
-class _WithGradientOf(torch.autograd.Function):
+class WithGradientOf(torch.autograd.Function):
     """The value `total` with `factor` times the gradient of `local`.
 
     Not `total + factor * (local - local.detach())`, which turns an infinite loss into NaN.

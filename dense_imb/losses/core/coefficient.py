@@ -61,7 +61,7 @@ def coefficients(sums: dict[str, Tensor], balance: Balance) -> Coefficients:
     else:
         coefficient = class_tensor(balance.weight, mass) / divisor
     if balance.count_power > 0:
-        coefficient = coefficient * _relative_size(mass, is_present, balance.count_power)
+        coefficient = coefficient * relative_size(mass, is_present, balance.count_power)
     frame = None
     if balance.frame_weight > 0:
         frame_mass = sums.get("frame", mass).sum(1, keepdim=True).to(mass.dtype)
@@ -83,7 +83,7 @@ def coefficients(sums: dict[str, Tensor], balance: Balance) -> Coefficients:
 
 def _n_entries(is_present: Tensor, balance: Balance) -> Tensor:
     """Return K of the classes that combine by their mean, with the frame's entry; (rows, 1)."""
-    is_entry = is_present if balance.absent == "skip" else torch.ones_like(is_present)
+    is_entry = torch.ones_like(is_present) if balance.absent == "zero" else is_present
     if not isinstance(balance.combine, str):
         is_mean = class_tensor([entry == "mean" for entry in balance.combine], is_present)
         is_entry = is_entry & is_mean.bool()
@@ -98,7 +98,7 @@ def _per_class(n_entries: Tensor, balance: Balance) -> Tensor:
     return torch.where(is_mean > 0, n_entries, 1)
 
 
-def _relative_size(mass: Tensor, is_present: Tensor, power: float) -> Tensor:
+def relative_size(mass: Tensor, is_present: Tensor, power: float) -> Tensor:
     """Return n_c^g over its mean over the present classes; (rows, C)."""
     share = mass / torch.where(is_present, mass, 0.0).sum(1, keepdim=True)
     size = torch.where(is_present, share, 0.0).pow(power)
@@ -130,14 +130,20 @@ def _to_power(
         frame_mass = torch.where(frame == 0, 1.0, frame_mass)
         mean = torch.cat([mean, frame_error / frame_mass], 1)
         share = torch.cat([share, frame * frame_mass], 1)
-    factor = _power_factor(_not_negative(mean, share, power), share, power)
+    factor = power_factor(mean, share, power)
     n_classes = coefficient.shape[1]
     coefficient = coefficient * factor[:, :n_classes]
     return coefficient, None if frame is None else frame * factor[:, n_classes:]
 
 
-def _power_factor(mean: Tensor, share: Tensor, power: float) -> Tensor:
-    """Return (m / L)^(p - 1); 1 where L = 0, and for an infinite mean."""
+def power_factor(mean: Tensor, share: Tensor, power: float) -> Tensor:
+    """Return (m / L)^(p - 1) of class means m, at least 0, in shares v; (rows, C).
+
+        L = (sum_c v_c m_c^p)^(1/p) = sum_c v_c m_c (m_c / L)^(p - 1)
+
+    It is 1 where L = 0, and for an infinite mean.
+    """
+    mean = _not_negative(mean, share, power)
     is_used = share != 0
     highest = torch.where(is_used, mean, 0.0).amax(1, keepdim=True).detach()
     is_extreme = (highest == 0) | highest.isinf()
