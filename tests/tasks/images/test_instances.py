@@ -58,7 +58,15 @@ def whole_maps(data: object, places: np.ndarray) -> np.ndarray:
     return np.stack([label_instances(data.label(i)) for i in places.tolist()])
 
 
-@pytest.mark.parametrize("loss", [PER_INSTANCE, f"torch.nn:CrossEntropyLoss + {PER_INSTANCE}"])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        PER_INSTANCE,
+        f"torch.nn:CrossEntropyLoss + {PER_INSTANCE}",
+        'DiceLoss(per="instance")',
+        'DiceLoss(per="instance") + CrossEntropyLoss',
+    ],
+)
 def test_the_loss_gets_the_map_that_training_makes_by_itself(folders, loss):
     images = {"patch": [40, 48], "flips": False}
     task = build_task(tiny_images(folders, images=images, loss=loss))
