@@ -129,7 +129,10 @@ NETWORKS_OF_HITS = {
     "grid": ["--hits.signal", 6, "--hits.noise", 20, *ADAMW],
     "table": ["--hits.features", "charge", "direction", "--hits.n_classes", 3],
     "particles": ["--hits.balance_over", "particle", *ADAMW],
+    "instances": ADAMW,
 }
+GLOBAL = "CrossEntropyLoss(balance={'scope': 'global'})"
+PER_INSTANCE = "CrossEntropyLoss(per='instance', balance={'scope': 'global'})"
 
 
 @pytest.mark.parametrize("kind", NETWORKS_OF_HITS)
@@ -141,7 +144,7 @@ def test_two_processes_score_hits_as_one_with_a_global_loss(kind, path, tmp_path
         "train", "hits", "--hits.train", path, "--hits.validation_share", "0.25", "--steps", "8",
         "--validate_every", "4", "--batch_size", "4", "--quiet", "--report", "false",
         "--model.options", '{"width": 8, "depth": 2, "heads": 1}',
-        "--loss", "CrossEntropyLoss(balance={'scope': 'global'})",
+        "--loss", PER_INSTANCE if kind == "instances" else GLOBAL,
         *map(str, NETWORKS_OF_HITS[kind]),
     ]  # fmt: skip
     assert main([*words, "--out", str(tmp_path / "one")]) == 0
@@ -157,13 +160,14 @@ def test_two_processes_score_hits_as_one_with_a_global_loss(kind, path, tmp_path
     assert one.scores().n_signal == two.scores().n_signal
 
 
-def test_two_processes_segment_as_one_with_a_global_loss(tmp_path):
+@pytest.mark.parametrize("loss", [GLOBAL, PER_INSTANCE])
+def test_two_processes_segment_as_one_with_a_global_loss(tmp_path, loss):
     images, masks = write_folders(tmp_path, n=9)
     typed = [
         "train", "images", "--images.train", images, "--images.masks", masks,
         "--images.patch", "32", "32", "--model.options", '{"widths": [4, 8]}', "--steps", "8",
         "--validate_every", "4", "--batch_size", "4", "--quiet",
-        "--loss", "CrossEntropyLoss(balance={'scope': 'global'})", "--report", "false",
+        "--loss", loss, "--report", "false",
     ]  # fmt: skip
     assert main([*typed, "--out", str(tmp_path / "one")]) == 0
     code, told = ended(start([*typed, "--out", str(tmp_path / "two"), "--devices", "2"]))

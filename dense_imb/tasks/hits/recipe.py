@@ -51,7 +51,6 @@ from dense_imb.tasks.hits.pseudo_labels import (
 from dense_imb.tasks.hits.scoring import EVENTS, HITS, HitsOptions, Pixels, is_signal, is_visible
 from dense_imb.tasks.hits.task import (
     DIRECTION,
-    PARTICLE,
     HitsReading,
     HitsTask,
     adds_simulated_noise,
@@ -59,6 +58,7 @@ from dense_imb.tasks.hits.task import (
     classes_of_hits,
 )
 from dense_imb.tasks.hits.trained import TrainedHits, trained_on
+from dense_imb.tasks.hits.units import PARTICLE
 from dense_imb.tasks.instances import check_per_class
 from dense_imb.tasks.mean_teacher import Unlabelled
 from dense_imb.tasks.recipe import Recipe, build_loss, check_share

@@ -25,8 +25,8 @@ from dense_imb.losses.foreign.feeding import Intake, feed, intake_of, wants_inst
 from dense_imb.models import HitInput
 from dense_imb.tasks.base import TrainingData, as_logits
 from dense_imb.tasks.hits.scoring import EVENTS, HITS, HitsOptions, ScoringTask
+from dense_imb.tasks.hits.units import column_of_units, number_units, pad_events, unit_keys
 
-PARTICLE = "particle"  # column of the instances by default
 DIRECTION = "direction"  # feature: where the sensor of a hit looks
 AUGMENT = ("none", "mirror", "rotate")
 _PARTNERS = 2**31  # epochs from here on degrade events that others are mixed with
@@ -138,7 +138,7 @@ class HitsBatch:
         label: (n_hits,) class of each hit, `IGNORED` where it has none.
         weight: weights in the loss; None if all hits have 1.
         value: (n_hits,) value to predict, NaN where it has none; None without values.
-        instance: (n_hits,) number of the particle of each signal hit in the batch, 0 for noise;
+        instance: (n_hits,) number of the particle of each signal hit in its event, 0 for noise;
             None if the loss wants no instances.
     """
 
@@ -180,7 +180,7 @@ class HitsTask(ScoringTask):
         self.balance_over, self.augment = options.balance_over, options.augment
         self.wants_instances = wants_instances(loss)
         if self.wants_instances:
-            self.balance_over = instances_of_hits(data.train, options.balance_over)
+            self.balance_over = column_of_units(data.train, options.balance_over)
         elif self.balance_over != HITS and "pixel_weight" not in self._intake.takes:
             raise Refused(
                 "a loss of dense_imb, which takes weights of hits, with {hits.balance_over}",
@@ -262,9 +262,11 @@ class HitsTask(ScoringTask):
         weight = None
         if batch.weight is not None:
             weight = batch.weight.scaled(over_processes=self._is_global)
-        cost = cost_of_hits(
-            self._losses[0], self._intake, classes, batch.label, weight, batch.instance
-        )
+        if batch.instance is None:
+            cost = cost_of_hits(self._losses[0], self._intake, classes, batch.label, weight)
+        else:
+            options = pad_events(classes, batch.label, batch.instance, batch.shown.offset)
+            cost = feed(self._losses[0], self._intake, **options)
         if batch.value is not None:
             is_known = batch.value.isfinite()
             if bool(is_known.any()) or is_global(self._losses[1]):
@@ -285,12 +287,7 @@ class HitsTask(ScoringTask):
 
 
 def cost_of_hits(
-    loss: nn.Module,
-    intake: Intake,
-    output: Tensor,
-    label: Tensor,
-    weight: Tensor | None = None,
-    instance: Tensor | None = None,
+    loss: nn.Module, intake: Intake, output: Tensor, label: Tensor, weight: Tensor | None = None
 ) -> Tensor:
     """Return the loss of hits; 0 without any.
 
@@ -302,21 +299,16 @@ def cost_of_hits(
         output: (n_hits, C) outputs.
         label: (n_hits,) classes; hits with `IGNORED` are left out.
         weight: (n_hits,) weights; None if all have 1.
-        instance: (n_hits,) numbers of the instances, 0 for none; for a loss that wants them.
     """
     is_known = label != IGNORED
     if not bool(is_known.all()):
         output, label = output[is_known], label[is_known]
         weight = None if weight is None else weight[is_known]
-        instance = None if instance is None else instance[is_known]
     if len(label) == 0 and not is_global(loss):  # a plain mean would be NaN
         return 0 * output.sum()
     logits = output.T[None]  # (1, C, n_hits)
     target = label.to(output.dtype)[None, None] if output.shape[1] == 1 else label[None]
-    options = {
-        "pixel_weight": None if weight is None else weight.view(1, -1),
-        "instance": None if instance is None else instance.view(1, -1),
-    }
+    options = {} if weight is None else {"pixel_weight": weight.view(1, -1)}
     cost: Tensor = feed(loss, intake, logits, target, options)
     return cost
 
@@ -363,61 +355,9 @@ def unit_weights(events: Events, over: str) -> UnitWeights | None:
     if over == HITS:
         return None
     assert events.label is not None
-    keys = _unit_keys(events, over)
+    keys = unit_keys(events, over)
     _, unit, count = torch.unique(keys, dim=0, return_inverse=True, return_counts=True)
     return UnitWeights(1 / count[unit].float(), events.label.long())
-
-
-def number_units(events: Events, over: str) -> Tensor:
-    """Number the units of signal hits in a batch of events from 1, (n_hits,) int32; 0 for noise.
-
-    Args:
-        events: events of tensors, with labels.
-        over: "events", or a column of hits that names the particle of each.
-
-    Example:
-        >>> from dense_imb.hits import Geometry
-        >>> x, label = torch.zeros(5, dtype=torch.long), torch.tensor([1, 1, 0, 1, 0])
-        >>> events = Events(Geometry(), torch.tensor([0, 3, 5]), x, x, x + 1, label,
-        ...                 {"particle": torch.tensor([7, 9, 0, 7, 0])})
-        >>> number_units(events, "particle")
-        tensor([1, 2, 0, 3, 0], dtype=torch.int32)
-    """
-    assert events.label is not None
-    is_signal = events.label > 0
-    number = torch.zeros_like(events.label, dtype=torch.int32)
-    _, unit = torch.unique(_unit_keys(events, over)[is_signal], dim=0, return_inverse=True)
-    number[is_signal] = (1 + unit).int()
-    return number
-
-
-def _unit_keys(events: Events, over: str) -> Tensor:
-    """Return event, label and particle of each hit, (n_hits, 2 or 3)."""
-    assert events.label is not None
-    key = [events.event_index(), events.label.long()]
-    if over != EVENTS:
-        key.append(events.hit[over].long())
-    return torch.stack(key, 1)
-
-
-def instances_of_hits(events: VirtualEvents, over: str) -> str:
-    """Return the column of the particles, the instances of a loss per instance, or "events".
-
-    Args:
-        events: training events.
-        over: `hits.balance_over`; "hits" takes the column `particle`.
-    """
-    if over != HITS:
-        return over
-    if f"/hit/{PARTICLE}" in events.source.columns:
-        return PARTICLE
-    known = [name.removeprefix("/hit/") for name in events.source.columns if "/hit/" in name]
-    raise Refused(
-        "the particle of each hit for a loss per instance, in a column of the hits",
-        f"only {', '.join(known)}",
-        "name another column with {hits.balance_over=COLUMN}, or keep that of the particle when "
-        "you convert the file",
-    )
 
 
 def is_global(loss: nn.Module) -> bool:

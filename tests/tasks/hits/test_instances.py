@@ -11,7 +11,8 @@ from dense_imb.config import MixingConfig, UnlabelledConfig
 from dense_imb.data.epochs.mixing import union
 from dense_imb.hits import Events
 from dense_imb.tasks.hits.frames import FramesTask
-from dense_imb.tasks.hits.task import HitsTask, number_units
+from dense_imb.tasks.hits.task import HitsTask
+from dense_imb.tasks.hits.units import number_units, pad_events
 from dense_imb.tasks.recipe import Recipe, build_task
 from tests.runs.tiny import assert_same_runs, clean_events, tiny, write_events
 from tests.tasks.hits.test_networks_of_hits import config, quiet, telescope_events
@@ -36,8 +37,8 @@ class Recording(nn.Module):
 
     per, feeds_on = "instance", "logits"
 
-    def forward(self, logits, target, *, instance=None):
-        self.given = target, instance
+    def forward(self, logits, target, *, instance=None, mask=None):
+        self.given = target, instance, mask
         return logits.square().mean()
 
 
@@ -46,16 +47,20 @@ def test_signal_hits_of_one_particle_have_one_number():
     number = number_units(events, "particle")
     assert number.dtype == torch.int32
     assert ((number > 0) == (events.label > 0)).all()
-    assert number.unique().tolist() == list(range(int(number.max()) + 1))
-    event, label, particle = events.event_index(), events.label, events.hit["particle"]
-    of_number: dict[int, set[tuple[int, ...]]] = {}
-    for n, *key in zip(*(one.tolist() for one in (number, event, label, particle)), strict=True):
-        if n:
-            of_number.setdefault(n, set()).add(tuple(key))
-    assert all(len(keys) == 1 for keys in of_number.values())
-    assert len({*of_number}) == len(set.union(*of_number.values()))
+    for k in range(3):
+        own = events[k]
+        numbers = number[events.event_index() == k]
+        of_number: dict[int, set[tuple[int, int]]] = {}
+        for n, *key in zip(
+            *(one.tolist() for one in (numbers, own.label, own.hit["particle"])), strict=True
+        ):
+            if n:
+                of_number.setdefault(n, set()).add((key[0], key[1]))
+        assert sorted(of_number) == list(range(1, len(of_number) + 1))
+        assert all(len(keys) == 1 for keys in of_number.values())
+        assert len(set.union(*of_number.values())) == len(of_number)
     # the unit may be an event: one number for each of its classes
-    assert number_units(events, "events").unique().tolist() == list(range(7))
+    assert number_units(events, "events").unique().tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("over", ["hits", "particle"])
@@ -69,20 +74,45 @@ def test_the_loss_gets_the_particles_and_no_weights(telescope, over):
     loss = Recording()
     own = HitsTask(task.network, loss, task.data, task.reading)
     own.cost(own.network, batch)
-    target, instance = loss.given
-    assert torch.equal(instance[0], batch.instance)
+    target, instance, mask = loss.given
+    assert target.shape == instance.shape == mask.shape == (4, 39)
+    assert mask.all()
+    assert torch.equal(instance.flatten(), batch.instance)
     assert ((instance > 0) == (target > 0)).all()
 
 
-def test_each_particle_counts_the_same(telescope):
+def test_events_are_padded_and_ignored_hits_left_out():
+    output = torch.arange(10.0).view(5, 2).requires_grad_()
+    label, instance = torch.tensor([1, 0, 255, 0, 2]), torch.tensor([1, 0, 3, 0, 2])
+    padded = pad_events(output, label, instance, torch.tensor([0, 0, 3, 5]))
+    assert padded["logits"][2].tolist() == [[6, 8, 0], [7, 9, 0]]
+    assert padded["label"].tolist() == [[0, 0, 0], [1, 0, 0], [0, 2, 0]]
+    assert padded["options"]["instance"].tolist() == [[0, 0, 0], [1, 0, 3], [0, 2, 0]]
+    assert padded["options"]["mask"].tolist() == [
+        [False] * 3, [True, True, False], [True, True, False],
+    ]  # fmt: skip
+    padded["logits"].sum().backward()
+    assert (output.grad == 1).all()
+    for n_events in (0, 2):
+        nothing = pad_events(
+            output[:0], label[:0], instance[:0], torch.zeros(n_events + 1, dtype=torch.long)
+        )
+        assert nothing["logits"].shape == (n_events, 2, 1)
+        assert not nothing["options"]["mask"].any()
+
+
+def test_each_particle_counts_the_same_and_so_does_the_noise_of_each_event(telescope):
     task = build_task(config(telescope, loss=PER_INSTANCE))
     batch = task.batch(np.arange(4), 0, CPU)
     output = torch.randn(len(batch.label), 1, generator=torch.Generator().manual_seed(0))
     error = nn.functional.binary_cross_entropy_with_logits(
         output[:, 0], batch.label.float(), reduction="none"
     )
-    means = [error[batch.instance == r].mean() for r in range(1, int(batch.instance.max()) + 1)]
-    wanted = (torch.stack(means).mean() + error[batch.label == 0].mean()) / 2
+    event = torch.repeat_interleave(batch.shown.offset.diff())
+    means: dict[bool, list[torch.Tensor]] = {True: [], False: []}
+    for one, number in sorted({*zip(event.tolist(), batch.instance.tolist(), strict=True)}):
+        means[number > 0].append(error[(event == one) & (batch.instance == number)].mean())
+    wanted = sum(torch.stack(of_class).mean() for of_class in means.values()) / 2
     torch.testing.assert_close(task.cost_of(output, batch), wanted)
 
 
@@ -117,7 +147,7 @@ def test_hits_without_particles_are_refused(arcs, telescope, tmp_path):
     task = build_task(
         config(arcs, {"signal": 6, "noise": 20, "balance_over": "events"}, loss=PER_INSTANCE)
     )
-    assert task.batch(np.arange(3), 0, CPU).instance.max() == 3
+    assert task.batch(np.arange(3), 0, CPU).instance.max() == 1
 
 
 def test_losses_of_frames_and_pseudo_labels_are_refused(arcs, telescope):
