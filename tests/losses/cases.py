@@ -111,11 +111,10 @@ class Case:
     fill: tuple[float, float] = (0.0, 1.0)  # target values of an all-empty and an all-full frame
     is_regression: bool = True
     is_sum: bool = False  # of other losses, which have the options of a mean
-    is_cover: bool = False  # its cells overlap: their counts add up to more than the pixels
     is_region: bool = False  # a formula of sums: no map of contributions, a window of its own
+    is_cover: bool = False  # its cells overlap: their counts add up to more than the pixels
     has_windows: bool = True  # takes `class_count`
-    # numbers of a class that processes exchange, without and with pixel weights
-    n_sums: tuple[int, int] = (2, 3)
+    n_sums: tuple[int, int] = (2, 3)  # numbers of a class between processes, without, with weights
 
     @property
     def name(self) -> str:
@@ -514,94 +513,6 @@ CASES: tuple[Case, ...] = (
         is_sum=True,
     ),
     Case(
-        "huber, power mean",
-        partial(_balanced, "huber", "hits", **_POWER),
-        _balanced_function("huber", "hits", **_POWER),
-        frames,
-        # means 0.25 of two pixels and 1.25 of four: 2^(1/2) and 4^(1/2) weigh their squares
-        ((_BY_HAND, math.sqrt((2**0.5 * 0.25**2 + 2 * 1.25**2) / (2**0.5 + 2))),),
-        has_windows=False,
-    ),
-    Case(
-        "cross entropy, worst class",
-        _classifier("CrossEntropyLoss", balance=Balance(power=math.inf)),
-        _classifying("cross_entropy_loss", balance=Balance(power=math.inf)),
-        labelled_logits,
-        (({**_TWO_PIXELS, "target": torch.tensor([[0, 1]])}, 2 - math.log(_P)),),
-        n_classes=4,
-        fill=(0, 3),
-        is_regression=False,
-        has_windows=False,
-    ),
-    Case(
-        "focal, power mean with a frame",
-        _classifier("FocalLoss", balance=Balance(power=1.5, frame_weight=0.5)),
-        _classifying("focal_loss", balance=Balance(power=1.5, frame_weight=0.5)),
-        labelled_logits,
-        (),
-        n_classes=4,
-        fill=(0, 3),
-        is_regression=False,
-        has_windows=False,
-    ),
-    Case(
-        "cross entropy, count power",
-        _classifier("CrossEntropyLoss", balance=Balance(count_power=1)),
-        _classifying("cross_entropy_loss", balance=Balance(count_power=1)),
-        labelled_logits,
-        (
-            (
-                {**_TWO_PIXELS, "target": torch.tensor([[0, 1]])},
-                (math.log(4) + 2 - math.log(_P)) / 2,
-            ),
-        ),
-        n_classes=4,
-        fill=(0, 3),
-        is_regression=False,
-    ),
-    Case(
-        "cross entropy of instances",
-        _classifier("CrossEntropyLoss", **_PER),
-        _classifying("cross_entropy_loss", **_PER),
-        logits_of_instances,
-        ((_THREE_PIXELS, (math.log(4) - math.log(_P)) / 2),),
-        n_classes=4,
-        fill=(0, 3),
-        is_regression=False,
-        has_windows=False,
-        n_sums=(3, 3),
-    ),
-    Case(
-        "mse of instances, power mean with a frame",
-        partial(_balanced, "mse", "hits", power=3, frame_weight=0.5, min_count=2, **_PER),
-        _balanced_function("mse", "hits", power=3, frame_weight=0.5, min_count=2, **_PER),
-        frames_of_instances,
-        (),
-        has_windows=False,
-        n_sums=(5, 5),
-    ),
-    Case(
-        "mse, cover",
-        partial(_balanced, "mse", losses.Cover(3, rest="cell")),
-        _balanced_function("mse", losses.Cover(3, rest="cell")),
-        covered_frames,
-        # errors 1 0 4 1 1 9: 5/3 and 5/2 in the cells, nothing in the third, 5 in the rest
-        (({**_BY_HAND, "label": _MASKS}, (5 / 3 + 5 / 2 + 5) / 3),),
-        n_classes=4,
-        is_cover=True,
-    ),
-    Case(
-        "l1, cover with a frame",
-        partial(_balanced, "l1", losses.Cover(3), frame_weight=0.5, combine="sum"),
-        _balanced_function("l1", losses.Cover(3), frame_weight=0.5, combine="sum"),
-        covered_frames,
-        (),
-        n_classes=3,
-        is_cover=True,
-        has_windows=False,
-        n_sums=(4, 5),
-    ),
-    Case(
         "dice",
         _region("DiceLoss"),
         _region_function(losses.Dice()),
@@ -691,5 +602,93 @@ CASES: tuple[Case, ...] = (
         is_sum=True,
         is_region=True,
         n_sums=(3, 3),
+    ),
+    Case(
+        "huber, power mean",
+        partial(_balanced, "huber", "hits", **_POWER),
+        _balanced_function("huber", "hits", **_POWER),
+        frames,
+        # means 0.25 of two pixels and 1.25 of four: 2^(1/2) and 4^(1/2) weigh their squares
+        ((_BY_HAND, math.sqrt((2**0.5 * 0.25**2 + 2 * 1.25**2) / (2**0.5 + 2))),),
+        has_windows=False,
+    ),
+    Case(
+        "cross entropy, worst class",
+        _classifier("CrossEntropyLoss", balance=Balance(power=math.inf)),
+        _classifying("cross_entropy_loss", balance=Balance(power=math.inf)),
+        labelled_logits,
+        (({**_TWO_PIXELS, "target": torch.tensor([[0, 1]])}, 2 - math.log(_P)),),
+        n_classes=4,
+        fill=(0, 3),
+        is_regression=False,
+        has_windows=False,
+    ),
+    Case(
+        "focal, power mean with a frame",
+        _classifier("FocalLoss", balance=Balance(power=1.5, frame_weight=0.5)),
+        _classifying("focal_loss", balance=Balance(power=1.5, frame_weight=0.5)),
+        labelled_logits,
+        (),
+        n_classes=4,
+        fill=(0, 3),
+        is_regression=False,
+        has_windows=False,
+    ),
+    Case(
+        "cross entropy, count power",
+        _classifier("CrossEntropyLoss", balance=Balance(count_power=1)),
+        _classifying("cross_entropy_loss", balance=Balance(count_power=1)),
+        labelled_logits,
+        (
+            (
+                {**_TWO_PIXELS, "target": torch.tensor([[0, 1]])},
+                (math.log(4) + 2 - math.log(_P)) / 2,
+            ),
+        ),
+        n_classes=4,
+        fill=(0, 3),
+        is_regression=False,
+    ),
+    Case(
+        "cross entropy of instances",
+        _classifier("CrossEntropyLoss", **_PER),
+        _classifying("cross_entropy_loss", **_PER),
+        logits_of_instances,
+        ((_THREE_PIXELS, (math.log(4) - math.log(_P)) / 2),),
+        n_classes=4,
+        fill=(0, 3),
+        is_regression=False,
+        has_windows=False,
+        n_sums=(3, 3),
+    ),
+    Case(
+        "mse of instances, power mean with a frame",
+        partial(_balanced, "mse", "hits", power=3, frame_weight=0.5, min_count=2, **_PER),
+        _balanced_function("mse", "hits", power=3, frame_weight=0.5, min_count=2, **_PER),
+        frames_of_instances,
+        (),
+        has_windows=False,
+        n_sums=(5, 5),
+    ),
+    Case(
+        "mse, cover",
+        partial(_balanced, "mse", losses.Cover(3, rest="cell")),
+        _balanced_function("mse", losses.Cover(3, rest="cell")),
+        covered_frames,
+        # errors 1 0 4 1 1 9: 5/3 and 5/2 in the cells, nothing in the third, 5 in the rest
+        (({**_BY_HAND, "label": _MASKS}, (5 / 3 + 5 / 2 + 5) / 3),),
+        n_classes=4,
+        is_cover=True,
+    ),
+    Case(
+        "l1, cover with a frame",
+        partial(_balanced, "l1", losses.Cover(3), frame_weight=0.5, combine="sum"),
+        _balanced_function("l1", losses.Cover(3), frame_weight=0.5, combine="sum"),
+        covered_frames,
+        (),
+        n_classes=3,
+        is_cover=True,
+        has_windows=False,
+        n_sums=(4, 5),
     ),
 )

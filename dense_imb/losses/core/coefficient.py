@@ -61,7 +61,7 @@ def coefficients(sums: dict[str, Tensor], balance: Balance) -> Coefficients:
     else:
         coefficient = class_tensor(balance.weight, mass) / divisor
     if balance.count_power > 0:
-        coefficient = coefficient * _relative_size(mass, is_present, balance.count_power)
+        coefficient = coefficient * relative_size(mass, is_present, balance.count_power)
     frame = None
     if balance.frame_weight > 0:
         frame_mass = sums.get("frame", mass).sum(1, keepdim=True).to(mass.dtype)
@@ -98,7 +98,7 @@ def _per_class(n_entries: Tensor, balance: Balance) -> Tensor:
     return torch.where(is_mean > 0, n_entries, 1)
 
 
-def _relative_size(mass: Tensor, is_present: Tensor, power: float) -> Tensor:
+def relative_size(mass: Tensor, is_present: Tensor, power: float) -> Tensor:
     """Return n_c^g over its mean over the present classes; (rows, C)."""
     share = mass / torch.where(is_present, mass, 0.0).sum(1, keepdim=True)
     size = torch.where(is_present, share, 0.0).pow(power)
@@ -130,22 +130,20 @@ def _to_power(
         frame_mass = torch.where(frame == 0, 1.0, frame_mass)
         mean = torch.cat([mean, frame_error / frame_mass], 1)
         share = torch.cat([share, frame * frame_mass], 1)
-    factor = power_factor(_not_negative(mean, share, power), share, power)
+    factor = power_factor(mean, share, power)
     n_classes = coefficient.shape[1]
     coefficient = coefficient * factor[:, :n_classes]
     return coefficient, None if frame is None else frame * factor[:, n_classes:]
 
 
 def power_factor(mean: Tensor, share: Tensor, power: float) -> Tensor:
-    """Return (m / L)^(p - 1), by which the coefficients v of a mean become those of a power mean.
+    """Return (m / L)^(p - 1) of class means m, at least 0, in shares v; (rows, C).
+
+        L = (sum_c v_c m_c^p)^(1/p) = sum_c v_c m_c (m_c / L)^(p - 1)
 
     It is 1 where L = 0, and for an infinite mean.
-
-    Args:
-        mean: m, at least 0, (rows, C).
-        share: v, (rows, C).
-        power: p, at least 1.
     """
+    mean = _not_negative(mean, share, power)
     is_used = share != 0
     highest = torch.where(is_used, mean, 0.0).amax(1, keepdim=True).detach()
     is_extreme = (highest == 0) | highest.isinf()

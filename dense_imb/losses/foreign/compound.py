@@ -22,6 +22,7 @@ from dense_imb.losses.foreign.feeding import Intake, feed, intake_of
 class SumCallOptions(CallOptions, total=False):
     """Options of a sum of losses at call time."""
 
+    instance: Tensor | None
     window: WindowSums | None
 
 
@@ -98,7 +99,6 @@ class CompoundLoss(Loss):
         See `RegionLoss.sums`.
         """
         check_options(type(self).__name__, options, SumCallOptions)
-        check_instance_given(self.per, options.get("instance"))
         losses = dict(self.losses.items())
         numbers = None
         if share_a_softmax(losses, options):
