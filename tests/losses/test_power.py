@@ -200,11 +200,6 @@ def test_a_sum_with_one_softmax_has_the_same_power_mean(balance):
     )
 
 
-def test_a_region_loss_counts_no_pixels():
-    with pytest.raises(ValueError, match="A region loss takes no `count_power` in its balance"):
-        DiceLoss(balance=Balance(count_power=0.5))
-
-
 def test_a_typed_loss_takes_a_power():
     inputs = labelled_logits(3)
     for text, power in (("4", 4), ('"inf"', math.inf), ("1e999", math.inf)):

@@ -143,7 +143,7 @@ def _check_balance(balance: object) -> None:
         raise TypeError(
             f"Expected `balance` to be a Balance, got {type(balance).__name__}; write Balance()."
         )
-    for name, default in (("frame_weight", 0.0), ("min_count", 1), ("count_power", 0)):
+    for name, default in (("frame_weight", 0.0), ("min_count", 1)):
         if getattr(balance, name) != default:
             raise ValueError(
                 f"A region loss takes no `{name}` in its balance, got {getattr(balance, name)}; "

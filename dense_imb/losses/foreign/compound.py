@@ -84,7 +84,7 @@ class CompoundLoss(Loss):
 
     @property
     def per(self) -> str:
-        """ "instance" if a part wants an instance map, else "pixel"."""
+        """Groups of the means: "instance" if a part wants an instance map, else "pixel"."""
         return "instance" if any(map(_wants_instances, self.losses.values())) else "pixel"
 
     @property
