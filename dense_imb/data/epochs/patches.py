@@ -47,6 +47,7 @@ def draw_patch(
     flips: bool = True,
     turns: bool = False,
     pixels: Mapping[int, NDArray[np.int64]] | None = None,
+    pads_labels: bool = False,
 ) -> tuple[NDArray[Any], NDArray[np.uint8]]:
     """Cut a random patch, with a foreground pixel in some of them.
 
@@ -56,7 +57,8 @@ def draw_patch(
     all patches inside the image are equally likely.
 
     An image smaller than the patch lies anywhere in it. The pixels around it repeat its outermost
-    pixels, so that no edge appears. Their label is IGNORED, so that no loss uses them.
+    pixels, so that no edge appears. Their label is IGNORED, so that no loss uses them, unless
+    `pads_labels` is set.
 
     Args:
         image: (C, *spatial).
@@ -68,6 +70,7 @@ def draw_patch(
         turns: rotate square patches in 2-D by 0 to 3 quarters.
         pixels: `class_pixels(label)`, which `LabelledImages.pixels` keeps; saves a search through
             all pixels for each patch.
+        pads_labels: repeat the outermost labels too, for losses that can ignore no pixel.
 
     Returns:
         (C, *size) image and (*size) label, new arrays.
@@ -90,7 +93,10 @@ def draw_patch(
     patch, classes = image[(slice(None), *source)], label[tuple(source)]
     if any(pad != (0, 0) for pad in target):
         patch = np.pad(patch, [(0, 0), *target], mode="edge")
-        classes = np.pad(classes, target, constant_values=IGNORED)
+        if pads_labels:
+            classes = np.pad(classes, target, mode="edge")
+        else:
+            classes = np.pad(classes, target, constant_values=IGNORED)
     if flips:
         mirrored = tuple(axis for axis in range(n_dims) if rng.random() < 0.5)
         patch = np.flip(patch, tuple(1 + axis for axis in mirrored))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dense_imb.base.checks import check_at_least
-from dense_imb.base.refusals import Refused
+from dense_imb.base.refusals import Refused, refusal
 from dense_imb.config import ImagesConfig
 from dense_imb.data.images.labelled import (
     IGNORED,
@@ -24,7 +25,7 @@ from dense_imb.data.images.labelled import (
 )
 from dense_imb.data.images.split import split_by_image
 from dense_imb.data.images.unlabelled import open_unlabelled
-from dense_imb.losses.foreign.feeding import takes_logits
+from dense_imb.losses.foreign.feeding import can_ignore, takes_logits
 from dense_imb.models import build_model
 from dense_imb.tasks.base import TrainingData
 from dense_imb.tasks.images.pseudo_labels import Images, ImagesPseudoLabels
@@ -40,7 +41,7 @@ _LOOKED_AT = 8  # images, for their channels
 
 
 class PatchWarning(UserWarning):
-    """Crops that are larger than every training image."""
+    """Crops that are larger than training images."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,14 @@ class ImagesRecipe(Recipe):
         tally = train.tally(show_progress=False)
         _check_foreground(images, tally, validation)
         loss = self.loss(tally.class_counts)
+        patch = _patch(images.patch, train.spatial_dims, tally)
+        if not can_ignore(loss):
+            _check_nothing_ignored(loss, patch, tally)
         reading = ImagesReading(
             n_classes=train.n_classes,
             mean=tally.mean,
             std=tuple(deviation or 1.0 for deviation in tally.std),
-            patch=_patch(images.patch, train.spatial_dims, tally),
+            patch=patch,
             is_logit=takes_logits(loss),
             labels=None if images.labels is None else tuple(images.labels),
             names=train.class_names if train.has_class_names else None,
@@ -218,6 +222,29 @@ def _check_foreground(images: ImagesConfig, tally: LabelTally, validation: Label
                 f"none in {where}",
                 "check which mask value is which class ({images.labels}), or use more images",
             )
+
+
+def _check_nothing_ignored(loss: nn.Module, patch: tuple[int, ...], tally: LabelTally) -> None:
+    """Refuse ignored pixels, and warn of small images, for a loss that can ignore no pixel."""
+    name = type(loss).__name__
+    n_pixels = sum(math.prod(size) * count for size, count in tally.sizes.items())
+    if n_ignored := n_pixels - sum(tally.class_counts):
+        raise refusal(
+            f"`{name}` can ignore no pixel, but the masks leave out {n_ignored:,} training pixels "
+            "({images.ignore_index}); use a loss of dense_imb, or make them a class."
+        )
+    n_small = sum(
+        count
+        for size, count in tally.sizes.items()
+        if any(side < wanted for side, wanted in zip(size, patch, strict=True))
+    )
+    if n_small:
+        warnings.warn(
+            f"{name} can ignore no pixel, so crops of the {n_small} images smaller than "
+            f"{' x '.join(map(str, patch))} repeat their outermost pixels and labels",
+            PatchWarning,
+            stacklevel=2,
+        )
 
 
 def _has_foreground(label: NDArray[np.uint8]) -> bool:

@@ -19,7 +19,7 @@ from dense_imb.data.epochs.mixing import mix, mix_labels
 from dense_imb.data.epochs.patches import draw_patch, patch_rng
 from dense_imb.data.images.labelled import IGNORED
 from dense_imb.engine.task import CLASS_NAMES
-from dense_imb.losses.foreign.feeding import feed, intake_of
+from dense_imb.losses.foreign.feeding import can_ignore, feed, intake_of
 from dense_imb.losses.foreign.soft_feeding import check_takes_soft, feed_soft
 from dense_imb.metrics import SegmentationScores
 from dense_imb.metrics.score_table import mean_of_known
@@ -210,6 +210,7 @@ class ImagesTask(SampledTask):
                 )
         super().__init__(network, loss, data, options, len(train) * options.patches)
         self._intake = intake_of(loss)
+        self.pads_labels = not can_ignore(loss)  # of crops larger than their image
         self.reading = reading
         self.patches, self.foreground = options.patches, options.foreground
         self.flips, self.seed = options.flips, options.seed
@@ -272,6 +273,7 @@ class ImagesTask(SampledTask):
                 foreground=self.foreground,
                 flips=self.flips,
                 pixels=self.train.pixels(place),
+                pads_labels=self.pads_labels,
             )
             images.append(image)
             labels.append(classes)
