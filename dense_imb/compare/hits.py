@@ -13,7 +13,6 @@ from dense_imb.compare.benchmark import (
     device_of_runs,
     refuse_test,
     step_seconds,
-    with_loss,
 )
 from dense_imb.compare.contestants import Contestant
 from dense_imb.config import TrainConfig
@@ -43,7 +42,7 @@ class HitsBenchmark:
         self._task = build_task(replace(config, loss="CrossEntropyLoss"))
 
     def config(self, contestant: Contestant) -> TrainConfig:
-        return with_loss(self._config, contestant, self._task.class_counts)
+        return replace(self._config, loss=contestant.loss)
 
     def speed(self) -> tuple[float, float]:
         seconds = step_seconds(self._task, self._config.batch_size, device_of_runs())

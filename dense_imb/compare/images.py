@@ -14,7 +14,6 @@ from dense_imb.compare.benchmark import (
     device_of_runs,
     refuse_test,
     step_seconds,
-    with_loss,
 )
 from dense_imb.compare.contestants import Contestant
 from dense_imb.config import TrainConfig
@@ -50,7 +49,7 @@ class ImagesBenchmark:
         self._task = build_task(replace(config, loss="CrossEntropyLoss"))
 
     def config(self, contestant: Contestant) -> TrainConfig:
-        return with_loss(self._config, contestant, self._task.class_counts)
+        return replace(self._config, loss=contestant.loss)
 
     def speed(self) -> tuple[float, float]:
         task, device = self._task, device_of_runs()

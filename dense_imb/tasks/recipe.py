@@ -31,6 +31,7 @@ from dense_imb.data.epochs.views import check_rand_augment
 from dense_imb.losses.foreign.codes import loss_from_code
 from dense_imb.losses.foreign.feeding import feeds_on, takes_logits
 from dense_imb.losses.foreign.parse import build_spec, parse_loss, parse_spec, split_sum
+from dense_imb.losses.foreign.short_names import full_text, suggest_loss
 from dense_imb.tasks.base import SampledTask
 from dense_imb.tasks.feature_loss import check_not_mixed, check_takes_features
 from dense_imb.tasks.kind import Kind, kind_named, kind_of
@@ -299,7 +300,7 @@ class ParsedLoss:
         name = text.strip().partition("(")[0]
         is_code = (name.isidentifier() and name[0].islower()) or name.startswith(("CB", "LDAM-"))
         self.text = text
-        self._spec = None if is_code else parse_spec(text)
+        self._spec = None if is_code and full_text(text) is None else parse_spec(text)
 
     def build(self, class_counts: Any = None) -> nn.Module:
         """Build the loss.
@@ -308,7 +309,12 @@ class ParsedLoss:
             class_counts: pixels (hits, images) of each class, for losses that need them.
         """
         if self._spec is None:
-            return loss_from_code(self.text.strip(), class_counts)
+            try:
+                return loss_from_code(self.text.strip(), class_counts)
+            except ValueError as problem:
+                if not str(problem).startswith("Expected `code`"):
+                    raise
+                raise ValueError(f"{problem}{suggest_loss(self.text)}") from problem
         loss = build_spec(self._spec, packages=PACKAGES, class_counts=class_counts)
         if feeds_on(loss) == "features":
             raise Refused(

@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from dense_imb.base.checks import check_choice
 from dense_imb.base.refusals import suggest
 from dense_imb.losses.core.balance import Balance
+from dense_imb.losses.core.class_weights import class_weights
 from dense_imb.losses.foreign.catalogue import OUR_INPUTS, feeding_rule
 from dense_imb.losses.foreign.compound import CompoundLoss
+from dense_imb.losses.foreign.short_names import full_text, suggest_loss
 
 _EXPONENT = re.compile(r"(?<![\w.])[\d.]+[eE]$")  # before the + of 1e+3
 _WEIGHTED = re.compile(r"\s*((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*\*\s*(.*\S)\s*$", re.DOTALL)
@@ -59,7 +60,8 @@ class Spec(NamedTuple):
 def parse_spec(text: str) -> Spec:
     """Parse the text of a loss, see `parse_loss`, without importing or building anything.
 
-    Safe for text from a file of unknown origin.
+    Short names, see `SHORT_NAMES`, are replaced by what they stand for. Safe for text from a file
+    of unknown origin.
 
     Example:
         >>> spec = parse_spec("FocalLoss(gamma=1.0) + 0.5 * torch.nn:HuberLoss(delta=2.0)")
@@ -76,10 +78,13 @@ def parse_spec(text: str) -> Spec:
 
 
 def _parse_term(call: str, text: str) -> Term:
-    module, call = split_call(call)
+    module, call = split_call(full_text(call) or call)
     name, positional, options = parse_call(call, text)
-    if module is None:
-        check_choice("loss", name, OUR_INPUTS)
+    if module is None and name not in OUR_INPUTS:
+        raise ValueError(
+            f"Expected `loss` to be a name of `dense-imb losses`, package.module:Class or a sum, "
+            f"got {name!r}.{suggest_loss(name)}"
+        )
     return Term(module, name, tuple(positional), options)
 
 
@@ -88,10 +93,11 @@ def parse_loss(
 ) -> nn.Module:
     """Build a loss from its text.
 
-    The text is a public name of `dense_imb.losses` or an import path `package.module:Class`, with
-    options as Python literals. Nothing in it is evaluated. An imported object must be an
-    `nn.Module` class. The option `balance` of our losses takes the arguments of a `Balance`, {} for
-    the defaults. A sum with weights, "FocalLoss + 0.5 * monai.losses:DiceLoss(...)", is a
+    The text is a public name of `dense_imb.losses`, a short name (`SHORT_NAMES`), or an import path
+    `package.module:Class`, with options as Python literals. Nothing in it is evaluated. An imported
+    object must be an `nn.Module` class. Two options of our losses are written as literals:
+    `balance={}` holds the arguments of a `Balance`, and `class_weight='inverse'` names a method of
+    `class_weights`. A sum with weights, "FocalLoss + 0.5 * monai.losses:DiceLoss(...)", is a
     `CompoundLoss`.
 
     Args:
@@ -163,6 +169,8 @@ def _build(term: Term, text: str, packages: Sequence[str] | None, class_counts: 
     try:
         if term.module is None and options.get("balance") is not None:
             options["balance"] = _balance(options["balance"])
+        if term.module is None and isinstance(options.get("class_weight"), str):
+            options["class_weight"] = _weights_by_rule(options["class_weight"], class_counts)
         if class_counts is not None and _lacks_counts(loss_class, term.positional, options):
             options["class_counts"] = class_counts
         return loss_class(*term.positional, **options)
@@ -181,6 +189,15 @@ def _lacks_counts(
     if counts is None or counts.default is not counts.empty:
         return False
     return "class_counts" not in signature.bind_partial(*positional, **keywords).arguments
+
+
+def _weights_by_rule(method: str, class_counts: Any) -> tuple[float, ...]:
+    if class_counts is None:
+        raise ValueError(
+            f"class_weight={method!r} needs the pixels of each class, which are not known here; "
+            "write the weights as numbers."
+        )
+    return class_weights(class_counts, method)
 
 
 def _balance(arguments: object) -> Balance:
@@ -215,11 +232,12 @@ def parse_call(call: str, text: str) -> tuple[str, list[Any], dict[str, Any]]:
                 )
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         pass
+    near = suggest_loss(text) if re.fullmatch(r"[\w -]+", text) else ""
     raise ValueError(
         "Expected a loss as a name of the catalogue or package.module:Class, with options as "
         'literals, like "FocalLoss(gamma=2.0)" or "FocalLoss(balance={})", or a sum, "FocalLoss + '
         '0.5 * torch.nn:CrossEntropyLoss", '
-        f"got {text!r}."
+        f"got {text!r}.{near}"
     )
 
 
