@@ -58,7 +58,7 @@ class LabelsBenchmark:
 
     def config(self, contestant: Contestant) -> TrainConfig:
         config = replace(self._config, loss=contestant.loss)
-        loss = build_loss(config.loss, self._task.class_counts)
+        loss = build_loss(config.loss, self._task.class_counts, allow_import=config.allow_import)
         if not isinstance(getattr(loss, "adjustment", None), Margin):
             return config
         # margins are between cosines

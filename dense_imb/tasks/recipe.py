@@ -30,7 +30,7 @@ from dense_imb.data.epochs.samplers import ClassSampling
 from dense_imb.data.epochs.views import check_rand_augment
 from dense_imb.losses.foreign.codes import loss_from_code
 from dense_imb.losses.foreign.feeding import feeds_on, takes_logits
-from dense_imb.losses.foreign.parse import build_spec, parse_loss, parse_spec, split_sum
+from dense_imb.losses.foreign.parse import LIBRARIES, build_spec, parse_loss, parse_spec, split_sum
 from dense_imb.losses.foreign.short_names import full_text, suggest_loss
 from dense_imb.tasks.base import SampledTask
 from dense_imb.tasks.feature_loss import check_not_mixed, check_takes_features
@@ -43,8 +43,6 @@ from dense_imb.tasks.mean_teacher import (
 )
 from dense_imb.tasks.stages import check_second, in_second_stage, stages_of
 
-# a config may come from anybody: what it names is imported from here and nowhere else
-PACKAGES = ("dense_imb", "torch", "monai", "segmentation_models_pytorch", "kornia", "torchvision")
 _ANY = (1, 1)  # class counts, while a loss is only checked
 
 
@@ -113,7 +111,7 @@ class Recipe:
     @cached_property
     def parsed_loss(self) -> ParsedLoss:
         """The training loss, parsed."""
-        return ParsedLoss(self.config.loss)
+        return ParsedLoss(self.config.loss, self.config.allow_import)
 
     @cached_property
     def checked_loss(self) -> nn.Module:
@@ -133,6 +131,10 @@ class Recipe:
     def loss(self, class_counts: Sequence[int]) -> nn.Module:
         """Build the training loss; losses that need class counts get these."""
         return self.parsed_loss.build(class_counts)
+
+    def further_loss(self, text: str, class_counts: Any = None) -> nn.Module:
+        """Build another loss of the configuration, such as `hits.value_loss`."""
+        return ParsedLoss(text, self.config.allow_import).build(class_counts)
 
     @property
     def needs_content(self) -> bool:
@@ -235,7 +237,7 @@ class Recipe:
     def pseudo_label_loss(self, class_counts: Sequence[int]) -> nn.Module | None:
         """Build the loss of the pseudo-labels; None if it is that of the labels."""
         text = self.config.unlabelled.loss
-        return None if text is None else build_loss(text, class_counts)
+        return None if text is None else self.further_loss(text, class_counts)
 
     @property
     def strong_views(self) -> StrongViews:
@@ -266,6 +268,7 @@ class Recipe:
     def _check(self) -> None:
         """Refuse a stage that cannot be trained, before anything is read or written."""
         config = self.config
+        _check_permissions(config.allow_import)
         _check_other_kinds(config, self.kind)
         _check_used(config)
         _check_numbers(config)
@@ -294,12 +297,13 @@ class ParsedLoss:
 
     Args:
         text: name with options, code, import path, or a sum of them, see `TrainConfig`.
+        allow_import: packages that it may be imported from, beside `LIBRARIES`.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, allow_import: Sequence[str] = ()) -> None:
         name = text.strip().partition("(")[0]
         is_code = (name.isidentifier() and name[0].islower()) or name.startswith(("CB", "LDAM-"))
-        self.text = text
+        self.text, self._packages = text, (*LIBRARIES, *allow_import)
         self._spec = None if is_code and full_text(text) is None else parse_spec(text)
 
     def build(self, class_counts: Any = None) -> nn.Module:
@@ -315,7 +319,7 @@ class ParsedLoss:
                 if not str(problem).startswith("Expected `code`"):
                     raise
                 raise ValueError(f"{problem}{suggest_loss(self.text)}") from problem
-        loss = build_spec(self._spec, packages=PACKAGES, class_counts=class_counts)
+        loss = build_spec(self._spec, packages=self._packages, class_counts=class_counts)
         if feeds_on(loss) == "features":
             raise Refused(
                 "a loss of the output",
@@ -325,9 +329,11 @@ class ParsedLoss:
         return loss
 
 
-def build_loss(text: str, class_counts: Any = None) -> nn.Module:
+def build_loss(
+    text: str, class_counts: Any = None, *, allow_import: Sequence[str] = ()
+) -> nn.Module:
     """Parse and build a loss, see `ParsedLoss`."""
-    return ParsedLoss(text).build(class_counts)
+    return ParsedLoss(text, allow_import).build(class_counts)
 
 
 def _build_feature_loss(config: TrainConfig) -> nn.Module:
@@ -337,7 +343,7 @@ def _build_feature_loss(config: TrainConfig) -> nn.Module:
             f"Expected one loss of features, which has weights of its own, got {text!r}; "
             "for example RangeLoss(intra_weight=5e-5, inter_weight=0.01)."
         )
-    loss = parse_loss(text, packages=PACKAGES)
+    loss = parse_loss(text, packages=(*LIBRARIES, *config.allow_import))
     check_takes_features(loss)
     if config.compile:
         raise refusal(
@@ -358,6 +364,16 @@ def _check_types(config: TrainConfig) -> None:
         got = getattr(config, one.name)
         if isinstance(wanted, type) and is_dataclass(wanted) and not isinstance(got, wanted):
             raise RefusedType(f"`{one.name}` as a {wanted.__name__}", type(got).__name__)
+
+
+def _check_permissions(packages: Sequence[str]) -> None:
+    for name in packages:
+        if not name.isidentifier():
+            raise Refused(
+                "a package in {allow_import}",
+                repr(name),
+                "name the first part of the import path, for example {allow_import=my_losses}",
+            )
 
 
 def _check_other_kinds(config: TrainConfig, kind: Kind) -> None:
@@ -453,4 +469,4 @@ def _check_unlabelled(config: TrainConfig) -> None:
     if not 0 <= wanted.ramp <= 1:
         raise ValueError(f"Expected `unlabelled.ramp` between 0 and 1, got {wanted.ramp}.")
     if wanted.loss is not None:
-        build_loss(wanted.loss, _ANY)
+        build_loss(wanted.loss, _ANY, allow_import=config.allow_import)

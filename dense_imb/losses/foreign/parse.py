@@ -13,13 +13,15 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from dense_imb.base.refusals import suggest
+from dense_imb.base.refusals import Refused, option, suggest
 from dense_imb.losses.core.balance import Balance
 from dense_imb.losses.core.class_weights import class_weights
 from dense_imb.losses.foreign.catalogue import OUR_INPUTS, feeding_rule
 from dense_imb.losses.foreign.compound import CompoundLoss
 from dense_imb.losses.foreign.short_names import full_text, suggest_loss
 
+# a text may come from anybody: what it names is imported from here and nowhere else
+LIBRARIES = ("dense_imb", "torch", "monai", "segmentation_models_pytorch", "kornia", "torchvision")
 _EXPONENT = re.compile(r"(?<![\w.])[\d.]+[eE]$")  # before the + of 1e+3
 _WEIGHTED = re.compile(r"\s*((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*\*\s*(.*\S)\s*$", re.DOTALL)
 
@@ -157,12 +159,12 @@ def split_sum(text: str) -> list[tuple[float | None, str]]:
 def _build(term: Term, text: str, packages: Sequence[str] | None, class_counts: Any) -> nn.Module:
     options = dict(term.options)
     if term.module is not None:
-        if packages is not None and term.module.split(".")[0] not in packages:
-            raise ValueError(
-                f"Expected a loss of {', '.join(packages)}, got {text!r}; a config may come "
-                "from anybody, so nothing else is imported for it. From Python, pass the loss "
-                "itself to `FramesTask`."
-            )
+        package = term.module.split(".")[0]
+        if packages is not None and package not in packages:
+            cure = "nothing else is imported, because importing runs code"
+            if package.isidentifier():
+                cure += f"; add {option('allow_import', package)} if you trust it"
+            raise Refused(f"a loss of {', '.join(packages)}", repr(text), cure)
         loss_class = _import(term.module, term.name, text)
     else:
         loss_class = getattr(importlib.import_module("dense_imb.losses"), term.name)
@@ -247,9 +249,12 @@ def _import(path: str, class_name: str, text: str) -> type[nn.Module]:
             f"Expected an import path, package.module:Class, got the file {path!r}; run in its "
             "folder and drop the .py."
         )
-    # the installed command does not search its working directory, where a user's own file lies
-    searched = list(sys.path)
-    sys.path.append(str(Path.cwd()))
+    here, searched = Path.cwd(), list(sys.path)
+    if path.partition(".")[0] in LIBRARIES:  # as installed: a file here may come from anybody
+        sys.path[:] = [folder for folder in searched if Path(folder).resolve() != here]
+    else:
+        # the installed command does not search its working directory, where a user's own file lies
+        sys.path.append(str(here))
     try:
         module = importlib.import_module(path)
     except Exception as problem:  # importing runs the module, which may fail in any way
