@@ -11,7 +11,7 @@ import torch
 from dense_imb.base.refusals import option, refusal
 from dense_imb.compare.contestants import Contestant
 from dense_imb.config import TrainConfig
-from dense_imb.runs import Run
+from dense_imb.runs import Recipe, Run
 
 N_VALIDATIONS = 4  # validations of a run; the best of them is measured
 _N_TIMED = 4  # steps that the speed is measured on
@@ -30,13 +30,13 @@ class Benchmark(Protocol):
         """Number of classes of the data."""
 
     def config(self, contestant: Contestant) -> TrainConfig:
-        """Return the config that trains with a contestant."""
+        """Return the config that trains with a contestant; a Module is named by its class."""
 
     def speed(self) -> tuple[float, float]:
         """Return the seconds of a step, and of all validations and tests of a run."""
 
-    def measure(self, run: Run) -> Row:
-        """Return the scores of a run on held-out data."""
+    def measure(self, run: Run, recipe: Recipe) -> Row:
+        """Return the scores of a run on held-out data; `recipe` holds its loss."""
 
 
 class Settings(NamedTuple):
@@ -45,11 +45,14 @@ class Settings(NamedTuple):
     Args:
         test: file of test images, for whole images.
         tolerance, precision: for images with masks, see `evaluate_images`.
+        false_objects: for images with masks: number of false objects an image, on validation
+            images, at which the recall of objects is measured.
     """
 
     test: str | None = None
     tolerance: float = 2.0
     precision: float = 0.5
+    false_objects: float = 1.0
 
 
 def refuse_test(settings: Settings, data: str) -> None:

@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from torch import nn
+
 from dense_imb.base.checks import check_choice
 from dense_imb.losses.foreign.catalogue import CATALOGUE
 from dense_imb.losses.foreign.codes import is_code
@@ -20,18 +22,33 @@ class Contestant(NamedTuple):
 
     Args:
         name: name in tables.
-        loss: text as `dense-imb train --loss` takes it.
+        loss: text as `dense-imb train --loss` takes it, or a Module.
         is_ours: whether it is a loss of this library.
     """
 
     name: str
-    loss: str
+    loss: str | nn.Module
     is_ours: bool = True
+
+    @property
+    def text(self) -> str:
+        """Text of the loss, with the import path of a Module."""
+        if isinstance(self.loss, str):
+            return self.loss
+        return f"{type(self.loss).__module__}:{' '.join(repr(self.loss).split())}"
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The loss, if it is a Module."""
+        return None if isinstance(self.loss, str) else self.loss
 
     @property
     def is_plain(self) -> bool:
         """Whether it is the cross-entropy that others are compared with."""
-        path, _, name = self.loss.removesuffix("()").rpartition(":")
+        if not isinstance(self.loss, str):
+            return False
+        text = full_text(self.loss) or self.loss
+        path, _, name = text.removesuffix("()").rpartition(":")
         plain = ("CrossEntropyLoss", "BCEWithLogitsLoss") if path else ("CrossEntropyLoss",)
         return name in plain and path in ("", "torch.nn")
 

@@ -18,7 +18,7 @@ from dense_imb.compare.contestants import Contestant
 from dense_imb.config import TrainConfig
 from dense_imb.data.events.virtual import VALIDATION_EPOCH, VirtualEvents
 from dense_imb.hits import evaluate
-from dense_imb.runs import Run
+from dense_imb.runs import Recipe, Run
 from dense_imb.tasks.recipe import build_task
 
 
@@ -37,19 +37,24 @@ class HitsBenchmark:
         self._config = config
         wanted = f"removal_at_{100 * config.hits.retention:g}"
         self.scores: tuple[str, ...] = tuple(
-            dict.fromkeys([wanted, "removal_at_95", "removal_at_99", "auc", "retention_at_half"])
+            dict.fromkeys(
+                [
+                    *(wanted, "removal_at_95", "removal_at_99", "average_precision", "auc"),
+                    *("retention_at_fakes", "retention_at_half"),
+                ]
+            )
         )
         self._task = build_task(replace(config, loss="CrossEntropyLoss"))
 
     def config(self, contestant: Contestant) -> TrainConfig:
-        return replace(self._config, loss=contestant.loss)
+        return replace(self._config, loss=contestant.text)
 
     def speed(self) -> tuple[float, float]:
         seconds = step_seconds(self._task, self._config.batch_size, device_of_runs())
         n_batches = len(self._task.validation) / self._config.batch_size
         return seconds, 0.5 * seconds * n_batches * (N_VALIDATIONS + 1)
 
-    def measure(self, run: Run) -> Row:
+    def measure(self, run: Run, recipe: Recipe) -> Row:
         events: VirtualEvents = self._task.validation
         half = len(events) // 2
         first, second = (

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from dense_imb.compare.benchmark import (
     N_VALIDATIONS,
@@ -16,9 +18,12 @@ from dense_imb.compare.benchmark import (
     step_seconds,
 )
 from dense_imb.compare.contestants import Contestant
+from dense_imb.compare.objects import CURVE, HAS_SCIPY, NaturalScores, Objects, write_curve
 from dense_imb.config import TrainConfig
-from dense_imb.data.images.labelled import LabelledImages
-from dense_imb.runs import Run
+from dense_imb.data.images.labelled import IGNORED, LabelledImages
+from dense_imb.metrics import SegmentationScores
+from dense_imb.metrics.score_table import mean_of_known
+from dense_imb.runs import Recipe, Run
 from dense_imb.tasks.images.evaluate import chosen_thresholds, evaluate_images
 from dense_imb.tasks.images.recipe import open_test_images
 from dense_imb.tasks.recipe import build_task
@@ -34,8 +39,10 @@ class ImagesBenchmark:
 
     scores = (
         "average_precision",
-        "tolerant_f1",
+        "object_recall",
         "f1",
+        "natural_f1",
+        "tolerant_f1",
         "recall_at_precision",
         "calibration_error",
         "likeliest_iou",
@@ -49,30 +56,60 @@ class ImagesBenchmark:
         self._task = build_task(replace(config, loss="CrossEntropyLoss"))
 
     def config(self, contestant: Contestant) -> TrainConfig:
-        return replace(self._config, loss=contestant.loss)
+        return replace(self._config, loss=contestant.text)
 
     def speed(self) -> tuple[float, float]:
         task, device = self._task, device_of_runs()
         seconds = step_seconds(task, self._config.batch_size, device)
-        shown = torch.from_numpy(task.reading.shown(task.validation.image(0)))[None]
+        image, label = task.validation.image(0), task.validation.label(0)
+        shown = torch.from_numpy(task.reading.shown(image))[None]
         with torch.no_grad():
             for _ in range(2):  # the first time also imports what looks through windows
                 start = time.perf_counter()
-                task.reading.logits(task.network.eval(), shown.to(device))
+                logits = task.reading.logits(task.network.eval(), shown.to(device)).cpu()
                 image_seconds = time.perf_counter() - start
+        start = time.perf_counter()
+        scores = SegmentationScores(self.n_classes, ignore_index=IGNORED)
+        scores.update(logits, torch.from_numpy(label.astype(np.int64))[None])
+        Objects(scores).update(logits, label)
+        object_seconds = time.perf_counter() - start
         # scoring takes about as long as a small network does
         n_images = N_VALIDATIONS * len(task.validation) + 2 * len(self._test)
-        return seconds, 1.3 * image_seconds * n_images
+        n_counted = len(task.validation) + len(self._test)
+        return seconds, 1.3 * image_seconds * n_images + n_counted * (
+            image_seconds + object_seconds
+        )
 
-    def measure(self, run: Run) -> Row:
+    def measure(self, run: Run, recipe: Recipe) -> Row:
+        network, validated = run.trained(), run.scores()
+        chosen, measured = Objects(validated), Objects(validated)
+        validation = self._task.validation
+        for i in range(len(validation) if HAS_SCIPY else 0):
+            chosen.update(network.logits(validation.image(i)), validation.label(i))
+        natural = NaturalScores(recipe.loss(self._task.class_counts), self._task.class_counts)
+
+        def watch(_: str, scores: SegmentationScores, i: int, logits: Tensor) -> None:
+            if HAS_SCIPY:
+                measured.update(logits, self._test.label(i))
+            natural.update(logits, self._test.label(i))
+
         table = evaluate_images(
-            [run.trained()],
+            [network],
             self._test,
-            thresholds=[chosen_thresholds(run.scores())],
+            thresholds=[chosen_thresholds(validated)],
             tolerance=self._settings.tolerance,
             precision=self._settings.precision,
+            watch=watch,
         )
-        return {name: float(table.rows[0][name]) for name in self.scores}
+        row = {name: float(table.rows[0][name]) for name in self.scores if name in table.rows[0]}
+        points = measured.at(chosen.thresholds_at(self._settings.false_objects))
+        row |= {
+            "object_recall": mean_of_known([point.recall for point in points]),
+            "false_objects": mean_of_known([point.false_objects for point in points]),
+            "natural_f1": natural.f1(),
+        }
+        write_curve(run.folder / CURVE, measured)
+        return row
 
 
 BENCHMARK = ImagesBenchmark

@@ -6,6 +6,7 @@ the data and builds the network and the losses.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -58,18 +59,27 @@ class Recipe:
         config: configuration of this stage, as a run in one stage.
         whole_config: configuration of the run, with all its stages.
         second: recipe of the second stage, if there is one.
+        given_loss: training loss as a Module, in place of the text of the configuration.
     """
 
     config: TrainConfig
     whole_config: TrainConfig
     second: Recipe | None = None
+    given_loss: nn.Module | None = None
 
     @classmethod
-    def of(cls, config: TrainConfig) -> Recipe:
-        """Check a configuration, its losses included, and return its recipe."""
+    def of(cls, config: TrainConfig, *, loss: nn.Module | None = None) -> Recipe:
+        """Check a configuration, its losses included, and return its recipe.
+
+        Args:
+            config: configuration of the run.
+            loss: training loss as a Module. `config.loss` is then its name in the run folder only.
+        """
         _check_types(config)
         check_second(config.second)
         recipe = cls.read(config)
+        if loss is not None:
+            recipe = recipe._with_loss(loss)
         recipe._check()
         if recipe.second is not None:
             try:
@@ -91,6 +101,15 @@ class Recipe:
         if second is None:
             return kind.recipe(first, config)
         return kind.recipe(first, config, kind.recipe(second, second))
+
+    def _with_loss(self, loss: nn.Module) -> Recipe:
+        """Return the recipe that trains with a Module, in both stages unless the second has one."""
+        if not isinstance(loss, nn.Module):
+            raise TypeError(f"Expected `loss` to be a torch.nn.Module, got {loss!r}.")
+        second = self.second
+        if second is not None and self.whole_config.second.loss is None:
+            second = replace(second, given_loss=loss)
+        return replace(self, second=second, given_loss=loss)
 
     @property
     def kind(self) -> Kind:
@@ -116,7 +135,7 @@ class Recipe:
     @cached_property
     def checked_loss(self) -> nn.Module:
         """The training loss with stand-in class counts, to look at."""
-        return self.parsed_loss.build(_ANY)
+        return self.loss(_ANY)
 
     @property
     def is_logit(self) -> bool:
@@ -130,7 +149,16 @@ class Recipe:
 
     def loss(self, class_counts: Sequence[int]) -> nn.Module:
         """Build the training loss; losses that need class counts get these."""
-        return self.parsed_loss.build(class_counts)
+        if self.given_loss is None:
+            return self.parsed_loss.build(class_counts)
+        loss = copy.deepcopy(self.given_loss)  # each task has its own
+        if feeds_on(loss) == "features":
+            raise Refused(
+                "a loss of the output",
+                f"{type(loss).__name__}, a loss of features",
+                "use {feature_loss} for it",
+            )
+        return loss
 
     def further_loss(self, text: str, class_counts: Any = None) -> nn.Module:
         """Build another loss of the configuration, such as `hits.value_loss`."""

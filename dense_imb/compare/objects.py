@@ -1,0 +1,121 @@
+"""Scores of images at equal operating points: objects, and natural probabilities."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dense_imb.base.files import write_whole
+from dense_imb.data.images.labelled import IGNORED
+from dense_imb.metrics import SegmentationScores
+from dense_imb.metrics.objects import ObjectCurve, ObjectPoint, object_thresholds
+from dense_imb.metrics.score_table import mean_of_known
+from dense_imb.tasks.images.evaluate import logit_of_class
+
+CURVE = "objects.json"  # curve of objects in the folder of a run
+HAS_SCIPY = importlib.util.find_spec("scipy") is not None
+Curve = list[tuple[float, float]]
+
+
+class Objects:
+    """Curves of objects of each foreground class.
+
+    Args:
+        scores: scores of the network on its validation images, for the thresholds.
+    """
+
+    def __init__(self, scores: SegmentationScores) -> None:
+        self.curves = [ObjectCurve(object_thresholds(one)) for one in scores.histograms[1:]]
+
+    def update(self, logits: Tensor, label: NDArray[np.uint8]) -> None:
+        """Count an image.
+
+        Args:
+            logits: (1, 1 or C, *spatial).
+            label: (*spatial) classes, IGNORED where there is no label.
+        """
+        target = torch.from_numpy(label.astype(np.int64))[None]
+        for k, curve in enumerate(self.curves, 1):
+            curve.update(logit_of_class(logits, k), target == k, mask=target != IGNORED)
+
+    def thresholds_at(self, false_objects: float) -> tuple[float, ...]:
+        """Return the threshold of each class, see `ObjectCurve.threshold_at`."""
+        return tuple(curve.threshold_at(false_objects) for curve in self.curves)
+
+    def at(self, thresholds: Sequence[float]) -> tuple[ObjectPoint, ...]:
+        """Return the point of each class at its threshold."""
+        return tuple(c.at(t) for c, t in zip(self.curves, thresholds, strict=True))
+
+    def points(self) -> Curve:
+        """Return false objects an image and recall, means over the classes with objects."""
+        curves = [curve.points() for curve in self.curves if curve.n_objects]
+        return [
+            (
+                mean_of_known([point.false_objects for point in points]),
+                mean_of_known([point.recall for point in points]),
+            )
+            for points in zip(*curves, strict=True)
+        ]
+
+
+class NaturalScores:
+    """F1 of the likeliest class, by natural probabilities: those of the data's class shares.
+
+    Args:
+        loss: loss that the network was trained with.
+        class_counts: number of training pixels of each class.
+    """
+
+    def __init__(self, loss: nn.Module, class_counts: Sequence[int]) -> None:
+        self.loss, total = loss, sum(class_counts)
+        self.class_share = tuple(count / total for count in class_counts)
+        self.has_any = callable(getattr(loss, "probability", None))
+        # true positives, predicted and true pixels of each class
+        self._counts = torch.zeros(3, len(class_counts), dtype=torch.int64)
+
+    def update(self, logits: Tensor, label: NDArray[np.uint8]) -> None:
+        """Count an image; see `Objects.update`."""
+        if not self.has_any:
+            return
+        try:
+            probability = self.loss.probability(logits, class_share=self.class_share)
+        except (ValueError, TypeError, NotImplementedError):  # it has no inverse
+            self.has_any = False
+            return
+        n_classes = self._counts.shape[1]
+        if probability.shape[1] == 1:
+            likeliest = (probability[:, 0] >= 0.5).long()
+        else:
+            likeliest = probability.argmax(1)
+        target = torch.from_numpy(label.astype(np.int64))[None]
+        known = target != IGNORED
+        called, true = likeliest[known], target[known]
+        for row, classes in enumerate((true[called == true], called, true)):
+            self._counts[row] += torch.bincount(classes, minlength=n_classes)
+
+    def f1(self) -> float:
+        """Return the mean F1 of the foreground classes; NaN without natural probabilities."""
+        if not self.has_any:
+            return math.nan
+        right, called, true = self._counts[:, 1:].double()
+        return mean_of_known((2 * right / (called + true)).tolist())
+
+
+def write_curve(path: Path, objects: Objects) -> None:
+    """Write the curve of objects of a run."""
+    points = [point for point in objects.points() if point[0] == point[0]]
+    text = json.dumps(points)
+    write_whole(path, lambda to: to.write_text(text))
+
+
+def read_curve(path: Path) -> Curve:
+    """Read the curve of objects of a run; empty without one."""
+    return [(x, y) for x, y in json.loads(path.read_text())] if path.exists() else []
