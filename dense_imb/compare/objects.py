@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from dense_imb.base.files import write_whole
 from dense_imb.data.images.labelled import IGNORED
+from dense_imb.losses.foreign.feeding import takes_logits
 from dense_imb.metrics import SegmentationScores
 from dense_imb.metrics.objects import ObjectCurve, ObjectPoint, object_thresholds
 from dense_imb.metrics.score_table import mean_of_known
@@ -75,20 +77,23 @@ class NaturalScores:
     """
 
     def __init__(self, loss: nn.Module, class_counts: Sequence[int]) -> None:
-        self.loss, total = loss, sum(class_counts)
+        total = sum(class_counts)
         self.class_share = tuple(count / total for count in class_counts)
-        self.has_any = callable(getattr(loss, "probability", None))
+        self._is_logit = takes_logits(loss)
+        # losses of other libraries have none
+        self._probability: Any = getattr(loss, "probability", None)
         # true positives, predicted and true pixels of each class
         self._counts = torch.zeros(3, len(class_counts), dtype=torch.int64)
 
     def update(self, logits: Tensor, label: NDArray[np.uint8]) -> None:
         """Count an image; see `Objects.update`."""
-        if not self.has_any:
+        if self._probability is None:
             return
+        output = logits if self._is_logit else (logits + 4) / 8  # undoes `as_logits`
         try:
-            probability = self.loss.probability(logits, class_share=self.class_share)
+            probability = self._probability(output, class_share=self.class_share)
         except (ValueError, TypeError, NotImplementedError):  # it has no inverse
-            self.has_any = False
+            self._probability = None
             return
         n_classes = self._counts.shape[1]
         if probability.shape[1] == 1:
@@ -103,10 +108,29 @@ class NaturalScores:
 
     def f1(self) -> float:
         """Return the mean F1 of the foreground classes; NaN without natural probabilities."""
-        if not self.has_any:
+        if self._probability is None:
             return math.nan
         right, called, true = self._counts[:, 1:].double()
         return mean_of_known((2 * right / (called + true)).tolist())
+
+
+def recall_at(curve: Curve, false_objects: float) -> float:
+    """Return the recall at the lowest threshold that keeps to a number of false objects.
+
+    Args:
+        curve: false objects and recall at each threshold, the lowest first.
+        false_objects: largest number an image, also at all higher thresholds.
+
+    Example:
+        >>> recall_at([(0.0, 1.0), (3.0, 0.8), (1.0, 0.5)], 2.0)
+        0.5
+    """
+    chosen = 0.0
+    for false, recall in reversed(curve):
+        if false > false_objects:
+            break
+        chosen = recall
+    return chosen
 
 
 def write_curve(path: Path, objects: Objects) -> None:

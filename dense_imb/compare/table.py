@@ -220,7 +220,7 @@ class ComparisonTable(ScoreTable):
         """Return the loss to choose, how certain that is, and the next command."""
         best = self.rows[0]
         name, near = str(best["loss"]), self.level()
-        sentences = [self.lead("loss"), f"To train with it: {self._command(name)}."]
+        sentences = [self.lead("loss"), f"To train with it: {self.command(name)}."]
         if self.plain not in (None, name):
             gain, chance = float(best["gain"]), _chance(best["p"])
             sentences.append(f"Over {self.plain} it gains {gain:.3f}{chance}.")
@@ -233,7 +233,7 @@ class ComparisonTable(ScoreTable):
             sentences.append(f"{self.steps} steps are few: an early lead may not last.")
         return " ".join(sentences)
 
-    def _command(self, name: str) -> str:
+    def command(self, name: str) -> str:
         """Return the command that trains with a loss."""
         loss = self.losses[name]
         if name in self.modules:
