@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,13 +17,13 @@ from dense_imb.compare.benchmark import (
     step_seconds,
 )
 from dense_imb.compare.contestants import Contestant
-from dense_imb.compare.objects import CURVE, HAS_SCIPY, NaturalScores, Objects, write_curve
+from dense_imb.compare.objects import CURVE, HAS_SCIPY, NaturalScores, Objects, Scores, write_curve
 from dense_imb.config import TrainConfig
-from dense_imb.data.images.labelled import IGNORED, LabelledImages
+from dense_imb.data.images.labelled import LabelledImages
 from dense_imb.metrics import SegmentationScores
 from dense_imb.metrics.score_table import mean_of_known
 from dense_imb.runs import Recipe, Run
-from dense_imb.tasks.images.evaluate import chosen_thresholds, evaluate_images
+from dense_imb.tasks.images.evaluate import Segments, chosen_thresholds, evaluate_images
 from dense_imb.tasks.images.recipe import open_test_images
 from dense_imb.tasks.recipe import build_task
 
@@ -69,23 +68,21 @@ class ImagesBenchmark:
                 logits = task.reading.logits(task.network.eval(), shown.to(device)).cpu()
                 image_seconds = time.perf_counter() - start
         start = time.perf_counter()
-        scores = SegmentationScores(self.n_classes, ignore_index=IGNORED)
-        scores.update(logits, torch.from_numpy(label.astype(np.int64))[None])
-        Objects(scores).update(logits, label)
+        if HAS_SCIPY:
+            scores = Scores(self.n_classes)
+            scores.update(logits, label)
+            Objects(scores.thresholds()).update(logits, label)
         object_seconds = time.perf_counter() - start
         # scoring takes about as long as a small network does
         n_images = N_VALIDATIONS * len(task.validation) + 2 * len(self._test)
+        n_images += 2 * len(task.validation) if HAS_SCIPY else 0
         n_counted = len(task.validation) + len(self._test)
-        return seconds, 1.3 * image_seconds * n_images + n_counted * (
-            image_seconds + object_seconds
-        )
+        return seconds, 1.3 * image_seconds * n_images + object_seconds * n_counted
 
     def measure(self, run: Run, recipe: Recipe) -> Row:
-        network, validated = run.trained(), run.scores()
-        chosen, measured = Objects(validated), Objects(validated)
-        validation = self._task.validation
-        for i in range(len(validation) if HAS_SCIPY else 0):
-            chosen.update(network.logits(validation.image(i)), validation.label(i))
+        network = run.trained()
+        chosen = self._chosen(network)
+        measured = Objects([curve.thresholds for curve in chosen.curves])
         natural = NaturalScores(recipe.loss(self._task.class_counts), self._task.class_counts)
 
         def watch(_: str, scores: SegmentationScores, i: int, logits: Tensor) -> None:
@@ -96,7 +93,7 @@ class ImagesBenchmark:
         table = evaluate_images(
             [network],
             self._test,
-            thresholds=[chosen_thresholds(validated)],
+            thresholds=[chosen_thresholds(run.scores())],
             tolerance=self._settings.tolerance,
             precision=self._settings.precision,
             watch=watch,
@@ -110,6 +107,17 @@ class ImagesBenchmark:
         }
         write_curve(run.folder / CURVE, measured)
         return row
+
+    def _chosen(self, network: Segments) -> Objects:
+        """Return the curves of objects on the validation images, which pass twice."""
+        scores, images = Scores(self.n_classes), self._task.validation
+        places = range(len(images) if HAS_SCIPY else 0)
+        for i in places:
+            scores.update(network.logits(images.image(i)), images.label(i))
+        objects = Objects(scores.thresholds())
+        for i in places:
+            objects.update(network.logits(images.image(i)), images.label(i))
+        return objects
 
 
 BENCHMARK = ImagesBenchmark

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from dense_imb.base.files import write_whole
 from dense_imb.data.images.labelled import IGNORED
 from dense_imb.losses.foreign.feeding import takes_logits
-from dense_imb.metrics import SegmentationScores
-from dense_imb.metrics.objects import ObjectCurve, ObjectPoint, object_thresholds
+from dense_imb.metrics.objects import KeptFractions, ObjectCurve, ObjectPoint
 from dense_imb.metrics.score_table import mean_of_known
 from dense_imb.tasks.images.evaluate import logit_of_class
 
@@ -27,15 +26,39 @@ HAS_SCIPY = importlib.util.find_spec("scipy") is not None
 Curve = list[tuple[float, float]]
 
 
+Thresholds = Sequence[Sequence[float]]
+
+
+class Scores:
+    """Scores of the pixels for each foreground class, for the thresholds of objects.
+
+    Args:
+        n_classes: number of classes.
+    """
+
+    def __init__(self, n_classes: int) -> None:
+        self.fractions = [KeptFractions() for _ in range(1, n_classes)]
+
+    def update(self, logits: Tensor, label: NDArray[np.uint8]) -> None:
+        """Count an image; see `Objects.update`."""
+        known = torch.from_numpy(label != IGNORED)[None]
+        for k, one in enumerate(self.fractions, 1):
+            one.update(logit_of_class(logits, k), mask=known)
+
+    def thresholds(self) -> Thresholds:
+        """Return the thresholds of each class."""
+        return [one.thresholds() for one in self.fractions]
+
+
 class Objects:
     """Curves of objects of each foreground class.
 
     Args:
-        scores: scores of the network on its validation images, for the thresholds.
+        thresholds: thresholds of each class.
     """
 
-    def __init__(self, scores: SegmentationScores) -> None:
-        self.curves = [ObjectCurve(object_thresholds(one)) for one in scores.histograms[1:]]
+    def __init__(self, thresholds: Thresholds) -> None:
+        self.curves = [ObjectCurve(one) for one in thresholds]
 
     def update(self, logits: Tensor, label: NDArray[np.uint8]) -> None:
         """Count an image.

@@ -201,9 +201,10 @@ class ComparisonTable(ScoreTable):
         if "f1" in self.scores:
             legend += "; F1 at the threshold chosen on the validation images"
         if "object_recall" in self.known_scores:
+            objects = f"{self.false_objects:g} false object{'s' * (self.false_objects != 1)}"
             legend += (
-                "; objects found at the threshold with at most "
-                f"{self.false_objects:g} false objects an image on the validation images"
+                f"; objects found at the threshold with at most {objects} an image on the "
+                "validation images"
             )
         if "natural_f1" in self.known_scores:
             legend += "; F1 at 1/2 of the natural probability"
@@ -318,7 +319,8 @@ def _paired(
         return math.nan, math.nan
     differences = [mine - theirs for mine, theirs in pairs]
     mean = statistics.fmean(differences)
-    is_constant = len(set(differences)) == 1  # one seed, or the very same run
+    # one seed, or the very same run, but for rounding
+    is_constant = math.isclose(min(differences), max(differences), rel_tol=1e-12)
     if is_constant or importlib.util.find_spec("scipy") is None:
         return mean, math.nan
     stats = importlib.import_module("scipy.stats")

@@ -11,12 +11,10 @@ from torch import Tensor
 
 from dense_imb.base.checks import check_at_least, check_same_shape, check_tensor
 from dense_imb.metrics._counts import StreamingCounts, ratio
-from dense_imb.metrics.histogram import ScoreHistogram
 from dense_imb.metrics.segmentation import _components
 
 N_THRESHOLDS = 32  # each costs one search for connected components in each image
 MIN_PURITY = 0.1
-_KEPT = (1e-6, 0.5)  # kept fractions of the pixels at the highest and the lowest threshold
 
 
 class ObjectPoint(NamedTuple):
@@ -40,7 +38,7 @@ class ObjectCurve(StreamingCounts):
     Needs SciPy.
 
     Args:
-        thresholds: thresholds of the score, see `object_thresholds`.
+        thresholds: thresholds of the score, see `KeptFractions.thresholds`.
         min_purity: smallest fraction of true pixels in a predicted object that is not false.
 
     Example:
@@ -143,22 +141,60 @@ class ObjectCurve(StreamingCounts):
         return counts, {"thresholds": len(self.thresholds)}
 
 
-def object_thresholds(histogram: ScoreHistogram, n: int = N_THRESHOLDS) -> tuple[float, ...]:
-    """Return thresholds that keep fractions of the pixels from one half down to a millionth.
+class KeptFractions(StreamingCounts):
+    """Fractions of the pixels that thresholds keep, for scores of any range.
 
-    The fractions have equal ratios. Scores beyond the histogram's range share its last edge.
+    Scores are counted by the first 16 of their 32 bits, so thresholds are exact to about 1 %.
+    Losses of regions may drive logits far beyond the range of a `ScoreHistogram`.
 
-    Args:
-        histogram: scores of the pixels.
-        n: number of thresholds; some are equal where the scores lie in few bins.
+    Example:
+        >>> fractions = KeptFractions()
+        >>> fractions.update(torch.tensor([-3.0, 0.5, 40.0, 80.0]))
+        >>> fractions.thresholds(2, highest=0.25)
+        (40.0, 80.0)
     """
-    check_at_least("n", n, 2)
-    curve = histogram.curve()
-    n_signal, n_noise = histogram.n_signal, histogram.n_noise
-    removed = curve.removal.nan_to_num(1.0) * n_noise
-    kept = curve.retention.nan_to_num(0.0) * n_signal + n_noise - removed
-    kept = kept / max(n_signal + n_noise, 1)  # falls from 1 as the threshold rises
-    wanted = torch.logspace(math.log10(_KEPT[1]), math.log10(_KEPT[0]), n, dtype=kept.dtype)
-    place = [int((kept > share).sum()) for share in wanted]
-    last = len(curve.threshold) - 1
-    return tuple(float(curve.threshold[min(one, last)]) for one in place)
+
+    def __init__(self) -> None:
+        self._counts = torch.zeros(1 << 16, dtype=torch.int64)
+
+    def _settings(self) -> dict[str, Any]:
+        return {}
+
+    def _tensors(self) -> tuple[Tensor, ...]:
+        return (self._counts,)
+
+    def update(self, score: Tensor, *, mask: Tensor | None = None) -> None:
+        """Count scores of any shape; `mask` is False for those to leave out."""
+        score = score.detach().cpu().float()
+        score = score.reshape(-1) if mask is None else score[mask.bool().cpu()]
+        first = (score.view(torch.int32) >> 16) & 0xFFFF
+        # negative numbers have the sign bit, and larger bits for smaller numbers
+        place = torch.where(first < 0x8000, first + 0x8000, 0xFFFF - first)
+        self._counts += torch.bincount(place.long(), minlength=1 << 16)
+
+    def thresholds(
+        self, n: int = N_THRESHOLDS, *, lowest: float = 0.5, highest: float = 1e-6
+    ) -> tuple[float, ...]:
+        """Return rising thresholds that keep at most certain fractions of the scores.
+
+        Args:
+            n: number of thresholds; some may be equal.
+            lowest, highest: fractions that the lowest and the highest threshold keep; those in
+                between have equal ratios.
+        """
+        check_at_least("n", n, 2)
+        kept = self._counts.flip(0).cumsum(0).flip(0).double() / max(int(self._counts.sum()), 1)
+        wanted = torch.logspace(math.log10(lowest), math.log10(highest), n, dtype=kept.dtype)
+        return tuple(_lower_edge(int((kept > share + 1e-12).sum())) for share in wanted)
+
+    def _summary(self) -> tuple[Mapping[str, int], Mapping[str, float]]:
+        return {"scores": int(self._counts.sum())}, {}
+
+
+def _lower_edge(place: int) -> float:
+    """Return the smallest score that is counted at a place; infinity behind the last one."""
+    first = place - 0x8000 if place >= 0x8000 else 0xFFFF - place
+    if place > 0xFFFF or first & 0x7F80 == 0x7F80:  # exponents of infinity and NaN
+        return math.inf if place >= 0x8000 else -math.inf
+    bits = first << 16 if place >= 0x8000 else first << 16 | 0xFFFF
+    return float(torch.tensor(bits, dtype=torch.int64).to(torch.int32).view(torch.float32))

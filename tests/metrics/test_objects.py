@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dense_imb.metrics import ScoreHistogram
-from dense_imb.metrics.objects import ObjectCurve, object_thresholds
+from dense_imb.metrics.objects import KeptFractions, ObjectCurve, _lower_edge
 
 ndimage = pytest.importorskip("scipy.ndimage")
 
@@ -98,17 +97,30 @@ def test_without_objects_there_is_no_recall():
     assert curve.at(0.0).false_objects == 1
 
 
-@pytest.mark.parametrize("scale", [0.3, 3.0])
-def test_thresholds_keep_the_fractions_of_the_pixels(scale):
-    score = torch.randn(200_000, generator=torch.Generator().manual_seed(0)) * scale
-    histogram = ScoreHistogram(scale="logit")
-    histogram.update(score, score > 2 * scale)
-    thresholds = object_thresholds(histogram)
+@pytest.mark.parametrize(("scale", "shift"), [(0.3, 0.0), (3.0, -50.0), (1e3, 1e4), (1e-4, 0.0)])
+def test_thresholds_keep_the_fractions_of_the_pixels(scale, shift):
+    score = torch.randn(200_000, generator=torch.Generator().manual_seed(0)) * scale + shift
+    fractions = KeptFractions()
+    fractions.update(score[:70_000])
+    fractions.update(score[70_000:], mask=torch.ones(130_000, dtype=torch.bool))
+    thresholds = fractions.thresholds()
     assert len(thresholds) == 32
+    assert sorted(thresholds) == list(thresholds)
     kept = [float((score >= one).float().mean()) for one in thresholds]
-    assert kept[0] == pytest.approx(0.5, abs=0.06)
-    assert min(kept) <= 1e-4
-    assert sorted(kept, reverse=True) == kept
+    wanted = np.geomspace(0.5, 1e-6, 32)
+    assert all(a <= b + 1e-9 for a, b in zip(kept, wanted, strict=True))
+    assert kept[0] > 0.3
+    assert kept[12] > 0.3 * wanted[12]
+
+
+def test_a_threshold_keeps_the_very_scores_that_it_counted():
+    score = torch.tensor([-8.1, -1.0, -0.0, 0.0, 1.0, 31.9])
+    fractions = KeptFractions()
+    fractions.update(score)
+    for place in fractions._counts.nonzero()[:, 0].tolist():
+        n = int(fractions._counts[place:].sum())
+        assert int((score >= _lower_edge(place)).sum()) in (n, n + (n == 3))  # -0.0 >= 0.0
+    assert fractions.thresholds(2, lowest=1.0, highest=0.1)[1] == 32.0
 
 
 def test_bad_thresholds_are_refused():
