@@ -17,7 +17,6 @@ from dense_imb.base.checks import check_at_least
 from dense_imb.base.refusals import Refused, refusal
 from dense_imb.config import ImagesConfig
 from dense_imb.data.images.labelled import (
-    IGNORED,
     LabelledImages,
     LabelTally,
     check_names,
@@ -28,6 +27,7 @@ from dense_imb.data.images.unlabelled import open_unlabelled
 from dense_imb.losses.foreign.feeding import can_ignore, takes_logits
 from dense_imb.models import build_model
 from dense_imb.tasks.base import TrainingData
+from dense_imb.tasks.images.evaluate import few_pixels
 from dense_imb.tasks.images.pseudo_labels import Images, ImagesPseudoLabels
 from dense_imb.tasks.images.task import ImagesOptions, ImagesReading, ImagesTask
 from dense_imb.tasks.images.trained import TrainedImages
@@ -42,6 +42,10 @@ _LOOKED_AT = 8  # images, for their channels
 
 class PatchWarning(UserWarning):
     """Crops that are larger than training images."""
+
+
+class FewPixelsWarning(UserWarning):
+    """Classes with too few validation pixels for a score."""
 
 
 @dataclass(frozen=True)
@@ -211,10 +215,11 @@ def _check_foreground(images: ImagesConfig, tally: LabelTally, validation: Label
     """Refuse training or validation images without any foreground."""
     place = images.masks or images.train
     other = images.validation_masks or images.validation or place
-    has_any = any(_has_foreground(validation.label(i)) for i in range(len(validation)))
+    content = np.array([_class_counts(validation.label(i), tally.n_classes)
+                        for i in range(len(validation))])  # fmt: skip
     for what, is_there, where in (
         ("train", sum(tally.class_counts[1:]) > 0, place),
-        ("validate", has_any, other),
+        ("validate", bool(content[:, 1:].any()), other),
     ):
         if not is_there:
             raise Refused(
@@ -222,6 +227,7 @@ def _check_foreground(images: ImagesConfig, tally: LabelTally, validation: Label
                 f"none in {where}",
                 "check which mask value is which class ({images.labels}), or use more images",
             )
+    _warn_of_few(content, validation.class_names)
 
 
 def _check_nothing_ignored(loss: nn.Module, patch: tuple[int, ...], tally: LabelTally) -> None:
@@ -247,8 +253,31 @@ def _check_nothing_ignored(loss: nn.Module, patch: tuple[int, ...], tally: Label
         )
 
 
-def _has_foreground(label: NDArray[np.uint8]) -> bool:
-    return bool(((label > 0) & (label != IGNORED)).any())
+def _class_counts(label: NDArray[np.uint8], n_classes: int) -> NDArray[np.int64]:
+    """Return the number of pixels of each class."""
+    return np.bincount(label.ravel(), minlength=256)[:n_classes]
+
+
+def _warn_of_few(content: NDArray[np.int64], names: Sequence[str]) -> None:
+    """Warn of classes with too few validation pixels, if the score is a mean over several.
+
+    Args:
+        content: (n_images, n_classes) pixels of each class in each validation image.
+        names: names of the classes.
+    """
+    clauses = [
+        few_pixels(names[k], int(content[:, k].sum()), int((content[:, k] > 0).sum()))
+        for k in range(1, content.shape[1])
+    ]
+    few = [clause for clause in clauses if clause]
+    n_averaged = int((content[:, 1:].sum(0) > 0).sum())
+    if few and n_averaged > 1:
+        warnings.warn(
+            f"validation: {', '.join(few)}; average precision of so few is luck, and each class "
+            f"is 1/{n_averaged} of the mean that chooses the checkpoint",
+            FewPixelsWarning,
+            stacklevel=2,
+        )
 
 
 def _patch(wanted: Sequence[int] | None, spatial_dims: int, tally: LabelTally) -> tuple[int, ...]:
