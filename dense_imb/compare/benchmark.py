@@ -11,7 +11,7 @@ import torch
 from dense_imb.base.refusals import option, refusal
 from dense_imb.compare.contestants import Contestant
 from dense_imb.config import TrainConfig
-from dense_imb.runs import Recipe, Run
+from dense_imb.runs import Run
 
 N_VALIDATIONS = 4  # validations of a run; the best of them is measured
 _N_TIMED = 4  # steps that the speed is measured on
@@ -35,8 +35,8 @@ class Benchmark(Protocol):
     def speed(self) -> tuple[float, float]:
         """Return the seconds of a step, and of all validations and tests of a run."""
 
-    def measure(self, run: Run, recipe: Recipe) -> Row:
-        """Return the scores of a run on held-out data; `recipe` holds its loss."""
+    def measure(self, run: Run) -> Row:
+        """Return the scores of a run on held-out data."""
 
 
 class Settings(NamedTuple):

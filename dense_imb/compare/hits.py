@@ -18,7 +18,7 @@ from dense_imb.compare.contestants import Contestant
 from dense_imb.config import TrainConfig
 from dense_imb.data.events.virtual import VALIDATION_EPOCH, VirtualEvents
 from dense_imb.hits import evaluate
-from dense_imb.runs import Recipe, Run
+from dense_imb.runs import Run
 from dense_imb.tasks.recipe import build_task
 
 
@@ -54,7 +54,7 @@ class HitsBenchmark:
         n_batches = len(self._task.validation) / self._config.batch_size
         return seconds, 0.5 * seconds * n_batches * (N_VALIDATIONS + 1)
 
-    def measure(self, run: Run, recipe: Recipe) -> Row:
+    def measure(self, run: Run) -> Row:
         events: VirtualEvents = self._task.validation
         half = len(events) // 2
         first, second = (

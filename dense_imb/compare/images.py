@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 
@@ -17,12 +18,12 @@ from dense_imb.compare.benchmark import (
     step_seconds,
 )
 from dense_imb.compare.contestants import Contestant
-from dense_imb.compare.objects import CURVE, HAS_SCIPY, NaturalScores, Objects, Scores, write_curve
+from dense_imb.compare.objects import CURVE, HAS_SCIPY, HalfScores, Objects, Scores, write_curve
 from dense_imb.config import TrainConfig
 from dense_imb.data.images.labelled import LabelledImages
 from dense_imb.metrics import SegmentationScores
 from dense_imb.metrics.score_table import mean_of_known
-from dense_imb.runs import Recipe, Run
+from dense_imb.runs import Run
 from dense_imb.tasks.images.evaluate import Segments, chosen_thresholds, evaluate_images
 from dense_imb.tasks.images.recipe import open_test_images
 from dense_imb.tasks.recipe import build_task
@@ -79,16 +80,18 @@ class ImagesBenchmark:
         n_counted = len(task.validation) + len(self._test)
         return seconds, 1.3 * image_seconds * n_images + object_seconds * n_counted
 
-    def measure(self, run: Run, recipe: Recipe) -> Row:
+    def measure(self, run: Run) -> Row:
         network = run.trained()
         chosen = self._chosen(network)
         measured = Objects([curve.thresholds for curve in chosen.curves])
-        natural = NaturalScores(recipe.loss(self._task.class_counts), self._task.class_counts)
+        half = HalfScores(self.n_classes)
+        # logits are as trained where the loss has no natural probabilities
+        is_natural = getattr(network.reading, "natural", None) is not None
 
         def watch(_: str, scores: SegmentationScores, i: int, logits: Tensor) -> None:
             if HAS_SCIPY:
                 measured.update(logits, self._test.label(i))
-            natural.update(logits, self._test.label(i))
+            half.update(logits, self._test.label(i))
 
         table = evaluate_images(
             [network],
@@ -103,7 +106,7 @@ class ImagesBenchmark:
         row |= {
             "object_recall": mean_of_known([point.recall for point in points]),
             "false_objects": mean_of_known([point.false_objects for point in points]),
-            "natural_f1": natural.f1(),
+            "natural_f1": half.f1() if is_natural else math.nan,
         }
         write_curve(run.folder / CURVE, measured)
         return row

@@ -18,7 +18,7 @@ from dense_imb.compare.contestants import Contestant
 from dense_imb.config import TrainConfig
 from dense_imb.data.labels.classified import ClassifiedImages
 from dense_imb.losses.named.ldam import Margin
-from dense_imb.runs import Recipe, Run
+from dense_imb.runs import Run
 from dense_imb.tasks.labels.evaluate import evaluate_labels
 from dense_imb.tasks.labels.recipe import open_cifar_test, open_test_table
 from dense_imb.tasks.recipe import build_loss, build_task
@@ -79,7 +79,7 @@ class LabelsBenchmark:
         n_images = N_VALIDATIONS * len(task.validation) + len(self._test)
         return seconds, 1.3 * image_seconds * n_images
 
-    def measure(self, run: Run, recipe: Recipe) -> Row:
+    def measure(self, run: Run) -> Row:
         classifier = run.trained()
         table = evaluate_labels([classifier], self._test, classifier.reading)
         return {name: float(table[classifier.name][name]) for name in self.scores}

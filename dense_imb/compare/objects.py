@@ -1,22 +1,19 @@
-"""Scores of images at equal operating points: objects, and natural probabilities."""
+"""Scores of images at equal operating points: objects, and the likeliest class."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from dense_imb.base.files import write_whole
 from dense_imb.data.images.labelled import IGNORED
-from dense_imb.losses.foreign.feeding import takes_logits
 from dense_imb.metrics.objects import KeptFractions, ObjectCurve, ObjectPoint
 from dense_imb.metrics.score_table import mean_of_known
 from dense_imb.tasks.images.evaluate import logit_of_class
@@ -91,48 +88,27 @@ class Objects:
         ]
 
 
-class NaturalScores:
-    """F1 of the likeliest class, by natural probabilities: those of the data's class shares.
+class HalfScores:
+    """F1 of the likeliest class of each pixel, which is a probability of 1/2 for two classes.
 
     Args:
-        loss: loss that the network was trained with.
-        class_counts: number of training pixels of each class.
+        n_classes: number of classes.
     """
 
-    def __init__(self, loss: nn.Module, class_counts: Sequence[int]) -> None:
-        total = sum(class_counts)
-        self.class_share = tuple(count / total for count in class_counts)
-        self._is_logit = takes_logits(loss)
-        # losses of other libraries have none
-        self._probability: Any = getattr(loss, "probability", None)
+    def __init__(self, n_classes: int) -> None:
         # true positives, predicted and true pixels of each class
-        self._counts = torch.zeros(3, len(class_counts), dtype=torch.int64)
+        self._counts = torch.zeros(3, n_classes, dtype=torch.int64)
 
     def update(self, logits: Tensor, label: NDArray[np.uint8]) -> None:
         """Count an image; see `Objects.update`."""
-        if self._probability is None:
-            return
-        output = logits if self._is_logit else (logits + 4) / 8  # undoes `as_logits`
-        try:
-            probability = self._probability(output, class_share=self.class_share)
-        except (ValueError, TypeError, NotImplementedError):  # it has no inverse
-            self._probability = None
-            return
-        n_classes = self._counts.shape[1]
-        if probability.shape[1] == 1:
-            likeliest = (probability[:, 0] >= 0.5).long()
-        else:
-            likeliest = probability.argmax(1)
+        likeliest = (logits[:, 0] >= 0).long() if logits.shape[1] == 1 else logits.argmax(1)
         target = torch.from_numpy(label.astype(np.int64))[None]
-        known = target != IGNORED
-        called, true = likeliest[known], target[known]
+        called, true = likeliest[target != IGNORED], target[target != IGNORED]
         for row, classes in enumerate((true[called == true], called, true)):
-            self._counts[row] += torch.bincount(classes, minlength=n_classes)
+            self._counts[row] += torch.bincount(classes, minlength=self._counts.shape[1])
 
     def f1(self) -> float:
-        """Return the mean F1 of the foreground classes; NaN without natural probabilities."""
-        if self._probability is None:
-            return math.nan
+        """Return the mean F1 of the foreground classes; NaN without any of their pixels."""
         right, called, true = self._counts[:, 1:].double()
         return mean_of_known((2 * right / (called + true)).tolist())
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import math
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from dense_imb.compare import ComparisonTable, Contestant, compare
@@ -143,3 +146,26 @@ def test_the_advice_of_a_module_is_python():
             for n, v in (("a", 0.9), ("b", 0.1)) for s in range(2)]  # fmt: skip
     table = ComparisonTable.from_runs(runs, ["ap"], losses, 10, folder="x", kind="images")
     assert "pass it in Python, train(Recipe.of(config, loss=loss), folder)" in table.advice()
+
+
+@pytest.mark.filterwarnings("ignore::dense_imb.tasks.images.recipe.PatchWarning")
+def test_an_image_below_the_crop_ends_no_comparison(tmp_path):
+    """Dice ignores no pixel: crops of small images repeat their outermost pixels and labels."""
+    images, masks = write_folders(tmp_path, 12, (48, 48))
+    for folder in (images, masks):
+        for path in sorted(Path(folder).iterdir())[:6]:
+            Image.fromarray(np.asarray(Image.open(path))[:20]).save(path)
+    config = tiny_images((images, masks), images={"test_share": 0.25})
+    losses = [PLAIN, "Dice", "balanced softmax + Dice"]
+    table, _ = quiet(config, tmp_path / "out", losses, n_seeds=1)
+    assert [row["failed"] for row in table.rows] == ["", "", ""]
+
+
+def test_a_loss_that_ignores_no_pixel_is_a_row_where_masks_ignore_some(tmp_path):
+    folders = write_folders(tmp_path, 12, (40, 48), 3, values=(0, 255, 7))
+    config = tiny_images(
+        folders, images={"test_share": 0.25, "labels": [0, 255], "ignore_index": 7}
+    )
+    table, _ = quiet(config, tmp_path / "out", [PLAIN, "Dice"], n_seeds=1)
+    assert [row["loss"] for row in table.rows] == [PLAIN, "Dice"]
+    assert "`DiceLoss` can ignore no pixel" in str(table.rows[1]["failed"])

@@ -6,21 +6,22 @@ import json
 import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
-from torch import nn
 
 from dense_imb.cli import main
 from dense_imb.compare import ComparisonTable, Contestant, compare, write_page
+from dense_imb.compare.benchmark import Settings
 from dense_imb.compare.contestants import PLAIN
 from dense_imb.compare.examples import _plane, draw_examples, make_examples, shown_losses
 from dense_imb.compare.figure import draw_objects
-from dense_imb.compare.objects import CURVE, NaturalScores, Objects, Scores, read_curve, recall_at
+from dense_imb.compare.images import ImagesBenchmark
+from dense_imb.compare.objects import CURVE, HalfScores, Objects, Scores, read_curve, recall_at
 from dense_imb.compare.table import holm
-from dense_imb.losses import ACBMSELoss, CrossEntropyLoss
 from dense_imb.report.page import is_report
 from dense_imb.runs import open_run
 from dense_imb.tasks.images.recipe import open_images, open_test_images
@@ -173,31 +174,25 @@ def test_the_curve_of_objects_is_drawn_with_the_number(table):
     assert lines[PLAIN][0] == 0.0
 
 
-class Halved(nn.Module):
-    """A loss whose natural probability is a half of the foreground's."""
-
-    feeds_on = "logits"
-
-    def probability(self, logits, class_share=None):
-        assert class_share == (0.75, 0.25)
-        return logits.sigmoid() / 2
-
-
-def test_natural_probabilities_come_from_the_loss():
-    logits = torch.tensor([[[9.0, 1.0, -1.0, 1.0]]])
-    label = np.array([1, 1, 0, 255], np.uint8)
-    natural = NaturalScores(Halved(), (3, 1))
-    natural.update(logits, label)
-    assert natural.f1() == 0.0  # a half of any probability is below 1/2
-    assert math.isnan(NaturalScores(nn.CrossEntropyLoss(), (3, 1)).f1())
+@pytest.mark.parametrize("n_channels", [1, 2])
+def test_f1_at_one_half_counts_the_likeliest_class(n_channels):
+    logits = torch.tensor([[[9.0, -1.0, 1.0, 2.0, 1.0]]])
+    if n_channels == 2:
+        logits = torch.cat([torch.zeros_like(logits), logits], 1)
+    half = HalfScores(2)
+    half.update(logits, np.array([1, 1, 0, 1, 255], np.uint8))
+    assert half.f1() == pytest.approx(2 * 2 / (3 + 3))
 
 
-@pytest.mark.parametrize("loss", [CrossEntropyLoss(), ACBMSELoss()])
-def test_natural_f1_of_our_losses(loss):
-    natural = NaturalScores(loss, (3, 1))
-    logits = torch.tensor([[[9.0, -2.0, -3.0, 9.0]]])
-    natural.update(logits, np.array([1, 1, 0, 255], np.uint8))
-    assert math.isnan(natural.f1()) or 0 < natural.f1() <= 1
+@pytest.mark.parametrize("natural", [None, object()])
+def test_f1_at_one_half_needs_natural_probabilities(table, config, monkeypatch, natural):
+    run = open_run(table.run_folder("ours", 0))
+    network = run.trained(device="cpu")
+    object.__setattr__(network, "reading", SimpleNamespace(natural=natural))
+    monkeypatch.setattr(network, "logits", lambda image: torch.zeros(1, 1, *image.shape[1:]))
+    monkeypatch.setattr(run, "trained", lambda: network)
+    row = ImagesBenchmark(config, Settings()).measure(run)
+    assert math.isnan(row["natural_f1"]) is (natural is None)
 
 
 def test_a_column_that_no_loss_has_is_left_out():
