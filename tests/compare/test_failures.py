@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 from dense_imb.compare import ComparisonTable, Contestant, compare
@@ -151,10 +150,11 @@ def test_the_advice_of_a_module_is_python():
 @pytest.mark.filterwarnings("ignore::dense_imb.tasks.images.recipe.PatchWarning")
 def test_an_image_below_the_crop_ends_no_comparison(tmp_path):
     """Dice ignores no pixel: crops of small images repeat their outermost pixels and labels."""
-    images, masks = write_folders(tmp_path, 12, (48, 48))
-    for folder in (images, masks):
-        for path in sorted(Path(folder).iterdir())[:6]:
-            Image.fromarray(np.asarray(Image.open(path))[:20]).save(path)
+    images, masks = write_folders(tmp_path / "large", 6, (48, 48))
+    small = write_folders(tmp_path / "small", 6, (20, 48), seed=1)
+    for folder, other in zip((images, masks), small, strict=True):
+        for path in Path(other).iterdir():
+            shutil.copy(path, Path(folder) / f"small_{path.name}")
     config = tiny_images((images, masks), images={"test_share": 0.25})
     losses = [PLAIN, "Dice", "balanced softmax + Dice"]
     table, _ = quiet(config, tmp_path / "out", losses, n_seeds=1)
