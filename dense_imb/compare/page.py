@@ -117,9 +117,9 @@ def _curves(table: ComparisonTable) -> dict[str, list[Curve]]:
     curves = {}
     for name in first:
         seeds = [int(run["seed"]) for run in table.runs if run["loss"] == name]
-        found = [read_curve(table.run_folder(name, seed) / CURVE) for seed in seeds]
-        if any(found):
-            curves[name] = [curve for curve in found if curve]
+        stored = [read_curve(table.run_folder(name, seed) / CURVE) for seed in seeds]
+        if any(stored):
+            curves[name] = [curve for curve in stored if curve]
     return curves
 
 

@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from dense_imb.cli import main
 from dense_imb.config import SecondConfig, UnlabelledConfig
+from dense_imb.losses import RangeLoss
 from dense_imb.losses.foreign import parse
 from dense_imb.losses.foreign.parse import parse_loss
 from dense_imb.runs import Recipe, open_run, train
@@ -146,6 +148,29 @@ def test_a_file_called_like_a_library_is_not_that_library(
                 parse_loss("known_library:Mine")
     finally:
         sys.modules.pop("known_library", None)
+
+
+@pytest.mark.parametrize("name", ["PerceptualLoss", "perceptual:RadImageNetPerceptualSimilarity"])
+def test_a_loss_that_loads_networks_is_not_built_from_text(folders, name):
+    """Its options name a folder, whose code it would run."""
+    path = name if ":" in name else f":{name}"
+    loss = f"monai.losses{'.' if ':' in name else ''}{path}(cache_dir='hub')"
+    with pytest.raises(ValueError, match="loads a network, which may run code"):
+        Recipe.of(tiny_images(folders, loss=loss))
+
+
+def test_a_module_is_the_loss_of_both_stages(folders):
+    loss = torch.nn.BCEWithLogitsLoss(reduction="sum")
+    config = tiny_images(folders, second=SecondConfig(2))
+    recipe = Recipe.of(config, loss=loss)
+    for stage in (recipe, recipe.second):
+        built = stage.loss((1, 1))
+        assert built.reduction == "sum"
+        assert built is not loss
+    own = Recipe.of(replace(config, second=SecondConfig(2, "FocalLoss")), loss=loss)
+    assert type(own.second.loss((1, 1))).__name__ == "FocalLoss"
+    with pytest.raises(ValueError, match="a loss of features"):
+        Recipe.of(config, loss=RangeLoss(8))
 
 
 def test_python_trains_with_a_permission_in_the_configuration(folders, module, tmp_path):

@@ -166,6 +166,11 @@ def _build(term: Term, text: str, packages: Sequence[str] | None, class_counts: 
                 cure += f"; add {option('allow_import', package)} if you trust it"
             raise Refused(f"a loss of {', '.join(packages)}", repr(text), cure)
         loss_class = _import(term.module, term.name, text)
+        if packages is not None and _loads_networks(loss_class):
+            raise ValueError(
+                f"{term.name} loads a network, which may run code that comes with it; pass it from "
+                "Python, Recipe.of(config, loss=...)."
+            )
     else:
         loss_class = getattr(importlib.import_module("dense_imb.losses"), term.name)
     try:
@@ -271,6 +276,12 @@ def _import(path: str, class_name: str, text: str) -> type[nn.Module]:
     if not (isinstance(loss_class, type) and issubclass(loss_class, nn.Module)):
         raise ValueError(f"Expected {path}:{class_name} to be a torch.nn.Module class.")
     return loss_class
+
+
+def _loads_networks(loss_class: type[nn.Module]) -> bool:
+    """Whether a loss of a known library loads networks, from a hub or a folder."""
+    module = loss_class.__module__
+    return module.partition(".")[0] in LIBRARIES and "erceptual" in f"{module}:{loss_class}"
 
 
 def _sentence(problem: Exception) -> str:
