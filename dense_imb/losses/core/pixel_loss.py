@@ -331,3 +331,9 @@ class PixelLoss(ClassificationLoss):
 
     def error(self, pixels: PixelTarget) -> Tensor:
         return penalty_of(self.penalty, self.adjustment, pixels)
+
+    def weight_like(self, like: Tensor) -> Tensor:
+        """Return the class weights on the device of (..., C), 1 without any."""
+        if self.class_weight is None:
+            return torch.ones(like.shape[-1], dtype=like.dtype, device=like.device)
+        return weights_of_class(self.class_weight, like.shape[-1], like)
