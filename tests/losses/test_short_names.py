@@ -70,7 +70,7 @@ def test_a_rule_of_weights_without_counts_or_misspelt_is_one_sentence(text, sent
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
-    [("TverskyLss", "Tversky"), ("focall", "FocalLoss"), ("Focal Loss", "FocalLoss"),
+    [("TverskyLss", "TverskyLoss"), ("focall", "FocalLoss"), ("Focal Loss", "FocalLoss"),
      ("balanced softmx", "balanced softmax"), ("CrossEntropy", "CrossEntropyLoss"),
      ("DiceCELoss", "DiceCE"), ("balanced focal mining", None)],
 )  # fmt: skip
