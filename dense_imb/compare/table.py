@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from dense_imb.compare.contestants import Contestant
 from dense_imb.losses.foreign.parse import LIBRARIES, parse_spec
+from dense_imb.losses.foreign.short_names import full_text
 from dense_imb.metrics.score_table import Row, ScoreTable, aligned
 
 _FORMAT, _VERSION = "dense-imb-comparison", 1
@@ -226,7 +227,7 @@ class ComparisonTable(ScoreTable):
             gain, chance = float(best["gain"]), _chance(best["p"])
             sentences.append(f"Over {self.plain} it gains {gain:.3f}{chance}.")
         if near:
-            again = "".join(f" --loss {other!r}" for other in [name, *near[:3]])
+            again = "".join(f" --loss {self._typed(other)!r}" for other in [name, *near[:3]])
             sentences.append(
                 f"More seeds make it more certain: add --seeds 5{again} and another --out."
             )
@@ -246,6 +247,12 @@ class ComparisonTable(ScoreTable):
         for package in own_packages(loss):
             words += f" --allow-import {package}"
         return f"{words} --out RUN"
+
+    def _typed(self, name: str) -> str:
+        """Return a loss as one types it: its name where that says it all, else NAME=LOSS."""
+        loss = self.losses[name]
+        is_known = name == loss or full_text(name) == loss or name.endswith(" + Dice")
+        return name if is_known else f"{name}={loss}"
 
     def run_folder(self, name: str, seed: int) -> Path:
         """Return the folder of the run of a loss with a seed."""

@@ -150,10 +150,23 @@ def test_the_advice_begins_with_how_sure_it_is():
     advice = table_of(a=[0.8, 0.82, 0.79], b=[0.79, 0.83, 0.78], c=[0.2, 0.21, 0.22]).advice()
     assert advice.startswith("No loss is clearly ahead. The first is a")
     assert "its lead over b may be chance. It is ahead of c." in advice
-    assert "--seeds 5 --loss 'a' --loss 'b'" in advice
+    assert "--seeds 5 --loss 'a=a()' --loss 'b=b()'" in advice
     sure = table_of(a=[0.8, 0.82, 0.79], c=[0.2, 0.21, 0.22]).advice()
     assert sure.startswith("Take a")
     assert "10 steps are few" in sure
+
+
+def test_the_losses_of_the_advice_can_be_typed():
+    names = ["focal", "balanced softmax + Dice", "mine", "FocalLoss(gamma=1.0)"]
+    known = {one.name: one for one in contestants("images")}
+    losses = [known.get(name, Contestant(name, "FocalLoss(gamma=1.0)")) for name in names]
+    runs = [{"loss": name, "seed": 0, "ap": 0.5, "cpu_seconds": 1.0} for name in names]
+    advice = ComparisonTable.from_runs(runs, ["ap"], losses, 10).advice()
+    typed = re.findall(r"--loss '(.*?)'", advice.partition("More seeds")[2])
+    assert len(typed) == 4
+    for text in typed:
+        one = parse_contestant(text, contestants("images"))
+        assert (one.name, one.loss) in [(loss.name, loss.loss) for loss in losses]
 
 
 def test_one_seed_proves_nothing():

@@ -67,7 +67,8 @@ def test_pixels_that_the_masks_ignore_are_named_by_their_option(tmp_path):
 @pytest.mark.parametrize(
     ("loss", "can"),
     [("FocalLoss", True), ("torch.nn:CrossEntropyLoss", True), (DICE, False), (SMP, False),
-     ("FocalLoss + LDAMLoss", True), ("DiceLoss", True), ("FocalLoss + DiceLoss", True), (f"FocalLoss + {DICE}", False),
+     ("FocalLoss + LDAMLoss", True), ("DiceLoss", True), ("FocalLoss + DiceLoss", True),
+     (f"FocalLoss + {DICE}", False),
      ("torch.nn:BCEWithLogitsLoss", False)],
 )  # fmt: skip
 def test_the_losses_that_can_ignore_pixels(loss, can):
