@@ -151,7 +151,7 @@ class KeptFractions(StreamingCounts):
         >>> fractions = KeptFractions()
         >>> fractions.update(torch.tensor([-3.0, 0.5, 40.0, 80.0]))
         >>> fractions.thresholds(2, highest=0.25)
-        (40.0, 80.0)
+        (0.50390625, 40.25)
     """
 
     def __init__(self) -> None:

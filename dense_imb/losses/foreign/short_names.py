@@ -47,7 +47,7 @@ def suggest_loss(name: str) -> str:
 
     Example:
         >>> suggest_loss("TverskyLos"), suggest_loss("FocalLss")
-        (" Did you mean 'Tversky'?", " Did you mean 'FocalLoss'?")
+        (" Did you mean 'TverskyLoss'?", " Did you mean 'FocalLoss'?")
     """
     stems = {_stem(one): one for one in [*SHORT_NAMES, *OUR_INPUTS]}  # ours win
     near = nearest(_stem(name), stems)
