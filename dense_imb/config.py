@@ -339,6 +339,9 @@ class TrainConfig:
         loss: training loss: a name of `dense-imb losses` with options,
             "HardMiningLoss(gamma=0.5, balance={})", a code like hmld10000000g05a75,
             package.module:Class, or a sum, "FocalLoss + 0.5 * monai.losses:DiceLoss(..)".
+        allow_import: packages that losses may be imported from, beside torch, monai,
+            segmentation_models_pytorch, kornia and torchvision. Importing runs their code, so a
+            file gives no permission.
         feature_loss: loss of the features that enter the last layer, in addition to `loss`:
             "RangeLoss" with options; none by default.
         optimizer: optimizer.
@@ -365,6 +368,7 @@ class TrainConfig:
     second: SecondConfig = field(default_factory=SecondConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: str = "CrossEntropyLoss"
+    allow_import: list[str] = field(default_factory=list)
     feature_loss: str | None = None
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     steps: int = 2000

@@ -24,9 +24,10 @@ def make_parser() -> Parser:
     parser = Parser(
         description="Train the same network with one loss after the other, with equal steps and "
         "seeds. Measure each on test data that no run was trained on, and recommend a loss. The "
-        "data are images with masks, whole images with labels, or a hits file. The folder --out "
-        f"keeps everything: a comparison that was stopped (SIGTERM, exit code {SAVED}, or Ctrl-C) "
-        "continues when the same command is repeated.",
+        "data are images with masks, whole images with labels, or a hits file. A loss that fails "
+        "is a row that says why. The folder --out keeps everything, the page comparison.html "
+        f"first: a comparison that was stopped (SIGTERM, exit code {SAVED}, or Ctrl-C) continues "
+        "when the same command is repeated.",
         epilog="Examples:\n  dense-imb compare images --masks masks --labels 0 255 --minutes 20\n"
         "  dense-imb compare patterns.h5 --signal 30 --noise 200\n"
         "  dense-imb compare train.csv --images images --test test.csv",
@@ -60,6 +61,15 @@ def make_parser() -> Parser:
         'DiceCE, Tversky, "balanced softmax", "balanced hard mining", ACB-MSE, "balanced '
         'complement cross-entropy" (three classes or more), and our losses followed by " + Dice"; '
         "can be repeated; by default all of them",
+    )
+    runs.add_argument(
+        "--allow-import",
+        type=str,
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="package that losses may be imported from, for --loss PACKAGE:Class; importing runs "
+        "its code; can be repeated",
     )
     runs.add_argument("--seeds", type=int, default=3, help="largest number of seeds of each loss")
     runs.add_argument(
@@ -113,6 +123,12 @@ def make_parser() -> Parser:
     images.add_argument(
         "--precision", type=float, default=0.5, help="precision at which recall is reported"
     )
+    images.add_argument(
+        "--false-objects",
+        type=float,
+        default=1.0,
+        help="number of false objects an image at which the recall of objects is reported",
+    )
     labels = parser.add_argument_group("whole images")
     labels.add_argument(
         "--images",
@@ -151,7 +167,7 @@ def run(options: Namespace) -> None:
     """Compare as the options say."""
     import sys
 
-    from dense_imb.compare import compare
+    from dense_imb.compare import compare, write_page
     from dense_imb.compare.figure import save_figure
     from dense_imb.engine import Interrupted
 
@@ -169,14 +185,15 @@ def run(options: Namespace) -> None:
                 test=options.test,
                 tolerance=options.tolerance,
                 precision=options.precision,
+                false_objects=options.false_objects,
                 is_quiet=options.quiet,
             )
         except Interrupted as stopped:
             print(f"dense-imb compare: {stopped}; repeat the command to continue", file=sys.stderr)
             sys.exit(stopped.exit_code)
-    path = Path(options.out) / "comparison.png"
-    save_figure(table, path)
-    print(f"\n{table.text()}\n\n{path}: the figure; comparison.csv and .json are beside it")
+    save_figure(table, Path(options.out) / "comparison.png")
+    page = write_page(table)
+    print(f"\n{table.text()}\n\n{page}: the page; comparison.png, .csv and .json are beside it")
 
 
 _OPTIONS = {
@@ -201,7 +218,9 @@ def _config(options: Namespace) -> TrainConfig:
         if model.name != "fast_unet":
             raise refusal("{widths} are those of fast_unet; drop them, or add {model=fast_unet}.")
         model.options = {"widths": list(options.widths)}
-    config = TrainConfig(model=model, batch_size=options.batch_size)
+    config = TrainConfig(
+        model=model, batch_size=options.batch_size, allow_import=list(options.allow_import)
+    )
     config.optimizer.learning_rate = options.learning_rate
     if kind == "hits":
         config.hits = HitsConfig(

@@ -36,6 +36,7 @@ def run(options: Namespace) -> None:
     from dense_imb import losses
     from dense_imb.base.checks import check_choice
     from dense_imb.losses.foreign.catalogue import CATALOGUE
+    from dense_imb.losses.foreign.short_names import SHORT_NAMES
 
     if options.name is not None:
         check_choice("name", options.name, losses.__all__)
@@ -49,3 +50,7 @@ def run(options: Namespace) -> None:
         width = max(len(entry.name) for entry in CATALOGUE)
         for entry in CATALOGUE:
             print(f"{entry.name:{width}}  {entry.formula}  [{entry.source}]")
+        print("\nShort names, accepted wherever a loss is typed:")
+        width = max(len(name) for name in SHORT_NAMES)
+        for name, text in SHORT_NAMES.items():
+            print(f"{name:{width}}  {text}")

@@ -110,6 +110,7 @@ _METAVARS = {
     "model.name": "NAME",
     "model.options": "'{\"NAME\": VALUE}'",
     "loss": "LOSS",
+    "allow_import": "PACKAGE",
     "feature_loss": "LOSS",
     "second.loss": "LOSS",
     "unlabelled.train": "PATH",
@@ -172,12 +173,15 @@ class TrainParser(Parser):
             if section not in groups:
                 groups[section] = self.add_argument_group(_TITLES.get(section, section))
             names = [f"--{name}"]
+            if name == "allow_import":
+                names = ["--allow-import"]
             if name == "labels.imb_ratio":
                 names.append("--imb-ratio")
             groups[section].add_argument(
                 *names,
                 dest=name,
                 nargs="*" if _takes_list(hint) else None,
+                action="extend" if name == "allow_import" else "store",
                 default=argparse.SUPPRESS,
                 metavar=_METAVARS.get(name) or type_metavar(hint),
                 help=_with_default(texts[name], defaults[name]),
@@ -361,6 +365,7 @@ def config_of(options: Namespace, kind: str, folder: Path) -> TrainConfig:
         if path is not None:
             content = upgrade(read_yaml(Path(path)), is_run=path == stored)
             build_dataclass(TrainConfig, content)  # says what is wrong with it
+            content.pop("allow_import", None)  # a permission is typed
             _merge(nested, content)
     for name, hint in types.items():
         if hasattr(options, name):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -13,12 +11,10 @@ import torch
 from dense_imb.base.refusals import option, refusal
 from dense_imb.compare.contestants import Contestant
 from dense_imb.config import TrainConfig
-from dense_imb.losses import class_weights
 from dense_imb.runs import Run
 
 N_VALIDATIONS = 4  # validations of a run; the best of them is measured
 _N_TIMED = 4  # steps that the speed is measured on
-_CLASS_WEIGHTS = "$inverse"
 Row = dict[str, float]
 
 
@@ -34,7 +30,7 @@ class Benchmark(Protocol):
         """Number of classes of the data."""
 
     def config(self, contestant: Contestant) -> TrainConfig:
-        """Return the config that trains with a contestant."""
+        """Return the config that trains with a contestant; a Module is named by its class."""
 
     def speed(self) -> tuple[float, float]:
         """Return the seconds of a step, and of all validations and tests of a run."""
@@ -49,26 +45,20 @@ class Settings(NamedTuple):
     Args:
         test: file of test images, for whole images.
         tolerance, precision: for images with masks, see `evaluate_images`.
+        false_objects: for images with masks: number of false objects an image, on validation
+            images, at which the recall of objects is measured.
     """
 
     test: str | None = None
     tolerance: float = 2.0
     precision: float = 0.5
+    false_objects: float = 1.0
 
 
 def refuse_test(settings: Settings, data: str) -> None:
     """Refuse test images, which are for whole images."""
     if settings.test is not None:
         raise refusal(f"{option('test', settings.test)} is for whole images, got {data}; drop it.")
-
-
-def with_loss(
-    config: TrainConfig, contestant: Contestant, class_counts: Sequence[int]
-) -> TrainConfig:
-    """Return the config with a contestant's loss, its class weights filled in."""
-    weights = class_weights(class_counts, "inverse")
-    text = "(" + ", ".join(f"{weight:.4g}" for weight in weights) + ")"
-    return replace(config, loss=contestant.loss.replace(_CLASS_WEIGHTS, text))
 
 
 def device_of_runs() -> torch.device:

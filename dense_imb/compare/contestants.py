@@ -7,11 +7,14 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from torch import nn
+
 from dense_imb.base.checks import check_choice
 from dense_imb.losses.foreign.catalogue import CATALOGUE
+from dense_imb.losses.foreign.codes import is_code
+from dense_imb.losses.foreign.short_names import SHORT_NAMES, full_text
 
 PLAIN = "cross-entropy"  # the loss that the others are compared with
-_DICE = "monai.losses:DiceLoss(softmax=True, to_onehot_y=True, include_background=False)"
 
 
 class Contestant(NamedTuple):
@@ -19,18 +22,33 @@ class Contestant(NamedTuple):
 
     Args:
         name: name in tables.
-        loss: text as `dense-imb train --loss` takes it; $inverse stands for class weights.
+        loss: text as `dense-imb train --loss` takes it, or a Module.
         is_ours: whether it is a loss of this library.
     """
 
     name: str
-    loss: str
+    loss: str | nn.Module
     is_ours: bool = True
+
+    @property
+    def text(self) -> str:
+        """Text of the loss, with the import path of a Module."""
+        if isinstance(self.loss, str):
+            return self.loss
+        return f"{type(self.loss).__module__}:{' '.join(repr(self.loss).split())}"
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The loss, if it is a Module."""
+        return None if isinstance(self.loss, str) else self.loss
 
     @property
     def is_plain(self) -> bool:
         """Whether it is the cross-entropy that others are compared with."""
-        path, _, name = self.loss.removesuffix("()").rpartition(":")
+        if not isinstance(self.loss, str):
+            return False
+        text = full_text(self.loss) or self.loss
+        path, _, name = text.removesuffix("()").rpartition(":")
         plain = ("CrossEntropyLoss", "BCEWithLogitsLoss") if path else ("CrossEntropyLoss",)
         return name in plain and path in ("", "torch.nn")
 
@@ -48,25 +66,7 @@ class Contestant(NamedTuple):
         return part if is_same else f"{part}-{digest}".lstrip("-")
 
 
-_OURS = {
-    "balanced cross-entropy": "CrossEntropyLoss(balance={})",
-    "balanced softmax": "BalancedSoftmaxLoss",
-    "hard mining": "HardMiningLoss",
-    "balanced hard mining": "HardMiningLoss(balance={})",
-    "ACB-MSE": "ACBMSELoss",
-    "LDAM": "LDAMLoss",
-    "class-dependent temperature": "ClassDependentTemperatureLoss",
-    "complement cross-entropy": "ComplementCrossEntropyLoss",
-    "balanced complement cross-entropy": "ComplementCrossEntropyLoss(balance={})",
-}
-_THEIRS = {
-    PLAIN: "CrossEntropyLoss",
-    "Dice": _DICE,
-    "DiceCE": _DICE.replace("DiceLoss", "DiceCELoss"),
-    "focal": "FocalLoss(gamma=2.0)",
-    "weighted cross-entropy": "CrossEntropyLoss(class_weight=$inverse)",
-    "Tversky": _DICE.replace("DiceLoss(", "TverskyLoss(alpha=0.3, beta=0.7, "),
-}
+_THEIRS = (PLAIN, "Dice", "DiceCE", "focal", "weighted cross-entropy", "Tversky")
 N_FIRST = 6  # losses of each kind that a small budget keeps
 _OF_PIXELS = (
     PLAIN, "balanced cross-entropy", "Dice", "balanced softmax", "DiceCE", "ACB-MSE",
@@ -92,13 +92,16 @@ def contestants(kind: str, *, n_classes: int = 2) -> list[Contestant]:
         kind: name of the kind, see `dense_imb.config.KINDS`.
         n_classes: number of classes; with two, complement cross-entropy is cross-entropy.
     """
-    every = {name: Contestant(name, loss, False) for name, loss in _THEIRS.items()}
-    every |= {name: Contestant(name, loss) for name, loss in _OURS.items()}
+    every = {
+        name: Contestant(name, loss, name not in _THEIRS) for name, loss in SHORT_NAMES.items()
+    }
     chosen = [every[name] for name in ORDER[kind] if n_classes > 2 or "complement" not in name]
     if kind != "images":
         return chosen
     with_dice = [
-        Contestant(f"{one.name} + Dice", f"{one.loss} + {_DICE}") for one in chosen if one.is_ours
+        Contestant(f"{one.name} + Dice", f"{one.loss} + {SHORT_NAMES['Dice']}")
+        for one in chosen
+        if one.is_ours
     ]
     return [*chosen, *with_dice]
 
@@ -113,9 +116,11 @@ def parse_contestant(text: str, known: Sequence[Contestant]) -> Contestant:
     for one in known:
         if one.name.lower() == text.strip().lower():
             return one
-    if re.fullmatch(r"[\w -]+", text.strip()):
+    text = text.strip()
+    is_name = re.fullmatch(r"[\w -]+", text) is not None
+    if is_name and full_text(text) is None and not is_code(text):
         names = [entry.name for entry in CATALOGUE if entry.feeds_on != "features"]
-        check_choice("loss", text.strip(), [*(one.name for one in known), *names])
+        check_choice("loss", text, [*(one.name for one in known), *SHORT_NAMES, *names])
     named = re.match(r"\s*([\w .+-]+?)\s*=\s*(?=[A-Za-z_])([^=].*)$", text)
     if named and "(" not in named[1]:
         return Contestant(named[1], named[2].strip())

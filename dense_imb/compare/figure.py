@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from dense_imb.base.files import write_whole
+from dense_imb.compare.objects import Curve, recall_at
 from dense_imb.compare.table import ComparisonTable, header
+from dense_imb.report.drawing import line_style, plain_label
 
 if TYPE_CHECKING:  # the package must not wait for matplotlib
     from matplotlib.figure import Figure
@@ -17,16 +22,17 @@ _N_SHOWN = 4  # scores
 
 def draw(table: ComparisonTable, figure: Figure) -> None:
     """Draw one panel for each score, and in it one row for each loss."""
-    scores = table.scores[:_N_SHOWN]
+    scores = table.known_scores[:_N_SHOWN]
     panels: Any = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
-    names = [str(row["loss"]) for row in table.rows]
+    rows = [row for row in table.rows if float(row["n_seeds"]) > 0]
+    names = [plain_label(str(row["loss"])) for row in rows]
     for score, axes in zip(scores, panels, strict=True):
-        for place, row in enumerate(table.rows):
+        for place, row in enumerate(rows):
             values = [run[score] for run in table.runs if run["loss"] == row["loss"]]
             colour = _RED if row["loss"] == table.plain else _BLUE
             axes.plot(values, [place] * len(values), "o", color=colour, alpha=0.45, markersize=5)
             axes.plot([row[score]], [place], "|", color=colour, markersize=14, markeredgewidth=2.2)
-        plain = next((row for row in table.rows if row["loss"] == table.plain), None)
+        plain = next((row for row in rows if row["loss"] == table.plain), None)
         if plain is not None:
             axes.axvline(float(plain[score]), color=_RED, linewidth=0.9, linestyle=":", zorder=0)
         axes.set_title(header(score), loc="left", fontsize=10)
@@ -43,13 +49,48 @@ def draw(table: ComparisonTable, figure: Figure) -> None:
     )
 
 
+def size_of(table: ComparisonTable) -> tuple[float, float]:
+    """Return width and height of the figure in inches."""
+    return (
+        3.0 + 2.3 * min(len(table.known_scores), _N_SHOWN),
+        1.6 + 0.32 * len(table.rows),
+    )
+
+
+def draw_objects(curves: Mapping[str, Sequence[Curve]], chosen: float, figure: Figure) -> None:
+    """Draw the recall of objects against the number of false objects an image.
+
+    Args:
+        curves: curves of the seeds of each loss, by its name.
+        chosen: number of false objects at which losses are compared.
+        figure: empty figure.
+    """
+    axes = figure.add_subplot()
+    low, high = max(chosen, 0.3) / 30, 30 * max(chosen, 0.3)
+    numbers = np.geomspace(low, high, 120)
+    for k, (name, of_seeds) in enumerate(curves.items()):
+        recalls = [[recall_at(curve, n) for n in numbers] for curve in of_seeds]
+        style = line_style(k)
+        del style["marker"]
+        axes.plot(numbers, np.mean(recalls, 0), label=plain_label(name), linewidth=1.8, **style)
+        if len(recalls) > 1:
+            spread = np.min(recalls, 0), np.max(recalls, 0)
+            axes.fill_between(numbers, *spread, color=style["color"], alpha=0.1, linewidth=0)
+    axes.axvline(max(chosen, low), color=_GREY, linewidth=0.9, linestyle=":", zorder=0)
+    axes.set(xscale="log", xlim=(low, high), ylim=(0, 1.02))
+    axes.set(xlabel="false objects an image", ylabel="fraction of the objects found")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.grid(color="#E8E8E8", linewidth=0.7)
+    axes.set_axisbelow(True)
+    figure.legend(loc="outside lower center", ncols=3)
+
+
 def save_figure(table: ComparisonTable, path: str | os.PathLike[str]) -> None:
     """Write the figure as PNG, whole or not at all."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as NewFigure
 
-    size = (3.0 + 2.3 * min(len(table.scores), _N_SHOWN), 1.6 + 0.32 * len(table.rows))
-    figure = NewFigure(figsize=size, layout="constrained")
+    figure = NewFigure(figsize=size_of(table), layout="constrained")
     FigureCanvasAgg(figure)
     draw(table, figure)
     write_whole(path, lambda to: figure.savefig(to, format="png", dpi=150))

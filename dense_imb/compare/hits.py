@@ -13,7 +13,6 @@ from dense_imb.compare.benchmark import (
     device_of_runs,
     refuse_test,
     step_seconds,
-    with_loss,
 )
 from dense_imb.compare.contestants import Contestant
 from dense_imb.config import TrainConfig
@@ -38,12 +37,17 @@ class HitsBenchmark:
         self._config = config
         wanted = f"removal_at_{100 * config.hits.retention:g}"
         self.scores: tuple[str, ...] = tuple(
-            dict.fromkeys([wanted, "removal_at_95", "removal_at_99", "auc", "retention_at_half"])
+            dict.fromkeys(
+                [
+                    *(wanted, "removal_at_95", "removal_at_99", "average_precision", "auc"),
+                    *("retention_at_fakes", "retention_at_half"),
+                ]
+            )
         )
         self._task = build_task(replace(config, loss="CrossEntropyLoss"))
 
     def config(self, contestant: Contestant) -> TrainConfig:
-        return with_loss(self._config, contestant, self._task.class_counts)
+        return replace(self._config, loss=contestant.text)
 
     def speed(self) -> tuple[float, float]:
         seconds = step_seconds(self._task, self._config.batch_size, device_of_runs())

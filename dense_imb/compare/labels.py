@@ -13,7 +13,6 @@ from dense_imb.compare.benchmark import (
     Settings,
     device_of_runs,
     step_seconds,
-    with_loss,
 )
 from dense_imb.compare.contestants import Contestant
 from dense_imb.config import TrainConfig
@@ -58,8 +57,10 @@ class LabelsBenchmark:
         return open_test_table(labels, path, labels.images, names)
 
     def config(self, contestant: Contestant) -> TrainConfig:
-        config = with_loss(self._config, contestant, self._task.class_counts)
-        loss = build_loss(config.loss, self._task.class_counts)
+        config = replace(self._config, loss=contestant.text)
+        loss = contestant.module or build_loss(
+            config.loss, self._task.class_counts, allow_import=config.allow_import
+        )
         if not isinstance(getattr(loss, "adjustment", None), Margin):
             return config
         # margins are between cosines

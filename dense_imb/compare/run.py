@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
+
+from torch import nn
 
 from dense_imb.base.checks import check_at_least
 from dense_imb.base.files import write_whole
@@ -18,11 +22,13 @@ from dense_imb.compare.contestants import N_FIRST, Contestant, contestants, pars
 from dense_imb.compare.plan import Plan, count_runs, plan, run_seconds
 from dense_imb.compare.table import ComparisonTable
 from dense_imb.config import TrainConfig
-from dense_imb.engine import CollapseWarning
+from dense_imb.engine import CollapseWarning, Interrupted
+from dense_imb.losses.foreign.parse import parse_spec
 from dense_imb.runs import Recipe, train
 from dense_imb.tasks.kind import kind_of, module_of_kind
 
 _PLAN = "plan.json"
+_LONGEST = 250  # characters of the sentence with which a loss fails
 
 
 def compare(
@@ -37,20 +43,23 @@ def compare(
     test: str | None = None,
     tolerance: float = 2.0,
     precision: float = 0.5,
+    false_objects: float = 1.0,
     is_quiet: bool = False,
     say: Callable[[str], object] = print,
 ) -> ComparisonTable:
     """Train the same network with each loss and each seed, and score it on held-out data.
 
-    Runs that are in the folder already are kept, so a comparison that was stopped continues.
+    Runs that are in the folder already are kept, so a comparison that was stopped continues. A
+    loss that fails, also by becoming NaN, is a row that says why; repeating the call tries it
+    again. Only a wrong text of a known loss, such as a misspelt option, is refused at once.
 
     Args:
         config: config that all runs share: hits, images with a `test_share`, or whole images with
             labels. Scores are those of half of the validation events, of the images of
             `test_share`, or of `test`.
         folder: folder of the runs and the results.
-        losses: losses that compete, also as texts, see `parse_contestant`; by default all of
-            `contestants`.
+        losses: losses that compete, as `Contestant` with a text or a Module, or as texts, see
+            `parse_contestant`; by default all of `contestants`.
         n_seeds: number of seeds of each loss, the same for all.
         first_seeds: number of seeds of the first six losses, if more.
         minutes: duration of all runs; the number of steps follows from it.
@@ -58,23 +67,26 @@ def compare(
         test: for whole images: CSV file of test images, or a CIFAR archive; by default CIFAR's
             own test images, or the validation images.
         tolerance, precision: for images with masks, see `evaluate_images`.
+        false_objects: for images with masks: number of false objects an image at which the recall
+            of objects is measured; its threshold is chosen on the validation images.
         is_quiet: show no progress bars.
         say: called with a line on each step of the comparison.
     """
     check_at_least("n_seeds", n_seeds, 1)
     if not minutes > 0:
         raise ValueError(f"Expected `minutes` above 0, got {minutes}.")
+    check_at_least("false_objects", false_objects, 0)
     folder, kind = Path(folder), kind_of(config)
-    settings = Settings(test, tolerance, precision)
+    settings = Settings(test, tolerance, precision, false_objects)
     make = module_of_kind("dense_imb.compare", kind, "comparison").BENCHMARK
     benchmark: Benchmark = make(config, settings)
-    competing = _competing(kind.name, benchmark, losses)
+    competing, failed = _competing(config, benchmark, losses)
     asked = {
-        "losses": {one.name: one.loss for one in competing},
+        "losses": {one.name: one.text for one in [*competing, *failed]},
         "n_seeds": n_seeds,
         "minutes": None if steps is not None else minutes,
         "steps": steps,
-        "test": test,
+        **settings._asdict(),
         "config": json.loads(json.dumps(asdict(config))),
     }
     planned = _stored_plan(folder, asked)
@@ -91,20 +103,37 @@ def compare(
     if left_out:
         line += f"; left out for time: {', '.join(one.name for one in left_out)}"
     say(line)
+    problems = {one.name: why for one, why in failed.items()}
+    for name, why in problems.items():
+        say(f"{name} fails: {why}")
     rows: list[dict[str, Any]] = []
     first = max(planned.n_seeds, first_seeds or 0)
     seeds_of = {one: first if k < N_FIRST else planned.n_seeds for k, one in enumerate(chosen)}
     for seed in range(max(seeds_of.values())):  # the first seed of all before the second of any
-        for one in (one for one in chosen if seed < seeds_of[one]):
-            row = _result(folder, benchmark, one, seed, planned.steps, is_quiet)
+        for one in (one for one in chosen if seed < seeds_of[one] and one.name not in problems):
+            row = _outcome(folder, benchmark, one, seed, planned.steps, is_quiet)
+            if isinstance(row, str):
+                problems[one.name] = f"{row} (seed {seed})"
+                say(f"{one.name} fails: {problems[one.name]}")
+                continue
             rows.append({"loss": one.name, "seed": seed, **row})
             say(
                 f"{len(rows)}/{sum(seeds_of.values())} {one.name}, seed {seed}: "
                 + ", ".join(f"{name} {row[name]:.3f}" for name in benchmark.scores[:2])
                 + f" ({row['cpu_seconds']:.0f} CPU s)"
             )
+    if not rows:
+        name, why = next(iter(problems.items()))
+        raise ValueError(f"Expected a loss that trains, got none; {name}: {why}")
     table = ComparisonTable.from_runs(
-        rows, benchmark.scores, chosen, planned.steps, folder=str(folder), kind=kind.name
+        rows,
+        benchmark.scores,
+        [*chosen, *failed],
+        planned.steps,
+        folder=str(folder),
+        kind=kind.name,
+        failed=problems,
+        false_objects=false_objects,
     )
     table.save(folder / "comparison.json")
     table.save(folder / "comparison.csv")
@@ -112,15 +141,28 @@ def compare(
 
 
 def _competing(
-    kind: str, benchmark: Benchmark, losses: Sequence[Contestant | str] | None
-) -> list[Contestant]:
-    """Return the losses that compete; wrong ones are refused before anything is timed."""
+    config: TrainConfig, benchmark: Benchmark, losses: Sequence[Contestant | str] | None
+) -> tuple[list[Contestant], dict[Contestant, str]]:
+    """Return the losses that compete, and those that cannot be built with the reason.
+
+    A wrong text of a known loss is refused, before anything is timed.
+    """
+    is_typed, kind = losses is not None, kind_of(config).name
     if losses is None:
         losses = contestants(kind, n_classes=benchmark.n_classes)
     known = contestants(kind, n_classes=3)
     competing = [parse_contestant(one, known) if isinstance(one, str) else one for one in losses]
+    able: list[Contestant] = []
+    failed: dict[Contestant, str] = {}
     for one in competing:
-        Recipe.of(benchmark.config(one))
+        try:
+            Recipe.of(benchmark.config(one), loss=one.module)
+        except Exception as problem:  # a loss of the user's may raise anything
+            if is_typed and not _is_own(one, config.allow_import):
+                raise
+            failed[one] = _sentence(problem)
+        else:
+            able.append(one)
     folders = [one.folder for one in competing]
     twice = sorted({folder for folder in folders if folders.count(folder) > 1})
     if len(competing) < 2 or twice:
@@ -129,7 +171,21 @@ def _competing(
             f"Expected at least two losses of different names, got {got}; name another one, or "
             "none to compare all."
         )
-    return competing
+    if not able:
+        one, why = next(iter(failed.items()))
+        raise ValueError(f"Expected a loss that can be built, got none; {one.name}: {why}")
+    return able, failed
+
+
+def _is_own(one: Contestant, allow_import: Sequence[str]) -> bool:
+    """Whether a loss is the user's: a Module, or of a package that may be imported."""
+    if not isinstance(one.loss, str):
+        return isinstance(one.loss, nn.Module)
+    try:
+        terms = parse_spec(one.text).terms
+    except ValueError:
+        return False
+    return any(str(term.module).partition(".")[0] in allow_import for term in terms)
 
 
 def _stored_plan(folder: Path, asked: dict[str, Any]) -> Plan | None:
@@ -172,6 +228,18 @@ def _new_plan(
     )
 
 
+def _outcome(
+    folder: Path, benchmark: Benchmark, one: Contestant, seed: int, steps: int, is_quiet: bool
+) -> Row | str:
+    """Return the scores of a run, or the sentence with which its loss fails."""
+    try:
+        return _result(folder, benchmark, one, seed, steps, is_quiet)
+    except (Interrupted, OSError):  # no fault of the loss
+        raise
+    except Exception as problem:  # a loss may raise anything
+        return _sentence(problem)
+
+
 def _result(
     folder: Path, benchmark: Benchmark, one: Contestant, seed: int, steps: int, is_quiet: bool
 ) -> Row:
@@ -179,7 +247,8 @@ def _result(
     place = folder / f"{one.folder}-{seed}"
     stored = place / "result.json"
     if stored.exists():
-        return {name: float(value) for name, value in json.loads(stored.read_text()).items()}
+        row = json.loads(stored.read_text())
+        return {name: math.nan if value is None else float(value) for name, value in row.items()}
     start = time.process_time()
     config = replace(
         benchmark.config(one),
@@ -187,13 +256,22 @@ def _result(
         steps=steps,
         validate_every=max(steps // N_VALIDATIONS, 1),
     )
+    recipe = Recipe.of(config, loss=one.module)
     with warnings.catch_warnings():  # the table shows a contestant that goes blank
         warnings.simplefilter("ignore", CollapseWarning)
-        run = train(config, place, resume=True, is_quiet=is_quiet)
+        run = train(recipe, place, resume=True, is_quiet=is_quiet)
     row = benchmark.measure(run)
     row["cpu_seconds"] = time.process_time() - start
-    _write(stored, row)
+    _write(stored, {name: None if math.isnan(value) else value for name, value in row.items()})
     return row
+
+
+def _sentence(problem: Exception) -> str:
+    """Return what a problem says, on one line and without a full stop."""
+    text = " ".join(str(problem).split()) or "no message"
+    if not isinstance(problem, (ValueError, TypeError)):
+        text = f"{type(problem).__name__}: {text}"
+    return shorten(text, _LONGEST, placeholder=" ...").rstrip(".")
 
 
 def _write(path: Path, content: Any) -> None:

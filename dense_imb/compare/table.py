@@ -7,12 +7,14 @@ import importlib.util
 import math
 import shlex
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from dense_imb.compare.contestants import Contestant
+from dense_imb.losses.foreign.parse import LIBRARIES, parse_spec
+from dense_imb.losses.foreign.short_names import full_text
 from dense_imb.metrics.score_table import Row, ScoreTable, aligned
 
 _FORMAT, _VERSION = "dense-imb-comparison", 1
@@ -25,7 +27,10 @@ _HEADERS = {
     "recall_at_precision": "recall at precision",
     "calibration_error": "calibration error",
     "likeliest_iou": "IoU likeliest",
+    "object_recall": "objects found",
+    "natural_f1": "F1 at 1/2",
     "auc": "AUC",
+    "retention_at_fakes": "kept at 1 fake",
     "retention_at_half": "kept at 1/2",
 }
 
@@ -40,6 +45,9 @@ class ComparisonTable(ScoreTable):
                           difference and p-value of a t-test (NaN without SciPy, with one seed, or
                           where cross-entropy does not compete)
         from_best, p_best gain of the best loss over this one, and its p-value
+        p_alone, p_best_alone   the same without correction; p and p_best are corrected for the
+                          number of losses, see `holm`
+        failed            reason why a loss fails; "" for all others
 
     Args:
         rows: one row for each loss.
@@ -50,6 +58,8 @@ class ComparisonTable(ScoreTable):
         plain: name of plain cross-entropy, if it competes.
         folder: folder of the runs; "" where there is none.
         kind: kind of the data, see `dense_imb.config.KINDS`.
+        false_objects: number of false objects an image of `object_recall`.
+        modules: names of the losses that are Modules, without a text that builds them.
     """
 
     rows: tuple[Row, ...]
@@ -60,6 +70,8 @@ class ComparisonTable(ScoreTable):
     plain: str | None = None
     folder: str = ""
     kind: str = ""
+    false_objects: float = 1.0
+    modules: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"ComparisonTable({', '.join(str(row['loss']) for row in self.rows)}; best first)"
@@ -75,6 +87,8 @@ class ComparisonTable(ScoreTable):
         plain: str | None = None,
         folder: str = "",
         kind: str = "",
+        failed: Mapping[str, str] | None = None,
+        false_objects: float = 1.0,
     ) -> Self:
         """Make the table of single runs with `loss`, `seed` and scores.
 
@@ -86,6 +100,8 @@ class ComparisonTable(ScoreTable):
             plain: name of the row that others are compared with; by default plain cross-entropy.
             folder: folder of the runs.
             kind: kind of the data.
+            failed: reasons by name of the losses that fail; they come last.
+            false_objects: see `ComparisonTable`.
         """
         first = scores[0]
         by_name = {
@@ -97,19 +113,48 @@ class ComparisonTable(ScoreTable):
             row: Row = {"loss": name, "n_seeds": float(len(own_runs))}
             for score in (*scores, "cpu_seconds"):
                 values = [float(run[score]) for run in own_runs]
-                row[score] = statistics.fmean(values)
+                row[score] = statistics.fmean(values) if values else math.nan
                 is_known = len(values) > 1 and not any(math.isnan(value) for value in values)
                 row[f"{score}_sd"] = statistics.stdev(values) if is_known else math.nan
+            row["failed"] = (failed or {}).get(name, "")
             rows.append(row)
-        rows.sort(key=lambda row: -_or_least(float(row[first])))
+        rows.sort(key=lambda row: (bool(row["failed"]), -_or_least(float(row[first]))))
         best = str(rows[0]["loss"])
         plain = plain or next((one.name for one in losses if one.is_plain), None)
         for row in rows:
             own = by_name[str(row["loss"])]
             row["gain"], row["p"] = _paired(own, by_name.get(plain or "", []), first)
             row["from_best"], row["p_best"] = _paired(by_name[best], own, first)
-        texts = {one.name: one.loss for one in losses}
-        return cls(tuple(rows), tuple(runs), tuple(scores), texts, steps, plain, folder, kind)
+        for name in ("p", "p_best"):
+            alone = [float(row[name]) for row in rows]
+            for row, p, corrected in zip(rows, alone, holm(alone), strict=True):
+                row[f"{name}_alone"], row[name] = p, corrected
+        return cls(
+            tuple(rows),
+            tuple(runs),
+            tuple(scores),
+            {one.name: one.text for one in losses},
+            steps,
+            plain,
+            folder,
+            kind,
+            false_objects,
+            tuple(one.name for one in losses if one.module is not None),
+        )
+
+    @property
+    def trained(self) -> tuple[Row, ...]:
+        """Rows of the losses that do not fail."""
+        return tuple(row for row in self.rows if not row["failed"])
+
+    @property
+    def known_scores(self) -> tuple[str, ...]:
+        """Scores that at least one loss has."""
+        return tuple(
+            name
+            for name in self.scores
+            if not all(math.isnan(float(row[name])) for row in self.rows)
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Return the table for strict JSON: NaN becomes null."""
@@ -126,40 +171,63 @@ class ComparisonTable(ScoreTable):
 
     def text(self) -> str:
         """Return the table and the advice, for a terminal."""
-        first = self.scores[0]
+        lines = [*aligned(self.cells()), f"{self.legend()}.", ""]
+        lines += [f"{row['loss']} fails: {row['failed']}." for row in self.rows if row["failed"]]
+        return "\n".join([*lines, self.advice()])
+
+    def cells(self) -> list[list[str]]:
+        """Return the table as texts, the header first."""
+        scores = self.known_scores
         compared = [] if self.plain is None else ["gain", "p"]
-        table = [["", *(header(name) for name in self.scores), *compared, "CPU s"]]
+        table = [["", *(header(name) for name in scores), *compared, "CPU s"]]
         for row in self.rows:
-            cells = [_with_spread(row, name) for name in self.scores]
+            cells = [_with_spread(row, name) for name in scores]
             if compared:
                 cells += [_number(row["gain"], "+.3f"), _number(row["p"], ".3f")]
             table.append([str(row["loss"]), *cells, _number(row["cpu_seconds"], ".0f")])
+        return table
+
+    def legend(self) -> str:
+        """Return the explanation of the table, without a full stop."""
         legend = f"{self.describe_seeds()}, {self.steps} steps each"
         if max(float(row["n_seeds"]) for row in self.rows) > 1:
             legend += "; +- is the standard deviation over seeds"
-        if compared:
-            legend += f"; gain in {header(first)} over {self.plain}, p of a paired t-test"
+        if self.plain is not None:
+            n_tests = sum(not math.isnan(float(row["p"])) for row in self.rows)
+            legend += f"; gain in {header(self.scores[0])} over {self.plain}, p of a paired t-test"
+            if n_tests > 1:
+                legend += f", corrected for {n_tests} losses (Holm)"
             if importlib.util.find_spec("scipy") is None:
                 legend += " (pip install scipy)"
         if "f1" in self.scores:
             legend += "; F1 at the threshold chosen on the validation images"
-        return "\n".join([*aligned(table), f"{legend}.", "", self.advice()])
+        if "object_recall" in self.known_scores:
+            objects = f"{self.false_objects:g} false object{'s' * (self.false_objects != 1)}"
+            legend += (
+                f"; objects found at the threshold with at most {objects} an image on the "
+                "validation images"
+            )
+        if "natural_f1" in self.known_scores:
+            legend += "; F1 at 1/2 of the natural probability"
+            if any(math.isnan(float(row["natural_f1"])) for row in self.trained):
+                legend += ", - where a loss has none"
+        return legend
 
     def describe_seeds(self) -> str:
         """Return the numbers of seeds of the losses, in words."""
-        numbers = sorted({int(float(row["n_seeds"])) for row in self.rows})
+        numbers = sorted({int(float(row["n_seeds"])) for row in self.rows} - {0})
         return f"{' or '.join(map(str, numbers))} seed{'s' * (numbers != [1])}"
 
     def advice(self) -> str:
         """Return the loss to choose, how certain that is, and the next command."""
         best = self.rows[0]
         name, near = str(best["loss"]), self.level()
-        sentences = [self.lead("loss"), f"To train with it: {self._command(name)}."]
+        sentences = [self.lead("loss"), f"To train with it: {self.command(name)}."]
         if self.plain not in (None, name):
             gain, chance = float(best["gain"]), _chance(best["p"])
             sentences.append(f"Over {self.plain} it gains {gain:.3f}{chance}.")
         if near:
-            again = "".join(f" --loss {other!r}" for other in [name, *near[:3]])
+            again = "".join(f" --loss {self._typed(other)!r}" for other in [name, *near[:3]])
             sentences.append(
                 f"More seeds make it more certain: add --seeds 5{again} and another --out."
             )
@@ -167,27 +235,44 @@ class ComparisonTable(ScoreTable):
             sentences.append(f"{self.steps} steps are few: an early lead may not last.")
         return " ".join(sentences)
 
-    def _command(self, name: str) -> str:
+    def command(self, name: str) -> str:
         """Return the command that trains with a loss."""
         loss = self.losses[name]
+        if name in self.modules:
+            return "pass it in Python, train(Recipe.of(config, loss=loss), folder)"
         if not self.folder:
             return f"--loss {loss!r}"
-        config = Path(self.folder) / f"{Contestant(name, loss).folder}-0" / "config.yaml"
-        path = shlex.quote(str(config))
-        return f"dense-imb train {self.kind} --config {path} --steps 2000 --out RUN"
+        config = self.run_folder(name, 0) / "config.yaml"
+        words = f"dense-imb train {self.kind} --config {shlex.quote(str(config))} --steps 2000"
+        for package in own_packages(loss):
+            words += f" --allow-import {package}"
+        return f"{words} --out RUN"
+
+    def _typed(self, name: str) -> str:
+        """Return a loss as one types it: its name where that says it all, else NAME=LOSS."""
+        loss = self.losses[name]
+        is_known = name == loss or full_text(name) == loss or name.endswith(" + Dice")
+        return name if is_known else f"{name}={loss}"
+
+    def run_folder(self, name: str, seed: int) -> Path:
+        """Return the folder of the run of a loss with a seed."""
+        return Path(self.folder) / f"{Contestant(name, self.losses[name]).folder}-{seed}"
 
     def level(self) -> list[str]:
         """Return the rows over which the lead of the first may be chance."""
-        return [str(row["loss"]) for row in self.rows[1:] if self._may_be_chance(row)]
+        others = [row for row in self.rows[1:] if not row["failed"]]
+        return [str(row["loss"]) for row in others if self._may_be_chance(row)]
 
     def lead(self, what: str) -> str:
         """Return the first row and how certain its lead is; `what` is the noun of a row."""
         first = self.scores[0]
-        best, others = self.rows[0], self.rows[1:]
+        best, *others = self.trained or self.rows
         name, near = str(best["loss"]), self.level()
         far = [row for row in others if str(row["loss"]) not in near]
         score = f"{header(first)} {_with_spread(best, first)}"
-        if not near:
+        if not others:
+            sentences = [f"{name} is the only {what} that does not fail ({score})."]
+        elif not near:
             sentences = [f"Take {name} ({score}): it is ahead of all others."]
         else:
             sentences = [
@@ -206,6 +291,31 @@ class ComparisonTable(ScoreTable):
         return p >= _CHANCE
 
 
+def own_packages(loss: str) -> list[str]:
+    """Return the packages of a text that are no known libraries, and need a permission."""
+    try:
+        terms = parse_spec(loss).terms
+    except ValueError:  # a code, or a Module as text
+        return []
+    packages = {term.module.partition(".")[0] for term in terms if term.module is not None}
+    return sorted(packages - {*LIBRARIES})
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Return p-values corrected for the number of tests by Holm's method; NaN are no tests.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03, float("nan")])
+        [0.03, 0.06, 0.06, nan]
+    """
+    known = sorted((one, k) for k, one in enumerate(p) if not math.isnan(one))
+    corrected, largest = [math.nan] * len(p), 0.0
+    for place, (one, k) in enumerate(known):
+        largest = max(largest, min((len(known) - place) * one, 1.0))
+        corrected[k] = largest
+    return corrected
+
+
 def _paired(
     ones: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]], score: str
 ) -> tuple[float, float]:
@@ -216,7 +326,8 @@ def _paired(
         return math.nan, math.nan
     differences = [mine - theirs for mine, theirs in pairs]
     mean = statistics.fmean(differences)
-    is_constant = len(set(differences)) == 1  # one seed, or the very same run
+    # one seed, or the very same run, but for rounding
+    is_constant = math.isclose(min(differences), max(differences), rel_tol=1e-12)
     if is_constant or importlib.util.find_spec("scipy") is None:
         return mean, math.nan
     stats = importlib.import_module("scipy.stats")

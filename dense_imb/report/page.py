@@ -82,6 +82,7 @@ def render_page(
     facts: Mapping[str, str],
     config: str,
     commands: str,
+    subject: str = "run",
 ) -> str:
     """Render the page as HTML that needs no other file.
 
@@ -95,6 +96,7 @@ def render_page(
         facts: origin of the run, by name.
         config: text of config.yaml.
         commands: commands that repeat and use the run.
+        subject: noun of what the page shows.
     """
     import jinja2
 
@@ -117,4 +119,5 @@ def render_page(
         facts=facts,
         config=config,
         commands=commands,
+        subject=subject,
     )

@@ -19,7 +19,8 @@ from dense_imb.runs.stages import FIRST
 from dense_imb.runs.write import CHECKPOINTS
 from dense_imb.tasks.recipe import Recipe
 
-_FREE = ("save_every", "trackers")  # options that change nothing that is learnt
+# options that change nothing that is learnt
+_FREE = ("save_every", "trackers", "allow_import")
 
 
 def check_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:

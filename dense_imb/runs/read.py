@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -289,12 +290,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def config_from(stored: dict[str, Any], *, is_run: bool = False) -> TrainConfig:
     """Build a configuration from the content of a YAML file, of an older version too.
 
+    A file permits no import: `allow_import` is a record only, and left out.
+
     Args:
         stored: content of the file.
         is_run: the file is that of a run, see `upgrade`.
     """
     config: TrainConfig = build_dataclass(TrainConfig, upgrade(stored, is_run=is_run))
-    return with_defaults(config)
+    return with_defaults(replace(config, allow_import=[]))
 
 
 def _format_steps(metrics: dict[str, Any], *, is_second: bool) -> str:

@@ -30,7 +30,7 @@ from dense_imb.base.refusals import Refused
 from dense_imb.data.epochs.samplers import SAMPLINGS, ClassSampling, draw_uniform
 from dense_imb.data.images.labelled import IGNORED
 from dense_imb.losses import LogPrior, Temperature
-from dense_imb.losses.foreign.feeding import feed, intake_of
+from dense_imb.losses.foreign.feeding import can_ignore, feed, intake_of
 from dense_imb.tasks.base import ShownBatch, joined, n_outputs
 from dense_imb.tasks.instances import check_pseudo_loss
 
@@ -317,11 +317,10 @@ class PseudoLoss:
     def __init__(self, loss: nn.Module, *, is_dense: bool) -> None:
         check_pseudo_loss(loss)
         self.loss, self._intake, self._is_dense = loss, intake_of(loss), is_dense
-        intake = self._intake
-        if is_dense and "mask" not in intake.takes and intake.ignore_index is None:
+        if is_dense and not can_ignore(loss):
             raise Refused(
                 "a loss of pseudo-labels that can leave pixels out, by `mask` or `ignore_index`",
-                intake.name,
+                self._intake.name,
                 "for example {unlabelled.loss=CrossEntropyLoss}",
             )
 

@@ -6,6 +6,7 @@ the data and builds the network and the losses.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -30,7 +31,8 @@ from dense_imb.data.epochs.samplers import ClassSampling
 from dense_imb.data.epochs.views import check_rand_augment
 from dense_imb.losses.foreign.codes import loss_from_code
 from dense_imb.losses.foreign.feeding import feeds_on, takes_logits
-from dense_imb.losses.foreign.parse import build_spec, parse_loss, parse_spec, split_sum
+from dense_imb.losses.foreign.parse import LIBRARIES, build_spec, parse_loss, parse_spec, split_sum
+from dense_imb.losses.foreign.short_names import full_text, suggest_loss
 from dense_imb.tasks.base import SampledTask
 from dense_imb.tasks.feature_loss import check_not_mixed, check_takes_features
 from dense_imb.tasks.instances import check_pseudo_loss
@@ -43,8 +45,6 @@ from dense_imb.tasks.mean_teacher import (
 )
 from dense_imb.tasks.stages import check_second, in_second_stage, stages_of
 
-# a config may come from anybody: what it names is imported from here and nowhere else
-PACKAGES = ("dense_imb", "torch", "monai", "segmentation_models_pytorch", "kornia", "torchvision")
 _ANY = (1, 1)  # class counts, while a loss is only checked
 
 
@@ -60,18 +60,27 @@ class Recipe:
         config: configuration of this stage, as a run in one stage.
         whole_config: configuration of the run, with all its stages.
         second: recipe of the second stage, if there is one.
+        given_loss: training loss as a Module, in place of the text of the configuration.
     """
 
     config: TrainConfig
     whole_config: TrainConfig
     second: Recipe | None = None
+    given_loss: nn.Module | None = None
 
     @classmethod
-    def of(cls, config: TrainConfig) -> Recipe:
-        """Check a configuration, its losses included, and return its recipe."""
+    def of(cls, config: TrainConfig, *, loss: nn.Module | None = None) -> Recipe:
+        """Check a configuration, its losses included, and return its recipe.
+
+        Args:
+            config: configuration of the run.
+            loss: training loss as a Module. `config.loss` is then its name in the run folder only.
+        """
         _check_types(config)
         check_second(config.second)
         recipe = cls.read(config)
+        if loss is not None:
+            recipe = recipe._with_loss(loss)
         recipe._check()
         if recipe.second is not None:
             try:
@@ -95,6 +104,15 @@ class Recipe:
             return kind.recipe(first, config)
         return kind.recipe(first, config, kind.recipe(second, second))
 
+    def _with_loss(self, loss: nn.Module) -> Recipe:
+        """Return the recipe that trains with a Module, in both stages unless the second has one."""
+        if not isinstance(loss, nn.Module):
+            raise TypeError(f"Expected `loss` to be a torch.nn.Module, got {loss!r}.")
+        second = self.second
+        if second is not None and self.whole_config.second.loss is None:
+            second = replace(second, given_loss=loss)
+        return replace(self, second=second, given_loss=loss)
+
     @property
     def kind(self) -> Kind:
         """Kind of the training data."""
@@ -114,12 +132,12 @@ class Recipe:
     @cached_property
     def parsed_loss(self) -> ParsedLoss:
         """The training loss, parsed."""
-        return ParsedLoss(self.config.loss)
+        return ParsedLoss(self.config.loss, self.config.allow_import)
 
     @cached_property
     def checked_loss(self) -> nn.Module:
         """The training loss with stand-in class counts, to look at."""
-        return self.parsed_loss.build(_ANY)
+        return self.loss(_ANY)
 
     @property
     def is_logit(self) -> bool:
@@ -133,7 +151,20 @@ class Recipe:
 
     def loss(self, class_counts: Sequence[int]) -> nn.Module:
         """Build the training loss; losses that need class counts get these."""
-        return self.parsed_loss.build(class_counts)
+        if self.given_loss is None:
+            return self.parsed_loss.build(class_counts)
+        loss = copy.deepcopy(self.given_loss)  # each task has its own
+        if feeds_on(loss) == "features":
+            raise Refused(
+                "a loss of the output",
+                f"{type(loss).__name__}, a loss of features",
+                "use {feature_loss} for it",
+            )
+        return loss
+
+    def further_loss(self, text: str, class_counts: Any = None) -> nn.Module:
+        """Build another loss of the configuration, such as `hits.value_loss`."""
+        return ParsedLoss(text, self.config.allow_import).build(class_counts)
 
     @property
     def needs_content(self) -> bool:
@@ -236,7 +267,7 @@ class Recipe:
     def pseudo_label_loss(self, class_counts: Sequence[int]) -> nn.Module | None:
         """Build the loss of the pseudo-labels; None if it is that of the labels."""
         text = self.config.unlabelled.loss
-        return None if text is None else build_loss(text, class_counts)
+        return None if text is None else self.further_loss(text, class_counts)
 
     @property
     def strong_views(self) -> StrongViews:
@@ -267,6 +298,7 @@ class Recipe:
     def _check(self) -> None:
         """Refuse a stage that cannot be trained, before anything is read or written."""
         config = self.config
+        _check_permissions(config.allow_import)
         _check_other_kinds(config, self.kind)
         _check_used(config)
         _check_numbers(config)
@@ -298,13 +330,14 @@ class ParsedLoss:
 
     Args:
         text: name with options, code, import path, or a sum of them, see `TrainConfig`.
+        allow_import: packages that it may be imported from, beside `LIBRARIES`.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, allow_import: Sequence[str] = ()) -> None:
         name = text.strip().partition("(")[0]
         is_code = (name.isidentifier() and name[0].islower()) or name.startswith(("CB", "LDAM-"))
-        self.text = text
-        self._spec = None if is_code else parse_spec(text)
+        self.text, self._packages = text, (*LIBRARIES, *allow_import)
+        self._spec = None if is_code and full_text(text) is None else parse_spec(text)
 
     def build(self, class_counts: Any = None) -> nn.Module:
         """Build the loss.
@@ -313,8 +346,13 @@ class ParsedLoss:
             class_counts: pixels (hits, images) of each class, for losses that need them.
         """
         if self._spec is None:
-            return loss_from_code(self.text.strip(), class_counts)
-        loss = build_spec(self._spec, packages=PACKAGES, class_counts=class_counts)
+            try:
+                return loss_from_code(self.text.strip(), class_counts)
+            except ValueError as problem:
+                if not str(problem).startswith("Expected `code`"):
+                    raise
+                raise ValueError(f"{problem}{suggest_loss(self.text)}") from problem
+        loss = build_spec(self._spec, packages=self._packages, class_counts=class_counts)
         if feeds_on(loss) == "features":
             raise Refused(
                 "a loss of the output",
@@ -324,9 +362,11 @@ class ParsedLoss:
         return loss
 
 
-def build_loss(text: str, class_counts: Any = None) -> nn.Module:
+def build_loss(
+    text: str, class_counts: Any = None, *, allow_import: Sequence[str] = ()
+) -> nn.Module:
     """Parse and build a loss, see `ParsedLoss`."""
-    return ParsedLoss(text).build(class_counts)
+    return ParsedLoss(text, allow_import).build(class_counts)
 
 
 def _build_feature_loss(config: TrainConfig) -> nn.Module:
@@ -336,7 +376,7 @@ def _build_feature_loss(config: TrainConfig) -> nn.Module:
             f"Expected one loss of features, which has weights of its own, got {text!r}; "
             "for example RangeLoss(intra_weight=5e-5, inter_weight=0.01)."
         )
-    loss = parse_loss(text, packages=PACKAGES)
+    loss = parse_loss(text, packages=(*LIBRARIES, *config.allow_import))
     check_takes_features(loss)
     if config.compile:
         raise refusal(
@@ -357,6 +397,16 @@ def _check_types(config: TrainConfig) -> None:
         got = getattr(config, one.name)
         if isinstance(wanted, type) and is_dataclass(wanted) and not isinstance(got, wanted):
             raise RefusedType(f"`{one.name}` as a {wanted.__name__}", type(got).__name__)
+
+
+def _check_permissions(packages: Sequence[str]) -> None:
+    for name in packages:
+        if not name.isidentifier():
+            raise Refused(
+                "a package in {allow_import}",
+                repr(name),
+                "name the first part of the import path, for example {allow_import=my_losses}",
+            )
 
 
 def _check_other_kinds(config: TrainConfig, kind: Kind) -> None:
@@ -451,4 +501,6 @@ def _check_unlabelled(config: TrainConfig) -> None:
     check_rand_augment(wanted.operations, wanted.magnitude)
     if not 0 <= wanted.ramp <= 1:
         raise ValueError(f"Expected `unlabelled.ramp` between 0 and 1, got {wanted.ramp}.")
-    check_pseudo_loss(build_loss(wanted.loss or config.loss, _ANY))
+    check_pseudo_loss(
+        build_loss(wanted.loss or config.loss, _ANY, allow_import=config.allow_import)
+    )

@@ -135,6 +135,7 @@ def test_bad_input_is_one_sentence(
     assert sentence in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.filterwarnings("ignore::dense_imb.tasks.images.recipe.FewPixelsWarning")
 def test_volumes_of_several_classes_take_the_likeliest(tmp_path):
     nibabel = pytest.importorskip("nibabel")
     folders = write_folders(tmp_path, n=3, size=(8, 12, 10), n_classes=3)

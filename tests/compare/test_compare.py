@@ -150,10 +150,23 @@ def test_the_advice_begins_with_how_sure_it_is():
     advice = table_of(a=[0.8, 0.82, 0.79], b=[0.79, 0.83, 0.78], c=[0.2, 0.21, 0.22]).advice()
     assert advice.startswith("No loss is clearly ahead. The first is a")
     assert "its lead over b may be chance. It is ahead of c." in advice
-    assert "--seeds 5 --loss 'a' --loss 'b'" in advice
+    assert "--seeds 5 --loss 'a=a()' --loss 'b=b()'" in advice
     sure = table_of(a=[0.8, 0.82, 0.79], c=[0.2, 0.21, 0.22]).advice()
     assert sure.startswith("Take a")
     assert "10 steps are few" in sure
+
+
+def test_the_losses_of_the_advice_can_be_typed():
+    names = ["focal", "balanced softmax + Dice", "mine", "FocalLoss(gamma=1.0)"]
+    known = {one.name: one for one in contestants("images")}
+    losses = [known.get(name, Contestant(name, "FocalLoss(gamma=1.0)")) for name in names]
+    runs = [{"loss": name, "seed": 0, "ap": 0.5, "cpu_seconds": 1.0} for name in names]
+    advice = ComparisonTable.from_runs(runs, ["ap"], losses, 10).advice()
+    typed = re.findall(r"--loss '(.*?)'", advice.partition("More seeds")[2])
+    assert len(typed) == 4
+    for text in typed:
+        one = parse_contestant(text, contestants("images"))
+        assert (one.name, one.loss) in [(loss.name, loss.loss) for loss in losses]
 
 
 def test_one_seed_proves_nothing():
@@ -221,7 +234,7 @@ def test_a_budget_too_small_starts_nothing(config, tmp_path):
 @pytest.mark.parametrize("kind", ORDER)
 def test_contestants_are_losses_that_exist(kind):
     for one in contestants(kind, n_classes=3):
-        parse_loss(one.loss.replace("$inverse", "(0.5, 1.5)"), class_counts=(9, 1))
+        parse_loss(one.loss, class_counts=(9, 1))
     known = contestants(kind, n_classes=3)
     assert [one.name for one in known[:N_FIRST]] == list(ORDER[kind][:N_FIRST])
     assert len({one.folder for one in known}) == len(known)
@@ -260,7 +273,7 @@ def test_the_figure_has_a_row_for_each_loss(compared):
 def test_hits_compete_by_the_noise_removed(tmp_path):
     path = write_events(tmp_path / "clean.h5", clean_events(40))
     config = tiny(path, hits={"validation_share": 0.4})
-    losses = [*TWO, Contestant("weighted", "CrossEntropyLoss(class_weight=$inverse)"),
+    losses = [*TWO, Contestant("weighted", "CrossEntropyLoss(class_weight='inverse')"),
               Contestant("softmax", "BalancedSoftmaxLoss")]  # fmt: skip
     table = quiet(config, tmp_path / "out", losses=losses, n_seeds=1)
     assert table.scores[0] == "removal_at_97"
@@ -312,7 +325,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_whole_images_compete_by_balanced_accuracy(labelled, tmp_path):
-    losses = [PLAIN, "LDAM", "mine=CrossEntropyLoss(class_weight=$inverse)"]
+    losses = [PLAIN, "LDAM", "mine=CrossEntropyLoss(class_weight='inverse')"]
     table = quiet(of_table(labelled), tmp_path / "out", losses=losses, n_seeds=1, steps=8)
     assert table.scores == ("balanced_accuracy", "tail_accuracy", "accuracy", "calibration_error")
     assert {row["loss"] for row in table.rows} == {PLAIN, "LDAM", "mine"}

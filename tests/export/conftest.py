@@ -13,6 +13,7 @@ from dense_imb.config import TrainConfig
 from dense_imb.engine import CollapseWarning
 from dense_imb.export import Exported, export_run
 from dense_imb.runs import Run, open_run, train
+from dense_imb.tasks.images.recipe import FewPixelsWarning
 from tests.runs.labelled_pictures import of_table, write_tables
 from tests.runs.pictures import tiny_images, write_folders
 from tests.runs.tiny import clean_events, tiny, write_events
@@ -110,6 +111,7 @@ def case_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Case]:
             folder = tmp_path_factory.mktemp(name.replace(".", "_"))
             with warnings.catch_warnings():  # ten steps teach little
                 warnings.simplefilter("ignore", CollapseWarning)
+                warnings.simplefilter("ignore", FewPixelsWarning)  # of volumes
                 train(CASES[name][1](folder), folder / "run", is_quiet=True)
             run = open_run(folder / "run")
             made[name] = Case(run, export_run(run, folder / name))

@@ -15,7 +15,10 @@ from dense_imb.runs import open_run, train
 from dense_imb.tasks.images.task import ImagesReading
 from tests.runs.pictures import lines, tiny_images
 
-pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning"),
+    pytest.mark.filterwarnings("ignore::dense_imb.tasks.images.recipe.FewPixelsWarning"),
+]
 NAMES = ("empty", "arc", "$ring", "_line")
 
 

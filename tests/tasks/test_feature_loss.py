@@ -297,7 +297,7 @@ REFUSED = [
     ({"feature_loss": "0.5 * RangeLoss"}, "weights of its own, got '0.5 \\* RangeLoss'"),
     ({"feature_loss": "RangeLoss + RangeLoss"}, "Expected one loss of features"),
     ({"feature_loss": "RangeLoss(k=0)"}, "Expected options that RangeLoss takes"),
-    ({"feature_loss": "antigravity:Fly"}, "a config may come from anybody"),
+    ({"feature_loss": "antigravity:Fly"}, "nothing else is imported"),
     ({"mixing": MixingConfig("mixup")}, "Expected no mixing with a `feature_loss`, got mixup"),
     ({"compile": True}, "`compile` and `feature_loss` exclude each other"),
     (

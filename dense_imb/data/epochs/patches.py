@@ -49,8 +49,13 @@ class Patch(NamedTuple):
         """Return the patch of an image (C, *spatial); its outermost pixels are repeated."""
         return self._cut(image, mode="edge")
 
-    def label(self, label: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return the patch of a label map (*spatial), IGNORED around the image."""
+    def label(self, label: NDArray[np.uint8], *, pads_labels: bool = False) -> NDArray[np.uint8]:
+        """Return the patch of a label map (*spatial), IGNORED around the image.
+
+        With `pads_labels` its outermost labels are repeated, for losses that can ignore no pixel.
+        """
+        if pads_labels:
+            return self._cut(label, mode="edge")
         return self._cut(label, constant_values=IGNORED)
 
     def instance(self, instance: NDArray[Any]) -> NDArray[Any]:
@@ -82,6 +87,7 @@ def draw_patch(
     flips: bool = True,
     turns: bool = False,
     pixels: Mapping[int, NDArray[np.int64]] | None = None,
+    pads_labels: bool = False,
 ) -> tuple[NDArray[Any], NDArray[np.uint8]]:
     """Cut a random patch, with a foreground pixel in some of them; see `place_patch`.
 
@@ -89,6 +95,7 @@ def draw_patch(
         image: (C, *spatial).
         label: (*spatial) classes and IGNORED.
         size, rng, foreground, flips, turns, pixels: as in `place_patch`.
+        pads_labels: repeat the outermost labels too, for losses that can ignore no pixel.
 
     Returns:
         (C, *size) image and (*size) label, new arrays.
@@ -101,7 +108,7 @@ def draw_patch(
     patch = place_patch(
         label, size, rng, foreground=foreground, flips=flips, turns=turns, pixels=pixels
     )
-    return patch.image(image), patch.label(label)
+    return patch.image(image), patch.label(label, pads_labels=pads_labels)
 
 
 def place_patch(

@@ -75,6 +75,18 @@ def loss_from_code(
     )
 
 
+def is_code(text: str) -> bool:
+    """Whether a text is a code of `loss_from_code`.
+
+    Example:
+        >>> is_code("csce"), is_code("focal")
+        (True, False)
+    """
+    patterns = (_HARD_MINING, _FOCAL, _BALANCED_FOCAL)
+    is_plain = text in ("ce", "csce", "CBLoss", "LDAM-RW")
+    return is_plain or any(pattern.fullmatch(text) for pattern in patterns)
+
+
 def _gamma(match: re.Match[str]) -> float:
     """Convert 05 to 0.5, 1 to 1, 2 to 2."""
     digits = match["gamma"]

@@ -146,6 +146,22 @@ def intake_of(loss: nn.Module) -> Intake:
     return intake
 
 
+def can_ignore(loss: nn.Module) -> bool:
+    """Whether a loss can leave pixels out, by `mask` or by an `ignore_index`.
+
+    A sum can if each of its parts takes a `mask`.
+
+    Example:
+        >>> can_ignore(torch.nn.CrossEntropyLoss()), can_ignore(torch.nn.BCEWithLogitsLoss())
+        (True, False)
+    """
+    parts = getattr(loss, "losses", None)
+    if _our_name(loss) == "CompoundLoss" and isinstance(parts, nn.ModuleDict):
+        return all("mask" in look_at(part).takes for part in parts.values())
+    intake = look_at(loss)
+    return "mask" in intake.takes or intake.ignore_index is not None
+
+
 def look_at(loss: nn.Module) -> Intake:
     """Like `intake_of`, but does not raise for losses that cannot be used."""
     name = type(loss).__name__

@@ -13,14 +13,17 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from dense_imb.base.checks import check_choice
-from dense_imb.base.refusals import suggest
+from dense_imb.base.refusals import Refused, option, suggest
 from dense_imb.losses.core.balance import Balance
+from dense_imb.losses.core.class_weights import class_weights
 from dense_imb.losses.core.spread import Spread
 from dense_imb.losses.foreign.catalogue import OUR_INPUTS, feeding_rule
 from dense_imb.losses.foreign.compound import CompoundLoss
+from dense_imb.losses.foreign.short_names import full_text, suggest_loss
 from dense_imb.losses.spread import Hardest, WorstNeighbour
 
+# a text may come from anybody: what it names is imported from here and nowhere else
+LIBRARIES = ("dense_imb", "torch", "monai", "segmentation_models_pytorch", "kornia", "torchvision")
 _SPREADS: dict[str, Callable[[Any], Spread]] = {
     "hardest": Hardest,
     "worst_neighbour": WorstNeighbour,
@@ -65,7 +68,8 @@ class Spec(NamedTuple):
 def parse_spec(text: str) -> Spec:
     """Parse the text of a loss, see `parse_loss`, without importing or building anything.
 
-    Safe for text from a file of unknown origin.
+    Short names, see `SHORT_NAMES`, are replaced by what they stand for. Safe for text from a file
+    of unknown origin.
 
     Example:
         >>> spec = parse_spec("FocalLoss(gamma=1.0) + 0.5 * torch.nn:HuberLoss(delta=2.0)")
@@ -82,10 +86,13 @@ def parse_spec(text: str) -> Spec:
 
 
 def _parse_term(call: str, text: str) -> Term:
-    module, call = split_call(call)
+    module, call = split_call(full_text(call) or call)
     name, positional, options = parse_call(call, text)
-    if module is None:
-        check_choice("loss", name, OUR_INPUTS)
+    if module is None and name not in OUR_INPUTS:
+        raise ValueError(
+            f"Expected `loss` to be a name of `dense-imb losses`, package.module:Class or a sum, "
+            f"got {name!r}.{suggest_loss(name)}"
+        )
     return Term(module, name, tuple(positional), options)
 
 
@@ -94,11 +101,12 @@ def parse_loss(
 ) -> nn.Module:
     """Build a loss from its text.
 
-    The text is a public name of `dense_imb.losses` or an import path `package.module:Class`, with
-    options as Python literals. Nothing in it is evaluated. An imported object must be an
-    `nn.Module` class. Of our losses, `balance` takes the arguments of a `Balance`, {} for the
-    defaults, and `spread` takes {"hardest": share} or {"worst_neighbour": size}. A sum with
-    weights, "FocalLoss + 0.5 * monai.losses:DiceLoss(...)", is a `CompoundLoss`.
+    The text is a public name of `dense_imb.losses`, a short name (`SHORT_NAMES`), or an import path
+    `package.module:Class`, with options as Python literals. Nothing in it is evaluated. An imported
+    object must be an `nn.Module` class. Some options of our losses are written as literals:
+    `balance={}` holds the arguments of a `Balance`, `spread` is {"hardest": share} or
+    {"worst_neighbour": size}, and `class_weight='inverse'` names a method of `class_weights`. A sum
+    with weights, "FocalLoss + 0.5 * monai.losses:DiceLoss(...)", is a `CompoundLoss`.
 
     Args:
         text: text of the loss.
@@ -157,13 +165,18 @@ def split_sum(text: str) -> list[tuple[float | None, str]]:
 def _build(term: Term, text: str, packages: Sequence[str] | None, class_counts: Any) -> nn.Module:
     options = dict(term.options)
     if term.module is not None:
-        if packages is not None and term.module.split(".")[0] not in packages:
-            raise ValueError(
-                f"Expected a loss of {', '.join(packages)}, got {text!r}; a config may come "
-                "from anybody, so nothing else is imported for it. From Python, pass the loss "
-                "itself to `FramesTask`."
-            )
+        package = term.module.split(".")[0]
+        if packages is not None and package not in packages:
+            cure = "nothing else is imported, because importing runs code"
+            if package.isidentifier():
+                cure += f"; add {option('allow_import', package)} if you trust it"
+            raise Refused(f"a loss of {', '.join(packages)}", repr(text), cure)
         loss_class = _import(term.module, term.name, text)
+        if packages is not None and _loads_networks(loss_class):
+            raise ValueError(
+                f"{term.name} loads a network, which may run code that comes with it; pass it from "
+                "Python, Recipe.of(config, loss=...)."
+            )
     else:
         loss_class = getattr(importlib.import_module("dense_imb.losses"), term.name)
     try:
@@ -171,6 +184,8 @@ def _build(term: Term, text: str, packages: Sequence[str] | None, class_counts: 
             options["balance"] = _balance(options["balance"])
         if term.module is None and options.get("spread") is not None:
             options["spread"] = _spread(options["spread"])
+        if term.module is None and isinstance(options.get("class_weight"), str):
+            options["class_weight"] = _weights_by_rule(options["class_weight"], class_counts)
         if class_counts is not None and _lacks_counts(loss_class, term.positional, options):
             options["class_counts"] = class_counts
         return loss_class(*term.positional, **options)
@@ -189,6 +204,15 @@ def _lacks_counts(
     if counts is None or counts.default is not counts.empty:
         return False
     return "class_counts" not in signature.bind_partial(*positional, **keywords).arguments
+
+
+def _weights_by_rule(method: str, class_counts: Any) -> tuple[float, ...]:
+    if class_counts is None:
+        raise ValueError(
+            f"class_weight={method!r} needs the pixels of each class, which are not known here; "
+            "write the weights as numbers."
+        )
+    return class_weights(class_counts, method)
 
 
 def _balance(arguments: object) -> Balance:
@@ -234,11 +258,12 @@ def parse_call(call: str, text: str) -> tuple[str, list[Any], dict[str, Any]]:
                 )
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         pass
+    near = suggest_loss(text) if re.fullmatch(r"[\w -]+", text) else ""
     raise ValueError(
         "Expected a loss as a name of the catalogue or package.module:Class, with options as "
         'literals, like "FocalLoss(gamma=2.0)" or "FocalLoss(balance={})", or a sum, "FocalLoss + '
         '0.5 * torch.nn:CrossEntropyLoss", '
-        f"got {text!r}."
+        f"got {text!r}.{near}"
     )
 
 
@@ -248,9 +273,12 @@ def _import(path: str, class_name: str, text: str) -> type[nn.Module]:
             f"Expected an import path, package.module:Class, got the file {path!r}; run in its "
             "folder and drop the .py."
         )
-    # the installed command does not search its working directory, where a user's own file lies
-    searched = list(sys.path)
-    sys.path.append(str(Path.cwd()))
+    here, searched = Path.cwd(), list(sys.path)
+    if path.partition(".")[0] in LIBRARIES:  # as installed: a file here may come from anybody
+        sys.path[:] = [folder for folder in searched if Path(folder).resolve() != here]
+    else:
+        # the installed command does not search its working directory, where a user's own file lies
+        sys.path.append(str(here))
     try:
         module = importlib.import_module(path)
     except Exception as problem:  # importing runs the module, which may fail in any way
@@ -267,6 +295,12 @@ def _import(path: str, class_name: str, text: str) -> type[nn.Module]:
     if not (isinstance(loss_class, type) and issubclass(loss_class, nn.Module)):
         raise ValueError(f"Expected {path}:{class_name} to be a torch.nn.Module class.")
     return loss_class
+
+
+def _loads_networks(loss_class: type[nn.Module]) -> bool:
+    """Whether a loss of a known library loads networks, from a hub or a folder."""
+    module = loss_class.__module__
+    return module.partition(".")[0] in LIBRARIES and "erceptual" in f"{module}:{loss_class}"
 
 
 def _sentence(problem: Exception) -> str:

@@ -61,7 +61,7 @@ from dense_imb.tasks.hits.trained import TrainedHits, trained_on
 from dense_imb.tasks.hits.units import PARTICLE
 from dense_imb.tasks.instances import check_per_class
 from dense_imb.tasks.mean_teacher import Unlabelled
-from dense_imb.tasks.recipe import Recipe, build_loss, check_share
+from dense_imb.tasks.recipe import Recipe, check_share
 from dense_imb.tasks.unlabelled import REST, naming_the_option
 
 PROFILES: dict[str, Any] = {
@@ -143,7 +143,7 @@ class HitsRecipe(Recipe):
                 "take {loss=ACBMSELoss}, usually with {hits.pixels=frame}",
             )
         if reading.output == "both":
-            build_loss(hits.value_loss)
+            self.further_loss(hits.value_loss)
 
     def _check_network_of_hits(self) -> None:
         config, hits = self.config, self.config.hits
@@ -161,7 +161,7 @@ class HitsRecipe(Recipe):
                 "take {loss=CrossEntropyLoss}",
             )
         if hits.value is not None:
-            build_loss(hits.value_loss)
+            self.further_loss(hits.value_loss)
 
     @cached_property
     def degradation(self) -> Degradation | None:
@@ -270,7 +270,7 @@ class HitsRecipe(Recipe):
             augment = "rotate" if is_table else "none"
         options = HitsOptions(
             **self.shared_options(content, len(train)),
-            value_loss=None if hits.value is None else build_loss(hits.value_loss),
+            value_loss=None if hits.value is None else self.further_loss(hits.value_loss),
             retention=hits.retention,
             batch_size=self.config.batch_size,
             balance_over=hits.balance_over,
@@ -295,7 +295,7 @@ class HitsRecipe(Recipe):
             **self.shared_options(content, len(train)),
             target=hits.target,
             pixels=hits.pixels,
-            value_loss=build_loss(hits.value_loss) if hits.output == "both" else None,
+            value_loss=self.further_loss(hits.value_loss) if hits.output == "both" else None,
             retention=hits.retention,
             batch_size=self.config.batch_size,
         )

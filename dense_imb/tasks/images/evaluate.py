@@ -16,6 +16,7 @@ from dense_imb.data.images.labelled import IGNORED, LabelledImages
 from dense_imb.metrics import SegmentationScores, TolerantF1
 from dense_imb.metrics.score_table import Row, ScoreTable, aligned, mean_of_known, score_cell
 
+FEW_PIXELS = 20  # of a class; the average precision of fewer is luck
 MEAN = "mean"  # over the foreground classes
 _FORMAT, _VERSION = "dense-imb-segmentation", 1
 _COLUMNS = (
@@ -30,6 +31,21 @@ _COLUMNS = (
     ("calibration error", "calibration_error"),
     ("IoU likeliest", "likeliest_iou"),
 )
+
+
+def few_pixels(name: str, n_pixels: float | str, n_images: float | str) -> str:
+    """Return a clause on a class with too few pixels to score; "" for other classes.
+
+    A class without pixels has no score, and no part in a mean.
+
+    Example:
+        >>> few_pixels("scratch", 12, 1), few_pixels("dent", 800, 3)
+        ('scratch has 12 pixels in 1 image', '')
+    """
+    pixels, images = int(n_pixels), int(n_images)
+    if pixels >= FEW_PIXELS or pixels == 0:
+        return ""
+    return f"{name} has {pixels} pixel{'s' * (pixels != 1)} in {images} image{'s' * (images != 1)}"
 
 
 class Segments(Protocol):
@@ -65,6 +81,7 @@ class ImagesTable(ScoreTable):
         scorer, class          "mean" is over the foreground classes
         class_name             what the data call it
         share                  of the class in all labelled pixels
+        n_pixels, n_with       pixels of the class, and images that hold any
         average_precision      of the ranking of pixels, whatever the threshold
         threshold              a logit, chosen on the run's own validation images
         f1, precision, recall, iou   at that threshold
@@ -109,10 +126,13 @@ class ImagesTable(ScoreTable):
         """Format the table."""
         is_binary = not any(row["class"] not in (MEAN, "1") for row in self.rows)
         rows = [row for row in self.rows if not is_binary or row["class"] == MEAN]
-        table = [["", *([] if is_binary else ["class"]), *(h for h, _ in self.headers())]]
+        counted = [] if is_binary else ["class", "pixels", "images"]
+        table = [["", *counted, *(h for h, _ in self.headers())]]
         for row in rows:
-            name = str(row.get("class_name", row["class"]))
-            cells = [str(row["scorer"]), *([] if is_binary else [name])]
+            cells = [str(row["scorer"])]
+            if not is_binary:
+                name = str(row.get("class_name", row["class"]))
+                cells += [name, *(f"{float(row[n]):,.0f}" for n in ("n_pixels", "n_with"))]
             table.append([*cells, *(score_cell(row[name]) for _, name in self.headers())])
         first = self.rows[0]
         share = 100 * float(first["share"])
@@ -122,8 +142,20 @@ class ImagesTable(ScoreTable):
                 f"{float(first['n_images']):.0f} images, {share:.3g} % of their pixels are "
                 "foreground. F1, precision, recall and IoU are at the threshold that the run's own "
                 "validation images chose; likeliest: each pixel called its likeliest class.",
+                *self.few(),
             ]
         )
+
+    def few(self) -> list[str]:
+        """Return a sentence for each class with too few pixels, if the mean is over several."""
+        scorer = self.rows[0]["scorer"]
+        rows = [r for r in self.rows if r["scorer"] == scorer and r["class"] != MEAN]
+        return [
+            f"{sentence}: its scores are luck, and so is 1/{len(rows)} of the mean."
+            for row in rows
+            if len(rows) > 1
+            and (sentence := few_pixels(str(row["class_name"]), row["n_pixels"], row["n_with"]))
+        ]
 
 
 def evaluate_images(
@@ -148,6 +180,7 @@ def evaluate_images(
         watch: called with the scorer, its scores so far, the index of an image and its logits.
     """
     rows: list[Row] = []
+    n_with = [0] * images.n_classes  # images that hold each class; at 0 those with any but 0
     for place, segmenter in enumerate(segmenters):
         scores = SegmentationScores(images.n_classes, ignore_index=IGNORED)
         near = [TolerantF1(tolerance, scale="logit") for _ in range(images.n_classes)]
@@ -155,6 +188,10 @@ def evaluate_images(
             logits, label = segmenter.logits(images.image(i)), images.label(i)
             target = torch.from_numpy(label.astype(np.int64))[None]
             scores.update(logits, target)
+            if place == 0:
+                present = {*np.unique(label).tolist()} - {0, IGNORED}
+                for k in present | ({0} if present else set()):
+                    n_with[k] += 1
             for k in range(1, images.n_classes):
                 is_labelled = target != IGNORED
                 near[k].update(logit_of_class(logits, k), target == k, mask=is_labelled)
@@ -163,7 +200,7 @@ def evaluate_images(
             if progress is not None:
                 progress(1)
         chosen = None if thresholds is None else thresholds[place]
-        rows += _rows(segmenter.name, images, scores, near, chosen, precision)
+        rows += _rows(segmenter.name, images, scores, near, chosen, precision, n_with)
     return ImagesTable(tuple(rows), tolerance, precision)
 
 
@@ -187,10 +224,13 @@ def _rows(
     near: Sequence[TolerantF1],
     thresholds: Sequence[float] | None,
     precision: float,
+    n_with: Sequence[int],
 ) -> list[Row]:
     pixels = [histogram.n_signal for histogram in scores.histograms]
     columns: dict[str, Sequence[float]] = {
         "share": [count / max(sum(pixels), 1) for count in pixels],
+        "n_pixels": pixels,
+        "n_with": n_with,
         "average_precision": scores.average_precision(),
         "best_f1": [f1 for f1, _ in scores.best_f1()],
         "tolerant_f1": [one.best().f1 for one in near],
@@ -224,7 +264,9 @@ def _rows(
         for k in foreground
     ]
     mean = {key: mean_of_known([values[k] for k in foreground]) for key, values in columns.items()}
-    mean["share"] = math.fsum(columns["share"][k] for k in foreground)
+    for key in ("share", "n_pixels"):
+        mean[key] = math.fsum(columns[key][k] for k in foreground)
+    mean["n_with"] = float(n_with[0])
     whole: list[Row] = [{"scorer": name, "class": MEAN, "class_name": MEAN, **mean}, *rows]
     return [{**row, "n_images": float(len(images))} for row in whole]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,6 @@ from dense_imb.base.checks import check_at_least
 from dense_imb.base.refusals import Refused, refusal
 from dense_imb.config import ImagesConfig
 from dense_imb.data.images.labelled import (
-    IGNORED,
     LabelledImages,
     LabelTally,
     check_names,
@@ -24,9 +24,10 @@ from dense_imb.data.images.labelled import (
 )
 from dense_imb.data.images.split import split_by_image
 from dense_imb.data.images.unlabelled import open_unlabelled
-from dense_imb.losses.foreign.feeding import takes_logits, wants_instances
+from dense_imb.losses.foreign.feeding import can_ignore, takes_logits, wants_instances
 from dense_imb.models import build_model
 from dense_imb.tasks.base import TrainingData
+from dense_imb.tasks.images.evaluate import few_pixels
 from dense_imb.tasks.images.pseudo_labels import Images, ImagesPseudoLabels
 from dense_imb.tasks.images.task import ImagesOptions, ImagesReading, ImagesTask
 from dense_imb.tasks.images.trained import TrainedImages
@@ -41,7 +42,11 @@ _LOOKED_AT = 8  # images, for their channels
 
 
 class PatchWarning(UserWarning):
-    """Crops that are larger than every training image."""
+    """Crops that are larger than training images."""
+
+
+class FewPixelsWarning(UserWarning):
+    """Classes with too few validation pixels for a score."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +95,14 @@ class ImagesRecipe(Recipe):
         tally = train.tally(show_progress=False)
         _check_foreground(images, tally, validation)
         loss = self.loss(tally.class_counts)
+        patch = _patch(images.patch, train.spatial_dims, tally)
+        if not can_ignore(loss):
+            _check_nothing_ignored(loss, patch, tally)
         reading = ImagesReading(
             n_classes=train.n_classes,
             mean=tally.mean,
             std=tuple(deviation or 1.0 for deviation in tally.std),
-            patch=_patch(images.patch, train.spatial_dims, tally),
+            patch=patch,
             is_logit=takes_logits(loss),
             labels=None if images.labels is None else tuple(images.labels),
             names=train.class_names if train.has_class_names else None,
@@ -222,10 +230,11 @@ def _check_foreground(images: ImagesConfig, tally: LabelTally, validation: Label
     """Refuse training or validation images without any foreground."""
     place = images.masks or images.train
     other = images.validation_masks or images.validation or place
-    has_any = any(_has_foreground(validation.label(i)) for i in range(len(validation)))
+    content = np.array([_class_counts(validation.label(i), tally.n_classes)
+                        for i in range(len(validation))])  # fmt: skip
     for what, is_there, where in (
         ("train", sum(tally.class_counts[1:]) > 0, place),
-        ("validate", has_any, other),
+        ("validate", bool(content[:, 1:].any()), other),
     ):
         if not is_there:
             raise Refused(
@@ -233,10 +242,57 @@ def _check_foreground(images: ImagesConfig, tally: LabelTally, validation: Label
                 f"none in {where}",
                 "check which mask value is which class ({images.labels}), or use more images",
             )
+    _warn_of_few(content, validation.class_names)
 
 
-def _has_foreground(label: NDArray[np.uint8]) -> bool:
-    return bool(((label > 0) & (label != IGNORED)).any())
+def _check_nothing_ignored(loss: nn.Module, patch: tuple[int, ...], tally: LabelTally) -> None:
+    """Refuse ignored pixels, and warn of small images, for a loss that can ignore no pixel."""
+    name = type(loss).__name__
+    n_pixels = sum(math.prod(size) * count for size, count in tally.sizes.items())
+    if n_ignored := n_pixels - sum(tally.class_counts):
+        raise refusal(
+            f"`{name}` can ignore no pixel, but the masks leave out {n_ignored:,} training pixels "
+            "({images.ignore_index}); use a loss of dense_imb, or make them a class."
+        )
+    n_small = sum(
+        count
+        for size, count in tally.sizes.items()
+        if any(side < wanted for side, wanted in zip(size, patch, strict=True))
+    )
+    if n_small:
+        warnings.warn(
+            f"{name} can ignore no pixel, so crops of the {n_small} images smaller than "
+            f"{' x '.join(map(str, patch))} repeat their outermost pixels and labels",
+            PatchWarning,
+            stacklevel=2,
+        )
+
+
+def _class_counts(label: NDArray[np.uint8], n_classes: int) -> NDArray[np.int64]:
+    """Return the number of pixels of each class."""
+    return np.bincount(label.ravel(), minlength=256)[:n_classes]
+
+
+def _warn_of_few(content: NDArray[np.int64], names: Sequence[str]) -> None:
+    """Warn of classes with too few validation pixels, if the score is a mean over several.
+
+    Args:
+        content: (n_images, n_classes) pixels of each class in each validation image.
+        names: names of the classes.
+    """
+    clauses = [
+        few_pixels(names[k], int(content[:, k].sum()), int((content[:, k] > 0).sum()))
+        for k in range(1, content.shape[1])
+    ]
+    few = [clause for clause in clauses if clause]
+    n_averaged = int((content[:, 1:].sum(0) > 0).sum())
+    if few and n_averaged > 1:
+        warnings.warn(
+            f"validation: {', '.join(few)}; average precision of so few is luck, and each class "
+            f"is 1/{n_averaged} of the mean that chooses the checkpoint",
+            FewPixelsWarning,
+            stacklevel=2,
+        )
 
 
 def _patch(wanted: Sequence[int] | None, spatial_dims: int, tally: LabelTally) -> tuple[int, ...]:

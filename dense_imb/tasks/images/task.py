@@ -20,7 +20,7 @@ from dense_imb.data.epochs.patches import patch_rng, place_patch
 from dense_imb.data.images.instances import COMPONENTS
 from dense_imb.data.images.labelled import IGNORED
 from dense_imb.engine.task import CLASS_NAMES
-from dense_imb.losses.foreign.feeding import feed, intake_of, wants_instances
+from dense_imb.losses.foreign.feeding import can_ignore, feed, intake_of, wants_instances
 from dense_imb.losses.foreign.soft_feeding import check_takes_soft, feed_soft
 from dense_imb.metrics import SegmentationScores
 from dense_imb.metrics.score_table import mean_of_known
@@ -231,6 +231,7 @@ class ImagesTask(SampledTask):
             data = replace(data, train=train)
         super().__init__(network, loss, data, options, len(train) * options.patches)
         self._intake = intake_of(loss)
+        self.pads_labels = not can_ignore(loss)  # of crops larger than their image
         self.reading = reading
         self.patches, self.foreground = options.patches, options.foreground
         self.flips, self.seed = options.flips, options.seed
@@ -300,7 +301,7 @@ class ImagesTask(SampledTask):
                 pixels=self.train.pixels(place),
             )
             images.append(patch.image(self.train.image(place)))
-            labels.append(patch.label(label))
+            labels.append(patch.label(label, pads_labels=self.pads_labels))
             if self.wants_instances:
                 instances.append(patch.instance(self.train.instance(place)))
         label = np.stack(labels)

@@ -174,15 +174,6 @@ def test_ignored_pixels_pull_at_nothing(tmp_path, loss):
     assert gradient[:, :, 20:].any()
 
 
-@padded
-def test_a_loss_that_can_not_leave_pixels_out_says_so(tmp_path):
-    folders = write_folders(tmp_path, n=3)
-    images = {"patch": [64, 64]}  # larger than they are
-    loss = "monai.losses:DiceLoss(sigmoid=True)"
-    with pytest.raises(ValueError, match="DiceLoss has no `ignore_index`"):
-        quiet(tiny_images(folders, images=images, loss=loss), tmp_path / "run")
-
-
 @pytest.mark.parametrize("n_classes", [1, 3])
 def test_the_logit_of_a_class_is_that_of_its_probability(n_classes):
     logits = torch.randn(2, n_classes, 5, dtype=torch.double)

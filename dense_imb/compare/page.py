@@ -1,0 +1,167 @@
+"""The HTML page of a comparison."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+from dense_imb import __version__
+from dense_imb.base.files import write_whole
+from dense_imb.compare.examples import draw_examples, make_examples, size_of_examples
+from dense_imb.compare.figure import draw, draw_objects, size_of
+from dense_imb.compare.objects import CURVE, Curve, read_curve
+from dense_imb.compare.table import ComparisonTable
+from dense_imb.report.drawing import draw_png
+from dense_imb.report.page import Drawing, Section, Table, render_page
+from dense_imb.runs import open_run
+
+PAGE = "comparison.html"
+_N_CURVES = 6  # losses with a curve of objects
+_FACTS = {"images": ("train", "masks"), "hits": ("train",), "labels": ("train", "images")}
+
+
+def write_page(table: ComparisonTable) -> Path:
+    """Write the page of a comparison into its folder, and return its path.
+
+    The page needs no other file. It shows the scores with their spread over seeds, the tests
+    against chance, and for images with masks the curve of objects and examples.
+
+    Args:
+        table: result of `compare`, whose folder holds the runs.
+    """
+    sections = [
+        _scores(table),
+        *([_objects(table), _examples(table)] if table.kind == "images" else []),
+        _losses(table),
+    ]
+    drawings = [drawing for section in sections for drawing in section.drawings]
+    pngs = {drawing.name: draw_png(drawing.draw, drawing.size) for drawing in drawings}
+    first = table.run_folder(str(table.trained[0]["loss"]), 0) if table.trained else None
+    first = first or table.run_folder(str(table.rows[0]["loss"]), 0)
+    date = datetime.now().astimezone().isoformat(" ", "minutes")
+    page = render_page(
+        name=Path(table.folder).resolve().name,
+        headline=table.lead("loss"),
+        origin=f"Compared {date}.",
+        notes=[f"{row['loss']} fails: {row['failed']}." for row in table.rows if row["failed"]],
+        sections=sections,
+        pngs=pngs,
+        facts=_facts(table, first),
+        config=(first / "config.yaml").read_text(),
+        commands=_commands(table, first),
+        subject="comparison",
+    )
+    path = Path(table.folder) / PAGE
+    write_whole(path, partial(_write_text, page))
+    return path
+
+
+def _write_text(text: str, to: Path) -> None:
+    to.write_text(text, encoding="utf-8")
+
+
+def _scores(table: ComparisonTable) -> Section:
+    header, *rows = table.cells()
+    header[0] = "loss"
+    figure = Drawing(
+        "scores",
+        partial(draw, table),
+        size_of(table),
+        "a dot for each run, a row for each loss, the best on top",
+        "A dot is a run with one seed, a bar the mean over the seeds of a loss.",
+    )
+    legend = table.legend()
+    return Section(
+        "Scores",
+        tables=[Table(header, rows, own=rows[0][0])],
+        paragraphs=[f"{legend[0].upper()}{legend[1:]}.", table.advice()],
+        drawings=[figure],
+    )
+
+
+def _objects(table: ComparisonTable) -> Section:
+    title = "Objects found at a number of false ones"
+    curves = _curves(table)
+    if not curves:
+        return Section(title)
+    figure = Drawing(
+        "objects",
+        partial(draw_objects, curves, table.false_objects),
+        (8.0, 4.6),
+        "recall of objects against the number of false objects an image, a line for each loss",
+        "Each point is the lowest threshold that keeps to the number on the test images; bands "
+        "span the seeds. The dotted line is the number of the table, whose threshold comes from "
+        "the validation images.",
+    )
+    measured = ", ".join(
+        f"{row['loss']} {_mean(table, str(row['loss']), 'false_objects'):.2g}"
+        for row in table.trained
+        if str(row["loss"]) in curves
+    )
+    text = (
+        "An object is a connected component of the pixels of a class, corners included. A "
+        "predicted object is false if less than a tenth of its pixels are true. A true object is "
+        "found if a predicted object that is not false covers one of its pixels. False objects an "
+        f"image on the test images, at the thresholds of the table: {measured}."
+    )
+    return Section(title, paragraphs=[text], drawings=[figure])
+
+
+def _curves(table: ComparisonTable) -> dict[str, list[Curve]]:
+    """Return the curves of the seeds of the first losses, and of plain cross-entropy."""
+    names = [str(row["loss"]) for row in table.trained]
+    first = names[:_N_CURVES]
+    if table.plain in names and table.plain not in first:
+        first = [*first[:-1], str(table.plain)]
+    curves = {}
+    for name in first:
+        seeds = [int(run["seed"]) for run in table.runs if run["loss"] == name]
+        stored = [read_curve(table.run_folder(name, seed) / CURVE) for seed in seeds]
+        if any(stored):
+            curves[name] = [curve for curve in stored if curve]
+    return curves
+
+
+def _mean(table: ComparisonTable, name: str, score: str) -> float:
+    values = [float(run[score]) for run in table.runs if run["loss"] == name]
+    return sum(values) / len(values)
+
+
+def _examples(table: ComparisonTable) -> Section:
+    examples = make_examples(table)
+    if not examples:
+        return Section("Examples")
+    figure = Drawing(
+        "examples",
+        partial(draw_examples, examples),
+        size_of_examples(examples),
+        "test images with the pixels that losses find, miss and invent",
+        "A part of three test images of the first loss. Left the truth; then what each loss makes "
+        "of it with seed 0, at the threshold of the best F1 on its validation images.",
+    )
+    return Section("Examples", drawings=[figure])
+
+
+def _losses(table: ComparisonTable) -> Section:
+    rows = [(str(row["loss"]), table.losses[str(row["loss"])]) for row in table.rows]
+    return Section("Losses", tables=[Table(("name", "loss"), rows)])
+
+
+def _facts(table: ComparisonTable, first: Path) -> dict[str, str]:
+    """Return the origin of a comparison."""
+    config = open_run(first).config
+    data = getattr(config, table.kind)
+    return {
+        "dense_imb": __version__,
+        **{f"{table.kind}.{name}": str(getattr(data, name)) for name in _FACTS[table.kind]},
+        "network": config.model.name,
+        "runs": f"{len(table.runs)} of {table.steps} steps, batch size {config.batch_size}",
+        "folder": table.folder,
+    }
+
+
+def _commands(table: ComparisonTable, first: Path) -> str:
+    """Return the commands that train with the first loss, and show its run."""
+    name = str((table.trained or table.rows)[0]["loss"])
+    return f"{table.command(name)}\ndense-imb report {first}"
