@@ -25,6 +25,12 @@ from dense_imb.losses.core.balance import (
     slot_table,
 )
 from dense_imb.losses.core.module import Loss
+from dense_imb.losses.core.natural import (
+    Natural,
+    balance_weights,
+    check_weights,
+    class_shares,
+)
 from dense_imb.losses.core.options import (
     CallOptions,
     MeanOptions,
@@ -278,6 +284,82 @@ class ClassificationLoss(Loss):
         """Name of this loss if it refuses soft targets, else None."""
         return None
 
+    def probability(self, logits: Tensor, class_share: Any = None) -> Tensor:
+        """Return the natural probabilities of logits that were trained with this loss.
+
+            P(k|x)  ~  q_k / (a_k |phi'(log q_k)|),   q = softmax(adjust(z))
+
+        a_k is the class weight, or w_k / class_share_k with a balance. The balance and the weights
+        move the threshold of a flexible model, not its ranking: this moves it back to 1/2.
+
+        Args:
+            logits: z, (B, C, *spatial). The result has the same shape; C = 1 gives the probability
+                of the foreground.
+            class_share: fraction of pixels of each class in training, or their counts; for C = 1
+                of background and foreground. Only a balance needs it.
+
+        Example:
+            >>> loss = CrossEntropyLoss(balance=Balance())
+            >>> loss.probability(torch.zeros(1, 1), class_share=(0.99, 0.01))
+            tensor([[0.0100]])
+        """
+        if self.balance is not None and self.balance.scope == "image":
+            raise self.refuse_probability(
+                'with scope "image" the weight of a pixel depends on its image; fit a bias on '
+                "validation data, as `dense-imb train` does"
+            )
+        return self.natural(max(logits.shape[1], 2), class_share).probability(logits)
+
+    def natural(self, n_classes: int, class_share: Any = None) -> Natural:
+        """Return the map to natural logits, for scope "image" without its bias.
+
+        Args:
+            n_classes: number of classes.
+            class_share: see `probability`.
+        """
+        raise self.refuse_probability(self.no_probability)
+
+    def _pixel_weights(
+        self, n_classes: int, class_share: Any, factor: Sequence[float] | None
+    ) -> tuple[float, ...]:
+        """Return a_k, with the factors of a penalty."""
+        weight: Sequence[float] = (1.0,) * n_classes
+        if class_share is not None or self.balance is not None:
+            share = class_shares(class_share, n_classes, f"the balance of {type(self).__name__}")
+            if self.balance is not None:
+                weight = balance_weights(self.balance, share)
+        if self.class_weight is not None:
+            check_n_entries("class_weight", self.class_weight, n_classes)
+            weight = self.class_weight
+        if factor is not None:
+            check_n_entries("alpha", factor, n_classes)
+            weight = [w * f for w, f in zip(weight, factor, strict=True)]
+        return check_weights(weight, type(self).__name__)
+
+    def _natural(
+        self,
+        n_classes: int,
+        class_share: Any,
+        penalty: Penalty | None,
+        adjustment: Adjustment | None,
+        plain: float = 0.0,
+    ) -> Natural:
+        """Return the map of a penalty on adjusted logits, see `Natural`."""
+        if penalty is not None and penalty.is_cross_entropy:
+            penalty = None
+        if penalty is not None and penalty.no_inverse is not None:
+            raise self.refuse_probability(penalty.no_inverse)
+        terms = {}
+        if adjustment is not None:
+            if type(adjustment).per_class_terms is Adjustment.per_class_terms:
+                name = type(adjustment).__name__
+                raise self.refuse_probability(f"its adjustment {name} has no `per_class_terms`")
+            check_n_entries("class_counts", adjustment.class_counts, n_classes)
+            terms = adjustment.per_class_terms()
+        factor = None if penalty is None else penalty.factor_of_class
+        weight = self._pixel_weights(n_classes, class_share, factor)
+        return Natural(weight, penalty, **terms, plain=plain)
+
     @shows_options(CallOptions)
     def forward(self, logits: Tensor, target: Tensor, **options: Unpack[CallOptions]) -> Any:
         """Return the loss of logits (B, C, *spatial); see `pixel_loss` for targets and options."""
@@ -331,3 +413,6 @@ class PixelLoss(ClassificationLoss):
 
     def error(self, pixels: PixelTarget) -> Tensor:
         return penalty_of(self.penalty, self.adjustment, pixels)
+
+    def natural(self, n_classes: int, class_share: Any = None) -> Natural:
+        return self._natural(n_classes, class_share, self.penalty, self.adjustment)

@@ -43,6 +43,7 @@ class CompoundLoss(Loss):
     """
 
     shown = ("weights",)
+    no_probability = "a sum of several losses has no inverse; calibrate it on validation data"
 
     def __init__(
         self,
@@ -83,6 +84,21 @@ class CompoundLoss(Loss):
             counts = next(iter(results.values())).class_count
             return Parts(self._total(values), self._total(means), counts)
         return self._total(results)
+
+    def probability(self, logits: Tensor, class_share: Any = None) -> Tensor:
+        """Return the natural probabilities of the only part with a weight above 0.
+
+        A sum of several losses has no inverse in general.
+        """
+        return self._only_part().probability(logits, class_share)
+
+    def _only_part(self) -> Loss:
+        """Return the only part with a weight above 0; refuse others."""
+        active = [name for name in self.losses if self.weights[name] > 0]
+        part = self.losses[active[0]] if len(active) == 1 else None
+        if isinstance(part, Loss) and self._intakes[active[0]].feeds_on == self.feeds_on:
+            return part
+        raise self.refuse_probability(self.no_probability)
 
     def _value(
         self, name: str, loss: nn.Module, logits: Tensor, target: Tensor, options: CallOptions

@@ -20,6 +20,10 @@ class CrossEntropy(Penalty):
     def __call__(self, lp: Tensor) -> Tensor:
         return -lp
 
+    @property
+    def is_cross_entropy(self) -> bool:
+        return True
+
 
 @shows_options(PixelOptions)
 def cross_entropy_loss(
