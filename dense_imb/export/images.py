@@ -21,7 +21,6 @@ from dense_imb.export.base import (
     random_pixels,
 )
 from dense_imb.runs import Run
-from dense_imb.tasks.base import as_logits
 from dense_imb.tasks.images.evaluate import chosen_thresholds
 from dense_imb.tasks.images.recipe import open_images
 from dense_imb.tasks.images.task import ImagesReading
@@ -44,13 +43,13 @@ class SegmentingNetwork(nn.Module):
     def __init__(self, network: nn.Module, reading: ImagesReading) -> None:
         super().__init__()
         shape = (1, -1) + (1,) * len(reading.patch)
-        self.network, self.is_logit = network, reading.is_logit
+        self.network, self.reading = network, reading
         self.register_buffer("mean", torch.tensor(reading.mean).reshape(shape))
         self.register_buffer("std", torch.tensor(reading.std).reshape(shape))
 
     def forward(self, image: Tensor) -> Tensor:  # (B, channels, *spatial)
         logits = self.network((image - self.mean) / self.std)
-        logits = as_logits(logits, is_logit=self.is_logit)
+        logits = self.reading.as_logits(logits)
         if logits.shape[1] > 1:
             return logits.softmax(1)
         foreground = logits.sigmoid()

@@ -27,6 +27,7 @@ from dense_imb.hits import (
 from dense_imb.hits.drift import VALIDATION_EVENTS, DriftWarning, EventProfile
 from dense_imb.hits.masking import as_point, score_and_mask
 from dense_imb.metrics import OperatingPoint
+from dense_imb.runs.natural import NATURAL
 from dense_imb.runs.read import Run, open_run
 from dense_imb.runs.write import CHECKPOINTS, SCORES
 from dense_imb.tasks.images.segment import Segmented, segment_images
@@ -272,7 +273,11 @@ def _load(
 def _state_of(folder: Path) -> tuple[object, ...]:
     """Return names, sizes and times of the files that a run is read from."""
     names = ("config.yaml", SCORES, VALIDATION_EVENTS, "best.safetensors")
-    files = [*(folder / name for name in names), *(folder / CHECKPOINTS).glob("best-*.pt")]
+    files = [
+        *(folder / name for name in names),
+        *(folder / CHECKPOINTS).glob("best-*.pt"),
+        *(folder / NATURAL).glob("*"),
+    ]
     stats = [(path.name, path.stat()) for path in sorted(files) if path.exists()]
     return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
 

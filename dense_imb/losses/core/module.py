@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
-from dense_imb.losses.core.natural import NoInverseError
+from dense_imb.losses.core.natural import Natural, NoInverseError
 
 
 class Loss(_Loss):
@@ -34,6 +34,15 @@ class Loss(_Loss):
         Args:
             logits: outputs of the network.
             class_share: fraction of pixels of each class in training; a balance needs it.
+        """
+        raise self.refuse_probability(self.no_probability)
+
+    def natural(self, n_classes: int, class_share: Any = None) -> Natural:
+        """Return the map from logits to natural logits, see `probability`.
+
+        Args:
+            n_classes: number of classes.
+            class_share: see `probability`.
         """
         raise self.refuse_probability(self.no_probability)
 

@@ -108,7 +108,7 @@ class Natural:
 
     def _fitted(self, natural: Tensor) -> Tensor:
         if self.slope:
-            natural = natural * _per_class(self.slope, natural)
+            natural = torch.log_softmax(natural, 1) * _per_class(self.slope, natural)
         return natural + _per_class(self.bias, natural) if self.bias else natural
 
 

@@ -310,15 +310,6 @@ class ClassificationLoss(Loss):
             )
         return self.natural(max(logits.shape[1], 2), class_share).probability(logits)
 
-    def natural(self, n_classes: int, class_share: Any = None) -> Natural:
-        """Return the map to natural logits, for scope "image" without its bias.
-
-        Args:
-            n_classes: number of classes.
-            class_share: see `probability`.
-        """
-        raise self.refuse_probability(self.no_probability)
-
     def _pixel_weights(
         self, n_classes: int, class_share: Any, factor: Sequence[float] | None
     ) -> tuple[float, ...]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dense_imb.base.checks import check_at_least
 from dense_imb.losses.core.balance import Parts
 from dense_imb.losses.core.module import Loss
+from dense_imb.losses.core.natural import Natural
 from dense_imb.losses.core.options import CallOptions, check_options, shows_options
 from dense_imb.losses.foreign.feeding import Intake, feed, intake_of
 
@@ -91,6 +92,9 @@ class CompoundLoss(Loss):
         A sum of several losses has no inverse in general.
         """
         return self._only_part().probability(logits, class_share)
+
+    def natural(self, n_classes: int, class_share: Any = None) -> Natural:
+        return self._only_part().natural(n_classes, class_share)
 
     def _only_part(self) -> Loss:
         """Return the only part with a weight above 0; refuse others."""

@@ -121,6 +121,7 @@ class ACBMSELoss(Loss):
     """
 
     shown = ("balance", "reduction")
+    no_probability = "its outputs are values, not logits"
 
     def __init__(
         self,

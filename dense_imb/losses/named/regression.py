@@ -240,6 +240,7 @@ class BalancedRegressionLoss(Loss):
     """
 
     shown = ("error", "partition", "balance", "n_classes", "ignore_index", "reduction")
+    no_probability = "its outputs are values, not logits"
 
     def __init__(
         self,
