@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from dense_imb.cli._device import add_device, chosen_device
 from dense_imb.cli._parser import Namespace, Parser, print_next
 
@@ -28,9 +30,10 @@ def make_parser() -> Parser:
     parser.add_argument("out", type=str, metavar="OUT", help="folder for the masks")
     parser.add_argument(
         "--threshold",
-        type=float | None,
+        type=float | Literal["auto"] | None,
         help="two classes only: smallest probability of the second class; by default the threshold "
-        "with the best F1 on the validation images",
+        "with the best F1 on the validation images; auto takes that with the best F1 that the "
+        "probabilities of IMAGES promise, without labels",
     )
     parser.add_argument(
         "--probability", action="store_true", help="also write NAME_probability.npy, in float32"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import torch
 
@@ -311,7 +311,7 @@ def segment(
     images: _Path,
     out: _Path,
     *,
-    threshold: float | None = None,
+    threshold: float | Literal["auto"] | None = None,
     probability: bool = False,
     overwrite: bool = False,
     device: str | torch.device | None = None,
@@ -324,7 +324,8 @@ def segment(
         images: folder of images, one image, or an HDF5 file with the data set `image`.
         out: folder for the masks.
         threshold: probability of the second of two classes above which a pixel has it; by default
-            that of the best F1 on the validation images.
+            that of the best F1 on the validation images. "auto" takes that of the best F1 that
+            the probabilities of these images promise, without labels.
         probability: also write NAME_probability.npy in float32.
         overwrite: replace existing files.
         device: device to run on; by default a GPU if there is one.

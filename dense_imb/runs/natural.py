@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from dense_imb.metrics import ScoreHistogram, SegmentationScores
 from dense_imb.runs.write import SCORES
 from dense_imb.tasks.mean_teacher import SemiSupervised
 from dense_imb.tasks.natural import (
+    CalibrationWarning,
     counted_bins,
     counted_pixels,
     fitted,
@@ -151,9 +153,9 @@ def _fit(
         try:
             natural = fitted(natural, counted, affine=config.calibrate)
             return NaturalRecord(natural, step, "affine" if config.calibrate else "bias", counts)
-        except Refused:
+        except Refused as problem:  # never an error: the training is done
             if config.calibrate:
-                raise
+                warnings.warn(f"probabilities are not fitted: {problem}", CalibrationWarning, 2)
     return NaturalRecord(None if natural.is_identity else natural, step, "none", counts)
 
 

@@ -20,8 +20,14 @@ from dense_imb.losses.core.natural import Natural, NoInverseError
 from dense_imb.metrics import ScoreHistogram
 from dense_imb.metrics.histogram import LIMIT
 
-_LEAST = 100  # pixels of a class, to fit a bias
+_LEAST = 20  # pixels of a class, to fit a bias: fewer tell it worse than a formula does
 _MOST = 8192  # pixels of a class in a fit of more than two classes
+
+
+class CalibrationWarning(UserWarning):
+    """Probabilities that could not be fitted on the validation data."""
+
+
 Counted = tuple[Tensor, Tensor]  # logits (n, channels), and how many pixels of each class have them
 
 

@@ -10,11 +10,11 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -23,9 +23,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from dense_imb.base.files import write_whole
+from dense_imb.base.refusals import Refused
 from dense_imb.data.images.folders import is_nifti
 from dense_imb.data.images.unlabelled import UnlabelledImages, nifti_like, open_unlabelled
-from dense_imb.metrics import SegmentationScores
+from dense_imb.metrics import ScoreHistogram, SegmentationScores
 from dense_imb.tasks.images.evaluate import chosen_thresholds
 from dense_imb.tasks.images.trained import TrainedImages
 
@@ -87,7 +88,7 @@ def segment_images(
     images: _Path,
     out: _Path,
     *,
-    threshold: float | None = None,
+    threshold: float | Literal["auto"] | None = None,
     probability: bool = False,
     overwrite: bool = False,
     device: str | torch.device | None = None,
@@ -106,7 +107,9 @@ def segment_images(
         images: folder of images, one image, or an HDF5 file with the data set `image`.
         out: folder for the masks, and for `segmented.json`, a record of how they were made.
         threshold: smallest probability of the second of two classes; by default that of the best
-            F1 on the validation images of the run.
+            F1 on the validation images of the run. "auto" takes that of the best F1 that the
+            probabilities of these very images promise, see `best_f1_threshold`; it reads them
+            twice, and refuses a run without natural probabilities.
         probability: also write NAME_probability.npy in float32: (*spatial) for the second of two
             classes, (C, *spatial) for more.
         overwrite: replace existing files.
@@ -117,10 +120,15 @@ def segment_images(
     """
     segmenter = run.trained(device=device)
     reading = segmenter.reading
-    cut = _threshold(run, reading.n_classes, threshold)
     source = open_unlabelled(
         images, n_channels=reading.in_channels, spatial_dims=len(reading.patch)
     )
+    is_auto = threshold == "auto"
+    cut = _threshold(run, segmenter, 0.5 if threshold == "auto" else threshold, is_auto=is_auto)
+    if is_auto:
+        own_images = range(process, len(source), n_processes)
+        bar = tqdm(own_images, "threshold", unit="image", disable=not show_progress)
+        cut = _promised_threshold(segmenter, source, bar)
     values = _values(reading.labels, reading.n_classes)
     folder = Path(out)
     place = Path(images)
@@ -132,6 +140,7 @@ def segment_images(
         "run": str(run.folder),
         "weights": _digest(segmenter.network),
         "threshold_logit": cut if cut is None or math.isfinite(cut) else str(cut),
+        **({} if reading.natural is None else {"natural": repr(reading.natural)}),
         "values": values.tolist(),
         "classes": reading.names,
     }
@@ -175,8 +184,34 @@ def as_probability(logit: float) -> float:
     return 1 / (1 + math.exp(-logit)) if logit > -700 else 0.0
 
 
-def _threshold(run: SegmentingRun, n_classes: int, threshold: float | None) -> float | None:
+def _promised_threshold(
+    segmenter: TrainedImages, source: UnlabelledImages, own: Iterable[int]
+) -> float:
+    """Return the logit of the best F1 that the probabilities of images promise.
+
+    Args:
+        segmenter: trained network.
+        source: images.
+        own: indices of the images of this process.
+    """
+    histogram = ScoreHistogram(scale="logit")
+    for i in own:
+        logits = segmenter.logits(source.image(i))
+        histogram.update(logits, torch.zeros_like(logits, dtype=torch.bool))
+    return histogram.reduce_over_processes().expected_best_f1()[1]
+
+
+def _threshold(
+    run: SegmentingRun, segmenter: TrainedImages, threshold: float | None, *, is_auto: bool
+) -> float | None:
     """Return the logit that separates two classes; None with more classes."""
+    n_classes = segmenter.reading.n_classes
+    if is_auto and segmenter.reading.natural is None and n_classes == 2:
+        raise Refused(
+            "a run with natural probabilities for {threshold=auto}",
+            f"{run.folder}, whose outputs are as trained",
+            "train it again with {calibrate=true}, or omit {threshold}",
+        )
     if n_classes > 2:
         if threshold is not None:
             raise ValueError(
