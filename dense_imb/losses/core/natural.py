@@ -10,6 +10,7 @@ P(k|x) a_k phi'(log q_k) / q_k is the same for every class. Hence
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -92,11 +93,10 @@ class Natural:
         adjusted = adjusted + _per_class(self.shift, z) if self.shift else adjusted
         lq = torch.log_softmax(adjusted, 1)
         if 0 < self.plain < 1:
-            parts = torch.stack([torch.log_softmax(z, 1), lq])
-            mixed = parts.new_tensor([self.plain, 1 - self.plain]).log()
-            lq = torch.logsumexp(parts + mixed.view(2, *(1,) * lq.dim()), 0)
-        log_weight = torch.tensor(self.weight, dtype=torch.float64).log().tolist()
-        natural = lq - _per_class(log_weight, z)
+            parts = torch.log_softmax(z, 1), lq
+            shares = [math.log(self.plain), math.log(1 - self.plain)]
+            lq = torch.logaddexp(parts[0] + shares[0], parts[1] + shares[1])
+        natural = lq - _per_class([math.log(weight) for weight in self.weight], z)
         if self.penalty is None and not self.margin:
             return natural
         own, rest = lq, log_complement(lq)
