@@ -75,7 +75,7 @@ def _probabilities(record: NaturalRecord) -> str:
     """Return what the outputs say as probabilities, in a sentence."""
     line = record.summary()
     if record.natural is not None:
-        line += "; data with other class frequencies than the training data move them"
+        line += "; data with other class frequencies than the validation data move them"
     return f"{line[0].upper()}{line[1:]}."
 
 
