@@ -15,7 +15,8 @@ def make_parser() -> Parser:
     parser = Parser(
         description="Write the mask that a trained network gives each image, with the mask values "
         "of the training data: PNG in 2-D, .npy in 3-D, .nii.gz of NIfTI. Two classes are "
-        "separated by a threshold; with more than two each pixel has the likeliest class. Finished "
+        "separated by a threshold; with more than two each pixel has the class that exceeds its "
+        "threshold most, or the likeliest in runs without natural probabilities. Finished "
         "files are skipped, so a stopped command continues when it is repeated. Processes started "
         "with torchrun or accelerate launch share the images.",
         epilog="Example:\n  dense-imb segment runs/cracks images segmented --probability",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dense_imb import losses
 from dense_imb.losses import Balance, Focal
 from dense_imb.losses.core.adjustment import Adjustment
+from dense_imb.losses.core.natural import balance_weights
 from dense_imb.losses.core.penalty import Penalty
 
 _COUNTS = {2: [90.0, 10.0], 3: [80.0, 15.0, 5.0]}
@@ -95,6 +96,14 @@ def test_the_true_posterior_comes_back(name: str, n_classes: int, n_channels: in
     plain = z.softmax(1) if n_channels > 1 else z.sigmoid()
     if name != "cross-entropy":
         assert (plain - wanted).abs().max() > 0.01
+
+
+def test_weights_between_balanced_and_plain() -> None:
+    share = (0.9, 0.1)
+    assert balance_weights(Balance(), share) == pytest.approx((0.5 / 0.9, 5.0))
+    assert balance_weights(Balance(), share, 1.0) == pytest.approx((1.0, 1.0))
+    first, second = balance_weights(Balance(), share, 0.5)
+    assert second / first == pytest.approx(3.0)
 
 
 def test_complement_cross_entropy_of_two_classes_is_cross_entropy() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from dense_imb.data.events.virtual import VALIDATION_EPOCH
 from dense_imb.data.images.unlabelled import open_unlabelled
@@ -18,7 +19,8 @@ from dense_imb.metrics import ScoreHistogram
 from dense_imb.runs import denoise, open_run, train
 from dense_imb.runs.apply import segment
 from dense_imb.runs.natural import NATURAL, read_natural
-from dense_imb.tasks.images.evaluate import chosen_thresholds
+from dense_imb.tasks.images.evaluate import chosen_thresholds, logit_of_class
+from dense_imb.tasks.images.segment import decided
 from dense_imb.tasks.natural import (
     CalibrationWarning,
     counted_bins,
@@ -136,6 +138,18 @@ def test_three_classes_and_scope_image(tmp_path: Path) -> None:
         total += network.probability(task.validation.image(i)).sum((1, 2))
         counts += np.bincount(task.validation.label(i).ravel(), minlength=3)
     np.testing.assert_allclose(total.numpy() / counts, 1, atol=0.05)
+    # rare classes are called by their thresholds, as they seldom are the likeliest
+    segment(run, folders[0], tmp_path / "masks", show_progress=False)
+    cuts = chosen_thresholds(run.scores())
+    image = open_unlabelled(folders[0], n_channels=1, spatial_dims=2)
+    for i in (0, 1):
+        logits = network.logits(image.image(i))
+        mask = np.asarray(Image.open(tmp_path / "masks" / f"{i:03d}.png"))
+        np.testing.assert_array_equal(mask, decided(logits, thresholds=cuts))
+        for k in (1, 2):
+            assert (logit_of_class(logits, k)[0].numpy()[mask == k] >= cuts[k]).all()
+    with pytest.raises(ValueError, match="3 classes, of which each has its own, got auto"):
+        segment(run, folders[0], tmp_path / "out", threshold="auto", show_progress=False)
 
 
 def test_hits_are_scored_and_chosen_naturally(tmp_path: Path) -> None:

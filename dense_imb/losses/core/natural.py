@@ -182,14 +182,17 @@ def value_probability(prediction: Tensor, weight: Sequence[float]) -> Tensor:
     return one / (one + zero)
 
 
-def balance_weights(balance: Balance, share: Sequence[float]) -> tuple[float, ...]:
+def balance_weights(
+    balance: Balance, share: Sequence[float], count_power: float = 0.0
+) -> tuple[float, ...]:
     """Return the weight of a pixel of each class in a balanced mean.
 
-        a_k = w_k / (K share_k) + frame_weight / K
+        a_k = w_k / K * share_k^(g - 1) / mean over the classes of share^g  +  frame_weight / K
 
     Args:
         balance: rule of the mean; `scope` "image" has no such weights, these are its means.
         share: fraction of the pixels of each class.
+        count_power: g, exponent of the number of pixels in a class's weight; 0 is balanced.
     """
     n_classes = len(share)
     balance.check_n_classes(n_classes)
@@ -197,9 +200,10 @@ def balance_weights(balance: Balance, share: Sequence[float]) -> tuple[float, ..
     combine = (given,) * n_classes if isinstance(given, str) else given
     n_entries = combine.count("mean") + (balance.frame_weight > 0)
     weight = balance.weight or (1.0,) * n_classes
+    level = sum(s**count_power for s in share) / n_classes
     frame = balance.frame_weight / (1 if given == "sum" else n_entries)
     return tuple(
-        w / (s * (n_entries if entry == "mean" else 1)) + frame
+        w * s ** (count_power - 1) / (level * (n_entries if entry == "mean" else 1)) + frame
         for w, s, entry in zip(weight, share, combine, strict=True)
     )
 

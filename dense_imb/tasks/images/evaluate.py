@@ -77,7 +77,8 @@ class ImagesTable(ScoreTable):
         recall_at_precision    at the precision `precision`
         calibration_error      of the probabilities
         likeliest_iou, .._precision, .._recall   where each pixel is called the likeliest class:
-                               a balanced loss calls too much so, and plain ones too little
+                               as trained, a balanced loss calls too much so; of natural
+                               probabilities, those of rare classes seldom are the largest
         n_images               that were looked at
 
     Args:

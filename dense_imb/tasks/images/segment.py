@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from dense_imb.base.refusals import Refused
 from dense_imb.data.images.folders import is_nifti
 from dense_imb.data.images.unlabelled import UnlabelledImages, nifti_like, open_unlabelled
 from dense_imb.metrics import ScoreHistogram, SegmentationScores
-from dense_imb.tasks.images.evaluate import chosen_thresholds
+from dense_imb.tasks.images.evaluate import chosen_thresholds, logit_of_class
 from dense_imb.tasks.images.trained import TrainedImages
 
 RECORD = "segmented.json"  # record of how the masks of a folder were made
@@ -52,23 +52,35 @@ class Segmented:
     threshold: float | None
 
 
-def decided(logits: Tensor, threshold: float = 0.0) -> NDArray[np.uint8]:
+def decided(
+    logits: Tensor, threshold: float = 0.0, *, thresholds: Sequence[float] = ()
+) -> NDArray[np.uint8]:
     """Return the class of each pixel of one image, (*spatial).
 
     Args:
         logits: logits, (1, 1 or C, *spatial), as from `TrainedImages.logits`.
-        threshold: smallest logit of the second of two classes; with more classes, each pixel has
-            the likeliest.
+        threshold: smallest logit of the second of two classes.
+        thresholds: with more classes, smallest logit of each class against the rest. A pixel has
+            the foreground class that exceeds its threshold most, or class 0 if none does. By
+            default each pixel has the likeliest class.
 
     Example:
         >>> decided(torch.tensor([[[-1.0, 0.5, 2.0]]]), threshold=0.5).tolist()
         [0, 1, 1]
+        >>> logits = torch.tensor([[[3.0, 2.0], [0.0, 1.0], [0.0, 0.0]]])  # 3 classes, 2 pixels
+        >>> decided(logits).tolist(), decided(logits, thresholds=(0.0, -2.0, -2.0)).tolist()
+        ([0, 0], [0, 1])
     """
     if logits.shape[1] == 1:
         classes: NDArray[np.uint8] = (logits[0, 0].double() >= threshold).numpy().astype(np.uint8)
         return classes
-    likeliest: NDArray[np.uint8] = logits[0].argmax(0).numpy().astype(np.uint8)
-    return likeliest
+    if not thresholds:
+        likeliest: NDArray[np.uint8] = logits[0].argmax(0).numpy().astype(np.uint8)
+        return likeliest
+    excess = [logit_of_class(logits, k)[0] - t for k, t in enumerate(thresholds)][1:]
+    most, best = torch.stack(excess).max(0)
+    foreground: NDArray[np.uint8] = ((most >= 0) * (best + 1)).numpy().astype(np.uint8)
+    return foreground
 
 
 class SegmentingRun(Protocol):
@@ -102,6 +114,10 @@ def segment_images(
     with the same affine for NIfTI. Each file is written atomically. Existing files are skipped, so
     a stopped call continues when it is repeated.
 
+    With more than two classes a pixel has the class that exceeds the threshold of its best F1 on
+    the validation images most, see `decided`. In a run without natural probabilities it has the
+    likeliest class.
+
     Args:
         run: run on images with masks.
         images: folder of images, one image, or an HDF5 file with the data set `image`.
@@ -129,6 +145,9 @@ def segment_images(
         own_images = range(process, len(source), n_processes)
         bar = tqdm(own_images, "threshold", unit="image", disable=not show_progress)
         cut = _promised_threshold(segmenter, source, bar)
+    # natural probabilities of rare classes seldom are the largest
+    many = reading.n_classes > 2 and reading.natural is not None
+    cuts = chosen_thresholds(run.scores()) if many else ()
     values = _values(reading.labels, reading.n_classes)
     folder = Path(out)
     place = Path(images)
@@ -141,6 +160,7 @@ def segment_images(
         "weights": _digest(segmenter.network),
         "threshold_logit": cut if cut is None or math.isfinite(cut) else str(cut),
         **({} if reading.natural is None else {"natural": repr(reading.natural)}),
+        **({"threshold_logits": list(map(str, cuts))} if cuts else {}),
         "values": values.tolist(),
         "classes": reading.names,
     }
@@ -153,7 +173,7 @@ def segment_images(
         if not overwrite and all(path.exists() for path in paths):
             continue
         logits = segmenter.logits(source.image(i))
-        mask = values[decided(logits, cut or 0.0)]
+        mask = values[decided(logits, cut or 0.0, thresholds=cuts)]
         if n_done == 0:  # not before the network has shown that it takes such images
             folder.mkdir(parents=True, exist_ok=True)
             for path in (path for _, paths_of_one in own for path in paths_of_one):
@@ -215,8 +235,8 @@ def _threshold(
     if n_classes > 2:
         if threshold is not None:
             raise ValueError(
-                f"Expected no `threshold` with {n_classes} classes, of which the likeliest is "
-                f"taken, got {threshold}."
+                f"Expected no `threshold` with {n_classes} classes, of which each has its own, "
+                f"got {'auto' if is_auto else threshold}."
             )
         return None
     if threshold is None:
