@@ -83,7 +83,7 @@ def test_images_have_any_size_where_the_network_allows_it(case_of, name, sides):
     (found,) = answers(exported.path, images[:, None].astype(np.float32))
     shown = torch.stack([torch.from_numpy(segmenter.reading.shown(x[None])) for x in images])
     with torch.no_grad():  # all at once, where the run looks through windows
-        logits = segmenter.network(shown)
+        logits = segmenter.reading.as_logits(segmenter.network(shown))
     expected = logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
     np.testing.assert_allclose(found[:, -expected.shape[1] :], expected.numpy(), atol=2e-5)
 
