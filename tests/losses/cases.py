@@ -86,6 +86,8 @@ class Case:
     fill: tuple[float, float] = (0.0, 1.0)  # target values of an all-empty and an all-full frame
     is_regression: bool = True
     is_sum: bool = False  # of other losses, which have the options of a mean
+    is_region: bool = False  # a formula of sums: no map of contributions, a window of its own
+    n_sums: int = 3  # that processes exchange, for each class
 
     @property
     def name(self) -> str:
@@ -180,6 +182,60 @@ def _sum_of_two(**options: Any) -> nn.Module:
 def _summing_two(*args: Tensor, **options: Any) -> Tensor:
     hard = _classifying("hard_mining_loss", alpha=0.75)(*args, **options)
     return hard + 0.5 * _classifying("cross_entropy_loss")(*args, **options)
+
+
+def _region(
+    name: str, *args: Any, balance: Balance = BALANCED, parts: Any = None, **fixed: Any
+) -> Callable[..., nn.Module]:
+    """Makes the region loss of that name; `scope` goes into its balance."""
+
+    def make(scope: str = "batch", reduction: str = "mean") -> nn.Module:
+        _without_reduction(reduction)
+        scoped = replace(balance, scope=scope)
+        return getattr(losses, name)(*args, balance=scoped, **fixed)
+
+    return make
+
+
+def _without_reduction(reduction: str) -> None:
+    """The region losses have none; the sentence is that of the others."""
+    if reduction != "mean":
+        losses.DiceLoss(reduction=reduction)
+
+
+def _region_function(
+    index: Any, *, balance: Balance = BALANCED, **fixed: Any
+) -> Callable[..., Any]:
+    def call(logits: Tensor, target: Tensor, scope: str = "batch", **options: Any) -> Any:
+        scoped = replace(balance, scope=scope)
+        return losses.region_loss(logits, target, index=index, balance=scoped, **fixed, **options)
+
+    return call
+
+
+def _dice_and_cross_entropy(scope: str = "batch", reduction: str = "mean") -> nn.Module:
+    _without_reduction(reduction)
+    return losses.CompoundLoss(
+        losses.DiceLoss(balance=Balance(scope=scope)),
+        losses.CrossEntropyLoss(balance=Balance(scope=scope)),
+        weights=(1.0, 0.5),
+    )
+
+
+def _dice_and_cross_entropy_function(
+    logits: Tensor, target: Tensor, scope: str = "batch", **options: Any
+) -> Tensor:
+    return _dice_and_cross_entropy(scope)(logits, target, **options)
+
+
+def logits_with_instances(n_images: int, seed: int = 0, **options: Any) -> dict[str, Tensor]:
+    """Logits, classes, and the numbers of instances of one class each, with neighbourhoods."""
+    inputs = labelled_logits(n_images, seed, **options)
+    target = inputs["target"]
+    rng = torch.Generator().manual_seed(seed + 2)
+    near = torch.randint(0, 9, target.shape, generator=rng)
+    mine = 3 * (target - 1) + near % 3 + 1
+    return {**inputs, "instance": torch.where(target > 0, mine, near)}
 
 
 COUNTS = (500, 120, 30, 7)
@@ -405,5 +461,91 @@ CASES: tuple[Case, ...] = (
         fill=(0, 3),
         is_regression=False,
         is_sum=True,
+    ),
+    Case(
+        "dice",
+        _region("DiceLoss"),
+        _region_function(losses.Dice()),
+        labelled_logits,
+        # p of class 0: 1/4, _P; of the others 1/4, (1 - _P) / 3; they are absent: their mean p
+        ((_TWO_PIXELS, (1 / 4 + (1 - _P) / 3) / 2),),
+        n_classes=4,
+        fill=(0, 3),
+        is_regression=False,
+        is_region=True,
+    ),
+    Case(
+        "focal tversky, binary",
+        _region("TverskyLoss", 0.3, 0.7, gamma=0.75),
+        _region_function(losses.Tversky(0.3, 0.7), gamma=0.75),
+        partial(labelled_logits, n_channels=1),
+        # p = 1/2 at a background and a foreground pixel: tp = fp = fn = 1/2
+        (
+            (
+                {"logits": torch.zeros(2, 1), "target": torch.tensor([0, 1])},
+                0.5**0.75,
+            ),
+        ),
+        fill=(0, 1),
+        is_regression=False,
+        is_region=True,
+    ),
+    Case(
+        "matthews with background",
+        _region("RegionLoss", losses.Matthews(), include_background=True),
+        _region_function(losses.Matthews(), include_background=True),
+        labelled_logits,
+        (),
+        n_classes=4,
+        fill=(0, 3),
+        is_regression=False,
+        is_region=True,
+    ),
+    Case(
+        "generalized dice",
+        _region("RegionLoss", losses.GeneralizedDice()),
+        _region_function(losses.GeneralizedDice()),
+        labelled_logits,
+        (),
+        n_classes=4,
+        fill=(0, 3),
+        is_regression=False,
+        is_region=True,
+    ),
+    Case(
+        "jaccard, soft targets, weighted",
+        _region("RegionLoss", losses.Jaccard(1.0), balance=Balance(weight=COUNTS, absent="index")),
+        _region_function(losses.Jaccard(1.0), balance=Balance(weight=COUNTS, absent="index")),
+        soft_logits,
+        (),
+        n_classes=4,
+        fill=(0.25, 0.25),
+        is_regression=False,
+        is_region=True,
+        n_sums=4,
+    ),
+    Case(
+        "dice per instance",
+        _region("DiceLoss", per="instance", max_instances=12),
+        _region_function(losses.Dice(), per="instance", max_instances=12),
+        logits_with_instances,
+        (),
+        n_classes=3,  # that count: their values and numbers of instances
+        fill=(0, 3),
+        is_regression=False,
+        is_region=True,
+        n_sums=2,
+    ),
+    Case(
+        "dice and cross entropy",
+        _dice_and_cross_entropy,
+        _dice_and_cross_entropy_function,
+        labelled_logits,
+        ((_TWO_PIXELS, (1 / 4 + (1 - _P) / 3) / 2 + (math.log(4) - math.log(_P)) / 4),),
+        n_classes=4,
+        fill=(0, 3),
+        is_regression=False,
+        is_sum=True,
+        is_region=True,
     ),
 )

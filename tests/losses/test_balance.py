@@ -329,7 +329,10 @@ def test_label_may_lack_its_channel_dimension():
         ({"scope": "imgae"}, r"Expected `scope` to be one of .*'imgae'. Did you mean 'image'\?"),
         ({"combine": "max"}, r"Expected `combine` to be one of 'sum', 'mean', got 'max'"),
         ({"combine": ("sum", "x")}, r"Expected `combine` to be one of 'sum', 'mean', got 'x'"),
-        ({"absent": "drop"}, r"Expected `absent` to be one of 'skip', 'zero', got 'drop'"),
+        (
+            {"absent": "drop"},
+            r"Expected `absent` to be one of 'skip', 'zero', 'rate', 'index', got 'drop'",
+        ),
         ({"gradient": "max"}, r"Expected `gradient` to be one of 'mean', 'sum', got 'max'"),
         ({"min_count": 0}, r"Expected `min_count` to be a number of at least 1, got 0"),
         ({"frame_weight": -1.0}, r"Expected `frame_weight` to be a number of at least 0"),

@@ -26,7 +26,7 @@ from dense_imb.base.checks import (
 
 Scope = Literal["image", "batch", "global"]
 Combine = Literal["sum", "mean"]
-Absent = Literal["skip", "zero"]
+Absent = Literal["skip", "zero", "rate", "index"]
 Gradient = Literal["mean", "sum"]
 
 
@@ -44,8 +44,9 @@ class Balance:
             often: a validation on rank 0 alone would wait for ever.
         combine: "mean" divides by the number of classes (K), "sum" does not (K = 1). One entry for
             each class mixes the two: classes marked "mean" share their K, the others are added.
-        absent: treatment of a class without pixels, which adds nothing. "skip" excludes it from
-            K, "zero" counts it.
+        absent: treatment of a class without pixels. "skip", the default of errors, excludes it
+            from K, and "zero" counts it; it adds nothing. Region losses alone have "rate", their
+            default, which adds the class's mean probability, and "index", its formula as it is.
         min_count: a class mean is divided by at least this many pixels, so that one stray pixel
             need not outweigh a whole frame. The default changes nothing.
         frame_weight: weight of one more entry, the plain mean over all valid pixels.
@@ -64,14 +65,15 @@ class Balance:
     weight: Sequence[float] | None = None
     scope: Scope = "batch"
     combine: Combine | Sequence[Combine] = "mean"
-    absent: Absent = "skip"
+    absent: Absent | None = None
     min_count: float = 1
     frame_weight: float = 0.0
     gradient: Gradient = "mean"
 
     def __post_init__(self) -> None:
         check_choice("scope", self.scope, get_args(Scope))
-        check_choice("absent", self.absent, get_args(Absent))
+        if self.absent is not None:
+            check_choice("absent", self.absent, get_args(Absent))
         check_choice("gradient", self.gradient, get_args(Gradient))
         for entry in [self.combine] if isinstance(self.combine, str) else self.combine:
             check_choice("combine", entry, get_args(Combine))
@@ -81,6 +83,14 @@ class Balance:
         check_at_least("min_count", self.min_count, 1)
         if self.weight is not None:
             object.__setattr__(self, "weight", class_numbers("weight", self.weight))
+
+    def check_averages_errors(self) -> None:
+        """Refuse the treatments of absent classes that only region losses have."""
+        if self.absent in ("rate", "index"):
+            raise ValueError(
+                'Expected `absent` to be "skip" or "zero" for a mean of errors, got '
+                f"{self.absent!r}, which region losses have; use RegionLoss or DiceLoss."
+            )
 
     def check_n_classes(self, n_classes: int) -> None:
         """Refuse a `weight` or `combine` of another length than the number of classes."""
@@ -223,6 +233,7 @@ def reduce_balanced(
         may_overwrite: whether the error map may be overwritten, which saves a buffer.
     """
     balance.check_n_classes(n_classes)
+    balance.check_averages_errors()
     error = widen_half(error)
     weight = None
     if valid is not None:
@@ -248,7 +259,7 @@ def reduce_balanced(
         sums = _sum_over_processes(sums)
         n_processes = dist.get_world_size()
 
-    coefficient = _coefficient(sums, balance)
+    coefficient = coefficients(sums, balance)
     share = classes.spread(coefficient.to(error.dtype)).view_as(error)
     if weight is not None:
         share = share.mul_(weight)
@@ -257,7 +268,7 @@ def reduce_balanced(
     if n_processes > 1:
         factor = n_processes if balance.gradient == "mean" else 1
         total = contribution if reduction == "none" else (coefficient * sums["error"]).sum()
-        value = _WithGradientOf.apply(value, total.detach().to(value.dtype), factor)
+        value = WithGradientOf.apply(value, total.detach().to(value.dtype), factor)
     if not return_parts:
         return value
     of_class = {name: total.sum(0) for name, total in sums.items()}
@@ -327,7 +338,7 @@ class _Classes:
         return torch.stack([(self.label == c).sum(1) for c in range(self.n_classes)], 1)
 
     def sum(self, pixel: Tensor) -> Tensor:  # (rows, C) float64, of a map that is 0 where not valid
-        pixel = pixel.reshape(self.label.shape).to(_wide(pixel.device))
+        pixel = pixel.reshape(self.label.shape).to(wide(pixel.device))
         if not self.is_bool and values_are_readable(self.label):
             return self._bincount(pixel)
         of_class = [torch.where(self.label == c, pixel, 0.0).sum(1) for c in range(self.n_classes)]
@@ -357,10 +368,10 @@ def _count_true(is_true: Tensor) -> Tensor:  # (rows, pixels) -> (rows,)
     return is_true.sum(1)
 
 
-def _coefficient(sums: dict[str, Tensor], balance: Balance) -> Tensor:
+def coefficients(sums: dict[str, Tensor], balance: Balance) -> Tensor:
     """Return coef of each row and class, (rows, C) float64."""
     count = sums["count"]
-    mass = sums.get("window", sums.get("mass", count)).to(_wide(count.device))
+    mass = sums.get("window", sums.get("mass", count)).to(wide(count.device))
     # never mass > 0 for the counts of this call: a NaN pixel weight would hide the class
     is_present = mass > 0 if "window" in sums else count > 0
     divisor = mass.clamp(min=balance.min_count) if balance.min_count > 1 else mass
@@ -384,7 +395,7 @@ def _coefficient(sums: dict[str, Tensor], balance: Balance) -> Tensor:
 
 def _n_entries(is_present: Tensor, balance: Balance) -> Tensor:
     """Return K of the classes that combine by their mean, with the frame's entry; (rows, 1)."""
-    is_entry = is_present if balance.absent == "skip" else torch.ones_like(is_present)
+    is_entry = torch.ones_like(is_present) if balance.absent == "zero" else is_present
     if not isinstance(balance.combine, str):
         is_mean = class_tensor([entry == "mean" for entry in balance.combine], is_present)
         is_entry = is_entry & is_mean.bool()
@@ -401,13 +412,13 @@ def _per_class(n_entries: Tensor, balance: Balance) -> Tensor:
 
 def class_tensor(values: Sequence[float], like: Tensor) -> Tensor:
     """Return one number for each class on the device of `like`, without waiting for it."""
-    host = torch.tensor(values, dtype=_wide(like.device))
+    host = torch.tensor(values, dtype=wide(like.device))
     if like.device.type == "cuda" and not torch.compiler.is_compiling():
         host = host.pin_memory()
     return host.to(like.device, non_blocking=True)
 
 
-def _wide(device: torch.device) -> torch.dtype:
+def wide(device: torch.device) -> torch.dtype:
     """Return the dtype of sums over pixels: float64, or float32 on Apple's GPUs."""
     return torch.float32 if device.type == "mps" else torch.float64
 
@@ -441,12 +452,12 @@ def _window_mass(
 
 def _sum_over_processes(sums: dict[str, Tensor]) -> dict[str, Tensor]:
     """Sum the few numbers of each class over all processes, in one collective."""
-    packed = torch.cat([part.to(_wide(part.device)) for part in sums.values()])
+    packed = torch.cat([part.to(wide(part.device)) for part in sums.values()])
     dist.all_reduce(packed)
     return dict(zip(sums, torch.split(packed, 1), strict=True))
 
 
-class _WithGradientOf(torch.autograd.Function):
+class WithGradientOf(torch.autograd.Function):
     """The value `total` with `factor` times the gradient of `local`.
 
     Not `total + factor * (local - local.detach())`, which turns an infinite loss into NaN.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
 
@@ -35,15 +37,18 @@ class Penalty:
         raise NotImplementedError
 
     @property
-    def is_cross_entropy(self) -> bool:
-        """Whether phi is -lp."""
-        return False
-
-    @property
     def no_inverse(self) -> str | None:
         """Reason why no probability can be told from the outputs; None if one can."""
         has_slope = type(self).log_slope is not Penalty.log_slope
         return None if has_slope else f"its penalty {type(self).__name__} has no `log_slope`"
+
+
+@dataclass(frozen=True)
+class CrossEntropy(Penalty):
+    """phi = -lp."""
+
+    def __call__(self, lp: Tensor) -> Tensor:
+        return -lp
 
 
 def check_penalty(penalty: object) -> None:

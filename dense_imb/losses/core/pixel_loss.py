@@ -38,7 +38,7 @@ from dense_imb.losses.core.options import (
     check_options,
     shows_options,
 )
-from dense_imb.losses.core.penalty import Penalty, check_penalty
+from dense_imb.losses.core.penalty import CrossEntropy, Penalty, check_penalty
 from dense_imb.losses.core.target import PixelTarget, check_are_logits, pixel_target
 
 ErrorOfPixels = Callable[[PixelTarget], Tensor]
@@ -336,7 +336,7 @@ class ClassificationLoss(Loss):
         plain: float = 0.0,
     ) -> Natural:
         """Return the map of a penalty on adjusted logits, see `Natural`."""
-        if penalty is not None and penalty.is_cross_entropy:
+        if isinstance(penalty, CrossEntropy):
             penalty = None
         if penalty is not None and penalty.no_inverse is not None:
             raise self.refuse_probability(penalty.no_inverse)
@@ -407,3 +407,9 @@ class PixelLoss(ClassificationLoss):
 
     def natural(self, n_classes: int, class_share: Any = None) -> Natural:
         return self._natural(n_classes, class_share, self.penalty, self.adjustment)
+
+    def weight_like(self, like: Tensor) -> Tensor:
+        """Return the class weights on the device of (..., C), 1 without any."""
+        if self.class_weight is None:
+            return torch.ones(like.shape[-1], dtype=like.dtype, device=like.device)
+        return weights_of_class(self.class_weight, like.shape[-1], like)

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Unpack
 
 from torch import Tensor
 
 from dense_imb.losses.core.adjustment import Adjustment
 from dense_imb.losses.core.options import MeanOptions, PixelOptions, shows_options
-from dense_imb.losses.core.penalty import Penalty
+from dense_imb.losses.core.penalty import CrossEntropy
 from dense_imb.losses.core.pixel_loss import PixelLoss, pixel_loss
-
-
-@dataclass(frozen=True)
-class CrossEntropy(Penalty):
-    """phi = -lp."""
-
-    def __call__(self, lp: Tensor) -> Tensor:
-        return -lp
-
-    @property
-    def is_cross_entropy(self) -> bool:
-        return True
 
 
 @shows_options(PixelOptions)

@@ -10,9 +10,8 @@ from torch import Tensor
 from dense_imb.base.checks import check_at_least, trains_eagerly
 from dense_imb.losses.core.adjustment import Adjustment
 from dense_imb.losses.core.options import MeanOptions, PixelOptions, shows_options
-from dense_imb.losses.core.penalty import Penalty
+from dense_imb.losses.core.penalty import CrossEntropy, Penalty
 from dense_imb.losses.core.pixel_loss import PixelLoss, pixel_loss
-from dense_imb.losses.named.cross_entropy import CrossEntropy
 
 
 @dataclass(frozen=True)
