@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from dense_imb import losses
 from dense_imb.losses import Balance, Focal
 from dense_imb.losses.core.adjustment import Adjustment
-from dense_imb.losses.core.natural import balance_weights
+from dense_imb.losses.core.natural import NoInverseError, balance_weights
 from dense_imb.losses.core.penalty import Penalty
+from tests.losses.cases import CASES
 
 _COUNTS = {2: [90.0, 10.0], 3: [80.0, 15.0, 5.0]}
 Make = Callable[[int], nn.Module]
@@ -157,6 +158,13 @@ class _Shift(Adjustment):
     [
         (losses.HardMiningLoss(), 2, "`HardMiningLoss` gives no probabilities: the slope of"),
         (losses.RangeLoss(), 2, "`RangeLoss` gives no probabilities: it trains features"),
+        (losses.DiceLoss(), 2, "`DiceLoss` gives no probabilities: the best outputs of a region"),
+        (losses.TverskyLoss(), 3, "are 0 or 1, whatever the probability"),
+        (
+            losses.CompoundLoss(losses.DiceLoss(), losses.CrossEntropyLoss()),
+            2,
+            "a sum of several losses has no inverse",
+        ),
         (losses.OutcomeBalancedMSELoss(), 2, "depends on its prediction"),
         (losses.ComplementCrossEntropyLoss(), 3, "more than two classes"),
         (losses.BalancedRegressionLoss("l1"), 2, "only squared errors"),
@@ -206,6 +214,22 @@ def test_class_shares_that_do_not_fit(share: Any, said: str) -> None:
     with pytest.raises((ValueError, TypeError)) as problem:
         losses.CrossEntropyLoss(balance=Balance()).probability(torch.zeros(1, 1), share)
     assert said in str(problem.value)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_every_public_loss_gives_probabilities_or_says_why(case: Any) -> None:
+    loss, outputs = case.make(), torch.full((1, case.n_classes, 3), 0.4)
+    share = [1 / case.n_classes] * case.n_classes
+    probability, refusal = None, ""
+    try:
+        probability = loss.probability(outputs, share)
+    except NoInverseError as problem:
+        refusal = str(problem)
+    if probability is None:
+        assert f"`{case.name}` gives no probabilities: " in refusal
+        return
+    assert probability.shape == outputs.shape
+    assert ((probability >= 0) & (probability <= 1)).all()
 
 
 def test_counts_are_as_good_as_shares() -> None:
