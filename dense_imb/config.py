@@ -352,6 +352,8 @@ class TrainConfig:
         save_every: number of seconds between two checkpoints.
         patience: validations without a better score before training stops; never by default.
         collapse: action when the network ranks no better than chance.
+        calibrate: fit slope and bias of the probabilities on the validation data at the end, with
+            any loss; by default the inverse of the loss is used, and a bias fitted where needed.
         precision: number format of the network in training: "no" is float32, "auto" is bf16 if the
             device has instructions for it.
         trackers: experiment trackers to log to, if installed: tensorboard, mlflow, wandb, ...
@@ -378,6 +380,7 @@ class TrainConfig:
     save_every: float = 60.0
     patience: int | None = None
     collapse: Literal["warn", "stop", "roll-back"] = "warn"
+    calibrate: bool = False
     precision: Literal["no", "bf16", "auto"] = "no"
     trackers: list[str] = field(default_factory=list)
     compile: bool = False

@@ -78,7 +78,8 @@ def check_value(name: str, value: Any, hint: Any) -> Any:
             return checked
     literals = [one for choice in _choices(hint) for one in _literals(choice)]
     if literals:
-        listed = ", ".join(map(repr, literals))
+        others = (c for c in _choices(hint) if not _literals(c) and c is not types.NoneType)
+        listed = ", ".join([*map(repr, literals), *map(_describe, others)])
         near = suggest(str(value), [str(one) for one in literals], cutoff=0.7)
         raise refusal(f"Expected {{{name}}} to be one of {listed}, got {value!r}.{near}")
     wanted = " or ".join(

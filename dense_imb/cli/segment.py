@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from dense_imb.cli._device import add_device, chosen_device
 from dense_imb.cli._parser import Namespace, Parser, print_next
 
@@ -13,7 +15,8 @@ def make_parser() -> Parser:
     parser = Parser(
         description="Write the mask that a trained network gives each image, with the mask values "
         "of the training data: PNG in 2-D, .npy in 3-D, .nii.gz of NIfTI. Two classes are "
-        "separated by a threshold; with more than two each pixel has the likeliest class. Finished "
+        "separated by a threshold; with more than two each pixel has the class that exceeds its "
+        "threshold most, or the likeliest in runs without natural probabilities. Finished "
         "files are skipped, so a stopped command continues when it is repeated. Processes started "
         "with torchrun or accelerate launch share the images.",
         epilog="Example:\n  dense-imb segment runs/cracks images segmented --probability",
@@ -28,9 +31,10 @@ def make_parser() -> Parser:
     parser.add_argument("out", type=str, metavar="OUT", help="folder for the masks")
     parser.add_argument(
         "--threshold",
-        type=float | None,
+        type=float | Literal["auto"] | None,
         help="two classes only: smallest probability of the second class; by default the threshold "
-        "with the best F1 on the validation images",
+        "with the best F1 on the validation images; auto takes that with the best F1 that the "
+        "probabilities of IMAGES promise, without labels",
     )
     parser.add_argument(
         "--probability", action="store_true", help="also write NAME_probability.npy, in float32"

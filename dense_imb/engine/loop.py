@@ -451,9 +451,10 @@ class Loop:
     def _save_best(self) -> None:
         content = self.snapshot()
         if self.folder is not None and self.is_main:
-            save_checkpoint(self._best_path(), content)
+            save_checkpoint(self.best_path(), content)
 
-    def _best_path(self) -> Path:
+    def best_path(self) -> Path:
+        """Return the checkpoint of the best network so far."""
         assert self.folder is not None
         return self.folder / f"best-{self.state.best_step:08d}.pt"
 
@@ -489,7 +490,7 @@ class Loop:
                 "Expected a folder with the best checkpoint to roll back to, got none."
             )
         self.accelerator.wait_for_everyone()
-        self._load(load_checkpoint(self._best_path()))
+        self._load(load_checkpoint(self.best_path()))
         self.state.rate_scale /= 2
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from dense_imb import __version__
 from dense_imb.export.base import Exportable
+from dense_imb.runs.natural import NaturalRecord
 from dense_imb.runs.stages import FIRST
 
 _TEMPLATE = "card.md.jinja"
@@ -63,10 +64,19 @@ def card_facts(what: Exportable, file: str, *, any_size: bool) -> dict[str, Any]
         "versions": _versions(),
         "limitations": [
             *what.limitations(any_size),
+            *([] if run.natural is None else [_probabilities(run.natural)]),
             "Not measured: data of another detector, camera or noise, other versions of the "
             "runtimes, accelerators, half precision, quantisation.",
         ],
     }
+
+
+def _probabilities(record: NaturalRecord) -> str:
+    """Return what the outputs say as probabilities, in a sentence."""
+    line = record.summary()
+    if record.natural is not None:
+        line += "; data with other class frequencies than the validation data move them"
+    return f"{line[0].upper()}{line[1:]}."
 
 
 def render_card(facts: dict[str, Any]) -> str:

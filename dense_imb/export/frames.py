@@ -52,7 +52,7 @@ class DenoisingNetwork(nn.Module):
             error = (output - own).abs() / torch.where(is_hit, own, torch.ones_like(own))
             score = torch.where(is_hit, torch.clamp(1 - error, 0, 1), torch.zeros_like(own))
             return score, output
-        score = as_logits(output[:, :1], is_logit=reading.is_logit)
+        score = as_logits(output[:, :1], is_logit=reading.is_logit, natural=reading.natural)
         return score.sigmoid() if reading.output == "score" else (score.sigmoid(), output[:, 1:2])
 
     def _encoded(self, time: Tensor, own: Tensor, is_hit: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from dense_imb.metrics.image_quality import ImageQuality
 from dense_imb.metrics.operating_point import OperatingPoint
 from dense_imb.metrics.segmentation import ObjectScores, SegmentationScores
 from dense_imb.metrics.tolerant import TolerantCurve, TolerantF1, TolerantPoint
+from dense_imb.metrics.unlabelled import best_f1_threshold
 
 __all__ = [
     "ClassificationScores",
@@ -27,5 +28,6 @@ __all__ = [
     "TolerantCurve",
     "TolerantF1",
     "TolerantPoint",
+    "best_f1_threshold",
     "class_groups",
 ]

@@ -14,6 +14,7 @@ from dense_imb.base.refusals import Refused
 from dense_imb.metrics._checks import checked_score
 from dense_imb.metrics._counts import StreamingCounts, ratio
 from dense_imb.metrics.operating_point import SCALES, Aim, OperatingPoint
+from dense_imb.metrics.unlabelled import expected_f1
 
 FAKES_CURE = "add events without signal (dense-imb simulate FILE --signal 0 --noise 200 makes some)"
 # the two outermost bins begin at logits of -20 and 20; float32 probabilities end at 16.6
@@ -129,6 +130,11 @@ class ScoreHistogram(StreamingCounts):
         self._n_noise_only += is_noise_only.sum().cpu()
 
     @property
+    def counts(self) -> Tensor:
+        """Number of noise and signal scores in each bin, (2, n_bins)."""
+        return self._counts.clone()
+
+    @property
     def n_noise(self) -> int:
         """Number of noise scores."""
         return int(self._counts[0].sum())
@@ -195,6 +201,22 @@ class ScoreHistogram(StreamingCounts):
             return float("nan"), float("nan")
         noise, signal = self._kept().double()
         f1 = 2 * signal / (signal + noise + self.n_signal)
+        best = last_argmax(f1)
+        return float(f1[best]), float(self._thresholds[best])
+
+    def expected_best_f1(self) -> tuple[float, float]:
+        """Return the largest F1 that the scores promise, and its threshold; no label is used.
+
+        See `best_f1_threshold`. Scores must be calibrated probabilities, or their logits.
+        """
+        counts = self._counts.sum(0, keepdim=True)
+        ends = self._edges if self.scale == "logit" else self._edges.logit()
+        step = ends[1] - ends[0]
+        middle = torch.cat([ends[:1] - step, ends]).add(step / 2).sigmoid()
+        if int(counts.sum()) == 0:
+            return math.nan, math.nan
+        kept = kept_at_each_edge(counts)[0].double()
+        f1 = expected_f1(kept, kept_at_each_edge(counts * middle)[0])
         best = last_argmax(f1)
         return float(f1[best]), float(self._thresholds[best])
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import torch
 
@@ -27,6 +27,7 @@ from dense_imb.hits import (
 from dense_imb.hits.drift import VALIDATION_EVENTS, DriftWarning, EventProfile
 from dense_imb.hits.masking import as_point, score_and_mask
 from dense_imb.metrics import OperatingPoint
+from dense_imb.runs.natural import NATURAL
 from dense_imb.runs.read import Run, open_run
 from dense_imb.runs.write import CHECKPOINTS, SCORES
 from dense_imb.tasks.images.segment import Segmented, segment_images
@@ -272,7 +273,11 @@ def _load(
 def _state_of(folder: Path) -> tuple[object, ...]:
     """Return names, sizes and times of the files that a run is read from."""
     names = ("config.yaml", SCORES, VALIDATION_EVENTS, "best.safetensors")
-    files = [*(folder / name for name in names), *(folder / CHECKPOINTS).glob("best-*.pt")]
+    files = [
+        *(folder / name for name in names),
+        *(folder / CHECKPOINTS).glob("best-*.pt"),
+        *(folder / NATURAL).glob("*"),
+    ]
     stats = [(path.name, path.stat()) for path in sorted(files) if path.exists()]
     return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
 
@@ -306,7 +311,7 @@ def segment(
     images: _Path,
     out: _Path,
     *,
-    threshold: float | None = None,
+    threshold: float | Literal["auto"] | None = None,
     probability: bool = False,
     overwrite: bool = False,
     device: str | torch.device | None = None,
@@ -319,7 +324,8 @@ def segment(
         images: folder of images, one image, or an HDF5 file with the data set `image`.
         out: folder for the masks.
         threshold: probability of the second of two classes above which a pixel has it; by default
-            that of the best F1 on the validation images.
+            that of the best F1 on the validation images. "auto" takes that of the best F1 that
+            the probabilities of these images promise, without labels.
         probability: also write NAME_probability.npy in float32.
         overwrite: replace existing files.
         device: device to run on; by default a GPU if there is one.

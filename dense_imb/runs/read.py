@@ -26,8 +26,10 @@ from dense_imb.config import TrainConfig, upgrade, with_defaults
 from dense_imb.engine.checkpoint import CheckpointError, load_checkpoint
 from dense_imb.hits import Geometry
 from dense_imb.hits.drift import EventProfile, load_profile
+from dense_imb.losses.core.natural import Natural
 from dense_imb.metrics import OperatingPoint
 from dense_imb.metrics.operating_point import Aim
+from dense_imb.runs.natural import NATURAL, NaturalRecord, read_natural
 from dense_imb.runs.stages import FIRST, describe_stages
 from dense_imb.runs.write import CHECKPOINTS, SCORES
 from dense_imb.tasks.hits.recipe import geometry_of_setup
@@ -120,6 +122,7 @@ class Run:
             f"{self.folder}: {_format_steps(metrics, is_second=is_second)}"
             f"{metrics['parameters']:,} parameters",
             f"best after step {best['step']:.0f}; {self.kind.headline(best, scores)}",
+            *([self.natural.summary()] if self.natural is not None else []),
             self.format_sample_counts(),
             self.format_teacher(),
         ]
@@ -195,19 +198,36 @@ class Run:
         """
         content = self.checkpoint(which)
         try:
-            return self.recipe.trained(self.name, content, _device(device))
+            trained = self.recipe.trained(self.name, content, _device(device))
         except RuntimeError as problem:
             raise CheckpointError(
                 f"Expected weights of {self.config.model.name} in {self.folder}, got others "
                 f"({str(problem).splitlines()[-1].strip()})."
             ) from problem
+        if self._natural is not None:
+            trained.reading = replace(trained.reading, natural=self._natural)
+        return trained
+
+    @cached_property
+    def natural(self) -> NaturalRecord | None:
+        """How outputs become natural probabilities; None for runs that are not finished."""
+        return read_natural(self.folder)
+
+    @property
+    def _natural(self) -> Natural | None:
+        return None if self.natural is None else self.natural.natural
+
+    @property
+    def _scores_folder(self) -> Path:
+        """Folder of the validation scores: those of natural probabilities, if there are any."""
+        return self.folder if self._natural is None else self.folder / NATURAL
 
     def scores(self) -> Any:
         """Load the scores of the best network on the validation samples.
 
         Returns a `ScoreHistogram` of hits, `SegmentationScores` or `ClassificationScores`.
         """
-        return self.kind.load_scores(self.folder / SCORES)
+        return self.kind.load_scores(self._scores_folder / SCORES)
 
     def validation_events(self) -> EventProfile | None:
         """Load the profile of the validation events; None for runs of older versions.
@@ -215,7 +235,7 @@ class Run:
         Runs on hits only.
         """
         self.require("hits", "validation_events()")
-        return load_profile(self.folder)
+        return load_profile(self._scores_folder)
 
     def require(self, kind: str, what: str) -> None:
         """Refuse a run that was trained on another kind of data.

@@ -40,6 +40,7 @@ from dense_imb.engine.signals import Interrupted
 from dense_imb.engine.task import TaughtTask
 from dense_imb.models import head_of
 from dense_imb.runs.folder import check_folder, config_differences, has_checkpoint, locked
+from dense_imb.runs.natural import write_natural
 from dense_imb.runs.read import Run, open_run
 from dense_imb.runs.stages import FIRST, check_same_data
 from dense_imb.runs.write import CHECKPOINTS, RunFiles, write_config
@@ -180,6 +181,7 @@ def _fit(
         loop.run(resume=how.resume)
     except Interrupted as stopped:
         raise Interrupted(stopped.number, stopped.step, stage) from None
+    write_natural(config, folder, task, loop)
     if stage == _STAGES[0] and loop.late_signal:
         raise Interrupted(loop.late_signal, loop.state.step, stage)
 

@@ -15,6 +15,7 @@ from dense_imb.base.random import epoch_order
 from dense_imb.data.epochs.mixing import Mixer, describe_samples
 from dense_imb.data.epochs.samplers import ClassSampling
 from dense_imb.engine.gradients import gradient_shares
+from dense_imb.losses.core.natural import Natural
 from dense_imb.models import HitInput, padded_frame
 from dense_imb.tasks.feature_loss import FeatureTerm, check_not_mixed
 
@@ -226,11 +227,16 @@ def _line(loss: object) -> str:
     return " ".join(repr(loss).split())
 
 
-def as_logits(output: Tensor, *, is_logit: bool) -> Tensor:
+def as_logits(
+    output: Tensor, *, is_logit: bool, natural: Natural | None = None, dim: int = 1
+) -> Tensor:
     """Return an output as logits: 8 z - 4 if its middle is 1/2.
 
     Args:
         output: output of a network.
         is_logit: whether it is trained with a loss of logits; otherwise 0 and 1 are its targets.
+        natural: map to the logits of natural probabilities; None leaves them as trained.
+        dim: dimension of the channels, for `natural`.
     """
-    return output if is_logit else 8 * output - 4
+    logits = output if is_logit else 8 * output - 4
+    return logits if natural is None else natural.logits(logits, dim)

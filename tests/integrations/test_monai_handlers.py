@@ -35,6 +35,7 @@ from dense_imb.losses import (
     Balance,
     BiasCompensatedLoss,
     CrossEntropyLoss,
+    HardMiningLoss,
     Hits,
     cross_entropy_loss,
 )
@@ -438,3 +439,20 @@ def test_a_missing_ignite_is_told_with_the_cure():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "ignite is missing" in done.stdout
     assert 'pip install "dense-imb[monai]"' in done.stdout
+
+
+def test_an_operating_point_of_natural_probabilities():
+    """The map rises: the same pixels are kept, at a threshold of natural probabilities."""
+    loss, share = CrossEntropyLoss(balance=Balance()), (0.9, 0.1)
+    raw, natural = (
+        watched(HEALTHY, OperatingPointHandler(0.9, **options)).state.metrics
+        for options in ({}, {"loss": loss, "class_share": share})
+    )
+    shift = math.log(share[1] / share[0])
+    assert natural["threshold_logit"] == pytest.approx(raw["threshold_logit"] + shift, abs=0.05)
+    assert natural["recall"] == pytest.approx(raw["recall"], abs=0.01)
+    assert natural["average_precision"] == pytest.approx(raw["average_precision"], abs=0.01)
+    with pytest.raises(ValueError, match="the training `loss` with `class_share`, got none"):
+        OperatingPointHandler(0.9, class_share=share)
+    with pytest.raises(ValueError, match="HardMiningLoss.* gives no probabilities"):
+        watched(HEALTHY, OperatingPointHandler(0.9, loss=HardMiningLoss()))

@@ -17,6 +17,7 @@ from torch import Tensor
 from dense_imb.base.checks import check_at_least, check_choice
 from dense_imb.engine.callbacks import HOPELESS, Collapse, CollapseWarning, find_collapse
 from dense_imb.losses import BiasCompensatedLoss
+from dense_imb.losses.core.module import Loss
 from dense_imb.losses.core.target import pixel_target
 from dense_imb.metrics import OperatingPoint, ScoreHistogram
 
@@ -62,10 +63,17 @@ class _Ranking:
     def _start(self) -> None:
         self.histogram = ScoreHistogram(scale="logit")
 
+    def _natural(self, logits: Tensor) -> Tensor:
+        """Return logits to count, of natural probabilities where a subclass has them."""
+        return logits
+
     def _count(self, engine: Engine) -> None:
         logits, target = _raw(engine)
         pixels = pixel_target(
-            logits.detach(), target, ignore_index=self.ignore_index, soft_for=type(self).__name__
+            self._natural(logits.detach()),
+            target,
+            ignore_index=self.ignore_index,
+            soft_for=type(self).__name__,
         )
         z = pixels.logits.movedim(1, -1)  # (B, *spatial, C)
         label = pixels.label
@@ -193,6 +201,9 @@ class OperatingPointHandler(_Ranking):
         prefix: prefix of the names of the metrics.
         path: JSON file of the point. It is written when the evaluator's key metric is the best so
             far, and so belongs to the weights that MONAI's `CheckpointSaver` keeps.
+        loss: training loss of dense_imb. Its inverse turns the logits into those of natural
+            probabilities: apply the threshold to `loss.probability(logits, class_share)`.
+        class_share: fraction of pixels of each class in training, for a loss with a balance.
     """
 
     def __init__(
@@ -203,12 +214,23 @@ class OperatingPointHandler(_Ranking):
         ignore_index: int | None = None,
         prefix: str = "",
         path: str | os.PathLike[str] | None = None,
+        loss: Loss | None = None,
+        class_share: Any = None,
     ) -> None:
         if retention is not None and not 0 < retention <= 1:
             raise ValueError(f"Expected `retention` above 0 and up to 1, got {retention}.")
         super().__init__(foreground, ignore_index)
         self.retention, self.prefix, self.path = retention, prefix, path
         self.point: OperatingPoint | None = None
+        self.loss, self.class_share = loss, class_share
+        if loss is None and class_share is not None:
+            raise ValueError("Expected the training `loss` with `class_share`, got none.")
+
+    def _natural(self, logits: Tensor) -> Tensor:
+        if self.loss is None:
+            return logits
+        n_classes = max(logits.shape[1], 2)
+        return self.loss.natural(n_classes, self.class_share).logits(logits)
 
     def _end(self, engine: Engine) -> None:
         histogram = self.histogram.reduce_over_processes()

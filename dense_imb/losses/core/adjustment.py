@@ -39,6 +39,15 @@ class Adjustment:
         """Adjust logits (B, C, *spatial) with labels (B, *spatial)."""
         raise NotImplementedError
 
+    def per_class_terms(self) -> dict[str, tuple[float, ...]]:
+        """Return `scale`, `shift` and `margin` of each class, as far as they are used.
+
+            adjusted logit of class k = scale_k z_k + shift_k - [k = y] margin_k
+
+        Natural probabilities need them; an adjustment without them has none.
+        """
+        raise NotImplementedError
+
 
 def check_adjustment(adjustment: object) -> None:
     """Refuse an object that is not an adjustment; None leaves the logits alone."""

@@ -27,6 +27,21 @@ class Penalty:
         """Return phi of log-probabilities of any shape."""
         raise NotImplementedError
 
+    def log_slope(self, lp: Tensor, rest: Tensor) -> Tensor:
+        """Return log |dphi/dlp|, for natural probabilities; only penalties with an inverse have it.
+
+        Args:
+            lp: log p.
+            rest: log(1 - p), exact where p is nearly 1.
+        """
+        raise NotImplementedError
+
+    @property
+    def no_inverse(self) -> str | None:
+        """Reason why no probability can be told from the outputs; None if one can."""
+        has_slope = type(self).log_slope is not Penalty.log_slope
+        return None if has_slope else f"its penalty {type(self).__name__} has no `log_slope`"
+
 
 @dataclass(frozen=True)
 class CrossEntropy(Penalty):

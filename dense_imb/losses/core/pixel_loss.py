@@ -31,6 +31,12 @@ from dense_imb.losses.core.instances import (
     instance_map,
 )
 from dense_imb.losses.core.module import Loss
+from dense_imb.losses.core.natural import (
+    Natural,
+    balance_weights,
+    check_weights,
+    class_shares,
+)
 from dense_imb.losses.core.options import (
     CallOptions,
     MeanOptions,
@@ -38,7 +44,7 @@ from dense_imb.losses.core.options import (
     check_options,
     shows_options,
 )
-from dense_imb.losses.core.penalty import Penalty, check_penalty
+from dense_imb.losses.core.penalty import CrossEntropy, Penalty, check_penalty
 from dense_imb.losses.core.spread import Spread, check_spread, check_spreads_classes, spread_errors
 from dense_imb.losses.core.target import PixelTarget, check_are_logits, pixel_target
 
@@ -342,6 +348,79 @@ class ClassificationLoss(Loss):
         """Name of this loss if it refuses soft targets, else None."""
         return None
 
+    def probability(self, logits: Tensor, class_share: Any = None) -> Tensor:
+        """Return the natural probabilities of logits that were trained with this loss.
+
+            P(k|x)  ~  q_k / (a_k |phi'(log q_k)|),   q = softmax(adjust(z))
+
+        a_k is the class weight, or w_k / class_share_k with a balance. The balance and the weights
+        move the threshold of a flexible model, not its ranking: this moves it back to 1/2.
+
+        Args:
+            logits: z, (B, C, *spatial). The result has the same shape; C = 1 gives the probability
+                of the foreground.
+            class_share: fraction of pixels of each class in training, or their counts; for C = 1
+                of background and foreground. Only a balance needs it.
+
+        Example:
+            >>> loss = CrossEntropyLoss(balance=Balance())
+            >>> loss.probability(torch.zeros(1, 1), class_share=(0.99, 0.01))
+            tensor([[0.0100]])
+        """
+        if self.balance is not None and self.balance.scope == "image":
+            raise self.refuse_probability(
+                'with scope "image" the weight of a pixel depends on its image; fit a bias on '
+                "validation data, as `dense-imb train` does"
+            )
+        return self.natural(max(logits.shape[1], 2), class_share).probability(logits)
+
+    def _pixel_weights(
+        self, n_classes: int, class_share: Any, factor: Sequence[float] | None
+    ) -> tuple[float, ...]:
+        """Return a_k, with the factors of a penalty."""
+        weight: Sequence[float] = (1.0,) * n_classes
+        if class_share is not None or self.balance is not None:
+            share = class_shares(class_share, n_classes, f"the balance of {type(self).__name__}")
+            if self.balance is not None:
+                weight = balance_weights(self.balance, share)
+        if self.class_weight is not None:
+            check_n_entries("class_weight", self.class_weight, n_classes)
+            weight = self.class_weight
+        if factor is not None:
+            check_n_entries("alpha", factor, n_classes)
+            weight = [w * f for w, f in zip(weight, factor, strict=True)]
+        return check_weights(weight, type(self).__name__)
+
+    def _natural(
+        self,
+        n_classes: int,
+        class_share: Any,
+        penalty: Penalty | None,
+        adjustment: Adjustment | None,
+        plain: float = 0.0,
+    ) -> Natural:
+        """Return the map of a penalty on adjusted logits, see `Natural`."""
+        if isinstance(penalty, CrossEntropy):
+            penalty = None
+        if self.per == "instance":
+            raise self.refuse_probability("the weight of a pixel depends on its instance")
+        if self.spread is not None:
+            raise self.refuse_probability("the weight of a pixel depends on the other pixels")
+        if self.balance is not None and self.balance.power != 1:
+            raise self.refuse_probability("the weight of a class depends on its mean error")
+        if penalty is not None and penalty.no_inverse is not None:
+            raise self.refuse_probability(penalty.no_inverse)
+        terms = {}
+        if adjustment is not None:
+            if type(adjustment).per_class_terms is Adjustment.per_class_terms:
+                name = type(adjustment).__name__
+                raise self.refuse_probability(f"its adjustment {name} has no `per_class_terms`")
+            check_n_entries("class_counts", adjustment.class_counts, n_classes)
+            terms = adjustment.per_class_terms()
+        factor = None if penalty is None else penalty.factor_of_class
+        weight = self._pixel_weights(n_classes, class_share, factor)
+        return Natural(weight, penalty, **terms, plain=plain)
+
     @shows_options(CallOptions)
     def forward(self, logits: Tensor, target: Tensor, **options: Unpack[CallOptions]) -> Any:
         """Return the loss of logits (B, C, *spatial); see `pixel_loss` for targets and options."""
@@ -398,6 +477,9 @@ class PixelLoss(ClassificationLoss):
 
     def error(self, pixels: PixelTarget) -> Tensor:
         return penalty_of(self.penalty, self.adjustment, pixels)
+
+    def natural(self, n_classes: int, class_share: Any = None) -> Natural:
+        return self._natural(n_classes, class_share, self.penalty, self.adjustment)
 
     def weight_like(self, like: Tensor) -> Tensor:
         """Return the class weights on the device of (..., C), 1 without any."""

@@ -208,6 +208,7 @@ class RegionLoss(Loss):
     shown = (
         "index", "balance", "include_background", "gamma", "per", "adjustment", "ignore_index",
     )  # fmt: skip
+    no_probability = "the best outputs of a region loss are 0 or 1, whatever the probability"
 
     @shows_options(RegionOptions)
     def __init__(

@@ -13,6 +13,7 @@ from dense_imb.base.checks import check_at_least
 from dense_imb.losses.core.balance import Parts
 from dense_imb.losses.core.instances import check_instance_given
 from dense_imb.losses.core.module import Loss
+from dense_imb.losses.core.natural import Natural
 from dense_imb.losses.core.one_softmax import share_a_softmax, values_of_parts, windows_of_parts
 from dense_imb.losses.core.options import CallOptions, check_options, shows_options
 from dense_imb.losses.core.overlap_sums import WindowSums, check_window
@@ -56,6 +57,7 @@ class CompoundLoss(Loss):
     """
 
     shown = ("weights",)
+    no_probability = "a sum of several losses has no inverse; calibrate it on validation data"
 
     def __init__(
         self,
@@ -137,6 +139,24 @@ class CompoundLoss(Loss):
             counts = next(iter(results.values())).class_count
             return Parts(self._total(values), self._total(means), counts)
         return self._total(results)
+
+    def probability(self, logits: Tensor, class_share: Any = None) -> Tensor:
+        """Return the natural probabilities of the only part with a weight above 0.
+
+        A sum of several losses has no inverse in general.
+        """
+        return self._only_part().probability(logits, class_share)
+
+    def natural(self, n_classes: int, class_share: Any = None) -> Natural:
+        return self._only_part().natural(n_classes, class_share)
+
+    def _only_part(self) -> Loss:
+        """Return the only part with a weight above 0; refuse others."""
+        active = [name for name in self.losses if self.weights[name] > 0]
+        part = self.losses[active[0]] if len(active) == 1 else None
+        if isinstance(part, Loss) and self._intakes[active[0]].feeds_on == self.feeds_on:
+            return part
+        raise self.refuse_probability(self.no_probability)
 
     def _value(
         self, name: str, loss: nn.Module, logits: Tensor, target: Tensor, options: CallOptions

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from dense_imb.base.checks import check_choice
 from dense_imb.base.refusals import Refused, option, suggest
 from dense_imb.losses.core.balance import Balance
 from dense_imb.losses.core.class_weights import class_weights

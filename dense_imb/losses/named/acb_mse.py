@@ -11,6 +11,12 @@ from torch import Tensor
 from dense_imb.base.checks import check_at_least
 from dense_imb.losses.core.balance import Absent, Balance, Combine, Scope, check_reduction
 from dense_imb.losses.core.module import Loss
+from dense_imb.losses.core.natural import (
+    balance_weights,
+    check_weights,
+    class_shares,
+    value_probability,
+)
 from dense_imb.losses.core.options import (
     ReducedCallOptions,
     ValueCallOptions,
@@ -115,6 +121,7 @@ class ACBMSELoss(Loss):
     """
 
     shown = ("balance", "reduction")
+    no_probability = "its outputs are values, not logits"
 
     def __init__(
         self,
@@ -138,3 +145,25 @@ class ACBMSELoss(Loss):
         """Return the loss of values; see `balanced_regression_loss` for shapes and options."""
         check_options(type(self).__name__, options, ValueCallOptions)
         return _mean(prediction, target, self.balance, reduction=self.reduction, **options)
+
+    def probability(self, logits: Tensor, class_share: Any = None) -> Tensor:
+        """Return the natural probability of a hit, for targets of 0 and 1.
+
+            P = f s / w_h / (f s / w_h + (1 - f) (1 - s) / w_e),   f the prediction, cut to [0, 1]
+
+        Args:
+            logits: predictions f, any shape. They are values, not logits.
+            class_share: fractions of empty pixels and of hits, 1 - s and s, or their counts.
+        """
+        return value_probability(logits, weights_of_values(self, self.balance, class_share))
+
+
+def weights_of_values(loss: Loss, balance: Balance, class_share: Any) -> tuple[float, ...]:
+    """Return the weights of empty pixels and hits in a balanced mean of values."""
+    name = type(loss).__name__
+    if balance.scope == "image":
+        raise loss.refuse_probability(
+            'with scope "image" the weight of a pixel depends on its image'
+        )
+    share = class_shares(class_share, 2, f"the balance of {name}")
+    return check_weights(balance_weights(balance, share), name)

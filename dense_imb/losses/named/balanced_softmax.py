@@ -39,11 +39,17 @@ class LogPrior(Adjustment):
             object.__setattr__(self, "test_counts", counts)
 
     def __call__(self, logits: Tensor, label: Tensor) -> Tensor:
+        return logits + self.per_class(self._shift(), logits)
+
+    def _shift(self) -> list[float]:
         shift = _log_prior(self.class_counts)
         if self.test_counts is not None:
             test = _log_prior(self.test_counts)
             shift = [train - test for train, test in zip(shift, test, strict=True)]
-        return logits + self.per_class([self.tau * s for s in shift], logits)
+        return [self.tau * s for s in shift]
+
+    def per_class_terms(self) -> dict[str, tuple[float, ...]]:
+        return {"shift": tuple(self._shift())}
 
 
 def _log_prior(counts: Sequence[float]) -> list[float]:

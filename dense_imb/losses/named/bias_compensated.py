@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dense_imb.base.checks import check_at_least, values_are_readable
+from dense_imb.losses.core.natural import Natural
 from dense_imb.losses.core.options import MeanOptions, PixelOptions, shows_options
 from dense_imb.losses.core.penalty import CrossEntropy, Penalty, check_penalty
 from dense_imb.losses.core.pixel_loss import ClassificationLoss, mean_of_pixels, penalty_of
@@ -119,6 +120,17 @@ class BiasCompensatedLoss(ClassificationLoss):
         """Set the fraction of the training that is done, 0 to 1."""
         check_progress(progress)
         self.progress.fill_(progress)
+
+    def natural(self, n_classes: int, class_share: Any = None) -> Natural:
+        """Return the map to natural logits at the current progress."""
+        plain = float(self.progress) ** 2
+        if 0 < plain < 1 and not isinstance(self.penalty, CrossEntropy):
+            raise self.refuse_probability(
+                "between the ends of its schedule only cross-entropy has an inverse; set the "
+                "progress to 1"
+            )
+        adjustment = None if plain == 1 else self.compensation
+        return self._natural(n_classes, class_share, self.penalty, adjustment, plain)
 
     def error(self, pixels: PixelTarget) -> Tensor:
         progress: float | Tensor = self.progress.to(pixels.logits.device)

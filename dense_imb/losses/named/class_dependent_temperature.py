@@ -30,7 +30,10 @@ class Temperature(Adjustment):
         check_finite("power", self.power)
 
     def __call__(self, logits: Tensor, label: Tensor) -> Tensor:
-        return logits * self.per_class([n**-self.power for n in self.class_counts], logits)
+        return logits * self.per_class(self.per_class_terms()["scale"], logits)
+
+    def per_class_terms(self) -> dict[str, tuple[float, ...]]:
+        return {"scale": tuple(n**-self.power for n in self.class_counts)}
 
 
 @shows_options(PixelOptions)

@@ -11,6 +11,7 @@ from torch import Tensor
 from dense_imb.base.checks import check_finite
 from dense_imb.losses.core.adjustment import Adjustment, adjust_logits, check_adjustment
 from dense_imb.losses.core.gradient import with_gradient
+from dense_imb.losses.core.natural import Natural
 from dense_imb.losses.core.options import MeanOptions, PixelOptions, shows_options
 from dense_imb.losses.core.pixel_loss import ClassificationLoss, mean_of_pixels
 from dense_imb.losses.core.target import PixelTarget
@@ -136,6 +137,13 @@ class ComplementCrossEntropyLoss(ClassificationLoss):
     @property
     def soft_for(self) -> str:
         return _NAME
+
+    def natural(self, n_classes: int, class_share: Any = None) -> Natural:
+        if n_classes > 2:  # of two classes, the wrong one has no entropy
+            raise self.refuse_probability(
+                "with more than two classes its entropy of the wrong classes has no inverse"
+            )
+        return self._natural(n_classes, class_share, None, self.adjustment)
 
     def error(self, pixels: PixelTarget) -> Tensor:
         z = adjust_logits(self.adjustment, pixels.logits, pixels.label)

@@ -12,6 +12,7 @@ from torch import Tensor
 from dense_imb.base.checks import check_at_least, class_numbers
 from dense_imb.losses.core.adjustment import Adjustment
 from dense_imb.losses.core.gradient import with_gradient
+from dense_imb.losses.core.natural import focal_log_slope
 from dense_imb.losses.core.options import MeanOptions, PixelOptions, shows_options
 from dense_imb.losses.core.penalty import Penalty
 from dense_imb.losses.core.pixel_loss import PixelLoss, pixel_loss
@@ -51,6 +52,9 @@ class Focal(Penalty):
         if isinstance(self.alpha, (int, float)) and self.alpha != 1:
             modulation = self.alpha * modulation
         return -modulation * lp, self.gamma * (modulation / q * (1 - q) * lp) - modulation
+
+    def log_slope(self, lp: Tensor, rest: Tensor) -> Tensor:
+        return focal_log_slope(lp, rest, self.gamma)
 
 
 @shows_options(PixelOptions)

@@ -47,6 +47,10 @@ class HardMining(Penalty):
     def __call__(self, lp: Tensor) -> Tensor:
         return with_gradient(lp, self.value, self.value_and_slope)
 
+    @property
+    def no_inverse(self) -> str:
+        return "the slope of its penalty changes sign, so different probabilities share an output"
+
     def value(self, lp: Tensor) -> Tensor:
         """Return phi."""
         bounded = lp.clamp(min=math.log(self.smallest))

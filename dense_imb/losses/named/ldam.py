@@ -35,15 +35,20 @@ class Margin(Adjustment):
         check_at_least("scale", self.scale, 0)
 
     def __call__(self, logits: Tensor, label: Tensor) -> Tensor:
-        least = min(self.class_counts)
-        margins = [self.scale * self.max_margin * (least / n) ** 0.25 for n in self.class_counts]
-        table = self.per_class(margins, logits).flatten()
+        table = self.per_class(self._margins(), logits).flatten()
         margin = table.index_select(0, label.reshape(-1)).view_as(label).unsqueeze(1)
         scaled = self.scale * logits
         # subtracted from the logit, not from the log-probability: near p = 1 that has no digits
         if trains_eagerly(logits):
             return scaled.scatter_add_(1, label.unsqueeze(1), -margin)
         return scaled.scatter_add(1, label.unsqueeze(1), -margin)
+
+    def _margins(self) -> list[float]:
+        least = min(self.class_counts)
+        return [self.scale * self.max_margin * (least / n) ** 0.25 for n in self.class_counts]
+
+    def per_class_terms(self) -> dict[str, tuple[float, ...]]:
+        return {"scale": (self.scale,) * len(self.class_counts), "margin": tuple(self._margins())}
 
 
 @shows_options(PixelOptions)

@@ -26,6 +26,10 @@ class Linear(Penalty):
         tensor(0.7500)
     """
 
+    @property
+    def no_inverse(self) -> str:
+        return "the best output of 1 - p is the likeliest class alone, whatever its probability"
+
     def __call__(self, lp: Tensor) -> Tensor:
         return with_gradient(lp, self.value, self.value_and_slope)
 

@@ -136,6 +136,7 @@ class OutcomeBalancedMSELoss(Loss):
     """
 
     shown = ("partition", "balance", "reduction")
+    no_probability = "the weight of a pixel depends on its prediction"
 
     def __init__(
         self,

@@ -167,6 +167,7 @@ class RangeLoss(Loss):
     """
 
     shown = ("k", "margin", "intra_weight", "inter_weight", "max_pixels", "seed", "ignore_index")
+    no_probability = "it trains features, not outputs"
     n_calls: Tensor
 
     def __init__(

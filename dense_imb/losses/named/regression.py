@@ -25,10 +25,11 @@ from dense_imb.losses.core.cover import Cover
 from dense_imb.losses.core.groups import class_tensor
 from dense_imb.losses.core.instances import Per, check_per
 from dense_imb.losses.core.module import Loss
+from dense_imb.losses.core.natural import value_probability
 from dense_imb.losses.core.options import CallOptions, check_options, shows_options
 from dense_imb.losses.core.spread import Spread, check_spread, check_spreads_classes
 from dense_imb.losses.core.value_loss import ErrorMap, Partition, mean_of_values
-from dense_imb.losses.named.acb_mse import Hits, squared_error
+from dense_imb.losses.named.acb_mse import Hits, squared_error, weights_of_values
 
 _FEW_EDGES = 32
 
@@ -265,6 +266,7 @@ class BalancedRegressionLoss(Loss):
         "error", "partition", "balance", "n_classes", "spread", "ignore_index", "reduction",
     )  # fmt: skip
     spread: Spread | None = None
+    no_probability = "its outputs are values, not logits"
 
     def __init__(
         self,
@@ -324,3 +326,23 @@ class BalancedRegressionLoss(Loss):
             reduction=self.reduction,
             **options,
         )
+
+    def probability(self, logits: Tensor, class_share: Any = None) -> Tensor:
+        """Return the natural probability of a hit, for targets of 0 and 1.
+
+        Squared errors of the partition "hits" only, see `ACBMSELoss.probability`. The Huber loss
+        is one, as long as no error exceeds 1.
+
+        Args:
+            logits: predictions, any shape. They are values, not logits.
+            class_share: fractions of empty pixels and of hits, or their counts.
+        """
+        if self.error not in ("mse", "huber"):
+            raise self.refuse_probability(
+                f"only squared errors have the mean as their best output, not {self.error!r}"
+            )
+        if not (self.partition == "hits" or isinstance(self.partition, Hits)):
+            raise self.refuse_probability(
+                'only the partition "hits" tells targets of 0 from those of 1'
+            )
+        return value_probability(logits, weights_of_values(self, self.balance, class_share))

@@ -83,6 +83,7 @@ def measure_images(
     blank = Blank(images.n_classes)
     if network.name == blank.name:
         network.name += " (run)"
+    is_natural = network.reading.natural is not None
     rows: list[Row] = []
     recorded: list[SegmentationScores] = []
 
@@ -90,7 +91,8 @@ def measure_images(
         if name == network.name:
             recorded[:] = [scores]
             label = images.label(i)
-            rows.append({"image": images.names[i], **image_scores(logits, label, thresholds)})
+            row = image_scores(logits, label, thresholds, by_thresholds=is_natural)
+            rows.append({"image": images.names[i], **row})
 
     table = evaluate_images(
         [network, blank],
@@ -106,8 +108,17 @@ def measure_images(
     return ImageMeasures(table, recorded[0], thresholds, rows, samples)
 
 
-def image_scores(logits: Tensor, label: NDArray[np.uint8], thresholds: tuple[float, ...]) -> Row:
+def image_scores(
+    logits: Tensor,
+    label: NDArray[np.uint8],
+    thresholds: tuple[float, ...],
+    *,
+    by_thresholds: bool = False,
+) -> Row:
     """Return the scores of one image, means over the foreground classes; NaN if undefined.
+
+    More than two classes are decided by their thresholds if `by_thresholds`, else the likeliest
+    class is taken, as `segment_images` does.
 
         f1, precision, recall  scores of the predicted classes
         average_precision      score of the ranking of the pixels
@@ -120,7 +131,8 @@ def image_scores(logits: Tensor, label: NDArray[np.uint8], thresholds: tuple[flo
         >>> row["f1"], row["share"], row["false_alarms"]
         (0.5, 0.5, 1)
     """
-    called, is_labelled = decided(logits, thresholds[1]), label != IGNORED
+    own = thresholds if by_thresholds else ()
+    called, is_labelled = decided(logits, thresholds[1], thresholds=own), label != IGNORED
     scores: dict[str, list[float]] = {
         name: [] for name in ("f1", "precision", "recall", "average_precision")
     }
@@ -192,13 +204,14 @@ def _sample(
     row: Row,
 ) -> ImageSample:
     image, label = images.image(i), images.label(i)
+    own = thresholds if network.reading.natural is not None else ()
     logits = network.logits(image)
     probability = logits[0, 0].sigmoid() if logits.shape[1] == 1 else 1 - logits[0].softmax(0)[0]
     planes: list[NDArray[Any]] = [
         np.moveaxis(image, 0, -1),
         label,
         probability.numpy(),
-        verdicts(decided(logits, thresholds[1]), label),
+        verdicts(decided(logits, thresholds[1], thresholds=own), label),
     ]
     part = ""
     if label.ndim == 3:

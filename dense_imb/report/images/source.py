@@ -254,7 +254,7 @@ class ImagesSource(ReportSource):
         empty = [row for row in measured.images if row["share"] == 0]
         n_clean = sum(row["false_alarms"] == 0 for row in empty)
         means = (
-            ", means over their classes, at the likeliest class of each pixel."
+            ", means over their classes, of masks as `dense-imb segment` writes them."
             if len(names) > 1
             else " at the chosen threshold."
         )

@@ -16,6 +16,7 @@ from dense_imb.data.epochs.mixing import mix, union
 from dense_imb.data.images.labelled import IGNORED
 from dense_imb.hits import Events, encode, gap
 from dense_imb.hits.frames import CHANNELS, pixel_index, visible
+from dense_imb.losses.core.natural import Natural
 from dense_imb.losses.foreign.feeding import Intake, feed, intake_of
 from dense_imb.losses.foreign.soft_feeding import check_takes_soft, feed_soft
 from dense_imb.tasks.base import TrainingData, as_logits
@@ -44,12 +45,14 @@ class FrameReading:
         output: network output: a "score" in its first channel, a gapped time ("value"), or "both",
             with the value in the second channel.
         is_logit: whether the score is a logit; otherwise 0 means noise and 1 signal.
+        natural: map to the logits of natural probabilities; None leaves them as trained.
     """
 
     channels: Sequence[str] = ("gapped", "hit", "fourier")
     threshold: float = 0.5
     output: Output = "score"
     is_logit: bool = True
+    natural: Natural | None = None  # not in the text: a trained run has it in a file of its own
 
     def __post_init__(self) -> None:
         check_choice("output", self.output, OUTPUTS)
@@ -73,12 +76,14 @@ class FrameReading:
         if self.output == "value":
             own = gap(events.t.float(), events.grid.time_steps, self.threshold)
             return torch.clamp(1 - (seen[:, 0] - own).abs() / own, 0, 1)
-        score: Tensor = torch.sigmoid(as_logits(seen[:, 0], is_logit=self.is_logit))
+        logits = as_logits(seen[:, :1], is_logit=self.is_logit, natural=self.natural)
+        score: Tensor = torch.sigmoid(logits[:, 0])
         return score
 
     def as_text(self) -> str:
         """Return the text of the description in checkpoints."""
-        arguments = ", ".join(f"{one.name}={getattr(self, one.name)!r}" for one in fields(self))
+        names = [one.name for one in fields(self) if one.name != "natural"]
+        arguments = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
         return f"Reading({arguments})"  # as checkpoints have always held it
 
     @staticmethod

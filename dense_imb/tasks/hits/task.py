@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
@@ -17,10 +17,11 @@ from dense_imb.base.checks import check_choice
 from dense_imb.base.random import Draws
 from dense_imb.base.refusals import Refused, suggest
 from dense_imb.data.epochs.mixing import union
-from dense_imb.data.events.virtual import VirtualEvents
+from dense_imb.data.events.virtual import VALIDATION_EPOCH, VirtualEvents
 from dense_imb.data.images.labelled import IGNORED
 from dense_imb.hits import Degradation, Events, MeasuredNoise, Sensors
 from dense_imb.losses import Balance
+from dense_imb.losses.core.natural import Natural
 from dense_imb.losses.foreign.feeding import Intake, feed, intake_of, wants_instances
 from dense_imb.models import HitInput
 from dense_imb.tasks.base import TrainingData, as_logits
@@ -44,12 +45,14 @@ class HitsReading:
         n_classes: classes of hits, noise included; 2 has one output, more have one a class.
         value: column of hits that a last output predicts; None predicts none.
         is_logit: whether outputs are logits; otherwise 0 means noise and 1 signal.
+        natural: map to the logits of natural probabilities; None leaves them as trained.
     """
 
     features: Sequence[str] = ()
     n_classes: int = 2
     value: str | None = None
     is_logit: bool = True
+    natural: Natural | None = None  # not in the text: a trained run has it in a file of its own
 
     @property
     def n_channels(self) -> int:
@@ -84,21 +87,27 @@ class HitsReading:
 
     def read_probability(self, output: Tensor) -> Tensor:
         """Return the probabilities (..., n_classes) of outputs (..., n_outputs)."""
-        output = output.float()[..., : self.n_channels]
+        logits = self.read_logits(output)
         if self.n_classes > 2:
-            return output.softmax(-1)
-        signal = torch.sigmoid(as_logits(output, is_logit=self.is_logit))
+            return logits.softmax(-1)
+        signal = logits.sigmoid()
         return torch.cat([1 - signal, signal], -1)
 
     def read_score(self, output: Tensor) -> Tensor:
         """Return the scores (...) of outputs (..., n_outputs)."""
         if self.n_classes > 2:
             return (1 - self.read_probability(output)[..., 0]).clamp(0, 1)
-        return torch.sigmoid(as_logits(output.float()[..., 0], is_logit=self.is_logit))
+        return self.read_logits(output)[..., 0].sigmoid()
+
+    def read_logits(self, output: Tensor) -> Tensor:
+        """Return the logits (..., n_channels) of outputs (..., n_outputs)."""
+        output = output.float()[..., : self.n_channels]
+        return as_logits(output, is_logit=self.is_logit, natural=self.natural, dim=-1)
 
     def as_text(self) -> str:
         """Return the text of the description in checkpoints."""
-        arguments = ", ".join(f"{one.name}={getattr(self, one.name)!r}" for one in fields(self))
+        names = [one.name for one in fields(self) if one.name != "natural"]
+        arguments = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
         return f"HitsReading({arguments})"
 
 
@@ -273,6 +282,19 @@ class HitsTask(ScoringTask):
                 predicted = output[is_known, reading.n_channels]
                 cost = cost + self._losses[1](predicted[None], batch.value[is_known][None])
         return cost
+
+    @torch.no_grad()
+    def labelled_outputs(
+        self, network: nn.Module, device: torch.device
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the logits (n, C) and the classes (n,) of the validation hits."""
+        for start in range(0, len(self.validation), self.batch_size):
+            numbers = np.arange(start, min(start + self.batch_size, len(self.validation)))
+            events = self.validation.degraded(numbers, VALIDATION_EPOCH).torch(device)
+            if events.n_hits:
+                output = network(self.reading.inputs(events))
+                label = classes_of_hits(events, self.reading.n_classes)
+                yield self.reading.read_logits(output).cpu(), label.cpu()
 
     def feature_label(self, batch: HitsBatch) -> Tensor:
         """Return the class of each hit, (n_hits,)."""

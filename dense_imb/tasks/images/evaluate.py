@@ -26,6 +26,7 @@ _COLUMNS = (
     ("recall", "recall"),
     ("IoU", "iou"),
     ("F1 best", "best_f1"),
+    ("F1 auto", "auto_f1"),
     ("F1 within {tolerance:g} px", "tolerant_f1"),
     ("recall at precision {precision:g}", "recall_at_precision"),
     ("calibration error", "calibration_error"),
@@ -86,11 +87,15 @@ class ImagesTable(ScoreTable):
         threshold              a logit, chosen on the run's own validation images
         f1, precision, recall, iou   at that threshold
         best_f1                F1 (Dice) at the best threshold of these very images
+        auto_threshold         a logit, of the best F1 that the probabilities promise; no label is
+                               used, see `best_f1_threshold`
+        auto_f1                F1 at that threshold
         tolerant_f1            best F1 where a pixel is right within `tolerance` pixels
         recall_at_precision    at the precision `precision`
         calibration_error      of the probabilities
         likeliest_iou, .._precision, .._recall   where each pixel is called the likeliest class:
-                               a balanced loss calls too much so, and plain ones too little
+                               as trained, a balanced loss calls too much so; of natural
+                               probabilities, those of rare classes seldom are the largest
         n_images               that were looked at
 
     Args:
@@ -141,7 +146,8 @@ class ImagesTable(ScoreTable):
                 *aligned(table),
                 f"{float(first['n_images']):.0f} images, {share:.3g} % of their pixels are "
                 "foreground. F1, precision, recall and IoU are at the threshold that the run's own "
-                "validation images chose; likeliest: each pixel called its likeliest class.",
+                "validation images chose, F1 auto at that which the probabilities of these images "
+                "choose without labels; likeliest: each pixel called its likeliest class.",
                 *self.few(),
             ]
         )
@@ -227,12 +233,16 @@ def _rows(
     n_with: Sequence[int],
 ) -> list[Row]:
     pixels = [histogram.n_signal for histogram in scores.histograms]
+    auto = [histogram.expected_best_f1()[1] for histogram in scores.histograms]
+    auto_points = [h.at(t) for h, t in zip(scores.histograms, auto, strict=True)]
     columns: dict[str, Sequence[float]] = {
         "share": [count / max(sum(pixels), 1) for count in pixels],
         "n_pixels": pixels,
         "n_with": n_with,
         "average_precision": scores.average_precision(),
         "best_f1": [f1 for f1, _ in scores.best_f1()],
+        "auto_threshold": auto,
+        "auto_f1": [_f1(point.purity, point.retention) for point in auto_points],
         "tolerant_f1": [one.best().f1 for one in near],
         "recall_at_precision": scores.recall_at_precision(precision),
         "calibration_error": scores.calibration_error(),

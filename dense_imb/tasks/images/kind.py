@@ -31,11 +31,9 @@ class ImagesKind:
         if scores is not None:
             f1 = mean_of_known([value for value, _ in scores.best_f1()[1:]])
             parts.append(f"F1 {f1:.3f} at the threshold chosen on the validation images")
-        parts += [
-            f"{name} {best[name]:.3f} at a probability of 1/2"
-            for name in ("dice",)
-            if best.get(name) is not None
-        ]
+        dice = best.get("dice") if scores is None else mean_of_known(scores.dice()[1:])
+        if dice is not None:
+            parts.append(f"dice {dice:.3f} at a probability of 1/2")
         return f"{', '.join(parts)} (validation images, mean of the foreground classes)"
 
 

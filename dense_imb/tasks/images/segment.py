@@ -10,11 +10,11 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from dense_imb.base.files import write_whole
+from dense_imb.base.refusals import Refused
 from dense_imb.data.images.folders import is_nifti
 from dense_imb.data.images.unlabelled import UnlabelledImages, nifti_like, open_unlabelled
-from dense_imb.metrics import SegmentationScores
-from dense_imb.tasks.images.evaluate import chosen_thresholds
+from dense_imb.metrics import ScoreHistogram, SegmentationScores
+from dense_imb.tasks.images.evaluate import chosen_thresholds, logit_of_class
 from dense_imb.tasks.images.trained import TrainedImages
 
 RECORD = "segmented.json"  # record of how the masks of a folder were made
@@ -51,23 +52,35 @@ class Segmented:
     threshold: float | None
 
 
-def decided(logits: Tensor, threshold: float = 0.0) -> NDArray[np.uint8]:
+def decided(
+    logits: Tensor, threshold: float = 0.0, *, thresholds: Sequence[float] = ()
+) -> NDArray[np.uint8]:
     """Return the class of each pixel of one image, (*spatial).
 
     Args:
         logits: logits, (1, 1 or C, *spatial), as from `TrainedImages.logits`.
-        threshold: smallest logit of the second of two classes; with more classes, each pixel has
-            the likeliest.
+        threshold: smallest logit of the second of two classes.
+        thresholds: with more classes, smallest logit of each class against the rest. A pixel has
+            the foreground class that exceeds its threshold most, or class 0 if none does. By
+            default each pixel has the likeliest class.
 
     Example:
         >>> decided(torch.tensor([[[-1.0, 0.5, 2.0]]]), threshold=0.5).tolist()
         [0, 1, 1]
+        >>> logits = torch.tensor([[[3.0, 2.0], [0.0, 1.0], [0.0, 0.0]]])  # 3 classes, 2 pixels
+        >>> decided(logits).tolist(), decided(logits, thresholds=(0.0, -2.0, -2.0)).tolist()
+        ([0, 0], [0, 1])
     """
     if logits.shape[1] == 1:
         classes: NDArray[np.uint8] = (logits[0, 0].double() >= threshold).numpy().astype(np.uint8)
         return classes
-    likeliest: NDArray[np.uint8] = logits[0].argmax(0).numpy().astype(np.uint8)
-    return likeliest
+    if not thresholds:
+        likeliest: NDArray[np.uint8] = logits[0].argmax(0).numpy().astype(np.uint8)
+        return likeliest
+    excess = [logit_of_class(logits, k)[0] - t for k, t in enumerate(thresholds)][1:]
+    most, best = torch.stack(excess).max(0)
+    foreground: NDArray[np.uint8] = ((most >= 0) * (best + 1)).numpy().astype(np.uint8)
+    return foreground
 
 
 class SegmentingRun(Protocol):
@@ -87,7 +100,7 @@ def segment_images(
     images: _Path,
     out: _Path,
     *,
-    threshold: float | None = None,
+    threshold: float | Literal["auto"] | None = None,
     probability: bool = False,
     overwrite: bool = False,
     device: str | torch.device | None = None,
@@ -101,12 +114,18 @@ def segment_images(
     with the same affine for NIfTI. Each file is written atomically. Existing files are skipped, so
     a stopped call continues when it is repeated.
 
+    With more than two classes a pixel has the class that exceeds the threshold of its best F1 on
+    the validation images most, see `decided`. In a run without natural probabilities it has the
+    likeliest class.
+
     Args:
         run: run on images with masks.
         images: folder of images, one image, or an HDF5 file with the data set `image`.
         out: folder for the masks, and for `segmented.json`, a record of how they were made.
         threshold: smallest probability of the second of two classes; by default that of the best
-            F1 on the validation images of the run.
+            F1 on the validation images of the run. "auto" takes that of the best F1 that the
+            probabilities of these very images promise, see `best_f1_threshold`; it reads them
+            twice, and refuses a run without natural probabilities.
         probability: also write NAME_probability.npy in float32: (*spatial) for the second of two
             classes, (C, *spatial) for more.
         overwrite: replace existing files.
@@ -117,10 +136,18 @@ def segment_images(
     """
     segmenter = run.trained(device=device)
     reading = segmenter.reading
-    cut = _threshold(run, reading.n_classes, threshold)
     source = open_unlabelled(
         images, n_channels=reading.in_channels, spatial_dims=len(reading.patch)
     )
+    is_auto = threshold == "auto"
+    cut = _threshold(run, segmenter, 0.5 if threshold == "auto" else threshold, is_auto=is_auto)
+    if is_auto:
+        own_images = range(process, len(source), n_processes)
+        bar = tqdm(own_images, "threshold", unit="image", disable=not show_progress)
+        cut = _promised_threshold(segmenter, source, bar)
+    # natural probabilities of rare classes seldom are the largest
+    many = reading.n_classes > 2 and reading.natural is not None
+    cuts = chosen_thresholds(run.scores()) if many else ()
     values = _values(reading.labels, reading.n_classes)
     folder = Path(out)
     place = Path(images)
@@ -132,6 +159,8 @@ def segment_images(
         "run": str(run.folder),
         "weights": _digest(segmenter.network),
         "threshold_logit": cut if cut is None or math.isfinite(cut) else str(cut),
+        **({} if reading.natural is None else {"natural": repr(reading.natural)}),
+        **({"threshold_logits": list(map(str, cuts))} if cuts else {}),
         "values": values.tolist(),
         "classes": reading.names,
     }
@@ -144,7 +173,7 @@ def segment_images(
         if not overwrite and all(path.exists() for path in paths):
             continue
         logits = segmenter.logits(source.image(i))
-        mask = values[decided(logits, cut or 0.0)]
+        mask = values[decided(logits, cut or 0.0, thresholds=cuts)]
         if n_done == 0:  # not before the network has shown that it takes such images
             folder.mkdir(parents=True, exist_ok=True)
             for path in (path for _, paths_of_one in own for path in paths_of_one):
@@ -175,13 +204,39 @@ def as_probability(logit: float) -> float:
     return 1 / (1 + math.exp(-logit)) if logit > -700 else 0.0
 
 
-def _threshold(run: SegmentingRun, n_classes: int, threshold: float | None) -> float | None:
+def _promised_threshold(
+    segmenter: TrainedImages, source: UnlabelledImages, own: Iterable[int]
+) -> float:
+    """Return the logit of the best F1 that the probabilities of images promise.
+
+    Args:
+        segmenter: trained network.
+        source: images.
+        own: indices of the images of this process.
+    """
+    histogram = ScoreHistogram(scale="logit")
+    for i in own:
+        logits = segmenter.logits(source.image(i))
+        histogram.update(logits, torch.zeros_like(logits, dtype=torch.bool))
+    return histogram.reduce_over_processes().expected_best_f1()[1]
+
+
+def _threshold(
+    run: SegmentingRun, segmenter: TrainedImages, threshold: float | None, *, is_auto: bool
+) -> float | None:
     """Return the logit that separates two classes; None with more classes."""
+    n_classes = segmenter.reading.n_classes
+    if is_auto and segmenter.reading.natural is None and n_classes == 2:
+        raise Refused(
+            "a run with natural probabilities for {threshold=auto}",
+            f"{run.folder}, whose outputs are as trained",
+            "train it again with {calibrate=true}, or omit {threshold}",
+        )
     if n_classes > 2:
         if threshold is not None:
             raise ValueError(
-                f"Expected no `threshold` with {n_classes} classes, of which the likeliest is "
-                f"taken, got {threshold}."
+                f"Expected no `threshold` with {n_classes} classes, of which each has its own, "
+                f"got {'auto' if is_auto else threshold}."
             )
         return None
     if threshold is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from dense_imb.data.epochs.patches import patch_rng, place_patch
 from dense_imb.data.images.instances import COMPONENTS
 from dense_imb.data.images.labelled import IGNORED
 from dense_imb.engine.task import CLASS_NAMES
+from dense_imb.losses.core.natural import Natural
 from dense_imb.losses.foreign.feeding import can_ignore, feed, intake_of, wants_instances
 from dense_imb.losses.foreign.soft_feeding import check_takes_soft, feed_soft
 from dense_imb.metrics import SegmentationScores
@@ -49,6 +50,7 @@ class ImagesReading:
             class".
         labels: mask value of each class.
         names: names of the classes, if known.
+        natural: map to the logits of natural probabilities; None leaves them as trained.
     """
 
     n_classes: int
@@ -58,6 +60,7 @@ class ImagesReading:
     is_logit: bool = True
     labels: tuple[int, ...] | None = None
     names: tuple[str, ...] | None = None
+    natural: Natural | None = None  # not in the text: a trained run has it in a file of its own
 
     @property
     def in_channels(self) -> int:
@@ -117,11 +120,12 @@ class ImagesReading:
 
     def as_logits(self, output: Tensor) -> Tensor:
         """Return the output as logits."""
-        return as_logits(output, is_logit=self.is_logit)
+        return as_logits(output, is_logit=self.is_logit, natural=self.natural)
 
     def as_text(self) -> str:
         """Return the text of the description in checkpoints."""
         stored = asdict(self)
+        del stored["natural"]
         if self.names is None:
             del stored["names"]  # as in checkpoints without names
         return json.dumps(stored)
@@ -349,6 +353,17 @@ class ImagesTask(SampledTask):
             scores.update(self.reading.logits(network, shown.to(device)), label)
         self.scores = scores.reduce_over_processes()
         return validation_scores(self.scores)
+
+    @torch.no_grad()
+    def labelled_outputs(
+        self, network: nn.Module, device: torch.device
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the logits (n, C) and the classes (n,) of the labelled validation pixels."""
+        for i in range(len(self.validation)):
+            shown = torch.from_numpy(self.reading.shown(self.validation.image(i)))[None]
+            logits = self.reading.logits(network, shown.to(device))[0].flatten(1).T.cpu()
+            label = torch.from_numpy(self.validation.label(i).astype(np.int64)).flatten()
+            yield logits[label != IGNORED], label[label != IGNORED]
 
     def save_scores(self, path: Path) -> None:
         """Write the counts of the last validation, to choose thresholds from."""

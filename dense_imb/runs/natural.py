@@ -1,0 +1,225 @@
+"""The folder `natural` of a run: how outputs become natural probabilities, and the scores of these.
+
+It is written once, at the end of the training, for the best network. Its record is the last file
+to be written, so a folder with one is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dense_imb.base.files import write_whole
+from dense_imb.base.refusals import Refused
+from dense_imb.config import TrainConfig
+from dense_imb.engine.checkpoint import load_checkpoint
+from dense_imb.engine.loop import Loop
+from dense_imb.losses import Focal
+from dense_imb.losses.core.natural import Natural, NoInverseError
+from dense_imb.metrics import ScoreHistogram, SegmentationScores
+from dense_imb.runs.write import SCORES
+from dense_imb.tasks.mean_teacher import SemiSupervised
+from dense_imb.tasks.natural import (
+    CalibrationWarning,
+    counted_bins,
+    counted_pixels,
+    fitted,
+    is_plain_sample,
+    natural_of,
+)
+
+NATURAL = "natural"  # folder in that of a run
+_RECORD = "natural.json"
+_FORMAT, _VERSION = "dense-imb-natural", 1
+_RANK = "scores rank, they are no probabilities"
+
+
+@dataclass(frozen=True)
+class NaturalRecord:
+    """How the outputs of a run's best network become natural probabilities.
+
+    Args:
+        natural: map to natural logits; None leaves them as trained.
+        step: step of the network.
+        fit: what was fitted on the validation data: "bias", "affine" or "none".
+        class_counts: training pixels (hits) of each class.
+        why: reason why the loss has no inverse; "" if it has one.
+        error: calibration error of the foreground on the validation data, as trained and natural.
+    """
+
+    natural: Natural | None
+    step: int
+    fit: str
+    class_counts: tuple[int, ...]
+    why: str = ""
+    error: tuple[float, float] | None = None
+
+    def summary(self) -> str:
+        """Describe the probabilities in one line."""
+        if self.natural is None:
+            return f"{self.why.rstrip('.')}; {_RANK}" if self.why else "probabilities: as trained"
+        fits = {"bias": "a bias fitted", "affine": "slope and bias fitted"}
+        how = f" with {fits[self.fit]} on the validation data" if self.fit in fits else ""
+        error = (
+            "" if self.error is None else ", calibration error {:.3g} -> {:.3g}".format(*self.error)
+        )
+        return f"probabilities: natural{how}{error}"
+
+
+def write_natural(config: TrainConfig, folder: Path, task: Any, loop: Loop) -> None:
+    """Write the natural probabilities of the best network, and its scores with them.
+
+    Every process calls it, after the last step. The network of the task becomes the best one.
+
+    Args:
+        config: configuration of the stage.
+        folder: folder of the stage.
+        task: task of the stage.
+        loop: finished loop.
+    """
+    task = task.task if isinstance(task, SemiSupervised) else task
+    reading: Any = getattr(task, "reading", None)
+    if loop.state.best_step < 0 or not hasattr(reading, "natural"):
+        return  # without a best network, or whole images, whose test sets have other priors
+    loop.accelerator.wait_for_everyone()
+    if getattr(reading, "output", "") == "value":
+        return  # times, no classes
+    known = read_natural(folder)
+    if known is not None and known.step == loop.state.best_step:
+        return
+    network = loop.accelerator.unwrap_model(loop.network)
+    network.load_state_dict(load_checkpoint(loop.best_path())["network"])
+    network.eval()
+    device = loop.accelerator.device
+    n_classes = getattr(reading, "n_classes", 2)
+    before = _load_scores(task, folder / SCORES)
+    record = _fit(config, task, before, network, device, n_classes, loop.state.best_step)
+    if record.natural is not None:
+        task.reading = replace(reading, natural=record.natural)
+        with torch.no_grad():
+            task.validate(network, device, loop.process, loop.accelerator.num_processes)
+        after = task.scores if isinstance(before, SegmentationScores) else task.histogram
+        record = replace(record, error=(_foreground_error(before), _foreground_error(after)))
+        task.reading = reading
+    if not loop.is_main:
+        return
+    (folder / NATURAL).mkdir(exist_ok=True)
+    if record.natural is not None:
+        task.save_scores(folder / NATURAL / SCORES)
+    _write_record(folder / NATURAL / _RECORD, record)
+
+
+def _fit(
+    config: TrainConfig,
+    task: Any,
+    scores: Any,
+    network: nn.Module,
+    device: torch.device,
+    n_classes: int,
+    step: int,
+) -> NaturalRecord:
+    """Invert the loss, and fit what the inverse does not know."""
+    counts, why = tuple(int(count) for count in task.class_counts), ""
+    loss = getattr(task, "described_loss", None)
+    loss = loss[0] if isinstance(loss, Sequence) else loss
+    assert isinstance(loss, nn.Module)
+    natural = Natural((1.0,) * n_classes)
+    try:
+        if not task.reading.is_logit:
+            raise NoInverseError(
+                f"`{type(loss).__name__}` gives no probabilities: its outputs "
+                "are values, not logits."
+            )
+        natural = _storable(natural_of(loss, n_classes, counts))
+    except NoInverseError as problem:
+        why = str(problem)
+        if not config.calibrate:
+            return NaturalRecord(None, step, "none", counts, why)
+    if config.calibrate or not is_plain_sample(config, loss):
+        if n_classes == 2:
+            histogram = scores.histograms[1] if isinstance(scores, SegmentationScores) else scores
+            counted = counted_bins(histogram)
+        else:
+            outputs = task.labelled_outputs(network, device)
+            counted = counted_pixels(outputs, n_classes, len(task.validation))
+        try:
+            natural = fitted(natural, counted, affine=config.calibrate)
+            return NaturalRecord(natural, step, "affine" if config.calibrate else "bias", counts)
+        except Refused as problem:  # never an error: the training is done
+            if config.calibrate:
+                warnings.warn(f"probabilities are not fitted: {problem}", CalibrationWarning, 2)
+    return NaturalRecord(None if natural.is_identity else natural, step, "none", counts)
+
+
+def _storable(natural: Natural) -> Natural:
+    if natural.penalty is not None and not isinstance(natural.penalty, Focal):
+        name = type(natural.penalty).__name__
+        raise NoInverseError(f"`{name}` gives no probabilities: it cannot be stored.")
+    return natural
+
+
+def _load_scores(task: Any, path: Path) -> Any:
+    is_images = isinstance(getattr(task, "scores", None), SegmentationScores)
+    return (SegmentationScores if is_images else ScoreHistogram).load(path)
+
+
+def _foreground_error(scores: Any) -> float:
+    """Return the calibration error of the foreground, the mean of several classes."""
+    if isinstance(scores, SegmentationScores):
+        errors = scores.calibration_error()[1:]
+        return sum(errors) / len(errors)
+    return float(scores.calibration_error())
+
+
+def _write_record(path: Path, record: NaturalRecord) -> None:
+    stored = asdict(replace(record, natural=None))
+    natural = record.natural
+    if natural is not None:
+        stored["natural"] = {
+            **asdict(replace(natural, penalty=None)),
+            "gamma": natural.penalty.gamma if isinstance(natural.penalty, Focal) else None,
+        }
+        del stored["natural"]["penalty"]
+    text = json.dumps({"format": _FORMAT, "version": _VERSION, **stored}, indent=1)
+    write_whole(path, lambda to: to.write_text(text + "\n"))
+
+
+def read_natural(folder: str | os.PathLike[str]) -> NaturalRecord | None:
+    """Read how outputs become natural probabilities; None for a run without the folder."""
+    path = Path(folder) / NATURAL / _RECORD
+    if not path.is_file():
+        return None
+    try:
+        stored = json.loads(path.read_text())
+        if stored["format"] != _FORMAT or stored["version"] != _VERSION:
+            raise ValueError(f"format {stored['format']}, version {stored['version']}")
+        natural = stored["natural"]
+        error = stored["error"]
+        return NaturalRecord(
+            None if natural is None else _natural_from(natural),
+            int(stored["step"]),
+            str(stored["fit"]),
+            tuple(map(int, stored["class_counts"])),
+            str(stored["why"]),
+            None if error is None else (float(error[0]), float(error[1])),
+        )
+    except (KeyError, TypeError, ValueError) as problem:
+        raise ValueError(
+            f"Expected the probabilities of a run in {path}, got another file ({problem})."
+        ) from problem
+
+
+def _natural_from(stored: dict[str, Any]) -> Natural:
+    gamma = stored["gamma"]
+    names = ("weight", "scale", "shift", "margin", "slope", "bias")
+    numbers: dict[str, Any] = {name: tuple(map(float, stored[name])) for name in names}
+    penalty = None if gamma is None else Focal(float(gamma))
+    return Natural(**numbers, penalty=penalty, plain=float(stored["plain"]))
