@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import nn
@@ -18,6 +18,7 @@ from torch import nn
 from dense_imb.base.checks import check_at_least
 from dense_imb.base.refusals import Refused, RefusedType, refusal
 from dense_imb.config import (
+    AUTO,
     KINDS,
     MixingConfig,
     SamplingConfig,
@@ -31,6 +32,7 @@ from dense_imb.data.epochs.views import check_rand_augment
 from dense_imb.losses.foreign.codes import loss_from_code
 from dense_imb.losses.foreign.feeding import feeds_on, takes_logits
 from dense_imb.losses.foreign.parse import build_spec, parse_loss, parse_spec, split_sum
+from dense_imb.losses.foreign.recommended import Recommendation
 from dense_imb.tasks.base import SampledTask
 from dense_imb.tasks.feature_loss import check_not_mixed, check_takes_features
 from dense_imb.tasks.kind import Kind, kind_named, kind_of
@@ -109,6 +111,33 @@ class Recipe:
         wanted = self.config.mixing
         return Mixing(wanted.kind, wanted.alpha, wanted.tau, _mixing_of_hits(self.config))
 
+    def resolved(self) -> tuple[Self, str]:
+        """Return the recipe with a named loss, and the sentence that says which the data chose.
+
+        A configuration without a loss gets the one that `dense-imb inspect` recommends. The
+        sentence is "" if the loss was named before.
+        """
+        return (self, "") if self.config.loss != AUTO else self.choose_loss()
+
+    def choose_loss(self) -> tuple[Self, str]:
+        """Return the recipe with the loss that its data recommend, and a sentence on it."""
+        recommended = self.recommend(_ANY)
+        return self.with_loss(recommended.loss), recommended.sentence()
+
+    def with_loss(self, loss: str) -> Self:
+        """Return the recipe with a loss in place of one that the data would choose."""
+        second = self.second
+        return replace(
+            self,
+            config=replace(self.config, loss=loss),
+            whole_config=replace(self.whole_config, loss=loss),
+            second=second.with_loss(loss) if second and second.config.loss == AUTO else second,
+        )
+
+    def recommend(self, class_counts: Sequence[int]) -> Recommendation:
+        """Return the loss that `dense-imb inspect` recommends for data of these class counts."""
+        raise NotImplementedError
+
     @cached_property
     def parsed_loss(self) -> ParsedLoss:
         """The training loss, parsed."""
@@ -117,7 +146,7 @@ class Recipe:
     @cached_property
     def checked_loss(self) -> nn.Module:
         """The training loss with stand-in class counts, to look at."""
-        return self.parsed_loss.build(_ANY)
+        return self.loss(_ANY)
 
     @property
     def is_logit(self) -> bool:
@@ -131,6 +160,8 @@ class Recipe:
 
     def loss(self, class_counts: Sequence[int]) -> nn.Module:
         """Build the training loss; losses that need class counts get these."""
+        if self.config.loss == AUTO:
+            return build_loss(self.recommend(class_counts).loss, class_counts)
         return self.parsed_loss.build(class_counts)
 
     @property
