@@ -198,9 +198,12 @@ def draw_image_training(
 ) -> None:
     """Draw the validation scores against the step; for `second` see `draw_panels`."""
     names = [plain_label(name) for name in names]
-    precisions = {"average precision": column(history, "average_precision")}
+    precisions = {
+        "average precision": column(history, "average_precision"),
+        "best F1": column(history, "best_f1"),
+    }
     if len(names) > 1:
-        precisions = {"mean": precisions["average precision"]}
+        precisions = {"mean": precisions["average precision"], "best F1": precisions["best F1"]}
         for k, name in enumerate(names[:MOST_CLASSES], 1):
             precisions[name] = column(history, f"average_precision_{k}")
     shares = {"background": column(history, "gradient_share_class_0")}
@@ -208,7 +211,7 @@ def draw_image_training(
         shares[name] = column(history, f"gradient_share_class_{k}")
     panels = [
         loss_panel(history),
-        Panel("Average precision", precisions, score_axis),
+        Panel("Average precision, and F1 at the best threshold", precisions, score_axis),
         Panel(
             "Overlap of the likeliest classes",
             {"Dice": column(history, "dice"), "IoU": column(history, "iou")},
