@@ -37,8 +37,9 @@ _PLACES = {
     "dense_imb.losses": (
         "ACBMSELoss", "Balance", "BalancedRegressionLoss", "BalancedSoftmaxLoss",
         "BiasCompensatedLoss", "ClassDependentTemperatureLoss", "ComplementCrossEntropyLoss",
-        "CompoundLoss", "CrossEntropyLoss", "FocalLoss", "HardMiningLoss", "LDAMLoss",
-        "OutcomeBalancedMSELoss", "PixelLoss", "RangeLoss", "acb_mse_loss", "balanced_mean",
+        "CompoundLoss", "CrossEntropyLoss", "DiceLoss", "FocalLoss", "HardMiningLoss", "LDAMLoss",
+        "OutcomeBalancedMSELoss", "PixelLoss", "RangeLoss", "RegionLoss", "TverskyLoss",
+        "acb_mse_loss", "balanced_mean",
     ),
     "dense_imb.config": (
         "HitsConfig", "ImagesConfig", "LabelsConfig", "ModelConfig", "OptimizerConfig",

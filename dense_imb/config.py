@@ -425,10 +425,7 @@ def with_defaults(config: TrainConfig) -> TrainConfig:
     mixing = config.hits.mixing
     if mixing == AUTO:
         mixing = "union" if is_of_hits else "linear"
-    loss = config.loss
-    # pseudo-labels are confident by natural probabilities, which a balanced loss does not give
-    if loss == AUTO and (kind == "labels" or config.is_semi_supervised):
-        loss = _PLAIN
+    loss = _PLAIN if config.loss == AUTO and kind == "labels" else config.loss
     return replace(
         config,
         model=model,

@@ -5,10 +5,10 @@
     python experiments/default_loss.py hits                          # arcs, a network of hits
     python experiments/default_loss.py frames                        # arcs, a network of frames
 
-The options are the defaults of `dense-imb train`, but for fewer steps and a small network. The masks
-of the mouse are discs of 6 pixels about its snout. A quarter of the images is for tests. Their
-average precision (AP) and their F1 at the threshold chosen on the validation images are in the
-table; for hits the noise removed on validation events. Means and spreads of three seeds.
+The options are the defaults of `dense-imb train`, but for fewer steps and a small network. The
+masks of the mouse are discs of 6 pixels about its snout. A quarter of the images is for tests.
+Their average precision (AP) and their F1 at the threshold chosen on the validation images are in
+the table; for hits the noise removed on validation events. Means and spreads of three seeds.
 
 Answer: see experiments/README.md.
 """

@@ -141,15 +141,16 @@ def expand_pixels(name: str, value: Tensor, like: Tensor, like_name: str) -> Ten
 
 def values_are_readable(value: Tensor) -> bool:
     """Whether reading a value is free: eager and on the CPU, without a wait for an accelerator."""
-    return value.device.type == "cpu" and _is_plain_eager()
+    return value.device.type == "cpu" and is_plain_eager()
 
 
 def trains_eagerly(value: Tensor) -> bool:
     """Whether a hand-written gradient is used: not if compiled, transformed or without gradient."""
-    return value.requires_grad and torch.is_grad_enabled() and _is_plain_eager()
+    return value.requires_grad and torch.is_grad_enabled() and is_plain_eager()
 
 
-def _is_plain_eager() -> bool:
+def is_plain_eager() -> bool:
+    """Whether code runs as it stands: neither compiled nor inside a transform of torch.func."""
     # depth of torch.func's transforms; torch has no public function for it
     return not (torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level())
 

@@ -321,7 +321,7 @@ def run(options: Namespace) -> None:
     with one_line_warnings(f"train {kind}"), _stoppable():
         recipe, chosen = recipe.resolved()
         if is_main and chosen:
-            print(render(chosen, TrainParser(kind).write_option), file=sys.stderr)
+            print(render(chosen, TrainParser(kind).write_option), flush=True)
         try:
             trained = train_run(
                 recipe,

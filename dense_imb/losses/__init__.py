@@ -9,7 +9,19 @@ lists the Modules.
 
 from dense_imb.losses.core.balance import Balance, Parts, balanced_mean
 from dense_imb.losses.core.class_weights import class_weights
+from dense_imb.losses.core.cover import Cover
+from dense_imb.losses.core.overlap import (
+    Dice,
+    GeneralizedDice,
+    Index,
+    Jaccard,
+    Matthews,
+    Overlap,
+    Tversky,
+)
+from dense_imb.losses.core.penalty import CrossEntropy
 from dense_imb.losses.core.pixel_loss import PixelLoss, pixel_loss
+from dense_imb.losses.core.region import RegionLoss, overlap, region_loss
 from dense_imb.losses.foreign.codes import loss_from_code
 from dense_imb.losses.foreign.compound import CompoundLoss
 from dense_imb.losses.named.acb_mse import ACBMSELoss, Hits, acb_mse_loss
@@ -28,11 +40,8 @@ from dense_imb.losses.named.complement_cross_entropy import (
     ComplementCrossEntropyLoss,
     complement_cross_entropy_loss,
 )
-from dense_imb.losses.named.cross_entropy import (
-    CrossEntropy,
-    CrossEntropyLoss,
-    cross_entropy_loss,
-)
+from dense_imb.losses.named.cross_entropy import CrossEntropyLoss, cross_entropy_loss
+from dense_imb.losses.named.dice import DiceLoss
 from dense_imb.losses.named.focal import Focal, FocalLoss, focal_loss
 from dense_imb.losses.named.hard_mining import HardMining, HardMiningLoss, hard_mining_loss
 from dense_imb.losses.named.ldam import LDAMLoss, Margin, ldam_loss
@@ -47,6 +56,7 @@ from dense_imb.losses.named.regression import (
     ValueBins,
     balanced_regression_loss,
 )
+from dense_imb.losses.named.tversky import TverskyLoss
 
 __all__ = [
     "ACBMSELoss",
@@ -57,22 +67,33 @@ __all__ = [
     "ClassDependentTemperatureLoss",
     "ComplementCrossEntropyLoss",
     "CompoundLoss",
+    "Cover",
     "CrossEntropy",
     "CrossEntropyLoss",
+    "Dice",
+    "DiceLoss",
     "Focal",
     "FocalLoss",
+    "GeneralizedDice",
     "HardMining",
     "HardMiningLoss",
     "Hits",
+    "Index",
+    "Jaccard",
     "LDAMLoss",
     "LogPrior",
     "Margin",
+    "Matthews",
     "Outcome",
     "OutcomeBalancedMSELoss",
+    "Overlap",
     "Parts",
     "PixelLoss",
     "RangeLoss",
+    "RegionLoss",
     "Temperature",
+    "Tversky",
+    "TverskyLoss",
     "ValueBins",
     "acb_mse_loss",
     "balanced_mean",
@@ -88,6 +109,8 @@ __all__ = [
     "ldam_loss",
     "loss_from_code",
     "outcome_balanced_mse_loss",
+    "overlap",
     "pixel_loss",
     "range_loss",
+    "region_loss",
 ]

@@ -73,6 +73,31 @@ def soft_logits(n_images: int, seed: int = 0, **options: Any) -> dict[str, Tenso
     return {**inputs, "target": smooth.to(torch.float64)}
 
 
+def logits_of_instances(n_images: int, seed: int = 0, **options: Any) -> dict[str, Tensor]:
+    """Labelled logits with the instance of each pixel, not always of one class."""
+    inputs = labelled_logits(n_images, seed, **options)
+    return {**inputs, "instance": _instances(inputs["target"], seed)}
+
+
+def frames_of_instances(n_images: int, seed: int = 0, **options: Any) -> dict[str, Tensor]:
+    """Almost empty frames with the instance of each pixel."""
+    inputs = frames(n_images, seed, **options)
+    return {**inputs, "instance": _instances(inputs["target"].squeeze(1), seed)}
+
+
+def _instances(like: Tensor, seed: int) -> Tensor:
+    rng = torch.Generator().manual_seed(seed + 2)
+    return torch.randint(0, 4, like.shape, generator=rng)
+
+
+def covered_frames(n_images: int, seed: int = 0, **options: Any) -> dict[str, Tensor]:
+    """Almost empty frames with three masks that overlap, and leave pixels out."""
+    inputs = frames(n_images, seed, **options)
+    rng = torch.Generator().manual_seed(seed + 3)
+    batch, _, *spatial = inputs["target"].shape
+    return {**inputs, "label": torch.rand((batch, 3, *spatial), generator=rng) < 0.3}
+
+
 @dataclass(frozen=True)
 class Case:
     """One loss. `make(**options)` builds the Module, `function` is the formula below it."""
@@ -86,6 +111,10 @@ class Case:
     fill: tuple[float, float] = (0.0, 1.0)  # target values of an all-empty and an all-full frame
     is_regression: bool = True
     is_sum: bool = False  # of other losses, which have the options of a mean
+    is_region: bool = False  # a formula of sums: no map of contributions, a window of its own
+    is_cover: bool = False  # its cells overlap: their counts add up to more than the pixels
+    has_windows: bool = True  # takes `class_count`
+    n_sums: tuple[int, int] = (2, 3)  # numbers of a class between processes, without, with weights
 
     @property
     def name(self) -> str:
@@ -113,18 +142,32 @@ _OUTCOME = {
 
 
 def _balanced(
-    error: Any, partition: Any, *, scope: str = "batch", reduction: str = "mean", **balance: Any
+    error: Any,
+    partition: Any,
+    *,
+    scope: str = "batch",
+    reduction: str = "mean",
+    per: Any = "pixel",
+    max_instances: int | None = None,
+    **balance: Any,
 ) -> nn.Module:
     return losses.BalancedRegressionLoss(
-        error, partition, Balance(scope=scope, **balance), reduction=reduction
+        error,
+        partition,
+        Balance(scope=scope, **balance),
+        per=per,
+        max_instances=max_instances,
+        reduction=reduction,
     )
 
 
-def _balanced_function(error: Any, partition: Any, **balance: Any) -> Callable[..., Any]:
+def _balanced_function(
+    error: Any, partition: Any, per: Any = "pixel", max_instances: int | None = None, **balance: Any
+) -> Callable[..., Any]:
     def call(*args: Tensor, scope: str = "batch", **options: Any) -> Any:
         return losses.balanced_regression_loss(
             *args, error=error, partition=partition, balance=Balance(scope=scope, **balance),
-            **options,
+            per=per, max_instances=max_instances, **options,
         )  # fmt: skip
 
     return call
@@ -182,6 +225,60 @@ def _summing_two(*args: Tensor, **options: Any) -> Tensor:
     return hard + 0.5 * _classifying("cross_entropy_loss")(*args, **options)
 
 
+def _region(
+    name: str, *args: Any, balance: Balance = BALANCED, parts: Any = None, **fixed: Any
+) -> Callable[..., nn.Module]:
+    """Makes the region loss of that name; `scope` goes into its balance."""
+
+    def make(scope: str = "batch", reduction: str = "mean") -> nn.Module:
+        _without_reduction(reduction)
+        scoped = replace(balance, scope=scope)
+        return getattr(losses, name)(*args, balance=scoped, **fixed)
+
+    return make
+
+
+def _without_reduction(reduction: str) -> None:
+    """The region losses have none; the sentence is that of the others."""
+    if reduction != "mean":
+        losses.DiceLoss(reduction=reduction)
+
+
+def _region_function(
+    index: Any, *, balance: Balance = BALANCED, **fixed: Any
+) -> Callable[..., Any]:
+    def call(logits: Tensor, target: Tensor, scope: str = "batch", **options: Any) -> Any:
+        scoped = replace(balance, scope=scope)
+        return losses.region_loss(logits, target, index=index, balance=scoped, **fixed, **options)
+
+    return call
+
+
+def _dice_and_cross_entropy(scope: str = "batch", reduction: str = "mean") -> nn.Module:
+    _without_reduction(reduction)
+    return losses.CompoundLoss(
+        losses.DiceLoss(balance=Balance(scope=scope)),
+        losses.CrossEntropyLoss(balance=Balance(scope=scope)),
+        weights=(1.0, 0.5),
+    )
+
+
+def _dice_and_cross_entropy_function(
+    logits: Tensor, target: Tensor, scope: str = "batch", **options: Any
+) -> Tensor:
+    return _dice_and_cross_entropy(scope)(logits, target, **options)
+
+
+def logits_with_instances(n_images: int, seed: int = 0, **options: Any) -> dict[str, Tensor]:
+    """Logits, classes, and the numbers of instances of one class each, with neighbourhoods."""
+    inputs = labelled_logits(n_images, seed, **options)
+    target = inputs["target"]
+    rng = torch.Generator().manual_seed(seed + 2)
+    near = torch.randint(0, 9, target.shape, generator=rng)
+    mine = 3 * (target - 1) + near % 3 + 1
+    return {**inputs, "instance": torch.where(target > 0, mine, near)}
+
+
 COUNTS = (500, 120, 30, 7)
 # two pixels, four classes: by hand, the classes' means are averaged
 _TWO_PIXELS = {
@@ -189,6 +286,15 @@ _TWO_PIXELS = {
     "target": torch.tensor([[0, 0]]),
 }
 _P = math.exp(2) / (math.exp(2) + 3)  # of the second pixel; the first has 1/4
+# the same two, and one more like the first; the instances average before they count
+_THREE_PIXELS = {
+    "logits": _TWO_PIXELS["logits"][..., [0, 0, 1]],
+    "target": torch.tensor([[0, 0, 0]]),
+    "instance": torch.tensor([[1, 1, 2]]),
+}
+_MASKS = torch.tensor([[[1, 1, 1, 0, 0, 0], [0, 0, 1, 1, 0, 0], [0, 0, 0, 0, 0, 0]]]).bool()
+_POWER = {"power": 2, "count_power": 0.5}
+_PER = {"per": "instance", "max_instances": 4}
 BINS = ValueBins((0.05, 0.4, 0.7))
 LABEL_WEIGHT = (1.0, 2.0, 0.5)
 
@@ -405,5 +511,184 @@ CASES: tuple[Case, ...] = (
         fill=(0, 3),
         is_regression=False,
         is_sum=True,
+    ),
+    Case(
+        "dice",
+        _region("DiceLoss"),
+        _region_function(losses.Dice()),
+        labelled_logits,
+        # p of class 0: 1/4, _P; of the others 1/4, (1 - _P) / 3; they are absent: their mean p
+        ((_TWO_PIXELS, (1 / 4 + (1 - _P) / 3) / 2),),
+        n_classes=4,
+        fill=(0, 3),
+        is_regression=False,
+        is_region=True,
+        n_sums=(3, 3),
+    ),
+    Case(
+        "focal tversky, binary",
+        _region("TverskyLoss", 0.3, 0.7, gamma=0.75),
+        _region_function(losses.Tversky(0.3, 0.7), gamma=0.75),
+        partial(labelled_logits, n_channels=1),
+        # p = 1/2 at a background and a foreground pixel: tp = fp = fn = 1/2
+        (
+            (
+                {"logits": torch.zeros(2, 1), "target": torch.tensor([0, 1])},
+                0.5**0.75,
+            ),
+        ),
+        fill=(0, 1),
+        is_regression=False,
+        is_region=True,
+        n_sums=(3, 3),
+    ),
+    Case(
+        "matthews with background",
+        _region("RegionLoss", losses.Matthews(), include_background=True),
+        _region_function(losses.Matthews(), include_background=True),
+        labelled_logits,
+        (),
+        n_classes=4,
+        fill=(0, 3),
+        is_regression=False,
+        is_region=True,
+        n_sums=(3, 3),
+    ),
+    Case(
+        "generalized dice",
+        _region("RegionLoss", losses.GeneralizedDice()),
+        _region_function(losses.GeneralizedDice()),
+        labelled_logits,
+        (),
+        n_classes=4,
+        fill=(0, 3),
+        is_regression=False,
+        is_region=True,
+        n_sums=(3, 3),
+    ),
+    Case(
+        "jaccard, soft targets, weighted",
+        _region("RegionLoss", losses.Jaccard(1.0), balance=Balance(weight=COUNTS, absent="index")),
+        _region_function(losses.Jaccard(1.0), balance=Balance(weight=COUNTS, absent="index")),
+        soft_logits,
+        (),
+        n_classes=4,
+        fill=(0.25, 0.25),
+        is_regression=False,
+        is_region=True,
+        n_sums=(4, 4),
+    ),
+    Case(
+        "dice per instance",
+        _region("DiceLoss", per="instance", max_instances=12),
+        _region_function(losses.Dice(), per="instance", max_instances=12),
+        logits_with_instances,
+        (),
+        n_classes=3,  # that count: their values and numbers of instances
+        fill=(0, 3),
+        is_regression=False,
+        is_region=True,
+        n_sums=(2, 2),
+    ),
+    Case(
+        "dice and cross entropy",
+        _dice_and_cross_entropy,
+        _dice_and_cross_entropy_function,
+        labelled_logits,
+        ((_TWO_PIXELS, (1 / 4 + (1 - _P) / 3) / 2 + (math.log(4) - math.log(_P)) / 4),),
+        n_classes=4,
+        fill=(0, 3),
+        is_regression=False,
+        is_sum=True,
+        is_region=True,
+        n_sums=(3, 3),
+    ),
+    Case(
+        "huber, power mean",
+        partial(_balanced, "huber", "hits", **_POWER),
+        _balanced_function("huber", "hits", **_POWER),
+        frames,
+        # means 0.25 of two pixels and 1.25 of four: 2^(1/2) and 4^(1/2) weigh their squares
+        ((_BY_HAND, math.sqrt((2**0.5 * 0.25**2 + 2 * 1.25**2) / (2**0.5 + 2))),),
+        has_windows=False,
+    ),
+    Case(
+        "cross entropy, worst class",
+        _classifier("CrossEntropyLoss", balance=Balance(power=math.inf)),
+        _classifying("cross_entropy_loss", balance=Balance(power=math.inf)),
+        labelled_logits,
+        (({**_TWO_PIXELS, "target": torch.tensor([[0, 1]])}, 2 - math.log(_P)),),
+        n_classes=4,
+        fill=(0, 3),
+        is_regression=False,
+        has_windows=False,
+    ),
+    Case(
+        "focal, power mean with a frame",
+        _classifier("FocalLoss", balance=Balance(power=1.5, frame_weight=0.5)),
+        _classifying("focal_loss", balance=Balance(power=1.5, frame_weight=0.5)),
+        labelled_logits,
+        (),
+        n_classes=4,
+        fill=(0, 3),
+        is_regression=False,
+        has_windows=False,
+    ),
+    Case(
+        "cross entropy, count power",
+        _classifier("CrossEntropyLoss", balance=Balance(count_power=1)),
+        _classifying("cross_entropy_loss", balance=Balance(count_power=1)),
+        labelled_logits,
+        (
+            (
+                {**_TWO_PIXELS, "target": torch.tensor([[0, 1]])},
+                (math.log(4) + 2 - math.log(_P)) / 2,
+            ),
+        ),
+        n_classes=4,
+        fill=(0, 3),
+        is_regression=False,
+    ),
+    Case(
+        "cross entropy of instances",
+        _classifier("CrossEntropyLoss", **_PER),
+        _classifying("cross_entropy_loss", **_PER),
+        logits_of_instances,
+        ((_THREE_PIXELS, (math.log(4) - math.log(_P)) / 2),),
+        n_classes=4,
+        fill=(0, 3),
+        is_regression=False,
+        has_windows=False,
+        n_sums=(3, 3),
+    ),
+    Case(
+        "mse of instances, power mean with a frame",
+        partial(_balanced, "mse", "hits", power=3, frame_weight=0.5, min_count=2, **_PER),
+        _balanced_function("mse", "hits", power=3, frame_weight=0.5, min_count=2, **_PER),
+        frames_of_instances,
+        (),
+        has_windows=False,
+        n_sums=(5, 5),
+    ),
+    Case(
+        "mse, cover",
+        partial(_balanced, "mse", losses.Cover(3, rest="cell")),
+        _balanced_function("mse", losses.Cover(3, rest="cell")),
+        covered_frames,
+        # errors 1 0 4 1 1 9: 5/3 and 5/2 in the cells, nothing in the third, 5 in the rest
+        (({**_BY_HAND, "label": _MASKS}, (5 / 3 + 5 / 2 + 5) / 3),),
+        n_classes=4,
+        is_cover=True,
+    ),
+    Case(
+        "l1, cover with a frame",
+        partial(_balanced, "l1", losses.Cover(3), frame_weight=0.5, combine="sum"),
+        _balanced_function("l1", losses.Cover(3), frame_weight=0.5, combine="sum"),
+        covered_frames,
+        (),
+        n_classes=3,
+        is_cover=True,
+        has_windows=False,
+        n_sums=(4, 5),
     ),
 )

@@ -101,10 +101,15 @@ def check_case(case: Case, is_weighted: bool) -> None:
     check_equal(f"{label}, value", my_value, value)
     for found, expected in zip(my_gradient, gradient, strict=True):
         check_equal(f"{label}, gradient", found, expected)
-    # one collective for each loss, of 2 or 3 numbers for each class
+    # one collective for each loss, of a few numbers for each class
     n_losses = 2 if case.is_sum else 1
-    expected_numbers = [(3 if is_weighted else 2) * case.n_classes] * n_losses
+    expected_numbers = [case.n_sums[is_weighted] * case.n_classes] * n_losses
+    if case.is_region:
+        expected_numbers = [n * case.n_classes for n in (case.n_sums[0], 2)[:n_losses]]
     assert collectives.numbers == expected_numbers, collectives.numbers
+    if case.is_region:
+        check_window(label, case, together, mine, my_options, value, gradient)
+        return
 
     contributions, my_gradient = run(
         case.make(scope="global", reduction="none"), together, mine, **my_options
@@ -115,7 +120,17 @@ def check_case(case: Case, is_weighted: bool) -> None:
     for found, expected in zip(my_gradient, gradient, strict=True):
         check_equal(f"{label}, gradient of contributions", found, expected)
 
-    # two steps of accumulation on each rank, with the class counts of both passed in
+    if case.has_windows:
+        check_accumulation(case, is_weighted, whole, together, (value, gradient), options)
+
+
+def check_accumulation(case, is_weighted, whole, together, expected_results, options) -> None:
+    """Two steps of accumulation on each rank, with the class counts of both passed in."""
+    rank, n_ranks = dist.get_rank(), dist.get_world_size()
+    value, gradient = expected_results
+    label = f"{case.id}, rank {rank} of {n_ranks}, weighted {is_weighted}"
+    start, stop = SHARES[n_ranks][rank]
+    mine, my_options = part(whole, start, stop), part(options, start, stop)
     names = list(whole)
     middle = (stop - start) // 2
     # the partition may depend on the prediction, so count on what the network returns
@@ -131,6 +146,35 @@ def check_case(case: Case, is_weighted: bool) -> None:
         first = step(loss, together, part(mine, 0, middle), count, part(my_options, 0, middle))
     last = step(loss, together, part(mine, middle, 7), count, part(my_options, middle, 7))
     check_equal(f"{label}, accumulated value", first + last, value)
+    for found, expected in zip((p.grad for p in together.parameters()), gradient, strict=True):
+        check_equal(f"{label}, accumulated gradient", found, expected)
+
+
+def check_window(label, case, together, mine, options, value, gradient) -> None:
+    """Two steps of accumulation on each rank, with the sums of both passed in."""
+    names = list(mine)
+    middle = len(mine[names[0]]) // 2
+    steps = [
+        (part(mine, *ends), part(options, *ends)) for ends in ((0, middle), (middle, N_IMAGES))
+    ]
+    loss = case.make(scope="global")
+    together.zero_grad()
+    with torch.no_grad():
+        window = sum(
+            loss.sums(
+                together.module(one[names[0]]), one[names[1]],
+                **{n: one[n] for n in names[2:]}, **extra,
+            )
+            for one, extra in steps
+        )  # fmt: skip
+    for number, (one, extra) in enumerate(steps):
+        together.require_backward_grad_sync = number == len(steps) - 1
+        seen = loss(
+            together(one[names[0]]), one[names[1]], window=window,
+            **{n: one[n] for n in names[2:]}, **extra,
+        )  # fmt: skip
+        seen.backward()
+        check_equal(f"{label}, value of the window", seen.detach(), value)
     for found, expected in zip((p.grad for p in together.parameters()), gradient, strict=True):
         check_equal(f"{label}, accumulated gradient", found, expected)
 

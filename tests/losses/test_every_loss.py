@@ -299,6 +299,8 @@ def test_integer_targets_are_welcome(case):
 
 @pytest.mark.parametrize("scope", SCOPES)
 def test_contributions_sum_to_the_loss(case, scope):
+    if case.is_region:  # refused, see test_wrong_input_is_refused_by_name
+        return
     inputs = case.inputs(3)
     value, gradient = evaluate(case.make(scope=scope), inputs)
     contributions, same_gradient = evaluate(case.make(scope=scope, reduction="none"), inputs)
@@ -313,12 +315,21 @@ def test_parts_tell_the_class_means(case):
     options = {name: inputs[name] for name in names[2:]}
     prediction = inputs[names[0]].requires_grad_()
     parts = case.make()(prediction, inputs[names[1]], return_parts=True, **options)
-    assert parts.value == case.make()(prediction, inputs[names[1]], **options)
+    value = case.make()(prediction, inputs[names[1]], **options)
+    # a sum without parts may share a softmax
+    torch.testing.assert_close(parts.value, value, rtol=1e-14 if case.is_sum else 0, atol=0)
     assert parts.value.requires_grad
     assert not parts.class_mean.requires_grad
-    assert parts.class_count.sum() == math.prod(pixels_of(inputs))
+    if case.is_cover:
+        assert parts.class_count.sum() == inputs["label"].sum() + parts.class_count[3:].sum()
+    else:
+        assert parts.class_count.sum() == math.prod(pixels_of(inputs))
     assert parts.class_mean.shape == parts.class_count.shape
-    assert torch.equal(parts.class_mean.isnan(), parts.class_count == 0)
+    is_missing = parts.class_count == 0
+    if case.is_region and not getattr(case.make(), "include_background", False):
+        is_missing[0] = True
+    if not getattr(case.make(), "is_joint", False):
+        assert torch.equal(parts.class_mean.isnan(), is_missing)
 
 
 def test_pickles_copies_and_prints(case):
@@ -351,8 +362,12 @@ def test_wrong_input_is_refused_by_name(case):
         loss(inputs[first], inputs[second], mask=torch.ones(3, 2, 6, 7))
     with pytest.raises(ValueError, match=r"Expected `pixel_weight` of at least 0, got -1"):
         loss(inputs[first], inputs[second], pixel_weight=-torch.ones(3, 1, 6, 7))
-    with pytest.raises(ValueError, match=r'Expected `reduction` .*"none".*"sum"'):
-        case.make(reduction="sum")
+    if case.is_region:
+        with pytest.raises(TypeError, match="takes no `reduction`: it has no map of contributions"):
+            case.make(reduction="sum")
+    else:
+        with pytest.raises(ValueError, match=r'Expected `reduction` .*"none".*"sum"'):
+            case.make(reduction="sum")
     with pytest.raises(ValueError, match=r"Expected `scope` to be one of .*Did you mean 'batch'"):
         case.make(scope="batches")
 
@@ -382,19 +397,22 @@ def test_a_misspelt_option_is_refused_with_the_right_one(case):
     if not (case.is_regression or case.is_sum):
         with pytest.raises(TypeError, match="got 'balence'. Did you mean 'balance'?"):
             type(loss)(*arguments, balence=Balance())
-        with pytest.raises(TypeError, match="got 'weight'. Did you mean 'class_weight'?"):
-            type(loss)(*arguments, weight=(1.0, 1.0))
         with pytest.raises(TypeError, match="got 'ignore'. Did you mean 'ignore_index'?"):
             case.function(*list(inputs.values())[:2], ignore=255)
+    if not (case.is_regression or case.is_sum or case.is_region):
+        with pytest.raises(TypeError, match="got 'weight'. Did you mean 'class_weight'?"):
+            type(loss)(*arguments, weight=(1.0, 1.0))
 
 
 def test_help_spells_the_options_out(case):
     shown = inspect.signature(type(case.make()).forward).parameters
-    assert {"mask", "pixel_weight", "class_count", "return_parts"} <= set(shown)
+    count = "window" if case.is_region else "class_count"
+    assert {"mask", "pixel_weight", count, "return_parts"} <= set(shown)
     assert "options" not in shown
     if not (case.is_regression or case.is_sum):
         made = inspect.signature(type(case.make())).parameters
-        assert {"class_weight", "ignore_index", "balance", "reduction"} <= set(made)
+        weighs = {"gamma", "per"} if case.is_region else {"class_weight", "reduction"}
+        assert {"ignore_index", "balance"} | weighs <= set(made)
         assert "options" not in made
 
 

@@ -13,12 +13,12 @@ from .test_every_loss import cast
 class Step(nn.Module):
     """What a training step computes."""
 
-    def __init__(self, network: nn.Module, loss: nn.Module) -> None:
+    def __init__(self, network: nn.Module, loss: nn.Module, third: str | None) -> None:
         super().__init__()
-        self.network, self.loss = network, loss
+        self.network, self.loss, self.third = network, loss, third
 
-    def forward(self, image, target, label=None):
-        options = {} if label is None else {"label": label}
+    def forward(self, image, target, map_=None):
+        options = {} if self.third is None else {self.third: map_}
         return self.loss(self.network(image), target, **options)
 
 
@@ -30,7 +30,8 @@ def test_network_and_loss_are_exported(case, scope):
     )
     n_channels = example[0].shape[1]
     torch.manual_seed(0)
-    step = Step(nn.Conv2d(n_channels, n_channels, 3, padding=1), case.make(scope=scope))
+    third = next(iter(list(case.inputs(1))[2:]), None)  # name of a map beside the target
+    step = Step(nn.Conv2d(n_channels, n_channels, 3, padding=1), case.make(scope=scope), third)
     exported = torch.export.export(step, example).module()
     for inputs in (example, other):
         torch.testing.assert_close(exported(*inputs), step(*inputs))

@@ -79,13 +79,13 @@ def test_the_command_says_which_loss_it_takes(folders, tmp_path, capsys):
              "--model.options", '{"widths": [4, 8]}', "--images.patch", "32", "32", "--steps", "2",
              "--batch-size", "4", "--report", "false", "--quiet"]  # fmt: skip
     assert main([*words, "--out", str(tmp_path / "a")]) == 0
-    line = next(one for one in capsys.readouterr().err.splitlines() if one.startswith("loss: "))
+    line = capsys.readouterr().out.splitlines()[0]
     assert line.startswith("loss: BalancedSoftmaxLoss, as `dense-imb inspect` recommends for a fo")
     assert line.endswith(" %; --loss overrides")
     assert main([*words, "--out", str(tmp_path / "b"), "--loss", "FocalLoss"]) == 0
-    assert "loss: " not in capsys.readouterr().err
+    assert "loss: " not in capsys.readouterr().out
     assert main([*words, "--out", str(tmp_path / "a"), "--resume"]) == 0  # it is named by now
-    assert "loss: " not in capsys.readouterr().err
+    assert "loss: " not in capsys.readouterr().out
 
 
 def test_a_resumed_run_keeps_the_loss_that_its_data_chose(folders, tmp_path, monkeypatch):
@@ -122,9 +122,14 @@ def test_mixing_takes_the_default_loss(folders, tmp_path):
     assert train(config, tmp_path / "run", is_quiet=True).config.loss == "BalancedSoftmaxLoss"
 
 
-def test_whole_images_and_pseudo_labels_keep_cross_entropy(folders, tmp_path):
+def test_pseudo_labels_do_not_change_the_default(folders):
     rest = {"labelled_share": 0.5, "unlabelled": UnlabelledConfig(rest=True)}
-    assert Recipe.of(tiny_images(folders, **rest)).config.loss == "CrossEntropyLoss"
+    recipe, _ = Recipe.of(tiny_images(folders, **rest)).resolved()
+    assert recipe.config.loss == "BalancedSoftmaxLoss"
+    assert recipe.build_task() is not None
+
+
+def test_whole_images_keep_cross_entropy(tmp_path):
     table = of_table(write_tables(tmp_path))
     assert Recipe.of(table).config.loss == "CrossEntropyLoss"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
 
@@ -24,6 +26,14 @@ class Penalty:
     def __call__(self, lp: Tensor) -> Tensor:
         """Return phi of log-probabilities of any shape."""
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class CrossEntropy(Penalty):
+    """phi = -lp."""
+
+    def __call__(self, lp: Tensor) -> Tensor:
+        return -lp
 
 
 def check_penalty(penalty: object) -> None:

@@ -21,7 +21,7 @@ from dense_imb.base.checks import (
     values_are_readable,
     widen_half,
 )
-from dense_imb.losses.core.balance import both, valid_pixels
+from dense_imb.losses.core.pixels import both, valid_pixels
 
 SUM_TOLERANCE = 1e-2  # probabilities may come from float16
 
@@ -29,7 +29,7 @@ SUM_TOLERANCE = 1e-2  # probabilities may come from float16
 class PixelTarget(NamedTuple):
     """Logits and target after the contract: at least two classes, clean where not valid."""
 
-    logits: Tensor  # (B, C, *spatial), float32 or wider
+    logits: Tensor  # (B, C, *spatial), float32 or wider; C = 1 only where wanted
     label: Tensor  # (B, *spatial) int64, always legal
     slot: Tensor  # label, but C where not valid, and C + 1 where illegal and not refused
     probability: Tensor | None  # (B, C, *spatial) where the target is soft
@@ -38,7 +38,7 @@ class PixelTarget(NamedTuple):
 
     @property
     def n_classes(self) -> int:
-        return self.logits.shape[1]
+        return max(self.logits.shape[1], 2)
 
 
 def pixel_target(
@@ -49,12 +49,14 @@ def pixel_target(
     mask: Tensor | None = None,
     pixel_weight: Tensor | None = None,
     soft_for: str | None = None,
+    keep_binary: bool = False,
 ) -> PixelTarget:
     """Apply the contract to logits and target.
 
     Args:
         logits, target, ignore_index, mask, pixel_weight: see `pixel_loss`.
         soft_for: name of the loss, if it refuses soft targets.
+        keep_binary: leave binary logits in one channel, unless the target is soft.
     """
     logits, target = bare(logits), bare(target)
     mask, pixel_weight = bare(mask), bare(pixel_weight)
@@ -70,9 +72,9 @@ def pixel_target(
     logits = widen_half(logits)
     is_binary = logits.shape[1] == 1
     pixels = logits[:, 0]  # (B, *spatial), for its shape
-    if is_binary:
-        logits = torch.cat([torch.zeros_like(logits), logits], 1)
-    n_classes = logits.shape[1]
+    if is_binary and not keep_binary:
+        logits = _two_channels(logits)
+    n_classes = max(logits.shape[1], 2)
 
     mask = None if mask is None else without_channel("mask", mask, pixels)
     if pixel_weight is not None:
@@ -88,6 +90,8 @@ def pixel_target(
             valid = both(valid, target != ignore_index)
         if is_binary and target.is_floating_point():
             label, probability = _from_foreground(target, logits, valid, soft_for)
+            if probability is not None and keep_binary:
+                logits = _two_channels(logits)
         else:
             label = _from_indices(target, n_classes, valid)
 
@@ -105,6 +109,11 @@ def pixel_target(
     if probability is not None:
         probability = probability.to(logits.dtype)
     return PixelTarget(logits, label, slot, probability, valid, pixel_weight)
+
+
+def _two_channels(logits: Tensor) -> Tensor:
+    """Return [0, z], the same model in two channels."""
+    return torch.cat([torch.zeros_like(logits), logits], 1)
 
 
 def check_not_swapped(name: str, prediction: object, target: object) -> None:

@@ -88,6 +88,24 @@ CATALOGUE: tuple[Entry, ...] = (
         "any penalty on any adjustment",
     ),
     Entry(
+        "RegionLoss",
+        "logits",
+        "1/K sum_k w_k (1 - index(tp_k, fp_k, fn_k, tn_k))^gamma",
+        "Dice, Jaccard, Tversky, Matthews, GeneralizedDice or any formula",
+    ),
+    Entry(
+        "DiceLoss",
+        "logits",
+        "1/K sum_k 1 - 2 tp_k / (2 tp_k + fp_k + fn_k)",
+        "Milletari et al. 2016",
+    ),
+    Entry(
+        "TverskyLoss",
+        "logits",
+        "1/K sum_k (1 - tp_k / (tp_k + alpha fp_k + beta fn_k))^gamma",
+        "Salehi et al. 2017, Abraham and Khan 2019",
+    ),
+    Entry(
         "RangeLoss",
         "features",
         "w k / sum_{j<=k} 1/D_j of each class + v max(margin - D of the closest centres, 0)",

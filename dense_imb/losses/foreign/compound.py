@@ -11,9 +11,19 @@ from torch import Tensor, nn
 
 from dense_imb.base.checks import check_at_least
 from dense_imb.losses.core.balance import Parts
+from dense_imb.losses.core.instances import check_instance_given
 from dense_imb.losses.core.module import Loss
+from dense_imb.losses.core.one_softmax import share_a_softmax, values_of_parts, windows_of_parts
 from dense_imb.losses.core.options import CallOptions, check_options, shows_options
+from dense_imb.losses.core.overlap_sums import WindowSums, check_window
 from dense_imb.losses.foreign.feeding import Intake, feed, intake_of
+
+
+class SumCallOptions(CallOptions, total=False):
+    """Options of a sum of losses at call time."""
+
+    instance: Tensor | None
+    window: WindowSums | None
 
 
 class CompoundLoss(Loss):
@@ -26,8 +36,11 @@ class CompoundLoss(Loss):
     logits, like ACB-MSE, compares the probabilities with 0 and 1. `parts` holds the value of each
     part in the last call, before its weight and without gradient, for logging.
 
-    At call time: `mask`, `pixel_weight`, `class_count`, `return_parts`. An option that one of the
-    parts lacks is refused.
+    Region losses and penalties of ours share one softmax.
+
+    At call time: `mask`, `pixel_weight`, `class_count`, `instance`, `window`, `return_parts`. An
+    option that one of the parts lacks is refused, except for `instance`, which goes to the parts
+    whose `per` is "instance".
 
     Args:
         losses: a mapping from names to losses, or the first of several losses.
@@ -69,14 +82,55 @@ class CompoundLoss(Loss):
                 ) from problem
         self.parts: dict[str, Tensor] = {}
 
-    @shows_options(CallOptions)
-    def forward(self, logits: Tensor, target: Tensor, **options: Unpack[CallOptions]) -> Any:
+    @property
+    def per(self) -> str:
+        """ "instance" if a part wants an instance map, else "pixel"."""
+        return "instance" if any(map(_wants_instances, self.losses.values())) else "pixel"
+
+    @property
+    def made_for(self) -> str:
+        """Description of the loss in errors about windows."""
+        return f"a sum of {', '.join(self.losses)}"
+
+    @shows_options(SumCallOptions)
+    def sums(self, logits: Tensor, target: Tensor, **options: Unpack[SumCallOptions]) -> WindowSums:
+        """Return the sums of one call, which add up to the `window` of gradient accumulation.
+
+        See `RegionLoss.sums`.
+        """
+        check_options(type(self).__name__, options, SumCallOptions)
+        losses = dict(self.losses.items())
+        numbers = None
+        if share_a_softmax(losses, options):
+            numbers = windows_of_parts(losses, logits, target, options)
+        if numbers is None:
+            raise ValueError(self._no_window())
+        return WindowSums(self.made_for, numbers)
+
+    def _no_window(self) -> str:
+        return (
+            "Expected a region loss and penalties of hard targets for `window`, all of dense_imb "
+            f"and with one `adjustment`, got {self.made_for}; call the losses apart."
+        )
+
+    @shows_options(SumCallOptions)
+    def forward(self, logits: Tensor, target: Tensor, **options: Unpack[SumCallOptions]) -> Any:
         """Return the loss of logits (B, C, *spatial); see `pixel_loss` for targets and options."""
-        check_options(type(self).__name__, options, CallOptions)
-        results = {
-            name: self._value(name, loss, logits, target, options)
-            for name, loss in self.losses.items()
-        }
+        check_options(type(self).__name__, options, SumCallOptions)
+        check_instance_given(self.per, options.get("instance"))
+        results: dict[str, Any] | None = None
+        if options.get("window") is not None:
+            check_window(options["window"], self.made_for)
+        losses = dict(self.losses.items())
+        if share_a_softmax(losses, options):
+            results = values_of_parts(losses, logits, target, options)
+        if results is None:
+            if options.get("window") is not None:
+                raise ValueError(self._no_window())
+            results = {
+                name: self._value(name, loss, logits, target, options)
+                for name, loss in losses.items()
+            }
         if options.get("return_parts"):
             values = {name: parts.value for name, parts in results.items()}
             means = {name: parts.class_mean for name, parts in results.items()}
@@ -87,6 +141,9 @@ class CompoundLoss(Loss):
     def _value(
         self, name: str, loss: nn.Module, logits: Tensor, target: Tensor, options: CallOptions
     ) -> Any:
+        if "instance" in options and not _wants_instances(loss):
+            options = options.copy()
+            del options["instance"]
         if self.feeds_on == "values":
             return loss(logits, target, **options)
         intake = self._intakes[name]
@@ -108,6 +165,10 @@ class CompoundLoss(Loss):
             total = part if total is None else total + part
         assert total is not None
         return total
+
+
+def _wants_instances(loss: nn.Module) -> bool:
+    return getattr(loss, "per", "pixel") == "instance"
 
 
 def _named(

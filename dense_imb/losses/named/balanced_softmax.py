@@ -13,9 +13,8 @@ from dense_imb.base.checks import check_finite, check_n_entries
 from dense_imb.losses.core.adjustment import Adjustment
 from dense_imb.losses.core.counts import class_counts_of
 from dense_imb.losses.core.options import MeanOptions, PixelOptions, shows_options
-from dense_imb.losses.core.penalty import Penalty
+from dense_imb.losses.core.penalty import CrossEntropy, Penalty
 from dense_imb.losses.core.pixel_loss import PixelLoss, pixel_loss
-from dense_imb.losses.named.cross_entropy import CrossEntropy
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class BalancedSoftmaxLoss(PixelLoss):
         loss = mean_i -log softmax(z + tau log prior)_{y_i},   prior_k = n_k / sum n
 
     See `balanced_softmax_loss` and `pixel_loss` for the arguments. At call time: `mask`,
-    `pixel_weight`, `class_count`, `return_parts`.
+    `pixel_weight`, `class_count`, `instance`, `return_parts`.
 
     Example:
         >>> BalancedSoftmaxLoss([990, 10])(torch.zeros(1, 2), torch.tensor([1]))

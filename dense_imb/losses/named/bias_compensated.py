@@ -9,11 +9,10 @@ from torch import Tensor
 
 from dense_imb.base.checks import check_at_least, values_are_readable
 from dense_imb.losses.core.options import MeanOptions, PixelOptions, shows_options
-from dense_imb.losses.core.penalty import Penalty, check_penalty
+from dense_imb.losses.core.penalty import CrossEntropy, Penalty, check_penalty
 from dense_imb.losses.core.pixel_loss import ClassificationLoss, mean_of_pixels, penalty_of
 from dense_imb.losses.core.target import PixelTarget
 from dense_imb.losses.named.balanced_softmax import LogPrior
-from dense_imb.losses.named.cross_entropy import CrossEntropy
 
 
 @shows_options(PixelOptions)
@@ -87,7 +86,7 @@ class BiasCompensatedLoss(ClassificationLoss):
 
     The training loop sets the progress, `loss.set_progress(epoch / max_epochs)`; the state dict
     holds it. See `bias_compensated_loss` and `pixel_loss` for the arguments. At call time:
-    `mask`, `pixel_weight`, `class_count`, `return_parts`.
+    `mask`, `pixel_weight`, `class_count`, `instance`, `return_parts`.
 
     Example:
         >>> loss = BiasCompensatedLoss([3, 1])

@@ -10,9 +10,8 @@ from torch import Tensor
 from dense_imb.base.checks import check_finite
 from dense_imb.losses.core.adjustment import Adjustment
 from dense_imb.losses.core.options import MeanOptions, PixelOptions, shows_options
-from dense_imb.losses.core.penalty import Penalty
+from dense_imb.losses.core.penalty import CrossEntropy, Penalty
 from dense_imb.losses.core.pixel_loss import PixelLoss, pixel_loss
-from dense_imb.losses.named.cross_entropy import CrossEntropy
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class ClassDependentTemperatureLoss(PixelLoss):
         loss = mean_i -log softmax(z / n^power)_{y_i}
 
     See `class_dependent_temperature_loss` and `pixel_loss` for the arguments. At call time: `mask`,
-    `pixel_weight`, `class_count`, `return_parts`.
+    `pixel_weight`, `class_count`, `instance`, `return_parts`.
 
     Example:
         >>> loss = ClassDependentTemperatureLoss([100, 1])

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Unpack
 
 from torch import Tensor
 
 from dense_imb.losses.core.adjustment import Adjustment
 from dense_imb.losses.core.options import MeanOptions, PixelOptions, shows_options
-from dense_imb.losses.core.penalty import Penalty
+from dense_imb.losses.core.penalty import CrossEntropy
 from dense_imb.losses.core.pixel_loss import PixelLoss, pixel_loss
-
-
-@dataclass(frozen=True)
-class CrossEntropy(Penalty):
-    """phi = -lp."""
-
-    def __call__(self, lp: Tensor) -> Tensor:
-        return -lp
 
 
 @shows_options(PixelOptions)
@@ -49,7 +40,7 @@ class CrossEntropyLoss(PixelLoss):
         loss = mean_i -log softmax(z)_{y_i}
 
     See `pixel_loss` for the options. At call time: `mask`, `pixel_weight`, `class_count`,
-    `return_parts`.
+    `instance`, `return_parts`.
 
     Example:
         >>> loss = CrossEntropyLoss(balance=Balance())

@@ -155,7 +155,7 @@ class HardMiningLoss(PixelLoss):
 
     The published PyTorch form is alpha=10, delta=1e10; a delta of 1e7 and above turns no outlier
     down. See `hard_mining_loss` and `pixel_loss` for the arguments. At call time: `mask`,
-    `pixel_weight`, `class_count`, `return_parts`.
+    `pixel_weight`, `class_count`, `instance`, `return_parts`.
 
     Example:
         >>> HardMiningLoss(alpha=0.5)(torch.zeros(1, 2), torch.tensor([0]))

@@ -10,9 +10,8 @@ from torch import Tensor
 from dense_imb.base.checks import check_at_least, trains_eagerly
 from dense_imb.losses.core.adjustment import Adjustment
 from dense_imb.losses.core.options import MeanOptions, PixelOptions, shows_options
-from dense_imb.losses.core.penalty import Penalty
+from dense_imb.losses.core.penalty import CrossEntropy, Penalty
 from dense_imb.losses.core.pixel_loss import PixelLoss, pixel_loss
-from dense_imb.losses.named.cross_entropy import CrossEntropy
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ class LDAMLoss(PixelLoss):
         loss = mean_i -log softmax(s (z - m onehot(y_i)))_{y_i},   m_k = max_margin (n_min / n_k)^(1/4)
 
     See `ldam_loss` and `pixel_loss` for the arguments. At call time: `mask`, `pixel_weight`,
-    `class_count`, `return_parts`.
+    `class_count`, `instance`, `return_parts`.
 
     Example:
         >>> LDAMLoss([16, 1], scale=1.0)(torch.tensor([[0.5, 0.5]]), torch.tensor([0]))

@@ -1,0 +1,385 @@
+"""Sums of probabilities and penalties over cells of pixels, with one softmax for all of them.
+
+Per class k, with p = softmax(z), the weight u of a pixel and its class y:
+
+    P_k = sum_i u_i p_ik     H_k = sum_{y_i = k} u_i p_ik     L_k = sum_{y_i = k} u_i phi(log p_iy)
+
+Instances have sums of their own in place of H. The gradient is written by hand: training keeps p
+and p_y alone, and one pass over them serves every sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dense_imb.base.checks import check_n_entries, is_plain_eager, values_are_readable
+from dense_imb.losses.core.cells import Cells, ClassCells, class_masks
+from dense_imb.losses.core.groups import class_tensor, wide
+from dense_imb.losses.core.penalty import Penalty
+
+_SMALLEST = 1e-30  # a float32 below it has lost digits, and its logarithm with them
+
+
+class Request(NamedTuple):
+    """Wanted sums of one call.
+
+    owner: (B, S) class whose probability a pixel adds to its own cell, of any integer type; None
+        for the second of two classes.
+    own: the cells of these sums. Those of class 0 must not reach the loss without an owner.
+    areas: M weights (B, S) of sums over whole images; None for 1.
+    classes: cells of the penalties' sums, by the class y of a pixel.
+    penalties: phi; None is cross-entropy.
+    weight: (B, S) weights of the own sums and the penalties'; None for 1.
+    """
+
+    owner: Tensor | None
+    own: Cells
+    areas: tuple[Tensor | None, ...]
+    classes: ClassCells
+    penalties: tuple[Penalty | None, ...]
+    weight: Tensor | None
+
+    @property
+    def owner_is_class(self) -> bool:
+        """Whether a pixel's own cell is that of its class."""
+        return self.own is self.classes
+
+
+class Sums(NamedTuple):
+    """Sums over the pixels of a batch in the wide type."""
+
+    area: Tensor  # (B, C, M)
+    own: Tensor  # (cells,)
+    errors: tuple[Tensor, ...]  # (cells,) for each penalty
+
+
+class _Kept(NamedTuple):
+    """Sums, and the tensors that their gradient needs."""
+
+    area: Tensor
+    own: Tensor
+    errors: list[Tensor]
+    tensors: tuple[Tensor, ...]
+
+
+def softmax_sums(z: Tensor, request: Request) -> Sums:
+    """Return the sums of logits (B, C, S); one channel is the logit of the second of two classes.
+
+    Sums in the logits' type run over one image, and are added in the wide type.
+    """
+    if is_plain_eager():
+        results = (_TwoClasses if z.shape[1] <= 2 else _Classes).apply(z, request)
+    else:
+        results = plain_sums(z, request)
+    return Sums(results[0], results[1], tuple(results[2:]))
+
+
+def plain_sums(z: Tensor, request: Request) -> tuple[Tensor, ...]:
+    """Return the sums in operations that torch differentiates, compiles and transforms."""
+    if z.shape[1] == 1:
+        z = torch.cat([torch.zeros_like(z), z], 1)
+    p = z.softmax(1)
+    own = p[:, 1]
+    if request.owner is not None:
+        own = p.gather(1, request.owner.long().unsqueeze(1)).squeeze(1)
+    areas = [(p if w is None else p * w.unsqueeze(1)).sum(-1) for w in request.areas]
+    results = [
+        torch.stack(areas, -1).to(wide(z.device)),
+        request.own.plain_sum(_times(own, request.weight)),
+    ]
+    if request.penalties:
+        label = request.classes.label
+        lp = z.log_softmax(1).gather(1, label.unsqueeze(1)).squeeze(1)
+        for penalty in request.penalties:
+            error = -lp if penalty is None else penalty(lp)
+            results.append(request.classes.plain_sum(_times(error, request.weight)))
+    return tuple(results)
+
+
+def _in_full_precision(z: Tensor) -> AbstractContextManager[Any]:
+    """Keep autocast from multiplying in 16 bits."""
+    kind = z.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
+    return nullcontext()
+
+
+class _WithSums(torch.autograd.Function):
+    """Sums whose second derivative, where it is wanted, comes from plain operations."""
+
+    @classmethod
+    def forward(cls, ctx: Any, z: Tensor, request: Request) -> tuple[Tensor, ...]:
+        ctx.request = request
+        with _in_full_precision(z):
+            kept = cls.sums(z, request)
+        ctx.save_for_backward(z, *kept.tensors)
+        return kept.area, kept.own, *kept.errors
+
+    @classmethod
+    def backward(cls, ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
+        z, *kept = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            results = plain_sums(z, ctx.request)
+            (gradient,) = torch.autograd.grad(results, z, upstream, create_graph=True)
+            return gradient, None
+        area, own, *errors = (part.to(z.dtype) for part in upstream)
+        with _in_full_precision(z):
+            return cls.gradient(z, ctx.request, kept, area, own, errors), None
+
+    @staticmethod
+    def sums(z: Tensor, request: Request) -> _Kept:
+        """Return the sums, and what is kept for their gradient."""
+        raise NotImplementedError
+
+    @staticmethod
+    def gradient(
+        z: Tensor,
+        request: Request,
+        kept: Sequence[Tensor],
+        area: Tensor,
+        own: Tensor,
+        errors: Sequence[Tensor],
+    ) -> Tensor:
+        """Return the gradient of the logits from those of the sums."""
+        raise NotImplementedError
+
+
+class _Classes(_WithSums):
+    """Three classes or more.
+
+    dz_ik = p_ik (g_ik - r_i),   r_i = sum_j g_ij p_ij,   g_ik = area'_k + [k = owner] own'
+    """
+
+    @staticmethod
+    def sums(z: Tensor, request: Request) -> _Kept:
+        p = z.softmax(1)
+        areas = [
+            p.sum(-1) if w is None else torch.bmm(p, w.unsqueeze(2)).squeeze(2)
+            for w in request.areas
+        ]
+        own, total = _own_sums(p, request)
+        slopes: list[Tensor] = []
+        errors: list[Tensor] = []
+        if request.penalties:
+            errors, slopes = _penalised(_log_probability(z, p, own, request), request)
+        return _Kept(_stacked(areas), total, errors, (p, own, *slopes))
+
+    @staticmethod
+    def gradient(
+        z: Tensor,
+        request: Request,
+        kept: Sequence[Tensor],
+        area: Tensor,
+        own: Tensor,
+        errors: Sequence[Tensor],
+    ) -> Tensor:
+        p, p_own, *slopes = kept
+        mine = request.own.spread(own).mul_(p_own)
+        if request.weight is not None:
+            mine.mul_(request.weight)
+        error = _slope_of_errors(slopes, request, errors)
+        if error is not None and request.owner_is_class:
+            mine.add_(error)
+            error = None
+        r = mine if error is None else mine + error  # (B, S)
+        r = r.unsqueeze(1)
+        parts = [area[:, :, m : m + 1] for m in range(len(request.areas))]  # (B, C, 1) each
+        for part, w in zip(parts, request.areas, strict=True):
+            mean = torch.bmm(part.transpose(1, 2), p)  # (B, 1, S)
+            r = mean.add_(r) if w is None else torch.addcmul(r, mean, w.unsqueeze(1))
+        everywhere = [part for part, w in zip(parts, request.areas, strict=True) if w is None]
+        gradient = everywhere[0] - r if everywhere else -r.expand_as(p)
+        del r, mean  # before the masks take their place
+        for part, w in zip(parts, request.areas, strict=True):
+            if w is not None:
+                gradient.addcmul_(part, w.unsqueeze(1))
+        gradient.mul_(p)
+        _add_at(gradient, request.owner, mine, request.classes, _owner_masks(request))
+        if error is not None:
+            label = request.classes.label
+            _add_at(gradient, label, error, request.classes, request.classes.masks())
+        return gradient
+
+
+def _stacked(areas: Sequence[Tensor]) -> Tensor:
+    """Return (B, C, M) sums in the wide type from M of (B, C)."""
+    return torch.stack(list(areas), -1).to(wide(areas[0].device))
+
+
+def _own_sums(p: Tensor, request: Request) -> tuple[Tensor, Tensor]:
+    """Return the probability of each pixel's owner, 0 for an owner of class 0, and its sums."""
+    owner = request.owner
+    assert owner is not None
+    if not request.classes.are_few:
+        own = p.gather(1, owner.long().unsqueeze(1)).squeeze(1)
+        return own, request.own.sums([_times(own, request.weight)])[0]
+    own = torch.zeros_like(p[:, 0])
+    mine = torch.empty_like(own)
+    of_class = []
+    for k, mask in _owner_masks(request):
+        torch.mul(p[:, k], mask, out=mine)
+        own.add_(mine)
+        if request.owner_is_class:
+            of_class.append((mine if request.weight is None else mine.mul_(request.weight)).sum(-1))
+    if request.owner_is_class:
+        return own, request.classes.in_rows(torch.stack(of_class, 1))
+    return own, request.own.sums([_times(own, request.weight)])[0]
+
+
+def _owner_masks(request: Request) -> Iterator[tuple[int, Tensor]]:
+    """Yield the classes that own pixels, and 1.0 at these."""
+    if request.owner_is_class:
+        return request.classes.masks()
+    assert request.owner is not None
+    classes = range(1, request.classes.n_classes)
+    return class_masks(request.owner, classes, request.classes.dtype)
+
+
+def _log_probability(z: Tensor, p: Tensor, own: Tensor, request: Request) -> Tensor:
+    """Return log p_y of each pixel, from p_y itself where that has its digits."""
+    if request.owner_is_class and _has_digits(own):
+        return own.log()
+    lp = z.gather(1, request.classes.label.unsqueeze(1)).squeeze(1)
+    return lp.sub_(z.amax(1)).add_(p.amax(1).log_())  # log of at least 1 / C
+
+
+def _has_digits(p: Tensor) -> bool:
+    """Whether no probability is too small for an exact logarithm, where that can be read."""
+    return values_are_readable(p) and p.numel() > 0 and not float(p.amin()) < _SMALLEST
+
+
+def _add_at(
+    gradient: Tensor,
+    channel: Tensor | None,
+    pixel: Tensor,
+    classes: ClassCells,
+    masks: Iterator[tuple[int, Tensor]],
+) -> None:
+    """Add a map (B, S) to the channel that each pixel names."""
+    if classes.are_few:
+        for k, mask in masks:
+            gradient[:, k].addcmul_(pixel, mask)
+    else:
+        assert channel is not None
+        gradient.scatter_add_(1, channel.long().unsqueeze(1), pixel.unsqueeze(1))
+
+
+class _TwoClasses(_WithSums):
+    """Two classes: all follows from p = sigmoid(z_1 - z_0), or sigmoid(z) of one channel.
+
+    dd_i = p_i (1 - p_i) (area'_1 - area'_0 + (2 owner - 1) own') + error' (y - p)
+    """
+
+    @staticmethod
+    def sums(z: Tensor, request: Request) -> _Kept:
+        d = _difference(z)
+        p = d.sigmoid()
+        q: Tensor | None = None  # 1 - p with its digits
+        if request.owner_is_class or request.penalties:
+            q = (-d if z.shape[1] == 1 else d.neg_()).sigmoid_()
+        areas = []
+        for w in request.areas:
+            foreground = _times(p, w).sum(-1)
+            background = torch.zeros_like(foreground) if q is None else _times(q, w).sum(-1)
+            areas.append(torch.stack([background, foreground], 1))
+        mine = None if q is None else torch.lerp(q, p, request.classes.is_one)  # p_y
+        own = p if mine is None or not request.owner_is_class else mine
+        (total,) = request.own.sums([_times(own, request.weight)])
+        slopes: list[Tensor] = []
+        errors: list[Tensor] = []
+        if request.penalties:
+            assert mine is not None
+            assert q is not None
+            if _has_digits(mine):
+                lp = mine.log_()
+            else:  # -log(1 + exp(-x)) = min(x, 0) + log(max(p, q)), x = +-d
+                sign = 2 * request.classes.is_one - 1
+                lp = sign.mul_(_difference(z)).clamp_(max=0).add_(torch.maximum(p, q).log_())
+            errors, slopes = _penalised(lp, request)
+        return _Kept(_stacked(areas), total, errors, (p, *slopes))
+
+    @staticmethod
+    def gradient(
+        z: Tensor,
+        request: Request,
+        kept: Sequence[Tensor],
+        area: Tensor,
+        own: Tensor,
+        errors: Sequence[Tensor],
+    ) -> Tensor:
+        p, *slopes = kept
+        if request.owner_is_class:  # p_y falls with d for class 0
+            own = torch.stack([-own[0::2], own[1::2]], 1).view(-1)
+        mine = request.own.spread(own)
+        if request.weight is not None:
+            mine.mul_(request.weight)
+        by_area = area[:, 1] - area[:, 0]  # (B, M)
+        for m, w in enumerate(request.areas):
+            part = by_area[:, m : m + 1]
+            mine = mine.add_(part) if w is None else mine.addcmul_(part, w)
+        mine.mul_(p)
+        result = torch.empty_like(z, memory_format=torch.contiguous_format)
+        gradient = torch.addcmul(mine, mine, p, value=-1, out=result[:, -1])
+        del mine  # before the errors take its place
+        error = _slope_of_errors(slopes, request, errors)
+        if error is not None:  # d log p_y / dd = y - p
+            gradient.addcmul_(error, request.classes.is_one).addcmul_(error, p, value=-1)
+        if z.shape[1] == 2:
+            torch.neg(gradient, out=result[:, 0])
+        return result
+
+
+def _difference(z: Tensor) -> Tensor:
+    """Return z_1 - z_0, (B, S)."""
+    return z[:, 0] if z.shape[1] == 1 else z[:, 1] - z[:, 0]
+
+
+def _penalised(lp: Tensor, request: Request) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the sums of each penalty, and the slopes of those that are not cross-entropy."""
+    maps: list[Tensor] = []
+    slopes: list[Tensor] = []
+    for penalty in request.penalties:
+        error = lp  # of cross-entropy, with the other sign
+        if penalty is not None:
+            with torch.enable_grad():
+                leaf = lp.detach().requires_grad_()
+                value = penalty(leaf)
+                (slope,) = torch.autograd.grad(value.sum(), leaf)
+            error = value.detach()
+            slopes.append(slope)
+        maps.append(_times(error, request.weight))
+    totals = zip(request.penalties, request.classes.sums(maps), strict=True)
+    return [-total if penalty is None else total for penalty, total in totals], slopes
+
+
+def _slope_of_errors(
+    slopes: Sequence[Tensor], request: Request, errors: Sequence[Tensor]
+) -> Tensor | None:
+    """Return the derivative of the loss by log p_y of each pixel through the penalties."""
+    total: Tensor | None = None
+    remaining = iter(slopes)
+    for penalty, upstream in zip(request.penalties, errors, strict=True):
+        part = request.classes.spread(-upstream if penalty is None else upstream)
+        if penalty is not None:
+            part.mul_(next(remaining))
+        total = part if total is None else total.add_(part)
+    if total is None or request.weight is None:
+        return total
+    return total.mul_(request.weight)
+
+
+def _times(pixel: Tensor, weight: Tensor | None) -> Tensor:
+    return pixel if weight is None else pixel * weight
+
+
+def factor_of_penalty(penalty: Penalty | None, n_classes: int, like: Tensor) -> Tensor | None:
+    """Return the penalty's factor of each class, (C,); None without one."""
+    if penalty is None or penalty.factor_of_class is None:
+        return None
+    check_n_entries("alpha", penalty.factor_of_class, n_classes)
+    return class_tensor(penalty.factor_of_class, like)
