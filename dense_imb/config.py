@@ -334,7 +334,8 @@ class TrainConfig:
         loss: training loss: a name of `dense-imb losses` with options,
             "HardMiningLoss(gamma=0.5, balance={})", a code like hmld10000000g05a75,
             package.module:Class, or a sum, "FocalLoss + 0.5 * monai.losses:DiceLoss(..)"; by
-            default the one that `dense-imb inspect` recommends for the data.
+            default the one that `dense-imb inspect` recommends for the data, and CrossEntropyLoss
+            for whole images.
         feature_loss: loss of the features that enter the last layer, in addition to `loss`:
             "RangeLoss" with options; none by default.
         optimizer: optimizer.
