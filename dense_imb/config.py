@@ -338,7 +338,9 @@ class TrainConfig:
         model: network.
         loss: training loss: a name of `dense-imb losses` with options,
             "HardMiningLoss(gamma=0.5, balance={})", a code like hmld10000000g05a75,
-            package.module:Class, or a sum, "FocalLoss + 0.5 * monai.losses:DiceLoss(..)".
+            package.module:Class, or a sum, "FocalLoss + 0.5 * monai.losses:DiceLoss(..)"; by
+            default the one that `dense-imb inspect` recommends for the data, and CrossEntropyLoss
+            for whole images.
         allow_import: packages that losses may be imported from, beside torch, monai,
             segmentation_models_pytorch, kornia and torchvision. Importing runs their code, so a
             file gives no permission.
@@ -369,7 +371,7 @@ class TrainConfig:
     unlabelled: UnlabelledConfig = field(default_factory=UnlabelledConfig)
     second: SecondConfig = field(default_factory=SecondConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
-    loss: str = "CrossEntropyLoss"
+    loss: str = AUTO
     allow_import: list[str] = field(default_factory=list)
     feature_loss: str | None = None
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -400,6 +402,7 @@ OF_HITS = ("features", "n_classes", "balance_over", "value", "augment")  # netwo
 OF_FRAMES = ("target", "pixels", "channels", "threshold", "output")  # networks of frames only
 NETWORKS = {"hits": "hits", "images": "fast_unet", "labels": "resnet32"}  # by default
 _RATE, _DECAY = 6e-3, 0.01  # by default
+_PLAIN = "CrossEntropyLoss"  # the default loss of older versions, and of whole images
 _OF_MUON = {"rate": 0.03, "decay": 0.3}  # measured in experiments/hits
 
 
@@ -410,6 +413,8 @@ def scores_hits(model: str) -> bool:
 
 def with_defaults(config: TrainConfig) -> TrainConfig:
     """Return a configuration in which defaults that depend on others are filled in.
+
+    The loss of hits and of images depends on the data; see `Recipe.resolved`.
 
     Example:
         >>> config = with_defaults(TrainConfig(hits=HitsConfig(train="a.h5")))
@@ -433,9 +438,11 @@ def with_defaults(config: TrainConfig) -> TrainConfig:
     mixing = config.hits.mixing
     if mixing == AUTO:
         mixing = "union" if is_of_hits else "linear"
+    loss = _PLAIN if config.loss == AUTO and kind == "labels" else config.loss
     return replace(
         config,
         model=model,
+        loss=loss,
         optimizer=replace(optimizer, name=name, learning_rate=rate, weight_decay=decay),
         hits=replace(config.hits, mixing=mixing) if kind == "hits" else config.hits,
     )
@@ -476,14 +483,17 @@ def renamed(name: str) -> str | None:
 def upgrade(stored: Mapping[str, Any], *, is_run: bool = False) -> dict[str, Any]:
     """Return the content of a configuration file with today's names.
 
-    Files of older versions keep their meaning: without a network they train a U-Net on hits.
+    Files of older versions keep their meaning: without a network they train a U-Net on hits, and
+    without a loss they train with cross-entropy.
 
     Args:
         stored: content of the file.
-        is_run: the file is that of a run, which names its network unless it is older.
+        is_run: the file is that of a run, which names its network and loss unless it is older.
     Example:
-        >>> upgrade({"data": {"train": "a.h5"}, "pixels": "frame", "steps": 10})
-        {'hits': {'train': 'a.h5', 'pixels': 'frame'}, 'steps': 10, 'model': {'name': 'fast_unet'}}
+        >>> upgrade({"data": {"train": "a.h5"}, "loss": "FocalLoss"})
+        {'hits': {'train': 'a.h5'}, 'loss': 'FocalLoss', 'model': {'name': 'fast_unet'}}
+        >>> upgrade({"data": {"train": "a.h5"}, "model": {"name": "unet"}})["loss"]
+        'CrossEntropyLoss'
     """
     is_old = _is_old(stored)
     today = _with_new_names(stored) if is_old else dict(stored)
@@ -492,6 +502,8 @@ def upgrade(stored: Mapping[str, Any], *, is_run: bool = False) -> dict[str, Any
             today["hits"] = {n: v for n, v in today["hits"].items() if n != "mixing"}
     elif (is_old or is_run) and "hits" in today and isinstance(today.get("model", {}), Mapping):
         today["model"] = {"name": "fast_unet", **today.get("model", {})}
+    if is_old or is_run:
+        today.setdefault("loss", _PLAIN)
     return today
 
 

@@ -314,8 +314,8 @@ def run(options: Namespace) -> None:
     if not config.kinds:
         raise Refused(f"{kind} to train on", "none", f"add {{{kind}.train={_THINGS[kind]}}}")
     recipe = Recipe.of(config)
+    check_folder(folder, recipe, resume=options.resume)
     if options.devices > 1 and not is_launched():
-        check_folder(folder, recipe, resume=options.resume)
         sys.exit(launch(_main, ["train", kind, *options.words], options.devices))
     is_main = os.environ.get("RANK", "0") == "0"
     was_finished = options.resume and _is_finished(folder)
@@ -323,6 +323,9 @@ def run(options: Namespace) -> None:
         sentence = render(remark, TrainParser(kind).write_option)
         print(f"dense-imb train {kind}: note: {sentence}", file=sys.stderr)
     with one_line_warnings(f"train {kind}"), _stoppable():
+        recipe, chosen = recipe.resolved()
+        if is_main and chosen:
+            print(render(chosen, TrainParser(kind).write_option), flush=True)
         try:
             trained = train_run(
                 recipe,

@@ -20,20 +20,21 @@ ACTIONS = ("warn", "stop", "roll-back")
 Collapse = Literal["dead", "chance", "blank", "lit", "one class"]
 COLLAPSED = "collapsed"  # first word of the reason to stop
 HOPELESS = ("dead", "chance")  # reasons to stop; blank and lit networks may still rank well
-_BALANCE = "use a balanced loss (balance={}), the loss on lit pixels only, or a lower learning rate"
+# a task may know better: its attribute `balance_cure`
+_BALANCE = "use a balanced loss (BalancedSoftmaxLoss, balance={}), or a lower learning rate"
 _SUPPORTED = (
     "use a loss that supports one output channel, for example CrossEntropyLoss of dense_imb or "
     "torch.nn:BCEWithLogitsLoss"
 )
 _THRESHOLD = (
-    "harmless if a threshold is chosen on validation data, as a run does; otherwise balance the "
-    "loss (balance={})"
+    "the threshold that a run chooses on validation data is lower, and finds the signal only where "
+    "it ranks high: if the scores stay low, use a balanced loss (BalancedSoftmaxLoss)"
 )
 _BALANCE_CLASSES = "use a balanced loss (BalancedSoftmaxLoss, balance={}), or train for longer"
 _SYMPTOMS: dict[Collapse, tuple[str, str]] = {  # and their cures
     "dead": ("gets no gradient from its loss", _SUPPORTED),
     "chance": ("ranks no better than chance", _BALANCE),
-    "blank": ("is blank at its natural threshold", _THRESHOLD),
+    "blank": ("calls nothing signal at a probability of 1/2", _THRESHOLD),
     "lit": ("predicts signal everywhere", _BALANCE),
     "one class": ("predicts one class for every image", _BALANCE_CLASSES),
 }
@@ -84,7 +85,7 @@ class CollapseAlarm(Callback):
         dead       the loss has no gradient at all (needs `GradientShares` before this callback)
 
     "stop" and "roll-back" act on chance and dead only. The other kinds only warn: a network that
-    is blank at 1/2 may still rank hits well.
+    is blank at 1/2 may still rank the signal well, or badly.
 
     Args:
         action: "warn", "stop", or "roll-back" to the best network with half the learning rate.
@@ -92,6 +93,8 @@ class CollapseAlarm(Callback):
         least_auc: smallest AUC.
         patience: consecutive validations that must show a collapse; the first one of a run is
             not counted.
+        grace: fraction of the steps before a network is judged; one that cannot learn is reported
+            at once.
     """
 
     def __init__(
@@ -101,11 +104,14 @@ class CollapseAlarm(Callback):
         least_recall: float = 0.01,
         least_auc: float = 0.55,
         patience: int = 2,
+        grace: float = 0.25,
     ) -> None:
         check_choice("action", action, ACTIONS)
         check_at_least("patience", patience, 1)
+        if not 0 <= grace <= 1:
+            raise ValueError(f"Expected `grace` from 0 to 1, a fraction of the steps, got {grace}.")
         self.action, self.least_recall, self.least_auc = action, least_recall, least_auc
-        self.patience = patience
+        self.patience, self.grace = patience, grace
 
     def on_start(self, loop: Loop) -> None:
         if self.action == "roll-back" and loop.folder is None:
@@ -124,8 +130,12 @@ class CollapseAlarm(Callback):
         # the first validation does not count: a network may begin like this
         if memory["bad"] < self.patience or not loop.state.history:
             return
+        if kind != "dead" and loop.state.step < self.grace * loop.settings.steps:
+            return
         symptom, cure = _SYMPTOMS[kind]
-        names = ("recall_at_half", "most_called", "auc")
+        if cure == _BALANCE:
+            cure = getattr(loop.task, "balance_cure", cure)
+        names = ("average_precision", "recall_at_half", "most_called", "auc")
         values = ", ".join(f"{n} {scores[n]:.4f}" for n in names if n in scores)
         # checkpoints of older versions have no "warned"
         if memory.get("warned") != symptom and loop.is_main:

@@ -32,6 +32,7 @@ from dense_imb.inspection.report import Inspection
 from dense_imb.inspection.tally import QUANTILES, Tally
 from dense_imb.inspection.text import FEW_CLASSES
 from dense_imb.inspection.weights import Partition, proposals
+from dense_imb.losses.foreign.recommended import recommended_for_pixels
 from dense_imb.metrics import ObjectScores
 
 _N_LABELS = 256
@@ -154,6 +155,7 @@ def inspect_images(
                 **({} if has_gaps or n_grey else proposals(partition)),
             }
         },
+        "recommended_loss": recommended_for_pixels(partition.statistics.class_counts)._asdict(),
         "losses": {
             "logits_frame": [
                 row.as_dict() for row in rows_of_logits(partition.statistics.class_counts)

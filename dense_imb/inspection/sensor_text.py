@@ -10,8 +10,7 @@ from dense_imb.inspection.formats import (
     percent,
     spectrum_lines,
 )
-
-_MILD = 10  # imbalance up to which a plain loss may be enough
+from dense_imb.losses.foreign.recommended import MILD
 
 
 def table_line(sensors: Mapping[str, Any]) -> str:
@@ -66,7 +65,7 @@ def advice_lines(numbers: Mapping[str, Any]) -> list[str]:
             "no noise (label 0) here: training needs files with noise, or measured noise "
             "(--hits.noise N --hits.measured_noise FILE --hits.profiles)"
         )
-    elif partition["imbalance"] > _MILD:
+    elif partition["imbalance"] > MILD:
         lines.append(
             f"{partition['imbalance']:,.0f} to 1: judge by noise removal and purity, not by "
             "accuracy"

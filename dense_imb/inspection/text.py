@@ -22,6 +22,11 @@ from dense_imb.inspection.formats import (
 )
 from dense_imb.inspection.hits import GAP
 from dense_imb.inspection.report import Inspection
+from dense_imb.losses.foreign.recommended import (
+    MILD,
+    recommended_for_frames,
+    recommended_for_hits,
+)
 
 FEW_CLASSES = 10  # up to so many mask values may be classes, with gaps between them
 _PARTITIONS = {
@@ -37,6 +42,17 @@ _FED = {
     "logits_frame": "losses of logits, every pixel",
     "logits_hits": "losses of logits, every hit",
     "logits_lit": "losses of logits, lit pixels only (mask = frame > 0)",
+}
+
+
+# how the recommended losses of images compared with others
+_MEASURED = {
+    "BalancedSoftmaxLoss": "the default of `dense-imb train images` here: it ranked rare pixels "
+    "best of 14 losses on cracks and air showers (in long trainings CrossEntropyLoss catches up); "
+    "its probabilities are those of equally frequent classes",
+    "CrossEntropyLoss": "the default of `dense-imb train images` here, or FocalLoss: both ranked "
+    "four long-tailed classes best of 16 losses; where each pixel must get its most probable "
+    "class, with a balanced loss + Dice",
 }
 
 
@@ -334,7 +350,7 @@ def advice(numbers: Mapping[str, Any]) -> list[str]:
         lines.append(line)
     if math.isnan(imbalance):
         lines.append("one class only: nothing to balance; training needs a second class")
-    elif imbalance > 10:
+    elif imbalance > MILD:
         scores = "noise removal and purity" if is_hits else "IoU or average precision"
         lines.append(f"{imbalance:,.0f} to 1: judge by {scores}, not by accuracy, SSIM or PSNR")
         lines.append(
@@ -363,18 +379,11 @@ def _losses_to_begin_with(numbers: Mapping[str, Any], is_hits: bool) -> list[str
     """Return the losses that scored best on similar data; see experiments/README.md."""
     if is_hits:
         return [
-            "begin with the defaults of `dense-imb train hits`, whose network sees hits only",
-            "for networks of frames begin with BalancedSoftmaxLoss on the lit pixels, which "
-            "removed most noise of 11 losses; for values with ACBMSELoss()",
+            "begin with the defaults of `dense-imb train hits`, whose network sees hits only, and "
+            f"{recommended_for_hits().loss}",
+            f"for networks of frames begin with {recommended_for_frames().loss} on the lit pixels, "
+            "the default of `dense-imb train hits` for them, which removed most noise of 11 "
+            f"losses; for values with {recommended_for_frames(is_value=True).loss}",
         ]
-    n_classes = sum(one["pixels"] > 0 for one in numbers["partitions"]["frame"]["classes"].values())
-    if n_classes == 2:
-        return [
-            "begin with BalancedSoftmaxLoss, which ranked rare pixels best of 14 losses on cracks "
-            "and air showers (in long trainings CrossEntropyLoss catches up); its probabilities "
-            "are those of equally frequent classes",
-        ]
-    return [
-        "begin with CrossEntropyLoss or FocalLoss, which ranked four long-tailed classes best of "
-        "16 losses; where each pixel must get its most probable class, with a balanced loss + Dice",
-    ]
+    recommended = numbers["recommended_loss"]["loss"]
+    return [f"begin with {recommended}, {_MEASURED[recommended]}"]

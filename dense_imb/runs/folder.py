@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from dense_imb.base.refusals import Refused
-from dense_imb.config import TrainConfig
+from dense_imb.config import AUTO, TrainConfig
 from dense_imb.runs.read import read_config
 from dense_imb.runs.stages import FIRST
 from dense_imb.runs.write import CHECKPOINTS
@@ -45,6 +45,14 @@ def check_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
             )
         if recipe.second is not None:
             _check_first(folder / FIRST, recipe.config)
+
+
+def with_stored_loss(recipe: Recipe, folder: Path) -> Recipe:
+    """Return the recipe of a resumed run, with the loss that its data chose before."""
+    stored = folder / "config.yaml"
+    if recipe.whole_config.loss != AUTO or not stored.exists():
+        return recipe
+    return Recipe.of(recipe.with_loss(read_config(stored).loss).whole_config)
 
 
 def _check_first(folder: Path, config: TrainConfig) -> None:

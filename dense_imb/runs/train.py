@@ -39,7 +39,13 @@ from dense_imb.engine.optimizers import build_optimizer
 from dense_imb.engine.signals import Interrupted
 from dense_imb.engine.task import TaughtTask
 from dense_imb.models import head_of
-from dense_imb.runs.folder import check_folder, config_differences, has_checkpoint, locked
+from dense_imb.runs.folder import (
+    check_folder,
+    config_differences,
+    has_checkpoint,
+    locked,
+    with_stored_loss,
+)
 from dense_imb.runs.natural import write_natural
 from dense_imb.runs.read import Run, open_run
 from dense_imb.runs.stages import FIRST, check_same_data
@@ -89,8 +95,11 @@ def train(
     recipe = config if isinstance(config, Recipe) else Recipe.of(config)
     how = _How(resume, device, is_quiet)
     folder = Path(folder)
-    second = recipe.second
+    if resume:
+        recipe = with_stored_loss(recipe, folder)
     check_folder(folder, recipe, resume=resume)
+    recipe, _ = recipe.resolved()
+    second = recipe.second
     own = folder if second is None else folder / FIRST
     if warm_start is None and not (has_checkpoint(folder) or has_checkpoint(own)):
         _check_parts(recipe.config)

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import nn
@@ -19,6 +19,7 @@ from torch import nn
 from dense_imb.base.checks import check_at_least
 from dense_imb.base.refusals import Refused, RefusedType, refusal
 from dense_imb.config import (
+    AUTO,
     KINDS,
     MixingConfig,
     SamplingConfig,
@@ -32,6 +33,7 @@ from dense_imb.data.epochs.views import check_rand_augment
 from dense_imb.losses.foreign.codes import loss_from_code
 from dense_imb.losses.foreign.feeding import feeds_on, takes_logits
 from dense_imb.losses.foreign.parse import LIBRARIES, build_spec, parse_loss, parse_spec, split_sum
+from dense_imb.losses.foreign.recommended import Recommendation
 from dense_imb.losses.foreign.short_names import full_text, suggest_loss
 from dense_imb.tasks.base import SampledTask
 from dense_imb.tasks.feature_loss import check_not_mixed, check_takes_features
@@ -129,6 +131,33 @@ class Recipe:
         wanted = self.config.mixing
         return Mixing(wanted.kind, wanted.alpha, wanted.tau, _mixing_of_hits(self.config))
 
+    def resolved(self) -> tuple[Self, str]:
+        """Return the recipe with a named loss, and the sentence that says which the data chose.
+
+        A configuration without a loss gets the one that `dense-imb inspect` recommends. The
+        sentence is "" if the loss was named before.
+        """
+        return (self, "") if self.config.loss != AUTO else self.choose_loss()
+
+    def choose_loss(self) -> tuple[Self, str]:
+        """Return the recipe with the loss that its data recommend, and a sentence on it."""
+        recommended = self.recommend(_ANY)
+        return self.with_loss(recommended.loss), recommended.sentence()
+
+    def with_loss(self, loss: str) -> Self:
+        """Return the recipe with a loss in place of one that the data would choose."""
+        second = self.second
+        return replace(
+            self,
+            config=replace(self.config, loss=loss),
+            whole_config=replace(self.whole_config, loss=loss),
+            second=second.with_loss(loss) if second and second.config.loss == AUTO else second,
+        )
+
+    def recommend(self, class_counts: Sequence[int]) -> Recommendation:
+        """Return the loss that `dense-imb inspect` recommends for data of these class counts."""
+        raise NotImplementedError
+
     @cached_property
     def parsed_loss(self) -> ParsedLoss:
         """The training loss, parsed."""
@@ -151,6 +180,8 @@ class Recipe:
 
     def loss(self, class_counts: Sequence[int]) -> nn.Module:
         """Build the training loss; losses that need class counts get these."""
+        if self.given_loss is None and self.config.loss == AUTO:
+            return build_loss(self.recommend(class_counts).loss, class_counts)
         if self.given_loss is None:
             return self.parsed_loss.build(class_counts)
         loss = copy.deepcopy(self.given_loss)  # each task has its own
@@ -501,6 +532,6 @@ def _check_unlabelled(config: TrainConfig) -> None:
     check_rand_augment(wanted.operations, wanted.magnitude)
     if not 0 <= wanted.ramp <= 1:
         raise ValueError(f"Expected `unlabelled.ramp` between 0 and 1, got {wanted.ramp}.")
-    check_pseudo_loss(
-        build_loss(wanted.loss or config.loss, _ANY, allow_import=config.allow_import)
-    )
+    loss = wanted.loss or config.loss
+    if loss != AUTO:
+        check_pseudo_loss(build_loss(loss, _ANY, allow_import=config.allow_import))

@@ -34,6 +34,7 @@ hits: {{train: {path}, signal: 6, noise: 20, validation_share: 0.25, validation_
   pixels: frame, retention: 0.95, mixing: union, channels: [gapped, hit]}}
 mixing: {{kind: mixup, alpha: 0.2}}
 model: {{name: fast_unet, options: {{widths: [4, 8]}}}}
+loss: CrossEntropyLoss
 steps: 4
 batch_size: 4
 """

@@ -55,7 +55,7 @@ def scripted(task: Scripted, folder: Path | None, *callbacks: Callback, **settin
     [
         (CHANCE, "no better than chance .*balanced loss"),
         (NOTHING, "no better than chance"),
-        (BLANK, "is blank .*threshold is chosen on validation data"),
+        (BLANK, r"calls nothing signal at a probability of 1/2 .*\(BalancedSoftmaxLoss\)"),
         (LIT, "predicts signal everywhere .*balanced loss"),
     ],
 )
@@ -74,10 +74,38 @@ def test_a_healthy_run_is_left_alone(scores):
 
 
 def test_a_second_collapse_is_told_again():
-    scores = (CHANCE, CHANCE, GOOD, CHANCE)
+    scores = (CHANCE, CHANCE, CHANCE, GOOD, CHANCE)
     with pytest.warns(CollapseWarning) as caught:
         scripted(Scripted(*scores), None, CollapseAlarm()).run()
-    assert [str(w.message).partition(":")[0] for w in caught] == ["step 2", "step 5"]
+    assert [str(w.message).partition(":")[0] for w in caught] == ["step 3", "step 6"]
+
+
+def test_a_young_network_is_not_judged_but_one_without_gradient_is():
+    late = CollapseAlarm(grace=0.5)
+    with pytest.warns(CollapseWarning, match="^step 6: .*no better than chance"):
+        scripted(Scripted(CHANCE), None, late).run()
+    dead = {**GOOD, "gradient_share_signal": math.nan}
+    with pytest.warns(CollapseWarning, match="^step 2: .*no gradient"):
+        scripted(Scripted(dead), None, CollapseAlarm(grace=0.5)).run()
+    with pytest.raises(ValueError, match="`grace`"):
+        CollapseAlarm(grace=1.5)
+
+
+def test_a_blank_network_is_not_called_harmless():
+    scores = {**BLANK, "average_precision": 0.18}
+    with pytest.warns(CollapseWarning) as caught:
+        scripted(Scripted(scores), None, CollapseAlarm()).run()
+    message = str(caught[0].message)
+    assert "harmless" not in message
+    assert "average_precision 0.1800" in message
+    assert "lit pixels" not in message
+
+
+def test_the_cure_is_that_of_the_task():
+    task = Scripted(CHANCE)
+    task.balance_cure = "look at lit pixels"
+    with pytest.warns(CollapseWarning, match="; look at lit pixels"):
+        scripted(task, None, CollapseAlarm()).run()
 
 
 def test_a_collapse_is_not_told_again_after_a_resume(tmp_path):

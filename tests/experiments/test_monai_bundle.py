@@ -61,7 +61,7 @@ def predict(bundle: Path, data: Path | str, *words: str) -> str:
     return monai_bundle(bundle, "run", *config, *words)
 
 
-def crack_images(folder: Path, n: int = 6) -> Path:
+def crack_images(folder: Path, n: int = 6, *, is_grey: bool = False) -> Path:
     """Bright lines of two pixels on dark noise, wider than high; masks are 0 and 255."""
     rng = np.random.default_rng(0)
     for kind in ("images", "masks"):
@@ -71,6 +71,7 @@ def crack_images(folder: Path, n: int = 6) -> Path:
         row = int(rng.integers(5, 60))
         mask[row : row + 2, 10:100] = True  # in the upper part: a flipped result is seen
         image = rng.integers(0, 90, (96, 112, 3)) + 150 * mask[..., None]
+        image = image[..., 0] if is_grey else image
         Image.fromarray(image.astype(np.uint8)).save(folder / "images" / f"{i}.png")
         Image.fromarray(255 * mask.astype(np.uint8)).save(folder / "masks" / f"{i}.png")
     return folder
@@ -92,6 +93,9 @@ def test_training_and_inference_mean_the_same_network():
     ]
     for key in ("network_def", "patch", "bundle_root", "device"):
         assert both[0][key] == both[1][key]
+    for config in both:  # a bundle of colour images must not fail on grey ones
+        assert config["network_def"]["in_channels"] == "@in_channels"
+        assert config["in_channels"]["_target_"].endswith(".count_channels")
 
 
 def test_metadata_is_what_monai_wants():
@@ -119,7 +123,8 @@ def test_verify_metadata_and_network(bundle):
     for config in ("train", "inference"):
         told = monai_bundle(
             bundle, "verify_net_in_out", "--net_id", "network_def", *files,
-            "--config_file", f"configs/{config}.yaml", "--device", "cpu", "--n", "3",
+            "--config_file", f"configs/{config}.yaml", "--in_channels", "3", "--device", "cpu",
+            "--n", "3",
         )  # fmt: skip
         assert "data shape of network is verified with no error" in told
 
@@ -150,6 +155,15 @@ def test_train_then_infer_on_images_of_ones_own(bundle, tmp_path):
         hit += int(((kept > 0) & true).sum())
         wrong += int(((kept > 0) != true).sum())
     assert 2 * hit / (2 * hit + wrong) > 0.5  # bright lines are easy: and they lie where they are
+
+
+@pytest.mark.slow
+@needs_bundle_commands
+def test_grey_images_need_no_option(bundle, tmp_path):
+    data = crack_images(tmp_path / "data", is_grey=True)
+    train(bundle, data, *TINY, "--epochs", "1", "--val_interval", "1", "--epoch_length", "2")
+    predict(bundle, data, *TINY)
+    assert len(list((bundle / "predictions").glob("*.png"))) == 6
 
 
 @pytest.mark.slow

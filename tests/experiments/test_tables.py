@@ -82,6 +82,22 @@ def test_every_recipe_is_a_config(path):
     Recipe.of(config_from(stored))
 
 
+def test_hard_mining_is_measured_with_wrong_labels(capsys):
+    words = ["--noise", "0.02", "--delta", "1e6", "--seeds", "0", "--steps", "2"]
+    load("outliers").main(words)
+    rows = [line.split("|")[1].strip() for line in capsys.readouterr().out.splitlines()[2:]]
+    assert rows == ["cross-entropy", "focal", "hard mining, delta 1e+06"]
+
+
+@pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")
+def test_the_default_loss_of_hits_is_measured(tmp_path, capsys):
+    words = ["hits", "--loss", "cross-entropy", "--seeds", "0", "--steps", "2", "--events", "40"]
+    load("default_loss").main([*words, "--out", str(tmp_path)])
+    first, _, row = capsys.readouterr().out.splitlines()
+    assert first == "| loss | removed at 97 % | removed at 99 % | AUC |"
+    assert row.startswith("| cross-entropy | ")
+
+
 def test_where_an_autoencoder_goes_blank(tmp_path, capsys):
     load("collapse").main(
         ["--size", "16x12", "--steps", "2", "--events", "60", "--seeds", "0", "--photons", "15",

@@ -25,13 +25,13 @@ KINDS: dict[str, dict[str, Any]] = {
             "train": "{data}/hits.h5", "validation_share": 0.25, "signal": 6, "noise": [15, 25],
         },
         "model": {"name": "hits:tiny", "options": {"window": 16}}, "batch_size": 4,
-        "validate_every": 5,
+        "loss": "CrossEntropyLoss", "validate_every": 5,
     },
     "images": {
         "images": {
             "train": "{data}/images", "masks": "{data}/masks", "patch": [32, 32], "patches": 2,
         },
-        "model": _UNET, "batch_size": 4, "validate_every": 5,
+        "model": _UNET, "loss": "CrossEntropyLoss", "batch_size": 4, "validate_every": 5,
     },
     "labels": {
         "table": {

@@ -141,7 +141,8 @@ def test_hard_mining_of_110_peaks_near_one_percent():
 
 EXTREMES = [
     FocalLoss(gamma=0.3), FocalLoss(gamma=0.5), FocalLoss(gamma=1.0), FocalLoss(gamma=2.0),
-    HardMiningLoss(), HardMiningLoss(gamma=0.5), HardMiningLoss(delta=1e10),
+    HardMiningLoss(), HardMiningLoss(gamma=0.5), HardMiningLoss(delta=1e7),
+    HardMiningLoss(delta=1e10),
     HardMiningLoss(gamma=0.5, delta=1e10), HardMiningLoss(delta=1.0), HardMiningLoss(delta=110.0),
     ComplementCrossEntropyLoss(1.0), ComplementCrossEntropyLoss(-1.0), CrossEntropyLoss(),
 ]  # fmt: skip
@@ -162,7 +163,27 @@ def test_extreme_logits_are_finite(loss, dtype, is_soft):
             assert gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("loss", [HardMiningLoss(), HardMiningLoss(delta=1e10)], ids=repr)
+@pytest.mark.parametrize("delta", [1e7, 1e10])
+def test_the_published_deltas_turn_no_outlier_down(delta):
+    for margin in (10.0, 15.0, 20.0, 100.0):
+        logits, target = torch.tensor([[0.0, margin]]), torch.tensor([0])
+        expected = F.cross_entropy(logits, target).item()
+        value = HardMiningLoss(delta=delta)(logits, target).item()
+        assert value == pytest.approx(expected, rel=2e-3)
+
+
+def test_the_default_delta_turns_outliers_down():
+    for margin in (20.0, 100.0, 1e4):
+        logits, target = torch.tensor([[0.0, margin]]), torch.tensor([0])
+        value, gradient = gradient_of(HardMiningLoss(), logits, target)
+        assert value.item() < 0.2 * F.cross_entropy(logits, target).item()
+        assert -0.2 < gradient[0, 0] < -0.1  # and leave them a little of their gradient
+    ordinary = torch.tensor([[0.0, 9.0]]), torch.tensor([0])
+    assert HardMiningLoss()(*ordinary).item() == pytest.approx(9.0, rel=1e-3)
+    assert HardMiningLoss().penalty.delta <= 1e6
+
+
+@pytest.mark.parametrize("loss", [HardMiningLoss(delta=1e7), HardMiningLoss(delta=1e10)], ids=repr)
 def test_a_confidently_wrong_pixel_keeps_its_gradient(loss):
     for margin in (15.0, 20.0, 100.0, 1e4):  # p from 3e-7 to 0
         _, gradient = gradient_of(loss, torch.tensor([[0.0, margin]]), torch.tensor([0]))

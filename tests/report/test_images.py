@@ -18,7 +18,13 @@ from dense_imb.data.images.labelled import IGNORED
 from dense_imb.engine import CollapseWarning
 from dense_imb.metrics import ScoreHistogram
 from dense_imb.report.images import figures as image_figures
-from dense_imb.report.images.measures import chosen_images, fullest_slice, image_scores, verdicts
+from dense_imb.report.images.measures import (
+    ImageSample,
+    chosen_images,
+    fullest_slice,
+    image_scores,
+    verdicts,
+)
 from dense_imb.report.images.source import ImagesSource
 from dense_imb.runs import open_run, train
 from dense_imb.tasks.images.evaluate import Blank, chosen_thresholds, evaluate_images
@@ -212,6 +218,54 @@ def test_the_slice_shown_has_most_foreground():
     label[2:5, 3, 1] = 2
     label[:, 0] = IGNORED
     assert fullest_slice(label) == (1, 3)
+
+
+def map_and_scale(probability, threshold):
+    """Return the axes of the map of probabilities, and those of its scale."""
+    probability = np.asarray(probability, np.float32)
+    truth = np.zeros(probability.shape, np.uint8)
+    image = np.zeros((*truth.shape, 1), np.uint8)
+    sample = ImageSample("any", "a", "", {}, image, truth, probability, truth.astype(np.int64))
+    figure = Figure(layout="constrained")
+    image_figures.draw_sample(sample, ["spot"], threshold, figure)
+    panel = next(one for one in figure.axes if one.get_title().startswith("Probability of fore"))
+    (scale,) = panel.child_axes
+    return panel, scale
+
+
+def test_a_map_of_middling_probabilities_has_a_linear_scale():
+    panel, scale = map_and_scale([[0.1, 0.5], [0.9, 0.4]], 0.4)
+    assert panel.get_title() == "Probability of foreground"
+    assert panel.images[0].get_clim() == (0, 1)
+    assert scale.lines[-1].get_ydata() == [0.4]
+
+
+@pytest.mark.parametrize("threshold", [3e-4, 0.9993, None])
+def test_a_map_of_probabilities_near_an_edge_has_a_logit_scale(threshold):
+    rng = np.random.default_rng(0)
+    probability = 1 / (1 + np.exp(8 - 2 * rng.standard_normal((40, 40))))
+    probability = probability if threshold != 0.9993 else 1 - probability
+    probability = probability.astype(np.float32).astype(np.float64)  # as a network gives it
+    panel, scale = map_and_scale(probability, threshold)
+    assert panel.get_title() == "Probability of foreground, logit scale"
+    low, high = panel.images[0].get_clim()
+    logits = np.log(probability) - np.log1p(-probability)
+    assert low < np.quantile(logits, 0.01)
+    assert high > np.quantile(logits, 0.99)
+    np.testing.assert_allclose(panel.images[0].get_array(), np.clip(logits, low, high), atol=1e-3)
+    labels = [one.get_text() for one in scale.get_yticklabels()]
+    assert len(labels) >= 2
+    assert {"0.001", "0.999"} & {*labels}
+    if threshold is not None:
+        place = float(scale.lines[-1].get_ydata()[0])
+        assert place == pytest.approx(math.log(threshold / (1 - threshold)), abs=1e-6)
+
+
+def test_a_map_of_one_probability_has_a_scale():
+    for value in (0.0, 1e-12, 1.0):
+        panel, scale = map_and_scale(np.full((4, 4), value), 0.0)
+        assert np.isfinite(panel.images[0].get_clim()).all()
+        assert len(scale.get_yticks()) >= 1
 
 
 def test_reliability_is_the_share_in_each_bin():

@@ -42,7 +42,7 @@ def test_a_run_without_validation_has_a_page(run_folder):
     Page(text)
     assert "not come to its first validation" in text
     assert "the network can&#39;t be loaded" in text
-    assert "CrossEntropyLoss" in text  # the config
+    assert "BalancedSoftmaxLoss" in text  # the config, which names the loss of the data
     assert strict_json(run_folder / "report.json")["config"]["steps"] == 30
     assert pngs(run_folder) == []
 

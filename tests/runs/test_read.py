@@ -92,7 +92,7 @@ def test_the_stored_config_repeats_the_run(path, tmp_path):
     )
     first = quiet(config, tmp_path / "first")
     stored = read_config(tmp_path / "first" / "config.yaml")
-    assert stored == with_defaults(config)
+    assert stored == with_defaults(dataclasses.replace(config, loss="BalancedSoftmaxLoss"))
     quiet(stored, tmp_path / "again")
     assert_same_runs(tmp_path / "again", tmp_path / "first")
     other = quiet(changed(config, seed=1), tmp_path / "other")
@@ -135,7 +135,7 @@ def test_the_folder_of_a_run_is_not_written_over(path, tmp_path):
     [
         ({"seed": 3}, "seed: 0 there, 3 here"),
         ({"batch_size": 2}, "batch_size: 4 there, 2 here"),
-        ({"loss": "FocalLoss"}, "loss: CrossEntropyLoss there, FocalLoss here"),
+        ({"loss": "FocalLoss"}, "loss: BalancedSoftmaxLoss there, FocalLoss here"),
         ({"optimizer": {"learning_rate": 0.5}}, "learning_rate: 0.006 there, 0.5 here"),
         ({"model": {"options": {"widths": [4]}}}, r"\[4, 8\].* there, .*\[4\].* here"),
     ],
@@ -345,8 +345,9 @@ def test_a_compiled_network_learns_the_same(path, tmp_path):
 
 
 def test_a_loss_of_logits_is_refused_for_values(path, tmp_path):
+    config = tiny(path, hits={"output": "value"}, loss="CrossEntropyLoss")
     with pytest.raises(ValueError, match=r"loss of values .* take `loss=ACBMSELoss`"):
-        quiet(tiny(path, hits={"output": "value"}), tmp_path / "run")
+        quiet(config, tmp_path / "run")
 
 
 def test_a_loss_without_a_gradient_is_told(path, tmp_path):

@@ -37,11 +37,11 @@ def test_the_text_of_a_loss_is_parsed_once(path, tmp_path, monkeypatch):
 def test_a_run_folder_gives_the_recipe_that_it_was_trained_from(path, tmp_path):
     config = tiny(path, steps=2, second=SecondConfig(2, sampling=tiny(path).sampling))
     run = train(config, tmp_path / "run", is_quiet=True)
-    recipe = Recipe.of(config)
+    recipe, _ = Recipe.of(config).resolved()
     assert Recipe.read(open_run(run.folder).whole_config) == recipe
     assert open_run(run.folder).recipe == recipe.last
     assert recipe.config.second.steps == 0
-    assert recipe.whole_config == with_defaults(config)
+    assert recipe.whole_config == with_defaults(replace(config, loss="BalancedSoftmaxLoss"))
 
 
 def test_reading_builds_no_loss_and_checking_does(path):

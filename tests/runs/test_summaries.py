@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from dense_imb.report import write_report
 from dense_imb.runs import Run, open_run, train
 from dense_imb.runs.stages import describe_stages
 from tests.runs.labelled_pictures import of_table, write_tables
+from tests.runs.pictures import tiny_images, write_folders
 from tests.runs.staged import pictures, stop_at, two
 from tests.runs.tiny import changed, clean_events, tiny, write_events
 
@@ -29,6 +31,19 @@ SEMI = {"labelled_share": 0.5, "unlabelled": UnlabelledConfig(rest=True, thresho
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     return pictures(tmp_path_factory.mktemp("pictures"), n=14)
+
+
+def test_a_segmenter_is_summed_up_at_its_threshold(tmp_path):
+    folders = write_folders(tmp_path, 8)
+    config = tiny_images(folders, loss="BalancedSoftmaxLoss", steps=2, validate_every=2)
+    run = train(config, tmp_path / "run", is_quiet=True)
+    f1, logit = run.scores().best_f1()[1]
+    p = 1 / (1 + math.exp(-logit))
+    line = run.summary().splitlines()[1]
+    assert f"F1 {f1:.3f} at the threshold p = {p:.3g}, chosen on the validation images" in line
+    assert "dice" not in line  # at 1/2 it says nothing of a balanced loss
+    assert run.history[-1]["best_f1"] == pytest.approx(f1)
+    assert run.history[-1]["dice"] <= f1
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -147,6 +148,24 @@ def dimensions_of(path: Path) -> int:
             return 2 if _nifti_shape(path)[2:] in ((), (1,)) else 3
         with Image.open(path) as image:
             return 3 if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1 else 2
+
+
+def count_channels(paths: Sequence[str | os.PathLike[str]]) -> int:
+    """Return the number of channels of PNG, JPEG or TIFF images, from their headers alone."""
+    from PIL import Image
+
+    first = 0
+    for path in paths:
+        with decoding(f"a PNG, JPEG or TIFF image in {path}"), Image.open(path) as image:
+            n_channels = len(image.getbands())
+        first = first or n_channels
+        if n_channels != first:
+            raise Refused(
+                "the same number of channels in every image",
+                f"{first} in {paths[0]} and {n_channels} in {path}",
+                "convert the images to grey or to colour",
+            )
+    return first
 
 
 def _nifti_shape(path: Path) -> tuple[int, ...]:

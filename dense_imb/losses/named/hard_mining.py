@@ -23,8 +23,9 @@ class HardMining(Penalty):
 
         h = max(sin(pi p) / (pi p) - exp(-delta p) sin(pi delta p) / (pi delta p), 0)
 
-    As published, h is computed from p clipped at 1e-7. lp itself is not clipped, so that a
-    confidently wrong pixel keeps its gradient.
+    As published, h is computed from p clipped at 1e-7, so that a delta of 1e7 and above turns no
+    outlier down: h is 1 at the clip. lp itself is not clipped: at delta 1e6 an outlier keeps a
+    tenth of its gradient.
 
     Args:
         alpha: a factor.
@@ -34,7 +35,7 @@ class HardMining(Penalty):
 
     alpha: float = 1.0
     gamma: float = 1.0
-    delta: float = 1e7
+    delta: float = 1e6
 
     smallest: ClassVar[float] = 1e-7
     far: ClassVar[float] = 30.0  # exp(-30) is nothing beside 1, and exp(-1e4) a slow denormal
@@ -116,7 +117,7 @@ def hard_mining_loss(
     *,
     alpha: float = 1.0,
     gamma: float = 1.0,
-    delta: float = 1e7,
+    delta: float = 1e6,
     adjustment: Adjustment | None = None,
     **options: Unpack[PixelOptions],
 ) -> Any:
@@ -125,8 +126,14 @@ def hard_mining_loss(
         loss = mean_i -alpha h_i^gamma log p_i,   p_i = softmax(z)_{y_i}
         h = max(sin(pi p) / (pi p) - exp(-delta p) sin(pi delta p) / (pi delta p), 0)
 
-    As published, h is computed from p clipped at 1e-7. The logarithm is not clipped, so that a
-    confidently wrong pixel keeps its gradient. The published PyTorch form is alpha=10, delta=1e10.
+    As published, h is computed from p clipped at 1e-7, so that a delta of 1e7 and above turns no
+    outlier down: h is 1 at the clip. The published codes (hmld10000000g05a75: 1e7) and the
+    published PyTorch form (alpha=10, delta=1e10) are of this kind. The logarithm is not clipped: at
+    the default of 1e6 a confidently wrong pixel keeps a tenth of its gradient.
+
+    Below 1 / delta and down to the clip the loss falls with p, so its gradient drives an outlier
+    away. A network that has learnt a share f of wrong labels gives them p near f: they count as
+    outliers only if delta is about 1 / f.
 
     Args:
         logits, target, adjustment: see `pixel_loss`, also for the other options.
@@ -150,9 +157,9 @@ class HardMiningLoss(PixelLoss):
         loss = mean_i -alpha h_i^gamma log p_i,   p_i = softmax(z)_{y_i}
         h = max(sin(pi p) / (pi p) - exp(-delta p) sin(pi delta p) / (pi delta p), 0)
 
-    The published PyTorch form is alpha=10, delta=1e10. See `hard_mining_loss` and `pixel_loss` for
-    the arguments. At call time: `mask`, `pixel_weight`, `class_count`, `instance`,
-    `return_parts`.
+    The published PyTorch form is alpha=10, delta=1e10; a delta of 1e7 and above turns no outlier
+    down. See `hard_mining_loss` and `pixel_loss` for the arguments. At call time: `mask`,
+    `pixel_weight`, `class_count`, `instance`, `return_parts`.
 
     Example:
         >>> HardMiningLoss(alpha=0.5)(torch.zeros(1, 2), torch.tensor([0]))
@@ -164,7 +171,7 @@ class HardMiningLoss(PixelLoss):
         self,
         alpha: float = 1.0,
         gamma: float = 1.0,
-        delta: float = 1e7,
+        delta: float = 1e6,
         *,
         adjustment: Adjustment | None = None,
         **options: Unpack[MeanOptions],

@@ -21,6 +21,7 @@ from dense_imb.report.drawing import (
     column,
     draw_panels,
     line_style,
+    logit,
     loss_panel,
     plain_label,
     plain_log_ticks,
@@ -41,6 +42,8 @@ MOST_CLASSES = 8  # classes with a curve
 _COLOURS = (None, "#7E57C2", "#B0122B", "#000000", "#5FA60C", "#8A8A8A")
 _PALEST = 0.8  # brightness of black in that image
 _FEW = 100  # pixels; the share in a bin of fewer is luck
+_EDGE = 0.1  # a threshold this near to 0 or 1 can't be seen on a linear scale
+_WIDEST, _NARROWEST = 13.9, 5.0  # logits of a scale: up to 1e-6 of 0 and 1; at least two ticks
 
 
 def precision_recall(histogram: ScoreHistogram) -> tuple[Values, Values]:
@@ -211,7 +214,11 @@ def draw_image_training(
         Panel("Average precision", precisions, score_axis),
         Panel(
             "Overlap of the likeliest classes",
-            {"Dice": column(history, "dice"), "IoU": column(history, "iou")},
+            {
+                "Dice": column(history, "dice"),
+                "IoU": column(history, "iou"),
+                "Dice at the best threshold": column(history, "best_f1"),
+            },
             score_axis,
         ),
         Panel("Share of the loss's gradient", shares, share_axis),
@@ -298,10 +305,7 @@ def draw_sample(
             for colour, k in zip(colours, present, strict=True)
         ]
         truth.legend(handles=named, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3)
-    drawn = chance.imshow(sample.probability, cmap="viridis", vmin=0, vmax=1)
-    bar = figure.colorbar(drawn, cax=chance.inset_axes((1.03, 0, 0.025, 1)))
-    if threshold is not None:
-        bar.ax.plot([-0.5], [threshold], color=RED, marker=">", markersize=8, clip_on=False)
+    _draw_probability(sample.probability, threshold, chance, figure)
     errors.imshow(_pale(grey), vmin=0, vmax=1)
     errors.imshow(_verdict_colours(sample.verdict), interpolation="nearest")
     n = int((sample.verdict == 0).sum())
@@ -311,6 +315,45 @@ def draw_sample(
         if n or k < 4:
             handles.append(Patch(color=_COLOURS[k], label=f"{name}: {n:,}"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+
+
+def _draw_probability(
+    probability: NDArray[np.float32], threshold: float | None, axes: Axes, figure: Figure
+) -> None:
+    """Draw a map of probabilities with its scale; in logits where a linear scale shows little."""
+    limits = _logit_limits(probability, threshold)
+    if limits is None:
+        drawn = axes.imshow(probability, cmap="viridis", vmin=0, vmax=1)
+    else:
+        low, high = limits
+        logits = np.clip(_logits(probability.astype(np.float64)), low, high)
+        drawn = axes.imshow(logits, cmap="viridis", vmin=low, vmax=high)
+        axes.set_title("Probability of foreground, logit scale")
+    bar = figure.colorbar(drawn, cax=axes.inset_axes((1.03, 0, 0.025, 1)))
+    if limits is not None:
+        places, labels = probability_ticks(*limits)
+        bar.set_ticks(places, labels=labels)
+    if threshold is not None:
+        place = threshold if limits is None else float(np.clip(logit(threshold), *limits))
+        bar.ax.plot([-0.5], [place], color=RED, marker=">", markersize=8, clip_on=False)
+
+
+def _logit_limits(
+    probability: NDArray[np.float32], threshold: float | None
+) -> tuple[float, float] | None:
+    """Return the range of a scale in logits; None where a linear scale shows enough.
+
+    It does if the threshold lies far from 0 and 1; without a threshold, if the brightest
+    thousandth of the pixels does.
+    """
+    bounds = np.quantile(probability.astype(np.float64), [0.01, 0.999])
+    mark = float(bounds[1]) if threshold is None else threshold
+    if _EDGE <= mark <= 1 - _EDGE:
+        return None
+    values = np.clip([*_logits(bounds), logit(mark)], -_WIDEST, _WIDEST)
+    low, high = float(values.min()), float(values.max())
+    margin = max(_NARROWEST - (high - low), 1.0) / 2
+    return low - margin, high + margin
 
 
 def _pale(grey: NDArray[Any]) -> NDArray[Any]:

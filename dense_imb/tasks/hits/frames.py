@@ -145,6 +145,13 @@ class FramesTask(ScoringTask):
             for one in losses:
                 check_takes_soft(one, 1)
 
+    @property
+    def balance_cure(self) -> str:
+        """Return the cure of a network that ranks by chance, for `CollapseAlarm`."""
+        cure = "use a balanced loss (BalancedSoftmaxLoss, balance={}), or a lower learning rate"
+        is_frame = self.pixels == "frame"
+        return f"train on the lit pixels only (hits.pixels=lit), {cure}" if is_frame else cure
+
     def describe_input(self) -> Mapping[str, str]:
         """Describe target, frame and degradation."""
         frame = self.train.grid

@@ -41,6 +41,11 @@ from dense_imb.hits.noise import Profile
 from dense_imb.hits.scaling import LIGHT
 from dense_imb.losses.foreign.feeding import takes_logits, wants_instances
 from dense_imb.losses.foreign.parse import parse_call
+from dense_imb.losses.foreign.recommended import (
+    Recommendation,
+    recommended_for_frames,
+    recommended_for_hits,
+)
 from dense_imb.models import build_hit_network, build_model, hit_network_sizes
 from dense_imb.tasks.base import TrainingData
 from dense_imb.tasks.hits.frames import N_CHANNELS, NO_INSTANCES, FrameReading, FramesTask
@@ -120,6 +125,12 @@ class HitsRecipe(Recipe):
     def sees_hits(self) -> bool:
         """Whether the network sees hits; other networks see frames."""
         return scores_hits(self.config.model.name)
+
+    def recommend(self, class_counts: Sequence[int]) -> Recommendation:
+        """Return the loss that `dense-imb inspect` recommends, whatever the class counts."""
+        if self.sees_hits:
+            return recommended_for_hits()
+        return recommended_for_frames(is_value=self.config.hits.output == "value")
 
     def _refuse_options_of(self, names: Sequence[str], of: str, sees: str, cure: str) -> None:
         """Refuse options of the other kind of network that differ from their defaults."""

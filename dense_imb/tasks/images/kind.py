@@ -9,6 +9,7 @@ from typing import Any
 from dense_imb.metrics import SegmentationScores
 from dense_imb.metrics.score_table import mean_of_known
 from dense_imb.tasks.images.recipe import ImagesRecipe
+from dense_imb.tasks.images.segment import as_probability
 
 
 class ImagesKind:
@@ -29,12 +30,20 @@ class ImagesKind:
         if best.get("average_precision") is not None:
             parts.append(f"average precision {best['average_precision']:.3f}")
         if scores is not None:
-            f1 = mean_of_known([value for value, _ in scores.best_f1()[1:]])
-            parts.append(f"F1 {f1:.3f} at the threshold chosen on the validation images")
-        dice = best.get("dice") if scores is None else mean_of_known(scores.dice()[1:])
-        if dice is not None:
-            parts.append(f"dice {dice:.3f} at a probability of 1/2")
+            parts.append(_at_the_threshold(scores))
+        elif best.get("dice") is not None:  # a run of an older version
+            parts.append(f"dice {best['dice']:.3f} at a probability of 1/2")
         return f"{', '.join(parts)} (validation images, mean of the foreground classes)"
+
+
+def _at_the_threshold(scores: SegmentationScores) -> str:
+    """Format F1 at the threshold of best F1, which `evaluate` and `segment` use by default."""
+    points = scores.best_f1()[1:]
+    f1 = f"F1 {mean_of_known([value for value, _ in points]):.3f}"
+    if len(points) > 1:
+        return f"{f1} at the thresholds chosen on the validation images"
+    p = as_probability(points[0][1])
+    return f"{f1} at the threshold p = {p:.3g}, chosen on the validation images"
 
 
 KIND = ImagesKind()

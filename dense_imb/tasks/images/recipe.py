@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from dense_imb.data.images.labelled import (
 from dense_imb.data.images.split import split_by_image
 from dense_imb.data.images.unlabelled import open_unlabelled
 from dense_imb.losses.foreign.feeding import can_ignore, takes_logits, wants_instances
+from dense_imb.losses.foreign.recommended import Recommendation, recommended_for_pixels
 from dense_imb.models import build_model
 from dense_imb.tasks.base import TrainingData
 from dense_imb.tasks.images.evaluate import few_pixels
@@ -50,8 +51,31 @@ class FewPixelsWarning(UserWarning):
 
 
 @dataclass(frozen=True)
+class OpenedImages:
+    """Images of a run, and the statistics of those it learns from.
+
+    Args:
+        train: training images whose labels are used.
+        validation: validation images.
+        rest: other training images; None if there are none.
+        tally: statistics of `train`.
+    """
+
+    train: LabelledImages
+    validation: LabelledImages
+    rest: LabelledImages | None
+    tally: LabelTally
+
+
+@dataclass(frozen=True)
 class ImagesRecipe(Recipe):
-    """The recipe of a network that segments images."""
+    """The recipe of a network that segments images.
+
+    Args:
+        opened: the images, if they were opened to choose the loss.
+    """
+
+    opened: OpenedImages | None = field(default=None, compare=False, repr=False)
 
     def check(self) -> None:
         """Refuse options of images that cannot be trained."""
@@ -85,15 +109,36 @@ class ImagesRecipe(Recipe):
                 '{loss=CrossEntropyLoss(per="instance")}.'
             )
 
-    def labelled_task(self) -> ImagesTask:
-        """Open the images and build the network and its loss."""
-        images = self.config.images
-        train, validation = open_images(images)
+    def recommend(self, class_counts: Sequence[int]) -> Recommendation:
+        """Return the loss that `dense-imb inspect` recommends for these class counts."""
+        return recommended_for_pixels(class_counts)
+
+    def choose_loss(self) -> tuple[Self, str]:
+        """Return the recipe with the loss that its images recommend, and a sentence on it.
+
+        The images are opened once for all stages.
+        """
+        opened = self.open()
+        recommended = self.recommend(opened.tally.class_counts)
+        chosen = self.with_loss(recommended.loss)
+        if isinstance(second := chosen.second, ImagesRecipe):
+            second = replace(second, opened=opened)
+        return replace(chosen, second=second, opened=opened), recommended.sentence()
+
+    def open(self) -> OpenedImages:
+        """Open the images, and read the labelled ones once."""
+        train, validation = open_images(self.config.images)
         train, rest = split_labelled_images(train, self.config.labelled_share)
         if images.instances is not None:
             train = train.with_instances(images.instances)
         tally = train.tally(show_progress=False)
-        _check_foreground(images, tally, validation)
+        _check_foreground(self.config.images, tally, validation)
+        return OpenedImages(train, validation, rest, tally)
+
+    def labelled_task(self) -> ImagesTask:
+        """Open the images and build the network and its loss."""
+        images, opened = self.config.images, self.opened or self.open()
+        train, validation, tally = opened.train, opened.validation, opened.tally
         loss = self.loss(tally.class_counts)
         patch = _patch(images.patch, train.spatial_dims, tally)
         if not can_ignore(loss):
@@ -114,7 +159,7 @@ class ImagesRecipe(Recipe):
             flips=images.flips,
             seed=self.config.seed,
         )
-        data = TrainingData(train, validation, tally.class_counts, tally.class_content, rest)
+        data = TrainingData(train, validation, tally.class_counts, tally.class_content, opened.rest)
         return ImagesTask(self.network(network_sizes(reading)), loss, data, reading, options)
 
     def initial_network(self, sizes: Mapping[str, Any]) -> nn.Module:

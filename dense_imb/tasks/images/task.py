@@ -388,12 +388,16 @@ class ImagesTask(SampledTask):
 
 
 def validation_scores(scores: SegmentationScores) -> dict[str, float]:
-    """Return the validation scores of counts; means run over the foreground classes."""
+    """Return the validation scores of counts; means run over the foreground classes.
+
+    IoU and Dice are those of the likeliest classes, `best_f1` is Dice at the best threshold.
+    """
     foreground = range(1, scores.n_classes)
     by_class = {
         "average_precision": scores.average_precision(),
         "iou": scores.iou(),
         "dice": scores.dice(),
+        "best_f1": tuple(f1 for f1, _ in scores.best_f1()),  # dice at the threshold of a run
         "auc": tuple(histogram.auc() for histogram in scores.histograms),
         "recall_at_half": scores.recall(),
     }

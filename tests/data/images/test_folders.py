@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dense_imb.data.images.folders import list_images, pair_images, read_image
+from dense_imb.data.images.folders import count_channels, list_images, pair_images, read_image
 
 
 def save(path, pixels):
@@ -82,3 +82,18 @@ def test_an_empty_or_missing_folder_is_named(tmp_path):
         list_images(tmp_path)
     with pytest.raises(ValueError, match="Expected a folder"):
         list_images(tmp_path / "none")
+
+
+def test_channels_are_those_of_all_images(tmp_path):
+    for name, mode in (("a", "L"), ("b", "L"), ("c", "RGB")):
+        Image.new(mode, (4, 3)).save(tmp_path / f"{name}.png")
+    a, b, c = (tmp_path / f"{name}.png" for name in "abc")
+    assert count_channels([a, b]) == 1
+    assert count_channels([c]) == 3
+    with pytest.raises(
+        ValueError, match=r"channels in every image, got 1 in .*a\.png and 3 in .*c"
+    ):
+        count_channels([a, b, c])
+    np.save(tmp_path / "d.npy", np.zeros((4, 3)))
+    with pytest.raises(ValueError, match="d.npy"):
+        count_channels([tmp_path / "d.npy"])

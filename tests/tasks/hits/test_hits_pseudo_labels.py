@@ -30,7 +30,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def task(path: str) -> FramesTask:
-    return build_task(tiny(path, labelled_share=0.4))
+    return build_task(tiny(path, labelled_share=0.4, loss="CrossEntropyLoss"))
 
 
 @pytest.fixture(scope="module")

@@ -130,7 +130,7 @@ def test_the_strong_view_fits_the_images(folders, tmp_path):
 
 
 def test_the_cost_is_that_of_both_parts(folders):
-    task = build_task(semi(folders, ramp=0.5, weight=0.7))
+    task = build_task(replace(semi(folders, ramp=0.5, weight=0.7), loss="CrossEntropyLoss"))
     task.network.eval()  # batch norms of one batch would mix both parts
     batch = task.batch(np.arange(4), 0, CPU)
     task.follow(task.network, 0)

@@ -19,6 +19,7 @@ def test_the_background_is_no_part_of_the_means():
         ("average_precision", scores.average_precision()),
         ("iou", scores.iou()),
         ("dice", scores.dice()),
+        ("best_f1", [f1 for f1, _ in scores.best_f1()]),
     ):
         assert means[name] == (by_class[1] + by_class[2]) / 2
         assert means[name] != sum(by_class) / 3
