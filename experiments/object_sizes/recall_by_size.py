@@ -261,7 +261,9 @@ def run(name: str, place: Path, size: Size, steps: int, seed: int, images: list[
         write_whole(place, lambda partial: partial.write_text(text))
     row = json.loads(place.read_text())
     found = np.mean(row["points"]["1"]["touch"])
-    return f"{steps} steps, seed {seed}, {name}: AP {row['average_precision']:.3f}, found {found:.3f}"
+    return (
+        f"{steps} steps, seed {seed}, {name}: AP {row['average_precision']:.3f}, found {found:.3f}"
+    )
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -14,6 +14,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,7 +48,7 @@ COLOURS = dict(
 )  # fmt: skip
 
 
-class TestObjects(NamedTuple):
+class TrueObjects(NamedTuple):
     """Size and image of each true object of the test images."""
 
     size: NDArray[np.int64]
@@ -55,7 +56,7 @@ class TestObjects(NamedTuple):
     n_images: int
 
     @classmethod
-    def of(cls, test: SizeImages) -> TestObjects:
+    def of(cls, test: SizeImages) -> TrueObjects:
         sizes = test.sizes()
         number = np.repeat(np.arange(len(sizes)), [len(one) for one in sizes])
         return cls(np.concatenate(sizes), number, len(sizes))
@@ -117,7 +118,7 @@ def holm(p: Sequence[float]) -> list[float]:
 class Runs:
     """Runs of one number of steps, by loss and seed."""
 
-    def __init__(self, folder: Path, objects: TestObjects) -> None:
+    def __init__(self, folder: Path, objects: TrueObjects) -> None:
         self.objects = objects
         self.by_loss: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
         for path in sorted(folder.glob("*.json")):
@@ -158,10 +159,7 @@ class Runs:
     def row(self, loss: str) -> dict[str, list[float]]:
         """Return every score of a loss, a number for each seed."""
         runs = [run for _, run in sorted(self.by_loss[loss].items())]
-        row = {
-            f"{low}-{high}": self.recall(loss, low, high)
-            for low, high in zip(BINS[:-1], BINS[1:], strict=True)
-        }
+        row = {f"{low}-{high}": self.recall(loss, low, high) for low, high in pairwise(BINS)}
         row["small"] = self.recall(loss, 0, SMALL)
         row["small, half of the pixels"] = self.recall(loss, 0, SMALL, OTHER_RULE)
         row["small, 0.1 false"] = self.recall(loss, 0, SMALL, n_false="0.1")
@@ -191,7 +189,7 @@ def table(runs: Runs) -> tuple[str, list[dict[str, Any]]]:
         row: dict[str, Any] = {"loss": name, "n_seeds": len(scores["AP"])}
         for column, values in scores.items():
             row[column] = statistics.fmean(values)
-            row[f"{column} sd"] = statistics.stdev(values) if len(values) > 1 else math.nan
+            row[f"{column} sd"] = _spread(values)
         row["gain"], row["p"] = (test.gain, corrected[name]) if test else (math.nan, math.nan)
         rows.append(row)
     return "\n".join(lines), rows
@@ -227,7 +225,12 @@ def _cell(values: Sequence[float], has_spread: bool, sign: str = "") -> str:
     mean = statistics.fmean(values)
     if not has_spread or len(values) < 2:
         return f"{mean:{sign}.3f}"
-    return f"{mean:{sign}.3f} +- {statistics.stdev(values):.3f}"
+    return f"{mean:{sign}.3f} +- {_spread(values):.3f}"
+
+
+def _spread(values: Sequence[float]) -> float:
+    """Return the standard deviation over seeds; NaN of one seed, or without objects."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
 
 
 def _p(p: float) -> str:
@@ -242,18 +245,17 @@ def draw(by_steps: dict[int, Runs], path: Path) -> None:
     figure = Figure(figsize=(1 + 5.2 * len(by_steps), 5.4), layout="constrained")
     FigureCanvasAgg(figure)
     panels: Any = figure.subplots(1, len(by_steps), sharey=True, squeeze=False)[0]
-    middles = [math.sqrt(low * high) for low, high in zip(BINS[:-1], BINS[1:], strict=True)]
+    middles = [math.sqrt(low * high) for low, high in pairwise(BINS)]
     for axes, (steps, runs) in zip(panels, by_steps.items(), strict=True):
         for name in runs.losses():
             recall = [
-                statistics.fmean(runs.recall(name, low, high))
-                for low, high in zip(BINS[:-1], BINS[1:], strict=True)
+                statistics.fmean(runs.recall(name, low, high)) for low, high in pairwise(BINS)
             ]
             style = "-" if COLOURS[name] in _BLUES else "--" if COLOURS[name] in _REDS else "-."
             axes.plot(middles, recall, style, marker="o", markersize=4, color=COLOURS[name],
                       linewidth=1.6, label=name)  # fmt: skip
         axes.set_xscale("log")
-        axes.set_xticks(BINS[:-1] + (500,), [str(edge) for edge in (*BINS[:-1], 500)])
+        axes.set_xticks((*BINS[:-1], 500), [str(edge) for edge in (*BINS[:-1], 500)])
         axes.minorticks_off()
         axes.set_xlabel("pixels of the object")
         axes.set_title(f"{steps} steps", loc="left", fontsize=11)
@@ -266,7 +268,7 @@ def draw(by_steps: dict[int, Runs], path: Path) -> None:
 
 def write(out: Path, test: SizeImages) -> None:
     """Write and print the tables of all runs in the folder, and draw the figure."""
-    objects, by_steps = TestObjects.of(test), {}
+    objects, by_steps = TrueObjects.of(test), {}
     for folder in sorted((f for f in out.iterdir() if f.name.isdigit()), key=lambda f: int(f.name)):
         runs = by_steps[int(folder.name)] = Runs(folder, objects)
         text, rows = table(runs)
