@@ -123,6 +123,17 @@ def test_average_precision_and_f1_by_hand(sizes):
     assert tied[0] == pytest.approx(0.5)
 
 
+def test_recall_is_read_at_the_same_number_of_false_objects(sizes, tmp_path):
+    objects = sizes.tables.TrueObjects(np.full(10, 8), np.arange(10), 10)
+    points = {
+        "1": {"false_objects": 0.5, "touch": [1] * 6 + [0] * 4},
+        "0.1": {"false_objects": 0.05, "touch": [1] * 4 + [0] * 6},
+    }
+    (tmp_path / "a.json").write_text(json.dumps({"loss": "Dice", "seed": 0, "points": points}))
+    runs = sizes.tables.Runs(tmp_path, objects)
+    assert runs.recall_at_one("Dice") == [pytest.approx(0.6 + 0.2 * math.log10(2))]
+
+
 def test_the_paired_test_counts_seeds_and_images_as_random(sizes):
     rng = np.random.default_rng(0)
     image = np.repeat(np.arange(50), 2)
