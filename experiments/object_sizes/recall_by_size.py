@@ -105,13 +105,18 @@ FULL = Size(4000, 500, 1000, 192, 8, (16, 32, 64, 128), (4000, 16000))
 
 
 def train(
-    contestant: Contestant, images: SizeImages, size: Size, steps: int, seed: int
+    contestant: Contestant,
+    images: SizeImages,
+    size: Size,
+    steps: int,
+    seed: int,
+    device: str = "cpu",
 ) -> FastUNet:
     """Train the network; all losses of a seed start alike and get the same batches."""
     torch.manual_seed(seed)
-    network = FastUNet(1, 1, widths=size.widths)
+    network = FastUNet(1, 1, widths=size.widths).to(device)
     n_true = int(images.mask.sum())
-    loss = contestant.build([images.mask.size - n_true, n_true])
+    loss = contestant.build([images.mask.size - n_true, n_true]).to(device)
     is_foreign = not type(loss).__module__.startswith("dense_imb")
     optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE)
     rng = np.random.default_rng(seed)
@@ -125,7 +130,8 @@ def train(
             maps: NDArray[Any], chosen: Any = chosen, turns: int = turns, flips: int = flips
         ) -> Tensor:
             turned = np.rot90(maps[chosen], turns, (1, 2))
-            return torch.from_numpy(np.ascontiguousarray(turned[:, ::-1] if flips else turned))
+            turned = turned[:, ::-1] if flips else turned
+            return torch.from_numpy(np.ascontiguousarray(turned)).to(device)
 
         logits = network(batch(images.image)[:, None])
         target = batch(images.component)[:, None] > 0
@@ -141,8 +147,9 @@ def train(
 @torch.no_grad()
 def logits_of(network: FastUNet, images: SizeImages) -> NDArray[np.float32]:
     """Return the logits (N, side, side)."""
+    device = next(network.parameters()).device
     parts = torch.from_numpy(images.image)[:, None].split(16)
-    return torch.cat([network(part)[:, 0] for part in parts]).numpy()
+    return torch.cat([network(part.to(device))[:, 0].cpu() for part in parts]).numpy()
 
 
 class Objects:
@@ -248,11 +255,19 @@ def measure(network: FastUNet, validation: SizeImages, test: SizeImages) -> dict
     return row
 
 
-def run(name: str, place: Path, size: Size, steps: int, seed: int, images: list[SizeImages]) -> str:
+def run(
+    name: str,
+    place: Path,
+    size: Size,
+    steps: int,
+    seed: int,
+    images: list[SizeImages],
+    device: str = "cpu",
+) -> str:
     """Train and score a loss unless its file is there; return a line about it."""
     if not place.exists():
         start = time.process_time()
-        network = train(CONTESTANTS[name], images[0], size, steps, seed)
+        network = train(CONTESTANTS[name], images[0], size, steps, seed, device)
         seconds = time.process_time() - start
         row = {"loss": name, "seed": seed, "steps": steps, "train_seconds": seconds}
         row |= measure(network, images[1], images[2])
@@ -272,7 +287,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--losses", nargs="+", choices=CONTESTANTS, metavar="LOSS")
     parser.add_argument("--steps", type=int, nargs="+", help="steps of each table")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--full", action="store_true", help="the full size, for a GPU or a day")
+    parser.add_argument("--full", action="store_true", help="the full size, for a GPU")
+    parser.add_argument("--device", default="cpu", help="device that trains, cpu by default")
     return parser.parse_args(arguments)
 
 
@@ -285,7 +301,7 @@ def main(arguments: Sequence[str] | None = None, size: Size | None = None) -> No
         for seed in options.seeds:  # the first seed of every loss before the second of any
             for name in options.losses or CONTESTANTS:
                 place = options.out / str(steps) / f"{name.replace(' ', '-')}-{seed}.json"
-                print(run(name, place, size, steps, seed, images), flush=True)
+                print(run(name, place, size, steps, seed, images, options.device), flush=True)
     size_tables.write(options.out, images[2])
 
 
