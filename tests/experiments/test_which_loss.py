@@ -38,4 +38,4 @@ def test_an_unknown_part_is_refused(tmp_path):
         ["bash", str(SCRIPT), str(tmp_path), "rings"], capture_output=True, text=True
     )
     assert done.returncode == 2
-    assert "Expected cracks, showers, kinds, longer or signs, got rings" in done.stderr
+    assert "Expected cracks, showers, kinds, longer, signs or regions, got rings" in done.stderr
