@@ -129,8 +129,8 @@ class ImagesRecipe(Recipe):
         """Open the images, and read the labelled ones once."""
         train, validation = open_images(self.config.images)
         train, rest = split_labelled_images(train, self.config.labelled_share)
-        if images.instances is not None:
-            train = train.with_instances(images.instances)
+        if self.config.images.instances is not None:
+            train = train.with_instances(self.config.images.instances)
         tally = train.tally(show_progress=False)
         _check_foreground(self.config.images, tally, validation)
         return OpenedImages(train, validation, rest, tally)
