@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -96,14 +97,7 @@ class Formula:
         if is_present is not None:
             counts = Overlap(*(torch.where(is_present, part, 1.0) for part in counts))
         index = self.index(counts)
-        wanted = counts.tp.shape[:1] if self.is_joint else counts.tp.shape
-        if not isinstance(index, Tensor) or index.shape != wanted:
-            got = tuple(index.shape) if isinstance(index, Tensor) else type(index).__name__
-            what = "one number for all classes" if self.is_joint else "one number for each class"
-            raise ValueError(
-                f"Expected `index` to return {what}, in the shape {tuple(wanted)}, got {got}; "
-                "compute it elementwise from tp, fp, fn and tn."
-            )
+        _check_index(index, counts, is_joint=self.is_joint)
         if self.is_joint:
             index = index.unsqueeze(-1)
         if self.gamma == 1:
@@ -118,6 +112,43 @@ class Formula:
         rate = (counts.tp + counts.fp) / torch.where(n == 0, 1.0, n)
         rate = rate.sum(-1, keepdim=True) if self.is_joint else rate
         return rate if self.absent == "rate" else torch.zeros_like(rate)
+
+
+def _check_index(index: object, counts: Overlap, *, is_joint: bool) -> None:
+    """Refuse an index of another shape or type, and NaN of finite counts where reading is free."""
+    wanted = counts.tp.shape[:1] if is_joint else counts.tp.shape
+    if not isinstance(index, Tensor) or index.shape != wanted or not index.is_floating_point():
+        got: object = type(index).__name__
+        if isinstance(index, Tensor):
+            got = tuple(index.shape) if index.shape != wanted else index.dtype
+        what = "one number for all classes" if is_joint else "one number for each class"
+        raise ValueError(
+            f"Expected `index` to return {what}, in the shape {tuple(wanted)}, got {got}; "
+            "compute it elementwise from tp, fp, fn and tn."
+        )
+    if not values_are_readable(index) or math.isfinite(float(index.detach().sum())):
+        return
+    parts = torch.stack([part.detach() for part in counts], -1)  # (rows, K, 4)
+    is_clean = parts.isfinite().flatten(index.dim()).all(-1)  # a NaN of the network passes
+    is_wrong = is_clean & ~index.isfinite()
+    if not bool(is_wrong.any()):
+        return
+    first = tuple(is_wrong.nonzero()[0].tolist())
+    got_counts = ", ".join(
+        f"{name}={_brief(part)}"
+        for name, part in zip(Overlap._fields, parts[first].unbind(-1), strict=True)
+    )
+    raise ValueError(
+        f"Expected `index` to be finite for finite counts, got {float(index[first])} for "
+        f"{got_counts}; add a small number to its denominator."
+    )
+
+
+def _brief(counts: Tensor) -> str:
+    """Write one count, or those of all classes."""
+    if counts.dim() == 0:
+        return f"{float(counts):.4g}"
+    return f"({', '.join(f'{count:.4g}' for count in counts.tolist())})"
 
 
 def combine_classes(values: ClassValues, balance: Balance, first: int) -> Tensor:

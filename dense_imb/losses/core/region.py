@@ -261,6 +261,11 @@ class RegionLoss(Loss):
                     f"Expected a balance without `{name}` for {self.index!r}, which weighs the "
                     f"classes itself, got {value}; drop it."
                 )
+        if self.is_joint and not isinstance(self.balance.combine, str):
+            raise ValueError(
+                f'Expected `combine` to be "mean" or "sum" for {self.index!r}, one number for '
+                f"all classes, got {self.balance.combine}."
+            )
 
     @property
     def by_image(self) -> bool:
