@@ -141,17 +141,22 @@ class ExportableSegmenter(ExportableFrames):
     def file_scores(self, answer: Answer) -> dict[str, Any]:
         reading = self.reading
         new_scores = partial(SegmentationScores, reading.n_classes, ignore_index=IGNORED)
-        of_file, of_run = new_scores(), new_scores()
+        file_scores, run_scores = new_scores(), new_scores()
         for pixels, classes in self.wholes:
             given = (torch.from_numpy(pixels.astype(np.float32))[None],)
             label = torch.from_numpy(classes.astype(np.int64))[None]
-            for scores, answers in ((of_file, answer(given)), (of_run, self.answers(given))):
+            for scores, answers in (
+                (file_scores, answer(given)),
+                (run_scores, self.answers(given)),
+            ):
                 scores.update(answers[0].clamp(min=torch.finfo().tiny).log(), label)
-        found = [mean_of_known(one.average_precision()[1:]) for one in (of_file, of_run)]
-        if not all(map(math.isfinite, found)):
+        precision = [
+            mean_of_known(one.average_precision()[1:]) for one in (file_scores, run_scores)
+        ]
+        if not all(map(math.isfinite, precision)):
             return {}
         names = ("average_precision", "average_precision_of_segment")
-        return {**dict(zip(names, found, strict=True)), "n_images": len(self.wholes)}
+        return {**dict(zip(names, precision, strict=True)), "n_images": len(self.wholes)}
 
     def operating_point(self) -> dict[str, Any] | None:
         try:
