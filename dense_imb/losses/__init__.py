@@ -9,6 +9,7 @@ lists the Modules.
 
 from dense_imb.losses.core.balance import Balance, Parts, balanced_mean
 from dense_imb.losses.core.class_weights import class_weights
+from dense_imb.losses.core.cover import Cover
 from dense_imb.losses.core.overlap import (
     Dice,
     GeneralizedDice,
@@ -66,6 +67,7 @@ __all__ = [
     "ClassDependentTemperatureLoss",
     "ComplementCrossEntropyLoss",
     "CompoundLoss",
+    "Cover",
     "CrossEntropy",
     "CrossEntropyLoss",
     "Dice",

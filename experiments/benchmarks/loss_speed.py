@@ -14,7 +14,8 @@ the value and the gradient of each are compared with its formula in float64.
 To add a contestant: one line in loss_contestants.py.
 
 On a busy machine, threads spin while they wait for one that lost its core, and 0.3 ms become 30.
-Put OMP_WAIT_POLICY=passive before the command there, and trust "x min".
+Put OMP_WAIT_POLICY=passive before the command there, and trust "x min", or pass --threads 1:
+one thread is timed by its CPU seconds.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ from loss_contestants import (
     make_labels,
     regression_contestants,
 )
+from region_contestants import make_regions, region_contestants
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -86,12 +88,31 @@ SECTIONS = {
         classification_contestants,
         ((16, 4, 128, 88), (4, 4, 512, 512), (4, 21, 256, 256), (1, 4, 96, 96, 96)),
     ),
+    "regions": Section(
+        "cpu",
+        make_regions,
+        region_contestants,
+        (
+            (16, 4, 128, 88),
+            (4, 1, 512, 512),
+            (4, 2, 512, 512),
+            (4, 4, 512, 512),
+            (4, 21, 256, 256),
+            (1, 4, 96, 96, 96),
+        ),
+    ),
     # the last sizes are larger than any L2 cache
     "gpu-regression": Section(
         "cuda",
         make_frames,
         regression_contestants,
         ((256, *FRAME), (1024, *FRAME), (8192, *FRAME)),
+    ),
+    "gpu-regions": Section(
+        "cuda",
+        make_regions,
+        region_contestants,
+        ((64, 4, 128, 88), (16, 21, 512, 512), (16, 4, 96, 96, 96)),
     ),
     "gpu-classification": Section(
         "cuda",
@@ -124,7 +145,10 @@ def plan(options: argparse.Namespace) -> list[tuple[str, Shape]]:
         shapes = section.shapes
         is_regression = section.make_data is make_frames
         if options.sizes is not None:
-            shapes = tuple(shape for shape in options.sizes if (shape[1] == 1) == is_regression)
+            takes_any = section.make_data is make_regions
+            shapes = tuple(
+                shape for shape in options.sizes if takes_any or (shape[1] == 1) == is_regression
+            )
         example = section.make_data((2, 1 if is_regression else 3, 4, 4), "cpu")
         listed = [contestant.name for contestant in entries(section, example, options)]
         if len(listed) > 1:

@@ -73,6 +73,31 @@ def soft_logits(n_images: int, seed: int = 0, **options: Any) -> dict[str, Tenso
     return {**inputs, "target": smooth.to(torch.float64)}
 
 
+def logits_of_instances(n_images: int, seed: int = 0, **options: Any) -> dict[str, Tensor]:
+    """Labelled logits with the instance of each pixel, not always of one class."""
+    inputs = labelled_logits(n_images, seed, **options)
+    return {**inputs, "instance": _instances(inputs["target"], seed)}
+
+
+def frames_of_instances(n_images: int, seed: int = 0, **options: Any) -> dict[str, Tensor]:
+    """Almost empty frames with the instance of each pixel."""
+    inputs = frames(n_images, seed, **options)
+    return {**inputs, "instance": _instances(inputs["target"].squeeze(1), seed)}
+
+
+def _instances(like: Tensor, seed: int) -> Tensor:
+    rng = torch.Generator().manual_seed(seed + 2)
+    return torch.randint(0, 4, like.shape, generator=rng)
+
+
+def covered_frames(n_images: int, seed: int = 0, **options: Any) -> dict[str, Tensor]:
+    """Almost empty frames with three masks that overlap, and leave pixels out."""
+    inputs = frames(n_images, seed, **options)
+    rng = torch.Generator().manual_seed(seed + 3)
+    batch, _, *spatial = inputs["target"].shape
+    return {**inputs, "label": torch.rand((batch, 3, *spatial), generator=rng) < 0.3}
+
+
 @dataclass(frozen=True)
 class Case:
     """One loss. `make(**options)` builds the Module, `function` is the formula below it."""
@@ -87,7 +112,9 @@ class Case:
     is_regression: bool = True
     is_sum: bool = False  # of other losses, which have the options of a mean
     is_region: bool = False  # a formula of sums: no map of contributions, a window of its own
-    n_sums: int = 3  # that processes exchange, for each class
+    is_cover: bool = False  # its cells overlap: their counts add up to more than the pixels
+    has_windows: bool = True  # takes `class_count`
+    n_sums: tuple[int, int] = (2, 3)  # numbers of a class between processes, without, with weights
 
     @property
     def name(self) -> str:
@@ -115,18 +142,32 @@ _OUTCOME = {
 
 
 def _balanced(
-    error: Any, partition: Any, *, scope: str = "batch", reduction: str = "mean", **balance: Any
+    error: Any,
+    partition: Any,
+    *,
+    scope: str = "batch",
+    reduction: str = "mean",
+    per: Any = "pixel",
+    max_instances: int | None = None,
+    **balance: Any,
 ) -> nn.Module:
     return losses.BalancedRegressionLoss(
-        error, partition, Balance(scope=scope, **balance), reduction=reduction
+        error,
+        partition,
+        Balance(scope=scope, **balance),
+        per=per,
+        max_instances=max_instances,
+        reduction=reduction,
     )
 
 
-def _balanced_function(error: Any, partition: Any, **balance: Any) -> Callable[..., Any]:
+def _balanced_function(
+    error: Any, partition: Any, per: Any = "pixel", max_instances: int | None = None, **balance: Any
+) -> Callable[..., Any]:
     def call(*args: Tensor, scope: str = "batch", **options: Any) -> Any:
         return losses.balanced_regression_loss(
             *args, error=error, partition=partition, balance=Balance(scope=scope, **balance),
-            **options,
+            per=per, max_instances=max_instances, **options,
         )  # fmt: skip
 
     return call
@@ -245,6 +286,15 @@ _TWO_PIXELS = {
     "target": torch.tensor([[0, 0]]),
 }
 _P = math.exp(2) / (math.exp(2) + 3)  # of the second pixel; the first has 1/4
+# the same two, and one more like the first; the instances average before they count
+_THREE_PIXELS = {
+    "logits": _TWO_PIXELS["logits"][..., [0, 0, 1]],
+    "target": torch.tensor([[0, 0, 0]]),
+    "instance": torch.tensor([[1, 1, 2]]),
+}
+_MASKS = torch.tensor([[[1, 1, 1, 0, 0, 0], [0, 0, 1, 1, 0, 0], [0, 0, 0, 0, 0, 0]]]).bool()
+_POWER = {"power": 2, "count_power": 0.5}
+_PER = {"per": "instance", "max_instances": 4}
 BINS = ValueBins((0.05, 0.4, 0.7))
 LABEL_WEIGHT = (1.0, 2.0, 0.5)
 
@@ -473,6 +523,7 @@ CASES: tuple[Case, ...] = (
         fill=(0, 3),
         is_regression=False,
         is_region=True,
+        n_sums=(3, 3),
     ),
     Case(
         "focal tversky, binary",
@@ -489,6 +540,7 @@ CASES: tuple[Case, ...] = (
         fill=(0, 1),
         is_regression=False,
         is_region=True,
+        n_sums=(3, 3),
     ),
     Case(
         "matthews with background",
@@ -500,6 +552,7 @@ CASES: tuple[Case, ...] = (
         fill=(0, 3),
         is_regression=False,
         is_region=True,
+        n_sums=(3, 3),
     ),
     Case(
         "generalized dice",
@@ -511,6 +564,7 @@ CASES: tuple[Case, ...] = (
         fill=(0, 3),
         is_regression=False,
         is_region=True,
+        n_sums=(3, 3),
     ),
     Case(
         "jaccard, soft targets, weighted",
@@ -522,7 +576,7 @@ CASES: tuple[Case, ...] = (
         fill=(0.25, 0.25),
         is_regression=False,
         is_region=True,
-        n_sums=4,
+        n_sums=(4, 4),
     ),
     Case(
         "dice per instance",
@@ -534,7 +588,7 @@ CASES: tuple[Case, ...] = (
         fill=(0, 3),
         is_regression=False,
         is_region=True,
-        n_sums=2,
+        n_sums=(2, 2),
     ),
     Case(
         "dice and cross entropy",
@@ -547,5 +601,94 @@ CASES: tuple[Case, ...] = (
         is_regression=False,
         is_sum=True,
         is_region=True,
+        n_sums=(3, 3),
+    ),
+    Case(
+        "huber, power mean",
+        partial(_balanced, "huber", "hits", **_POWER),
+        _balanced_function("huber", "hits", **_POWER),
+        frames,
+        # means 0.25 of two pixels and 1.25 of four: 2^(1/2) and 4^(1/2) weigh their squares
+        ((_BY_HAND, math.sqrt((2**0.5 * 0.25**2 + 2 * 1.25**2) / (2**0.5 + 2))),),
+        has_windows=False,
+    ),
+    Case(
+        "cross entropy, worst class",
+        _classifier("CrossEntropyLoss", balance=Balance(power=math.inf)),
+        _classifying("cross_entropy_loss", balance=Balance(power=math.inf)),
+        labelled_logits,
+        (({**_TWO_PIXELS, "target": torch.tensor([[0, 1]])}, 2 - math.log(_P)),),
+        n_classes=4,
+        fill=(0, 3),
+        is_regression=False,
+        has_windows=False,
+    ),
+    Case(
+        "focal, power mean with a frame",
+        _classifier("FocalLoss", balance=Balance(power=1.5, frame_weight=0.5)),
+        _classifying("focal_loss", balance=Balance(power=1.5, frame_weight=0.5)),
+        labelled_logits,
+        (),
+        n_classes=4,
+        fill=(0, 3),
+        is_regression=False,
+        has_windows=False,
+    ),
+    Case(
+        "cross entropy, count power",
+        _classifier("CrossEntropyLoss", balance=Balance(count_power=1)),
+        _classifying("cross_entropy_loss", balance=Balance(count_power=1)),
+        labelled_logits,
+        (
+            (
+                {**_TWO_PIXELS, "target": torch.tensor([[0, 1]])},
+                (math.log(4) + 2 - math.log(_P)) / 2,
+            ),
+        ),
+        n_classes=4,
+        fill=(0, 3),
+        is_regression=False,
+    ),
+    Case(
+        "cross entropy of instances",
+        _classifier("CrossEntropyLoss", **_PER),
+        _classifying("cross_entropy_loss", **_PER),
+        logits_of_instances,
+        ((_THREE_PIXELS, (math.log(4) - math.log(_P)) / 2),),
+        n_classes=4,
+        fill=(0, 3),
+        is_regression=False,
+        has_windows=False,
+        n_sums=(3, 3),
+    ),
+    Case(
+        "mse of instances, power mean with a frame",
+        partial(_balanced, "mse", "hits", power=3, frame_weight=0.5, min_count=2, **_PER),
+        _balanced_function("mse", "hits", power=3, frame_weight=0.5, min_count=2, **_PER),
+        frames_of_instances,
+        (),
+        has_windows=False,
+        n_sums=(5, 5),
+    ),
+    Case(
+        "mse, cover",
+        partial(_balanced, "mse", losses.Cover(3, rest="cell")),
+        _balanced_function("mse", losses.Cover(3, rest="cell")),
+        covered_frames,
+        # errors 1 0 4 1 1 9: 5/3 and 5/2 in the cells, nothing in the third, 5 in the rest
+        (({**_BY_HAND, "label": _MASKS}, (5 / 3 + 5 / 2 + 5) / 3),),
+        n_classes=4,
+        is_cover=True,
+    ),
+    Case(
+        "l1, cover with a frame",
+        partial(_balanced, "l1", losses.Cover(3), frame_weight=0.5, combine="sum"),
+        _balanced_function("l1", losses.Cover(3), frame_weight=0.5, combine="sum"),
+        covered_frames,
+        (),
+        n_classes=3,
+        is_cover=True,
+        has_windows=False,
+        n_sums=(4, 5),
     ),
 )

@@ -101,11 +101,11 @@ def check_case(case: Case, is_weighted: bool) -> None:
     check_equal(f"{label}, value", my_value, value)
     for found, expected in zip(my_gradient, gradient, strict=True):
         check_equal(f"{label}, gradient", found, expected)
-    # one collective for each loss, of 2 or 3 numbers for each class
+    # one collective for each loss, of a few numbers for each class
     n_losses = 2 if case.is_sum else 1
-    expected_numbers = [(3 if is_weighted else 2) * case.n_classes] * n_losses
+    expected_numbers = [case.n_sums[is_weighted] * case.n_classes] * n_losses
     if case.is_region:
-        expected_numbers = [n * case.n_classes for n in (case.n_sums, 2)[:n_losses]]
+        expected_numbers = [n * case.n_classes for n in (case.n_sums[0], 2)[:n_losses]]
     assert collectives.numbers == expected_numbers, collectives.numbers
     if case.is_region:
         check_window(label, case, together, mine, my_options, value, gradient)
@@ -120,7 +120,17 @@ def check_case(case: Case, is_weighted: bool) -> None:
     for found, expected in zip(my_gradient, gradient, strict=True):
         check_equal(f"{label}, gradient of contributions", found, expected)
 
-    # two steps of accumulation on each rank, with the class counts of both passed in
+    if case.has_windows:
+        check_accumulation(case, is_weighted, whole, together, (value, gradient), options)
+
+
+def check_accumulation(case, is_weighted, whole, together, expected_results, options) -> None:
+    """Two steps of accumulation on each rank, with the class counts of both passed in."""
+    rank, n_ranks = dist.get_rank(), dist.get_world_size()
+    value, gradient = expected_results
+    label = f"{case.id}, rank {rank} of {n_ranks}, weighted {is_weighted}"
+    start, stop = SHARES[n_ranks][rank]
+    mine, my_options = part(whole, start, stop), part(options, start, stop)
     names = list(whole)
     middle = (stop - start) // 2
     # the partition may depend on the prediction, so count on what the network returns

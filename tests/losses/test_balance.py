@@ -32,19 +32,30 @@ def in_plain_loops(error, label, n_classes, balance, valid, weight):
         combine = balance.combine
         combine = [combine] * n_classes if isinstance(combine, str) else combine
         present = [c for c in range(n_classes) if count[c] > 0]
-        entries = present if balance.absent == "skip" else range(n_classes)
+        entries = present if balance.absent != "zero" else range(n_classes)
         has_frame = balance.frame_weight > 0
         n_mean = max(sum(combine[c] == "mean" for c in entries) + has_frame, 1)
-        value = 0.0
+        sizes = {c: (mass[c] / sum(mass)) ** balance.count_power for c in present}
+        entries = []  # of the power mean: v, m
         for c in present:
             divisor = max(mass[c], balance.min_count) if balance.min_count > 1 else mass[c]
-            value += weights[c] * total[c] / divisor / (n_mean if combine[c] == "mean" else 1)
+            share = weights[c] / (n_mean if combine[c] == "mean" else 1)
+            share *= sizes[c] / (sum(sizes.values()) / len(sizes))
+            entries.append((share, total[c] / divisor))
         if has_frame and present:
-            frame = balance.frame_weight * sum(total) / sum(mass)
-            value += frame / (1 if all(entry == "sum" for entry in combine) else n_mean)
+            share = balance.frame_weight / (1 if all(e == "sum" for e in combine) else n_mean)
+            entries.append((share, sum(total) / sum(mass)))
         if present:
-            values.append(value)
+            values.append(power_mean(entries, balance.power))
     return sum(values) / len(values) if values else 0.0
+
+
+def power_mean(entries, power):
+    """(sum of v m^p)^(1/p) of pairs (v, m)."""
+    entries = [(v, m) for v, m in entries if v > 0]
+    if math.isinf(power):
+        return max((m for _, m in entries), default=0.0)
+    return sum(v * m**power for v, m in entries) ** (1 / power)
 
 
 number = st.floats(0.0, 4.0, allow_subnormal=False).map(lambda x: round(x, 3))
@@ -60,6 +71,8 @@ balances = st.builds(
     absent=st.sampled_from(["skip", "zero"]),
     min_count=st.sampled_from([1, 2.5, 4]),
     frame_weight=st.sampled_from([0.0, 0.5]),
+    power=st.sampled_from([1, 1, 1.5, 4, math.inf]),
+    count_power=st.sampled_from([0, 0, 0.5, 1]),
 )
 
 
@@ -101,13 +114,15 @@ def test_equals_its_definition(picture, balance, is_masked, is_weighted):
     assert value.item() == pytest.approx(expected, rel=1e-12, abs=1e-12)
     # the path of compiled code and accelerators, which cannot count with bincount
     torch.testing.assert_close(
-        _as_on_an_accelerator(error, label, N_CLASSES, balance=balance, **options), value
+        as_on_an_accelerator(error, label, N_CLASSES, balance=balance, **options), value
     )
 
 
-def _as_on_an_accelerator(*args, **options):
+def as_on_an_accelerator(*args, **options):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dense_imb.losses.core.balance.values_are_readable", lambda value: False)
+        for module in ("balance", "coefficient", "cover", "groups", "instances", "pixels"):
+            name = f"dense_imb.losses.core.{module}.values_are_readable"
+            patch.setattr(name, lambda value: False)
         return balanced_mean(*args, **options)
 
 
@@ -121,7 +136,7 @@ def test_a_label_to_ignore_is_a_mask(picture, balance):
         options = {"balance": balance, "ignore_index": ignored}
         torch.testing.assert_close(balanced_mean(error, marked, N_CLASSES, **options), expected)
         torch.testing.assert_close(
-            _as_on_an_accelerator(error, marked, N_CLASSES, **options), expected
+            as_on_an_accelerator(error, marked, N_CLASSES, **options), expected
         )
 
 
@@ -192,7 +207,7 @@ def test_an_integer_pixel_weight_is_so_many_copies(picture, balance, copies):
 @settings(deadline=None)
 def test_duplicating_the_background_changes_nothing(picture, balance, times):
     error, label, _, _ = picture
-    balance = replace(balance, frame_weight=0.0, min_count=1)
+    balance = replace(balance, frame_weight=0.0, min_count=1, count_power=0)
     label = label[:1]
     background = label.flatten() == 0
     repeats = torch.where(background, times, 1)
@@ -224,7 +239,7 @@ def test_one_class_only_is_the_plain_mean(picture, combine, only):
 @settings(deadline=None)
 def test_a_window_of_accumulation_sums_to_one_batch(picture, balance):
     error, label, mask, weight = picture
-    balance = replace(balance, scope="batch")
+    balance = replace(balance, scope="batch", power=1)
     options = {"balance": balance, "mask": mask, "pixel_weight": weight}
     whole = balanced_mean(error, label, N_CLASSES, **options)
     count = torch.stack([(weight * mask)[label == c].sum() for c in range(N_CLASSES)])
@@ -285,12 +300,12 @@ def test_an_illegal_label_is_refused_or_nan():
         with pytest.raises(ValueError, match=rf"Expected `label` between 0 and 2, got {illegal};"):
             balanced_mean(error, label, 3, balance=Balance())
         for scope in ("image", "batch"):
-            value = _as_on_an_accelerator(error, label, 3, balance=Balance(scope=scope))
+            value = as_on_an_accelerator(error, label, 3, balance=Balance(scope=scope))
             assert value.isnan()
         mask = label != illegal
         value = balanced_mean(error, label, 3, balance=Balance(), mask=mask)
         assert value == 1
-        assert _as_on_an_accelerator(error, label, 3, balance=Balance(), mask=mask) == 1
+        assert as_on_an_accelerator(error, label, 3, balance=Balance(), mask=mask) == 1
 
 
 @pytest.mark.parametrize("absent", ["skip", "zero"])
@@ -373,7 +388,7 @@ def test_bad_input_is_refused_by_name():
 def test_a_window_that_lacks_a_class_of_the_call_is_nan_where_it_cannot_be_refused():
     error, label = torch.ones(2, 4), torch.zeros(2, 4, dtype=torch.int64)
     count = torch.tensor([0, 8])
-    value = _as_on_an_accelerator(error, label, 2, balance=Balance(), class_count=count)
+    value = as_on_an_accelerator(error, label, 2, balance=Balance(), class_count=count)
     assert value.isnan()
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from dense_imb.losses import (
     ACBMSELoss,
     Balance,
+    BalancedRegressionLoss,
     BalancedSoftmaxLoss,
     BiasCompensatedLoss,
     CompoundLoss,
@@ -93,6 +94,34 @@ def test_options_go_to_those_who_take_them_all():
     torch.testing.assert_close(ours(LOGITS, LABEL, mask=MASK), expected)
     with pytest.raises(TypeError, match="`DiceLoss` takes no `mask`; drop it or use a den"):
         with_dice()(LOGITS, LABEL, mask=MASK)
+
+
+def test_an_instance_map_goes_to_the_parts_that_want_it():
+    component = torch.randint(0, 4, (2, 8, 9), generator=RNG)
+    per = CrossEntropyLoss(per="instance")
+    for others in ([monai.DiceLoss(sigmoid=True)], [FocalLoss(), nn.BCEWithLogitsLoss()]):
+        loss = CompoundLoss(per, *others)
+        assert loss.per == "instance"
+        expected = per(LOGITS, LABEL, instance=component)
+        expected = expected + sum(other(LOGITS, LABEL.float()) for other in others)
+        torch.testing.assert_close(loss(LOGITS, LABEL, instance=component), expected)
+        with pytest.raises(ValueError, match='Expected `instance` with per="instance", got none'):
+            loss(LOGITS, LABEL)
+    nested = CompoundLoss({"inner": CompoundLoss(per, FocalLoss()), "dice": with_dice()})
+    assert nested.per == "instance"
+    nested(LOGITS, LABEL, instance=component)
+    values = CompoundLoss(ACBMSELoss(), BalancedRegressionLoss(per="instance"))
+    assert values(LOGITS, LABEL.float(), instance=component).isfinite()
+    with pytest.raises(ValueError, match='Expected no `instance` without per="instance", got one'):
+        with_dice()(LOGITS, LABEL, instance=component)
+    compiled = torch.compile(
+        CompoundLoss(CrossEntropyLoss(per="instance", max_instances=3), FocalLoss()),
+        fullgraph=True, backend="aot_eager",
+    )  # fmt: skip
+    torch.testing.assert_close(
+        compiled(LOGITS, LABEL, instance=component),
+        CompoundLoss(per, FocalLoss())(LOGITS, LABEL, instance=component),
+    )
 
 
 def test_state_goes_with_it():

@@ -334,7 +334,13 @@ class TestWhereValuesCannotBeRead:
 
     @pytest.fixture(autouse=True)
     def _nothing_is_readable(self, monkeypatch):
-        for room in ("core.target", "core.balance", "named.hard_mining", "named.bias_compensated"):
+        for room in (
+            "core.target",
+            "core.pixels",
+            "core.groups",
+            "named.hard_mining",
+            "named.bias_compensated",
+        ):
             monkeypatch.setattr(f"dense_imb.losses.{room}.values_are_readable", lambda value: False)
 
     @pytest.mark.parametrize("balance", [None, Balance()], ids=["plain", "balanced"])

@@ -320,7 +320,10 @@ def test_parts_tell_the_class_means(case):
     torch.testing.assert_close(parts.value, value, rtol=1e-14 if case.is_sum else 0, atol=0)
     assert parts.value.requires_grad
     assert not parts.class_mean.requires_grad
-    assert parts.class_count.sum() == math.prod(pixels_of(inputs))
+    if case.is_cover:
+        assert parts.class_count.sum() == inputs["label"].sum() + parts.class_count[3:].sum()
+    else:
+        assert parts.class_count.sum() == math.prod(pixels_of(inputs))
     assert parts.class_mean.shape == parts.class_count.shape
     is_missing = parts.class_count == 0
     if case.is_region and not getattr(case.make(), "include_background", False):

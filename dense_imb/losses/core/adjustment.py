@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from dense_imb.base.checks import check_n_entries
-from dense_imb.losses.core.balance import class_tensor
 from dense_imb.losses.core.counts import class_counts_of
+from dense_imb.losses.core.groups import class_tensor
 
 
 @dataclass(frozen=True)

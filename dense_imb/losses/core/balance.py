@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor
 
 from dense_imb.base.checks import (
@@ -16,13 +16,17 @@ from dense_imb.base.checks import (
     check_choice,
     check_floating,
     check_integral,
-    check_label_range,
     check_n_entries,
     class_numbers,
     expand_pixels,
     values_are_readable,
     widen_half,
 )
+from dense_imb.losses.core.coefficient import coefficients
+from dense_imb.losses.core.cover import Cover, CoverCells, PackedCover, pack
+from dense_imb.losses.core.groups import Classes, Groups, InstanceCells, class_tensor, wide
+from dense_imb.losses.core.instances import InstanceMap, Per, bounded_instances, check_per
+from dense_imb.losses.core.pixels import clean_label, valid_pixels
 
 Scope = Literal["image", "batch", "global"]
 Combine = Literal["sum", "mean"]
@@ -35,6 +39,10 @@ class Balance:
     """Rule by which the means over the classes become one number.
 
         loss = sum_c  w_c / K  *  mean over the pixels of class c of error
+
+    With a power p, the power mean of the class means m_c:
+
+        loss = (sum_c  v_c m_c^p)^(1/p),    v_c = w_c / K * n_c^g / mean over the classes of n^g
 
     Args:
         weight: w_c, one number for each class; all 1 by default.
@@ -52,6 +60,10 @@ class Balance:
         frame_weight: weight of one more entry, the plain mean over all valid pixels.
         gradient: the trainer's reduction of gradients over processes, for scope "global": "mean"
             as in DDP and FSDP, or "sum".
+        power: p, from 1, the mean of the class means, to infinity (also as the text "inf"), the
+            worst class. Errors must be at least 0 then.
+        count_power: g, exponent of the number n_c of pixels in a class's weight. 0 is balanced, 1
+            the plain mean over all pixels, 1/2 between them. Of instances, n_c is their number.
 
     Example:
         >>> error = torch.tensor([0.0, 0.0, 0.0, 6.0])
@@ -60,6 +72,8 @@ class Balance:
         tensor(3.)
         >>> balanced_mean(error, label, 2, balance=Balance(weight=(1.0, 2.0), combine="sum"))
         tensor(12.)
+        >>> balanced_mean(error, label, 2, balance=Balance(power=math.inf))
+        tensor(6.)
     """
 
     weight: Sequence[float] | None = None
@@ -69,6 +83,8 @@ class Balance:
     min_count: float = 1
     frame_weight: float = 0.0
     gradient: Gradient = "mean"
+    power: float = 1
+    count_power: float = 0
 
     def __post_init__(self) -> None:
         check_choice("scope", self.scope, get_args(Scope))
@@ -81,6 +97,11 @@ class Balance:
             object.__setattr__(self, "combine", tuple(self.combine))
         check_at_least("frame_weight", self.frame_weight, 0)
         check_at_least("min_count", self.min_count, 1)
+        check_at_least("count_power", self.count_power, 0)
+        if self.power in ("inf", math.inf):  # a typed loss has no name for infinity
+            object.__setattr__(self, "power", math.inf)
+        else:
+            check_at_least("power", self.power, 1)
         if self.weight is not None:
             object.__setattr__(self, "weight", class_numbers("weight", self.weight))
 
@@ -111,9 +132,12 @@ class Parts(NamedTuple):
 def balanced_mean(
     error: Tensor,
     label: Tensor,
-    n_classes: int,
+    n_classes: int | None = None,
     *,
     balance: Balance,
+    cover: Cover | None = None,
+    instance: Tensor | None = None,
+    max_instances: int | None = None,
     ignore_index: int | None = None,
     mask: Tensor | None = None,
     pixel_weight: Tensor | None = None,
@@ -127,11 +151,20 @@ def balanced_mean(
         coef = w_c / (m_c K) where n_c > 0, else 0
         loss = sum over valid pixels i of  coef_{c_i} u_i error_i
 
+    With `instance`, a class mean is the mean over the class's instances of their mean errors. With
+    `cover`, a pixel has the sum of the coefficients of all its cells.
+
     Args:
         error: one number for each pixel, any shape; the first dimension counts the images.
-        label: class of each pixel, 0 .. n_classes - 1, bool or integer.
-        n_classes: number of classes C.
+        label: class of each pixel, 0 .. n_classes - 1, bool or integer. With a cover, its masks or
+            bit field.
+        n_classes: number of classes C; a cover knows its own.
         balance: how the class means combine.
+        cover: cells that may overlap, in place of classes; see `Cover`.
+        instance: number of the object of each pixel, integers, (B, *spatial) or (B, 1, *spatial),
+            0 for none: those pixels of a class are one instance more in each image.
+        max_instances: bound of these numbers, R. Larger ones count as 0, with a warning. By
+            default the map's maximum, which is read once.
         ignore_index: label of ignored pixels.
         mask: nonzero where a pixel counts. A NaN elsewhere does not reach the value, but may reach
             the gradient of your formula: clean the input of the error map.
@@ -148,15 +181,26 @@ def balanced_mean(
     """
     check_reduction(reduction)
     check_floating("error", error)
-    check_integral("label", label)
-    label = expand_pixels("label", label, error, "error")
+    per: Per = "pixel" if instance is None else "instance"
+    check_per(per, max_instances)
+    check_groups(cover, per, class_count, ignore_index)
     valid = valid_pixels(error, "error", mask, pixel_weight)
-    label, valid = clean_label("label", label, n_classes, ignore_index, valid)
+    groups: Tensor | PackedCover
+    if cover is not None:
+        n_classes = cover.n_classes
+        groups = pack(cover, label, error, "error", valid)
+    else:
+        if n_classes is None:
+            raise TypeError("Expected `n_classes` with a label of classes, got none.")
+        check_integral("label", label)
+        label = expand_pixels("label", label, error, "error")
+        groups, valid = clean_label("label", label, n_classes, ignore_index, valid)
     return reduce_balanced(
         error,
-        label,
+        groups,
         n_classes,
         valid=valid,
+        instances=expand_instances(instance, error, "error", max_instances, valid),
         balance=balance,
         pixel_weight=pixel_weight,
         class_count=class_count,
@@ -165,57 +209,50 @@ def balanced_mean(
     )
 
 
-def valid_pixels(
-    like: Tensor, like_name: str, mask: Tensor | None, pixel_weight: Tensor | None
-) -> Tensor | None:
-    """Return a mask of the pixels that count, in the shape of `like`; None if all do."""
-    valid = None
-    if mask is not None:
-        valid = expand_pixels("mask", mask, like, like_name).bool()
-    if pixel_weight is not None:
-        check_floating("pixel_weight", pixel_weight)
-        if values_are_readable(pixel_weight) and bool((pixel_weight < 0).any()):
-            raise ValueError(
-                f"Expected `pixel_weight` of at least 0, got {float(pixel_weight.min())}."
-            )
-        is_weighted = expand_pixels("pixel_weight", pixel_weight, like, like_name).bool()
-        valid = both(valid, is_weighted)
-    return valid
+def check_groups(
+    cover: Cover | None, per: Per, class_count: object, ignore_index: int | None
+) -> None:
+    """Refuse combinations of options for which no groups of pixels are defined."""
+    if cover is not None and per == "instance":
+        raise ValueError('A loss takes the cells of a cover or per="instance", not both.')
+    if cover is not None and ignore_index is not None:
+        raise ValueError(
+            f"Expected no `ignore_index` with a cover, got {ignore_index}; use `mask`."
+        )
+    if class_count is not None and per == "instance":
+        raise ValueError(
+            'Expected no `class_count` with per="instance", got one: the class means are over '
+            "instances, not over pixels."
+        )
 
 
-def both(valid: Tensor | None, more: Tensor) -> Tensor:
-    """Return valid & more; None counts as True everywhere."""
-    return more if valid is None else valid & more
-
-
-def clean_label(
-    name: str, label: Tensor, n_classes: int, ignore_index: int | None, valid: Tensor | None
-) -> tuple[Tensor, Tensor | None]:
-    """Apply `ignore_index` and refuse illegal labels.
-
-    If values cannot be read without waiting for an accelerator, an illegal label becomes
-    n_classes + 1, which makes the loss NaN: no crash, and no silent number.
-    """
-    if label.dtype == torch.bool and ignore_index is None and n_classes == 2:
-        return label, valid  # fast path for two classes
-    if label.dtype not in (torch.int32, torch.int64):
-        label = label.long()
-    if ignore_index is not None:
-        valid = both(valid, label != ignore_index)
-    if values_are_readable(label):
-        check_label_range(name, label, n_classes, valid)
-    else:
-        label = torch.where((label < 0) | (label >= n_classes), n_classes + 1, label)
-    return label, valid
+def expand_instances(
+    instance: Tensor | None,
+    like: Tensor,
+    like_name: str,
+    max_instances: int | None,
+    valid: Tensor | None,
+) -> InstanceMap | None:
+    """Return the checked instance map in the shape of `like`."""
+    if instance is None:
+        return None
+    if like.dim() < 2:
+        raise ValueError(
+            f"Expected `{like_name}` with images in its first dimension for an `instance` map, "
+            f"got the shape {tuple(like.shape)}."
+        )
+    instance = expand_pixels("instance", instance, like, like_name)
+    return bounded_instances(instance, max_instances=max_instances, valid=valid)
 
 
 def reduce_balanced(
     error: Tensor,
-    label: Tensor,
+    label: Tensor | PackedCover,
     n_classes: int,
     *,
     balance: Balance,
     valid: Tensor | None = None,
+    instances: InstanceMap | None = None,
     pixel_weight: Tensor | None = None,
     class_count: Tensor | Sequence[float] | None = None,
     reduction: str = "mean",
@@ -228,6 +265,7 @@ def reduce_balanced(
     Args:
         error, label, n_classes, balance: checked, as in `balanced_mean`.
         valid: mask of the pixels that count; None if all do.
+        instances: map in the shape of the error map; None for means over pixels.
         pixel_weight, class_count, reduction, return_parts: as in `balanced_mean`.
         is_clean: whether the error map holds no NaN outside of `valid`, nor its gradient.
         may_overwrite: whether the error map may be overwritten, which saves a buffer.
@@ -244,37 +282,64 @@ def reduce_balanced(
             weight = torch.where(valid, weight, 0.0)
 
     n_rows = max(error.shape[0], 1) if balance.scope == "image" and error.dim() > 0 else 1
-    classes = _Classes(label, n_classes, valid, n_rows)
-    count = classes.count()  # (rows, C)
-    sums: dict[str, Tensor] = {"count": count}
-    if weight is not None:
-        sums["mass"] = classes.sum(weight)
-    if return_parts or balance.scope == "global":
-        detached = error.detach()
-        sums["error"] = classes.sum(detached if weight is None else detached * weight)
+    groups = _groups_of(label, n_classes, valid, n_rows, instances)
+    summed = None
+    if return_parts or balance.scope == "global" or balance.power != 1:
+        # second derivatives flow through the coefficients of a power mean
+        summed = error.detach() if balance.power == 1 else error
+    sums = groups.totals(summed, weight, balance)
     if class_count is not None:
-        sums["window"] = _window_mass(class_count, n_classes, balance, count)
+        if "frame" in sums:
+            raise ValueError(
+                "Expected no `class_count` with the frame_weight of a cover, got one: its cells "
+                "don't tell the number of pixels in the window; use frame_weight=0."
+            )
+        sums["window"] = _window_mass(class_count, n_classes, balance, sums["count"])
     n_processes = 1
     if balance.scope == "global" and dist.is_available() and dist.is_initialized():
         sums = _sum_over_processes(sums)
         n_processes = dist.get_world_size()
 
     coefficient = coefficients(sums, balance)
-    share = classes.spread(coefficient.to(error.dtype)).view_as(error)
-    if weight is not None:
-        share = share.mul_(weight)
-    contribution = error.mul_(share) if may_overwrite else error * share
-    value = contribution if reduction == "none" else contribution.sum()
+    if reduction == "mean" and torch.compiler.is_compiling() and _are_two_classes(groups):
+        # the gradient needs the inputs alone: a map of coefficients would be kept for it
+        total = groups.sum(error if weight is None else error * weight)
+        value = (coefficient.with_frame() * total).sum().to(error.dtype)
+    else:
+        share = groups.share(coefficient, error.dtype).view_as(error)
+        if weight is not None:
+            share = share.mul_(weight)
+        may_overwrite = may_overwrite and not share.requires_grad
+        contribution = error.mul_(share) if may_overwrite else error * share
+        value = contribution if reduction == "none" else contribution.sum()
     if n_processes > 1:
         factor = n_processes if balance.gradient == "mean" else 1
-        total = contribution if reduction == "none" else (coefficient * sums["error"]).sum()
+        total = value if reduction == "none" else coefficient.total(sums)
         value = WithGradientOf.apply(value, total.detach().to(value.dtype), factor)
     if not return_parts:
         return value
-    of_class = {name: total.sum(0) for name, total in sums.items()}
+    of_class = {name: numbers.detach().sum(0) for name, numbers in sums.items()}
     mass = of_class.get("mass", of_class["count"])
     class_mean = torch.where(of_class["count"] > 0, of_class["error"] / mass, torch.nan)
-    return Parts(value, class_mean, of_class["count"].long())
+    return Parts(value, class_mean, of_class.get("pixels", of_class["count"]).long())
+
+
+def _groups_of(
+    label: Tensor | PackedCover,
+    n_classes: int,
+    valid: Tensor | None,
+    n_rows: int,
+    instances: InstanceMap | None,
+) -> Groups:
+    if isinstance(label, PackedCover):
+        return CoverCells(label, n_rows)
+    if instances is not None:
+        return InstanceCells(label, n_classes, valid, n_rows, instances)
+    return Classes(label, n_classes, valid, n_rows)
+
+
+def _are_two_classes(groups: Groups) -> bool:
+    return isinstance(groups, Classes) and groups.is_bool
 
 
 def class_sums(
@@ -285,7 +350,7 @@ def class_sums(
     pixel_weight: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return count, sum of weights and sum of weighted errors of the valid pixels of each class."""
-    classes = _Classes(label, n_classes, valid, 1)
+    classes = Classes(label, n_classes, valid, 1)
     count = classes.count()[0]
     if pixel_weight is None or valid is None:
         return count, count, classes.sum(error)[0]
@@ -303,126 +368,6 @@ def check_reduction(reduction: str) -> None:
     check_choice("reduction", reduction, ("mean", "none"))
 
 
-class _Classes:
-    """Rows of labelled pixels, and sums over the valid pixels of each class.
-
-    A label is bool for two classes, or an index in 0 .. C - 1. An index becomes C where the pixel
-    does not count; C + 1 marks an illegal label where it could not be refused.
-    """
-
-    def __init__(self, label: Tensor, n_classes: int, valid: Tensor | None, n_rows: int) -> None:
-        self.n_classes = n_classes
-        self.n_slots = n_classes + 2
-        self.is_bool = label.dtype == torch.bool
-        self.valid = None if valid is None else valid.reshape(n_rows, -1)
-        self.label = label.reshape(n_rows, -1)
-        if not self.is_bool:
-            if self.valid is not None:
-                self.label = torch.where(self.valid, self.label, n_classes)
-            self.slot = self.label
-            if n_rows > 1:
-                row = torch.arange(n_rows, device=label.device, dtype=label.dtype)
-                self.slot = self.label + self.n_slots * row.unsqueeze(1)
-
-    def count(self) -> Tensor:  # (rows, C) int64, exact where a float32 would stick at 2^24
-        if self.is_bool:
-            n_valid: Tensor | int = self.label.shape[1]
-            is_one = self.label
-            if self.valid is not None:
-                n_valid = _count_true(self.valid)
-                is_one = is_one & self.valid
-            n_one = _count_true(is_one)
-            return torch.stack([n_valid - n_one, n_one], 1)
-        if values_are_readable(self.label):
-            return self._bincount(None)
-        return torch.stack([(self.label == c).sum(1) for c in range(self.n_classes)], 1)
-
-    def sum(self, pixel: Tensor) -> Tensor:  # (rows, C) float64, of a map that is 0 where not valid
-        pixel = pixel.reshape(self.label.shape).to(wide(pixel.device))
-        if not self.is_bool and values_are_readable(self.label):
-            return self._bincount(pixel)
-        of_class = [torch.where(self.label == c, pixel, 0.0).sum(1) for c in range(self.n_classes)]
-        return torch.stack(of_class, 1)
-
-    def spread(self, of_class: Tensor) -> Tensor:
-        """Return for each pixel the number of its class; NaN for an illegal label."""
-        if self.is_bool:
-            return torch.where(self.label, of_class[:, 1:], of_class[:, :1])
-        return slot_table(of_class).reshape(-1).index_select(0, self.slot.reshape(-1))
-
-    def _bincount(self, pixel: Tensor | None) -> Tensor:
-        n_rows = self.label.shape[0]
-        weights = None if pixel is None else pixel.reshape(-1)
-        total = torch.bincount(self.slot.reshape(-1), weights, n_rows * self.n_slots)
-        return total.view(n_rows, self.n_slots)[:, : self.n_classes]
-
-
-def slot_table(of_class: Tensor) -> Tensor:
-    """Extend (..., C) to (..., C + 2): 0 for an ignored pixel, NaN for an illegal label."""
-    return F.pad(F.pad(of_class, (0, 1), value=0.0), (0, 1), value=torch.nan)
-
-
-def _count_true(is_true: Tensor) -> Tensor:  # (rows, pixels) -> (rows,)
-    if is_true.shape[0] == 1:  # twice as fast as sum
-        return torch.count_nonzero(is_true).unsqueeze(0)
-    return is_true.sum(1)
-
-
-def coefficients(sums: dict[str, Tensor], balance: Balance) -> Tensor:
-    """Return coef of each row and class, (rows, C) float64."""
-    count = sums["count"]
-    mass = sums.get("window", sums.get("mass", count)).to(wide(count.device))
-    # never mass > 0 for the counts of this call: a NaN pixel weight would hide the class
-    is_present = mass > 0 if "window" in sums else count > 0
-    divisor = mass.clamp(min=balance.min_count) if balance.min_count > 1 else mass
-    n_entries = None if balance.combine == "sum" else _n_entries(is_present, balance)
-    if n_entries is not None:
-        divisor = divisor * _per_class(n_entries, balance)
-    if balance.weight is None:
-        coefficient = 1 / divisor
-    else:
-        coefficient = class_tensor(balance.weight, mass) / divisor
-    if balance.frame_weight > 0:
-        frame = balance.frame_weight / mass.sum(1, keepdim=True)
-        coefficient = coefficient + (frame if n_entries is None else frame / n_entries)
-    coefficient = torch.where(is_present, coefficient, 0.0)
-    if "window" in sums:  # pixels of a class that is absent from the window
-        coefficient = torch.where((count > 0) & ~is_present, torch.nan, coefficient)
-    if count.shape[0] > 1:
-        coefficient = coefficient / is_present.any(1).sum().clamp(min=1)
-    return coefficient
-
-
-def _n_entries(is_present: Tensor, balance: Balance) -> Tensor:
-    """Return K of the classes that combine by their mean, with the frame's entry; (rows, 1)."""
-    is_entry = torch.ones_like(is_present) if balance.absent == "zero" else is_present
-    if not isinstance(balance.combine, str):
-        is_mean = class_tensor([entry == "mean" for entry in balance.combine], is_present)
-        is_entry = is_entry & is_mean.bool()
-    return (is_entry.sum(1, keepdim=True) + int(balance.frame_weight > 0)).clamp(min=1)
-
-
-def _per_class(n_entries: Tensor, balance: Balance) -> Tensor:
-    """Return K of each class: 1 for those that are added."""
-    if isinstance(balance.combine, str):
-        return n_entries
-    is_mean = class_tensor([entry == "mean" for entry in balance.combine], n_entries)
-    return torch.where(is_mean > 0, n_entries, 1)
-
-
-def class_tensor(values: Sequence[float], like: Tensor) -> Tensor:
-    """Return one number for each class on the device of `like`, without waiting for it."""
-    host = torch.tensor(values, dtype=wide(like.device))
-    if like.device.type == "cuda" and not torch.compiler.is_compiling():
-        host = host.pin_memory()
-    return host.to(like.device, non_blocking=True)
-
-
-def wide(device: torch.device) -> torch.dtype:
-    """Return the dtype of sums over pixels: float64, or float32 on Apple's GPUs."""
-    return torch.float32 if device.type == "mps" else torch.float64
-
-
 def _window_mass(
     class_count: Tensor | Sequence[float], n_classes: int, balance: Balance, count: Tensor
 ) -> Tensor:
@@ -432,6 +377,11 @@ def _window_mass(
         raise ValueError(
             f"Expected `class_count` with one entry for each of the {n_classes} classes, "
             f"got the shape {tuple(class_count.shape)}."
+        )
+    if balance.power != 1:
+        raise ValueError(
+            f"Expected no `class_count` with power={balance.power:g}, got one: the coefficients "
+            "need the errors of the whole window, not only its counts; use power=1."
         )
     if balance.scope == "image":
         raise ValueError(
@@ -452,7 +402,7 @@ def _window_mass(
 
 def _sum_over_processes(sums: dict[str, Tensor]) -> dict[str, Tensor]:
     """Sum the few numbers of each class over all processes, in one collective."""
-    packed = torch.cat([part.to(wide(part.device)) for part in sums.values()])
+    packed = torch.cat([part.detach().to(wide(part.device)) for part in sums.values()])
     dist.all_reduce(packed)
     return dict(zip(sums, torch.split(packed, 1), strict=True))
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dense_imb.base.checks import is_plain_eager, values_are_readable
-from dense_imb.losses.core.balance import wide
+from dense_imb.losses.core.groups import wide
 
 FEW_CLASSES = 8  # up to which one pass for each class beats a gather and a histogram
 _MANY_CELLS = 64  # more are summed by index where a histogram must not be used

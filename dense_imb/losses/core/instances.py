@@ -7,13 +7,21 @@ different images have nothing to do with each other.
 from __future__ import annotations
 
 import warnings
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
-from dense_imb.base.checks import bare, check_tensor, is_plain_eager, values_are_readable
+from dense_imb.base.checks import (
+    bare,
+    check_choice,
+    check_tensor,
+    is_plain_eager,
+    values_are_readable,
+)
 from dense_imb.losses.core.target import without_channel
+
+Per = Literal["pixel", "instance"]
 
 _LARGEST = 2**31 - 1  # of int32
 _warned: set[int] = set()  # bounds that a warning has named
@@ -76,6 +84,27 @@ def bounded_instances(
         _warn_of_more(instance, max_instances)
     within = (instance >= 0) & (instance <= max_instances)
     return InstanceMap(torch.where(within, instance, 0).int(), max_instances + 1)
+
+
+def check_per(per: str, max_instances: int | None) -> None:
+    """Refuse an unknown `per`, and a bound of instances that are not there."""
+    check_choice("per", per, get_args(Per))
+    check_max_instances(max_instances)
+    if max_instances is not None and per != "instance":
+        raise ValueError(
+            f'Expected per="instance" with max_instances={max_instances}, got {per!r}.'
+        )
+
+
+def check_instance_given(per: str, instance: object) -> None:
+    """Refuse a call whose instance map is missing, or has no meaning."""
+    if per == "instance" and instance is None:
+        raise ValueError(
+            'Expected `instance` with per="instance", got none: call the loss as '
+            "loss(prediction, target, instance=instance)."
+        )
+    if per != "instance" and instance is not None:
+        raise ValueError('Expected no `instance` without per="instance", got one.')
 
 
 def check_max_instances(value: object) -> None:

@@ -46,7 +46,8 @@ def _is_like(part: nn.Module, region: RegionLoss) -> bool:
 
 def is_formula_of_sums(loss: PixelLoss) -> bool:
     """Whether a loss of pixels is a formula of the sums of its penalty over the classes."""
-    return type(loss).error is PixelLoss.error and loss.reduction in ("mean", "sum")
+    is_plain = type(loss).error is PixelLoss.error and loss.per == "pixel"
+    return is_plain and loss.reduction in ("mean", "sum")
 
 
 def values_of_parts(

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from dense_imb.base.refusals import suggest
 from dense_imb.losses.core.balance import Balance
+from dense_imb.losses.core.instances import Per
 
 Callee = TypeVar("Callee", bound=Callable[..., Any])
 
 
-class CallOptions(TypedDict, total=False):
-    """Options of every balanced or classification loss at call time."""
+class ValueCallOptions(TypedDict, total=False):
+    """Options of every loss of values at call time."""
 
     mask: Tensor | None
     pixel_weight: Tensor | None
@@ -23,8 +24,14 @@ class CallOptions(TypedDict, total=False):
     return_parts: bool
 
 
-class ReducedCallOptions(CallOptions, total=False):
-    """Options of a functional loss, which takes its reduction at call time too."""
+class CallOptions(ValueCallOptions, total=False):
+    """Options of every loss at call time that may have means over instances."""
+
+    instance: Tensor | None
+
+
+class ReducedCallOptions(ValueCallOptions, total=False):
+    """Options of a functional loss of values, which takes its reduction at call time too."""
 
     reduction: str
 
@@ -35,6 +42,8 @@ class MeanOptions(TypedDict, total=False):
     class_weight: Sequence[float] | Tensor | None
     ignore_index: int | None
     balance: Balance | None
+    per: Per
+    max_instances: int | None
     reduction: str
     validate: bool
 
@@ -51,7 +60,12 @@ _OF_OTHERS = {
     "to_onehot_y": "our losses take class indices as well as one-hot targets",
 }
 # None for all other options
-_DEFAULTS: dict[str, Any] = {"reduction": "mean", "return_parts": False, "validate": False}
+_DEFAULTS: dict[str, Any] = {
+    "per": "pixel",
+    "reduction": "mean",
+    "return_parts": False,
+    "validate": False,
+}
 
 
 def check_options(

@@ -11,8 +11,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from dense_imb.base.checks import values_are_readable
-from dense_imb.losses.core.balance import Balance, WithGradientOf, wide
+from dense_imb.losses.core.balance import Balance, WithGradientOf
 from dense_imb.losses.core.cells import ClassCells
+from dense_imb.losses.core.groups import wide
 from dense_imb.losses.core.overlap import Overlap
 from dense_imb.losses.core.penalty import Penalty
 from dense_imb.losses.core.sums import Request, softmax_sums

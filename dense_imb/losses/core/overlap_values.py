@@ -9,7 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dense_imb.losses.core.balance import Balance, class_tensor
+from dense_imb.base.checks import values_are_readable
+from dense_imb.losses.core.balance import Balance
+from dense_imb.losses.core.coefficient import power_factor, relative_size
+from dense_imb.losses.core.groups import class_tensor
 from dense_imb.losses.core.instance_overlap import InstanceNumbers
 from dense_imb.losses.core.overlap import Overlap
 from dense_imb.losses.core.overlap_sums import ClassNumbers
@@ -23,6 +26,7 @@ class ClassValues(NamedTuple):
     value: Tensor  # (rows, K)
     is_present: Tensor  # (rows, K), whether the class has a pixel or an instance
     is_entry: Tensor  # (rows, K), whether it counts in the mean over the classes
+    size: Tensor  # (rows, K), pixels of the class, or instances
 
 
 @dataclass(frozen=True)
@@ -49,14 +53,17 @@ class Formula:
         """Return the values of the classes of each row."""
         counts = Overlap(*(part[:, self.first :] for part in numbers.overlap()))
         is_present = numbers.presence[:, self.first :] != 0
+        size = numbers.mass[:, self.first :]
+        if self.is_joint:
+            is_present, size = is_present.any(-1, keepdim=True), size.sum(-1, keepdim=True)
+        if values_are_readable(is_present) and bool(is_present.all()):
+            return ClassValues(self._loss_of(counts, None), is_present, is_present, size)
         n = numbers.mass.sum(-1, keepdim=True)
         is_frame = (numbers.presence != 0).any(-1, keepdim=True)  # with a pixel that counts
-        if self.is_joint:
-            is_present = is_present.any(-1, keepdim=True)
         value = self._loss_of(counts, is_present)
         value = torch.where(is_present, value, self._absent_value(counts, n, is_frame))
         is_entry = is_present if self.absent == "skip" else is_frame.expand_as(is_present)
-        return ClassValues(value, is_present, is_entry)
+        return ClassValues(value, is_present, is_entry, size)
 
     def instance_sums(self, numbers: InstanceNumbers) -> tuple[Tensor, Tensor]:
         """Return the sum of the instances' values and their number, (B, C - first) each.
@@ -77,14 +84,19 @@ class Formula:
             n = n + is_missing
         return total, n
 
-    def _loss_of(self, counts: Overlap, is_present: Tensor) -> Tensor:
+    def _loss_of(self, counts: Overlap, is_present: Tensor | None) -> Tensor:
         """Return (1 - index)^gamma; 0 / 0 of absent classes is neither made nor differentiated.
 
         A formula that saw an absent class would leave a NaN in the gradient behind a where().
+
+        Args:
+            counts: soft counts of each class.
+            is_present: whether the class has a pixel; None where all have.
         """
-        safe = Overlap(*(torch.where(is_present, part, 1.0) for part in counts))
-        index = self.index(safe)
-        wanted = safe.tp.shape[:1] if self.is_joint else safe.tp.shape
+        if is_present is not None:
+            counts = Overlap(*(torch.where(is_present, part, 1.0) for part in counts))
+        index = self.index(counts)
+        wanted = counts.tp.shape[:1] if self.is_joint else counts.tp.shape
         if not isinstance(index, Tensor) or index.shape != wanted:
             got = tuple(index.shape) if isinstance(index, Tensor) else type(index).__name__
             what = "one number for all classes" if self.is_joint else "one number for each class"
@@ -117,6 +129,12 @@ def combine_classes(values: ClassValues, balance: Balance, first: int) -> Tensor
         first: the first class that counts.
     """
     value = values.value
+    is_mean_of_all = (balance.weight, balance.combine, balance.power, balance.count_power) == (
+        None, "mean", 1, 0,
+    )  # fmt: skip
+    are_all = values.is_entry is values.is_present and values_are_readable(value)
+    if is_mean_of_all and value.shape[0] == 1 and are_all and bool(values.is_entry.all()):
+        return torch.stack([value.mean(), torch.ones_like(value[0, 0])])
     coefficient = values.is_entry.to(value.dtype)
     if balance.weight is not None:
         coefficient = coefficient * class_tensor(balance.weight[first:], value)
@@ -127,6 +145,11 @@ def combine_classes(values: ClassValues, balance: Balance, first: int) -> Tensor
             is_mean = (class_tensor(marks, value) > 0).expand_as(values.is_entry)
         k = (values.is_entry & is_mean).sum(-1, keepdim=True).clamp(min=1)
         coefficient = coefficient / torch.where(is_mean, k, 1)
-    is_counted = values.is_entry.any(-1)
-    row = torch.where(values.is_entry, value, 0.0) * coefficient
-    return torch.stack([row.sum(), is_counted.sum().to(value.dtype)])
+    if balance.count_power > 0:
+        size = relative_size(values.size, values.is_present, balance.count_power)
+        coefficient = coefficient * torch.where(values.is_present, size, 1.0)
+    value = torch.where(values.is_entry, value, 0.0)
+    if balance.power != 1:
+        coefficient = coefficient * power_factor(value, coefficient, balance.power)
+    n_rows = values.is_entry.any(-1).sum().to(value.dtype)
+    return torch.stack([(value * coefficient).sum(), n_rows])

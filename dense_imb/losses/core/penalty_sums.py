@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from dense_imb.losses.core.balance import Balance, coefficients
+from dense_imb.losses.core.balance import Balance
+from dense_imb.losses.core.coefficient import coefficients
 from dense_imb.losses.core.overlap_sums import all_processes, exchange
 from dense_imb.losses.core.penalty import Penalty
 from dense_imb.losses.core.sums import factor_of_penalty
@@ -75,5 +76,5 @@ def _rows_and_value(mass: Tensor, error: Tensor, balance: Balance) -> Tensor:
     balance.check_averages_errors()
     is_present = mass != 0
     n_rows = is_present.any(1).sum().clamp(min=1).to(error.dtype)
-    coefficient = coefficients({"count": is_present.to(mass.dtype), "mass": mass}, balance)
-    return torch.stack([(coefficient * error).sum() * n_rows, n_rows])
+    sums = {"count": is_present.to(mass.dtype), "mass": mass, "error": error}
+    return torch.stack([coefficients(sums, balance).total(sums) * n_rows, n_rows])

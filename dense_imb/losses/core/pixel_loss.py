@@ -18,11 +18,17 @@ from dense_imb.losses.core.adjustment import Adjustment, adjust_logits, check_ad
 from dense_imb.losses.core.balance import (
     Balance,
     Parts,
+    check_groups,
     check_reduction,
     class_sums,
-    class_tensor,
     reduce_balanced,
-    slot_table,
+)
+from dense_imb.losses.core.groups import class_tensor, slot_table
+from dense_imb.losses.core.instances import (
+    Per,
+    check_instance_given,
+    check_per,
+    instance_map,
 )
 from dense_imb.losses.core.module import Loss
 from dense_imb.losses.core.natural import (
@@ -30,6 +36,7 @@ from dense_imb.losses.core.natural import (
     balance_weights,
     check_weights,
     class_shares,
+    no_weight_of,
 )
 from dense_imb.losses.core.options import (
     CallOptions,
@@ -67,6 +74,15 @@ def pixel_loss(
         class_weight: a, one number for each class; the mean is sum a_y e / sum a_y, as in torch.
         ignore_index: label of ignored pixels.
         balance: rule by which class means combine, instead of `class_weight`; see `Balance`.
+        per: "pixel", or "instance" for class means over instances, of which each counts the same:
+            mean over the instances of a class of the mean over their pixels. Without a `balance`
+            it has the default Balance().
+        max_instances: with per="instance", bound of the numbers in `instance`; larger ones count
+            as 0, with a warning. By default the map's maximum, which is read in each call;
+            torch.compile needs a bound.
+        instance: with per="instance", the object of each pixel, integers, (B, *spatial) or
+            (B, 1, *spatial); 0 for none. The pixels of one class in one instance are averaged
+            first, and so are those of a class in no instance, in each image.
         mask: nonzero where a pixel counts. Others are ignored, even if they hold NaN.
         pixel_weight: weight of each pixel, at least 0.
         class_count: with a balance, the pixels of each class in a whole window of accumulation.
@@ -147,16 +163,24 @@ def _mean_of_pixels(
     class_weight: Sequence[float] | Tensor | None = None,
     ignore_index: int | None = None,
     balance: Balance | None = None,
+    per: Per = "pixel",
+    max_instances: int | None = None,
     reduction: str = "mean",
     mask: Tensor | None = None,
     pixel_weight: Tensor | None = None,
     class_count: Tensor | Sequence[float] | None = None,
+    instance: Tensor | None = None,
     return_parts: bool = False,
     validate: bool = False,
 ) -> Any:
     if validate:
         check_are_logits(logits)
+    check_per(per, max_instances)
+    if per == "instance":
+        balance = Balance() if balance is None else balance
+        soft_for = soft_for or 'per="instance"'
     check_mean(class_weight, balance, reduction)
+    check_groups(None, per, class_count, None)
     if class_count is not None and balance is None:
         raise ValueError("Expected a `balance` with `class_count`, got none.")
     pixels = pixel_target(
@@ -167,6 +191,12 @@ def _mean_of_pixels(
         pixel_weight=pixel_weight,
         soft_for=soft_for,
     )
+    check_instance_given(per, instance)
+    instances = None
+    if instance is not None:
+        instances = instance_map(
+            instance, pixels.label, max_instances=max_instances, valid=pixels.valid
+        )
     error_map = error(pixels)
     if balance is not None:
         return reduce_balanced(
@@ -174,6 +204,7 @@ def _mean_of_pixels(
             pixels.slot,
             pixels.n_classes,
             valid=pixels.valid,
+            instances=instances,
             balance=balance,
             pixel_weight=pixels.pixel_weight,
             class_count=class_count,
@@ -259,6 +290,8 @@ class ClassificationLoss(Loss):
 
     shown: tuple[str, ...] = ("class_weight", "ignore_index", "balance", "reduction")
     validate = False
+    per: Per = "pixel"  # of a subclass with an __init__ of its own
+    max_instances: int | None = None
 
     @shows_options(MeanOptions)
     def __init__(self, **options: Unpack[MeanOptions]) -> None:
@@ -266,6 +299,12 @@ class ClassificationLoss(Loss):
         super().__init__(options.get("reduction", "mean"))
         class_weight = options.get("class_weight")
         self.balance = options.get("balance")
+        self.per = options.get("per", "pixel")
+        self.max_instances = options.get("max_instances")
+        check_per(self.per, self.max_instances)
+        if self.per == "instance":
+            self.balance = Balance() if self.balance is None else self.balance
+            self.shown = (*self.shown, "per", "max_instances")
         check_mean(class_weight, self.balance, self.reduction)
         # Python numbers, not buffers: no .half() can turn 1e7 into inf, no device to forget
         self.class_weight = (
@@ -303,11 +342,9 @@ class ClassificationLoss(Loss):
             >>> loss.probability(torch.zeros(1, 1), class_share=(0.99, 0.01))
             tensor([[0.0100]])
         """
-        if self.balance is not None and self.balance.scope == "image":
-            raise self.refuse_probability(
-                'with scope "image" the weight of a pixel depends on its image; fit a bias on '
-                "validation data, as `dense-imb train` does"
-            )
+        reason = no_weight_of(self.balance, self.per)
+        if reason is not None:
+            raise self.refuse_probability(reason)
         return self.natural(max(logits.shape[1], 2), class_share).probability(logits)
 
     def _pixel_weights(
@@ -363,6 +400,8 @@ class ClassificationLoss(Loss):
             class_weight=self.class_weight,
             ignore_index=self.ignore_index,
             balance=self.balance,
+            per=self.per,
+            max_instances=self.max_instances,
             reduction=self.reduction,
             validate=self.validate,
             **options,
@@ -375,7 +414,7 @@ class PixelLoss(ClassificationLoss):
         loss = mean_i phi(log softmax(adjust(z))_{y_i})
 
     See `pixel_loss` for the arguments. At call time: `mask`, `pixel_weight`, `class_count`,
-    `return_parts`.
+    `instance`, `return_parts`.
 
     Example:
         >>> loss = PixelLoss(Focal(2.0), LogPrior([900, 100]), balance=Balance())

@@ -254,11 +254,13 @@ class RegionLoss(Loss):
                 f"{wrong}; the background has no instances."
             )
         _check_balance(self.balance)
-        if self.is_joint and self.balance.weight is not None:
-            raise ValueError(
-                f"Expected a balance without `weight` for {self.index!r}, which weighs the "
-                f"classes itself, got {self.balance.weight}; drop it."
-            )
+        for name in ("weight", "count_power"):
+            value = getattr(self.balance, name)
+            if self.is_joint and value:
+                raise ValueError(
+                    f"Expected a balance without `{name}` for {self.index!r}, which weighs the "
+                    f"classes itself, got {value}; drop it."
+                )
 
     @property
     def by_image(self) -> bool:
@@ -385,7 +387,7 @@ class RegionLoss(Loss):
         value, n = self.formula.instance_sums(numbers) if sums is None else sums
         is_present = n > 0
         is_entry = torch.ones_like(is_present) if self.balance.absent == "zero" else is_present
-        return ClassValues(value / n.clamp(min=1), is_present, is_entry)
+        return ClassValues(value / n.clamp(min=1), is_present, is_entry, n)
 
     def _pixels(self, logits: Tensor, target: Tensor, options: RegionCallOptions) -> PixelTarget:
         if self.validate:

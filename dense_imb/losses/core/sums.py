@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from dense_imb.base.checks import check_n_entries, is_plain_eager, values_are_readable
-from dense_imb.losses.core.balance import class_tensor, wide
 from dense_imb.losses.core.cells import Cells, ClassCells, class_masks
+from dense_imb.losses.core.groups import class_tensor, wide
 from dense_imb.losses.core.penalty import Penalty
 
 _SMALLEST = 1e-30  # a float32 below it has lost digits, and its logarithm with them
@@ -194,6 +194,7 @@ class _Classes(_WithSums):
             r = mean.add_(r) if w is None else torch.addcmul(r, mean, w.unsqueeze(1))
         everywhere = [part for part, w in zip(parts, request.areas, strict=True) if w is None]
         gradient = everywhere[0] - r if everywhere else -r.expand_as(p)
+        del r, mean  # before the masks take their place
         for part, w in zip(parts, request.areas, strict=True):
             if w is not None:
                 gradient.addcmul_(part, w.unsqueeze(1))
@@ -322,9 +323,10 @@ class _TwoClasses(_WithSums):
             part = by_area[:, m : m + 1]
             mine = mine.add_(part) if w is None else mine.addcmul_(part, w)
         mine.mul_(p)
-        error = _slope_of_errors(slopes, request, errors)
         result = torch.empty_like(z, memory_format=torch.contiguous_format)
         gradient = torch.addcmul(mine, mine, p, value=-1, out=result[:, -1])
+        del mine  # before the errors take its place
+        error = _slope_of_errors(slopes, request, errors)
         if error is not None:  # d log p_y / dd = y - p
             gradient.addcmul_(error, request.classes.is_one).addcmul_(error, p, value=-1)
         if z.shape[1] == 2:

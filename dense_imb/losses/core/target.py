@@ -21,7 +21,7 @@ from dense_imb.base.checks import (
     values_are_readable,
     widen_half,
 )
-from dense_imb.losses.core.balance import both, valid_pixels
+from dense_imb.losses.core.pixels import both, valid_pixels
 
 SUM_TOLERANCE = 1e-2  # probabilities may come from float16
 

@@ -18,11 +18,14 @@ from dense_imb.base.checks import (
 )
 from dense_imb.losses.core.balance import (
     Balance,
+    check_groups,
     check_reduction,
-    clean_label,
+    expand_instances,
     reduce_balanced,
-    valid_pixels,
 )
+from dense_imb.losses.core.cover import Cover, PackedCover, pack
+from dense_imb.losses.core.instances import Per, check_instance_given, check_per
+from dense_imb.losses.core.pixels import clean_label, valid_pixels
 from dense_imb.losses.core.target import check_not_swapped
 
 ErrorMap = Callable[[Tensor, Tensor], Tensor]
@@ -31,12 +34,16 @@ Partition = Callable[[Tensor, Tensor], Tensor]
 
 def mean_of_values(
     error: ErrorMap,
-    partition: Partition,
+    partition: Partition | Cover,
     prediction: Tensor,
     target: Tensor,
     *,
     n_classes: int,
     balance: Balance,
+    label: Tensor | None = None,
+    per: Per = "pixel",
+    max_instances: int | None = None,
+    instance: Tensor | None = None,
     is_of_difference: bool = True,
     ignore_index: int | None = None,
     mask: Tensor | None = None,
@@ -50,16 +57,20 @@ def mean_of_values(
     Args:
         error: returns the error of each pixel from prediction and target.
         partition: returns the class of each pixel from prediction and target. One with an
-            attribute `n_classes` returns legal classes; those of another are checked.
+            attribute `n_classes` returns legal classes; those of another are checked. Or the
+            cells of `label`.
         prediction: p, any shape, floating point; the first dimension counts the images.
         target: t, same shape.
         n_classes: number of classes.
         balance: see `Balance`.
+        label: masks or bit field of a cover.
+        per, max_instances, instance: see `balanced_regression_loss`.
         is_of_difference: whether `error` depends on p - t alone and returns a buffer of its own.
         ignore_index, mask, pixel_weight, class_count, reduction, return_parts: see
             `balanced_regression_loss`.
     """
     prediction, target = bare(prediction), bare(target)
+    label, instance = bare(label), bare(instance)
     mask, pixel_weight = bare(mask), bare(pixel_weight)
     check_reduction(reduction)
     check_not_swapped("prediction", prediction, target)
@@ -72,12 +83,21 @@ def mean_of_values(
             'Expected `prediction` with images in its first dimension for scope "image", got the '
             f"shape {tuple(prediction.shape)}."
         )
+    cover = partition if isinstance(partition, Cover) else None
+    check_per(per, max_instances)
+    check_groups(cover, per, class_count, ignore_index)
     valid = valid_pixels(prediction, "prediction", mask, pixel_weight)
-    label = partition(prediction, target)
-    if not hasattr(partition, "n_classes"):
-        check_integral("label", label)
-        check_same_shape("label", label, "prediction", prediction)
-        label, valid = clean_label("label", label, n_classes, ignore_index, valid)
+    check_instance_given(per, instance)
+    groups: Tensor | PackedCover
+    if isinstance(partition, Cover):
+        groups = pack(partition, label, prediction, "prediction", valid)
+    else:
+        groups = partition(prediction, target)
+        if not hasattr(partition, "n_classes"):
+            check_integral("label", groups)
+            check_same_shape("label", groups, "prediction", prediction)
+            groups, valid = clean_label("label", groups, n_classes, ignore_index, valid)
+    instances = expand_instances(instance, prediction, "prediction", max_instances, valid)
 
     # a 16-bit square would overflow at 256, so widen before, not after
     prediction = widen_half(prediction)
@@ -99,9 +119,10 @@ def mean_of_values(
         )
     return reduce_balanced(
         error_map,
-        label,
+        groups,
         n_classes,
         valid=valid,
+        instances=instances,
         balance=balance,
         pixel_weight=pixel_weight,
         class_count=class_count,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dense_imb.base.checks import check_at_least
 from dense_imb.losses.core.balance import Parts
+from dense_imb.losses.core.instances import check_instance_given
 from dense_imb.losses.core.module import Loss
 from dense_imb.losses.core.natural import Natural
 from dense_imb.losses.core.one_softmax import share_a_softmax, values_of_parts, windows_of_parts
@@ -39,7 +40,8 @@ class CompoundLoss(Loss):
     Region losses and penalties of ours share one softmax.
 
     At call time: `mask`, `pixel_weight`, `class_count`, `instance`, `window`, `return_parts`. An
-    option that one of the parts lacks is refused.
+    option that one of the parts lacks is refused, except for `instance`, which goes to the parts
+    whose `per` is "instance".
 
     Args:
         losses: a mapping from names to losses, or the first of several losses.
@@ -83,6 +85,11 @@ class CompoundLoss(Loss):
         self.parts: dict[str, Tensor] = {}
 
     @property
+    def per(self) -> str:
+        """ "instance" if a part wants an instance map, else "pixel"."""
+        return "instance" if any(map(_wants_instances, self.losses.values())) else "pixel"
+
+    @property
     def made_for(self) -> str:
         """Description of the loss in errors about windows."""
         return f"a sum of {', '.join(self.losses)}"
@@ -112,6 +119,7 @@ class CompoundLoss(Loss):
     def forward(self, logits: Tensor, target: Tensor, **options: Unpack[SumCallOptions]) -> Any:
         """Return the loss of logits (B, C, *spatial); see `pixel_loss` for targets and options."""
         check_options(type(self).__name__, options, SumCallOptions)
+        check_instance_given(self.per, options.get("instance"))
         results: dict[str, Any] | None = None
         if options.get("window") is not None:
             check_window(options["window"], self.made_for)
@@ -153,6 +161,9 @@ class CompoundLoss(Loss):
     def _value(
         self, name: str, loss: nn.Module, logits: Tensor, target: Tensor, options: CallOptions
     ) -> Any:
+        if "instance" in options and not _wants_instances(loss):
+            options = options.copy()
+            del options["instance"]
         if self.feeds_on == "values":
             return loss(logits, target, **options)
         intake = self._intakes[name]
@@ -174,6 +185,10 @@ class CompoundLoss(Loss):
             total = part if total is None else total + part
         assert total is not None
         return total
+
+
+def _wants_instances(loss: nn.Module) -> bool:
+    return getattr(loss, "per", "pixel") == "instance"
 
 
 def _named(

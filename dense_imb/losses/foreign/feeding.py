@@ -28,7 +28,7 @@ from dense_imb.losses.foreign.catalogue import OUR_INPUTS
 # (B, C, *spatial); and 0 or 1 for a sigmoid of each channel, in the logits' shape
 TARGET_FORMS = ("indices", "channel", "one-hot", "binary")
 _OF_VALUES = ("MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss")  # torch's own
-_CALL_OPTIONS = ("mask", "pixel_weight", "class_count", "return_parts")
+_CALL_OPTIONS = ("mask", "pixel_weight", "class_count", "instance", "return_parts")
 
 
 class Intake(NamedTuple):
@@ -105,8 +105,8 @@ def apply_loss(loss: nn.Module, logits: Tensor, label: Tensor, **call_options: A
         logits: (B, C, *spatial); C = 1 is binary.
         label: class indices (B, *spatial) or (B, 1, *spatial), or one number for each class,
             (B, C, *spatial).
-        call_options: `mask`, `pixel_weight`, `class_count`, `return_parts`. An option that the
-            loss lacks is refused.
+        call_options: `mask`, `pixel_weight`, `class_count`, `instance`, `return_parts`. An option
+            that the loss lacks is refused.
 
     Example:
         >>> logits, label = torch.zeros(1, 1, 2, 2), torch.tensor([[[0, 1], [0, 0]]])

@@ -15,11 +15,12 @@ from dense_imb.losses.core.natural import (
     balance_weights,
     check_weights,
     class_shares,
+    no_weight_of,
     value_probability,
 )
 from dense_imb.losses.core.options import (
-    CallOptions,
     ReducedCallOptions,
+    ValueCallOptions,
     check_options,
     shows_options,
 )
@@ -138,10 +139,12 @@ class ACBMSELoss(Loss):
         check_reduction(reduction)
         self.balance = _balance(empty_weight, hit_weight, frame_weight, combine, absent, scope)
 
-    @shows_options(CallOptions)
-    def forward(self, prediction: Tensor, target: Tensor, **options: Unpack[CallOptions]) -> Any:
+    @shows_options(ValueCallOptions)
+    def forward(
+        self, prediction: Tensor, target: Tensor, **options: Unpack[ValueCallOptions]
+    ) -> Any:
         """Return the loss of values; see `balanced_regression_loss` for shapes and options."""
-        check_options(type(self).__name__, options, CallOptions)
+        check_options(type(self).__name__, options, ValueCallOptions)
         return _mean(prediction, target, self.balance, reduction=self.reduction, **options)
 
     def probability(self, logits: Tensor, class_share: Any = None) -> Tensor:
@@ -156,12 +159,13 @@ class ACBMSELoss(Loss):
         return value_probability(logits, weights_of_values(self, self.balance, class_share))
 
 
-def weights_of_values(loss: Loss, balance: Balance, class_share: Any) -> tuple[float, ...]:
+def weights_of_values(
+    loss: Loss, balance: Balance, class_share: Any, per: str = "pixel"
+) -> tuple[float, ...]:
     """Return the weights of empty pixels and hits in a balanced mean of values."""
     name = type(loss).__name__
-    if balance.scope == "image":
-        raise loss.refuse_probability(
-            'with scope "image" the weight of a pixel depends on its image'
-        )
+    reason = no_weight_of(balance, per)
+    if reason is not None:
+        raise loss.refuse_probability(reason)
     share = class_shares(class_share, 2, f"the balance of {name}")
     return check_weights(balance_weights(balance, share), name)

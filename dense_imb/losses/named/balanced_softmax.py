@@ -92,7 +92,7 @@ class BalancedSoftmaxLoss(PixelLoss):
         loss = mean_i -log softmax(z + tau log prior)_{y_i},   prior_k = n_k / sum n
 
     See `balanced_softmax_loss` and `pixel_loss` for the arguments. At call time: `mask`,
-    `pixel_weight`, `class_count`, `return_parts`.
+    `pixel_weight`, `class_count`, `instance`, `return_parts`.
 
     Example:
         >>> BalancedSoftmaxLoss([990, 10])(torch.zeros(1, 2), torch.tensor([1]))

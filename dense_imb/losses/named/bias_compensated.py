@@ -87,7 +87,7 @@ class BiasCompensatedLoss(ClassificationLoss):
 
     The training loop sets the progress, `loss.set_progress(epoch / max_epochs)`; the state dict
     holds it. See `bias_compensated_loss` and `pixel_loss` for the arguments. At call time:
-    `mask`, `pixel_weight`, `class_count`, `return_parts`.
+    `mask`, `pixel_weight`, `class_count`, `instance`, `return_parts`.
 
     Example:
         >>> loss = BiasCompensatedLoss([3, 1])

@@ -72,7 +72,7 @@ class ClassDependentTemperatureLoss(PixelLoss):
         loss = mean_i -log softmax(z / n^power)_{y_i}
 
     See `class_dependent_temperature_loss` and `pixel_loss` for the arguments. At call time: `mask`,
-    `pixel_weight`, `class_count`, `return_parts`.
+    `pixel_weight`, `class_count`, `instance`, `return_parts`.
 
     Example:
         >>> loss = ClassDependentTemperatureLoss([100, 1])

@@ -111,7 +111,7 @@ class ComplementCrossEntropyLoss(ClassificationLoss):
 
     f > 0, as in the published code, sharpens the wrong classes; f < 0 flattens them, as in the
     paper's text. See `complement_cross_entropy_loss` and `pixel_loss` for the arguments. At
-    call time: `mask`, `pixel_weight`, `class_count`, `return_parts`.
+    call time: `mask`, `pixel_weight`, `class_count`, `instance`, `return_parts`.
 
     Example:
         >>> ComplementCrossEntropyLoss(-1.0)(torch.zeros(1, 3), torch.tensor([0]))

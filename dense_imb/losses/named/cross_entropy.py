@@ -40,7 +40,7 @@ class CrossEntropyLoss(PixelLoss):
         loss = mean_i -log softmax(z)_{y_i}
 
     See `pixel_loss` for the options. At call time: `mask`, `pixel_weight`, `class_count`,
-    `return_parts`.
+    `instance`, `return_parts`.
 
     Example:
         >>> loss = CrossEntropyLoss(balance=Balance())

@@ -89,7 +89,7 @@ class FocalLoss(PixelLoss):
         loss = mean_i -alpha (1 - p_i)^gamma log p_i,   p_i = softmax(z)_{y_i}
 
     See `focal_loss` and `pixel_loss` for the arguments. At call time: `mask`, `pixel_weight`,
-    `class_count`, `return_parts`.
+    `class_count`, `instance`, `return_parts`.
 
     Example:
         >>> FocalLoss(gamma=1.0)(torch.zeros(1, 2), torch.tensor([0]))

@@ -151,7 +151,8 @@ class HardMiningLoss(PixelLoss):
         h = max(sin(pi p) / (pi p) - exp(-delta p) sin(pi delta p) / (pi delta p), 0)
 
     The published PyTorch form is alpha=10, delta=1e10. See `hard_mining_loss` and `pixel_loss` for
-    the arguments. At call time: `mask`, `pixel_weight`, `class_count`, `return_parts`.
+    the arguments. At call time: `mask`, `pixel_weight`, `class_count`, `instance`,
+    `return_parts`.
 
     Example:
         >>> HardMiningLoss(alpha=0.5)(torch.zeros(1, 2), torch.tensor([0]))

@@ -88,7 +88,7 @@ class LDAMLoss(PixelLoss):
         loss = mean_i -log softmax(s (z - m onehot(y_i)))_{y_i},   m_k = max_margin (n_min / n_k)^(1/4)
 
     See `ldam_loss` and `pixel_loss` for the arguments. At call time: `mask`, `pixel_weight`,
-    `class_count`, `return_parts`.
+    `class_count`, `instance`, `return_parts`.
 
     Example:
         >>> LDAMLoss([16, 1], scale=1.0)(torch.tensor([[0.5, 0.5]]), torch.tensor([0]))

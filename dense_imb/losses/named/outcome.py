@@ -11,8 +11,8 @@ from dense_imb.base.checks import check_at_least, check_choice
 from dense_imb.losses.core.balance import Balance, Combine, Scope, check_reduction
 from dense_imb.losses.core.module import Loss
 from dense_imb.losses.core.options import (
-    CallOptions,
     ReducedCallOptions,
+    ValueCallOptions,
     check_options,
     shows_options,
 )
@@ -158,10 +158,12 @@ class OutcomeBalancedMSELoss(Loss):
             tp_weight, fp_weight, fn_weight, tn_weight, frame_weight, combine, scope
         )
 
-    @shows_options(CallOptions)
-    def forward(self, prediction: Tensor, target: Tensor, **options: Unpack[CallOptions]) -> Any:
+    @shows_options(ValueCallOptions)
+    def forward(
+        self, prediction: Tensor, target: Tensor, **options: Unpack[ValueCallOptions]
+    ) -> Any:
         """Return the loss of values; see `balanced_regression_loss` for shapes and options."""
-        check_options(type(self).__name__, options, CallOptions)
+        check_options(type(self).__name__, options, ValueCallOptions)
         return _mean(
             prediction, target, self.partition, self.balance, reduction=self.reduction, **options
         )

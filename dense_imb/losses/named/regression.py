@@ -20,7 +20,10 @@ from dense_imb.base.checks import (
     check_tensor,
     expand_pixels,
 )
-from dense_imb.losses.core.balance import Balance, check_reduction, class_tensor
+from dense_imb.losses.core.balance import Balance, check_groups, check_reduction
+from dense_imb.losses.core.cover import Cover
+from dense_imb.losses.core.groups import class_tensor
+from dense_imb.losses.core.instances import Per, check_per
 from dense_imb.losses.core.module import Loss
 from dense_imb.losses.core.natural import value_probability
 from dense_imb.losses.core.options import CallOptions, check_options, shows_options
@@ -118,10 +121,13 @@ def balanced_regression_loss(
     target: Tensor,
     *,
     error: str | ErrorMap = "mse",
-    partition: str | Partition = "hits",
+    partition: str | Partition | Cover = "hits",
     balance: Balance | None = None,
     n_classes: int | None = None,
     label: Tensor | None = None,
+    per: Per = "pixel",
+    max_instances: int | None = None,
+    instance: Tensor | None = None,
     ignore_index: int | None = None,
     mask: Tensor | None = None,
     pixel_weight: Tensor | None = None,
@@ -137,11 +143,16 @@ def balanced_regression_loss(
         prediction: p, any shape, floating point; the first dimension counts the images.
         target: t, same shape.
         error: "mse", "l1", "huber" or a function (prediction, target) -> error of each pixel.
-        partition: "hits" (target = 0, target != 0), "labels" (the `label` of the call),
-            `ValueBins`, `Outcome` or a function (prediction, target) -> label of each pixel.
+        partition: "hits" (target = 0, target != 0), "labels" (the `label` of the call), "masks"
+            (the overlapping cells of the `label`, see `Cover`), `Cover`, `ValueBins`, `Outcome` or
+            a function (prediction, target) -> label of each pixel.
         balance: rule by which class means combine; by default the mean over the classes present.
         n_classes: number of classes; needed for labels or a function, if `balance` has no weights.
-        label: class of each pixel, with partition="labels".
+        label: class of each pixel, with partition="labels"; masks or bit field of a cover.
+        per: "pixel", or "instance" for class means over instances, of which each counts the same.
+        max_instances: with per="instance", bound of the numbers in `instance`, see `pixel_loss`.
+        instance: with per="instance", the object of each pixel, integers, (B, *spatial) or
+            (B, 1, *spatial); 0 for none.
         ignore_index: label of ignored pixels.
         mask: nonzero where a pixel counts. Others are ignored, even if they hold NaN.
         pixel_weight: weight of each pixel within its class, at least 0.
@@ -163,6 +174,10 @@ def balanced_regression_loss(
         target,
         n_classes=n_classes,
         balance=balance,
+        label=label if isinstance(classify, Cover) else None,
+        per=per,
+        max_instances=max_instances,
+        instance=instance,
         is_of_difference=not callable(error),
         ignore_index=ignore_index,
         mask=mask,
@@ -195,14 +210,14 @@ def _resolve_error(error: str | ErrorMap) -> ErrorMap:
 
 
 def _resolve_partition(
-    partition: str | Partition, balance: Balance, n_classes: int | None
-) -> tuple[Partition | None, int]:
+    partition: str | Partition | Cover, balance: Balance, n_classes: int | None
+) -> tuple[Partition | Cover | None, int]:
     """Return the function that labels pixels and the number of classes.
 
-    The function is None for labels that come with the call.
+    The function is None for labels that come with the call, and a cover for cells that do.
     """
-    if not callable(partition):
-        check_choice("partition", partition, ("hits", "labels"))
+    if not (callable(partition) or isinstance(partition, Cover)):
+        check_choice("partition", partition, ("hits", "labels", "masks"))
     if partition == "hits":
         partition = Hits()
     known = getattr(partition, "n_classes", None)
@@ -222,7 +237,9 @@ def _resolve_partition(
     if n_classes < 1:
         raise ValueError(f"Expected `n_classes` of at least 1, got {n_classes}.")
     balance.check_n_classes(n_classes)
-    return partition if callable(partition) else None, n_classes
+    if partition == "masks":
+        partition = Cover(n_classes)
+    return None if isinstance(partition, str) else partition, n_classes
 
 
 class BalancedRegressionLoss(Loss):
@@ -231,7 +248,7 @@ class BalancedRegressionLoss(Loss):
         loss = sum_c  w_c / K  *  mean over the pixels of class c of error(p_i, t_i)
 
     See `balanced_regression_loss` for the arguments. At call time: `label`, `mask`,
-    `pixel_weight`, `class_count`, `return_parts`.
+    `pixel_weight`, `class_count`, `instance`, `return_parts`.
 
     Example:
         >>> loss = BalancedRegressionLoss("huber", ValueBins([0.5, 1.5]))
@@ -239,16 +256,25 @@ class BalancedRegressionLoss(Loss):
         tensor(0.6667)
     """
 
-    shown = ("error", "partition", "balance", "n_classes", "ignore_index", "reduction")
+    shown: tuple[str, ...] = (
+        "error",
+        "partition",
+        "balance",
+        "n_classes",
+        "ignore_index",
+        "reduction",
+    )
     no_probability = "its outputs are values, not logits"
 
     def __init__(
         self,
         error: str | ErrorMap = "mse",
-        partition: str | Partition = "hits",
+        partition: str | Partition | Cover = "hits",
         balance: Balance | None = None,
         *,
         n_classes: int | None = None,
+        per: Per = "pixel",
+        max_instances: int | None = None,
         ignore_index: int | None = None,
         reduction: str = "mean",
     ) -> None:
@@ -256,8 +282,14 @@ class BalancedRegressionLoss(Loss):
         check_reduction(reduction)
         _resolve_error(error)
         self.balance = Balance() if balance is None else balance
-        _, self.n_classes = _resolve_partition(partition, self.balance, n_classes)
+        groups, self.n_classes = _resolve_partition(partition, self.balance, n_classes)
         check_ignore_index(ignore_index)
+        check_per(per, max_instances)
+        check_groups(groups if isinstance(groups, Cover) else None, per, None, ignore_index)
+        self.per = per
+        self.max_instances = max_instances
+        if per == "instance":
+            self.shown = (*self.shown, "per", "max_instances")
         self.error = error
         self.partition = partition
         self.ignore_index = ignore_index
@@ -281,6 +313,8 @@ class BalancedRegressionLoss(Loss):
             balance=self.balance,
             n_classes=self.n_classes,
             label=label,
+            per=self.per,
+            max_instances=self.max_instances,
             ignore_index=self.ignore_index,
             reduction=self.reduction,
             **options,
@@ -304,4 +338,6 @@ class BalancedRegressionLoss(Loss):
             raise self.refuse_probability(
                 'only the partition "hits" tells targets of 0 from those of 1'
             )
-        return value_probability(logits, weights_of_values(self, self.balance, class_share))
+        return value_probability(
+            logits, weights_of_values(self, self.balance, class_share, self.per)
+        )
