@@ -1,4 +1,4 @@
-"""The folder `natural` of a run: how outputs become natural probabilities, and the scores of these.
+"""The folder `natural` of a run: how outputs become natural probabilities, and their scores.
 
 It is written once, at the end of the training, for the best network. Its record is the last file
 to be written, so a folder with one is complete.
@@ -44,7 +44,7 @@ _RANK = "scores rank, they are no probabilities"
 
 @dataclass(frozen=True)
 class NaturalRecord:
-    """How the outputs of a run's best network become natural probabilities.
+    """Map from the outputs of a run's best network to natural probabilities.
 
     Args:
         natural: map to natural logits; None leaves them as trained.
@@ -193,7 +193,7 @@ def _write_record(path: Path, record: NaturalRecord) -> None:
 
 
 def read_natural(folder: str | os.PathLike[str]) -> NaturalRecord | None:
-    """Read how outputs become natural probabilities; None for a run without the folder."""
+    """Read the map to natural probabilities; None for a run without the folder."""
     path = Path(folder) / NATURAL / _RECORD
     if not path.is_file():
         return None

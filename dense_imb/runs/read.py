@@ -210,7 +210,7 @@ class Run:
 
     @cached_property
     def natural(self) -> NaturalRecord | None:
-        """How outputs become natural probabilities; None for runs that are not finished."""
+        """Map from outputs to natural probabilities; None for runs that are not finished."""
         return read_natural(self.folder)
 
     @property

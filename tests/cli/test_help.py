@@ -38,7 +38,7 @@ def test_the_first_help_begins_with_an_example(capsys):
 
 def test_segment_says_how_classes_are_chosen(capsys):
     said = " ".join(help_of("segment", "--help", capsys=capsys).split())
-    assert "with more than two each pixel has the likeliest class" in said
+    assert "with more than two each pixel has the class that exceeds its threshold most" in said
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -26,6 +26,9 @@ WITH_INVERSE: dict[str, Make] = {
     "balance, sum, weights": lambda c: losses.CrossEntropyLoss(
         balance=Balance(weight=[1.0, 0.5, 3.0][:c], combine="sum", frame_weight=0.3)
     ),
+    "balance, count_power, weights": lambda c: losses.CrossEntropyLoss(
+        balance=Balance(weight=[1.0, 0.5, 3.0][:c], count_power=0.4, frame_weight=0.3)
+    ),
     "balance, mixed combine": lambda c: losses.CrossEntropyLoss(
         balance=Balance(combine=["mean", "sum", "mean"][:c], frame_weight=0.3)
     ),
@@ -102,7 +105,7 @@ def test_the_true_posterior_comes_back(name: str, n_classes: int, n_channels: in
 def test_weights_between_balanced_and_plain() -> None:
     share = (0.9, 0.1)
     assert balance_weights(Balance(), share) == pytest.approx((0.5 / 0.9, 5.0))
-    assert balance_weights(Balance(count_power=1), share) == pytest.approx((1.0, 1.0))
+    assert balance_weights(Balance(count_power=1.0), share) == pytest.approx((1.0, 1.0))
     first, second = balance_weights(Balance(count_power=0.5), share)
     assert second / first == pytest.approx(3.0)
 
@@ -171,6 +174,9 @@ class _Shift(Adjustment):
         (losses.BalancedRegressionLoss("mse", losses.ValueBins([1.0])), 2, 'partition "hits"'),
         (losses.CrossEntropyLoss(balance=Balance(scope="image")), 2, 'scope "image"'),
         (losses.ACBMSELoss(scope="image"), 2, 'scope "image"'),
+        (losses.CrossEntropyLoss(balance=Balance(power=4.0)), 2, "with a power"),
+        (losses.CrossEntropyLoss(per="instance"), 2, "depends on its instance"),
+        (losses.BalancedRegressionLoss(per="instance"), 2, "depends on its instance"),
         (losses.PixelLoss(_Own()), 2, "its penalty _Own has no `log_slope`"),
         (losses.PixelLoss(adjustment=_Shift([1, 1])), 2, "_Shift has no `per_class_terms`"),
         (losses.CrossEntropyLoss(class_weight=[1.0, 0.0]), 2, "class 1 has the weight 0"),

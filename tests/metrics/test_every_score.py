@@ -26,6 +26,7 @@ def test_every_public_score_is_here():
         "StreamingCounts",
         "TolerantCurve",
         "TolerantPoint",
+        "best_f1_threshold",
         "class_groups",
     } == set(dense_imb.metrics.__all__)
 

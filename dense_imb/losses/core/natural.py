@@ -183,26 +183,43 @@ def value_probability(prediction: Tensor, weight: Sequence[float]) -> Tensor:
     return one / (one + zero)
 
 
+def no_weight_of(balance: Balance | None, per: str) -> str | None:
+    """Return the reason why the pixels of a class have no common weight; None if they do.
+
+    Args:
+        balance: rule of the mean; None without one.
+        per: "pixel", or "instance" for means over instances.
+    """
+    cure = "fit a bias on validation data, as `dense-imb train` does"
+    if per == "instance":
+        return f'with per="instance" the weight of a pixel depends on its instance; {cure}'
+    if balance is not None and balance.scope == "image":
+        return f'with scope "image" the weight of a pixel depends on its image; {cure}'
+    if balance is not None and balance.power != 1:
+        return f"with a power the weights of the classes depend on their errors; {cure}"
+    return None
+
+
 def balance_weights(balance: Balance, share: Sequence[float]) -> tuple[float, ...]:
     """Return the weight of a pixel of each class in a balanced mean.
 
         a_k = w_k / K * share_k^(g - 1) / mean over the classes of share^g  +  frame_weight / K
 
     Args:
-        balance: rule of the mean; `scope` "image" has no such weights, these are its means.
+        balance: rule of the mean, g its `count_power`; see `no_weight_of` for what is left out.
         share: fraction of the pixels of each class.
     """
-    power = balance.count_power  # g
     n_classes = len(share)
     balance.check_n_classes(n_classes)
     given = balance.combine
     combine = (given,) * n_classes if isinstance(given, str) else given
     n_entries = combine.count("mean") + (balance.frame_weight > 0)
     weight = balance.weight or (1.0,) * n_classes
-    level = sum(s**power for s in share) / n_classes
+    g = balance.count_power
+    level = sum(s**g for s in share) / n_classes
     frame = balance.frame_weight / (1 if given == "sum" else n_entries)
     return tuple(
-        w * s ** (power - 1) / (level * (n_entries if entry == "mean" else 1)) + frame
+        w * s ** (g - 1) / (level * (n_entries if entry == "mean" else 1)) + frame
         for w, s, entry in zip(weight, share, combine, strict=True)
     )
 

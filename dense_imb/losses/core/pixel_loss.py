@@ -36,6 +36,7 @@ from dense_imb.losses.core.natural import (
     balance_weights,
     check_weights,
     class_shares,
+    no_weight_of,
 )
 from dense_imb.losses.core.options import (
     CallOptions,
@@ -367,11 +368,9 @@ class ClassificationLoss(Loss):
             >>> loss.probability(torch.zeros(1, 1), class_share=(0.99, 0.01))
             tensor([[0.0100]])
         """
-        if self.balance is not None and self.balance.scope == "image":
-            raise self.refuse_probability(
-                'with scope "image" the weight of a pixel depends on its image; fit a bias on '
-                "validation data, as `dense-imb train` does"
-            )
+        reason = no_weight_of(self.balance, self.per)
+        if reason is not None:
+            raise self.refuse_probability(reason)
         return self.natural(max(logits.shape[1], 2), class_share).probability(logits)
 
     def _pixel_weights(
@@ -402,12 +401,8 @@ class ClassificationLoss(Loss):
         """Return the map of a penalty on adjusted logits, see `Natural`."""
         if isinstance(penalty, CrossEntropy):
             penalty = None
-        if self.per == "instance":
-            raise self.refuse_probability("the weight of a pixel depends on its instance")
         if self.spread is not None:
             raise self.refuse_probability("the weight of a pixel depends on the other pixels")
-        if self.balance is not None and self.balance.power != 1:
-            raise self.refuse_probability("the weight of a class depends on its mean error")
         if penalty is not None and penalty.no_inverse is not None:
             raise self.refuse_probability(penalty.no_inverse)
         terms = {}

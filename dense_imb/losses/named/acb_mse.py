@@ -15,6 +15,7 @@ from dense_imb.losses.core.natural import (
     balance_weights,
     check_weights,
     class_shares,
+    no_weight_of,
     value_probability,
 )
 from dense_imb.losses.core.options import (
@@ -158,12 +159,13 @@ class ACBMSELoss(Loss):
         return value_probability(logits, weights_of_values(self, self.balance, class_share))
 
 
-def weights_of_values(loss: Loss, balance: Balance, class_share: Any) -> tuple[float, ...]:
+def weights_of_values(
+    loss: Loss, balance: Balance, class_share: Any, per: str = "pixel"
+) -> tuple[float, ...]:
     """Return the weights of empty pixels and hits in a balanced mean of values."""
     name = type(loss).__name__
-    if balance.scope == "image":
-        raise loss.refuse_probability(
-            'with scope "image" the weight of a pixel depends on its image'
-        )
+    reason = no_weight_of(balance, per)
+    if reason is not None:
+        raise loss.refuse_probability(reason)
     share = class_shares(class_share, 2, f"the balance of {name}")
     return check_weights(balance_weights(balance, share), name)
