@@ -345,4 +345,5 @@ class BalancedRegressionLoss(Loss):
             raise self.refuse_probability(
                 'only the partition "hits" tells targets of 0 from those of 1'
             )
-        return value_probability(logits, weights_of_values(self, self.balance, class_share))
+        weight = weights_of_values(self, self.balance, class_share, self.per)
+        return value_probability(logits, weight)
