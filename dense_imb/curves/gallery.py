@@ -113,7 +113,7 @@ def write_figures(
     Args:
         out: folder of the figures; created where it is missing.
         losses: losses as for `sweep`; by default the losses of this library, torch's MSE and L1,
-            and a balanced cross-entropy.
+            a balanced cross-entropy, and Dice with cross-entropy.
         scenarios: names in `SCENARIOS`, or "published". By default all scenarios, and the
             published figures unless `losses` is given.
         formats: file formats: "png", "svg", "pdf", and "json" for the whole table.
@@ -202,8 +202,8 @@ def _family(scenario: Scenario) -> list[Subject]:
     class_counts = [11_234 // n_common] * n_common + [30]
     members: dict[str, nn.Module] = {}
     for name, feeds_on in OUR_INPUTS.items():
-        if feeds_on != scenario.feeds_on or name == "CompoundLoss":  # a sum of others
-            continue
+        if feeds_on != scenario.feeds_on or name in ("CompoundLoss", "RegionLoss"):
+            continue  # a sum of others, and the Dice loss
         options = inspect.signature(getattr(dense_imb.losses, name)).parameters.values()
         required = [
             option.name
@@ -218,7 +218,7 @@ def _family(scenario: Scenario) -> list[Subject]:
     if scenario.feeds_on == "values":
         members |= {"MSELoss": nn.MSELoss(), "L1Loss": nn.L1Loss()}
     else:
-        members |= parse_losses(["CrossEntropyLoss(balance={})"])
+        members |= parse_losses(["CrossEntropyLoss(balance={})", "DiceLoss + CrossEntropyLoss"])
     return as_subjects(members)
 
 

@@ -19,7 +19,13 @@ from dense_imb.curves import (
     ValueResidual,
     sweep,
 )
-from dense_imb.losses import ACBMSELoss
+from dense_imb.losses import (
+    ACBMSELoss,
+    CompoundLoss,
+    CrossEntropyLoss,
+    DiceLoss,
+    TverskyLoss,
+)
 
 SMALL = {"frame": (6, 10)}
 
@@ -150,6 +156,23 @@ def test_trap_of_the_cross_entropy():
         assert columns["loss of a perfect answer"][i] == pytest.approx(-math.log(0.9), rel=1e-5)
 
 
+def test_trap_of_the_dice_loss():
+    """A blank frame is as bad as can be, and so is every constant: only a mask is better."""
+    scenario = Collapse(frame=(10, 10), feeds="logits", confidence=0.9)
+    losses = {"Dice": DiceLoss(), "sum": CompoundLoss(DiceLoss(), CrossEntropyLoss())}
+    table = sweep(scenario, losses)
+    columns = {(column.name, column.quantity): column.values for column in table.curves}
+    for i, f in enumerate(table.axis.values):
+        blank = 1 - 0.2 * f / (0.1 + f)
+        assert columns["Dice", "loss of a blank frame"][i] == pytest.approx(blank)
+        full = 1 - 2 * f / (1 + f)
+        assert columns["Dice", "loss of the best constant"][i] == pytest.approx(full, rel=1e-3)
+        perfect = 1 - 1.8 * f / (0.1 + 1.8 * f)
+        assert columns["Dice", "loss of a perfect answer"][i] == pytest.approx(perfect)
+        cross_entropy = -f * math.log(0.1) - (1 - f) * math.log(0.9)
+        assert columns["sum", "loss of a blank frame"][i] == pytest.approx(blank + cross_entropy)
+
+
 @pytest.mark.parametrize(
     ("feeds", "loss", "share"),
     [
@@ -157,6 +180,9 @@ def test_trap_of_the_cross_entropy():
         ("values", torch.nn.L1Loss(), lambda f: f),
         ("values", ACBMSELoss(), lambda f: 0.9),
         ("logits", torch.nn.CrossEntropyLoss(), lambda f: 0.9 * f / (0.9 * f + 0.1 * (1 - f))),
+        # Dice: 1/2 for a single pixel, whatever the answer
+        ("logits", DiceLoss(), lambda f: (0.1 + 0.9 * f) / (0.2 + 0.8 * f)),
+        ("logits", TverskyLoss(0.5, 0.5), lambda f: (0.1 + 0.9 * f) / (0.2 + 0.8 * f)),
     ],
 )
 def test_gradient_share(feeds, loss, share):

@@ -39,6 +39,9 @@ MAKE: dict[str, Callable[[], nn.Module]] = {
     "CompoundLoss": lambda: losses.CompoundLoss(
         losses.HardMiningLoss(**BALANCED), losses.CrossEntropyLoss(**BALANCED)
     ),
+    "RegionLoss": lambda: losses.RegionLoss(losses.Jaccard()),
+    "DiceLoss": losses.DiceLoss,
+    "TverskyLoss": lambda: losses.TverskyLoss(0.3, 0.7, gamma=0.75),
     "RangeLoss": lambda: losses.RangeLoss(intra_weight=0.01, margin=4.0),
 }
 

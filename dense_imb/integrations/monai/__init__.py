@@ -1,4 +1,4 @@
-"""Event handlers for MONAI's engines, and scores as MONAI metrics.
+"""Event handlers for MONAI's engines, scores as MONAI metrics, and instance maps of labels.
 
     evaluator = SupervisedEvaluator(
         ...,
@@ -10,9 +10,10 @@
         val_handlers=[CollapseHandler("stop", trainer=trainer), OperatingPointHandler(0.97)],
     )
 
-Losses need none of this: they are the `loss_function` of any engine. Handlers read the logits of
-the network, before the engine's postprocessing. All of them count in constant memory, and exactly
-over several processes.
+Losses need none of this: they are the `loss_function` of any engine. Those with per="instance"
+want the map that `LabelInstancesd` makes, and read it through `InstanceInTarget`. Handlers read
+the logits of the network, before the engine's postprocessing. All of them count in constant
+memory, and exactly over several processes.
 """
 
 try:
@@ -30,11 +31,14 @@ from dense_imb.integrations.monai.handlers import (
     OperatingPointHandler,
     ProgressHandler,
 )
+from dense_imb.integrations.monai.instances import InstanceInTarget, LabelInstancesd
 from dense_imb.integrations.monai.metrics import PixelAveragePrecision, PixelDice, PixelIoU
 
 __all__ = [
     "CollapseHandler",
     "GradientShareHandler",
+    "InstanceInTarget",
+    "LabelInstancesd",
     "OperatingPointHandler",
     "PixelAveragePrecision",
     "PixelDice",

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dense_imb.base.checks import check_at_least, check_choice
 from dense_imb.engine.callbacks import HOPELESS, Collapse, CollapseWarning, find_collapse
+from dense_imb.integrations.monai.instances import carries_instances, split_target
 from dense_imb.losses import BiasCompensatedLoss
 from dense_imb.losses.core.module import Loss
 from dense_imb.losses.core.target import pixel_target
@@ -308,6 +309,8 @@ class GradientShareHandler:
             return
         output: Any = engine.state.output
         prediction, target = _raw(engine)
+        if carries_instances(getattr(engine, "loss_function", None)):
+            target, _ = split_target(target)
         loss = output[CommonKeys.LOSS]
         gradient = None
         if loss.requires_grad and prediction.requires_grad:
