@@ -33,6 +33,7 @@ def make_regions(shape: Sequence[int], device: str) -> Regions:
     n_foreground = max(n_channels, 2) - 1
     label = torch.randint(1, n_foreground + 1, (n_images, *coarse), generator=rng)
     label = torch.where(torch.rand(label.shape, generator=rng) < BLOCK_SHARE, label, 0)
+    label.view(-1)[:n_foreground] = torch.arange(1, n_foreground + 1)  # each class has pixels
     number = torch.arange(label[0].numel()).view(coarse)  # of the block in its image
     target = _in_pixels(label, spatial)
     instance = {

@@ -86,7 +86,7 @@ def test_results_are_kept_unless_asked(capsys, tmp_path):
         (["--scenario", "recover"], "Did you mean 'recovery'"),
         (["--loss", "no.such:Loss"], "an import path that resolves, got 'no.such:Loss'"),
         (["--loss", "os:system"], "to be a torch.nn.Module class"),
-        (["--loss", "Nothing"], "'ACBMSELoss'"),
+        (["--loss", "Nothing"], "Expected `loss` to be a name of `dense-imb losses`"),
         (["--format", "jpeg"], "`format` to be one of"),
         (["--frame", "128"], "Expected --frame as height x width, got '128'; write --frame 128x88"),
         (["--frame", "1x2"], "`frame` of at least 6 pixels"),

@@ -58,6 +58,7 @@ def table(answers, folder, task, *arguments):
     return (folder / f"{task}.txt").read_text(), rows
 
 
+@pytest.mark.filterwarnings("ignore::dense_imb.tasks.images.recipe.FewPixelsWarning")
 @pytest.mark.parametrize("task", ["kinds", "images"])
 def test_a_table_has_every_row_and_no_run_is_trained_twice(
     answers, tmp_path, capsys, monkeypatch, task

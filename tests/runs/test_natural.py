@@ -174,7 +174,7 @@ def test_hits_are_scored_and_chosen_naturally(tmp_path: Path) -> None:
 
 
 def test_plain_runs_stay_as_they_are(folders: tuple[str, str], tmp_path: Path) -> None:
-    config = tiny_images(folders, images={"foreground": 0.0})
+    config = tiny_images(folders, loss="CrossEntropyLoss", images={"foreground": 0.0})
     run = train(config, tmp_path / "run", device="cpu", is_quiet=True)
     assert run.natural is not None
     assert (run.natural.natural, run.natural.why) == (None, "")

@@ -248,7 +248,7 @@ def test_best_is_what_was_scored(path, tmp_path):
     from dense_imb.metrics import ScoreHistogram
     from dense_imb.tasks.recipe import build_task
 
-    run = quiet(tiny(path, steps=16), tmp_path / "run")
+    run = quiet(tiny(path, steps=16, loss="CrossEntropyLoss"), tmp_path / "run")
     held_out = build_task(run.config).validation
     events = held_out.degraded(np.arange(len(held_out)), VALIDATION_EPOCH).torch()
     found = ScoreHistogram()

@@ -155,7 +155,7 @@ def test_classifiers_are_trained_in_two_stages(tmp_path, parts):
 def test_a_denoiser_is_scored_by_the_loss_of_its_second_stage(events, tmp_path):
     """Values after logits: the reading is that of the network that came out."""
     second = SecondConfig(steps=4, loss="ACBMSELoss", sampling=SamplingConfig())
-    config = tiny(events, steps=4, validate_every=4, second=second)
+    config = tiny(events, loss="CrossEntropyLoss", steps=4, validate_every=4, second=second)
     run = train(config, tmp_path / "run", is_quiet=True)
     assert not run.trained().reading.is_logit
     assert run.first.trained().reading.is_logit
