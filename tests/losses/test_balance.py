@@ -32,7 +32,7 @@ def in_plain_loops(error, label, n_classes, balance, valid, weight):
         combine = balance.combine
         combine = [combine] * n_classes if isinstance(combine, str) else combine
         present = [c for c in range(n_classes) if count[c] > 0]
-        entries = present if balance.absent == "skip" else range(n_classes)
+        entries = present if balance.absent != "zero" else range(n_classes)
         has_frame = balance.frame_weight > 0
         n_mean = max(sum(combine[c] == "mean" for c in entries) + has_frame, 1)
         sizes = {c: (mass[c] / sum(mass)) ** balance.count_power for c in present}

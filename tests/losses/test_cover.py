@@ -32,7 +32,7 @@ def in_plain_loops(error, masks, cover, balance, valid, weight):
         if not present:
             continue
         has_frame = balance.frame_weight > 0
-        n_mean = (len(present) if balance.absent == "skip" else len(cells)) + has_frame
+        n_mean = (len(present) if balance.absent != "zero" else len(cells)) + has_frame
         n_mean = 1 if balance.combine == "sum" else n_mean
         mass = {c: float(u[cells[c][row] & v].sum()) for c in present}
         total = sum(mass.values())

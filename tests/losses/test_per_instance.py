@@ -56,7 +56,7 @@ def in_plain_loops(error, label, instance, balance, valid, weight):
         combine = balance.combine
         combine = [combine] * N_CLASSES if isinstance(combine, str) else combine
         has_frame = balance.frame_weight > 0
-        counted = means if balance.absent == "skip" else range(N_CLASSES)
+        counted = means if balance.absent != "zero" else range(N_CLASSES)
         n_mean = max(sum(combine[c] == "mean" for c in counted) + has_frame, 1)
         sizes = {c: (len(of) / len(cells)) ** balance.count_power for c, of in means.items()}
         entries = []
