@@ -202,7 +202,7 @@ class RegionLoss(Loss):
     Example:
         >>> loss = RegionLoss(Tversky(0.3, 0.7), gamma=0.75)
         >>> loss(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 0, 1]]))
-        tensor(0.7096)
+        tensor(0.6948)
     """
 
     shown = (
