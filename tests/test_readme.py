@@ -1,4 +1,4 @@
-"""The README's Python examples run as they stand."""
+"""The Python examples of the README and of the page on region losses run as they stand."""
 
 from __future__ import annotations
 
@@ -9,16 +9,26 @@ import pytest
 
 from dense_imb.losses.foreign.catalogue import CATALOGUE
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
-EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("number", range(len(EXAMPLES)))
-def test_example_runs(number):
+def examples_of(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
+
+
+EXAMPLES = {page: examples_of(page) for page in ("README.md", "docs/region_losses.md")}
+
+
+@pytest.mark.parametrize(
+    ("page", "number"),
+    [(page, number) for page, listed in EXAMPLES.items() for number in range(len(listed))],
+)
+def test_example_runs(page, number):
     # in one namespace: an example may build on the ones above it
     namespace: dict[str, object] = {}
-    for example in EXAMPLES[: number + 1]:
-        exec(compile(example, f"README example {number}", "exec"), namespace)
+    for example in EXAMPLES[page][: number + 1]:
+        exec(compile(example, f"{page}, example {number}", "exec"), namespace)
 
 
 def test_every_loss_has_its_row():

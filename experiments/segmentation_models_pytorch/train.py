@@ -1,4 +1,4 @@
-"""Thin structures with smp.Unet, binary: BCE, a balanced loss, and that loss with smp's Dice.
+"""Thin structures with smp.Unet, binary: BCE, a balanced loss, that loss with smp's Dice or ours.
 
 python experiments/segmentation_models_pytorch/train.py                            # generated
 python experiments/segmentation_models_pytorch/train.py --images DIR --masks DIR   # by name
@@ -11,7 +11,7 @@ from pathlib import Path
 import segmentation_models_pytorch as smp
 import torch
 
-from dense_imb.losses import Balance, CompoundLoss, CrossEntropyLoss
+from dense_imb.losses import Balance, CompoundLoss, CrossEntropyLoss, DiceLoss
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from thin_structures import average_precision, crops, samples
@@ -34,6 +34,7 @@ for name, loss in {
     "smp SoftBCEWithLogitsLoss": smp.losses.SoftBCEWithLogitsLoss(),
     "CrossEntropyLoss(balance=Balance())": balanced,
     "the same + smp DiceLoss('binary')": CompoundLoss(balanced, smp.losses.DiceLoss("binary")),
+    "the same + DiceLoss()": CompoundLoss(balanced, DiceLoss()),
 }.items():
     torch.manual_seed(options.seed)
     network = smp.Unet(options.encoder, encoder_weights=None, in_channels=1, classes=1)

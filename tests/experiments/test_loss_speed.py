@@ -36,6 +36,7 @@ def test_a_tiny_run_has_a_row_for_each_contestant_and_is_not_overwritten(tmp_pat
     assert {name: work["shape"] for name, work in works.items()} == {
         "regression": [2, 1, 8, 8],
         "classification": [2, 3, 6, 6],
+        "regions": [2, 3, 6, 6],
     }
     rows = {row["contestant"]: row for row in works["regression"]["rows"]}
     assert {"torch mse_loss", "plain copy", "ACBMSELoss", "torch.where", "16 ValueBins"} <= set(

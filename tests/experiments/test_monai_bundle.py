@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -164,6 +165,23 @@ def test_grey_images_need_no_option(bundle, tmp_path):
     train(bundle, data, *TINY, "--epochs", "1", "--val_interval", "1", "--epoch_length", "2")
     predict(bundle, data, *TINY)
     assert len(list((bundle / "predictions").glob("*.png"))) == 6
+
+
+@pytest.mark.slow
+@needs_bundle_commands
+@pytest.mark.parametrize("kind", ["dice", "instances"])
+def test_region_losses_take_the_place_of_the_loss(bundle, tmp_path, kind):
+    data = crack_images(tmp_path / "data")
+    words = ["--config_file", "['configs/train.yaml', 'configs/instances.yaml']"]
+    if kind == "dice":
+        dice = json.dumps({"_target_": "dense_imb.losses.DiceLoss"})
+        words = ["--config_file", "configs/train.yaml", "--loss", dice]
+    printed = monai_bundle(
+        bundle, "run", *words, "--dataset_dir", str(data), *QUICK, "--learning_rate", "0.02"
+    )
+    assert "gradient_share_1" in printed
+    scores = re.findall(r"val_average_precision: (\d\.\d+)", printed)
+    assert float(scores[-1]) > 0.5
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 from tests.scripts import run_script
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = {"plain_torch": 2, "segmentation_models_pytorch": 3}  # and how many losses each compares
+SCRIPTS = {"plain_torch": 2, "segmentation_models_pytorch": 4}  # and how many losses each compares
 
 
 def run(name, *arguments):

@@ -21,7 +21,8 @@ class LabelInstancesd(MapTransform):
     """Append the instance map of a label map as its last channel.
 
     Transforms that crop, flip or resize the label map ("nearest") then do the same with the map;
-    its loss is `InstanceInTarget`. Needs SciPy.
+    its loss is `InstanceInTarget`. `RandCropByPosNegLabeld` looks for foreground in the last
+    channel: put it before the "nearest" map. Needs SciPy.
 
     Args:
         keys: label maps of class indices, (1, *spatial).
@@ -34,7 +35,7 @@ class LabelInstancesd(MapTransform):
         >>> item = {"label": torch.tensor([[1, 0, 1, 1]])}
         >>> LabelInstancesd("label")(item)["label"]
         tensor([[1, 0, 1, 1],
-                [1, 0, 2, 2]], dtype=torch.int32)
+                [1, 0, 2, 2]])
     """
 
     def __init__(
