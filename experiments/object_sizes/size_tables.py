@@ -24,6 +24,7 @@ from scipy import stats
 from size_images import BINS, SizeImages
 
 from dense_imb.base.files import write_whole
+from dense_imb.compare.table import holm
 
 PLAIN = "cross-entropy"
 SMALL = 25  # objects of fewer pixels are small
@@ -98,21 +99,6 @@ def compare_found(
     degrees = total**2 / float((squares**2 / free).sum())
     t = mean / math.sqrt(total / change.size)
     return Difference(gain, float(2 * stats.t.sf(abs(t), max(degrees, 1.0))), n_seeds)
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """Correct p-values for their number; NaN are no tests.
-
-    Example:
-        >>> holm([0.01, 0.04, 0.03, float("nan")])
-        [0.03, 0.06, 0.06, nan]
-    """
-    known = sorted((one, k) for k, one in enumerate(p) if not math.isnan(one))
-    corrected, largest = [math.nan] * len(p), 0.0
-    for place, (one, k) in enumerate(known):
-        largest = max(largest, min((len(known) - place) * one, 1.0))
-        corrected[k] = largest
-    return corrected
 
 
 class Runs:

@@ -17,6 +17,9 @@ from dense_imb.tasks.recipe import Recipe, build_loss
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "long_tail"
 
+# tiny validation sets hold few pixels of each class
+pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.tasks.images.recipe.FewPixelsWarning")
+
 
 @pytest.fixture
 def answers(monkeypatch):
@@ -58,7 +61,6 @@ def table(answers, folder, task, *arguments):
     return (folder / f"{task}.txt").read_text(), rows
 
 
-@pytest.mark.filterwarnings("ignore::dense_imb.tasks.images.recipe.FewPixelsWarning")
 @pytest.mark.parametrize("task", ["kinds", "images"])
 def test_a_table_has_every_row_and_no_run_is_trained_twice(
     answers, tmp_path, capsys, monkeypatch, task

@@ -159,7 +159,3 @@ def test_the_test_is_calibrated_where_nothing_differs(sizes):
         found = (rng.uniform(size=(2, 3, 60)) < shift).astype(int)
         p.append(sizes.tables.compare_found(found[0], found[1], image, 60).p)
     assert np.mean(np.array(p) < 0.05) < 0.08
-
-
-def test_holm(sizes):
-    assert sizes.tables.holm([0.01, 0.04, 0.03])[:2] == [0.03, 0.06]
