@@ -24,8 +24,9 @@ from dense_imb.engine.checkpoint import load_checkpoint
 from dense_imb.engine.loop import Loop
 from dense_imb.losses import Focal
 from dense_imb.losses.core.natural import Natural, NoInverseError
-from dense_imb.metrics import ScoreHistogram, SegmentationScores
+from dense_imb.metrics import ScoreHistogram
 from dense_imb.runs.write import SCORES
+from dense_imb.tasks.kind import kind_of
 from dense_imb.tasks.mean_teacher import SemiSupervised
 from dense_imb.tasks.natural import (
     CalibrationWarning,
@@ -100,27 +101,29 @@ def write_natural(config: TrainConfig, folder: Path, task: Any, loop: Loop) -> N
     network.eval()
     device = loop.accelerator.device
     n_classes = getattr(reading, "n_classes", 2)
-    before = _load_scores(task, folder / SCORES)
+    kind = kind_of(config)
+    before = kind.foreground(kind.load_scores(folder / SCORES))
     record = _fit(config, task, before, network, device, n_classes, loop.state.best_step)
     if record.natural is not None:
         task.reading = replace(reading, natural=record.natural)
         with torch.no_grad():
             task.validate(network, device, loop.process, loop.accelerator.num_processes)
-        after = task.scores if isinstance(before, SegmentationScores) else task.histogram
-        record = replace(record, error=(_foreground_error(before), _foreground_error(after)))
         task.reading = reading
     if not loop.is_main:
         return
     (folder / NATURAL).mkdir(exist_ok=True)
     if record.natural is not None:
-        task.save_scores(folder / NATURAL / SCORES)
+        path = folder / NATURAL / SCORES
+        task.save_scores(path)
+        after = kind.foreground(kind.load_scores(path))
+        record = replace(record, error=(_mean_error(before), _mean_error(after)))
     _write_record(folder / NATURAL / _RECORD, record)
 
 
 def _fit(
     config: TrainConfig,
     task: Any,
-    scores: Any,
+    foreground: Sequence[ScoreHistogram],
     network: nn.Module,
     device: torch.device,
     n_classes: int,
@@ -145,8 +148,7 @@ def _fit(
             return NaturalRecord(None, step, "none", counts, why)
     if config.calibrate or not is_plain_sample(config, loss):
         if n_classes == 2:
-            histogram = scores.histograms[1] if isinstance(scores, SegmentationScores) else scores
-            counted = counted_bins(histogram)
+            counted = counted_bins(foreground[0])
         else:
             outputs = task.labelled_outputs(network, device)
             counted = counted_pixels(outputs, n_classes, len(task.validation))
@@ -166,17 +168,9 @@ def _storable(natural: Natural) -> Natural:
     return natural
 
 
-def _load_scores(task: Any, path: Path) -> Any:
-    is_images = isinstance(getattr(task, "scores", None), SegmentationScores)
-    return (SegmentationScores if is_images else ScoreHistogram).load(path)
-
-
-def _foreground_error(scores: Any) -> float:
-    """Return the calibration error of the foreground, the mean of several classes."""
-    if isinstance(scores, SegmentationScores):
-        errors = scores.calibration_error()[1:]
-        return sum(errors) / len(errors)
-    return float(scores.calibration_error())
+def _mean_error(foreground: Sequence[ScoreHistogram]) -> float:
+    """Return the calibration error of the foreground, the mean of its classes."""
+    return sum(one.calibration_error() for one in foreground) / len(foreground)
 
 
 def _write_record(path: Path, record: NaturalRecord) -> None:

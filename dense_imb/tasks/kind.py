@@ -6,7 +6,7 @@ treats kinds differently has one module a kind with the same name, for example `
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +16,7 @@ from dense_imb.base.refusals import Refused, refusal
 from dense_imb.config import KINDS, TrainConfig
 
 if TYPE_CHECKING:
+    from dense_imb.metrics import ScoreHistogram
     from dense_imb.tasks.recipe import Recipe
 
 _WAYS = {
@@ -39,6 +40,9 @@ class Kind(Protocol):
 
     def load_scores(self, path: Path) -> Any:
         """Load the validation scores that a run keeps."""
+
+    def foreground(self, scores: Any) -> Sequence[ScoreHistogram]:
+        """Return the histogram of each foreground class, of which probabilities are fitted."""
 
     def headline(self, best: Mapping[str, Any], scores: Any) -> str:
         """Format the best validation scores in one line.

@@ -22,6 +22,10 @@ class HitsKind:
         """Load the histogram of the scores of the validation hits."""
         return ScoreHistogram.load(path)
 
+    def foreground(self, scores: ScoreHistogram) -> list[ScoreHistogram]:
+        """Return the histogram of the signal."""
+        return [scores]
+
     def headline(self, best: Mapping[str, Any], scores: ScoreHistogram | None) -> str:
         """Format the noise removed at each retention."""
         removal = ", ".join(

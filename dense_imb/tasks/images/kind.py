@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dense_imb.metrics import SegmentationScores
+from dense_imb.metrics import ScoreHistogram, SegmentationScores
 from dense_imb.metrics.score_table import mean_of_known
 from dense_imb.tasks.images.recipe import ImagesRecipe
 from dense_imb.tasks.images.segment import as_probability
@@ -23,6 +23,10 @@ class ImagesKind:
     def load_scores(self, path: Path) -> SegmentationScores:
         """Load the counts of the validation pixels."""
         return SegmentationScores.load(path)
+
+    def foreground(self, scores: SegmentationScores) -> list[ScoreHistogram]:
+        """Return the histograms of the foreground classes."""
+        return scores.histograms[1:]
 
     def headline(self, best: Mapping[str, Any], scores: SegmentationScores | None) -> str:
         """Format average precision, and F1 at the operating point that `evaluate` uses."""

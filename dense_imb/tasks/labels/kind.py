@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dense_imb.metrics import ClassificationScores
+from dense_imb.metrics import ClassificationScores, ScoreHistogram
 from dense_imb.tasks.labels.recipe import LabelsRecipe
 
 _SHOWN = ("balanced accuracy", "accuracy", "head accuracy", "middle accuracy", "tail accuracy")
@@ -23,6 +23,10 @@ class LabelsKind:
     def load_scores(self, path: Path) -> ClassificationScores:
         """Load the confusion counts of the validation images."""
         return ClassificationScores.load(path)
+
+    def foreground(self, scores: ClassificationScores) -> list[ScoreHistogram]:
+        """Return nothing: outputs of whole images stay as trained, their test sets differ."""
+        return []
 
     def headline(self, best: Mapping[str, Any], scores: ClassificationScores | None) -> str:
         """Format the accuracies and the AUC."""
