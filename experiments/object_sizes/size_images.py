@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from dense_imb.base.files import write_whole
+from dense_imb.data.images.instances import nearest_instance
 
 KINDS = ("ring", "line", "blob")
 SMALLEST, LARGEST = 5, 500
@@ -49,7 +50,9 @@ def make_images(n: int, side: int, seed: int) -> SizeImages:
     drawn = [_image(rng, side) for _ in range(n)]
     component = np.stack([one for _, one in drawn])
     return SizeImages(
-        np.stack([one for one, _ in drawn]), component, np.stack([*map(_nearest, component)])
+        np.stack([one for one, _ in drawn]),
+        component,
+        np.stack([*map(nearest_instance, component)]),
     )
 
 
@@ -127,12 +130,3 @@ def _distance(
     ends = np.array([[np.sin(angle), np.cos(angle)]]) if kind == "line" else np.eye(2)
     corners = reach * np.concatenate([ends, -ends]) + [y0, x0]
     return distance if ((corners >= 1) & (corners <= side - 2)).all() else None
-
-
-def _nearest(component: NDArray[np.int16]) -> NDArray[np.int16]:
-    if not component.any():
-        return component
-    place = ndimage.distance_transform_edt(
-        component == 0, return_distances=False, return_indices=True
-    )
-    return component[tuple(place)]
