@@ -18,6 +18,7 @@ from dense_imb.losses import (
     BiasCompensatedLoss,
     CompoundLoss,
     CrossEntropyLoss,
+    DiceLoss,
     FocalLoss,
     HardMiningLoss,
     RangeLoss,
@@ -94,6 +95,12 @@ def test_options_go_to_those_who_take_them_all():
     torch.testing.assert_close(ours(LOGITS, LABEL, mask=MASK), expected)
     with pytest.raises(TypeError, match="`DiceLoss` takes no `mask`; drop it or use a den"):
         with_dice()(LOGITS, LABEL, mask=MASK)
+
+
+def test_counts_of_a_window_are_refused_by_the_region_loss():
+    loss = CompoundLoss(DiceLoss(), CrossEntropyLoss(balance=Balance()))
+    with pytest.raises(TypeError, match="`DiceLoss` takes no `class_count`"):
+        loss(torch.zeros(1, 2, 3), torch.tensor([[0, 1, 0]]), class_count=torch.tensor([2.0, 1.0]))
 
 
 def test_an_instance_map_goes_to_the_parts_that_want_it():

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dense_imb.losses.core.overlap_sums import ClassNumbers
 from dense_imb.losses.core.penalty import CrossEntropy
 from dense_imb.losses.core.penalty_sums import value_of_errors, window_of_errors
 from dense_imb.losses.core.pixel_loss import PixelLoss
@@ -22,13 +21,11 @@ def share_a_softmax(losses: Mapping[str, nn.Module], options: Mapping[str, Any])
     """Whether the losses are formulas of class sums of the same probabilities."""
     parts = list(losses.values())
     regions = [part for part in parts if isinstance(part, RegionLoss)]
-    if not regions or any(options.get(name) not in (None, False)
-                          for name in options if name not in _SHARED):  # fmt: skip
+    others = [value for name, value in options.items() if name not in _SHARED]
+    if not regions or any(value is not None and value is not False for value in others):
         return False
     first = regions[0]
-    if any(part.per != first.per for part in regions) or (
-        first.per == "instance" and len(regions) > 1
-    ):
+    if len(regions) > 1 and any(part.per == "instance" for part in regions):
         return False
     return all(_is_like(part, first) for part in parts)
 
@@ -63,7 +60,7 @@ def values_of_parts(
     for place, (name, loss) in enumerate(losses.items()):
         seen = None if window is None else window.numbers[place]
         if isinstance(loss, RegionLoss):
-            value, _ = loss.value_of(_rows_for(loss, numbers), seen)
+            value, _ = loss.value_of(numbers, seen)
         else:
             assert isinstance(loss, PixelLoss)
             value = value_of_errors(loss, *errors[name], window=seen)
@@ -83,18 +80,11 @@ def windows_of_parts(
         windows = []
         for name, loss in losses.items():
             if isinstance(loss, RegionLoss):
-                windows.append(loss.window_of(_rows_for(loss, numbers)))
+                windows.append(loss.window_of(numbers))
             else:
                 assert isinstance(loss, PixelLoss)
                 windows.append(window_of_errors(loss, *errors[name]))
         return tuple(windows)
-
-
-def _rows_for(loss: RegionLoss, numbers: Numbers) -> Numbers:
-    """Return the sums in the rows that a region loss wants."""
-    if isinstance(numbers, ClassNumbers) and not loss.by_image:
-        return numbers.as_one_row()
-    return numbers
 
 
 def _shared_sums(
