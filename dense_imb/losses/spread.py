@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dense_imb.base.checks import check_finite, values_are_readable
+from dense_imb.losses.core.groups import wide
+from dense_imb.losses.core.processes import n_processes
 from dense_imb.losses.core.spread import Spread, Spreading
 
 _BITS = 11  # of an error, counted at once: its sign, its exponent and two more
@@ -61,7 +63,7 @@ class Hardest(Spread):
             )
 
     def __call__(self, pixels: Spreading) -> Tensor:
-        error, is_global = pixels.error, pixels.scope == "global" and _in_processes()
+        error, is_global = pixels.error, n_processes(pixels.scope) > 1
         group, n_groups = _groups(pixels)
         place, known = group.reshape(-1), error.detach().reshape(-1)
         bound, n = _smallest_of_hardest(known, place, n_groups, self.share, is_global)
@@ -70,7 +72,7 @@ class Hardest(Spread):
         if pixels.weight is None:
             mass = _counts(torch.where(is_hardest, place, n_groups), n_groups + 1)[:-1]
         else:
-            weight = pixels.weight.reshape(-1).to(_wide(error.device))
+            weight = pixels.weight.reshape(-1).to(wide(error.device))
             masses = [weight, torch.where(is_hardest, weight, 0.0)]
             mass = torch.cat([_sums(one, place, n_groups) for one in masses])
         if is_global:
@@ -142,14 +144,6 @@ class WorstNeighbour(Spread):
         return place
 
 
-def _in_processes() -> bool:
-    return dist.is_available() and dist.is_initialized()
-
-
-def _wide(device: torch.device) -> torch.dtype:
-    return torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs lack the latter
-
-
 def _groups(pixels: Spreading) -> tuple[Tensor, int]:
     """Return the group of each pixel, int32, and their number; ignored pixels are apart."""
     slot, n = pixels.slot, pixels.n_classes
@@ -218,7 +212,7 @@ def _smallest_of_hardest(
 
 def _n_hardest(n: Tensor, share: float) -> Tensor:
     """Return max(1, floor(share n))."""
-    exact = n.to(_wide(n.device)) * share
+    exact = n.to(wide(n.device)) * share
     return (exact * (1 + 1e-12)).long().clamp(min=1)  # in floats, 0.29 * 100 is below 29
 
 

@@ -27,6 +27,7 @@ from dense_imb.losses.core.cover import Cover, CoverCells, PackedCover, pack
 from dense_imb.losses.core.groups import Classes, Groups, InstanceCells, class_tensor, wide
 from dense_imb.losses.core.instances import InstanceMap, Per, bounded_instances, check_per
 from dense_imb.losses.core.pixels import clean_label, valid_pixels
+from dense_imb.losses.core.processes import n_processes, with_gradient_of
 
 Scope = Literal["image", "batch", "global"]
 Combine = Literal["sum", "mean"]
@@ -295,10 +296,9 @@ def reduce_balanced(
                 "don't tell the number of pixels in the window; use frame_weight=0."
             )
         sums["window"] = _window_mass(class_count, n_classes, balance, sums["count"])
-    n_processes = 1
-    if balance.scope == "global" and dist.is_available() and dist.is_initialized():
+    is_shared = n_processes(balance.scope) > 1
+    if is_shared:
         sums = _sum_over_processes(sums)
-        n_processes = dist.get_world_size()
 
     coefficient = coefficients(sums, balance)
     if reduction == "mean" and torch.compiler.is_compiling() and _are_two_classes(groups):
@@ -312,10 +312,9 @@ def reduce_balanced(
         may_overwrite = may_overwrite and not share.requires_grad
         contribution = error.mul_(share) if may_overwrite else error * share
         value = contribution if reduction == "none" else contribution.sum()
-    if n_processes > 1:
-        factor = n_processes if balance.gradient == "mean" else 1
+    if is_shared:
         total = value if reduction == "none" else coefficient.total(sums)
-        value = WithGradientOf.apply(value, total.detach().to(value.dtype), factor)
+        value = with_gradient_of(value, total, balance)
     if not return_parts:
         return value
     of_class = {name: numbers.detach().sum(0) for name, numbers in sums.items()}
@@ -405,22 +404,3 @@ def _sum_over_processes(sums: dict[str, Tensor]) -> dict[str, Tensor]:
     packed = torch.cat([part.detach().to(wide(part.device)) for part in sums.values()])
     dist.all_reduce(packed)
     return dict(zip(sums, torch.split(packed, 1), strict=True))
-
-
-class WithGradientOf(torch.autograd.Function):
-    """The value `total` with `factor` times the gradient of `local`.
-
-    Not `total + factor * (local - local.detach())`, which turns an infinite loss into NaN.
-    """
-
-    @staticmethod
-    def forward(local: Tensor, total: Tensor, factor: int) -> Tensor:
-        return total.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        ctx.factor = inputs[2]
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return gradient * ctx.factor, None, None

@@ -7,11 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from dense_imb.base.checks import values_are_readable
-from dense_imb.losses.core.balance import Balance, WithGradientOf
 from dense_imb.losses.core.cells import ClassCells
 from dense_imb.losses.core.groups import wide
 from dense_imb.losses.core.overlap import Overlap
@@ -59,31 +57,6 @@ def check_window(window: Any, made_for: str) -> None:
             f"Expected `window` to be made by {made_for}, got one of {window.made_for}; make it "
             "with the loss that it is given to."
         )
-
-
-def n_processes(balance: Balance) -> int:
-    """Return the number of processes whose sums are added."""
-    is_global = balance.scope == "global" and dist.is_available() and dist.is_initialized()
-    return dist.get_world_size() if is_global else 1
-
-
-def exchange(local: Tensor, balance: Balance, window: Tensor | None = None) -> Tensor:
-    """Return the sums of all processes, or of the window, with the gradient of the local ones."""
-    n = n_processes(balance)
-    if window is None and n == 1:
-        return local
-    total = all_processes(local, balance) if window is None else window
-    factor = n if balance.gradient == "mean" else 1
-    result: Tensor = WithGradientOf.apply(local, total.to(local), factor)
-    return result
-
-
-def all_processes(local: Tensor, balance: Balance) -> Tensor:
-    """Return the sums of all processes, without gradient."""
-    total = local.detach().clone()
-    if n_processes(balance) > 1:
-        dist.all_reduce(total)
-    return total
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from dense_imb.base.checks import check_n_entries
+from dense_imb.losses.core.groups import class_tensor
+
 
 class Penalty:
     """Base class of penalties, phi(lp). A penalty is a value: it compares, pickles and prints.
@@ -49,6 +52,14 @@ class CrossEntropy(Penalty):
 
     def __call__(self, lp: Tensor) -> Tensor:
         return -lp
+
+
+def factor_of_penalty(penalty: Penalty | None, n_classes: int, like: Tensor) -> Tensor | None:
+    """Return the penalty's factor of each class, (C,); None without one."""
+    if penalty is None or penalty.factor_of_class is None:
+        return None
+    check_n_entries("alpha", penalty.factor_of_class, n_classes)
+    return class_tensor(penalty.factor_of_class, like).to(like.dtype)
 
 
 def check_penalty(penalty: object) -> None:

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from dense_imb.losses.core.balance import Balance
 from dense_imb.losses.core.coefficient import coefficients
-from dense_imb.losses.core.overlap_sums import all_processes, exchange
-from dense_imb.losses.core.penalty import Penalty
-from dense_imb.losses.core.sums import factor_of_penalty
+from dense_imb.losses.core.penalty import factor_of_penalty
+from dense_imb.losses.core.processes import all_processes, exchange
 
 if TYPE_CHECKING:
     from dense_imb.losses.core.pixel_loss import PixelLoss
@@ -52,8 +51,7 @@ def window_of_errors(loss: PixelLoss, mass: Tensor, error: Tensor) -> Tensor:
 
 def _rows(loss: PixelLoss, mass: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
     """Return the sums in the rows that the loss wants, with the penalty's factors."""
-    penalty: Penalty | None = loss.penalty
-    factor = factor_of_penalty(penalty, mass.shape[1], mass)
+    factor = factor_of_penalty(loss.penalty, mass.shape[1], mass)
     error = error if factor is None else error * factor
     if loss.balance is None or loss.balance.scope != "image":
         mass, error = mass.sum(0, keepdim=True), error.sum(0, keepdim=True)

@@ -45,7 +45,7 @@ from dense_imb.losses.core.options import (
     check_options,
     shows_options,
 )
-from dense_imb.losses.core.penalty import CrossEntropy, Penalty, check_penalty
+from dense_imb.losses.core.penalty import CrossEntropy, Penalty, check_penalty, factor_of_penalty
 from dense_imb.losses.core.spread import Spread, check_spread, check_spreads_classes, spread_errors
 from dense_imb.losses.core.target import PixelTarget, check_are_logits, pixel_target
 
@@ -122,10 +122,7 @@ def penalty_of(
     """Return the penalty of each pixel on its adjusted logits, (B, *spatial)."""
     logits = adjust_logits(adjustment, pixels.logits, pixels.label)
     lp = torch.log_softmax(logits, 1)
-    factor: Tensor | None = None  # (C,)
-    if penalty is not None and penalty.factor_of_class is not None:
-        check_n_entries("alpha", penalty.factor_of_class, pixels.n_classes)
-        factor = class_tensor(penalty.factor_of_class, logits).to(logits.dtype)
+    factor = factor_of_penalty(penalty, pixels.n_classes, logits)
     if pixels.probability is None:
         lp = lp.gather(1, pixels.label.unsqueeze(1)).squeeze(1)
         error = -lp if penalty is None else penalty(lp)

@@ -20,10 +20,8 @@ from dense_imb.losses.core.overlap import Dice, Overlap
 from dense_imb.losses.core.overlap_sums import (
     ClassNumbers,
     WindowSums,
-    all_processes,
     check_window,
     class_overlap_sums,
-    exchange,
     flat,
 )
 from dense_imb.losses.core.overlap_values import (
@@ -33,6 +31,7 @@ from dense_imb.losses.core.overlap_values import (
     combine_classes,
 )
 from dense_imb.losses.core.penalty import Penalty
+from dense_imb.losses.core.processes import all_processes, exchange
 from dense_imb.losses.core.target import PixelTarget, check_are_logits, pixel_target
 
 Numbers = ClassNumbers | InstanceNumbers
@@ -229,7 +228,10 @@ class RegionLoss(Loss):
         self.adjustment = options.get("adjustment")
         self.ignore_index = options.get("ignore_index")
         self.validate = options.get("validate", False)
-        self.is_joint = bool(getattr(self.index, "is_joint", False))
+        # the value of a class or an instance
+        absent = getattr(self.balance, "absent", None) or "rate"
+        first = 0 if self.include_background else 1
+        self.formula = Formula(self.index, self.gamma, absent, first)
         check_adjustment(self.adjustment)
         check_ignore_index(self.ignore_index)
         self._check()
@@ -278,10 +280,9 @@ class RegionLoss(Loss):
         return f"{self.index!r} per {self.per} with scope {self.balance.scope!r}"
 
     @property
-    def formula(self) -> Formula:
-        """The value of a class or an instance."""
-        absent = self.balance.absent or "rate"
-        return Formula(self.index, self.gamma, absent, 0 if self.include_background else 1)
+    def is_joint(self) -> bool:
+        """Whether the index is one number for all classes."""
+        return self.formula.is_joint
 
     @shows_options(RegionCallOptions)
     def forward(self, logits: Tensor, target: Tensor, **options: Unpack[RegionCallOptions]) -> Any:

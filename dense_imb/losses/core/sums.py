@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dense_imb.base.checks import check_n_entries, is_plain_eager, values_are_readable
+from dense_imb.base.checks import is_plain_eager, values_are_readable
 from dense_imb.losses.core.cells import Cells, ClassCells, class_masks
-from dense_imb.losses.core.groups import class_tensor, wide
+from dense_imb.losses.core.groups import wide
 from dense_imb.losses.core.penalty import Penalty
 
 _SMALLEST = 1e-30  # a float32 below it has lost digits, and its logarithm with them
@@ -51,20 +51,11 @@ class Request(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Sums over the pixels of a batch in the wide type."""
+    """Sums over the pixels of a batch in the wide type, or the gradient of the loss by them."""
 
     area: Tensor  # (B, C, M)
     own: Tensor  # (cells,)
     errors: tuple[Tensor, ...]  # (cells,) for each penalty
-
-
-class _Kept(NamedTuple):
-    """Sums, and the tensors that their gradient needs."""
-
-    area: Tensor
-    own: Tensor
-    errors: list[Tensor]
-    tensors: tuple[Tensor, ...]
 
 
 def softmax_sums(z: Tensor, request: Request) -> Sums:
@@ -116,9 +107,9 @@ class _WithSums(torch.autograd.Function):
     def forward(cls, ctx: Any, z: Tensor, request: Request) -> tuple[Tensor, ...]:
         ctx.request = request
         with _in_full_precision(z):
-            kept = cls.sums(z, request)
-        ctx.save_for_backward(z, *kept.tensors)
-        return kept.area, kept.own, *kept.errors
+            sums, kept = cls.sums(z, request)
+        ctx.save_for_backward(z, *kept)
+        return sums.area, sums.own, *sums.errors
 
     @classmethod
     def backward(cls, ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
@@ -129,23 +120,16 @@ class _WithSums(torch.autograd.Function):
             return gradient, None
         area, own, *errors = (part.to(z.dtype) for part in upstream)
         with _in_full_precision(z):
-            return cls.gradient(z, ctx.request, kept, area, own, errors), None
+            return cls.gradient(z, ctx.request, kept, Sums(area, own, tuple(errors))), None
 
     @staticmethod
-    def sums(z: Tensor, request: Request) -> _Kept:
-        """Return the sums, and what is kept for their gradient."""
+    def sums(z: Tensor, request: Request) -> tuple[Sums, tuple[Tensor, ...]]:
+        """Return the sums, and the tensors that their gradient needs."""
         raise NotImplementedError
 
     @staticmethod
-    def gradient(
-        z: Tensor,
-        request: Request,
-        kept: Sequence[Tensor],
-        area: Tensor,
-        own: Tensor,
-        errors: Sequence[Tensor],
-    ) -> Tensor:
-        """Return the gradient of the logits from those of the sums."""
+    def gradient(z: Tensor, request: Request, kept: Sequence[Tensor], by: Sums) -> Tensor:
+        """Return the gradient of the loss by the logits, from that by the sums."""
         raise NotImplementedError
 
 
@@ -156,39 +140,32 @@ class _Classes(_WithSums):
     """
 
     @staticmethod
-    def sums(z: Tensor, request: Request) -> _Kept:
+    def sums(z: Tensor, request: Request) -> tuple[Sums, tuple[Tensor, ...]]:
         p = z.softmax(1)
         areas = [
             p.sum(-1) if w is None else torch.bmm(p, w.unsqueeze(2)).squeeze(2)
             for w in request.areas
         ]
         own, total = _own_sums(p, request)
-        slopes: list[Tensor] = []
-        errors: list[Tensor] = []
+        slopes: tuple[Tensor, ...] = ()
+        errors: tuple[Tensor, ...] = ()
         if request.penalties:
             errors, slopes = _penalised(_log_probability(z, p, own, request), request)
-        return _Kept(_stacked(areas), total, errors, (p, own, *slopes))
+        return Sums(_stacked(areas), total, errors), (p, own, *slopes)
 
     @staticmethod
-    def gradient(
-        z: Tensor,
-        request: Request,
-        kept: Sequence[Tensor],
-        area: Tensor,
-        own: Tensor,
-        errors: Sequence[Tensor],
-    ) -> Tensor:
+    def gradient(z: Tensor, request: Request, kept: Sequence[Tensor], by: Sums) -> Tensor:
         p, p_own, *slopes = kept
-        mine = request.own.spread(own).mul_(p_own)
+        mine = request.own.spread(by.own).mul_(p_own)
         if request.weight is not None:
             mine.mul_(request.weight)
-        error = _slope_of_errors(slopes, request, errors)
+        error = _slope_of_errors(slopes, request, by.errors)
         if error is not None and request.owner_is_class:
             mine.add_(error)
             error = None
         r = mine if error is None else mine + error  # (B, S)
         r = r.unsqueeze(1)
-        parts = [area[:, :, m : m + 1] for m in range(len(request.areas))]  # (B, C, 1) each
+        parts = [by.area[:, :, m : m + 1] for m in range(len(request.areas))]  # (B, C, 1) each
         for part, w in zip(parts, request.areas, strict=True):
             mean = torch.bmm(part.transpose(1, 2), p)  # (B, 1, S)
             r = mean.add_(r) if w is None else torch.addcmul(r, mean, w.unsqueeze(1))
@@ -276,7 +253,7 @@ class _TwoClasses(_WithSums):
     """
 
     @staticmethod
-    def sums(z: Tensor, request: Request) -> _Kept:
+    def sums(z: Tensor, request: Request) -> tuple[Sums, tuple[Tensor, ...]]:
         d = _difference(z)
         p = d.sigmoid()
         q: Tensor | None = None  # 1 - p with its digits
@@ -290,8 +267,8 @@ class _TwoClasses(_WithSums):
         mine = None if q is None else torch.lerp(q, p, request.classes.is_one)  # p_y
         own = p if mine is None or not request.owner_is_class else mine
         (total,) = request.own.sums([_times(own, request.weight)])
-        slopes: list[Tensor] = []
-        errors: list[Tensor] = []
+        slopes: tuple[Tensor, ...] = ()
+        errors: tuple[Tensor, ...] = ()
         if request.penalties:
             assert mine is not None
             assert q is not None
@@ -301,24 +278,18 @@ class _TwoClasses(_WithSums):
                 sign = 2 * request.classes.is_one - 1
                 lp = sign.mul_(_difference(z)).clamp_(max=0).add_(torch.maximum(p, q).log_())
             errors, slopes = _penalised(lp, request)
-        return _Kept(_stacked(areas), total, errors, (p, *slopes))
+        return Sums(_stacked(areas), total, errors), (p, *slopes)
 
     @staticmethod
-    def gradient(
-        z: Tensor,
-        request: Request,
-        kept: Sequence[Tensor],
-        area: Tensor,
-        own: Tensor,
-        errors: Sequence[Tensor],
-    ) -> Tensor:
+    def gradient(z: Tensor, request: Request, kept: Sequence[Tensor], by: Sums) -> Tensor:
         p, *slopes = kept
+        own = by.own
         if request.owner_is_class:  # p_y falls with d for class 0
             own = torch.stack([-own[0::2], own[1::2]], 1).view(-1)
         mine = request.own.spread(own)
         if request.weight is not None:
             mine.mul_(request.weight)
-        by_area = area[:, 1] - area[:, 0]  # (B, M)
+        by_area = by.area[:, 1] - by.area[:, 0]  # (B, M)
         for m, w in enumerate(request.areas):
             part = by_area[:, m : m + 1]
             mine = mine.add_(part) if w is None else mine.addcmul_(part, w)
@@ -326,7 +297,7 @@ class _TwoClasses(_WithSums):
         result = torch.empty_like(z, memory_format=torch.contiguous_format)
         gradient = torch.addcmul(mine, mine, p, value=-1, out=result[:, -1])
         del mine  # before the errors take its place
-        error = _slope_of_errors(slopes, request, errors)
+        error = _slope_of_errors(slopes, request, by.errors)
         if error is not None:  # d log p_y / dd = y - p
             gradient.addcmul_(error, request.classes.is_one).addcmul_(error, p, value=-1)
         if z.shape[1] == 2:
@@ -339,7 +310,7 @@ def _difference(z: Tensor) -> Tensor:
     return z[:, 0] if z.shape[1] == 1 else z[:, 1] - z[:, 0]
 
 
-def _penalised(lp: Tensor, request: Request) -> tuple[list[Tensor], list[Tensor]]:
+def _penalised(lp: Tensor, request: Request) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Return the sums of each penalty, and the slopes of those that are not cross-entropy."""
     maps: list[Tensor] = []
     slopes: list[Tensor] = []
@@ -354,7 +325,8 @@ def _penalised(lp: Tensor, request: Request) -> tuple[list[Tensor], list[Tensor]
             slopes.append(slope)
         maps.append(_times(error, request.weight))
     totals = zip(request.penalties, request.classes.sums(maps), strict=True)
-    return [-total if penalty is None else total for penalty, total in totals], slopes
+    errors = tuple(-total if penalty is None else total for penalty, total in totals)
+    return errors, tuple(slopes)
 
 
 def _slope_of_errors(
@@ -375,11 +347,3 @@ def _slope_of_errors(
 
 def _times(pixel: Tensor, weight: Tensor | None) -> Tensor:
     return pixel if weight is None else pixel * weight
-
-
-def factor_of_penalty(penalty: Penalty | None, n_classes: int, like: Tensor) -> Tensor | None:
-    """Return the penalty's factor of each class, (C,); None without one."""
-    if penalty is None or penalty.factor_of_class is None:
-        return None
-    check_n_entries("alpha", penalty.factor_of_class, n_classes)
-    return class_tensor(penalty.factor_of_class, like)
