@@ -20,7 +20,7 @@ from dense_imb.losses.core.natural import Natural, NoInverseError
 from dense_imb.metrics import ScoreHistogram
 from dense_imb.metrics.histogram import LIMIT
 
-_LEAST = 20  # pixels of a class, to fit a bias: fewer tell it worse than a formula does
+_LEAST = 20  # pixels of a class, to fit a bias: fewer give a worse one than the formula
 _MOST = 8192  # pixels of a class in a fit of more than two classes
 
 

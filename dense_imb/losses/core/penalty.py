@@ -41,7 +41,7 @@ class Penalty:
 
     @property
     def no_inverse(self) -> str | None:
-        """Reason why no probability can be told from the outputs; None if one can."""
+        """Reason why the outputs give no probability; None if they do."""
         has_slope = type(self).log_slope is not Penalty.log_slope
         return None if has_slope else f"its penalty {type(self).__name__} has no `log_slope`"
 

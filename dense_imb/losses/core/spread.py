@@ -1,4 +1,4 @@
-"""Spreads: what the error of a pixel becomes before the mean, by the errors of other pixels."""
+"""Spreads: functions of all errors of a class or a neighbourhood, applied before the mean."""
 
 from __future__ import annotations
 

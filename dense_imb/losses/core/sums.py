@@ -30,7 +30,8 @@ class Request(NamedTuple):
 
     owner: (B, S) class whose probability a pixel adds to its own cell, of any integer type; None
         for the second of two classes.
-    own: the cells of these sums. Those of class 0 must not reach the loss without an owner.
+    own: the cells of these sums. Unless they are `classes`, the loss must not use those of pixels
+        with an owner of class 0, whose gradient is left out.
     areas: M weights (B, S) of sums over whole images; None for 1.
     classes: cells of the penalties' sums, by the class y of a pixel.
     penalties: phi; None is cross-entropy.
