@@ -443,3 +443,21 @@ def test_a_window_of_another_loss_is_refused():
         DiceLoss()(Z, TARGET, window=3)
     with pytest.raises(ValueError, match="Expected `window` to be made by"):
         window + TverskyLoss().sums(Z, TARGET)
+
+
+@pytest.mark.parametrize("loss", [DiceLoss(), CompoundLoss(DiceLoss(), CrossEntropyLoss())])
+def test_a_window_of_other_classes_is_refused(loss):
+    window = loss.sums(Z, TARGET)
+    wide = torch.cat([Z, Z[:, :2]], 1)
+    with pytest.raises(ValueError, match=r"`window` to be made of calls like this one.*\(3, 1, 3\)"):
+        loss(wide, TARGET, window=window)
+    with pytest.raises(ValueError, match=r"calls of a `window` to have as many classes"):
+        window + loss.sums(wide, TARGET)
+
+
+def test_a_window_of_hard_and_soft_targets_is_refused():
+    hard, soft = DiceLoss().sums(Z, TARGET), DiceLoss().sums(Z, Z.softmax(1))
+    with pytest.raises(ValueError, match="the same kind of target"):
+        hard + soft
+    with pytest.raises(ValueError, match="the same kind of target"):
+        DiceLoss()(Z, Z.softmax(1), window=hard)

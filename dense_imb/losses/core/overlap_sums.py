@@ -38,6 +38,12 @@ class WindowSums:
         if not isinstance(other, WindowSums):
             return NotImplemented
         check_window(other, self.made_for)
+        shapes = [[tuple(part.shape) for part in one.numbers] for one in (self, other)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                "Expected the calls of a `window` to have as many classes and the same kind of "
+                f"target, got sums of the shapes {shapes[0]} and {shapes[1]}."
+            )
         return WindowSums(
             self.made_for, tuple(a + b for a, b in zip(self.numbers, other.numbers, strict=True))
         )

@@ -30,8 +30,15 @@ def exchange(local: Tensor, balance: Balance, window: Tensor | None = None) -> T
     """Return the sums of all processes, or of the window, with the gradient of the local ones."""
     if window is None and n_processes(balance.scope) == 1:
         return local
-    total = all_processes(local, balance) if window is None else window
-    return with_gradient_of(local, total, balance)
+    if window is None:
+        return with_gradient_of(local, all_processes(local, balance), balance)
+    if window.shape != local.shape:
+        raise ValueError(
+            "Expected `window` to be made of calls like this one, with as many classes and the "
+            f"same kind of target, got sums of the shape {tuple(window.shape)} for "
+            f"{tuple(local.shape)}; make it with the loss and the batches that it is for."
+        )
+    return with_gradient_of(local, window, balance)
 
 
 def with_gradient_of(local: Tensor, total: Tensor, balance: Balance) -> Tensor:
