@@ -416,6 +416,16 @@ def test_help_spells_the_options_out(case):
         assert "options" not in made
 
 
+def test_help_shows_the_defaults(case):
+    if case.is_regression or case.is_sum:
+        pytest.skip("spells its options itself")
+    of = type(case.make())
+    shown = inspect.signature(of).parameters
+    needed = {"class_counts": (9, 1)} if "class_counts" in shown else {}
+    defaults = {name: one.default for name, one in shown.items() if name not in needed}
+    assert repr(of(**needed, **defaults)) == repr(of(**needed))
+
+
 @pytest.mark.parametrize("n_calls", [100, pytest.param(500, marks=pytest.mark.slow)])
 def test_calls_leave_no_tensor_behind(case, n_calls):
     import gc

@@ -449,7 +449,9 @@ def test_a_window_of_another_loss_is_refused():
 def test_a_window_of_other_classes_is_refused(loss):
     window = loss.sums(Z, TARGET)
     wide = torch.cat([Z, Z[:, :2]], 1)
-    with pytest.raises(ValueError, match=r"`window` to be made of calls like this one.*\(3, 1, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"`window` to be made of calls like this one.*\(3, 1, 3\)"
+    ):
         loss(wide, TARGET, window=window)
     with pytest.raises(ValueError, match=r"calls of a `window` to have as many classes"):
         window + loss.sums(wide, TARGET)
@@ -461,3 +463,18 @@ def test_a_window_of_hard_and_soft_targets_is_refused():
         hard + soft
     with pytest.raises(ValueError, match="the same kind of target"):
         DiceLoss()(Z, Z.softmax(1), window=hard)
+
+
+def test_an_index_of_another_signature_is_refused_when_the_loss_is_built():
+    with pytest.raises(TypeError, match=r"got one of \(tp, fp, fn, tn\); the four counts are"):
+        RegionLoss(lambda tp, fp, fn, tn: tp / (tp + fp + fn))
+    with pytest.raises(TypeError, match=r"got the class Dice; write Dice\(\)\."):
+        RegionLoss(Dice)
+    with pytest.raises(TypeError, match=r"or a function of an Overlap, got 'dice'\."):
+        RegionLoss("dice")
+    assert torch.equal(RegionLoss(torch.nn.Sequential(Wrapped()))(Z, TARGET), DiceLoss()(Z, TARGET))
+
+
+class Wrapped(torch.nn.Module):
+    def forward(self, overlap):
+        return Dice()(overlap)

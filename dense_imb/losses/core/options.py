@@ -96,8 +96,15 @@ def check_options(
             )
 
 
-def shows_options(options: type) -> Callable[[Callee], Callee]:
-    """Let help() and inspect.signature spell out **options."""
+def shows_options(
+    options: type, defaults: Mapping[str, object] = _DEFAULTS
+) -> Callable[[Callee], Callee]:
+    """Let help() and inspect.signature spell out **options.
+
+    Args:
+        options: TypedDict of the options.
+        defaults: their defaults, None for all that it leaves out.
+    """
 
     def decorate(callee: Callee) -> Callee:
         signature = inspect.signature(callee)
@@ -111,7 +118,7 @@ def shows_options(options: type) -> Callable[[Callee], Callee]:
                 inspect.Parameter(
                     name,
                     inspect.Parameter.KEYWORD_ONLY,
-                    default=_DEFAULTS.get(name),
+                    default=defaults.get(name),
                     annotation=getattr(annotation, "__forward_arg__", annotation),
                 )
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -171,3 +172,26 @@ class GeneralizedDice(Index):
         weight = torch.where(is_present, weight, weight.amax(-1, keepdim=True))
         above = 2 * (weight * tp).sum(-1) + self.smooth
         return above / ((weight * (2 * tp + fp + fn)).sum(-1) + self.smooth)
+
+
+def check_index(index: object) -> None:
+    """Refuse an index that is no function of an `Overlap`."""
+    wanted = (
+        "Expected `index` to be Dice(), Jaccard(), Tversky(), Matthews(), GeneralizedDice() or a "
+        "function of an Overlap"
+    )
+    if isinstance(index, type):
+        raise TypeError(f"{wanted}, got the class {index.__name__}; write {index.__name__}().")
+    if not callable(index):
+        raise TypeError(f"{wanted}, got {index!r}.")
+    try:
+        signature = inspect.signature(index)
+    except ValueError:  # of a function without one
+        return
+    try:
+        signature.bind(None)
+    except TypeError:
+        raise TypeError(
+            f"{wanted}, got one of {signature}; the four counts are its fields: "
+            "lambda o: o.tp / (o.tp + o.fp + o.fn)."
+        ) from None

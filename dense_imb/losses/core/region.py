@@ -16,7 +16,7 @@ from dense_imb.losses.core.instance_overlap import InstanceNumbers, instance_ove
 from dense_imb.losses.core.instances import check_max_instances, instance_map
 from dense_imb.losses.core.module import Loss
 from dense_imb.losses.core.options import check_options, shows_options
-from dense_imb.losses.core.overlap import Dice, Overlap
+from dense_imb.losses.core.overlap import Dice, Overlap, check_index
 from dense_imb.losses.core.overlap_sums import (
     ClassNumbers,
     WindowSums,
@@ -37,6 +37,14 @@ from dense_imb.losses.core.target import PixelTarget, check_are_logits, pixel_ta
 Numbers = ClassNumbers | InstanceNumbers
 Penalties = tuple[Penalty | None, ...]
 PER = ("class", "instance")
+
+REGION_DEFAULTS: dict[str, object] = {
+    "include_background": False,
+    "gamma": 1.0,
+    "per": "class",
+    "validate": False,
+    "return_parts": False,
+}
 
 
 class RegionOptions(TypedDict, total=False):
@@ -150,7 +158,7 @@ def _check_balance(balance: object) -> None:
             )
 
 
-@shows_options(_AllOptions)
+@shows_options(_AllOptions, REGION_DEFAULTS)
 def region_loss(
     logits: Tensor, target: Tensor, *, index: IndexFunction | None = None, **options: Any
 ) -> Any:
@@ -209,7 +217,7 @@ class RegionLoss(Loss):
     )  # fmt: skip
     no_probability = "the best outputs of a region loss are 0 or 1, whatever the probability"
 
-    @shows_options(RegionOptions)
+    @shows_options(RegionOptions, REGION_DEFAULTS)
     def __init__(
         self, index: IndexFunction | None = None, **options: Unpack[RegionOptions]
     ) -> None:
@@ -237,11 +245,7 @@ class RegionLoss(Loss):
         self._check()
 
     def _check(self) -> None:
-        if not callable(self.index):
-            raise TypeError(
-                "Expected `index` to be Dice(), Jaccard(), Tversky(), Matthews(), "
-                f"GeneralizedDice() or a function of an Overlap, got {self.index!r}."
-            )
+        check_index(self.index)
         check_at_least("gamma", self.gamma, 0)
         if self.gamma == 0:
             raise ValueError("Expected `gamma` above 0, got 0, which leaves nothing to train.")

@@ -6,7 +6,7 @@ from typing import Unpack
 
 from dense_imb.losses.core.options import shows_options
 from dense_imb.losses.core.overlap import Dice
-from dense_imb.losses.core.region import RegionLoss, RegionOptions
+from dense_imb.losses.core.region import REGION_DEFAULTS, RegionLoss, RegionOptions
 
 
 class DiceLoss(RegionLoss):
@@ -26,6 +26,6 @@ class DiceLoss(RegionLoss):
         tensor(0.6667)
     """
 
-    @shows_options(RegionOptions)
+    @shows_options(RegionOptions, REGION_DEFAULTS)
     def __init__(self, smooth: float = 0.0, **options: Unpack[RegionOptions]) -> None:
         super().__init__(Dice(smooth), **options)

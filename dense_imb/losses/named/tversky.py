@@ -6,7 +6,7 @@ from typing import Unpack
 
 from dense_imb.losses.core.options import shows_options
 from dense_imb.losses.core.overlap import Tversky
-from dense_imb.losses.core.region import RegionLoss, RegionOptions
+from dense_imb.losses.core.region import REGION_DEFAULTS, RegionLoss, RegionOptions
 
 
 class TverskyLoss(RegionLoss):
@@ -28,7 +28,7 @@ class TverskyLoss(RegionLoss):
         tensor(0.6154)
     """
 
-    @shows_options(RegionOptions)
+    @shows_options(RegionOptions, REGION_DEFAULTS)
     def __init__(
         self,
         alpha: float = 0.3,
