@@ -7,6 +7,19 @@ import sys
 
 import pytest
 
+from dense_imb.losses import (
+    Balance,
+    CompoundLoss,
+    CrossEntropyLoss,
+    DiceLoss,
+    Hardest,
+    Linear,
+    LogPrior,
+    Matthews,
+    PixelLoss,
+    RegionLoss,
+    Tversky,
+)
 from dense_imb.losses.foreign.catalogue import CATALOGUE
 from dense_imb.losses.foreign.feeding import feeds_on, takes_logits
 from dense_imb.losses.foreign.parse import Spec, parse_loss, parse_spec
@@ -111,3 +124,56 @@ def test_a_quoted_option_does_not_end_at_a_plus():
     assert spec.terms[0].options == {"reduction": "sum + mean"}
     assert spec.weights == (None, 0.5)
     assert len(parse_spec("torch.nn:MSELoss(reduction='mean') + FocalLoss").terms) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "loss"),
+    [
+        ("RegionLoss(Matthews())", RegionLoss(Matthews())),
+        (
+            "RegionLoss(index=Tversky(0.3, beta=0.7), balance=Balance(scope='image'))",
+            RegionLoss(Tversky(0.3, 0.7), balance=Balance(scope="image")),
+        ),
+        (
+            "CrossEntropyLoss(balance=Balance(power=math.inf), spread=Hardest(0.1))",
+            CrossEntropyLoss(balance=Balance(power="inf"), spread=Hardest(0.1)),
+        ),
+        (
+            "PixelLoss(Linear(), LogPrior([90, 10]), balance=Balance(weight=(0, 1)))",
+            PixelLoss(Linear(), LogPrior([90, 10]), balance=Balance(weight=(0, 1))),
+        ),
+        (
+            "DiceLoss(per='instance') + 0.5 * CrossEntropyLoss(balance=Balance())",
+            CompoundLoss(
+                DiceLoss(per="instance"), CrossEntropyLoss(balance=Balance()), weights=(1, 0.5)
+            ),
+        ),
+    ],
+)
+def test_objects_of_ours_are_written_as_in_python(text, loss):
+    assert repr(parse_loss(text)) == repr(loss)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "RegionLoss(__import__('os'))",
+        "RegionLoss(Overlap(1, 2, 3, 4))",
+        "RegionLoss(Matthews)",
+        "RegionLoss(math.pi)",
+        "RegionLoss(Dice(*[1]))",
+        "RegionLoss(Dice(**{'smooth': 1}))",
+        "RegionLoss(Dice(open('x')))",
+        "RegionLoss(lambda o: o.tp)",
+    ],
+)
+def test_nothing_else_in_a_text_is_evaluated(text):
+    with pytest.raises(ValueError, match="options as literals or objects of ours"):
+        parse_spec(text)
+
+
+def test_objects_of_ours_refuse_their_options_in_one_sentence():
+    with pytest.raises(ValueError, match=r"RegionLoss takes, .*Expected `smooth` to be .*got -1"):
+        parse_loss("RegionLoss(Dice(smooth=-1))")
+    with pytest.raises(ValueError, match="CrossEntropyLoss takes, .*unexpected keyword.*'powr'"):
+        parse_loss("CrossEntropyLoss(balance=Balance(powr=2))")

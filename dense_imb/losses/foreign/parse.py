@@ -21,6 +21,7 @@ from dense_imb.losses.core.spread import Spread
 from dense_imb.losses.foreign.catalogue import OUR_INPUTS, feeding_rule
 from dense_imb.losses.foreign.compound import CompoundLoss
 from dense_imb.losses.foreign.short_names import full_text, suggest_loss
+from dense_imb.losses.foreign.values import built, read_value
 from dense_imb.losses.spread import Hardest, WorstNeighbour
 
 # a text may come from anybody: what it names is imported from here and nowhere else
@@ -34,7 +35,7 @@ _WEIGHTED = re.compile(r"\s*((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*\*\s*(.*\S)
 
 
 class Term(NamedTuple):
-    """One loss of a text: its name and its options, all literals."""
+    """One loss of a text: its name and its options, literals or a `Value`."""
 
     module: str | None  # import path; None for a loss of `dense_imb.losses`
     name: str
@@ -104,7 +105,8 @@ def parse_loss(
 
     The text is a public name of `dense_imb.losses`, a short name (`SHORT_NAMES`), or an import path
     `package.module:Class`, with options as Python literals. Nothing in it is evaluated. An imported
-    object must be an `nn.Module` class. Some options of our losses are written as literals:
+    object must be an `nn.Module` class. The options may be the objects of our losses, written as in
+    Python: "RegionLoss(Matthews(), balance=Balance(scope='image'))". Some have a literal form, too:
     `balance={}` holds the arguments of a `Balance`, `spread` is {"hardest": share} or
     {"worst_neighbour": size}, and `class_weight='inverse'` names a method of `class_weights`. A sum
     with weights, "FocalLoss + 0.5 * monai.losses:DiceLoss(...)", is a `CompoundLoss`.
@@ -181,15 +183,17 @@ def _build(term: Term, text: str, packages: Sequence[str] | None, class_counts: 
     else:
         loss_class = getattr(importlib.import_module("dense_imb.losses"), term.name)
     try:
+        positional = [built(option) for option in term.positional]
+        options = {name: built(option) for name, option in options.items()}
         if term.module is None and options.get("balance") is not None:
             options["balance"] = _balance(options["balance"])
         if term.module is None and options.get("spread") is not None:
             options["spread"] = _spread(options["spread"])
         if term.module is None and isinstance(options.get("class_weight"), str):
             options["class_weight"] = _weights_by_rule(options["class_weight"], class_counts)
-        if class_counts is not None and _lacks_counts(loss_class, term.positional, options):
+        if class_counts is not None and _lacks_counts(loss_class, positional, options):
             options["class_counts"] = class_counts
-        return loss_class(*term.positional, **options)
+        return loss_class(*positional, **options)
     except Exception as problem:  # a loss of the caller's may refuse its options in any way
         raise ValueError(
             f"Expected options that {term.name} takes, got {text!r}: {_sentence(problem)}"
@@ -217,6 +221,8 @@ def _weights_by_rule(method: str, class_counts: Any) -> tuple[float, ...]:
 
 
 def _balance(arguments: object) -> Balance:
+    if isinstance(arguments, Balance):
+        return arguments
     if not isinstance(arguments, dict):
         raise TypeError(
             f"Expected `balance` to be the arguments of a Balance, got {arguments!r}; "
@@ -226,6 +232,8 @@ def _balance(arguments: object) -> Balance:
 
 
 def _spread(given: object) -> Spread:
+    if isinstance(given, Spread):
+        return given
     if not isinstance(given, dict) or len(given) != 1:
         raise TypeError(
             f"Expected `spread` to be one entry, its name and its number, got {given!r}; "
@@ -244,7 +252,10 @@ def split_call(text: str) -> tuple[str | None, str]:
 
 
 def parse_call(call: str, text: str) -> tuple[str, list[Any], dict[str, Any]]:
-    """Return the name, the positional and the named options of `Name(1, b=2)`, all literals."""
+    """Return the name, the positional and the named options of `Name(1, b=2)`.
+
+    They are literals, or each a `Value`.
+    """
     try:
         tree = ast.parse(call, mode="eval").body
         if isinstance(tree, ast.Name):
@@ -254,16 +265,16 @@ def parse_call(call: str, text: str) -> tuple[str, list[Any], dict[str, Any]]:
             if len(keywords) == len(tree.keywords):
                 return (
                     tree.func.id,
-                    [ast.literal_eval(option) for option in tree.args],
-                    {name: ast.literal_eval(option) for name, option in keywords.items()},
+                    [read_value(option) for option in tree.args],
+                    {name: read_value(option) for name, option in keywords.items()},
                 )
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         pass
     near = suggest_loss(text) if re.fullmatch(r"[\w -]+", text) else ""
     raise ValueError(
         "Expected a loss as a name of the catalogue or package.module:Class, with options as "
-        'literals, like "FocalLoss(gamma=2.0)" or "FocalLoss(balance={})", or a sum, "FocalLoss + '
-        '0.5 * torch.nn:CrossEntropyLoss", '
+        'literals or objects of ours, like "FocalLoss(gamma=2.0)" or "FocalLoss(balance={})" or '
+        '"RegionLoss(Matthews())", or a sum, "FocalLoss + 0.5 * torch.nn:CrossEntropyLoss", '
         f"got {text!r}.{near}"
     )
 
