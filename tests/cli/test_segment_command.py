@@ -121,7 +121,7 @@ def test_images_of_another_kind_are_named(trained, tmp_path, capsys):
     ("arguments", "sentence"),
     [
         (["RUN", "missing", "out"], "Expected images in missing, which does not exist"),
-        (["RUN", "IMAGES", "out", "--threshold", "1.5"], "`threshold` between 0 and 1"),
+        (["RUN", "IMAGES", "out", "--threshold", "1.5"], "--threshold between 0 and 1"),
         ([".", "IMAGES", "out"], "Expected the folder of a run"),
         (["RUN", ".", "out"], "Expected images"),
     ],
@@ -157,7 +157,7 @@ def test_volumes_of_several_classes_take_the_likeliest(tmp_path):
     placed = nibabel.load(tmp_path / "nifti_out" / "a.nii.gz")
     np.testing.assert_array_equal(np.asarray(placed.dataobj), mask)
     np.testing.assert_array_equal(placed.affine, affine)
-    with pytest.raises(ValueError, match="no `threshold` with 3 classes"):
+    with pytest.raises(ValueError, match="two classes for `threshold=0.5`, got 3"):
         segment_images(trained, tmp_path / "images", tmp_path / "x", threshold=0.5)
 
 

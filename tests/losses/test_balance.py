@@ -10,7 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dense_imb.losses import Balance, balanced_mean
+from dense_imb.losses import (
+    ACBMSELoss,
+    Balance,
+    BalancedRegressionLoss,
+    CrossEntropyLoss,
+    balanced_mean,
+)
 
 N_CLASSES = 3
 
@@ -398,3 +404,14 @@ def test_weights_may_be_arrays_and_balances_compare():
         assert Balance(weight=given_weights) == Balance(weight=weights)
     assert Balance(weight=torch.tensor(weights)) == Balance(weight=weights)
     assert hash(Balance(weight=weights)) == hash(Balance(weight=tuple(weights)))
+
+
+def test_treatments_of_region_losses_are_refused_when_a_mean_of_errors_is_built():
+    balance = Balance(absent="rate")
+    for make in (CrossEntropyLoss, BalancedRegressionLoss):
+        with pytest.raises(
+            ValueError, match=r'"skip" or "zero" for a mean of errors, got \'rate\''
+        ):
+            make(balance=balance)
+    with pytest.raises(ValueError, match="`absent` to be one of 'skip', 'zero', got 'index'"):
+        ACBMSELoss(absent="index")

@@ -282,3 +282,9 @@ def test_one_channel_equals_two() -> None:
     z = torch.linspace(-9, 9, 31).view(1, 1, 31)
     two = loss.probability(torch.cat([torch.zeros_like(z), z], 1), [0.99, 0.01])
     torch.testing.assert_close(loss.probability(z, [0.99, 0.01]), two[:, 1:], atol=1e-6, rtol=1e-5)
+
+
+def test_logits_without_channels_are_refused():
+    for loss in (losses.CrossEntropyLoss(), losses.CompoundLoss(losses.FocalLoss())):
+        with pytest.raises(ValueError, match=r"of the shape \(B, C, \*spatial\), got \(3,\); uns"):
+            loss.probability(torch.zeros(3))

@@ -148,7 +148,7 @@ def test_three_classes_and_scope_image(tmp_path: Path) -> None:
         np.testing.assert_array_equal(mask, decided(logits, thresholds=cuts))
         for k in (1, 2):
             assert (logit_of_class(logits, k)[0].numpy()[mask == k] >= cuts[k]).all()
-    with pytest.raises(ValueError, match="3 classes, of which each has its own, got auto"):
+    with pytest.raises(ValueError, match="two classes for `threshold=auto`, got 3, of which each"):
         segment(run, folders[0], tmp_path / "out", threshold="auto", show_progress=False)
 
 

@@ -74,7 +74,7 @@ class Natural:
             z: logits with one channel, or one for each class.
             dim: dimension of the channels.
         """
-        check_floating("logits", z)
+        check_channels(z)
         z = widen_half(z).movedim(dim, 1)
         is_binary = z.shape[1] == 1
         if is_binary:
@@ -111,6 +111,16 @@ class Natural:
         if self.slope:
             natural = torch.log_softmax(natural, 1) * _per_class(self.slope, natural)
         return natural + _per_class(self.bias, natural) if self.bias else natural
+
+
+def check_channels(z: Tensor) -> None:
+    """Refuse logits without a dimension of channels, or of integers."""
+    check_floating("logits", z)
+    if z.dim() < 2:
+        raise ValueError(
+            f"Expected `logits` of the shape (B, C, *spatial), got {tuple(z.shape)}; "
+            "unsqueeze their dimension of images or channels."
+        )
 
 
 def _per_class(values: Sequence[float], z: Tensor) -> Tensor:

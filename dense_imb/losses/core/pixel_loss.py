@@ -34,6 +34,7 @@ from dense_imb.losses.core.module import Loss
 from dense_imb.losses.core.natural import (
     Natural,
     balance_weights,
+    check_channels,
     check_weights,
     class_shares,
     no_weight_of,
@@ -298,6 +299,7 @@ def check_mean(class_weight: object, balance: Balance | None, reduction: str) ->
             f"Expected `balance` to be a Balance, got {type(balance).__name__}; write Balance()."
         )
     check_reduction(reduction)
+    balance.check_averages_errors()
     if class_weight is not None:
         raise ValueError(
             "A loss takes `class_weight` or `balance`, not both; use Balance(weight=...)."
@@ -368,6 +370,7 @@ class ClassificationLoss(Loss):
         reason = no_weight_of(self.balance, self.per)
         if reason is not None:
             raise self.refuse_probability(reason)
+        check_channels(logits)
         return self.natural(max(logits.shape[1], 2), class_share).probability(logits)
 
     def _pixel_weights(

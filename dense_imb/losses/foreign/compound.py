@@ -177,7 +177,8 @@ class CompoundLoss(Loss):
         shapes = {name: tuple(value.shape) for name, value in values.items()}
         if len(set(shapes.values())) > 1:
             raise ValueError(
-                f"Expected parts of one shape, got {shapes}; give them the same `reduction`."
+                f"Expected parts of one shape, got {shapes}; give all the same `reduction`, "
+                '"mean" beside a region loss.'
             )
         total: Tensor | None = None
         for name, value in values.items():

@@ -8,7 +8,7 @@ from typing import Any, Unpack
 import torch.nn.functional as F
 from torch import Tensor
 
-from dense_imb.base.checks import check_at_least
+from dense_imb.base.checks import check_at_least, check_choice
 from dense_imb.losses.core.balance import Absent, Balance, Combine, Scope, check_reduction
 from dense_imb.losses.core.module import Loss
 from dense_imb.losses.core.natural import (
@@ -99,6 +99,7 @@ def _balance(
 ) -> Balance:
     check_at_least("empty_weight", empty_weight, 0)
     check_at_least("hit_weight", hit_weight, 0)
+    check_choice("absent", absent, ("skip", "zero"))
     return Balance(
         weight=(empty_weight, hit_weight),
         scope=scope,

@@ -285,6 +285,7 @@ class BalancedRegressionLoss(Loss):
         check_reduction(reduction)
         _resolve_error(error)
         self.balance = Balance() if balance is None else balance
+        self.balance.check_averages_errors()
         groups, self.n_classes = _resolve_partition(partition, self.balance, n_classes)
         check_spread(spread)
         check_ignore_index(ignore_index)

@@ -230,19 +230,20 @@ def _threshold(
         raise Refused(
             "a run with natural probabilities for {threshold=auto}",
             f"{run.folder}, whose outputs are as trained",
-            "train it again with {calibrate=true}, or omit {threshold}",
+            "train it again with --calibrate true, or omit {threshold}",
         )
     if n_classes > 2:
         if threshold is not None:
-            raise ValueError(
-                f"Expected no `threshold` with {n_classes} classes, of which each has its own, "
-                f"got {'auto' if is_auto else threshold}."
+            raise Refused(
+                f"two classes for {{threshold={'auto' if is_auto else threshold}}}",
+                f"{n_classes}, of which each has a threshold of its own",
+                "omit {threshold}",
             )
         return None
     if threshold is None:
         return chosen_thresholds(run.scores())[1]
     if not 0 < threshold < 1:
-        raise ValueError(f"Expected `threshold` between 0 and 1, a probability, got {threshold}.")
+        raise Refused("{threshold} between 0 and 1, a probability", threshold)
     return math.log(threshold / (1 - threshold))
 
 
