@@ -29,7 +29,7 @@ def test_any_integer_map_has_int32_numbers_and_its_own_bound(dtype):
 
 
 def test_numbers_beyond_the_bound_are_no_instances_and_a_warning_says_so_once():
-    with pytest.warns(UserWarning, match="is 2, and the map holds 1 larger instance numbers, up t"):
+    with pytest.warns(UserWarning, match="is 2, and the map holds 1 larger instance number, up to"):
         checked = instance_map(MAP, PIXELS, max_instances=2)
     assert torch.equal(checked.number, MAP.where(MAP <= 2, 0).int())
     assert checked.n_slots == 3

@@ -18,10 +18,12 @@ from dense_imb.losses import (
     GeneralizedDice,
     Jaccard,
     LDAMLoss,
+    Margin,
     Matthews,
     RegionLoss,
     Tversky,
     TverskyLoss,
+    overlap,
 )
 
 RNG = torch.Generator().manual_seed(0)
@@ -478,3 +480,29 @@ def test_an_index_of_another_signature_is_refused_when_the_loss_is_built():
 class Wrapped(torch.nn.Module):
     def forward(self, overlap):
         return Dice()(overlap)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        DiceLoss(adjustment=Margin([9, 3, 1])),
+        CompoundLoss(DiceLoss(adjustment=Margin([9, 3, 1])), LDAMLoss([9, 3, 1])),
+        lambda z, t: overlap(z, t, adjustment=Margin([9, 3, 1])),
+    ],
+)
+def test_an_adjustment_by_the_label_refuses_soft_targets(call):
+    with pytest.raises(ValueError, match="Margin has no formula for soft targets"):
+        call(Z, Z.softmax(1))
+    call(Z, TARGET)
+
+
+def test_a_sum_takes_a_window_or_returns_parts():
+    loss = CompoundLoss(DiceLoss(), CrossEntropyLoss())
+    with pytest.raises(ValueError, match="`window` or `return_parts`, not both; its attribute"):
+        loss(Z, TARGET, window=loss.sums(Z, TARGET), return_parts=True)
+
+
+def test_an_index_without_costs_is_refused():
+    with pytest.raises(ValueError, match="`alpha` or `beta` above 0, got 0 for both"):
+        TverskyLoss(0, 0)
+    assert float(TverskyLoss(0, 1)(Z, TARGET)) > 0

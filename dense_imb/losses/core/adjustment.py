@@ -61,3 +61,10 @@ def check_adjustment(adjustment: object) -> None:
 def adjust_logits(adjustment: Adjustment | None, logits: Tensor, label: Tensor) -> Tensor:
     """Return the adjusted logits, or the logits themselves without an adjustment."""
     return logits if adjustment is None else adjustment(logits, label)
+
+
+def refuses_soft(adjustment: Adjustment | None) -> str | None:
+    """Return the adjustment's name if it refuses soft targets, else None."""
+    if adjustment is None or adjustment.takes_soft_targets:
+        return None
+    return type(adjustment).__name__

@@ -169,9 +169,10 @@ def _warn_of_more(instance: Tensor, max_instances: int) -> None:
         return
     _warned.add(max_instances)
     n_beyond = torch.unique(instance[instance > max_instances]).numel()
+    numbers = "number" if n_beyond == 1 else "numbers"
     warnings.warn(
         f"`max_instances` is {max_instances}, and the map holds {n_beyond} larger instance "
-        f"numbers, up to {int(instance.max())}: their pixels count as pixels of no instance. "
+        f"{numbers}, up to {int(instance.max())}: their pixels count as pixels of no instance. "
         "This is said once; raise max_instances.",
         stacklevel=2,
     )

@@ -107,6 +107,8 @@ class Tversky(Index):
     def __post_init__(self) -> None:
         for name in ("alpha", "beta", "smooth"):
             check_at_least(name, getattr(self, name), 0)
+        if self.alpha == self.beta == 0:
+            raise ValueError("Expected `alpha` or `beta` above 0, got 0 for both: no pixel costs.")
 
     def __call__(self, overlap: Overlap) -> Tensor:
         tp, fp, fn, _ = overlap

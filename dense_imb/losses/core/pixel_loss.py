@@ -14,7 +14,12 @@ from dense_imb.base.checks import (
     check_n_entries,
     class_numbers,
 )
-from dense_imb.losses.core.adjustment import Adjustment, adjust_logits, check_adjustment
+from dense_imb.losses.core.adjustment import (
+    Adjustment,
+    adjust_logits,
+    check_adjustment,
+    refuses_soft,
+)
 from dense_imb.losses.core.balance import (
     Balance,
     Parts,
@@ -107,14 +112,7 @@ def pixel_loss(
     def error(pixels: PixelTarget) -> Tensor:
         return penalty_of(penalty, adjustment, pixels)
 
-    return mean_of_pixels(error, logits, target, soft_for=_refusing(adjustment), **options)
-
-
-def _refusing(adjustment: Adjustment | None) -> str | None:
-    """Return the adjustment's name if it refuses soft targets, else None."""
-    if adjustment is None or adjustment.takes_soft_targets:
-        return None
-    return type(adjustment).__name__
+    return mean_of_pixels(error, logits, target, soft_for=refuses_soft(adjustment), **options)
 
 
 def penalty_of(
@@ -468,7 +466,7 @@ class PixelLoss(ClassificationLoss):
 
     @property
     def soft_for(self) -> str | None:
-        return _refusing(self.adjustment)
+        return refuses_soft(self.adjustment)
 
     def error(self, pixels: PixelTarget) -> Tensor:
         return penalty_of(self.penalty, self.adjustment, pixels)

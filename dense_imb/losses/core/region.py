@@ -9,7 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dense_imb.base.checks import check_at_least, check_choice, check_ignore_index
-from dense_imb.losses.core.adjustment import Adjustment, adjust_logits, check_adjustment
+from dense_imb.losses.core.adjustment import (
+    Adjustment,
+    adjust_logits,
+    check_adjustment,
+    refuses_soft,
+)
 from dense_imb.losses.core.balance import Balance, Parts, Scope
 from dense_imb.losses.core.cells import KeyedCells
 from dense_imb.losses.core.instance_overlap import InstanceNumbers, instance_overlap_sums
@@ -129,6 +134,7 @@ def region_pixels(
     **options: Any,
 ) -> PixelTarget:
     """Apply the contract and the adjustment; binary logits keep their one channel if they can."""
+    soft_for = soft_for or refuses_soft(adjustment)
     pixels = pixel_target(
         logits, target, soft_for=soft_for, keep_binary=adjustment is None, **options
     )

@@ -123,6 +123,11 @@ class CompoundLoss(Loss):
         results: dict[str, Any] | None = None
         if options.get("window") is not None:
             check_window(options["window"], self.made_for)
+            if options.get("return_parts"):
+                raise ValueError(
+                    "A sum takes `window` or `return_parts`, not both; its attribute `parts` holds "
+                    "the value of each loss."
+                )
         losses = dict(self.losses.items())
         if share_a_softmax(losses, options):
             results = values_of_parts(losses, logits, target, options)
