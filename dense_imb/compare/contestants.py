@@ -119,8 +119,9 @@ def parse_contestant(text: str, known: Sequence[Contestant]) -> Contestant:
     text = text.strip()
     is_name = re.fullmatch(r"[\w -]+", text) is not None
     if is_name and full_text(text) is None and not is_code(text):
-        names = [entry.name for entry in CATALOGUE if entry.feeds_on != "features"]
-        check_choice("loss", text, [*(one.name for one in known), *SHORT_NAMES, *names])
+        names = [*(one.name for one in known), *SHORT_NAMES]
+        names += [entry.name for entry in CATALOGUE if entry.feeds_on != "features"]
+        check_choice("loss", text, dict.fromkeys(names))
     named = re.match(r"\s*([\w .+-]+?)\s*=\s*(?=[A-Za-z_])([^=].*)$", text)
     if named and "(" not in named[1]:
         return Contestant(named[1], named[2].strip())

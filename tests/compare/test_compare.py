@@ -250,6 +250,12 @@ def test_who_competes_can_be_typed():
     )  # fmt: skip
 
 
+def test_a_refusal_lists_every_name_once():
+    with pytest.raises(ValueError, match="Expected `loss` to be one of") as refusal:
+        parse_contestant("nothing", contestants("images"))
+    assert str(refusal.value).count("'focal'") == 1
+
+
 @pytest.mark.parametrize("typed", ["CrossEntropy", "balanced softmx"])
 def test_a_misspelt_name_is_refused_with_the_nearest(typed):
     with pytest.raises(ValueError, match="Did you mean '(cross-entropy|balanced softmax)'"):
