@@ -57,7 +57,7 @@ class CompoundLoss(Loss):
     """
 
     shown = ("weights",)
-    no_probability = "a sum of several losses has no inverse; calibrate it on validation data"
+    no_probability = "a sum of several losses has no inverse"
 
     def __init__(
         self,

@@ -230,7 +230,7 @@ def _threshold(
         raise Refused(
             "a run with natural probabilities for {threshold=auto}",
             f"{run.folder}, whose outputs are as trained",
-            "train it again with {calibrate=true}, or omit {threshold}",
+            "fit them with dense-imb evaluate RUN --calibrate, or omit {threshold}",
         )
     if n_classes > 2:
         if threshold is not None:
