@@ -382,7 +382,11 @@ class ParsedLoss:
             except ValueError as problem:
                 if not str(problem).startswith("Expected `code`"):
                     raise
-                raise ValueError(f"{problem}{suggest_loss(self.text)}") from problem
+                raise ValueError(
+                    "Expected `loss` to be a name of `dense-imb losses`, package.module:Class, a "
+                    "sum or a code (ce, csce, CBLoss, LDAM-RW, flg2a50, hmld10000000g05a75 or "
+                    f"CBFLossg05), got {self.text!r}.{suggest_loss(self.text)}"
+                ) from problem
         loss = build_spec(self._spec, packages=self._packages, class_counts=class_counts)
         if feeds_on(loss) == "features":
             raise Refused(

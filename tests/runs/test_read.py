@@ -289,7 +289,7 @@ def test_a_code_that_needs_class_counts_gets_them(path, tmp_path, loss):
         ({"patience": 0}, "`patience`"),
         ({"validate_every": 0}, "`validate_every`"),
         ({"loss": "FocalLos"}, "Did you mean 'FocalLoss'"),
-        ({"loss": "csc"}, "Expected `code`"),
+        ({"loss": "csc"}, "or a code .ce, csce"),
         ({"loss": "os:system('true')"}, "nothing else is imported"),
         ({"loss": "RangeLoss(8)"}, "a loss of the output, got .*, a loss of features"),
         ({"hits": {"validation_share": 0.0}}, "`validation_share`"),

@@ -223,7 +223,8 @@ class RegionLoss(Loss):
     """
 
     shown = (
-        "index", "balance", "include_background", "gamma", "per", "adjustment", "ignore_index",
+        "index", "balance", "include_background", "gamma", "per", "max_instances", "adjustment",
+        "ignore_index",
     )  # fmt: skip
     no_probability = "the best outputs of a region loss are 0 or 1, whatever the probability"
 

@@ -54,6 +54,10 @@ class Segments(Protocol):
 
     name: str
 
+    @property
+    def is_natural(self) -> bool:
+        """Whether its logits are those of natural probabilities."""
+
     def logits(self, image: NDArray[Any]) -> Tensor:
         """Return the logits (1, 1 or C, *spatial) of an image (channels, *spatial)."""
 
@@ -62,6 +66,7 @@ class Blank:
     """Baseline: every pixel is background."""
 
     name = "blank"
+    is_natural = False
 
     def __init__(self, n_classes: int) -> None:
         self.n_classes = n_classes
@@ -89,7 +94,7 @@ class ImagesTable(ScoreTable):
         best_f1                F1 (Dice) at the best threshold of these very images
         auto_threshold         a logit, of the best F1 that the probabilities promise; no label is
                                used, see `best_f1_threshold`
-        auto_f1                F1 at that threshold
+        auto_f1                F1 at that threshold; both NaN without natural probabilities
         tolerant_f1            best F1 where a pixel is right within `tolerance` pixels
         recall_at_precision    at the precision `precision`
         calibration_error      of the probabilities
@@ -206,7 +211,7 @@ def evaluate_images(
             if progress is not None:
                 progress(1)
         chosen = None if thresholds is None else thresholds[place]
-        rows += _rows(segmenter.name, images, scores, near, chosen, precision, n_with)
+        rows += _rows(segmenter, images, scores, near, chosen, precision, n_with)
     return ImagesTable(tuple(rows), tolerance, precision)
 
 
@@ -224,7 +229,7 @@ def chosen_thresholds(scores: SegmentationScores) -> tuple[float, ...]:
 
 
 def _rows(
-    name: str,
+    segmenter: Segments,
     images: LabelledImages,
     scores: SegmentationScores,
     near: Sequence[TolerantF1],
@@ -233,8 +238,11 @@ def _rows(
     n_with: Sequence[int],
 ) -> list[Row]:
     pixels = [histogram.n_signal for histogram in scores.histograms]
-    auto = [histogram.expected_best_f1()[1] for histogram in scores.histograms]
-    auto_points = [h.at(t) for h, t in zip(scores.histograms, auto, strict=True)]
+    auto, auto_f1 = [math.nan] * len(pixels), [math.nan] * len(pixels)
+    if segmenter.is_natural:
+        auto = [histogram.expected_best_f1()[1] for histogram in scores.histograms]
+        auto_points = [h.at(t) for h, t in zip(scores.histograms, auto, strict=True)]
+        auto_f1 = [_f1(point.purity, point.retention) for point in auto_points]
     columns: dict[str, Sequence[float]] = {
         "share": [count / max(sum(pixels), 1) for count in pixels],
         "n_pixels": pixels,
@@ -242,7 +250,7 @@ def _rows(
         "average_precision": scores.average_precision(),
         "best_f1": [f1 for f1, _ in scores.best_f1()],
         "auto_threshold": auto,
-        "auto_f1": [_f1(point.purity, point.retention) for point in auto_points],
+        "auto_f1": auto_f1,
         "tolerant_f1": [one.best().f1 for one in near],
         "recall_at_precision": scores.recall_at_precision(precision),
         "calibration_error": scores.calibration_error(),
@@ -266,7 +274,7 @@ def _rows(
     foreground = range(1, len(pixels))
     rows: list[Row] = [
         {
-            "scorer": name,
+            "scorer": segmenter.name,
             "class": str(k),
             "class_name": images.class_names[k],
             **{key: float(v[k]) for key, v in columns.items()},
@@ -277,7 +285,10 @@ def _rows(
     for key in ("share", "n_pixels"):
         mean[key] = math.fsum(columns[key][k] for k in foreground)
     mean["n_with"] = float(n_with[0])
-    whole: list[Row] = [{"scorer": name, "class": MEAN, "class_name": MEAN, **mean}, *rows]
+    whole: list[Row] = [
+        {"scorer": segmenter.name, "class": MEAN, "class_name": MEAN, **mean},
+        *rows,
+    ]
     return [{**row, "n_images": float(len(images))} for row in whole]
 
 

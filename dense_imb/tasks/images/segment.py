@@ -226,7 +226,7 @@ def _threshold(
 ) -> float | None:
     """Return the logit that separates two classes; None with more classes."""
     n_classes = segmenter.reading.n_classes
-    if is_auto and segmenter.reading.natural is None and n_classes == 2:
+    if is_auto and not segmenter.is_natural and n_classes == 2:
         raise Refused(
             "a run with natural probabilities for {threshold=auto}",
             f"{run.folder}, whose outputs are as trained",

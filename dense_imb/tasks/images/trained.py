@@ -15,6 +15,11 @@ from dense_imb.tasks.images.task import ImagesReading, probability_of
 class TrainedImages(TrainedNetwork[ImagesReading]):
     """A trained network that segments images, see `TrainedNetwork`."""
 
+    @property
+    def is_natural(self) -> bool:
+        """Whether its logits are those of natural probabilities."""
+        return self.reading.natural is not None
+
     @torch.no_grad()
     def logits(self, image: NDArray[Any]) -> Tensor:
         """Return the logits (1, 1 or C, *spatial) of one image (channels, *spatial)."""
