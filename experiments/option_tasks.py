@@ -58,7 +58,9 @@ def discs(seed: int, side: int = 32, flipped: float = 0.0, shift: int = 0, n: in
     moves = torch.randint(-shift, shift + 1, (n, 2), generator=rng).tolist()
     label = torch.stack([one.roll(move, (0, 1)) for one, move in zip(label, moves, strict=True)])
     labels = (label, parts[1][1], parts[2][1])
-    return Data(*(with_skeletons(part[0], one[:, None]) for part, one in zip(parts, labels)))
+    return Data(
+        *(with_skeletons(part[0], one[:, None]) for part, one in zip(parts, labels, strict=True))
+    )
 
 
 def lines(seed: int, n: int = 60, side: int = 64) -> Data:
