@@ -9,17 +9,18 @@ JSON file in OUT, so a stopped comparison continues. Thresholds are those of val
 
     task      images                                         options
     rare      four kinds of objects, 60 to 5 % of them       count_power, power
+    longer    the same, four times as many steps             count_power, power
     faint     four kinds, one with half of the contrast      power
     easy      discs on 2 % of the pixels                     Hardest
     flipped   discs, 5 % of the training labels flipped      Hardest, WorstNeighbour
-    shifted   discs, training labels moved by up to 1 pixel  WorstNeighbour, Hardest
+    shifted   discs, training labels moved by up to 1 pixel  WorstNeighbour
     lines     textures with a faint crooked line             Linear, WorstNeighbour, Hardest
     cracks    CrackForest, from DENSE_IMB_DATA               Linear, WorstNeighbour, Hardest
 
 Scores: AP is the average precision. F1 is at the threshold of best F1. "skeleton" is the fraction
 of the skeleton that is detected at precision 1/2. clDice compares skeletons, at the threshold of
 best clDice. "likeliest" takes the likeliest class, without a threshold. p-values are those of
-t-tests paired by seed, with Holm's correction for all tests of a task.
+t-tests paired by seed, with Holm's correction for the tests of an option in a task.
 
 The answer is in experiments/README.md. For a GPU, not measured: add --full --device cuda.
 """
@@ -87,8 +88,8 @@ def _cross_entropy(**options: Any) -> nn.Module:
     return CrossEntropyLoss(**options)
 
 
-def _with_dice(**options: Any) -> nn.Module:
-    return CompoundLoss(DiceLoss(), CrossEntropyLoss(**options))
+def _with_dice(power: float = 1, **options: Any) -> nn.Module:
+    return CompoundLoss(DiceLoss(balance=Balance(power=power)), CrossEntropyLoss(**options))
 
 
 def _balanced(spread: Any = None, **options: Any) -> nn.Module:
@@ -102,12 +103,12 @@ LOSSES: dict[str, Callable[[list[int]], nn.Module]] = {
     "CE, hardest 1/10": lambda n: _cross_entropy(spread=Hardest(0.1)),
     "CE, worst neighbour": lambda n: _cross_entropy(spread=WorstNeighbour(3)),
     "CE + skeleton recall": lambda n: WithRecall(_cross_entropy()),
-    "CE + recall": lambda n: WithRecall(_cross_entropy(), "foreground"),
     "Dice + CE": lambda n: _with_dice(),
     "Dice + CE, hardest 1/10": lambda n: _with_dice(spread=Hardest(0.1)),
     "Dice + CE, worst neighbour": lambda n: _with_dice(spread=WorstNeighbour(3)),
     "Dice + CE + skeleton recall": lambda n: WithRecall(_with_dice()),
     "Dice + CE + recall": lambda n: WithRecall(_with_dice(), "foreground"),
+    "Dice + CE, power 2": lambda n: _with_dice(power=2),
     "balanced CE": lambda n: _balanced(),
     "balanced CE, hardest 1/10": lambda n: _balanced(Hardest(0.1)),
     "balanced CE, hardest 1/2": lambda n: _balanced(Hardest(0.5)),
@@ -124,37 +125,39 @@ LOSSES: dict[str, Callable[[list[int]], nn.Module]] = {
 class Pair(NamedTuple):
     """A loss with an option, the loss without it, and the scores that the option is for."""
 
+    option: str
     one: str
     other: str
     scores: tuple[str, ...]
 
 
-def _against(other: str, endings: Sequence[str], *scores: str) -> list[Pair]:
-    return [Pair(f"{other}{ending}", other, ("AP", *scores)) for ending in endings]
+def _pairs(option: str, losses: Sequence[str], endings: Sequence[str], *scores: str) -> list[Pair]:
+    return [
+        Pair(option, f"{loss}{ending}", loss, ("AP", *scores))
+        for loss in losses
+        for ending in endings
+    ]
 
 
-_POWERS = _against("balanced CE", (", power 2", ", power inf"), "worst AP", "worst recall")
-_COUNTS = [
-    Pair(f"balanced CE, count power {g}", other, ("AP", "rarest AP", "F1", "F1 likeliest"))
-    for g in ("1/4", "1/2", "3/4")
-    for other in ("balanced CE", "CE")
+_BOTH, _OVERLAP = ("CE", "balanced CE"), ("CE", "Dice + CE")
+_THIN_SCORES = ("skeleton", "clDice")
+_KINDS_SCORES = ("worst AP", "worst recall")
+_POWER = [
+    *_pairs("power", ["balanced CE"], (", power 2", ", power inf"), *_KINDS_SCORES),
+    *_pairs("power", ["Dice + CE"], [", power 2"], *_KINDS_SCORES),
 ]
-_HARDEST = [
-    *_against("CE", (", hardest 1/2", ", hardest 1/10"), "F1"),
-    *_against("balanced CE", (", hardest 1/2", ", hardest 1/10"), "F1"),
+_COUNT = [
+    Pair("count_power", f"balanced CE, count power {g}", other, ("AP", "rarest AP", "F1 likeliest"))
+    for g in ("1/2", "1/4", "3/4")
+    for other in _BOTH
 ]
-_WORST = [
-    *_against("CE", [", worst neighbour"], "F1"),
-    *_against("balanced CE", [", worst neighbour"], "F1"),
-]
-_RECALL = ("skeleton", "clDice")
+_HARDEST = _pairs("Hardest", _BOTH, (", hardest 1/2", ", hardest 1/10"), "F1")
+_WORST = _pairs("WorstNeighbour", _BOTH, [", worst neighbour"], "F1")
 _THIN = [
-    *_against("CE", [" + skeleton recall", ", worst neighbour"], *_RECALL),
-    *_against("Dice + CE", [" + skeleton recall", ", worst neighbour"], *_RECALL),
-    Pair("CE + skeleton recall", "CE + recall", ("AP", *_RECALL)),
-    Pair("Dice + CE + skeleton recall", "Dice + CE + recall", ("AP", *_RECALL)),
-    *_against("CE", [", hardest 1/10"], "F1"),
-    *_against("Dice + CE", [", hardest 1/10"], "F1"),
+    *_pairs("Linear", _OVERLAP, [" + skeleton recall"], *_THIN_SCORES),
+    Pair("Linear", "Dice + CE + skeleton recall", "Dice + CE + recall", ("AP", *_THIN_SCORES)),
+    *_pairs("WorstNeighbour", _OVERLAP, [", worst neighbour"], *_THIN_SCORES),
+    *_pairs("Hardest", ["Dice + CE"], [", hardest 1/10"], "F1"),
 ]
 
 
@@ -180,20 +183,23 @@ class Task:
 
     def losses(self) -> list[str]:
         """Return the names of the losses in the order of LOSSES."""
-        names = {name for pair in self.pairs for name in pair[:2]} | {*self.references}
+        names = {name for pair in self.pairs for name in (pair.one, pair.other)} | {
+            *self.references
+        }
         return [name for name in LOSSES if name in names]
 
 
+_RARE = partial(kinds, frequency=RARE, contrast=BRIGHT)
 TASKS = {
-    "rare": Task(partial(kinds, frequency=RARE, contrast=BRIGHT), [*_POWERS, *_COUNTS],
-                 ("balanced softmax",), side=48),
-    "faint": Task(partial(kinds, frequency=EVEN, contrast=FAINT), _POWERS, ("CE",), side=48),
-    "easy": Task(partial(discs, side=64), _HARDEST, side=64, batch_size=4),
+    "rare": Task(_RARE, [*_POWER[:2], *_COUNT], ("balanced softmax",), side=48),
+    "longer": Task(_RARE, [_POWER[0], _POWER[2], *_COUNT[:2]], side=48, batch_size=4, steps=1200),
+    "faint": Task(partial(kinds, frequency=EVEN, contrast=FAINT), _POWER, ("CE",), side=48),
+    "easy": Task(partial(discs, side=64), _HARDEST[:3], side=64, batch_size=4),
     "flipped": Task(partial(discs, flipped=0.05), [*_HARDEST, *_WORST]),
-    "shifted": Task(partial(discs, shift=1), [*_HARDEST, *_WORST]),
+    "shifted": Task(partial(discs, shift=1), _WORST),
     "lines": Task(lines, _THIN, side=64, batch_size=4, steps=400),
     "cracks": Task(cracks, _THIN, side=96, batch_size=4, steps=250),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -344,22 +350,29 @@ def tables(key: str, runs: Runs) -> str:
             spread = f" +- {statistics.stdev(values):.3f}" if len(values) > 1 else ""
             cells.append(f"{statistics.fmean(values):.3f}{spread}")
         lines.append(f"| {name} ({len(by_seed)}) | {' | '.join(cells)} |")
+    known = [pair for pair in TASKS[key].pairs if {pair.one, pair.other} <= runs.keys()]
+    for option in dict.fromkeys(pair.option for pair in known):
+        lines += ["", *gains(key, [pair for pair in known if pair.option == option], runs)]
+    return "\n".join(lines)
+
+
+def gains(key: str, pairs: Sequence[Pair], runs: Runs) -> list[str]:
+    """Return the lines of the table of an option: its gains, and the corrected p-values."""
     tests = [
         (pair, score, *difference(runs[pair.one], runs[pair.other], score))
-        for pair in TASKS[key].pairs
-        if pair.one in runs and pair.other in runs
+        for pair in pairs
         for score in pair.scores
     ]
     corrected = holm([p for *_, p in tests])
-    lines += ["", f"| {key}: with, without | gain, p |", "| --- | --- |"]
-    for pair in dict.fromkeys(pair for pair, *_ in tests):
+    lines = [f"| {key}, {pairs[0].option}: with, without | gain, p |", "| --- | --- |"]
+    for pair in pairs:
         cells = [
             f"{score} {gain:+.3f}, {_p(p)}"
             for (own, score, gain, _), p in zip(tests, corrected, strict=True)
             if own == pair
         ]
         lines.append(f"| {pair.one}, {pair.other} | {'; '.join(cells)} |")
-    return "\n".join(lines)
+    return lines
 
 
 def difference(

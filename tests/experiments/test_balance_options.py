@@ -26,7 +26,7 @@ def options(monkeypatch):
 
     for key, task in balance_options.TASKS.items():
         make = option_tasks.lines if key == "cracks" else task.data
-        n = 20 if key in ("rare", "faint") else 6  # every kind is there
+        n = 20 if key in ("rare", "longer", "faint") else 6  # every kind is there
         data = lambda seed, make=make, n=n: make(seed, n=n)  # noqa: E731
         side = 64 if key == "cracks" else task.side
         tiny = replace(task, data=data, batch_size=2, side=side)
