@@ -155,6 +155,7 @@ _HARDEST = _pairs("Hardest", _BOTH, (", hardest 1/2", ", hardest 1/10"), "F1")
 _WORST = _pairs("WorstNeighbour", _BOTH, [", worst neighbour"], "F1")
 _THIN = [
     *_pairs("Linear", _OVERLAP, [" + skeleton recall"], *_THIN_SCORES),
+    *_pairs("Linear", ["Dice + CE"], [" + recall"], *_THIN_SCORES),
     Pair("Linear", "Dice + CE + skeleton recall", "Dice + CE + recall", ("AP", *_THIN_SCORES)),
     *_pairs("WorstNeighbour", _OVERLAP, [", worst neighbour"], *_THIN_SCORES),
     *_pairs("Hardest", ["Dice + CE"], [", hardest 1/10"], "F1"),
@@ -188,6 +189,10 @@ class Task:
         }
         return [name for name in LOSSES if name in names]
 
+    def is_thin(self) -> bool:
+        """Return whether skeletons are scored."""
+        return any(pair.option == "Linear" for pair in self.pairs)
+
 
 _RARE = partial(kinds, frequency=RARE, contrast=BRIGHT)
 TASKS = {
@@ -198,7 +203,7 @@ TASKS = {
     "flipped": Task(partial(discs, flipped=0.05), [*_HARDEST, *_WORST]),
     "shifted": Task(partial(discs, shift=1), _WORST),
     "lines": Task(lines, _THIN, side=64, batch_size=4, steps=400),
-    "cracks": Task(cracks, _THIN, side=96, batch_size=4, steps=250),
+    "cracks": Task(cracks, [*_THIN, _HARDEST[1]], side=96, batch_size=4, steps=250),
 }
 
 
@@ -323,7 +328,7 @@ def run(name: str, key: str, data: Data, size: Size, seed: int, device: str) -> 
     if test.logits.shape[1] > 1:
         scores = scores_of_kinds(validation, test)
     else:
-        scores = scores_of_foreground(validation, test, TASKS[key].pairs is _THIN)
+        scores = scores_of_foreground(validation, test, TASKS[key].is_thin())
     return {"loss": name, "seed": seed, "scores": scores}
 
 
