@@ -31,180 +31,27 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from option_tasks import BRIGHT, EVEN, FAINT, RARE, Data, Sample, cracks, discs, kinds, lines
-from option_tasks import skeletons as skeletons_of
+from option_images import Data, Sample, skeletons
+from option_tasks import LOSSES, TASKS, Pair, Task, WithRecall
 from scipy import stats
 from thin_structures import crops
-from torch import Tensor, nn
+from torch import Tensor
 
 from dense_imb.base.files import write_whole
 from dense_imb.compare.table import holm
 from dense_imb.engine.schedule import rate_factor
-from dense_imb.losses import (
-    Balance,
-    BalancedSoftmaxLoss,
-    CompoundLoss,
-    CrossEntropyLoss,
-    DiceLoss,
-    Hardest,
-    Linear,
-    PixelLoss,
-    WorstNeighbour,
-)
 from dense_imb.metrics import ScoreHistogram, SegmentationScores
 from dense_imb.models.fast_unet import FastUNet
 
 LEARNING_RATE = 0.006
 CALLED = (0.5, 0.7, 1.0, 1.4, 2.0)  # called pixels per true pixel, thresholds of clDice
-
-
-class WithRecall(nn.Module):
-    """A loss plus the linear recall of a skeleton, or of the whole foreground.
-
-    Args:
-        loss: the loss without the option.
-        of: pixels whose recall is added, "skeleton" or "foreground".
-    """
-
-    def __init__(self, loss: nn.Module, of: str = "skeleton") -> None:
-        super().__init__()
-        self.loss, self.of = loss, of
-        self.recall = PixelLoss(Linear(), balance=Balance())
-
-    def forward(self, logits: Tensor, target: Tensor, skeleton: Tensor) -> Tensor:
-        mask = skeleton if self.of == "skeleton" else target > 0
-        return self.loss(logits, target) + self.recall(logits, target, mask=mask)
-
-
-def _cross_entropy(**options: Any) -> nn.Module:
-    return CrossEntropyLoss(**options)
-
-
-def _with_dice(power: float = 1, **options: Any) -> nn.Module:
-    return CompoundLoss(DiceLoss(balance=Balance(power=power)), CrossEntropyLoss(**options))
-
-
-def _balanced(spread: Any = None, **options: Any) -> nn.Module:
-    return CrossEntropyLoss(balance=Balance(**options), spread=spread)
-
-
-# a loss is made for the pixels of each class in the training data
-LOSSES: dict[str, Callable[[list[int]], nn.Module]] = {
-    "CE": lambda n: _cross_entropy(),
-    "CE, hardest 1/2": lambda n: _cross_entropy(spread=Hardest(0.5)),
-    "CE, hardest 1/10": lambda n: _cross_entropy(spread=Hardest(0.1)),
-    "CE, worst neighbour": lambda n: _cross_entropy(spread=WorstNeighbour(3)),
-    "CE + skeleton recall": lambda n: WithRecall(_cross_entropy()),
-    "Dice + CE": lambda n: _with_dice(),
-    "Dice + CE, hardest 1/10": lambda n: _with_dice(spread=Hardest(0.1)),
-    "Dice + CE, worst neighbour": lambda n: _with_dice(spread=WorstNeighbour(3)),
-    "Dice + CE + skeleton recall": lambda n: WithRecall(_with_dice()),
-    "Dice + CE + recall": lambda n: WithRecall(_with_dice(), "foreground"),
-    "Dice + CE, power 2": lambda n: _with_dice(power=2),
-    "balanced CE": lambda n: _balanced(),
-    "balanced CE, hardest 1/10": lambda n: _balanced(Hardest(0.1)),
-    "balanced CE, hardest 1/2": lambda n: _balanced(Hardest(0.5)),
-    "balanced CE, worst neighbour": lambda n: _balanced(WorstNeighbour(3)),
-    "balanced CE, power 2": lambda n: _balanced(power=2),
-    "balanced CE, power inf": lambda n: _balanced(power="inf"),
-    "balanced CE, count power 1/4": lambda n: _balanced(count_power=0.25),
-    "balanced CE, count power 1/2": lambda n: _balanced(count_power=0.5),
-    "balanced CE, count power 3/4": lambda n: _balanced(count_power=0.75),
-    "balanced softmax": BalancedSoftmaxLoss,
-}
-
-
-class Pair(NamedTuple):
-    """A loss with an option, the loss without it, and the scores that the option is for."""
-
-    option: str
-    one: str
-    other: str
-    scores: tuple[str, ...]
-
-
-def _pairs(option: str, losses: Sequence[str], endings: Sequence[str], *scores: str) -> list[Pair]:
-    return [
-        Pair(option, f"{loss}{ending}", loss, ("AP", *scores))
-        for loss in losses
-        for ending in endings
-    ]
-
-
-_BOTH, _OVERLAP = ("CE", "balanced CE"), ("CE", "Dice + CE")
-_THIN_SCORES = ("skeleton", "clDice")
-_KINDS_SCORES = ("worst AP", "worst recall")
-_POWER = [
-    *_pairs("power", ["balanced CE"], (", power 2", ", power inf"), *_KINDS_SCORES),
-    *_pairs("power", ["Dice + CE"], [", power 2"], *_KINDS_SCORES),
-]
-_COUNT = [
-    Pair("count_power", f"balanced CE, count power {g}", other, ("AP", "rarest AP", "F1 likeliest"))
-    for g in ("1/2", "1/4", "3/4")
-    for other in _BOTH
-]
-_HARDEST = _pairs("Hardest", _BOTH, (", hardest 1/2", ", hardest 1/10"), "F1")
-_WORST = _pairs("WorstNeighbour", _BOTH, [", worst neighbour"], "F1")
-_THIN = [
-    *_pairs("Linear", _OVERLAP, [" + skeleton recall"], *_THIN_SCORES),
-    *_pairs("Linear", ["Dice + CE"], [" + recall"], *_THIN_SCORES),
-    Pair("Linear", "Dice + CE + skeleton recall", "Dice + CE + recall", ("AP", *_THIN_SCORES)),
-    *_pairs("WorstNeighbour", _OVERLAP, [", worst neighbour"], *_THIN_SCORES),
-    *_pairs("Hardest", ["Dice + CE"], [", hardest 1/10"], "F1"),
-]
-
-
-@dataclass(frozen=True)
-class Task:
-    """Images and the options that they test.
-
-    Args:
-        data: makes the images; its argument is the seed.
-        pairs: the comparisons.
-        references: further losses of the table.
-        side: side of the crops, in pixels.
-        batch_size: crops of a step.
-        steps: steps of a training.
-    """
-
-    data: Callable[[int], Data]
-    pairs: Sequence[Pair]
-    references: tuple[str, ...] = ()
-    side: int = 32
-    batch_size: int = 8
-    steps: int = 300
-
-    def losses(self) -> list[str]:
-        """Return the names of the losses in the order of LOSSES."""
-        names = {name for pair in self.pairs for name in (pair.one, pair.other)} | {
-            *self.references
-        }
-        return [name for name in LOSSES if name in names]
-
-    def is_thin(self) -> bool:
-        """Return whether skeletons are scored."""
-        return any(pair.option == "Linear" for pair in self.pairs)
-
-
-_RARE = partial(kinds, frequency=RARE, contrast=BRIGHT)
-TASKS = {
-    "rare": Task(_RARE, [*_POWER[:2], *_COUNT], ("balanced softmax",), side=48),
-    "longer": Task(_RARE, [_POWER[0], _POWER[2], *_COUNT[:2]], side=48, batch_size=4, steps=1200),
-    "faint": Task(partial(kinds, frequency=EVEN, contrast=FAINT), _POWER, ("CE",), side=48),
-    "easy": Task(partial(discs, side=64), _HARDEST[:3], side=64, batch_size=4),
-    "flipped": Task(partial(discs, flipped=0.05), [*_HARDEST, *_WORST]),
-    "shifted": Task(partial(discs, shift=1), _WORST),
-    "lines": Task(lines, _THIN, side=64, batch_size=4, steps=400),
-    "cracks": Task(cracks, [*_THIN, _HARDEST[1]], side=96, batch_size=4, steps=250),
-}
 
 
 @dataclass(frozen=True)
@@ -263,7 +110,7 @@ class Scored:
     def cl_dice(self, threshold: float) -> float:
         """Return the harmonic mean of the skeletons' precision and recall (Shit et al. 2021)."""
         called, label = (self.logits >= threshold)[:, 0].numpy(), self.label[:, 0].numpy() > 0
-        thin, skeleton = skeletons_of(called), self.skeleton[:, 0].numpy()
+        thin, skeleton = skeletons(called), self.skeleton[:, 0].numpy()
         precision = (thin & label).sum() / max(thin.sum(), 1)
         recall = (skeleton & called).sum() / max(skeleton.sum(), 1)
         return float(2 * precision * recall / max(precision + recall, 1e-9))
@@ -344,8 +191,8 @@ def finished(folder: Path) -> Runs:
     return {name: runs[name] for name in LOSSES if name in runs}
 
 
-def tables(key: str, runs: Runs) -> str:
-    """Return the scores of all losses of a task, and the gain of each option."""
+def table(key: str, runs: Runs) -> str:
+    """Return the scores of all losses of a task; +- is the standard deviation over seeds."""
     columns = list(next(iter(next(iter(runs.values())).values())))
     lines = [f"| {key} | {' | '.join(columns)} |", "| --- " * (len(columns) + 1) + "|"]
     for name, by_seed in runs.items():
@@ -355,29 +202,40 @@ def tables(key: str, runs: Runs) -> str:
             spread = f" +- {statistics.stdev(values):.3f}" if len(values) > 1 else ""
             cells.append(f"{statistics.fmean(values):.3f}{spread}")
         lines.append(f"| {name} ({len(by_seed)}) | {' | '.join(cells)} |")
-    known = [pair for pair in TASKS[key].pairs if {pair.one, pair.other} <= runs.keys()]
-    for option in dict.fromkeys(pair.option for pair in known):
-        lines += ["", *gains(key, [pair for pair in known if pair.option == option], runs)]
     return "\n".join(lines)
 
 
-def gains(key: str, pairs: Sequence[Pair], runs: Runs) -> list[str]:
-    """Return the lines of the table of an option: its gains, and the corrected p-values."""
+def gains(runs: dict[str, Runs]) -> str:
+    """Return the table of all gains, the options one after the other."""
+    lines = ["| option | task | with, without | gain, p |", "| --- " * 4 + "|"]
+    for option in ("power", "count_power", "Hardest", "WorstNeighbour", "Linear"):
+        for key in (key for key in TASKS if key in runs):
+            known = [
+                pair
+                for pair in TASKS[key].pairs
+                if pair.option == option and {pair.one, pair.other} <= runs[key].keys()
+            ]
+            lines += [f"| {option} | {key} | {row} |" for row in _gains(known, runs[key])]
+    return "\n".join(lines)
+
+
+def _gains(pairs: Sequence[Pair], runs: Runs) -> list[str]:
+    """Return the cells of the gains of an option in a task, whose p-values are corrected."""
     tests = [
         (pair, score, *difference(runs[pair.one], runs[pair.other], score))
         for pair in pairs
         for score in pair.scores
     ]
     corrected = holm([p for *_, p in tests])
-    lines = [f"| {key}, {pairs[0].option}: with, without | gain, p |", "| --- | --- |"]
+    rows = []
     for pair in pairs:
         cells = [
             f"{score} {gain:+.3f}, {_p(p)}"
             for (own, score, gain, _), p in zip(tests, corrected, strict=True)
             if own == pair
         ]
-        lines.append(f"| {pair.one}, {pair.other} | {'; '.join(cells)} |")
-    return lines
+        rows.append(f"{pair.one}, {pair.other} | {'; '.join(cells)}")
+    return rows
 
 
 def difference(
@@ -425,9 +283,11 @@ def main(arguments: Sequence[str], size: Size | None = None) -> None:
                 text = json.dumps(row)
                 write_whole(places[name], lambda to, text=text: to.write_text(text))
                 print(f"{key}, seed {seed}, {name}: {row['scores']}", file=sys.stderr, flush=True)
-    for key in TASKS:
-        if runs := finished(options.out / key):
-            print(f"\n{tables(key, runs)}")
+    runs = {key: finished(options.out / key) for key in TASKS}
+    runs = {key: of_task for key, of_task in runs.items() if of_task}
+    for key, of_task in runs.items():
+        print(f"\n{table(key, of_task)}")
+    print(f"\n{gains(runs)}")
 
 
 if __name__ == "__main__":

@@ -1,130 +1,164 @@
-"""Images of the tasks of `balance_options.py`, and skeletons of thin structures."""
+"""Losses, comparisons and tasks of `balance_options.py`."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
-import numpy as np
-import outliers
-import thin_structures
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from option_images import BRIGHT, EVEN, FAINT, RARE, Data, cracks, discs, kinds, lines
+from torch import Tensor, nn
 
-Sample = tuple[Tensor, Tensor, Tensor]  # image, label, skeleton of the label; (1, H, W) each
-
-# distance rules of the kinds, in coordinates of -1 to 1; the kinds are classes 1 to 4
-KINDS: tuple[Callable[[Any, Any], Any], ...] = (
-    lambda u, v: np.hypot(u, v) < 0.8,
-    lambda u, v: abs(np.hypot(u, v) - 0.75) < 0.25,
-    lambda u, v: (np.minimum(abs(u), abs(v)) < 0.25) & (np.maximum(abs(u), abs(v)) < 0.9),
-    lambda u, v: abs(np.maximum(abs(u), abs(v)) - 0.7) < 0.25,
+from dense_imb.losses import (
+    Balance,
+    BalancedSoftmaxLoss,
+    CompoundLoss,
+    CrossEntropyLoss,
+    DiceLoss,
+    Hardest,
+    Linear,
+    PixelLoss,
+    WorstNeighbour,
 )
-RARE = (0.6, 0.25, 0.1, 0.05)  # fraction of the objects that each kind has
-FAINT = (1.0, 1.0, 1.0, 0.5)  # contrast of each kind
-EVEN, BRIGHT = (0.25,) * 4, (1.0,) * 4
 
 
-class Data(NamedTuple):
-    """Images of a task; only the labels of the training images may be wrong."""
-
-    training: list[Sample]
-    validation: list[Sample]
-    test: list[Sample]
-
-
-def kinds(
-    seed: int, frequency: tuple[float, ...], contrast: tuple[float, ...], n: int = 160
-) -> Data:
-    """Draw discs, rings, crosses and frames, 48 x 48 pixels, three objects an image on average."""
-    parts = (_kinds(n_images, [seed, part], frequency, contrast) for part, n_images in
-             enumerate((n, n, 2 * n)))  # fmt: skip
-    return Data(*parts)
-
-
-def discs(seed: int, side: int = 32, flipped: float = 0.0, shift: int = 0, n: int = 64) -> Data:
-    """Draw the noisy discs of `outliers.py`.
+class WithRecall(nn.Module):
+    """A loss plus the linear recall of a skeleton, or of the whole foreground.
 
     Args:
-        flipped: fraction of the training pixels with a wrong label.
-        shift: training labels are moved by up to this number of pixels, drawn for each image.
+        loss: the loss without the option.
+        of: pixels whose recall is added, "skeleton" or "foreground".
     """
-    parts = [outliers.images(n, 1000 * part + seed, side) for part in (1, 2, 3)]
-    label = outliers.flipped(parts[0][1], flipped, seed)
-    rng = torch.Generator().manual_seed(seed)
-    moves = torch.randint(-shift, shift + 1, (n, 2), generator=rng).tolist()
-    label = torch.stack([one.roll(move, (0, 1)) for one, move in zip(label, moves, strict=True)])
-    labels = (label, parts[1][1], parts[2][1])
-    return Data(
-        *(with_skeletons(part[0], one[:, None]) for part, one in zip(parts, labels, strict=True))
-    )
+
+    def __init__(self, loss: nn.Module, of: str = "skeleton") -> None:
+        super().__init__()
+        self.loss, self.of = loss, of
+        self.recall = PixelLoss(Linear(), balance=Balance())
+
+    def forward(self, logits: Tensor, target: Tensor, skeleton: Tensor) -> Tensor:
+        mask = skeleton if self.of == "skeleton" else target > 0
+        return self.loss(logits, target) + self.recall(logits, target, mask=mask)
 
 
-def lines(seed: int, n: int = 60, side: int = 64) -> Data:
-    """Draw textures with one faint crooked line, 2 pixels wide."""
-    parts = []
-    for part, n_images in enumerate((n, n, 2 * n)):
-        rng = torch.Generator().manual_seed(10 * seed + part)
-        drawn = [thin_structures.generated(rng, side) for _ in range(n_images)]
-        parts.append(with_skeletons(*map(torch.stack, zip(*drawn, strict=True))))
-    return Data(*parts)
+def _cross_entropy(**options: Any) -> nn.Module:
+    return CrossEntropyLoss(**options)
 
 
-def cracks(seed: int) -> Data:
-    """Read CrackForest from the folder in DENSE_IMB_DATA; the seed splits its photographs."""
-    folder = Path(os.environ["DENSE_IMB_DATA"]) / "crackforest"
-    read = thin_structures.samples(str(folder / "images"), str(folder / "masks"), 0, seed)
-    data = with_skeletons(*map(torch.stack, zip(*read, strict=True)))
-    n_test, n_validation = len(data) // 3, len(data) // 6
-    return Data(data[n_test + n_validation :], data[n_test : n_test + n_validation], data[:n_test])
+def _with_dice(power: float = 1, **options: Any) -> nn.Module:
+    return CompoundLoss(DiceLoss(balance=Balance(power=power)), CrossEntropyLoss(**options))
 
 
-def with_skeletons(image: Tensor, label: Tensor) -> list[Sample]:
-    """Return samples of images and labels (N, 1, H, W)."""
-    thin = torch.from_numpy(skeletons(label[:, 0].numpy() > 0))[:, None]
-    return list(zip(image.float(), label.long(), thin, strict=True))
+def _balanced(spread: Any = None, **options: Any) -> nn.Module:
+    return CrossEntropyLoss(balance=Balance(**options), spread=spread)
 
 
-def skeletons(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Thin masks (N, H, W) to lines of one pixel that touch alike (Zhang and Suen 1984).
+# a loss is made for the pixels of each class in the training data
+LOSSES: dict[str, Callable[[list[int]], nn.Module]] = {
+    "CE": lambda n: _cross_entropy(),
+    "CE, hardest 1/2": lambda n: _cross_entropy(spread=Hardest(0.5)),
+    "CE, hardest 1/10": lambda n: _cross_entropy(spread=Hardest(0.1)),
+    "CE, worst neighbour": lambda n: _cross_entropy(spread=WorstNeighbour(3)),
+    "CE + skeleton recall": lambda n: WithRecall(_cross_entropy()),
+    "Dice + CE": lambda n: _with_dice(),
+    "Dice + CE, hardest 1/10": lambda n: _with_dice(spread=Hardest(0.1)),
+    "Dice + CE, worst neighbour": lambda n: _with_dice(spread=WorstNeighbour(3)),
+    "Dice + CE + skeleton recall": lambda n: WithRecall(_with_dice()),
+    "Dice + CE + recall": lambda n: WithRecall(_with_dice(), "foreground"),
+    "Dice + CE, power 2": lambda n: _with_dice(power=2),
+    "balanced CE": lambda n: _balanced(),
+    "balanced CE, hardest 1/10": lambda n: _balanced(Hardest(0.1)),
+    "balanced CE, hardest 1/2": lambda n: _balanced(Hardest(0.5)),
+    "balanced CE, worst neighbour": lambda n: _balanced(WorstNeighbour(3)),
+    "balanced CE, power 2": lambda n: _balanced(power=2),
+    "balanced CE, power inf": lambda n: _balanced(power="inf"),
+    "balanced CE, count power 1/4": lambda n: _balanced(count_power=0.25),
+    "balanced CE, count power 1/2": lambda n: _balanced(count_power=0.5),
+    "balanced CE, count power 3/4": lambda n: _balanced(count_power=0.75),
+    "balanced softmax": BalancedSoftmaxLoss,
+}
 
-    A pixel on the rim is removed if 2 to 6 of its 8 neighbours are set, and if these are one run
-    around it. Two turns alternate, one for each side, until nothing changes.
+
+class Pair(NamedTuple):
+    """A loss with an option, the loss without it, and the scores that the option is for."""
+
+    option: str
+    one: str
+    other: str
+    scores: tuple[str, ...]
+
+
+def _pairs(option: str, losses: Sequence[str], endings: Sequence[str], *scores: str) -> list[Pair]:
+    return [
+        Pair(option, f"{loss}{ending}", loss, ("AP", *scores))
+        for loss in losses
+        for ending in endings
+    ]
+
+
+_BOTH, _OVERLAP = ("CE", "balanced CE"), ("CE", "Dice + CE")
+_THIN_SCORES = ("skeleton", "clDice")
+_KINDS_SCORES = ("worst AP", "worst recall")
+_POWER = [
+    *_pairs("power", ["balanced CE"], (", power 2", ", power inf"), *_KINDS_SCORES),
+    *_pairs("power", ["Dice + CE"], [", power 2"], *_KINDS_SCORES),
+]
+_COUNT = [
+    Pair("count_power", f"balanced CE, count power {g}", other, ("AP", "rarest AP", "F1 likeliest"))
+    for g in ("1/2", "1/4", "3/4")
+    for other in _BOTH
+]
+_HARDEST = _pairs("Hardest", _BOTH, (", hardest 1/2", ", hardest 1/10"), "F1")
+_WORST = _pairs("WorstNeighbour", _BOTH, [", worst neighbour"], "F1")
+_THIN = [
+    *_pairs("Linear", _OVERLAP, [" + skeleton recall"], *_THIN_SCORES),
+    *_pairs("Linear", ["Dice + CE"], [" + recall"], *_THIN_SCORES),
+    Pair("Linear", "Dice + CE + skeleton recall", "Dice + CE + recall", ("AP", *_THIN_SCORES)),
+    *_pairs("WorstNeighbour", _OVERLAP, [", worst neighbour"], *_THIN_SCORES),
+    *_pairs("Hardest", ["Dice + CE"], [", hardest 1/10"], "F1"),
+]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Images and the options that they test.
+
+    Args:
+        data: makes the images; its argument is the seed.
+        pairs: the comparisons.
+        references: further losses of the table.
+        side: side of the crops, in pixels.
+        batch_size: crops of a step.
+        steps: steps of a training.
     """
-    padded = np.pad(mask, ((0, 0), (1, 1), (1, 1)))
-    flat, wide = padded.reshape(-1), padded.shape[2]
-    ring = np.array([-wide, 1 - wide, 1, 1 + wide, wide, wide - 1, -1, -1 - wide])  # from north
-    place, n_before = np.flatnonzero(flat), -1
-    while len(place) != n_before:
-        n_before = len(place)
-        for turn in (0, 4):
-            near = flat[place[:, None] + ring]
-            n_near = near.sum(1)
-            n_runs = (~near & np.roll(near, -1, 1)).sum(1)
-            north, east, south, west = np.roll(near, turn, 1)[:, ::2].T
-            is_rim = ~(north & east & south) & ~(east & south & west)
-            is_gone = (n_near >= 2) & (n_near <= 6) & (n_runs == 1) & is_rim
-            flat[place[is_gone]] = False
-            place = place[~is_gone]
-    return padded[:, 1:-1, 1:-1]
+
+    data: Callable[[int], Data]
+    pairs: Sequence[Pair]
+    references: tuple[str, ...] = ()
+    side: int = 32
+    batch_size: int = 8
+    steps: int = 300
+
+    def losses(self) -> list[str]:
+        """Return the names of the losses in the order of LOSSES."""
+        names = {name for pair in self.pairs for name in (pair.one, pair.other)} | {
+            *self.references
+        }
+        return [name for name in LOSSES if name in names]
+
+    def is_thin(self) -> bool:
+        """Return whether skeletons are scored."""
+        return any(pair.option == "Linear" for pair in self.pairs)
 
 
-def _kinds(
-    n: int, seed: list[int], frequency: tuple[float, ...], contrast: tuple[float, ...]
-) -> list[Sample]:
-    rng, side = np.random.default_rng(seed), 48
-    image = rng.normal(size=(n, 1, side, side)) * 0.7
-    label = np.zeros((n, 1, side, side), int)
-    grid = np.mgrid[:side, :side]
-    for i in range(n):
-        for _ in range(1 + rng.poisson(2)):
-            kind = rng.choice(len(KINDS), p=frequency)
-            radius = rng.uniform(4, 7)
-            v, u = (grid - rng.uniform(radius, side - radius, (2, 1, 1))) / radius
-            is_object = KINDS[kind](u, v) & (label[i, 0] == 0)
-            label[i, 0][is_object] = kind + 1
-            image[i, 0][is_object] += contrast[kind] * rng.uniform(1, 2)
-    return with_skeletons(torch.from_numpy(image), torch.from_numpy(label))
+_RARE = partial(kinds, frequency=RARE, contrast=BRIGHT)
+TASKS = {
+    "rare": Task(_RARE, [*_POWER[:2], *_COUNT], ("balanced softmax",), side=48),
+    "longer": Task(_RARE, [_POWER[0], _POWER[2], *_COUNT[:2]], side=48, batch_size=4, steps=1200),
+    "faint": Task(partial(kinds, frequency=EVEN, contrast=FAINT), _POWER, ("CE",), side=48),
+    "easy": Task(partial(discs, side=64), _HARDEST[:3], side=64, batch_size=4),
+    "flipped": Task(partial(discs, flipped=0.05), [*_HARDEST, *_WORST]),
+    "shifted": Task(partial(discs, shift=1), _WORST),
+    "lines": Task(lines, _THIN, side=64, batch_size=4, steps=400),
+    "cracks": Task(cracks, [*_THIN, _HARDEST[1]], side=96, batch_size=4, steps=250),
+}

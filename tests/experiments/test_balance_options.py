@@ -15,24 +15,24 @@ import torch
 pytest.importorskip("scipy")
 
 FOLDER = Path(__file__).parents[2] / "experiments"
-MODULES = ("balance_options", "option_tasks", "outliers", "thin_structures")
+MODULES = ("balance_options", "option_images", "option_tasks", "outliers", "thin_structures")
 
 
 @pytest.fixture
 def options(monkeypatch):
     monkeypatch.syspath_prepend(FOLDER)
     import balance_options
-    import option_tasks
+    import option_images
 
     for key, task in balance_options.TASKS.items():
-        make = option_tasks.lines if key == "cracks" else task.data
+        make = option_images.lines if key == "cracks" else task.data
         n = 20 if key in ("rare", "longer", "faint") else 6  # every kind is there
         data = lambda seed, make=make, n=n: make(seed, n=n)  # noqa: E731
         side = 64 if key == "cracks" else task.side
         tiny = replace(task, data=data, batch_size=2, side=side)
         monkeypatch.setitem(balance_options.TASKS, key, tiny)
     yield SimpleNamespace(
-        run=balance_options, tasks=option_tasks, tiny=balance_options.Size((4, 8), 0.01)
+        run=balance_options, images=option_images, tiny=balance_options.Size((4, 8), 0.01)
     )
     for name in MODULES:
         sys.modules.pop(name)
@@ -47,7 +47,8 @@ def test_every_loss_has_a_run_and_every_option_a_gain(options, key, tmp_path, ca
     for name in task.losses():
         assert f"| {name} (2) |" in text
     for pair in task.pairs:
-        row = next(x for x in text.splitlines() if x.startswith(f"| {pair.one}, {pair.other} |"))
+        start = f"| {pair.option} | {key} | {pair.one}, {pair.other} |"
+        row = next(line for line in text.splitlines() if line.startswith(start))
         assert all(f" {score} " in row for score in pair.scores)
     for path in (tmp_path / key).glob("*.json"):
         scores = json.loads(path.read_text())["scores"]
@@ -63,12 +64,12 @@ def test_all_losses_compete_somewhere(options):
 
 
 def test_seeds_repeat_and_labels_are_wrong_in_training_alone(options):
-    right, wrong = (options.tasks.discs(3, flipped=share, n=4) for share in (0.0, 0.1))
+    right, wrong = (options.images.discs(3, flipped=share, n=4) for share in (0.0, 0.1))
     for one, other in zip(right.test, wrong.test, strict=True):
         assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
     changed = [(x[1] != y[1]).double().mean() for x, y in zip(*(right[0], wrong[0]), strict=True)]
     assert 0.05 < float(sum(changed)) / 4 < 0.15
-    moved = options.tasks.discs(3, shift=1, n=4)
+    moved = options.images.discs(3, shift=1, n=4)
     assert all(x[1].sum() == y[1].sum() for x, y in zip(right[0], moved[0], strict=True))
 
 
@@ -79,7 +80,7 @@ def test_a_skeleton_is_thin_and_keeps_its_pieces(options):
     mask = ndimage.gaussian_filter(rng.normal(size=(1, 60, 60)), (0, 3, 3)) > 0.05
     mask[0, :, 20] = True
     mask[:, 40:44, 30:58] = True
-    thin = options.tasks.skeletons(mask)
+    thin = options.images.skeletons(mask)
     touching = np.ones((1, 3, 3), int)
     structure = np.zeros((3, 3, 3), int)
     structure[1] = touching[0]
@@ -87,7 +88,7 @@ def test_a_skeleton_is_thin_and_keeps_its_pieces(options):
     assert ndimage.label(thin, structure)[1] == ndimage.label(mask, structure)[1]
     bar = np.zeros((2, 9, 20), bool)
     bar[1, 3:6, 3:17] = True
-    one = options.tasks.skeletons(bar)
+    one = options.images.skeletons(bar)
     assert not one[0].any()
     assert one[1].sum(0).max() == 1
     assert one[1, 4].sum() == one.sum() >= 10
