@@ -29,14 +29,14 @@ SIDE, N_TRAIN, N_SCORED, BATCH = 32, 64, 64, 8
 DELTAS = (1e2, 1e3, 1e4, 1e5, 1e6, 1e7)
 
 
-def images(n: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return (n, 1, SIDE, SIDE) noisy images of discs, and their (n, SIDE, SIDE) labels."""
+def images(n: int, seed: int, side: int = SIDE) -> tuple[Tensor, Tensor]:
+    """Return (n, 1, side, side) noisy images of discs, and their (n, side, side) labels."""
     rng = torch.Generator().manual_seed(seed)
-    centre = SIDE * torch.rand(n, 3, 2, 1, 1, generator=rng)
-    axis = torch.arange(SIDE, dtype=torch.float32)
+    centre = side * torch.rand(n, 3, 2, 1, 1, generator=rng)
+    axis = torch.arange(side, dtype=torch.float32)
     distance = (axis[:, None] - centre[:, :, 0]) ** 2 + (axis[None] - centre[:, :, 1]) ** 2
     label = (distance < 3**2).any(1)
-    noise = torch.randn(n, SIDE, SIDE, generator=rng)
+    noise = torch.randn(n, side, side, generator=rng)
     return (label + 0.8 * noise)[:, None], label.long()
 
 

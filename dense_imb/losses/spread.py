@@ -37,6 +37,9 @@ class Hardest(Spread):
     Without a balance, n counts the valid pixels of the call. With a balance, each class has its own
     hardest pixels: those of the image, the batch or all processes, as its scope says.
 
+    Measured: F1 0.02 higher where 98 % of the pixels are easy and all labels right. With 5 % of
+    wrong labels a share of 0.1 learns these alone: not for noisy labels.
+
     The choice of the pixels and M / M' carry no gradient. With scope "global" the value and
     the gradient are those of one process, by four further collectives. A window of
     accumulation is not possible, since t is unknown before its end: `class_count` is refused.
@@ -92,6 +95,9 @@ class WorstNeighbour(Spread):
     A hole in an object, or a break in a thin one, counts for all pixels around it. The gradient
     goes to the worst neighbour. Binary losses equal the published ones, which pool logits; with
     more classes the published formula still pools logits, this one errors.
+
+    Measured: no gain on cracks, and a loss on faint lines and with wrong or moved labels, in short
+    trainings of a small network.
 
     The window runs over all dimensions but the first, of which at most three may be longer than 1.
 

@@ -62,9 +62,12 @@ class Balance:
         gradient: the trainer's reduction of gradients over processes, for scope "global": "mean"
             as in DDP and FSDP, or "sum".
         power: p, from 1, the mean of the class means, to infinity (also as the text "inf"), the
-            worst class. Errors must be at least 0 then.
+            worst class. Errors must be at least 0 then. Measured: 2 raised the
+            recall of the worst class in one of three tasks, its average precision in none; infinity
+            more than halved the average precision.
         count_power: g, exponent of the number n_c of pixels in a class's weight. 0 is balanced, 1
             the plain mean over all pixels, 1/2 between them. Of instances, n_c is their number.
+            Measured: no significant gain over the better of 0 and 1.
 
     Example:
         >>> error = torch.tensor([0.0, 0.0, 0.0, 6.0])

@@ -18,7 +18,8 @@ class Linear(Penalty):
     It bears wrong labels, but its gradient vanishes at a confidently wrong pixel, so add another
     loss to it. With a one-hot target its best output is the likeliest class alone, not its
     probability. Its mean over a skeleton of the objects is skeleton recall (Kirchhoff et al. 2024):
-    `PixelLoss(Linear(), balance=Balance())(logits, target, mask=skeleton)` is 1 - recall.
+    `PixelLoss(Linear(), balance=Balance())(logits, target, mask=skeleton)` is 1 - recall. Measured:
+    beside cross-entropy or Dice no significant gain on cracks and faint lines.
 
     Example:
         >>> from dense_imb.losses import PixelLoss
