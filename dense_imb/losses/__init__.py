@@ -54,10 +54,10 @@ from dense_imb.losses.named.outcome import (
 from dense_imb.losses.named.range_loss import RangeLoss, range_loss
 from dense_imb.losses.named.regression import (
     BalancedRegressionLoss,
-    ValueBins,
     balanced_regression_loss,
 )
 from dense_imb.losses.named.tversky import TverskyLoss
+from dense_imb.losses.named.value_bins import Kernel, ValueBins
 from dense_imb.losses.spread import Hardest, WorstNeighbour
 
 __all__ = [
@@ -83,6 +83,7 @@ __all__ = [
     "Hits",
     "Index",
     "Jaccard",
+    "Kernel",
     "LDAMLoss",
     "Linear",
     "LogPrior",
