@@ -25,6 +25,7 @@ from dense_imb.losses.core.region import RegionLoss, overlap, region_loss
 from dense_imb.losses.foreign.codes import loss_from_code
 from dense_imb.losses.foreign.compound import CompoundLoss
 from dense_imb.losses.named.acb_mse import ACBMSELoss, Hits, acb_mse_loss
+from dense_imb.losses.named.balanced_mse import BalancedMSELoss, balanced_mse_loss
 from dense_imb.losses.named.balanced_softmax import (
     BalancedSoftmaxLoss,
     LogPrior,
@@ -63,6 +64,7 @@ from dense_imb.losses.spread import Hardest, WorstNeighbour
 __all__ = [
     "ACBMSELoss",
     "Balance",
+    "BalancedMSELoss",
     "BalancedRegressionLoss",
     "BalancedSoftmaxLoss",
     "BiasCompensatedLoss",
@@ -103,6 +105,7 @@ __all__ = [
     "WorstNeighbour",
     "acb_mse_loss",
     "balanced_mean",
+    "balanced_mse_loss",
     "balanced_regression_loss",
     "balanced_softmax_loss",
     "bias_compensated_loss",
