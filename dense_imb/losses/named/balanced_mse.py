@@ -38,7 +38,7 @@ def balanced_mse_loss(
     mask: Tensor | None = None,
     pixel_weight: Tensor | None = None,
 ) -> Tensor:
-    """Squared error against the targets of the batch: which of them does a prediction mean?
+    """Squared error of a prediction to its target, relative to the other targets of the batch.
 
         loss = mean_{i in S} (p_i - t_i)^2 + 2 s^2 log sum_{j in S} exp(-(p_i - t_j)^2 / 2 s^2)
 
@@ -53,7 +53,7 @@ def balanced_mse_loss(
     Args:
         prediction: p, any shape, floating point; the first dimension counts the images.
         target: t, same shape.
-        noise_sigma: s, standard deviation of the errors, in the unit of the target.
+        noise_sigma: s, standard deviation of the errors that remain, in the unit of the target.
         n_samples: number of pixels in a sample. The time grows with its square.
         seed: random seed of the samples.
         call: number of the sample. The same seed and number draw the same pixels.
@@ -193,7 +193,7 @@ def _errors(p: Tensor, t: Tensor, u: Tensor | None, scale: float) -> Tensor:
 
 
 class BalancedMSELoss(Loss):
-    """Squared error against the targets of the batch: which of them does a prediction mean?
+    """Squared error of a prediction to its target, relative to the other targets of the batch.
 
         loss = mean_{i in S} (p_i - t_i)^2 + 2 s^2 log sum_{j in S} exp(-(p_i - t_j)^2 / 2 s^2)
 
