@@ -178,7 +178,7 @@ class ValueResidual(_Frames):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Overlap(_Frames):
+class OverlappingCells(_Frames):
     """Two cells of equal size slide over each other; the pixels that they share are missed."""
 
     points: int = 41
@@ -470,7 +470,7 @@ SCENARIOS: Mapping[str, Scenario] = {
         Probability(),
         ClassFrequency(),
         ValueResidual(),
-        Overlap(),
+        OverlappingCells(),
         Collapse(),
         Collapse(feeds="logits"),
         GradientShare(),

@@ -13,7 +13,7 @@ from dense_imb.curves import (
     ClassFrequency,
     Collapse,
     GradientShare,
-    Overlap,
+    OverlappingCells,
     Probability,
     Recovery,
     SignalSize,
@@ -228,7 +228,7 @@ def test_caption_names_the_settings(scenario):
 
 
 def test_shared_pixels_count_in_both_cells():
-    scenario = Overlap(frame=(4, 8), cell=1 / 4, points=9, value=2.0)
+    scenario = OverlappingCells(frame=(4, 8), cell=1 / 4, points=9, value=2.0)
     points = list(scenario)
     assert [point.x * 8 for point in points] == list(range(9))
     for n_shared, point in enumerate(points):
@@ -250,4 +250,4 @@ def test_shared_pixels_count_in_both_cells():
     assert table["masks"] == pytest.approx(expected)
     assert table["hits"] == pytest.approx([n / (16 - n) for n in range(9)])
     with pytest.raises(ValueError, match="Expected `cell` above 0 and at most 1/2, got 0.75"):
-        Overlap(cell=0.75)
+        OverlappingCells(cell=0.75)
