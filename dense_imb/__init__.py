@@ -37,7 +37,8 @@ __version__ = "0.1.0"
 # module of each name
 _PLACES = {
     "dense_imb.losses": (
-        "ACBMSELoss", "Balance", "BalancedRegressionLoss", "BalancedSoftmaxLoss",
+        "ACBMSELoss", "Balance", "BalancedMSELoss",
+        "BalancedRegressionLoss", "BalancedSoftmaxLoss",
         "BiasCompensatedLoss", "ClassDependentTemperatureLoss", "ComplementCrossEntropyLoss",
         "CompoundLoss", "CrossEntropyLoss", "DiceLoss", "FocalLoss", "HardMiningLoss", "LDAMLoss",
         "OutcomeBalancedMSELoss", "PixelLoss", "RangeLoss", "RegionLoss", "TverskyLoss",

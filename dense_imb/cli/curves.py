@@ -36,7 +36,7 @@ def make_parser() -> Parser:
         default=[],
         metavar="NAME",
         help="published, signal-size, recovery, probability, class-frequency, value-error, "
-        "collapse[-logits] or gradient-share[-logits]; can be repeated; by default all",
+        "overlap, collapse[-logits] or gradient-share[-logits]; can be repeated; by default all",
     )
     parser.add_argument(
         "--frame",

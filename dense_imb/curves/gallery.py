@@ -27,6 +27,8 @@ from dense_imb.curves.scenarios import (
 from dense_imb.curves.subjects import Subject, as_subjects, parse_losses
 from dense_imb.curves.sweep import survey, sweep, warn
 from dense_imb.curves.table import Table
+from dense_imb.losses.core.balance import Balance
+from dense_imb.losses.core.cover import Cover
 from dense_imb.losses.foreign.catalogue import OUR_INPUTS
 
 FIGURE_FORMATS = ("png", "svg", "pdf", "json")
@@ -202,8 +204,11 @@ def _family(scenario: Scenario) -> list[Subject]:
     class_counts = [11_234 // n_common] * n_common + [30]
     members: dict[str, nn.Module] = {}
     for name, feeds_on in OUR_INPUTS.items():
-        if feeds_on != scenario.feeds_on or name in ("CompoundLoss", "RegionLoss"):
-            continue  # a sum of others, and the Dice loss
+        # a sum of others, the Dice loss, and a loss of samples, whose curve is noise
+        if feeds_on != scenario.feeds_on or name in (
+            "CompoundLoss", "RegionLoss", "BalancedMSELoss",
+        ):  # fmt: skip
+            continue
         options = inspect.signature(getattr(dense_imb.losses, name)).parameters.values()
         required = [
             option.name
@@ -217,6 +222,14 @@ def _family(scenario: Scenario) -> list[Subject]:
             warn(f"skipped {name} in {scenario.name}: it needs {', '.join(required)}")
     if scenario.feeds_on == "values":
         members |= {"MSELoss": nn.MSELoss(), "L1Loss": nn.L1Loss()}
+        root = Balance(count_power=0.5)
+        members["Power 1/2"] = _ours("BalancedRegressionLoss", balance=root)
+        if scenario.n_cells:
+            cover = Cover(scenario.n_cells, rest="cell")
+            members["Cover"] = _ours("BalancedRegressionLoss", partition=cover)
+            members["Cover, power 1/2"] = _ours(
+                "BalancedRegressionLoss", partition=cover, balance=root
+            )
     else:
         members |= parse_losses(["CrossEntropyLoss(balance={})", "DiceLoss + CrossEntropyLoss"])
     return as_subjects(members)

@@ -27,6 +27,7 @@ class Point(NamedTuple):
     prediction: Tensor  # values (1, 1, H, W) or log-probabilities (B, C, H, W)
     target: Tensor  # values (1, 1, H, W) or class indices (B, H, W)
     others: Mapping[str, Tensor | Constants] = {}
+    cells: Tensor | None = None  # masks (1, n_cells, H, W) that overlap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,7 @@ class Scenario:
     feeds_on: ClassVar[str]  # "values" or "logits"
     view: ClassVar[View]
     n_classes: ClassVar[int] = 2
+    n_cells: ClassVar[int] = 0  # masks of a point
     answer: ClassVar[str] = ""  # name of `prediction` where a point has `others`
     shares: ClassVar[tuple[str, ...]] = ()  # names of the classes whose gradients are separate
 
@@ -172,6 +174,50 @@ class ValueResidual(_Frames):
             f"All of {min(self.n_hits, self.n_pixels)} hits of value {self.value:g} in a frame of "
             f"{self._size} are recovered in their pixels, each too large by the residual (a "
             "time-of-flight residual, in the unit of the value); every empty pixel is left empty."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverlappingCells(_Frames):
+    """Two cells of equal size slide over each other; the pixels that they share are missed."""
+
+    points: int = 41
+    cell: float = 1 / 16
+
+    name = "overlap"
+    title = "Response to missed pixels that two cells share"
+    axis = ("overlap of two cells", "fraction of a cell")
+    view = View(y_scale="symlog")
+    n_cells = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.cell <= 0.5:
+            raise ValueError(f"Expected `cell` above 0 and at most 1/2, got {self.cell}.")
+
+    def __iter__(self) -> Iterator[Point]:
+        pixel = torch.arange(self.n_pixels).view(1, *self.frame)
+        first = pixel < self.n_cell
+        for n_shared in _counts(0, self.n_cell, self.points):
+            start = self.n_cell - n_shared
+            second = (pixel >= start) & (pixel < start + self.n_cell)
+            value = torch.tensor(self.value, dtype=torch.double)
+            target = torch.where(first | second, value, 0.0)
+            prediction = torch.where(first & second, 0.0, target)
+            cells = torch.stack([first, second], 1)
+            x = n_shared / self.n_cell
+            yield Point(x, prediction.unsqueeze(1), target.unsqueeze(1), cells=cells)
+
+    @property
+    def n_cell(self) -> int:
+        return max(2, round(self.cell * self.n_pixels))
+
+    def caption(self) -> str:
+        return (
+            f"Two cells of {self.n_cell} pixels of value {self.value:g} in a frame of {self._size} "
+            "slide over each other. The pixels in both are missed, all others are right. A loss "
+            "with a cover counts a shared pixel in both cells, and the rest of the frame as a cell "
+            "of its own; the other losses see the values alone."
         )
 
 
@@ -424,6 +470,7 @@ SCENARIOS: Mapping[str, Scenario] = {
         Probability(),
         ClassFrequency(),
         ValueResidual(),
+        OverlappingCells(),
         Collapse(),
         Collapse(feeds="logits"),
         GradientShare(),

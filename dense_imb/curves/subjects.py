@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dense_imb.losses.core.cover import Cover
 from dense_imb.losses.foreign.feeding import Intake, feed, look_at
 from dense_imb.losses.foreign.parse import parse_loss, split_call, split_sum
 
@@ -35,10 +36,12 @@ class Subject:
         """The form of the target, one of `feeding.TARGET_FORMS`."""
         return self.intake.form
 
-    def __call__(self, prediction: Tensor, target: Tensor) -> Any:
+    def __call__(self, prediction: Tensor, target: Tensor, cells: Tensor | None = None) -> Any:
         prediction = prediction.to(self.dtype)
         if target.is_floating_point():
             target = target.to(self.dtype)
+        if cells is not None and self._takes_cells:
+            return self.loss(prediction, target, label=cells)
         if self.feeds_on != "logits":
             return self.loss(prediction, target)
         if self.target == "binary":  # two classes become one logit
@@ -48,6 +51,11 @@ class Subject:
                 )
             prediction = prediction[:, 1:] - prediction[:, :1]
         return feed(self.loss, self.intake, prediction, target, {})
+
+    @property
+    def _takes_cells(self) -> bool:
+        partition = getattr(self.loss, "partition", None)
+        return partition == "masks" or isinstance(partition, Cover)
 
     @property
     def explained(self) -> str:

@@ -124,7 +124,7 @@ def _measure(
     problems: list[str] = []
     prediction = point.prediction.clone().requires_grad_()
     with torch.enable_grad():
-        value = subject(prediction, point.target)
+        value = subject(prediction, point.target, point.cells)
         number = _scalar(value, problems)
         gradient = (
             torch.full_like(prediction, math.nan) if problems else _gradient(value, prediction)
@@ -144,7 +144,7 @@ def _measure(
     with torch.no_grad():
         for name, answer in point.others.items():
             row[f"loss of {name}"] = (
-                _scalar(subject(answer, point.target), problems)
+                _scalar(subject(answer, point.target, point.cells), problems)
                 if isinstance(answer, Tensor)
                 else _best(subject, answer, point.target)
             )

@@ -25,6 +25,7 @@ from dense_imb.losses.core.region import RegionLoss, overlap, region_loss
 from dense_imb.losses.foreign.codes import loss_from_code
 from dense_imb.losses.foreign.compound import CompoundLoss
 from dense_imb.losses.named.acb_mse import ACBMSELoss, Hits, acb_mse_loss
+from dense_imb.losses.named.balanced_mse import BalancedMSELoss, balanced_mse_loss
 from dense_imb.losses.named.balanced_softmax import (
     BalancedSoftmaxLoss,
     LogPrior,
@@ -54,15 +55,16 @@ from dense_imb.losses.named.outcome import (
 from dense_imb.losses.named.range_loss import RangeLoss, range_loss
 from dense_imb.losses.named.regression import (
     BalancedRegressionLoss,
-    ValueBins,
     balanced_regression_loss,
 )
 from dense_imb.losses.named.tversky import TverskyLoss
+from dense_imb.losses.named.value_bins import Kernel, ValueBins
 from dense_imb.losses.spread import Hardest, WorstNeighbour
 
 __all__ = [
     "ACBMSELoss",
     "Balance",
+    "BalancedMSELoss",
     "BalancedRegressionLoss",
     "BalancedSoftmaxLoss",
     "BiasCompensatedLoss",
@@ -83,6 +85,7 @@ __all__ = [
     "Hits",
     "Index",
     "Jaccard",
+    "Kernel",
     "LDAMLoss",
     "Linear",
     "LogPrior",
@@ -102,6 +105,7 @@ __all__ = [
     "WorstNeighbour",
     "acb_mse_loss",
     "balanced_mean",
+    "balanced_mse_loss",
     "balanced_regression_loss",
     "balanced_softmax_loss",
     "bias_compensated_loss",

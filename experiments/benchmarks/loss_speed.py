@@ -54,6 +54,7 @@ from region_contestants import make_regions, region_contestants
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from value_contestants import make_values, value_contestants
 
 Shape = tuple[int, ...]
 
@@ -101,6 +102,13 @@ SECTIONS = {
             (1, 4, 96, 96, 96),
         ),
     ),
+    # a cover of cells, and Balanced MSE: of all values, and of a sample of an image's
+    "values": Section(
+        "cpu",
+        make_values,
+        value_contestants,
+        ((2, 1, 64, 64, 64), (1, 1, 1024), (1, 1, 2**19)),
+    ),
     # the last sizes are larger than any L2 cache
     "gpu-regression": Section(
         "cuda",
@@ -143,17 +151,19 @@ def plan(options: argparse.Namespace) -> list[tuple[str, Shape]]:
     for section_name in options.sections:
         section = SECTIONS[section_name]
         shapes = section.shapes
-        is_regression = section.make_data is make_frames
+        is_regression = section.make_data in (make_frames, make_values)
         if options.sizes is not None:
             takes_any = section.make_data is make_regions
             shapes = tuple(
                 shape for shape in options.sizes if takes_any or (shape[1] == 1) == is_regression
             )
-        example = section.make_data((2, 1 if is_regression else 3, 4, 4), "cpu")
-        listed = [contestant.name for contestant in entries(section, example, options)]
-        if len(listed) > 1:
-            works += [(section_name, shape) for shape in shapes]
-        names += listed
+        for shape in shapes:
+            example = (2, 1 if is_regression else 3, *[4] * (len(shape) - 2))
+            data = section.make_data(example, "cpu")
+            listed = [contestant.name for contestant in entries(section, data, options)]
+            if len(listed) > 1:
+                works.append((section_name, shape))
+            names += listed
     for part in options.only or []:
         if not any(is_wanted(name, [part]) for name in names):
             raise ValueError(f"Expected `--only` to name contestants, got {part!r}, which is none.")

@@ -9,7 +9,7 @@ import pytest
 from torch import nn
 
 from dense_imb.curves import parse_loss, parse_losses
-from dense_imb.losses import ACBMSELoss, Balance, BalancedRegressionLoss
+from dense_imb.losses import ACBMSELoss, Balance, BalancedRegressionLoss, Cover, ValueBins
 from tests.curves import stand_in
 
 
@@ -23,6 +23,15 @@ def test_balance_takes_its_arguments():
     loss = parse_loss("BalancedRegressionLoss('l1', balance={'combine': 'sum'})")
     assert isinstance(loss, BalancedRegressionLoss)
     assert loss.balance == Balance(combine="sum")
+
+
+def test_partition_takes_the_arguments_of_bins_or_of_cells():
+    text = "BalancedRegressionLoss('l1', partition={'edges': [1, 9], 'power': 0.5})"
+    assert parse_loss(text).partition == ValueBins((1, 9), power=0.5)
+    text = "BalancedRegressionLoss('l1', partition={'n_cells': 3, 'rest': 'cell'})"
+    assert parse_loss(text).partition == Cover(3, "cell")
+    with pytest.raises(ValueError, match="the arguments of ValueBins or of a Cover, got {'bins'"):
+        parse_loss("BalancedRegressionLoss('l1', partition={'bins': 3})")
 
 
 def test_import_path_with_options():

@@ -13,6 +13,7 @@ from dense_imb.curves import (
     ClassFrequency,
     Collapse,
     GradientShare,
+    OverlappingCells,
     Probability,
     Recovery,
     SignalSize,
@@ -21,7 +22,9 @@ from dense_imb.curves import (
 )
 from dense_imb.losses import (
     ACBMSELoss,
+    BalancedRegressionLoss,
     CompoundLoss,
+    Cover,
     CrossEntropyLoss,
     DiceLoss,
     TverskyLoss,
@@ -100,7 +103,7 @@ def test_every_hit_is_wrong_by_the_residual():
 def test_true_class_gets_exactly_its_probability():
     points = list(Probability())
     assert (points[0].x, points[-1].x) == (1e-7, 1 - 1e-7)
-    for x, logits, target, _ in points:
+    for x, logits, target, *_ in points:
         p = torch.softmax(logits, dim=1).gather(1, target.unsqueeze(1)).item()
         assert p == pytest.approx(x, rel=1e-12)
     assert {0.01, 0.1, 0.5, 0.9} <= {round(point.x, 12) for point in points}
@@ -109,7 +112,7 @@ def test_true_class_gets_exactly_its_probability():
 @pytest.mark.parametrize("error_rate", [0.25, 0.1, 0.15])
 def test_every_class_has_the_error_rate(error_rate):
     scenario = ClassFrequency(frame=(6, 10), error_rate=error_rate, confidence=0.7)
-    for x, logits, label, _ in scenario:
+    for x, logits, label, *_ in scenario:
         assert (label == 3).sum() == round(x * 60) * label.shape[0]
         chosen = logits.argmax(dim=1)
         torch.testing.assert_close(
@@ -222,3 +225,29 @@ def test_caption_names_the_settings(scenario):
     assert scenario.caption().endswith(".")
     if "frame" in other:
         assert "31 x 37" in replace(scenario, **other).caption()
+
+
+def test_shared_pixels_count_in_both_cells():
+    scenario = OverlappingCells(frame=(4, 8), cell=1 / 4, points=9, value=2.0)
+    points = list(scenario)
+    assert [point.x * 8 for point in points] == list(range(9))
+    for n_shared, point in enumerate(points):
+        assert point.cells.shape == (1, 2, 4, 8)
+        assert point.cells.sum((0, 2, 3)).tolist() == [8, 8]
+        assert point.cells.all(1).sum() == n_shared
+        assert (point.target != 0).sum() == 16 - n_shared
+        assert (point.prediction != point.target).sum() == n_shared
+    table = sweep(
+        scenario,
+        {
+            "cover": BalancedRegressionLoss("l1", Cover(2, "cell")),
+            "masks": BalancedRegressionLoss("l1", "masks", n_classes=2),
+            "hits": BalancedRegressionLoss("l1"),
+        },
+    )
+    expected = [2.0 * n / 8 for n in range(9)]  # the mean error in each cell
+    assert table["cover"] == pytest.approx([2 / 3 * e for e in expected])
+    assert table["masks"] == pytest.approx(expected)
+    assert table["hits"] == pytest.approx([n / (16 - n) for n in range(9)])
+    with pytest.raises(ValueError, match="Expected `cell` above 0 and at most 1/2, got 0.75"):
+        OverlappingCells(cell=0.75)

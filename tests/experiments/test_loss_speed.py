@@ -37,6 +37,7 @@ def test_a_tiny_run_has_a_row_for_each_contestant_and_is_not_overwritten(tmp_pat
         "regression": [2, 1, 8, 8],
         "classification": [2, 3, 6, 6],
         "regions": [2, 3, 6, 6],
+        "values": [2, 1, 8, 8],
     }
     rows = {row["contestant"]: row for row in works["regression"]["rows"]}
     assert {"torch mse_loss", "plain copy", "ACBMSELoss", "torch.where", "16 ValueBins"} <= set(
@@ -61,6 +62,18 @@ def test_a_tiny_run_has_a_row_for_each_contestant_and_is_not_overwritten(tmp_pat
     assert resumed.returncode == 0, resumed.stderr
     assert out.read_text() == before
     assert not list(out.parent.glob("*.partial"))
+
+
+def test_values_are_cells_of_images_and_samples_of_pixels(tmp_path):
+    out = tmp_path / "speed.json"
+    run = loss_speed(
+        *("--sections", "values", "--sizes", "2x1x8x8x8", "2x1x30", "1x1x3000", "--out", out),
+        *("--rounds", 2, "--warmup", 1, "--threads", 1, "--no-compile"),
+    )
+    assert run.returncode == 0, run.stderr
+    names = [[row["contestant"] for row in w["rows"]] for w in json.loads(out.read_text())["works"]]
+    assert names[0][:2] == ["torch l1_loss", "Cover, bit field"]
+    assert names[1] == names[2] == ["torch logsumexp", "BalancedMSELoss", "published formula"]
 
 
 @pytest.mark.parametrize(

@@ -316,6 +316,8 @@ _MASKS = torch.tensor([[[1, 1, 1, 0, 0, 0], [0, 0, 1, 1, 0, 0], [0, 0, 0, 0, 0, 
 _POWER = {"power": 2, "count_power": 0.5}
 _PER = {"per": "instance", "max_instances": 4}
 BINS = ValueBins((0.05, 0.4, 0.7))
+SMOOTH_BINS = ValueBins(BINS.edges, power=0.5, kernel=losses.Kernel("triang", 7))
+_V_0, _V_3 = 2 / (2**0.5 + 0.25 * 2), 4 / (2 + 0.25 * 2**0.5)  # of 2 and 4 pixels, 3 bins apart
 LABEL_WEIGHT = (1.0, 2.0, 0.5)
 
 CASES: tuple[Case, ...] = (
@@ -371,6 +373,14 @@ CASES: tuple[Case, ...] = (
         frames,
         # classes of _BY_HAND: {1, 0}, {}, {}, {2, 1, 1, 3} -> (0.5 + 1.75) / 2
         ((_BY_HAND, 1.125),),
+        n_classes=4,
+    ),
+    Case(
+        "l1, smoothed value bins",
+        partial(_balanced, "l1", SMOOTH_BINS),
+        _balanced_function("l1", SMOOTH_BINS),
+        frames,
+        ((_BY_HAND, (0.5 * _V_0 + 1.75 * _V_3) / (_V_0 + _V_3)),),
         n_classes=4,
     ),
     Case(

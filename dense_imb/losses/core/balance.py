@@ -68,6 +68,7 @@ class Balance:
         count_power: g, exponent of the number n_c of pixels in a class's weight. 0 is balanced, 1
             the plain mean over all pixels, 1/2 between them. Of instances, n_c is their number.
             Measured: no significant gain over the better of 0 and 1.
+            For bins of values, see also `ValueBins(power=...)`.
 
     Example:
         >>> error = torch.tensor([0.0, 0.0, 0.0, 6.0])
@@ -108,6 +109,15 @@ class Balance:
             check_at_least("power", self.power, 1)
         if self.weight is not None:
             object.__setattr__(self, "weight", class_numbers("weight", self.weight))
+
+    @property
+    def weighs_by_size(self) -> bool:
+        """Whether the weight of a class depends on its number of pixels."""
+        return self.count_power > 0
+
+    def size_of(self, share: Tensor) -> Tensor:
+        """Return factors of the class weights from the share of pixels, n^g; (rows, C)."""
+        return share.pow(self.count_power)
 
     def check_averages_errors(self) -> None:
         """Refuse the treatments of absent classes that only region losses have."""

@@ -60,8 +60,8 @@ def coefficients(sums: dict[str, Tensor], balance: Balance) -> Coefficients:
         coefficient = 1 / divisor
     else:
         coefficient = class_tensor(balance.weight, mass) / divisor
-    if balance.count_power > 0:
-        coefficient = coefficient * relative_size(mass, is_present, balance.count_power)
+    if balance.weighs_by_size:
+        coefficient = coefficient * relative_size(mass, is_present, balance)
     frame = None
     if balance.frame_weight > 0:
         frame_mass = sums.get("frame", mass).sum(1, keepdim=True).to(mass.dtype)
@@ -98,10 +98,11 @@ def _per_class(n_entries: Tensor, balance: Balance) -> Tensor:
     return torch.where(is_mean > 0, n_entries, 1)
 
 
-def relative_size(mass: Tensor, is_present: Tensor, power: float) -> Tensor:
+def relative_size(mass: Tensor, is_present: Tensor, balance: Balance) -> Tensor:
     """Return n_c^g over its mean over the present classes; (rows, C)."""
     share = mass / torch.where(is_present, mass, 0.0).sum(1, keepdim=True)
-    size = torch.where(is_present, share, 0.0).pow(power)
+    size = balance.size_of(torch.where(is_present, share, 0.0))
+    size = torch.where(is_present, size, 0.0)
     n_present = is_present.sum(1, keepdim=True).clamp(min=1)
     return size / (size.sum(1, keepdim=True) / n_present)
 

@@ -60,10 +60,16 @@ class Cover:
 
 
 class PackedCover(NamedTuple):
-    """Cells of the pixels, as patterns of up to 12 bits: 0 for an ignored pixel."""
+    """Cells of the pixels, as patterns of up to 12 bits."""
 
     chunks: tuple[Tensor, ...]  # int32, in the shape of the error map; 2^bits marks an illegal one
     n_bits: tuple[int, ...]  # of each chunk
+    rest_is_zero: bool  # whether the pattern 0 is a cell, the last
+
+    @property
+    def ignored(self) -> int:
+        """Pattern of an ignored pixel, in no cell."""
+        return 2 << self.n_bits[0] if self.rest_is_zero else 0
 
 
 def pack(
@@ -84,7 +90,9 @@ def pack(
             "loss(prediction, target, label=masks)."
         )
     check_tensor("label", label)
-    n_bits = [min(_CHUNK, cover.n_classes - start) for start in range(0, cover.n_classes, _CHUNK)]
+    rest_is_zero = cover.rest == "cell" and cover.n_cells <= _CHUNK  # no pass to mark the rest
+    n_all = cover.n_cells if rest_is_zero else cover.n_classes
+    n_bits = [min(_CHUNK, n_all - start) for start in range(0, n_all, _CHUNK)]
     if label.dtype == torch.bool:
         masks = _checked_masks(cover, label, like, like_name)
         chunks = _chunks_of_masks(masks, len(n_bits))
@@ -95,7 +103,7 @@ def pack(
         chunks = [field.int()] if len(n_bits) == 1 else _chunks_of_field(field, len(n_bits))
     shape = like.shape
     chunks = [_expanded(chunk, shape) for chunk in chunks]
-    if cover.rest != "ignore":
+    if cover.rest != "ignore" and not rest_is_zero:
         is_rest = chunks[0] == 0
         for chunk in chunks[1:]:
             is_rest = is_rest & (chunk == 0)
@@ -105,9 +113,12 @@ def pack(
             is_illegal = _refused_rest(is_rest, is_illegal, valid)
     if is_illegal is not None:
         chunks[0] = torch.where(_expanded(is_illegal, shape), 1 << n_bits[0], chunks[0])
-    if valid is not None:
-        chunks = [torch.where(valid, chunk, 0) for chunk in chunks]
-    return PackedCover(tuple(chunks), tuple(n_bits))
+    packed = PackedCover(tuple(chunks), tuple(n_bits), rest_is_zero)
+    if valid is None:
+        return packed
+    return packed._replace(
+        chunks=tuple(torch.where(valid, chunk, packed.ignored) for chunk in chunks)
+    )
 
 
 def _expanded(value: Tensor, shape: torch.Size) -> Tensor:
@@ -131,10 +142,11 @@ def _checked_masks(cover: Cover, label: Tensor, like: Tensor, like_name: str) ->
 def _chunks_of_masks(masks: Tensor, n_chunks: int) -> list[Tensor]:
     chunks = []
     for number in range(n_chunks):
-        pattern = torch.zeros_like(masks[:, 0], dtype=torch.int32)
+        # half as long as with bool and int32
+        pattern = torch.zeros_like(masks[:, 0], dtype=torch.int16)
         for bit, mask in enumerate(masks[:, number * _CHUNK : (number + 1) * _CHUNK].unbind(1)):
-            pattern = pattern.add_(mask, alpha=1 << bit)
-        chunks.append(pattern)
+            pattern = pattern.add_(mask.view(torch.uint8), alpha=1 << bit)
+        chunks.append(pattern.int())
     return chunks
 
 
@@ -207,6 +219,9 @@ class CoverCells(Groups):
     def __init__(self, packed: PackedCover, n_rows: int) -> None:
         self.n_rows = n_rows
         self.n_bits = packed.n_bits
+        self.rest_is_zero = packed.rest_is_zero
+        self.ignored = packed.ignored
+        self.n_cells = sum(packed.n_bits) + packed.rest_is_zero
         self.chunks = [chunk.reshape(n_rows, -1) for chunk in packed.chunks]
 
     def count(self) -> Tensor:
@@ -223,10 +238,12 @@ class CoverCells(Groups):
     def spread(self, of_group: Tensor) -> Tensor:
         """Return for each pixel the sum of the numbers of its cells; NaN if it is illegal."""
         total: Tensor | None = None
-        for chunk, part in zip(
-            self.chunks, torch.split(of_group, list(self.n_bits), 1), strict=True
-        ):
+        parts = torch.split(of_group[:, : sum(self.n_bits)], list(self.n_bits), 1)
+        for chunk, part in zip(self.chunks, parts, strict=True):
             table = F.pad(_table(part), (0, 1), value=torch.nan)
+            if self.rest_is_zero:
+                table = torch.cat([of_group[:, -1:], table[:, 1:]], 1)
+                table = F.pad(table, (0, self.ignored + 1 - table.shape[1]))
             value = table.reshape(-1).index_select(0, self._slots(chunk, table.shape[1]))
             total = value if total is None else total + value
         assert total is not None
@@ -254,16 +271,16 @@ class CoverCells(Groups):
         )
 
     def _is_in_a_cell(self) -> Tensor:  # (rows, pixels)
-        is_in = self.chunks[0] != 0
+        is_in = self.chunks[0] != self.ignored
         for chunk in self.chunks[1:]:
-            is_in = is_in | (chunk != 0)
+            is_in = is_in | (chunk != self.ignored)
         return is_in
 
     def _in_first_column(self, pixel: Tensor) -> Tensor:
         """Sum a map over the pixels in a cell, (rows, G) with zeros behind the first column."""
         pixel = pixel.reshape(self.chunks[0].shape)
         total = torch.where(self._is_in_a_cell(), pixel, 0).sum(1, keepdim=True)
-        return F.pad(total.to(wide(total.device)), (0, sum(self.n_bits) - 1))
+        return F.pad(total.to(wide(total.device)), (0, self.n_cells - 1))
 
     def _slots(self, chunk: Tensor, width: int) -> Tensor:
         if self.n_rows > 1:
@@ -276,17 +293,21 @@ class CoverCells(Groups):
         weights = None if pixel is None else pixel.reshape(-1)
         parts = []
         for chunk, n_bits in zip(self.chunks, self.n_bits, strict=True):
-            width = (1 << n_bits) + 1
+            width = max(1 << n_bits, self.ignored) + 1
             total = torch.bincount(self._slots(chunk, width), weights, self.n_rows * width)
-            parts.append(_cell_sums(total.view(self.n_rows, width)[:, :-1], n_bits))
+            of_pattern = total.view(self.n_rows, width)[:, : 1 << n_bits]
+            parts.append(_cell_sums(of_pattern, n_bits))
+            if self.rest_is_zero:
+                parts.append(of_pattern[:, :1])
         return torch.cat(parts, 1)
 
     def _bits(self) -> list[Tensor]:
-        return [
+        is_in = [
             ((chunk >> bit) & 1).bool()
             for chunk, n_bits in zip(self.chunks, self.n_bits, strict=True)
             for bit in range(n_bits)
         ]
+        return [*is_in, self.chunks[0] == 0] if self.rest_is_zero else is_in
 
 
 def _table(of_cell: Tensor) -> Tensor:

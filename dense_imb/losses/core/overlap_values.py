@@ -176,8 +176,8 @@ def combine_classes(values: ClassValues, balance: Balance, first: int) -> Tensor
             is_mean = (class_tensor(marks, value) > 0).expand_as(values.is_entry)
         k = (values.is_entry & is_mean).sum(-1, keepdim=True).clamp(min=1)
         coefficient = coefficient / torch.where(is_mean, k, 1)
-    if balance.count_power > 0:
-        size = relative_size(values.size, values.is_present, balance.count_power)
+    if balance.weighs_by_size:
+        size = relative_size(values.size, values.is_present, balance)
         coefficient = coefficient * torch.where(values.is_present, size, 1.0)
     value = torch.where(values.is_entry, value, 0.0)
     if balance.power != 1:

@@ -28,6 +28,12 @@ CATALOGUE: tuple[Entry, ...] = (
         "the same for N classes and any error",
     ),
     Entry(
+        "BalancedMSELoss",
+        "values",
+        "mean_i (p_i - t_i)^2 + 2 s^2 log sum_j exp(-(p_i - t_j)^2 / 2 s^2)",
+        "Ren et al. 2022, on a sample of the pixels",
+    ),
+    Entry(
         "OutcomeBalancedMSELoss",
         "values",
         "1/K sum_o w_o mean_{outcome o} (p - t)^2,  o in TP, FP, FN, TN",

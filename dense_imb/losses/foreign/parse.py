@@ -17,11 +17,13 @@ from dense_imb.base.checks import check_choice
 from dense_imb.base.refusals import Refused, option, suggest
 from dense_imb.losses.core.balance import Balance
 from dense_imb.losses.core.class_weights import class_weights
+from dense_imb.losses.core.cover import Cover
 from dense_imb.losses.core.spread import Spread
 from dense_imb.losses.foreign.catalogue import OUR_INPUTS, feeding_rule
 from dense_imb.losses.foreign.compound import CompoundLoss
 from dense_imb.losses.foreign.short_names import full_text, suggest_loss
 from dense_imb.losses.foreign.values import built, read_value
+from dense_imb.losses.named.value_bins import ValueBins
 from dense_imb.losses.spread import Hardest, WorstNeighbour
 
 # a text may come from anybody: what it names is imported from here and nowhere else
@@ -107,7 +109,8 @@ def parse_loss(
     `package.module:Class`, with options as Python literals. Nothing in it is evaluated. An imported
     object must be an `nn.Module` class. The options may be the objects of our losses, written as in
     Python: "RegionLoss(Matthews(), balance=Balance(scope='image'))". Some have a literal form, too:
-    `balance={}` holds the arguments of a `Balance`, `spread` is {"hardest": share} or
+    `balance={}` holds the arguments of a `Balance`, `partition={"edges": [1, 10]}` those of
+    `ValueBins`, `partition={"n_cells": 3}` those of a `Cover`, `spread` is {"hardest": share} or
     {"worst_neighbour": size}, and `class_weight='inverse'` names a method of `class_weights`. A sum
     with weights, "FocalLoss + 0.5 * monai.losses:DiceLoss(...)", is a `CompoundLoss`.
 
@@ -189,6 +192,8 @@ def _build(term: Term, text: str, packages: Sequence[str] | None, class_counts: 
             options["balance"] = _balance(options["balance"])
         if term.module is None and options.get("spread") is not None:
             options["spread"] = _spread(options["spread"])
+        if term.module is None and isinstance(options.get("partition"), dict):
+            options["partition"] = _partition(options["partition"])
         if term.module is None and isinstance(options.get("class_weight"), str):
             options["class_weight"] = _weights_by_rule(options["class_weight"], class_counts)
         if class_counts is not None and _lacks_counts(loss_class, positional, options):
@@ -229,6 +234,17 @@ def _balance(arguments: object) -> Balance:
             "write balance={} for its defaults."
         )
     return Balance(**arguments)
+
+
+def _partition(arguments: dict[str, Any]) -> ValueBins | Cover:
+    if "edges" in arguments:
+        return ValueBins(**arguments)
+    if "n_cells" in arguments:
+        return Cover(**arguments)
+    raise TypeError(
+        "Expected `partition` to be the arguments of ValueBins or of a Cover, got "
+        f'{arguments!r}; write partition={{"edges": [1, 10]}} or partition={{"n_cells": 3}}.'
+    )
 
 
 def _spread(given: object) -> Spread:

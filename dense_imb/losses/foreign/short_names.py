@@ -21,6 +21,7 @@ SHORT_NAMES: dict[str, str] = {
     "class-dependent temperature": "ClassDependentTemperatureLoss",
     "LDAM": "LDAMLoss",
     "ACB-MSE": "ACBMSELoss",
+    "Balanced MSE": "BalancedMSELoss",
     "Dice": _DICE,
     "DiceCE": _DICE.replace("DiceLoss", "DiceCELoss"),
     "Tversky": _DICE.replace("DiceLoss(", "TverskyLoss(alpha=0.3, beta=0.7, "),

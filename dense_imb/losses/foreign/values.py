@@ -13,6 +13,7 @@ VALUES = (
     "Dice", "Jaccard", "Tversky", "Matthews", "GeneralizedDice",
     "CrossEntropy", "Focal", "HardMining", "Linear",
     "LogPrior", "Margin", "Temperature",
+    "Cover", "Kernel", "ValueBins",
 )  # fmt: skip
 
 
