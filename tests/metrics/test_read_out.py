@@ -198,6 +198,17 @@ def test_parts_in_any_order_give_one_fit():
     )
 
 
+def test_no_mean_is_taken_of_too_few_pixels():
+    """One far pixel at the end, brighter than all others, does not move the end of the map."""
+    prediction = torch.cat([torch.linspace(0.5, 0.6, 100), torch.tensor([0.9])]).view(1, 1, -1)
+    target = torch.where(prediction > 0.8, 1.0, 0.0)
+    end = torch.tensor([5.0])
+    few = ReadOut.fit(tallied(prediction, target), min_pixels=20)
+    assert float(few.apply(end)) < 0.2
+    each = ReadOut.fit(tallied(prediction, target), min_pixels=1)
+    assert float(each.apply(end)) > 0.9
+
+
 def test_channels_have_maps_of_their_own_or_one():
     rng = generator(3)
     target = torch.rand(2, 3, 9, 9, generator=rng)
