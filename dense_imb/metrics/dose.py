@@ -217,8 +217,8 @@ class DoseScores(StreamingCounts):
             voxel = _voxel_volume(volume[i])
             for k in range(len(self.structures)):
                 mask = masks[i, k]
-                pair = (one[i].reshape(mask.shape)[mask] for one in (prediction, dose))
-                self._add(k, *pair, voxel, mask.numel())
+                inside, true = (one[i].reshape(mask.shape)[mask] for one in (prediction, dose))
+                self._add(k, inside, true, voxel, mask.numel())
 
     def _add(self, k: int, prediction: Tensor, dose: Tensor, voxel: float, n_voxels: int) -> None:
         """Add structure k of one patient, from the doses inside it."""

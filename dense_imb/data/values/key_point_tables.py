@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -75,6 +76,25 @@ class KeyPoints:
                 f"{', '.join(missing[:3])}{more}; add them or remove their rows."
             )
         return [path for path in paths if path is not None]
+
+    def divide(self, shares: Sequence[float]) -> list[KeyPoints]:
+        """Return parts of the images in their order, for example the begin and end of a video.
+
+        Args:
+            shares: fraction of the images in each part, up to a common factor.
+        """
+        if not shares or not min(shares) > 0:
+            raise ValueError(f"Expected `shares` above 0, got {list(shares)}.")
+        edges = [0, *(round(len(self.images) * s / sum(shares)) for s in accumulate(shares))]
+        if any(start == stop for start, stop in pairwise(edges)):
+            raise ValueError(
+                f"Expected an image in each part, got {len(self.images)} images for shares "
+                f"{', '.join(f'{share:g}' for share in shares)}."
+            )
+        return [
+            KeyPoints(self.images[start:stop], self.names, self.points[start:stop])
+            for start, stop in pairwise(edges)
+        ]
 
 
 def read_key_points(path: str | os.PathLike[str]) -> KeyPoints:
@@ -169,7 +189,7 @@ def _plain_heads(lines: Sequence[Sequence[str]], place: Path) -> tuple[list[tupl
     if not lines or lines[0][0] != "image":
         raise ValueError(
             f"Expected the columns image, NAME_x, NAME_y in {place}, or a file of DeepLabCut, got "
-            f"{lines[0][0] if lines else 'an empty file'!r} first."
+            f"{repr(lines[0][0]) if lines else 'nothing'} first."
         )
     heads = [("", "")]
     for column in lines[0][1:]:
