@@ -13,8 +13,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from dense_imb.metrics import (
     ClassificationScores,
+    DoseScores,
     HitScores,
     ImageQuality,
+    KeyPointScores,
     ObjectScores,
     OperatingPoint,
     ScoreHistogram,
@@ -34,13 +36,15 @@ def empty_scores():
         ImageQuality(),
         TolerantF1(),
         ClassificationScores(3, train_counts=(9, 5, 1), many=8, few=2),
+        KeyPointScores(["snout", "tail"], distances=(2.0, 4.0)),
+        DoseScores(["possible_dose_mask", "Cord", "PTV70"]),
     )
 
 
 def update(scores, start, stop):
     """Let every score see the events (or images) start .. stop - 1 of one fixed data set."""
-    rng = torch.Generator().manual_seed(3)
-    histogram, hits, segmentation, objects, quality, tolerant, classes = scores
+    rng, other = torch.Generator().manual_seed(3), torch.Generator().manual_seed(4)
+    histogram, hits, segmentation, objects, quality, tolerant, classes, points, doses = scores
     for i in range(7):
         n_hits = 10 * i
         score = torch.rand(n_hits, generator=rng)
@@ -50,6 +54,9 @@ def update(scores, start, stop):
         logits = torch.randn(1, 3, 12, 12, generator=rng)
         target = torch.randint(0, 3, (1, 12, 12), generator=rng)
         image = torch.rand(3, 1, 1, 12, 12, generator=rng)
+        place = 9 * torch.rand(2, 1, 2, 2, generator=other)
+        place[:, 0, i % 2] += torch.nan if i == 3 else 0.0
+        dose = 70 * torch.rand(2, 1, 6, 6, 6, generator=other)
         if not start <= i < stop:
             continue
         event = torch.zeros(n_hits, dtype=torch.int64)
@@ -63,6 +70,9 @@ def update(scores, start, stop):
         quality.update(*image)
         tolerant.update(image[0, 0], image[1, 0] > 0.9)
         classes.update(logits[..., 0].mT[0], target[0, :, 0])
+        points.update(*place)
+        structures = torch.stack([dose[1] > low for low in (5, 40, 69 + i % 2)], 1)
+        doses.update(*dose, structures, voxel_mm=(4.0, 4.0, 2.5))
     return scores
 
 

@@ -19,6 +19,8 @@ LINES = {
     "ImageQuality": "ImageQuality(7 images; PSNR of prediction ",
     "TolerantF1": "TolerantF1(",
     "ClassificationScores": "ClassificationScores(84 images, 3 classes; accuracy 0.",
+    "KeyPointScores": "KeyPointScores(7 frames, 13 points; error ",
+    "DoseScores": "DoseScores(7 patients, 3 structures; dose score ",
 }
 
 
