@@ -97,8 +97,8 @@ class KeyPointScores(StreamingCounts):
         counts = (is_true, is_measured, called == is_true, torch.ones_like(is_true))
         self._counts += torch.stack([one.sum(0) for one in counts], -1)
         self._error += torch.where(is_measured, error, 0.0).sum(0)
-        within = error[..., None] <= torch.tensor(self.distances, dtype=error.dtype)
-        self._near += (within & is_measured[..., None]).sum(0)
+        # an error without a position is NaN, and near nothing
+        self._near += (error[..., None] <= error.new_tensor(self.distances)).sum(0)
         place = ((error / _SMALLEST).log() / _WIDTH).floor().clamp(-1, _N_BINS - 2) + 1
         for k in range(len(self.names)):
             measured = place[:, k][is_measured[:, k]].long()

@@ -175,5 +175,5 @@ def _refined(
     index, centre = index.cpu().double(), centre.cpu().double()
     top = centre + step * (low - high) / (2 * curvature)
     top = top.clamp(index - step, index + step).clamp(-0.5, size - 0.5)
-    # a map without a positive peak or without a bend is not refined
-    return torch.where((curvature < 0) & (peak[..., 0] > 0), top, index)
+    # without a bend, and where the peak is 0 or below, which bends no logarithm, the pixel stays
+    return torch.where(curvature < 0, top, index)

@@ -107,10 +107,13 @@ def test_tiny_maps_keep_the_pixel_along_short_axes(size):
 
 def test_peaks_below_zero_and_plateaus_stay_on_pixels():
     maps = torch.full((1, 2, 5, 5), -3.0)
-    maps[0, 0, 2, 3] = -1.0
+    maps[0, 0, 2, 3], maps[0, 0, 2, 2] = -1.0, -1.5
     maps[0, 1, 1, 1:4] = 1.0
     peaks = find_points(maps)
     assert peaks.position[0, 0].tolist() == [3.0, 2.0]
+    zero = torch.full((1, 1, 5, 5), -1.0)
+    zero[..., 2, 3], zero[..., 2, 2] = 0.0, -0.5
+    assert find_points(zero).position[0, 0].tolist() == [3.0, 2.0]
     assert all(1.0 <= x <= 3.0 for x in peaks.position[0, 1].tolist())
 
 
