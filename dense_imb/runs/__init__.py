@@ -13,6 +13,7 @@ from dense_imb.config import (
     UnlabelledConfig,
 )
 from dense_imb.runs.apply import denoise, segment, stream
+from dense_imb.runs.calibrate import calibrate
 from dense_imb.runs.folder import check_folder
 from dense_imb.runs.read import Run, open_run, read_config
 from dense_imb.runs.train import train
@@ -35,6 +36,7 @@ __all__ = [
     "SecondConfig",
     "TrainConfig",
     "UnlabelledConfig",
+    "calibrate",
     "check_folder",
     "denoise",
     "open_run",
