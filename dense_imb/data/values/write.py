@@ -35,6 +35,8 @@ def write_values(
         target  (N, K, *spatial)  values to predict
         cells   (N, *spatial)     bit field, bit k for cell k
 
+    The attribute `channel_axis` of `image` tells readers where its channels are.
+
     Args:
         path: file to write.
         samples: arrays by name; of one shape and type in every sample.
@@ -56,6 +58,8 @@ def write_values(
                 n_samples += 1
             if n_samples == 0:
                 raise ValueError(f"Expected samples for {place}, got none.")
+            if "image" in file:
+                file["image"].attrs["channel_axis"] = 1
             for key, listed in (names or {}).items():
                 # strings of fixed length: safe to read from files of unknown origin
                 file[key].attrs["names"] = np.bytes_(json.dumps(list(listed)))

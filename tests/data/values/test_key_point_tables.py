@@ -140,6 +140,7 @@ def test_heat_maps_and_images_are_data_sets(tmp_path):
     assert write_heat_maps(table, images, path, 1.5) == 2
     with h5py.File(path) as file:
         assert file["image"].shape == (2, 1, 10, 12)
+        assert file["image"].attrs["channel_axis"] == 1
         assert file["image"][:, 0, 0, 0].tolist() == [0, 40]
         assert json.loads(file["target"].attrs["names"]) == ["snout", "left_ear"]
         assert file["name"][:].tolist() == [b"a.png", b"b.png"]
