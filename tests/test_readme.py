@@ -17,7 +17,13 @@ def examples_of(page: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
 
 
-PAGES = ("README.md", "docs/region_losses.md", "docs/value_losses.md", "docs/values.md")
+PAGES = (
+    "README.md",
+    "docs/region_losses.md",
+    "docs/value_losses.md",
+    "docs/values.md",
+    "docs/key_points_and_dose.md",
+)
 EXAMPLES = {page: examples_of(page) for page in PAGES}
 
 

@@ -7,9 +7,17 @@ A score without data, such as the removal where there is no noise, is NaN, never
 
 from dense_imb.metrics._counts import StreamingCounts
 from dense_imb.metrics.classification import ClassificationScores, class_groups
+from dense_imb.metrics.dose import (
+    DoseScores,
+    dose_score,
+    dose_volume,
+    dose_volume_curve,
+    dvh_score,
+)
 from dense_imb.metrics.histogram import Curve, ScoreHistogram
 from dense_imb.metrics.hits import HitScores
 from dense_imb.metrics.image_quality import ImageQuality
+from dense_imb.metrics.key_points import KeyPointScores
 from dense_imb.metrics.operating_point import OperatingPoint
 from dense_imb.metrics.read_out import ReadOut, ReadOutTally
 from dense_imb.metrics.segmentation import ObjectScores, SegmentationScores
@@ -20,8 +28,10 @@ from dense_imb.metrics.values import ValueScores
 __all__ = [
     "ClassificationScores",
     "Curve",
+    "DoseScores",
     "HitScores",
     "ImageQuality",
+    "KeyPointScores",
     "ObjectScores",
     "OperatingPoint",
     "ReadOut",
@@ -35,4 +45,8 @@ __all__ = [
     "ValueScores",
     "best_f1_threshold",
     "class_groups",
+    "dose_score",
+    "dose_volume",
+    "dose_volume_curve",
+    "dvh_score",
 ]

@@ -25,8 +25,8 @@ SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py"))
 
 def test_these_are_the_scripts():
     assert SCRIPTS == [
-        "check", "convert", "instances", "label", "make", "merge", "prepare_images", "repack",
-        "split", "table",
+        "check", "convert", "dose", "instances", "key_points", "label", "make", "merge",
+        "prepare_images", "repack", "split", "table",
     ]  # fmt: skip
 
 
@@ -62,6 +62,8 @@ def test_bad_options_are_one_line_and_exit_2(script, tmp_path, capsys):
     [
         ("convert", ["none.npy", "x.h5"]),
         ("convert", ["none.h5", "x.npy"]),
+        ("dose", ["none.h5", "x.h5"]),
+        ("key_points", ["none.csv", ".", "x.h5"]),
         ("split", ["none.h5"]),
         ("label", ["x.h5", "none.h5"]),
         ("merge", ["x.h5", "none.h5"]),

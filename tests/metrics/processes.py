@@ -13,8 +13,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from dense_imb.metrics import (
     ClassificationScores,
+    DoseScores,
     HitScores,
     ImageQuality,
+    KeyPointScores,
     ObjectScores,
     OperatingPoint,
     ReadOutTally,
@@ -41,13 +43,16 @@ def empty_scores():
             with_input=True,
         ),
         ReadOutTally(),
+        KeyPointScores(["snout", "tail"], distances=(2.0, 4.0)),
+        DoseScores(["possible_dose_mask", "Cord", "PTV70"]),
     )  # fmt: skip
 
 
 def update(scores, start, stop):
     """Let every score see the events (or images) start .. stop - 1 of one fixed data set."""
-    rng = torch.Generator().manual_seed(3)
-    histogram, hits, segmentation, objects, quality, tolerant, classes, values, tally = scores
+    rng, other = torch.Generator().manual_seed(3), torch.Generator().manual_seed(4)
+    histogram, hits, segmentation, objects, quality, tolerant, classes, *rest = scores
+    values, tally, points, doses = rest
     for i in range(7):
         n_hits = 10 * i
         score = torch.rand(n_hits, generator=rng)
@@ -57,6 +62,9 @@ def update(scores, start, stop):
         logits = torch.randn(1, 3, 12, 12, generator=rng)
         target = torch.randint(0, 3, (1, 12, 12), generator=rng)
         image = torch.rand(3, 1, 1, 12, 12, generator=rng)
+        place = 9 * torch.rand(2, 1, 2, 2, generator=other)
+        place[:, 0, i % 2] += torch.nan if i == 3 else 0.0
+        dose = 70 * torch.rand(2, 1, 6, 6, 6, generator=other)
         if not start <= i < stop:
             continue
         event = torch.zeros(n_hits, dtype=torch.int64)
@@ -72,6 +80,9 @@ def update(scores, start, stop):
         classes.update(logits[..., 0].mT[0], target[0, :, 0])
         values.update(image[0], image[1], target, input=image[2])
         tally.update(image[0], image[1])
+        points.update(*place)
+        structures = torch.stack([dose[1] > low for low in (5, 40, 69 + i % 2)], 1)
+        doses.update(*dose, structures, voxel_mm=(4.0, 4.0, 2.5))
     return scores
 
 

@@ -29,6 +29,10 @@ def test_every_public_score_is_here():
         "TolerantPoint",
         "best_f1_threshold",
         "class_groups",
+        "dose_score",
+        "dose_volume",
+        "dose_volume_curve",
+        "dvh_score",
     } == set(dense_imb.metrics.__all__)
 
 
@@ -62,7 +66,7 @@ def test_two_processes_are_one():
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert finished.returncode == 0, finished.stderr[-4000:]
-    assert "9 scores agree in 2 processes" in finished.stdout
+    assert "11 scores agree in 2 processes" in finished.stdout
 
 
 def test_one_process_needs_no_group():

@@ -21,6 +21,8 @@ LINES = {
     "ClassificationScores": "ClassificationScores(84 images, 3 classes; accuracy 0.",
     "ValueScores": "ValueScores(7 images, 1,008 pixels; MAE 0.",
     "ReadOutTally": "ReadOutTally(1,008 pixels, ",
+    "KeyPointScores": "KeyPointScores(7 frames, 13 points; error ",
+    "DoseScores": "DoseScores(7 patients, 3 structures; dose score ",
 }
 
 

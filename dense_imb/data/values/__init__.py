@@ -1,0 +1,1 @@
+"""Images of values, such as heat maps of key points or radiotherapy doses."""
