@@ -10,6 +10,7 @@ from dense_imb.metrics.classification import ClassificationScores, class_groups
 from dense_imb.metrics.histogram import Curve, ScoreHistogram
 from dense_imb.metrics.hits import HitScores
 from dense_imb.metrics.image_quality import ImageQuality
+from dense_imb.metrics.natural import fit_probability
 from dense_imb.metrics.operating_point import OperatingPoint
 from dense_imb.metrics.segmentation import ObjectScores, SegmentationScores
 from dense_imb.metrics.tolerant import TolerantCurve, TolerantF1, TolerantPoint
@@ -30,4 +31,5 @@ __all__ = [
     "TolerantPoint",
     "best_f1_threshold",
     "class_groups",
+    "fit_probability",
 ]
