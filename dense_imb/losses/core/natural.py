@@ -179,6 +179,11 @@ def class_shares(class_share: Any, n_classes: int, needed_for: str) -> tuple[flo
             f"Expected `class_share`, the fraction of pixels of each class, for {needed_for}, "
             "got none."
         )
+    if isinstance(class_share, (int, float)) and n_classes == 2 and 0 < class_share < 1:
+        raise TypeError(
+            f"Expected `class_share` to hold one number for each class, got {class_share}; write "
+            f"({1 - class_share:.10g}, {class_share:.10g}), of background and foreground."
+        )
     share = class_numbers("class_share", getattr(class_share, "class_counts", class_share))
     check_n_entries("class_share", share, n_classes)
     for k, value in enumerate(share):
