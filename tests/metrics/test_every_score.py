@@ -28,6 +28,7 @@ def test_every_public_score_is_here():
         "TolerantPoint",
         "best_f1_threshold",
         "class_groups",
+        "fit_probability",
     } == set(dense_imb.metrics.__all__)
 
 
