@@ -43,8 +43,8 @@ class InstancesWarning(UserWarning):
 def label_instances(label: ArrayLike, ignore_index: int | None = IGNORED) -> NDArray[Any]:
     """Number the connected components of each foreground class.
 
-    Pixels that touch at a corner are connected. A component has pixels of one class only. Needs
-    SciPy.
+    It takes one image: in a batch, objects of neighbouring images would be one. Pixels that touch
+    at a corner are connected. A component has pixels of one class only. Needs SciPy.
 
     Args:
         label: (*spatial) classes of one image; 0 is the background.
@@ -75,10 +75,12 @@ def label_instances(label: ArrayLike, ignore_index: int | None = IGNORED) -> NDA
 def nearest_instance(instance: ArrayLike) -> NDArray[Any]:
     """Fill the background of an instance map with the number of the nearest instance.
 
-    Distances are Euclidean, in pixels. A map without instances stays 0. Needs SciPy.
+    It takes one image: in a batch, the nearest instance may be another image's. Distances are
+    Euclidean, in pixels. A map without instances stays 0. Needs SciPy.
 
     Args:
-        instance: (*spatial) numbers of instances, 0 for none, see `label_instances`.
+        instance: (*spatial) numbers of the instances of one image, 0 for none, see
+            `label_instances`.
 
     Example:
         >>> nearest_instance(np.array([1, 0, 0, 0, 2, 0]))
