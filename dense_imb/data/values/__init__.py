@@ -1,0 +1,1 @@
+"""Images with maps of values: pairs by number, cells and key points."""
