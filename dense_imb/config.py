@@ -217,7 +217,7 @@ class ValuesConfig:
         names: names of the channels of the maps.
         scale: factor by which values are divided for training, and multiplied in predictions; by
             default the largest absolute value of the training maps.
-        level: absolute value above which a pixel is lit; by default half the mean of the training
+        level: value above which a pixel is lit; by default half the mean of the training
             values that are not 0.
         patch: size of the training crops, for example [128, 128]; by default at most 128 a side in
             2-D and 64 in 3-D.

@@ -54,7 +54,7 @@ class Run:
         if not path.is_file():
             raise ValueError(
                 f"Expected the folder of a run, with config.yaml, got {self.folder}; "
-                "dense-imb train hits, images or labels makes one."
+                "dense-imb train hits, images, labels or values makes one."
             )
         self.whole_config = read_config(path)
         self.recipe = Recipe.read(self.whole_config).last
@@ -190,7 +190,7 @@ class Run:
     ) -> Any:
         """Load the trained network, ready to use.
 
-        Returns a `TrainedHits`, `TrainedImages` or `TrainedLabels`.
+        Returns a `TrainedHits`, `TrainedImages`, `TrainedLabels` or `TrainedValues`.
 
         Args:
             which: best or newest checkpoint.
@@ -225,7 +225,8 @@ class Run:
     def scores(self) -> Any:
         """Load the scores of the best network on the validation samples.
 
-        Returns a `ScoreHistogram` of hits, `SegmentationScores` or `ClassificationScores`.
+        Returns a `ScoreHistogram` of hits, `SegmentationScores`, `ClassificationScores` or
+        `ValueScores`.
         """
         return self.kind.load_scores(self._scores_folder / SCORES)
 
@@ -249,6 +250,7 @@ class Run:
                 "hits": f"dense-imb denoise {self.folder} FILE OUT scores hits",
                 "images": f"dense-imb segment {self.folder} IMAGES OUT writes masks",
                 "labels": f"dense-imb evaluate {self.folder} TEST.csv measures it",
+                "values": f"dense-imb predict {self.folder} IMAGES OUT writes maps of values",
             }
             raise Refused(
                 f"a run on {kind} for {what}",

@@ -183,9 +183,9 @@ class Decoded:
     def __init__(self, budget: int) -> None:
         self.budget, self.n_bytes = budget, 0
         self.held: dict[int, tuple[Any, ...]] = {}
-        self.pixels: dict[int, dict[int, NDArray[np.int64]]] = {}
+        self.pixels: dict[Any, dict[int, NDArray[np.int64]]] = {}
 
-    def keep(self, where: dict[int, Any], i: int, value: Any, arrays: Iterable[Any]) -> None:
+    def keep(self, where: dict[Any, Any], i: Any, value: Any, arrays: Iterable[Any]) -> None:
         """Keep a value if its arrays fit in the budget."""
         n_bytes = sum(array.nbytes for array in arrays)
         if i not in where and self.n_bytes + n_bytes <= self.budget:

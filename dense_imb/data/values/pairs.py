@@ -35,7 +35,7 @@ class ValueTally:
         sizes: number of images of each size (*spatial).
         n_values: values of all maps: pixels times channels.
         n_nonzero: values other than 0.
-        value_sum: sum of the values.
+        target_mean: mean of each channel of the maps.
         absolute_sum: sum of their absolute values.
         square_sum: sum of their squares.
         low, high: smallest and largest value.
@@ -48,7 +48,7 @@ class ValueTally:
     sizes: Counter[tuple[int, ...]]
     n_values: int
     n_nonzero: int
-    value_sum: float
+    target_mean: tuple[float, ...]
     absolute_sum: float
     square_sum: float
     low: float
@@ -158,19 +158,23 @@ class ValueImages:
 
         Args:
             i: number of the image.
-            level: absolute value above which a pixel is lit.
+            level: value above which a pixel is lit.
         """
-        number = self.numbers[i]
-        if number in self._decoded.pixels:
-            return self._decoded.pixels[number]
+        key = self.numbers[i], level
+        if key in self._decoded.pixels:
+            return self._decoded.pixels[key]
         target, cells = self.target(i), self.cell_map(i)
         if self.cells is not None and cells is not None:
             pixels = self.cells.pixels(cells)
         else:
             lit = np.flatnonzero(is_lit(target, level))
             pixels = {1: lit} if len(lit) else {}
-        self._decoded.keep(self._decoded.pixels, number, pixels, pixels.values())
+        self._decoded.keep(self._decoded.pixels, key, pixels, pixels.values())
         return pixels
+
+    def pixels_above(self, i: int, level: float) -> int:
+        """Return the number of pixels of an image with a value above a level."""
+        return int(is_lit(self.target(i), level).sum())
 
     def subset(self, numbers: Sequence[int]) -> ValueImages:
         """Return some of the images, in this order; decoded images are shared."""
@@ -194,15 +198,15 @@ class ValueImages:
 
     def content(self, level: float) -> NDArray[np.int64]:
         """Return the empty and the lit pixels of each image, (n_images, 2)."""
-        lit = [int(is_lit(self.target(i), level).sum()) for i in range(len(self))]
+        lit = [self.pixels_above(i, level) for i in range(len(self))]
         sizes = [self.target(i)[0].size for i in range(len(self))]
         return np.stack([np.array(sizes) - lit, np.array(lit)], 1).astype(np.int64)
 
     def tally(self, show_progress: bool = True) -> ValueTally:
         """Count cells and sizes, and sum values and pixels, in one pass."""
         sizes: Counter[tuple[int, ...]] = Counter()
-        moments = Moments(self.n_channels)
-        sums = np.zeros(5)
+        moments, values = Moments(self.n_channels), Moments(self.n_targets)
+        sums = np.zeros(4)
         low, high, n_outside = np.inf, -np.inf, 0
         content = None if self.cells is None else np.zeros((len(self), self.cells.n), np.int64)
         bar = tqdm(range(len(self)), "read images", unit="image", disable=not show_progress)
@@ -210,17 +214,18 @@ class ValueImages:
             image, target, cells = self._triple(i)
             sizes[target.shape[1:]] += 1
             moments.add(image)
+            values.add(target)
             low, high = min(low, float(target.min())), max(high, float(target.max()))
-            total, size = target.sum(dtype=np.float64), np.abs(target).sum(dtype=np.float64)
+            absolute = np.abs(target).sum(dtype=np.float64)
             square = np.square(target, dtype=np.float64).sum()
-            sums += (target.size, np.count_nonzero(target), total, size, square)
+            sums += (target.size, np.count_nonzero(target), absolute, square)
             if content is not None and self.cells is not None and cells is not None:
                 content[i] = self.cells.count(cells)
                 n_outside += int((cells == 0).sum()) if self.cells.overlap else 0
-        n_values, n_nonzero, total, size, square = sums.tolist()
+        n_values, n_nonzero, absolute, square = sums.tolist()
         return ValueTally(
-            *moments.mean_and_std(), sizes, int(n_values), int(n_nonzero), total, size, square,
-            low, high, content, n_outside,
+            *moments.mean_and_std(), sizes, int(n_values), int(n_nonzero),
+            values.mean_and_std()[0], absolute, square, low, high, content, n_outside,
         )  # fmt: skip
 
 
@@ -229,9 +234,9 @@ def is_lit(target: NDArray[Any], level: float) -> NDArray[np.bool_]:
 
     Example:
         >>> is_lit(np.array([[0.0, 0.2, 1.0, -1.0]]), 0.5).tolist()
-        [False, False, True, True]
+        [False, False, True, False]
     """
-    return np.asarray((np.abs(target) > level).any(0))
+    return np.asarray((target > level).any(0))
 
 
 def open_values(

@@ -141,7 +141,7 @@ def test_a_tally_sums_all_values(tmp_path):
     assert tally.nonzero_share == pytest.approx((values != 0).mean())
     assert tally.largest == values.max()
     assert tally.level == pytest.approx(np.abs(values[values != 0]).mean() / 2)
-    assert tally.value_sum == pytest.approx(values.sum())
+    assert tally.target_mean == pytest.approx((values.mean(),))
     assert tally.square_sum == pytest.approx((values**2).sum())
     content = data.content(tally.level)
     assert content.sum(1).tolist() == [12 * 16] * 5
