@@ -380,11 +380,12 @@ class ParsedLoss:
             return self
         parsed, terms = copy.copy(self), []
         for term in self._spec.terms:
-            options = term.options
-            has_number = "n_classes" in options or "weight" in (options.get("balance") or {})
-            if options.get("partition") in ("labels", "masks") and not has_number:
-                options = {**options, "n_classes": n_cells}
-            terms.append(term._replace(options=options))
+            named = dict(zip(("error", "partition", "balance"), term.positional, strict=False))
+            named |= term.options
+            has_number = "n_classes" in named or "weight" in (named.get("balance") or {})
+            if named.get("partition") in ("labels", "masks") and not has_number:
+                term = term._replace(options={**term.options, "n_classes": n_cells})
+            terms.append(term)
         parsed._spec = self._spec._replace(terms=tuple(terms))
         return parsed
 

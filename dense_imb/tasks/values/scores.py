@@ -123,11 +123,11 @@ def add_image(
 def headline_scores(scores: ValueScores) -> dict[str, float]:
     """Return the main scores by name.
 
-        balanced_mae   mean over the cells of the mean absolute error; without cells, over the
-                       pixels with a target below and above the level
-        skill          1 - balanced_mae / balanced_mae of a blank map: 1 is perfect, 0 as bad as
-                       blank
-        recall_at_half   fraction of the lit pixels that are predicted to be lit
+    balanced_mae   mean over the cells of the mean absolute error; without cells, over the
+                   pixels with a target below and above the level
+    skill          1 - balanced_mae / balanced_mae of a blank map: 1 is perfect, 0 as bad as
+                   blank
+    recall_at_half   fraction of the lit pixels that are predicted to be lit
     """
     every = scores.scores()
     own, blank = (balanced_mae(scores, row) for row in (_PREDICTION, _BLANK))
