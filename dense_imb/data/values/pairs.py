@@ -218,7 +218,7 @@ class ValueImages:
             low, high = min(low, float(target.min())), max(high, float(target.max()))
             absolute = np.abs(target).sum(dtype=np.float64)
             square = np.square(target, dtype=np.float64).sum()
-            sums += (target.size, np.count_nonzero(target), absolute, square)
+            sums += np.array([target.size, np.count_nonzero(target), absolute, square])
             if content is not None and self.cells is not None and cells is not None:
                 content[i] = self.cells.count(cells)
                 n_outside += int((cells == 0).sum()) if self.cells.overlap else 0

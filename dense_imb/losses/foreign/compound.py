@@ -160,7 +160,7 @@ class CompoundLoss(Loss):
         raise self.refuse_probability(self.no_probability)
 
     def _value(
-        self, name: str, loss: nn.Module, logits: Tensor, target: Tensor, options: CallOptions
+        self, name: str, loss: nn.Module, logits: Tensor, target: Tensor, options: SumCallOptions
     ) -> Any:
         if "instance" in options and not _wants_instances(loss):
             options = options.copy()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -245,7 +245,6 @@ class ValuesTask(SampledTask):
     ) -> ValuesBatch:
         """Return the crops of samples in images at some places."""
         train: ValueImages = self.train
-        needs_cells = self.reading.cells is not None
         images, targets, cells, masks = [], [], [], []
         for sample, place in zip(samples.tolist(), places.tolist(), strict=True):
             target = train.target(place)
@@ -261,14 +260,14 @@ class ValuesTask(SampledTask):
             images.append(patch.image(train.image(place)))
             targets.append(patch.image(target))
             masks.append(_inside(patch, frame))
-            if needs_cells:
-                cells.append(patch.image(train.cell_map(place)).astype(np.int64))
-        target = torch.from_numpy(np.stack(targets))
-        lit = (target > self.reading.level).any(1)
+            if (cell_map := train.cell_map(place)) is not None:
+                cells.append(patch.image(cell_map).astype(np.int64))
+        values = torch.from_numpy(np.stack(targets))
+        lit = (values > self.reading.level).any(1)
         inside = torch.from_numpy(np.stack(masks))
         return ValuesBatch(
             self.reading.shown_crops(images),
-            target / self.reading.scale,
+            values / self.reading.scale,
             torch.from_numpy(np.stack(cells)) if cells else None,
             None if bool(inside.all()) or not self._takes_mask else inside,
             lit,
@@ -411,7 +410,7 @@ def _inside(patch: Patch, frame: NDArray[np.uint8]) -> NDArray[np.bool_]:
     if all(pad == (0, 0) for pad in patch.padding):
         sides = [place.stop - place.start for place in patch.box]
         return np.ones(sides if not patch.quarters % 2 else sides[::-1], np.bool_)
-    return patch.label(frame) == 0
+    return np.asarray(patch.label(frame) == 0)
 
 
 def _both(first: Tensor | None, second: Tensor | None) -> Tensor | None:
