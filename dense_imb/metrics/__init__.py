@@ -14,6 +14,7 @@ from dense_imb.metrics.operating_point import OperatingPoint
 from dense_imb.metrics.segmentation import ObjectScores, SegmentationScores
 from dense_imb.metrics.tolerant import TolerantCurve, TolerantF1, TolerantPoint
 from dense_imb.metrics.unlabelled import best_f1_threshold
+from dense_imb.metrics.values import ValueScores
 
 __all__ = [
     "ClassificationScores",
@@ -28,6 +29,7 @@ __all__ = [
     "TolerantCurve",
     "TolerantF1",
     "TolerantPoint",
+    "ValueScores",
     "best_f1_threshold",
     "class_groups",
 ]
