@@ -256,8 +256,8 @@ class ModelConfig:
 
     Args:
         name: network. For hits: hits, hits:tiny, hits:base, or a network of frames. For frames,
-            images and values: fast_unet, autoencoder, smp:Unet/resnet18, monai:UNet, ... For whole images:
-            resnet32, timm:resnet18, ... auto takes hits, fast_unet and resnet32.
+            images and values: fast_unet, autoencoder, smp:Unet/resnet18, monai:UNet, ... For whole
+            images: resnet32, timm:resnet18, ... auto takes hits, fast_unet and resnet32.
         options: options of the network, by name.
     """
 

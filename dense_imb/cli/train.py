@@ -1,4 +1,4 @@
-"""`dense-imb train hits|images|labels|values`: train a network in a folder that keeps the whole run."""
+"""`dense-imb train KIND`: train a network in a folder that keeps the whole run."""
 
 from __future__ import annotations
 
@@ -320,6 +320,7 @@ def run(options: Namespace) -> None:
     from dense_imb.engine import Interrupted, is_launched, launch
     from dense_imb.runs import Recipe, check_folder
     from dense_imb.runs import train as train_run
+    from dense_imb.tasks.kind import has_report
 
     kind: str = options.kind
     if options.out is None:
@@ -362,7 +363,7 @@ def run(options: Namespace) -> None:
     if was_finished:
         print(f"{folder}: this run was finished before, nothing was left to do")
     print(trained.summary())
-    if options.report and not was_finished:
+    if options.report and not was_finished and has_report(trained.kind):
         from dense_imb.report import write_report
 
         report = write_report(folder, show_progress=not options.quiet)

@@ -27,7 +27,7 @@ from dense_imb.report.facts import run_facts
 from dense_imb.report.page import is_report, render_page
 from dense_imb.report.source import ReportSource
 from dense_imb.runs import open_run
-from dense_imb.tasks.kind import Kind, kind_named, module_of_kind
+from dense_imb.tasks.kind import Kind, has_report, kind_named, module_of_kind
 
 FORMAT, _VERSION = "dense-imb-report", 1
 _Path = str | os.PathLike[str]
@@ -148,7 +148,8 @@ def _own_options(kind: type[ReportSource], given: dict[str, Any]) -> dict[str, A
     """Return the options that a kind takes; refuse those of other kinds."""
     for name, value in given.items():
         if value is not None and name not in kind.options:
-            sources = [_source_of(kind_named(one)) for one in KINDS]
+            kinds = [one for name in KINDS if has_report(one := kind_named(name))]
+            sources = [_source_of(one) for one in kinds]
             takers = " or ".join(one.kind for one in sources if name in one.options)
             raise Refused(
                 f"no {{{name}}} with a run on {kind.kind}",

@@ -72,6 +72,11 @@ def kind_named(name: str) -> Kind:
     return kind
 
 
+def has_report(kind: Kind) -> bool:
+    """Whether runs on a kind of data have a report."""
+    return find_spec(f"dense_imb.report.{kind.name}") is not None
+
+
 def module_of_kind(room: str, kind: Kind, what: str) -> Any:
     """Import the module of a kind in a room; without one, the kind has no such thing.
 

@@ -25,27 +25,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarnin
 SPARSE = "BalancedRegressionLoss('l1', 'masks')"
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    return write_values(tmp_path_factory.mktemp("values"))
-
-
-@pytest.fixture(scope="module")
-def trained(folders, tmp_path_factory: pytest.TempPathFactory):
-    config = tiny_values(folders, steps=150, validate_every=50)
-    return quiet(config, tmp_path_factory.mktemp("runs") / "spots")
-
-
-@pytest.fixture(scope="module")
-def bits(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An HDF5 file with two overlapping cells, around the spot and the upper half."""
-    images, targets = spots(8, (40, 48))
-    cells = (targets > 0).astype(np.uint16)
-    cells[:, :20] |= 2
-    path = tmp_path_factory.mktemp("bits") / "a.h5"
-    return write_hdf5(path, ["spot", "upper"], image=images, target=targets, cells=cells)
-
-
 def quiet(config, folder: Path, **options):
     return train(config, folder, is_quiet=True, **options)
 
