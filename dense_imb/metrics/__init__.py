@@ -11,6 +11,7 @@ from dense_imb.metrics.histogram import Curve, ScoreHistogram
 from dense_imb.metrics.hits import HitScores
 from dense_imb.metrics.image_quality import ImageQuality
 from dense_imb.metrics.operating_point import OperatingPoint
+from dense_imb.metrics.read_out import ReadOut, ReadOutTally
 from dense_imb.metrics.segmentation import ObjectScores, SegmentationScores
 from dense_imb.metrics.tolerant import TolerantCurve, TolerantF1, TolerantPoint
 from dense_imb.metrics.unlabelled import best_f1_threshold
@@ -23,6 +24,8 @@ __all__ = [
     "ImageQuality",
     "ObjectScores",
     "OperatingPoint",
+    "ReadOut",
+    "ReadOutTally",
     "ScoreHistogram",
     "SegmentationScores",
     "StreamingCounts",

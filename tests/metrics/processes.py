@@ -17,9 +17,11 @@ from dense_imb.metrics import (
     ImageQuality,
     ObjectScores,
     OperatingPoint,
+    ReadOutTally,
     ScoreHistogram,
     SegmentationScores,
     TolerantF1,
+    ValueScores,
 )
 
 POINT = OperatingPoint(0.4, "probability", 0.97, 0.5, 0.5, n_signal=10, n_noise=10)
@@ -34,13 +36,18 @@ def empty_scores():
         ImageQuality(),
         TolerantF1(),
         ClassificationScores(3, train_counts=(9, 5, 1), many=8, few=2),
-    )
+        ValueScores(
+            level=0.5, value_edges=[0.2, 0.9], cells=["a", "b"], rest=True, mean=[0.5],
+            with_input=True,
+        ),
+        ReadOutTally(),
+    )  # fmt: skip
 
 
 def update(scores, start, stop):
     """Let every score see the events (or images) start .. stop - 1 of one fixed data set."""
     rng = torch.Generator().manual_seed(3)
-    histogram, hits, segmentation, objects, quality, tolerant, classes = scores
+    histogram, hits, segmentation, objects, quality, tolerant, classes, values, tally = scores
     for i in range(7):
         n_hits = 10 * i
         score = torch.rand(n_hits, generator=rng)
@@ -63,6 +70,8 @@ def update(scores, start, stop):
         quality.update(*image)
         tolerant.update(image[0, 0], image[1, 0] > 0.9)
         classes.update(logits[..., 0].mT[0], target[0, :, 0])
+        values.update(image[0], image[1], target, input=image[2])
+        tally.update(image[0], image[1])
     return scores
 
 

@@ -23,6 +23,7 @@ def test_every_public_score_is_here():
     assert streaming | {
         "Curve",
         "OperatingPoint",
+        "ReadOut",
         "StreamingCounts",
         "TolerantCurve",
         "TolerantPoint",
@@ -61,7 +62,7 @@ def test_two_processes_are_one():
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert finished.returncode == 0, finished.stderr[-4000:]
-    assert "7 scores agree in 2 processes" in finished.stdout
+    assert "9 scores agree in 2 processes" in finished.stdout
 
 
 def test_one_process_needs_no_group():
@@ -71,7 +72,7 @@ def test_one_process_needs_no_group():
 
 def bad_updates():
     """Each call passes class numbers, or swaps the two arguments of `update`."""
-    histogram, hits, segmentation, _, _, tolerant, classes = empty_scores()
+    histogram, hits, segmentation, _, _, tolerant, classes, *_ = empty_scores()
     label, score = torch.tensor([[1, 0, 2]]), torch.tensor([[0.5, 0.1, 0.2]])
     event = torch.zeros(3, dtype=torch.int64)
     first, swap = "before argmax", "swap the two"

@@ -19,6 +19,8 @@ LINES = {
     "ImageQuality": "ImageQuality(7 images; PSNR of prediction ",
     "TolerantF1": "TolerantF1(",
     "ClassificationScores": "ClassificationScores(84 images, 3 classes; accuracy 0.",
+    "ValueScores": "ValueScores(7 images, 1,008 pixels; MAE 0.",
+    "ReadOutTally": "ReadOutTally(1,008 pixels, ",
 }
 
 

@@ -43,17 +43,29 @@ def checked_names(cells: Sequence[str], labels: bool) -> tuple[str, ...]:
     return names
 
 
-def checked_mean(mean: Sequence[float], n_channels: int) -> tuple[float, ...]:
-    """Return the mean of each channel; refuse another number of them."""
-    values = tuple(float(value) for value in mean)
+def checked_channels(name: str, numbers: Sequence[float], n_channels: int) -> tuple[float, ...]:
+    """Return a number for each channel; refuse another number of them, and infinite ones."""
+    values = tuple(float(value) for value in numbers)
     if len(values) != n_channels:
         raise ValueError(
-            f"Expected `mean` with one number for each of the {n_channels} channels, "
+            f"Expected `{name}` with one number for each of the {n_channels} channels, "
             f"got {len(values)}."
         )
     for value in values:
-        check_finite("mean", value)
+        check_finite(name, value)
     return values
+
+
+def checked_lit_level(
+    lit_level: float | Sequence[float] | None, level: float | None, n_channels: int
+) -> tuple[float, ...] | None:
+    """Return the level of lit predictions in each channel; refuse it without one of targets."""
+    if lit_level is None:
+        return None
+    if level is None:
+        raise ValueError("Expected `level`, that of the targets, beside `lit_level`, got none.")
+    each = (lit_level,) * n_channels if isinstance(lit_level, (int, float)) else lit_level
+    return checked_channels("lit_level", each, n_channels)
 
 
 def finite_values(name: str, value: Tensor, valid: Tensor, cure: str) -> Tensor:

@@ -30,6 +30,8 @@ class ValueScores(ValueSums):
     Args:
         n_channels: number of channels of the maps.
         level: value above which a pixel is lit; None leaves out `lit_ratio` and `f1`.
+        lit_level: value above which a prediction is lit, if not `level`, one or one for each
+            channel; for example `ReadOutEffect.matched_level`. The other rows keep `level`.
         value_edges: rising edges of the value bins; an edge belongs to the bin above it. () is
             without bins.
         cells: names of the cells, in the order of labels, masks or bits; () is without cells.

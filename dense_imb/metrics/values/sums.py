@@ -17,8 +17,9 @@ from dense_imb.base.checks import (
 )
 from dense_imb.metrics._counts import StreamingCounts
 from dense_imb.metrics.values.checks import (
+    checked_channels,
     checked_edges,
-    checked_mean,
+    checked_lit_level,
     checked_names,
     finite_values,
     membership,
@@ -37,6 +38,7 @@ class ValueSums(StreamingCounts):
         n_channels: int = 1,
         *,
         level: float | None = None,
+        lit_level: float | Sequence[float] | None = None,
         value_edges: Sequence[float] = (),
         cells: Sequence[str] = (),
         labels: bool = False,
@@ -49,11 +51,12 @@ class ValueSums(StreamingCounts):
             check_finite("level", level)
         self.n_channels = n_channels
         self.level = level
+        self.lit_level = checked_lit_level(lit_level, level, n_channels)
         self.value_edges = checked_edges(value_edges)
         self.cells = checked_names(cells, labels)
         self.labels, self.rest = bool(labels), bool(rest)
         self.cell_names = (*self.cells, *[REST] * self.rest)
-        self.mean = None if mean is None else checked_mean(mean, n_channels)
+        self.mean = None if mean is None else checked_channels("mean", mean, n_channels)
         self.with_input = bool(with_input)
         self.scorers = (PREDICTION, BLANK, *[MEAN] * (mean is not None), *[INPUT] * with_input)
         n_rows, n_cells = len(self.scorers), len(self.cell_names)
@@ -73,6 +76,7 @@ class ValueSums(StreamingCounts):
         return {
             "n_channels": self.n_channels,
             "level": self.level,
+            "lit_level": None if self.lit_level is None else list(self.lit_level),
             "value_edges": list(self.value_edges),
             "cells": list(self.cells),
             "labels": self.labels,
@@ -83,8 +87,8 @@ class ValueSums(StreamingCounts):
 
     def _tensors(self) -> tuple[Tensor, ...]:
         return (
-            self._n_images, self._count, self._lit, self._error, self._bin_count,
-            self._bin_error, self._n_outside, self._cell_count, self._cell_error, self._cell_image,
+            self._error, self._lit, self._count, self._n_images, self._bin_error, self._bin_count,
+            self._cell_error, self._cell_image, self._cell_count, self._n_outside,
         )  # fmt: skip
 
     def update(
@@ -148,8 +152,7 @@ class ValueSums(StreamingCounts):
         maps = [finite_values("prediction", prediction, valid, cure)]
         maps.append(torch.zeros_like(maps[0]))
         if self.mean is not None:
-            mean = torch.tensor(self.mean, dtype=torch.float64)
-            maps.append(mean.view(-1, *(1,) * (prediction.dim() - 2)).expand_as(maps[0]))
+            maps.append(_per_channel(self.mean, maps[0]).expand_as(maps[0]))
         if given is not None:
             check_same_shape("input", given, "prediction", prediction)
             maps.append(finite_values("input", given, valid, _MASK))
@@ -167,6 +170,9 @@ class ValueSums(StreamingCounts):
 
     def _add_lit(self, maps: Tensor, truth: Tensor, valid: Tensor) -> None:
         is_target, is_lit = (truth > self.level) & valid, (maps > self.level) & valid
+        if self.lit_level is not None:
+            level = _per_channel(self.lit_level, truth)
+            is_lit[0] = (maps[0] > level) & valid
         self._count[:, 1] += _by_channel(is_target[None])[0]
         self._lit += torch.stack([_by_channel(is_lit), _by_channel(is_lit & is_target)], -1)
 
@@ -198,6 +204,11 @@ def _counts(*shape: int) -> Tensor:
 
 def _sums(*shape: int) -> Tensor:
     return torch.zeros(shape, dtype=torch.float64)
+
+
+def _per_channel(numbers: Sequence[float], like: Tensor) -> Tensor:
+    given = torch.tensor(numbers, dtype=torch.float64)
+    return given.view(-1, *(1,) * (like.dim() - 2))
 
 
 def _three_sums(error: Tensor, total: Callable[[Tensor], Tensor]) -> Tensor:
