@@ -30,6 +30,7 @@ from dense_imb.losses.core.natural import Natural
 from dense_imb.metrics import OperatingPoint
 from dense_imb.metrics.operating_point import Aim
 from dense_imb.runs.natural import NATURAL, NaturalRecord, read_natural
+from dense_imb.runs.read_out import READ_OUT, ReadOutRecord, read_read_out
 from dense_imb.runs.stages import FIRST, describe_stages
 from dense_imb.runs.write import CHECKPOINTS, SCORES
 from dense_imb.tasks.hits.recipe import geometry_of_setup
@@ -123,6 +124,7 @@ class Run:
             f"{metrics['parameters']:,} parameters",
             f"best after step {best['step']:.0f}; {self.kind.headline(best, scores)}",
             *([self.natural.summary()] if self.natural is not None else []),
+            *([self.read_out.read_out.describe()] if self.read_out is not None else []),
             self.format_sample_counts(),
             self.format_teacher(),
         ]
@@ -206,6 +208,8 @@ class Run:
             ) from problem
         if self._natural is not None:
             trained.reading = replace(trained.reading, natural=self._natural)
+        if self.read_out is not None:
+            trained.reading = replace(trained.reading, read_out=self.read_out.read_out)
         return trained
 
     @cached_property
@@ -213,13 +217,20 @@ class Run:
         """Map from outputs to natural probabilities; None for runs that are not finished."""
         return read_natural(self.folder)
 
+    @cached_property
+    def read_out(self) -> ReadOutRecord | None:
+        """Map from predictions to mean values; None for other runs and unfinished ones."""
+        return read_read_out(self.folder)
+
     @property
     def _natural(self) -> Natural | None:
         return None if self.natural is None else self.natural.natural
 
     @property
     def _scores_folder(self) -> Path:
-        """Folder of the validation scores: those of natural probabilities, if there are any."""
+        """Folder of the validation scores: with natural probabilities or a read-out, if known."""
+        if self.read_out is not None:
+            return self.folder / READ_OUT
         return self.folder if self._natural is None else self.folder / NATURAL
 
     def scores(self) -> Any:

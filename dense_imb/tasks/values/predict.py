@@ -101,7 +101,7 @@ def predict_images(
     source = open_unlabelled(
         images, n_channels=reading.in_channels, spatial_dims=len(reading.patch)
     )
-    is_read_out = reading.read_out is not None and not raw
+    read_out = None if raw else reading.read_out
     path = Path(out)
     if path.suffix.lower() in _HDF5:
         if n_processes > 1:
@@ -109,7 +109,7 @@ def predict_images(
         refuse_existing(path, overwrite)
         bar = tqdm(range(len(source)), "predict", unit="image", disable=not show_progress)
         _write_hdf5(path, predictor, source, bar, raw)
-        return Predicted(path, len(source), 0, is_read_out)
+        return Predicted(path, len(source), 0, read_out is not None)
     check_elsewhere(path, images, "maps of values")
     record: dict[str, Any] = {
         "format": _FORMAT,
@@ -117,7 +117,7 @@ def predict_images(
         "run": str(run.folder),
         "weights": digest_weights(predictor.network),
         "scale": reading.scale,
-        "read_out": reading.read_out.to_dict() if is_read_out else None,
+        "read_out": None if read_out is None else read_out.to_dict(),
         "names": reading.names,
     }
     wanted = [[_output(source, i, path, reading.n_targets)] for i in range(len(source))]
@@ -132,7 +132,7 @@ def predict_images(
             begin_outputs(path, RECORD, record, [f for _, (f,) in own] if overwrite else [])
         _write(file, values, source, i)
         n_done += 1
-    return Predicted(path, n_done, len(own) - n_done, is_read_out)
+    return Predicted(path, n_done, len(own) - n_done, read_out is not None)
 
 
 def _output(source: UnlabelledImages, i: int, folder: Path, n_targets: int) -> Path:

@@ -179,6 +179,7 @@ class ValuesRecipe(Recipe):
             foreground=values.foreground,
             flips=values.flips,
             seed=self.config.seed,
+            read_out=values.read_out,
         )
         data = TrainingData(train, opened.validation, opened.class_counts, opened.content)
         return ValuesTask(self.network(network_sizes(reading)), loss, data, reading, options)

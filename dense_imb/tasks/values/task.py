@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from dense_imb.data.values.cells import CellKind, Cells
 from dense_imb.data.values.pairs import LIT_EMPTY, ValueImages
 from dense_imb.losses.core.cover import Cover
 from dense_imb.losses.foreign.feeding import feeds_on, intake_of, wants_cells
+from dense_imb.metrics.read_out import ReadOut, ReadOutTally
 from dense_imb.tasks.base import SampledTask, TaskOptions, TrainingData
 from dense_imb.tasks.pixels import PixelReading, rarest_first
 from dense_imb.tasks.values.scores import Validation
@@ -57,7 +57,7 @@ class ValuesReading(PixelReading):
     names: tuple[str, ...] | None = None
     cell_names: tuple[str, ...] | None = None
     cell_kind: CellKind = "labels"
-    read_out: Any = None  # not in the text: a trained run has it in a file of its own
+    read_out: ReadOut | None = None  # not in the text: a trained run has it in a file of its own
 
     @property
     def out_channels(self) -> int:
@@ -85,12 +85,11 @@ class ValuesReading(PixelReading):
         values = self.scale * self.output(network, shown)
         if raw or self.read_out is None:
             return values
-        read: Tensor = self.read_out.apply(values)
-        return read
+        return self.read_out.apply(values)
 
     def as_text(self) -> str:
         """Return the text of the description in checkpoints."""
-        stored = asdict(self)
+        stored = asdict(replace(self, read_out=None))
         del stored["read_out"]
         return json.dumps(stored)
 
@@ -140,12 +139,14 @@ class ValuesOptions(TaskOptions):
         foreground: fraction of the crops around a lit pixel, or a pixel of a cell.
         flips: whether crops are mirrored.
         seed: random seed of the crops.
+        read_out: whether to fit a read-out at the end of the training.
     """
 
     patches: int = 4
     foreground: float = 0.5
     flips: bool = True
     seed: int = 0
+    read_out: bool = True
 
     def __post_init__(self) -> None:
         check_at_least("patches", self.patches, 1)
@@ -200,6 +201,7 @@ class ValuesTask(SampledTask):
         self.reading = reading
         self.patches, self.foreground = options.patches, options.foreground
         self.flips, self.seed = options.flips, options.seed
+        self.fits_read_out = options.read_out
         self.scores = Validation.of(reading)  # of the last validation
 
     def describe_input(self) -> Mapping[str, str]:
@@ -296,12 +298,15 @@ class ValuesTask(SampledTask):
         return self.scores.numbers()
 
     @torch.no_grad()
-    def predictions(
-        self, network: nn.Module, device: torch.device
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield prediction and target (1, K, *spatial) of each validation image, as trained."""
-        for prediction, i in self._predictions(network, device, 0, 1, raw=True):
-            yield prediction, torch.from_numpy(self.validation.target(i).copy())[None]
+    def tally_read_out(
+        self, network: nn.Module, device: torch.device, process: int, n_processes: int
+    ) -> ReadOutTally:
+        """Return the sums of the validation images from which a read-out is fitted."""
+        reading = self.reading
+        tally = ReadOutTally(reading.n_targets, value=reading.scale, level=reading.level)
+        for prediction, i in self._predictions(network, device, process, n_processes, raw=True):
+            tally.update(prediction, torch.from_numpy(self.validation.target(i).copy())[None])
+        return tally.reduce_over_processes()
 
     def _predictions(
         self,

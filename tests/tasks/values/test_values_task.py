@@ -11,8 +11,9 @@ import torch
 from dense_imb.data.values.pairs import open_values
 from dense_imb.engine import Interrupted
 from dense_imb.losses import ValueBins
+from dense_imb.metrics.values import ValueScores
 from dense_imb.runs import open_run, train
-from dense_imb.runs.write import RunFiles
+from dense_imb.runs.write import SCORES, RunFiles
 from dense_imb.tasks.recipe import Recipe, build_task
 from dense_imb.tasks.values.recipe import open_test_images, scale_bins
 from dense_imb.tasks.values.task import ValuesReading
@@ -116,7 +117,7 @@ def test_a_loss_over_overlapping_cells_trains(bits, tmp_path):
     run = quiet(tiny_values(bits, values=values, loss=SPARSE), tmp_path / "run")
     assert {"mae_spot", "mae_upper"} <= run.history[-1].keys()
     assert "mean over cells" in run.summary()
-    scores = run.scores()
+    scores = ValueScores.load(run.folder / SCORES)  # as trained
     cells = {row["cell"]: row for row in scores.cell_rows() if row["scorer"] == "prediction"}
     assert cells["spot"]["n"] == 9 * 2
     mean = (cells["spot"]["mae"] + cells["upper"]["mae"]) / 2
