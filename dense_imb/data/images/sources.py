@@ -302,12 +302,15 @@ def find_source(
     return HDF5Source(images, spatial_dims)
 
 
-def is_labelled_file(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is HDF5 with data sets `image` and `mask`; nothing else is read."""
+def is_labelled_file(path: str | os.PathLike[str], map_name: str = "mask") -> bool:
+    """Whether a file is HDF5 with data sets `image` and `mask`, or other maps.
+
+    Nothing else is read.
+    """
     place = Path(path)
     try:
         with open_file(place) as file, reading(place, "/"):
-            return {"image", "mask"} <= set(file)
+            return {"image", map_name} <= set(file)
     except (UnreadableFileError, OSError):
         return False
 
