@@ -18,7 +18,7 @@ from dense_imb.data.values.pairs import LIT_EMPTY, ValueImages, ValueTally, is_l
 from dense_imb.inspection.report import Inspection
 from dense_imb.losses.foreign.recommended import recommended_for_values
 
-_FINE = 1 << 14  # bins of the histogram that quantiles are read from
+_FINE = 16_000  # bins of the histogram that quantiles are read from
 _SHOWN = 40  # bins of the histogram that is shown
 _QUANTILES = {"q05": 0.05, "median": 0.5, "q95": 0.95}
 # loss of a blank map over that of the best constant map

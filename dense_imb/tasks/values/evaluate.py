@@ -13,7 +13,7 @@ from torch import Tensor
 from dense_imb.data.values.pairs import ValueImages
 from dense_imb.metrics.score_table import Row, ScoreTable, aligned
 from dense_imb.metrics.values import PREDICTION, ValueScores
-from dense_imb.tasks.values.scores import add_image, balanced_mae, new_scores
+from dense_imb.tasks.values.scores import add_image, balanced_mae, counted_pixels, new_scores
 from dense_imb.tasks.values.trained import TrainedValues
 
 ALL = "all"  # pixels of a row over the whole image
@@ -149,8 +149,14 @@ def evaluate_values(
             prediction = one.network.predict(images.image(i), raw=one.raw)[None]
             target = torch.from_numpy(images.target(i).copy())[None]
             shown = torch.from_numpy(images.image(i).astype("float32"))[None]
+            cells = images.cell_map(i)
             add_image(
-                own, prediction, target, images.cell_map(i), shown if own.with_input else None
+                own,
+                prediction,
+                target,
+                cells,
+                shown if own.with_input else None,
+                counted_pixels(reading, cells),
             )
             if watch is not None:
                 watch(one.name, i, prediction[0])
@@ -164,7 +170,10 @@ def evaluate_values(
             if scorer != PREDICTION:
                 rows += _rows(scores, place, scorer)
     rows.sort(key=lambda row: (ALL, "cell", "bin").index(str(row["kind"])))
-    return ValuesTable(tuple(rows), reading.level, len(images), has_cells, tuple(scores.notes()))
+    notes = scores.notes()
+    if reading.only_cells and has_cells:
+        notes.append("Pixels in no cell are left out, as in the training of the first run.")
+    return ValuesTable(tuple(rows), reading.level, len(images), has_cells, tuple(notes))
 
 
 def _rows(scores: ValueScores, place: int, name: str) -> list[Row]:

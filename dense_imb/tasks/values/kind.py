@@ -32,7 +32,8 @@ class ValuesKind:
         over = "cells" if scores is not None and scores.cells else "lit and empty pixels"
         parts = [f"mean absolute error {best['balanced_mae']:.4g}, mean over {over}"]
         if best.get("skill") is not None:
-            parts.append(f"{100 * best['skill']:.3g} % below that of a blank map")
+            side = "below" if best["skill"] >= 0 else "above"
+            parts.append(f"{100 * abs(best['skill']):.3g} % {side} that of a blank map")
         if best.get("lit_ratio") is not None:
             parts.append(f"lit / target pixels {best['lit_ratio']:.3g}")
         return f"{', '.join(parts)} (validation images)"

@@ -33,6 +33,7 @@ from dense_imb.tasks.values.task import (
     check_cells_of_loss,
     check_every_pixel_in_a_cell,
     check_takes_values,
+    ignores_rest,
 )
 from dense_imb.tasks.values.trained import TrainedValues
 
@@ -172,6 +173,7 @@ class ValuesRecipe(Recipe):
             names=None if values.names is None else tuple(values.names),
             cell_names=None if cells is None else cells.names,
             cell_kind=values.cell_kind,
+            only_cells=ignores_rest(loss, cells),
         )
         options = ValuesOptions(
             **self.shared_options(opened.content, len(train) * values.patches),
@@ -237,8 +239,13 @@ def open_test_images(values: ValuesConfig) -> ValueImages:
 
 
 def scale_bins(loss: nn.Module, scale: float) -> None:
-    """Divide the edges of value bins by the scale, as outputs and targets are."""
+    """Divide lengths on the axis of values by the scale, as outputs and targets are.
+
+    These are the edges of value bins, and the spread of errors of Balanced MSE.
+    """
     for part in loss.modules():
+        if hasattr(part, "noise_sigma"):
+            part.noise_sigma = float(part.noise_sigma) / scale  # type: ignore[arg-type,assignment]
         partition: Any = getattr(part, "partition", None)
         if isinstance(partition, ValueBins):
             edges = [edge / scale for edge in partition.edges]

@@ -25,18 +25,12 @@ class Validation:
     """Errors of a pass over images, and a histogram of predictions at lit and empty pixels.
 
     Args:
-        scores: errors by cell and by value.
-        scale: scale of the values, for the histogram.
+        reading: reading of the network.
     """
 
-    def __init__(self, scores: ValueScores, scale: float) -> None:
-        self.scores, self.scale = scores, scale
+    def __init__(self, reading: ValuesReading) -> None:
+        self.reading, self.scores = reading, new_scores(reading)
         self.histogram = ScoreHistogram(scale="logit")
-
-    @classmethod
-    def of(cls, reading: ValuesReading) -> Self:
-        """Return empty scores of the values of a reading."""
-        return cls(new_scores(reading), reading.scale)
 
     def update(
         self, prediction: Tensor, target: NDArray[np.float32], cells: NDArray[Any] | None
@@ -48,10 +42,15 @@ class Validation:
             target: (K, *spatial).
             cells: (*spatial); None without cells.
         """
+        reading = self.reading
         truth = torch.from_numpy(target.copy())[None]
-        add_image(self.scores, prediction, truth, cells)
-        assert self.scores.level is not None
-        self.histogram.update(8 * prediction / self.scale - 4, truth > self.scores.level)
+        mask = counted_pixels(reading, cells)
+        add_image(self.scores, prediction, truth, cells, mask=mask)
+        score, lit = 8 * prediction / reading.scale - 4, truth > reading.level
+        if mask is not None:
+            counted = mask.unsqueeze(1).expand_as(lit)
+            score, lit = score[counted], lit[counted]
+        self.histogram.update(score, lit)
 
     def reduce_over_processes(self) -> Self:
         """Sum over all processes, in place."""
@@ -106,6 +105,7 @@ def add_image(
     target: Tensor,
     cells: NDArray[Any] | None,
     shown: Tensor | None = None,
+    mask: Tensor | None = None,
 ) -> None:
     """Add an image to scores.
 
@@ -115,9 +115,20 @@ def add_image(
         target: (1, K, *spatial).
         cells: (*spatial); None without cells.
         shown: (1, K, *spatial) the image, where it is a row of the table.
+        mask: (1, *spatial) pixels that count; None for all.
     """
     stored = None if cells is None or not scores.cells else torch.from_numpy(cells.copy())[None]
-    scores.update(prediction, target, stored, input=shown)
+    scores.update(prediction, target, stored, input=shown, mask=mask)
+
+
+def counted_pixels(reading: ValuesReading, cells: NDArray[Any] | None) -> Tensor | None:
+    """Return the pixels that count, (1, *spatial); None for all.
+
+    Args:
+        reading: reading of the network.
+        cells: (*spatial) bit field; None without cells.
+    """
+    return torch.from_numpy(cells != 0)[None] if reading.only_cells and cells is not None else None
 
 
 def headline_scores(scores: ValueScores) -> dict[str, float]:

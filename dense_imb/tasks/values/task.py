@@ -23,7 +23,7 @@ from dense_imb.losses.foreign.feeding import feeds_on, intake_of, wants_cells
 from dense_imb.metrics.read_out import ReadOut, ReadOutTally
 from dense_imb.tasks.base import SampledTask, TaskOptions, TrainingData
 from dense_imb.tasks.pixels import PixelReading, rarest_first
-from dense_imb.tasks.values.scores import Validation
+from dense_imb.tasks.values.scores import Validation, counted_pixels
 
 _PARTNERS = 1 << 62  # sample numbers from here on are the partners in mixing
 
@@ -43,6 +43,8 @@ class ValuesReading(PixelReading):
         names: names of the channels of the maps, if known.
         cell_names: names of the cells; None without cells.
         cell_kind: form of the cells, see `Cells`.
+        only_cells: whether pixels in no cell are left out of scores and read-out, as the loss
+            leaves them out.
         read_out: map from predictions to mean values; None leaves them as trained.
     """
 
@@ -57,6 +59,7 @@ class ValuesReading(PixelReading):
     names: tuple[str, ...] | None = None
     cell_names: tuple[str, ...] | None = None
     cell_kind: CellKind = "labels"
+    only_cells: bool = False
     read_out: ReadOut | None = None  # not in the text: a trained run has it in a file of its own
 
     @property
@@ -202,7 +205,7 @@ class ValuesTask(SampledTask):
         self.patches, self.foreground = options.patches, options.foreground
         self.flips, self.seed = options.flips, options.seed
         self.fits_read_out = options.read_out
-        self.scores = Validation.of(reading)  # of the last validation
+        self.scores = Validation(reading)  # of the last validation
 
     def describe_input(self) -> Mapping[str, str]:
         """Describe values, cells and crops."""
@@ -291,7 +294,7 @@ class ValuesTask(SampledTask):
         self, network: nn.Module, device: torch.device, process: int, n_processes: int
     ) -> dict[str, float]:
         """Return the errors over whole images, by cell, and scores of a collapse."""
-        scores = Validation.of(self.reading)
+        scores = Validation(self.reading)
         for prediction, i in self._predictions(network, device, process, n_processes):
             scores.update(prediction, self.validation.target(i), self.validation.cell_map(i))
         self.scores = scores.reduce_over_processes()
@@ -305,7 +308,9 @@ class ValuesTask(SampledTask):
         reading = self.reading
         tally = ReadOutTally(reading.n_targets, value=reading.scale, level=reading.level)
         for prediction, i in self._predictions(network, device, process, n_processes, raw=True):
-            tally.update(prediction, torch.from_numpy(self.validation.target(i).copy())[None])
+            target = torch.from_numpy(self.validation.target(i).copy())[None]
+            mask = counted_pixels(reading, self.validation.cell_map(i))
+            tally.update(prediction, target, mask=mask)
         return tally.reduce_over_processes()
 
     def _predictions(
@@ -381,6 +386,13 @@ def refuses_rest(loss: nn.Module) -> bool:
     return any(isinstance(one, Cover) and one.rest == "refuse" for one in partitions)
 
 
+def ignores_rest(loss: nn.Module, cells: Cells | None) -> bool:
+    """Whether a loss leaves out pixels that are in no cell."""
+    partitions = (getattr(part, "partition", None) for part in loss.modules())
+    rests = [getattr(one, "rest", "ignore") for one in partitions if _is_cover(one)]
+    return cells is not None and cells.overlap and bool(rests) and {*rests} == {"ignore"}
+
+
 def check_every_pixel_in_a_cell(loss: nn.Module, n_outside: int, n_pixels: int) -> None:
     """Refuse pixels in no cell for a loss that refuses them; say how many there are."""
     if n_outside and refuses_rest(loss):
@@ -406,8 +418,11 @@ def label_of_cells(loss: nn.Module, cells: Cells | None, stored: Tensor) -> Tens
 
 
 def _takes_masks(loss: nn.Module) -> bool:
-    partitions = (getattr(part, "partition", None) for part in loss.modules())
-    return any(isinstance(one, Cover) or one == "masks" for one in partitions)
+    return any(_is_cover(getattr(part, "partition", None)) for part in loss.modules())
+
+
+def _is_cover(partition: object) -> bool:
+    return isinstance(partition, Cover) or (isinstance(partition, str) and partition == "masks")
 
 
 def _inside(patch: Patch, frame: NDArray[np.uint8]) -> NDArray[np.bool_]:

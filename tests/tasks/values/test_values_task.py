@@ -124,6 +124,19 @@ def test_a_loss_over_overlapping_cells_trains(bits, tmp_path):
     assert run.metrics["best"]["balanced_mae"] == pytest.approx(mean)
 
 
+def test_pixels_in_no_cell_count_nowhere_if_the_loss_leaves_them_out(bits, tmp_path):
+    values = {"cells": "cells", "cell_kind": "bits"}
+    task = build_task(tiny_values(bits, values=values, loss=SPARSE))
+    assert task.reading.only_cells
+    network = torch.nn.Conv2d(1, 1, 1)
+    tally = task.tally_read_out(network, torch.device("cpu"), 0, 1)
+    inside = sum(int((task.validation.cell_map(i) != 0).sum()) for i in range(2))
+    assert int(tally.moments(0)[0][0].sum()) == inside
+    task.validate(network, torch.device("cpu"), 0, 1)
+    assert task.scores.scores.rows()[0]["n"] == inside
+    assert not build_task(tiny_values(bits, values=values)).reading.only_cells
+
+
 def test_label_cells_enter_a_loss_as_labels_or_as_masks(tmp_path):
     images, targets = spots(6, (40, 48))
     cells = np.zeros(targets.shape, np.uint8)
