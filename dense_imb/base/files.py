@@ -66,6 +66,25 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[Path], object]) -
         partial.unlink(missing_ok=True)
 
 
+def write_whole_folder(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary folder, then move it to `path` in place of an earlier one."""
+    path = Path(path)
+    new, old = (path.with_name(f"{path.name}.{os.getpid()}.{word}") for word in ("new", "old"))
+    try:
+        new.mkdir()
+        write(new)
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        raise
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def refuse_existing(path: Path, overwrite: bool) -> None:
     """Refuse an output that exists, unless it may be overwritten."""
     if path.is_dir():

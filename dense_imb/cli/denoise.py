@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dense_imb.base.refusals import Refused, RefusedFile
 from dense_imb.cli._aims import add_aims, aims_of
@@ -91,7 +93,10 @@ def make_parser() -> Parser:
         "default the validation data of the run",
     )
     threshold.add_argument(
-        "--threshold", type=float | None, help="smallest score to keep, from 0 to 1"
+        "--threshold",
+        type=float | Literal["auto"] | None,
+        help="smallest score to keep, from 0 to 1; auto takes that with the best F1 that the "
+        "scores of the files promise, without labels",
     )
     return parser
 
@@ -135,7 +140,7 @@ def _denoise(options: Namespace, processes: Processes, device: str | None) -> No
     else:
         targets = dict(output_paths(options.files, options.out))
         sources = list(targets.values())
-    scorer, point, validation = _scorer_and_point(options, sources[0], processes, device)
+    scorer, point, validation = _scorer_and_point(options, sources, processes, device)
     n_events = 0
     geometries = []
     for source in sources:
@@ -216,13 +221,11 @@ def _check_pair(options: Namespace) -> None:
 
 
 def _scorer_and_point(
-    options: Namespace, source: str | Path, processes: Processes, device: str | None
+    options: Namespace, sources: Sequence[str | Path], processes: Processes, device: str | None
 ) -> tuple[Scorer, OperatingPoint | float, EventProfile | None]:
     """Return the scorer, its threshold, and the profile of its validation events."""
-    from tqdm.auto import tqdm
-
     from dense_imb.cli._scorers import baseline
-    from dense_imb.hits import choose_point, open_hits
+    from dense_imb.hits import choose_point, open_hits, promised_threshold
     from dense_imb.runs import open_run
     from dense_imb.runs.pretrained import pretrained
 
@@ -241,24 +244,33 @@ def _scorer_and_point(
     if is_run:
         scorer: Scorer = run.trained(device=device)
     else:
-        with open_hits(source, in_memory=False) as hits:
+        with open_hits(sources[0], in_memory=False) as hits:
             scorer = baseline(options.model, hits.geometry)
     validation = run.validation_events() if is_run else None
+    if options.threshold == "auto":
+        if not is_run:
+            raise Refused(
+                "a run for {threshold=auto}",
+                f"{scorer.name}, whose scores are no probabilities",
+                "choose a threshold with {choose_on=FILE}",
+            )
+        run.require_natural()
+        with _choosing(options, sources, processes) as (hits, bar):
+            chosen = promised_threshold(
+                scorer,
+                hits,
+                batch_size=options.batch_size,
+                progress=bar.update,
+                over_processes=processes.n > 1,
+            )
+            return scorer, chosen, validation
     if options.threshold is not None:
         return scorer, options.threshold, validation
     if options.choose_on is not None:
         if is_run and not aims:
             aims = {"retention": run.config.hits.retention}
-        with (
-            open_hits(options.choose_on) as hits,
-            tqdm(
-                total=-(-len(hits) // processes.n),
-                desc="choose threshold",
-                unit="event",
-                disable=options.quiet or not processes.is_main,
-            ) as bar,
-        ):
-            chosen = choose_point(
+        with _choosing(options, options.choose_on, processes) as (hits, bar):
+            point = choose_point(
                 scorer,
                 hits,
                 **aims,
@@ -266,12 +278,30 @@ def _scorer_and_point(
                 progress=bar.update,
                 over_processes=processes.n > 1,
             )
-            return scorer, chosen, validation
+            return scorer, point, validation
     if not is_run:
         raise Refused(
             f"{{choose_on}}, a labelled hits file, for the threshold of {scorer.name}",
             "none",
             "or give the threshold itself, {threshold=0.5}",
         )
-    point: OperatingPoint = run.operating_point(**aims)
-    return scorer, point, validation
+    return scorer, run.operating_point(**aims), validation
+
+
+@contextmanager
+def _choosing(options: Namespace, source: Any, processes: Processes) -> Iterator[tuple[Any, Any]]:
+    """Open the hits that a threshold is chosen on, and a progress bar over their events."""
+    from tqdm.auto import tqdm
+
+    from dense_imb.hits import open_hits
+
+    with (
+        open_hits(source) as hits,
+        tqdm(
+            total=-(-len(hits) // processes.n),
+            desc="choose threshold",
+            unit="event",
+            disable=options.quiet or not processes.is_main,
+        ) as bar,
+    ):
+        yield hits, bar

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import BooleanOptionalAction
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -34,7 +35,8 @@ def make_parser() -> Parser:
         "  dense-imb evaluate runs/unet clean.h5 --noise 100 200 500 --out table\n"
         "  dense-imb evaluate runs/cracks images --masks masks\n"
         "  dense-imb evaluate runs/isic test.csv --images images\n"
-        "  dense-imb evaluate runs/dose images --targets dose",
+        "  dense-imb evaluate runs/dose images --targets dose\n"
+        "  dense-imb evaluate runs/old --calibrate",
     )
     parser.add_argument(
         "paths",
@@ -63,7 +65,16 @@ def make_parser() -> Parser:
         help="folder for evaluation.json and evaluation.csv, and for a figure with --noise",
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace an earlier table in FOLDER"
+        "--calibrate",
+        action="store_true",
+        help="first fit slope and bias of the probabilities of each run on its validation data, "
+        "and keep them in the run; without test data nothing else is done",
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace an earlier table in FOLDER, and with --calibrate earlier natural "
+        "probabilities of the runs",
     )
     parser.add_argument(
         "--format", type=Literal["text", "json"], default="text", help="format of the printed table"
@@ -157,6 +168,10 @@ def run(options: Namespace) -> None:
 
     outputs = _outputs(options)
     runs, others = runs_among(options.paths)
+    if options.calibrate:
+        runs = _calibrated(options, runs)
+        if not others and not any(run.config.images.test_share > 0 for run in runs):
+            return
     own = list(runs)
     if options.pretrained is not None:
         runs = [pretrained(options.pretrained), *runs]
@@ -199,6 +214,24 @@ def _check_own(options: Namespace, kind: str) -> None:
                     f"{{{name}}} is an option for runs on {other}, but these are on {kind}; drop "
                     "it."
                 )
+
+
+def _calibrated(options: Namespace, runs: list[Run]) -> list[Run]:
+    """Calibrate the runs, and print a line for each; return them anew."""
+    from dense_imb.engine.launch import is_launched
+    from dense_imb.runs import calibrate
+
+    if is_launched():
+        raise refusal("{calibrate} works in one process; start it without torchrun.")
+    if not runs:
+        raise Refused("a run for {calibrate}", "none", "name its folder first")
+    device, new = chosen_device(options), []
+    to = sys.stdout if options.format == "text" else sys.stderr  # a table in JSON stays one
+    for run in runs:
+        new.append(calibrate(run, overwrite=options.overwrite, device=device))
+        assert new[-1].natural is not None
+        print(f"{run.folder}: {new[-1].natural.summary()}", file=to)
+    return new
 
 
 def _print_next(options: Namespace, run: Run, others: list[str]) -> None:

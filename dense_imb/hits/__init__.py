@@ -17,7 +17,7 @@ from dense_imb.hits.baselines import (
 from dense_imb.hits.boosting import NeighbourBoosting
 from dense_imb.hits.build import from_arrays
 from dense_imb.hits.degrade import Degradation, degrade
-from dense_imb.hits.evaluation import choose_point, evaluate, noise_sweep
+from dense_imb.hits.evaluation import choose_point, evaluate, noise_sweep, promised_threshold
 from dense_imb.hits.events import Events, concatenate
 from dense_imb.hits.format import HitsFileError
 from dense_imb.hits.frames import (
@@ -101,6 +101,7 @@ __all__ = [
     "open_hits",
     "paint",
     "points",
+    "promised_threshold",
     "rasterise",
     "read_masking",
     "score_events",

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 
 from dense_imb.hits.baselines import Scorer
 from dense_imb.hits.degrade import Degradation, Range, degrade
-from dense_imb.hits.evaluator import Evaluator, Measured, Source, Watch
+from dense_imb.hits.evaluator import Evaluator, Measured, Source, Watch, event_batches
 from dense_imb.hits.events import Events
-from dense_imb.hits.masking import Progress
+from dense_imb.hits.masking import Progress, score_events
 from dense_imb.hits.noise import MeasuredNoise, Profile, Uniform
 from dense_imb.hits.table import Evaluation
 from dense_imb.metrics import OperatingPoint, ScoreHistogram
@@ -110,6 +112,38 @@ def choose_point(
     evaluator = Evaluator([scorer], (), aim, batch_size, None, progress, over_processes)
     (histogram,), _ = evaluator.histograms([scorer], evaluator.events(source))
     return histogram.point_at(aim)
+
+
+def promised_threshold(
+    scorer: Scorer,
+    source: Source,
+    *,
+    batch_size: int = 256,
+    progress: Progress | None = None,
+    over_processes: bool = False,
+) -> float:
+    """Return the score with the best F1 that the scores of events promise; no label is read.
+
+    Scores must be natural probabilities of signal, see `dense_imb.metrics.best_f1_threshold`.
+
+    Args:
+        scorer: trained model.
+        source: events, see `evaluate`.
+        batch_size, progress, over_processes: see `choose_point`.
+    """
+    rank, n_processes = (dist.get_rank(), dist.get_world_size()) if over_processes else (0, 1)
+    histogram = ScoreHistogram()
+    for k, (n_events, read) in enumerate(event_batches(source, batch_size)):
+        if k % n_processes == rank:
+            score = score_events(scorer, read().torch())
+            histogram.update(score, torch.zeros_like(score, dtype=torch.bool))
+            if progress is not None:
+                progress(n_events)
+    if over_processes:
+        histogram.reduce_over_processes()
+    if histogram.n_noise == 0:
+        raise ValueError("Expected hits to choose the threshold from, got none.")
+    return histogram.expected_best_f1()[1]
 
 
 def noise_sweep(

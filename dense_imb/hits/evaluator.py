@@ -200,7 +200,7 @@ class Evaluator:
         first, rank, n_processes = 0, 0, 1
         if self.over_processes:
             rank, n_processes = dist.get_rank(), dist.get_world_size()
-        for k, (n_events, read) in enumerate(_batches(source, self.batch_size)):
+        for k, (n_events, read) in enumerate(event_batches(source, self.batch_size)):
             if self.n_events is not None:
                 n_events = min(n_events, self.n_events - first)
                 if n_events <= 0:
@@ -293,7 +293,7 @@ def _tie(chosen: ScoreHistogram, point: OperatingPoint) -> float:
     return point.retention - float(above.max()) if len(above) else 0.0
 
 
-def _batches(source: Source, size: int) -> Iterator[tuple[int, Callable[[], Events]]]:
+def event_batches(source: Source, size: int) -> Iterator[tuple[int, Callable[[], Events]]]:
     """Yield the number of events of each batch, at most `size`, and a function that reads it."""
     for batch in [source] if isinstance(source, (HitsFile, HitsFiles, Events)) else source:
         for start in range(0, len(batch), size):

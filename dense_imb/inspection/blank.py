@@ -22,7 +22,9 @@ from dense_imb.losses import (
     BiasCompensatedLoss,
     ClassDependentTemperatureLoss,
     ComplementCrossEntropyLoss,
+    CompoundLoss,
     CrossEntropyLoss,
+    DiceLoss,
     FocalLoss,
     HardMiningLoss,
     LDAMLoss,
@@ -63,6 +65,10 @@ _LOGIT_LOSSES: Mapping[str, Callable[[Sequence[int]], Any]] = {
     "BiasCompensatedLoss(class_counts)": BiasCompensatedLoss,
     "ClassDependentTemperatureLoss(class_counts)": ClassDependentTemperatureLoss,
     "LDAMLoss(class_counts)": LDAMLoss,
+    "DiceLoss()": lambda counts: DiceLoss(),
+    "CompoundLoss(DiceLoss(), CrossEntropyLoss())": lambda counts: CompoundLoss(
+        DiceLoss(), CrossEntropyLoss()
+    ),
 }
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 
 from dense_imb.base.checks import check_at_least
 from dense_imb.engine.task import Task, TaughtTask
-from dense_imb.losses.foreign.feeding import feed, intake_of
+from dense_imb.losses.foreign.feeding import feed, intake_of, wants_instances
 from dense_imb.metrics import SegmentationScores
 from dense_imb.tasks.images.task import validation_scores
 
@@ -44,9 +44,12 @@ class LightningSegmenter(_lightning.LightningModule):  # type: ignore[misc]
     """A network and a loss of label maps, from dense_imb or another library.
 
     Batches are (image, label), or dictionaries with "image" and "label" as in MONAI. Labels are
-    class indices (B, *spatial) or (B, 1, *spatial). The module logs `train_loss`. After each
-    validation it logs scores over all images: `val_average_precision`, `val_dice`, `val_iou` and
-    more. Losses with a schedule (BiasCompensatedLoss) get the progress of the training.
+    class indices (B, *spatial) or (B, 1, *spatial). A loss with per="instance" needs the instance
+    map too: batches are then (image, label, instance), or have the key "instance".
+
+    The module logs `train_loss`. After each validation it logs scores over all images:
+    `val_average_precision`, `val_dice`, `val_iou` and more. Losses with a schedule
+    (BiasCompensatedLoss) get the progress of the training.
 
     Args:
         network: maps (B, channels, *spatial) to logits (B, C, *spatial), C = 1 if binary.
@@ -67,6 +70,7 @@ class LightningSegmenter(_lightning.LightningModule):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self.network, self.loss, self._intake = network, loss, intake_of(loss)
+        self._wants_instances = wants_instances(loss)
         self._n_classes, self._ignore_index = n_classes, ignore_index
         self._scores, self._optimizer = self._no_scores(), optimizer
 
@@ -75,9 +79,15 @@ class LightningSegmenter(_lightning.LightningModule):  # type: ignore[misc]
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
-        image, label = _image_and_label(batch)
+        image, label, instance = _parts_of(batch)
+        options = {"instance": instance} if self._wants_instances else {}
+        if self._wants_instances and instance is None:
+            raise ValueError(
+                "Expected batches with `instance`, the map of a loss per instance, got none; let "
+                "the data set return label_instances(label) of dense_imb.data.images.instances."
+            )
         # losses sum over more pixels than bf16 can count
-        cost: Tensor = feed(self.loss, self._intake, self.network(image).float(), label, {})
+        cost: Tensor = feed(self.loss, self._intake, self.network(image).float(), label, options)
         self.log("train_loss", cost.detach(), batch_size=len(image))
         return cost
 
@@ -90,7 +100,7 @@ class LightningSegmenter(_lightning.LightningModule):  # type: ignore[misc]
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Count a batch."""
-        image, label = _image_and_label(batch)
+        image, label, _ = _parts_of(batch)
         self._scores.update(self.network(image).float(), label)
 
     def on_validation_epoch_end(self) -> None:
@@ -186,17 +196,25 @@ def _log_scores(module: Any, scores: Mapping[str, float]) -> None:
     module.log_dict(known, prog_bar=False)
 
 
-def _image_and_label(batch: Any) -> tuple[Tensor, Tensor]:
+class _Parts(NamedTuple):
+    """Image, label map and instance map of a batch."""
+
+    image: Tensor
+    label: Tensor
+    instance: Tensor | None = None
+
+
+def _parts_of(batch: Any) -> _Parts:
     if isinstance(batch, Mapping):
         missing = [name for name in ("image", "label") if name not in batch]
         if missing:
             raise ValueError(
                 f"Expected batches with `image` and `label`, got {', '.join(map(str, batch))}."
             )
-        return batch["image"], batch["label"]
-    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        return _Parts(batch["image"], batch["label"], batch.get("instance"))
+    if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
         raise TypeError(
             "Expected batches (image, label), or with `image` and `label` by name, got "
             f"{type(batch).__name__}."
         )
-    return batch[0], batch[1]
+    return _Parts(*batch)

@@ -14,6 +14,7 @@ from dense_imb.config import (
     ValuesConfig,
 )
 from dense_imb.runs.apply import denoise, predict, segment, stream
+from dense_imb.runs.calibrate import calibrate
 from dense_imb.runs.folder import check_folder
 from dense_imb.runs.read import Run, open_run, read_config
 from dense_imb.runs.train import train
@@ -37,6 +38,7 @@ __all__ = [
     "TrainConfig",
     "UnlabelledConfig",
     "ValuesConfig",
+    "calibrate",
     "check_folder",
     "denoise",
     "open_run",

@@ -12,7 +12,7 @@ from typing import Any, Literal, overload
 
 import torch
 
-from dense_imb.base.refusals import Refused
+from dense_imb.base.refusals import Refused, refusal
 from dense_imb.engine.processes import joined
 from dense_imb.hits import (
     Events,
@@ -23,6 +23,8 @@ from dense_imb.hits import (
     mask_file,
     mask_in_shards,
     mask_stream,
+    open_hits,
+    promised_threshold,
 )
 from dense_imb.hits.drift import VALIDATION_EVENTS, DriftWarning, EventProfile
 from dense_imb.hits.masking import as_point, score_and_mask
@@ -44,7 +46,7 @@ def denoise(
     retention: float | None = None,
     fakes: float | None = None,
     purity: float | None = None,
-    threshold: float | OperatingPoint | None = None,
+    threshold: float | OperatingPoint | Literal["auto"] | None = None,
     only_kept: bool = False,
     device: str | torch.device | None = None,
 ) -> Events: ...
@@ -59,7 +61,7 @@ def denoise(
     retention: float | None = None,
     fakes: float | None = None,
     purity: float | None = None,
-    threshold: float | OperatingPoint | None = None,
+    threshold: float | OperatingPoint | Literal["auto"] | None = None,
     only_kept: bool = False,
     overwrite: bool = False,
     resume: bool = False,
@@ -77,7 +79,7 @@ def denoise(
     retention: float | None = None,
     fakes: float | None = None,
     purity: float | None = None,
-    threshold: float | OperatingPoint | None = None,
+    threshold: float | OperatingPoint | Literal["auto"] | None = None,
     only_kept: bool = False,
     geometry: Geometry | Sensors | None = None,
     device: str | torch.device | None = None,
@@ -92,7 +94,7 @@ def denoise(
     retention: float | None = None,
     fakes: float | None = None,
     purity: float | None = None,
-    threshold: float | OperatingPoint | None = None,
+    threshold: float | OperatingPoint | Literal["auto"] | None = None,
     only_kept: bool = False,
     overwrite: bool = False,
     resume: bool = False,
@@ -116,7 +118,9 @@ def denoise(
             if none of the next three is given.
         fakes: number of noise hits kept per noise-only event.
         purity: fraction of signal among the kept hits.
-        threshold: smallest score to keep, or an operating point.
+        threshold: smallest score to keep, or an operating point. "auto" takes the score with the
+            best F1 that the scores of these very hits promise, see `promised_threshold`; it scores
+            them twice, and refuses a run without natural probabilities.
         only_kept: keep the kept hits only.
         overwrite: replace an existing target.
         resume: finish an interrupted call, see `dense_imb.hits.mask_in_shards`.
@@ -134,6 +138,7 @@ def denoise(
             )
         scorer, point, _ = _scorer(run, aims, threshold, device)
         if isinstance(source, Events):
+            point = point or as_point(promised_threshold(scorer, source))
             return score_and_mask(scorer, source, point, only_kept=only_kept)
         return _denoise_awkward(scorer, source, point, geometry, only_kept=only_kept)
     if target is None:
@@ -142,6 +147,12 @@ def denoise(
         )
     with joined(None if device is None else torch.device(device).type) as processes:
         scorer, point, validation = _scorer(run, aims, threshold, processes.device or device)
+        if point is None:
+            with open_hits(source) as hits:
+                chosen = promised_threshold(
+                    scorer, hits, batch_size=batch_size, over_processes=processes.n > 1
+                )
+            point = as_point(chosen)
         options: dict[str, Any] = {
             "only_kept": only_kept,
             "overwrite": overwrite,
@@ -199,6 +210,8 @@ def stream(
     """
     aims = {"retention": retention, "fakes": fakes, "purity": purity}
     scorer, point, _ = _scorer(run, aims, threshold, device)
+    if point is None:
+        raise refusal("A stream takes no {threshold=auto}, which reads all hits; give a number.")
     return mask_stream(
         scorer,
         point,
@@ -213,20 +226,26 @@ def stream(
 def _scorer(
     run: Run | Scorer | _Path,
     aims: Mapping[str, float | None],
-    threshold: float | OperatingPoint | None,
+    threshold: float | OperatingPoint | Literal["auto"] | None,
     device: str | torch.device | None,
-) -> tuple[Scorer, OperatingPoint, EventProfile | None]:
-    """Return a scorer, its operating point, and the profile of its validation events."""
+) -> tuple[Scorer, OperatingPoint | None, EventProfile | None]:
+    """Return a scorer, its operating point, and the profile of its validation events.
+
+    The point is None for the threshold "auto", which is chosen on the hits themselves.
+    """
     if isinstance(run, (str, os.PathLike, Run)):
         folder = run.folder if isinstance(run, Run) else Path(run)
         kind: Any = type(run) if isinstance(run, Run) else Run
         loaded = _load(kind, folder.absolute(), str(device), _state_of(folder))
+        if threshold == "auto":
+            loaded.run.require_natural()
+            return loaded.scorer, None, loaded.validation
         point = loaded.point(aims) if threshold is None else as_point(threshold)
         return loaded.scorer, point, loaded.validation
-    if threshold is None:
+    if threshold is None or threshold == "auto":
         raise Refused(
             f"{{threshold}} for {run.name}",
-            "none: a scorer alone has no validation events",
+            f"{threshold or 'none'}: a scorer alone has no validation events",
             "pass {threshold=0.5}, an operating point, or a run",
         )
     return run, as_point(threshold), None
@@ -286,7 +305,7 @@ def _state_of(folder: Path) -> tuple[object, ...]:
 def _denoise_awkward(
     scorer: Scorer,
     array: Any,
-    point: OperatingPoint,
+    point: OperatingPoint | None,
     geometry: Geometry | Sensors | None,
     *,
     only_kept: bool,
@@ -304,6 +323,7 @@ def _denoise_awkward(
             "the geometry of the awkward array", "none", "pass {geometry}, a grid or sensors"
         )
     events = from_awkward(array, geometry)
+    point = point or as_point(promised_threshold(scorer, events))
     return to_awkward(score_and_mask(scorer, events, point, only_kept=only_kept))
 
 

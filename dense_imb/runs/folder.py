@@ -129,6 +129,14 @@ def locked(folder: Path, accelerator: Accelerator) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def locked_alone(folder: Path) -> Iterator[None]:
+    """Lock the folder of a run for one process that works without others."""
+    with (folder / ".lock").open("w") as file:
+        _lock(file, folder)
+        yield
+
+
 def _lock(file: IO[str], folder: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

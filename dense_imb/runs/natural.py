@@ -1,7 +1,7 @@
 """The folder `natural` of a run: how outputs become natural probabilities, and their scores.
 
-It is written once, at the end of the training, for the best network. Its record is the last file
-to be written, so a folder with one is complete.
+It is written at the end of the training, for the best network, and by `calibrate`. A folder is
+whole or not there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dense_imb.base.files import write_whole
+from dense_imb.base.files import write_whole, write_whole_folder
 from dense_imb.base.refusals import Refused
 from dense_imb.config import TrainConfig
 from dense_imb.engine.checkpoint import load_checkpoint
@@ -40,7 +40,7 @@ from dense_imb.tasks.natural import (
 NATURAL = "natural"  # folder in that of a run
 _RECORD = "natural.json"
 _FORMAT, _VERSION = "dense-imb-natural", 1
-_RANK = "scores rank, they are no probabilities"
+_RANK = "scores rank, they are no probabilities (dense-imb evaluate RUN --calibrate fits them)"
 
 
 @dataclass(frozen=True)
@@ -100,40 +100,107 @@ def write_natural(config: TrainConfig, folder: Path, task: Any, loop: Loop) -> N
     network.load_state_dict(load_checkpoint(loop.best_path())["network"])
     network.eval()
     device = loop.accelerator.device
-    n_classes = getattr(reading, "n_classes", 2)
+    before = foreground_scores(config, folder)
+    loss, step = output_loss(task), loop.state.best_step
+    record = fit(config, task, loss, before, network, device, step)
+    validate_naturally(task, record, network, device, loop.process, loop.accelerator.num_processes)
+    if loop.is_main:
+        save(config, folder, task, record, before)
+
+
+def foreground_scores(config: TrainConfig, folder: Path) -> Sequence[ScoreHistogram]:
+    """Load the validation scores of each foreground class from a folder."""
     kind = kind_of(config)
-    before = kind.foreground(kind.load_scores(folder / SCORES))
-    record = _fit(config, task, before, network, device, n_classes, loop.state.best_step)
-    if record.natural is not None:
-        task.reading = replace(reading, natural=record.natural)
-        with torch.no_grad():
-            task.validate(network, device, loop.process, loop.accelerator.num_processes)
-        task.reading = reading
-    if not loop.is_main:
+    return kind.foreground(kind.load_scores(folder / SCORES))
+
+
+def output_loss(task: Any) -> nn.Module:
+    """Return the loss of classes of a task."""
+    loss = task.described_loss
+    loss = loss[0] if isinstance(loss, Sequence) else loss
+    assert isinstance(loss, nn.Module)
+    return loss
+
+
+def validate_naturally(
+    task: Any,
+    record: NaturalRecord,
+    network: nn.Module,
+    device: torch.device,
+    process: int = 0,
+    n_processes: int = 1,
+) -> None:
+    """Validate once more, with natural probabilities; nothing to do where outputs stay as trained.
+
+    Args:
+        task: task whose scores become those of the natural probabilities.
+        record: map to natural probabilities.
+        network: best network.
+        device: device of the network.
+        process, n_processes: rank of this process, and number of processes that share the work.
+    """
+    if record.natural is None:
         return
-    (folder / NATURAL).mkdir(exist_ok=True)
-    if record.natural is not None:
-        path = folder / NATURAL / SCORES
-        task.save_scores(path)
-        after = kind.foreground(kind.load_scores(path))
-        record = replace(record, error=(_mean_error(before), _mean_error(after)))
-    _write_record(folder / NATURAL / _RECORD, record)
+    reading = task.reading
+    task.reading = replace(reading, natural=record.natural)
+    with torch.no_grad():
+        task.validate(network, device, process, n_processes)
+    task.reading = reading
 
 
-def _fit(
+def save(
+    config: TrainConfig,
+    folder: Path,
+    task: Any,
+    record: NaturalRecord,
+    before: Sequence[ScoreHistogram],
+) -> None:
+    """Write the folder `natural` of a run, in place of an earlier one.
+
+    Args:
+        config: configuration of the run.
+        folder: folder of the run.
+        task: task, after `validate_naturally`.
+        record: map to natural probabilities.
+        before: validation scores of each foreground class, as trained.
+    """
+
+    def write(to: Path) -> None:
+        written = record
+        if record.natural is not None:
+            task.save_scores(to / SCORES)
+            after = foreground_scores(config, to)
+            written = replace(record, error=(_mean_error(before), _mean_error(after)))
+        _write_record(to / _RECORD, written)
+
+    write_whole_folder(folder / NATURAL, write)
+
+
+def fit(
     config: TrainConfig,
     task: Any,
+    loss: nn.Module,
     foreground: Sequence[ScoreHistogram],
     network: nn.Module,
     device: torch.device,
-    n_classes: int,
     step: int,
+    *,
+    must_fit: bool = False,
 ) -> NaturalRecord:
-    """Invert the loss, and fit what the inverse does not know."""
+    """Invert the loss, and fit what the inverse does not know.
+
+    Args:
+        config: configuration; `calibrate` asks for slope and bias.
+        task: task with the validation data.
+        loss: training loss.
+        foreground: validation scores of each foreground class, as trained.
+        network: best network.
+        device: device of the network.
+        step: step of the network.
+        must_fit: refuse validation data that are too few, rather than warn.
+    """
+    n_classes = getattr(task.reading, "n_classes", 2)
     counts, why = tuple(int(count) for count in task.class_counts), ""
-    loss = getattr(task, "described_loss", None)
-    loss = loss[0] if isinstance(loss, Sequence) else loss
-    assert isinstance(loss, nn.Module)
     natural = Natural((1.0,) * n_classes)
     try:
         if not task.reading.is_logit:
@@ -143,7 +210,7 @@ def _fit(
             )
         natural = _storable(natural_of(loss, n_classes, counts))
     except NoInverseError as problem:
-        why = str(problem)
+        why = problem.reason
         if not config.calibrate:
             return NaturalRecord(None, step, "none", counts, why)
     if config.calibrate or not is_plain_sample(config, loss):
@@ -155,8 +222,10 @@ def _fit(
         try:
             natural = fitted(natural, counted, affine=config.calibrate)
             return NaturalRecord(natural, step, "affine" if config.calibrate else "bias", counts)
-        except Refused as problem:  # never an error: the training is done
-            if config.calibrate:
+        except Refused as problem:
+            if must_fit:
+                raise
+            if config.calibrate:  # never an error: the training is done
                 warnings.warn(f"probabilities are not fitted: {problem}", CalibrationWarning, 2)
     return NaturalRecord(None if natural.is_identity else natural, step, "none", counts)
 

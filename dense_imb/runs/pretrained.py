@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from safetensors.torch import load_file
 
-from dense_imb.base.refusals import suggest
+from dense_imb.base.refusals import refusal, suggest
 from dense_imb.runs.read import Run
 
 SETUP = "setup.json"  # geometry and reading, as in the checkpoint of a run
@@ -30,6 +30,13 @@ class Pretrained(Run):
             "network": {name: value.float() for name, value in weights.items()},
             "setup": json.loads((self.folder / SETUP).read_text()),
         }
+
+    def require_natural(self) -> None:
+        """Refuse: the scores of a network of the package are as trained."""
+        raise refusal(
+            "Networks of the package take no {threshold=auto}, which needs natural probabilities; "
+            "take {retention=0.97}."
+        )
 
     def card(self) -> str:
         """Return the card: training data, scores, limits."""

@@ -20,7 +20,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from dense_imb.base.refusals import Refused
+from dense_imb.base.refusals import Refused, literal
 from dense_imb.base.values import build_dataclass
 from dense_imb.config import TrainConfig, upgrade, with_defaults
 from dense_imb.engine.checkpoint import CheckpointError, load_checkpoint
@@ -267,6 +267,16 @@ class Run:
                 f"a run on {kind} for {what}",
                 f"{self.folder}, which was trained on {self.kind.description}",
                 cures[self.kind.name],
+            )
+
+    def require_natural(self) -> None:
+        """Refuse a run on hits whose scores are no natural probabilities, for a threshold."""
+        if self._natural is None:
+            raise Refused(
+                "a run with natural probabilities for {threshold=auto}",
+                f"{self.folder}, whose scores are as trained",
+                f"fit them with dense-imb evaluate {literal(self.folder)} --calibrate, or take "
+                "{retention=0.97}",
             )
 
     def geometry(self) -> Geometry:

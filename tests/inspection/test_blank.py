@@ -21,10 +21,9 @@ from dense_imb.losses.foreign.catalogue import CATALOGUE
 
 def test_every_loss_of_the_catalogue_is_judged():
     shown = {name.partition("(")[0] for name in (*_VALUE_LOSSES, *_LOGIT_LOSSES)}
-    # PixelLoss is cross-entropy and CompoundLoss nothing until told; RangeLoss takes features
     left_out = {entry.name for entry in CATALOGUE} - shown
-    regions = {"RegionLoss", "DiceLoss", "TverskyLoss"}  # formulas of sums, not means of pixels
-    assert left_out == {"CompoundLoss", "PixelLoss", "RangeLoss"} | regions
+    # PixelLoss is cross-entropy and RegionLoss is Dice by default; RangeLoss takes features
+    assert left_out == {"PixelLoss", "RangeLoss", "RegionLoss", "TverskyLoss"}
 
 
 @pytest.mark.parametrize("n_classes", [2, 4])
@@ -79,6 +78,7 @@ def test_plain_means_let_a_blank_frame_look_good_and_balanced_ones_do_not():
     assert verdict["CrossEntropyLoss()"] == "blank looks good"
     assert verdict["FocalLoss()"] == "blank looks good"
     assert verdict["CrossEntropyLoss(balance=Balance())"] == "blank looks bad"
+    assert verdict["DiceLoss()"] == "blank looks bad"
     hits = torch.tensor([30.0])
     values = rows_of_values(torch.tensor([0.75]), hits, 0 * hits, 11_234)
     verdict = {row.loss: row.verdict for row in values}

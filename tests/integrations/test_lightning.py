@@ -9,7 +9,15 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from dense_imb.config import UnlabelledConfig
-from dense_imb.losses import Balance, BiasCompensatedLoss, CrossEntropyLoss, HardMiningLoss
+from dense_imb.data.images.instances import label_instances
+from dense_imb.losses import (
+    Balance,
+    BiasCompensatedLoss,
+    CompoundLoss,
+    CrossEntropyLoss,
+    DiceLoss,
+    HardMiningLoss,
+)
 from dense_imb.models import FastUNet
 from dense_imb.tasks.recipe import build_task
 from tests.runs.pictures import lines, tiny_images, write_folders
@@ -79,6 +87,29 @@ def test_the_loss_of_a_step_is_the_loss_itself(tmp_path):
     module.log = lambda *_, **__: None
     expected = loss(module.network(image), label)
     assert module.training_step((image, label), 0) == expected
+
+
+def test_a_loss_per_instance_reads_the_map_of_the_batch(tmp_path):
+    loss = CompoundLoss(DiceLoss(per="instance"), CrossEntropyLoss())
+    module = LightningSegmenter(small(), loss)
+    image, label = next(iter(loader()))
+    number = [torch.from_numpy(label_instances(one)).long() for one in label.numpy()]
+    instance = torch.stack(number)
+    module.log = lambda *_, **__: None
+    expected = loss(module.network(image), label, instance=instance)
+    by_name = {"image": image, "label": label[:, None], "instance": instance[:, None]}
+    assert module.training_step((image, label, instance), 0) == expected
+    assert module.training_step(by_name, 0) == expected
+    plain = LightningSegmenter(module.network, CrossEntropyLoss())
+    plain.log = module.log
+    assert plain.training_step(by_name, 0) == CrossEntropyLoss()(module.network(image), label)
+    with pytest.raises(ValueError, match="return label_instances.label. of dense_imb.data.images"):
+        module.training_step((image, label), 0)
+    samples = TensorDataset(image, label, instance)
+    run = trainer(tmp_path, max_steps=3)
+    run.fit(LightningSegmenter(small(), loss), DataLoader(samples, 2), DataLoader(samples, 2))
+    assert run.global_step == 3
+    assert "val_dice" in run.callback_metrics
 
 
 def test_scores_are_of_one_validation_only(tmp_path):
@@ -158,5 +189,5 @@ def test_bad_batches_are_one_sentence(tmp_path):
 def test_a_task_with_a_teacher_is_refused(tmp_path):
     folders = write_folders(tmp_path / "pictures", n=12)
     config = tiny_images(folders, labelled_share=0.5, unlabelled=UnlabelledConfig(rest=True))
-    with pytest.raises(ValueError, match="without unlabelled samples for Lightning"):
+    with pytest.raises(ValueError, match="Lightning updates no teacher, and `task` has unlabelled"):
         LightningTask(build_task(config))

@@ -119,7 +119,10 @@ def test_an_instance_map_goes_to_the_parts_that_want_it():
     nested(LOGITS, LABEL, instance=component)
     values = CompoundLoss(ACBMSELoss(), BalancedRegressionLoss(per="instance"))
     assert values(LOGITS, LABEL.float(), instance=component).isfinite()
-    with pytest.raises(ValueError, match='Expected no `instance` without per="instance", got one'):
+    with pytest.raises(
+        ValueError,
+        match='`CompoundLoss` takes no `instance`; drop it or give a part per="instance"',
+    ):
         with_dice()(LOGITS, LABEL, instance=component)
     compiled = torch.compile(
         CompoundLoss(CrossEntropyLoss(per="instance", max_instances=3), FocalLoss()),

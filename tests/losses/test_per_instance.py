@@ -182,12 +182,12 @@ def test_an_illegal_label_is_nan_where_it_cannot_be_refused():
         (
             lambda a: CrossEntropyLoss()(**a),
             ValueError,
-            'Expected no `instance` without per="instance", got one',
+            'The loss takes no `instance`; drop it or use per="instance"',
         ),
         (
             lambda a: BalancedRegressionLoss()(a["logits"], a["logits"], instance=a["instance"]),
             ValueError,
-            'Expected no `instance` without per="instance", got one',
+            'The loss takes no `instance`; drop it or use per="instance"',
         ),
         (
             lambda a: LOSS(a["logits"], a["target"], instance=a["instance"][:, 1:]),

@@ -301,7 +301,7 @@ def test_nan_of_the_network_is_no_fault_of_the_index():
         (
             lambda: DiceLoss()(Z, TARGET, instance=COMPONENT),
             ValueError,
-            "takes no `instance`",
+            '`DiceLoss` takes no `instance`; drop it or use per="instance"',
         ),
         (
             lambda: DiceLoss(validate=True)(Z.softmax(1), TARGET),

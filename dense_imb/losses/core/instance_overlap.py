@@ -22,7 +22,8 @@ from dense_imb.losses.core.instances import InstanceMap, number_cells
 from dense_imb.losses.core.overlap import Overlap
 from dense_imb.losses.core.overlap_sums import flat, flat_logits, legality, pixel_weights
 from dense_imb.losses.core.penalty import Penalty
-from dense_imb.losses.core.sums import Request, softmax_sums
+from dense_imb.losses.core.plain_sums import Request
+from dense_imb.losses.core.sums import softmax_sums
 from dense_imb.losses.core.target import PixelTarget
 
 

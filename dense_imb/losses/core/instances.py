@@ -96,15 +96,24 @@ def check_per(per: str, max_instances: int | None) -> None:
         )
 
 
-def check_instance_given(per: str, instance: object) -> None:
-    """Refuse a call whose instance map is missing, or has no meaning."""
+def check_instance_given(
+    per: str, instance: object, loss: str = "The loss", cure: str = 'use per="instance"'
+) -> None:
+    """Refuse a call whose instance map is missing, or has no meaning.
+
+    Args:
+        per: option of the loss.
+        instance: map of the call.
+        loss: name of the loss, at the beginning of a sentence.
+        cure: change of the loss that makes it take a map.
+    """
     if per == "instance" and instance is None:
         raise ValueError(
             'Expected `instance` with per="instance", got none: call the loss as '
-            "loss(prediction, target, instance=instance)."
+            "loss(prediction, target, instance=map)."
         )
     if per != "instance" and instance is not None:
-        raise ValueError('Expected no `instance` without per="instance", got one.')
+        raise ValueError(f"{loss} takes no `instance`; drop it or {cure}.")
 
 
 def check_max_instances(value: object) -> None:

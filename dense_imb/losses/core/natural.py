@@ -27,7 +27,16 @@ _SMALL = 1e-3  # below it, -log(1 - r) / r is its series
 
 
 class NoInverseError(ValueError):
-    """The outputs of a loss cannot be turned into probabilities."""
+    """The outputs of a loss cannot be turned into probabilities; a fit on a run's data can."""
+
+    @property
+    def reason(self) -> str:
+        """The sentence without its cure and full stop."""
+        return str(self.args[0]).rstrip(".")
+
+    def __str__(self) -> str:
+        cure = "train with calibrate=True (--calibrate true) to fit them on validation data"
+        return f"{self.reason}; {cure}."
 
 
 @dataclass(frozen=True)

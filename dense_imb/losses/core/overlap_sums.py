@@ -14,7 +14,8 @@ from dense_imb.losses.core.cells import ClassCells
 from dense_imb.losses.core.groups import wide
 from dense_imb.losses.core.overlap import Overlap
 from dense_imb.losses.core.penalty import Penalty
-from dense_imb.losses.core.sums import Request, softmax_sums
+from dense_imb.losses.core.plain_sums import Request
+from dense_imb.losses.core.sums import softmax_sums
 from dense_imb.losses.core.target import PixelTarget
 
 

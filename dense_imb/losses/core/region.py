@@ -13,7 +13,11 @@ from dense_imb.losses.core.adjustment import Adjustment, adjust_logits, check_ad
 from dense_imb.losses.core.balance import Balance, Parts, Scope
 from dense_imb.losses.core.cells import KeyedCells
 from dense_imb.losses.core.instance_overlap import InstanceNumbers, instance_overlap_sums
-from dense_imb.losses.core.instances import check_max_instances, instance_map
+from dense_imb.losses.core.instances import (
+    check_instance_given,
+    check_max_instances,
+    instance_map,
+)
 from dense_imb.losses.core.module import Loss
 from dense_imb.losses.core.options import check_options, shows_options
 from dense_imb.losses.core.overlap import Dice, Overlap
@@ -334,18 +338,9 @@ class RegionLoss(Loss):
             by_image: whether class sums have a row for each image; by default as the scope says.
         """
         by_image = self.by_image if by_image is None else by_image
-        if self.per == "class":
-            if instance is not None:
-                raise ValueError(
-                    f"`{type(self).__name__}` takes no `instance` per class; write "
-                    'per="instance" or drop it.'
-                )
-            return class_overlap_sums(pixels, by_image=by_image, penalties=penalties)
+        check_instance_given(self.per, instance, f"`{type(self).__name__}`")
         if instance is None:
-            raise ValueError(
-                'Expected `instance` with per="instance", got none: call the loss as '
-                "loss(logits, target, instance=map)."
-            )
+            return class_overlap_sums(pixels, by_image=by_image, penalties=penalties)
         checked = instance_map(
             instance, pixels.label, max_instances=self.max_instances, valid=pixels.valid
         )

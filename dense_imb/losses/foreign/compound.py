@@ -58,7 +58,7 @@ class CompoundLoss(Loss):
     """
 
     shown = ("weights",)
-    no_probability = "a sum of several losses has no inverse; calibrate it on validation data"
+    no_probability = "a sum of several losses has no inverse"
 
     def __init__(
         self,
@@ -120,7 +120,9 @@ class CompoundLoss(Loss):
     def forward(self, logits: Tensor, target: Tensor, **options: Unpack[SumCallOptions]) -> Any:
         """Return the loss of logits (B, C, *spatial); see `pixel_loss` for targets and options."""
         check_options(type(self).__name__, options, SumCallOptions)
-        check_instance_given(self.per, options.get("instance"))
+        check_instance_given(
+            self.per, options.get("instance"), "`CompoundLoss`", 'give a part per="instance"'
+        )
         results: dict[str, Any] | None = None
         if options.get("window") is not None:
             check_window(options["window"], self.made_for)

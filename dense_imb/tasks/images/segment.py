@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dense_imb.base.refusals import Refused
+from dense_imb.base.refusals import Refused, literal
 from dense_imb.data.images.folders import is_nifti
 from dense_imb.data.images.unlabelled import UnlabelledImages, nifti_like, open_unlabelled
 from dense_imb.metrics import ScoreHistogram, SegmentationScores
@@ -230,7 +230,8 @@ def _threshold(
         raise Refused(
             "a run with natural probabilities for {threshold=auto}",
             f"{run.folder}, whose outputs are as trained",
-            "train it again with {calibrate=true}, or omit {threshold}",
+            f"fit them with dense-imb evaluate {literal(run.folder)} --calibrate, or omit "
+            "{threshold}",
         )
     if n_classes > 2:
         if threshold is not None:
