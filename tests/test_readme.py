@@ -1,4 +1,4 @@
-"""The Python examples of the README and of the page on region losses run as they stand."""
+"""The Python examples of the README and of some pages run as they stand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ def examples_of(page: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
 
 
-EXAMPLES = {page: examples_of(page) for page in ("README.md", "docs/region_losses.md")}
+PAGES = ("README.md", "docs/region_losses.md", "docs/values.md")
+EXAMPLES = {page: examples_of(page) for page in PAGES}
 
 
 @pytest.mark.parametrize(

@@ -252,4 +252,5 @@ def _finite(effect: dict[str, Any]) -> dict[str, Any]:
 
 
 def _effect_from(stored: dict[str, Any]) -> ReadOutEffect:
-    return ReadOutEffect(**{n: math.nan if v is None else v for n, v in stored.items()})
+    numbers: dict[str, Any] = {n: math.nan if v is None else v for n, v in stored.items()}
+    return ReadOutEffect(**numbers)

@@ -153,4 +153,5 @@ def _edges(value: float, level: float) -> Tensor:
     distance = value * torch.exp2(_FIRST + torch.arange(n + 1, dtype=torch.float64) / _PER_OCTAVE)
     inner = distance[distance <= value / 2]
     parts = [-distance, inner, value - inner, value + distance, torch.tensor([level]).double()]
-    return torch.unique(torch.cat(parts).float().double())
+    edges: Tensor = torch.unique(torch.cat(parts).float().double())
+    return edges

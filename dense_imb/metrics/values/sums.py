@@ -129,7 +129,7 @@ class ValueSums(StreamingCounts):
         self._count[:, 0] += _by_channel(valid[None])[0]
         self._error += _three_sums(error, _by_channel)
         if self.level is not None:
-            self._add_lit(maps, truth, valid)
+            self._add_lit(maps, truth, valid, self.level)
         if self.value_edges:
             self._add_bins(error[:, valid], truth[valid])
         if pixels_of is not None:
@@ -168,11 +168,10 @@ class ValueSums(StreamingCounts):
             raise ValueError("Expected no `cells`, got some; name them: ValueScores(cells=[...]).")
         return membership(cells, self.cells, self.labels, valid)
 
-    def _add_lit(self, maps: Tensor, truth: Tensor, valid: Tensor) -> None:
-        is_target, is_lit = (truth > self.level) & valid, (maps > self.level) & valid
+    def _add_lit(self, maps: Tensor, truth: Tensor, valid: Tensor, level: float) -> None:
+        is_target, is_lit = (truth > level) & valid, (maps > level) & valid
         if self.lit_level is not None:
-            level = _per_channel(self.lit_level, truth)
-            is_lit[0] = (maps[0] > level) & valid
+            is_lit[0] = (maps[0] > _per_channel(self.lit_level, truth)) & valid
         self._count[:, 1] += _by_channel(is_target[None])[0]
         self._lit += torch.stack([_by_channel(is_lit), _by_channel(is_lit & is_target)], -1)
 
