@@ -214,7 +214,7 @@ class ValuesConfig:
         test_share: fraction of the images of `train` kept for tests, unseen by every run; the same
             images for every seed.
         spatial_dims: 2 or 3; by default as files and shapes say.
-        names: names of the channels of the maps.
+        names: names of the channels of the maps; by default those in the HDF5 file.
         scale: factor by which values are divided for training, and multiplied in predictions; by
             default the largest absolute value of the training maps.
         level: value above which a pixel is lit; by default half the mean of the training

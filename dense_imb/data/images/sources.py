@@ -214,9 +214,8 @@ class HDF5Images:
         return {**self.__dict__, "_opened": None}
 
     def names_of(self, name: str) -> tuple[str, ...] | None:
-        """Return the names in attribute `names` of a data set, or of the file, a JSON list."""
-        dataset = self._datasets()[name]
-        return names_in(dataset, self.path, "names") or names_in(dataset.file, self.path, "names")
+        """Return the names in attribute `names` of a data set, a JSON list."""
+        return names_in(self._datasets()[name], self.path, "names")
 
     def digest(self, numbers: Iterable[int]) -> str:
         """Return a digest of the file and the numbers of some images."""

@@ -85,6 +85,7 @@ class ValueImages:
         n_channels: number of channels of the images, equal for all; sizes may differ.
         n_targets: number of channels of the maps of values.
         cells: cells of the images; None without any.
+        channel_names: names of the channels of the maps in an HDF5 file; None without any.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class ValueImages:
         self._source, self._decoded, self.cells = source, decoded, cells
         self.numbers = [int(i) for i in numbers]
         self.names = [source.names[i] for i in self.numbers]
-        self.spatial_dims = source.spatial_dims
+        self.spatial_dims, self.channel_names = source.spatial_dims, source.channel_names
         self.n_channels = self.n_targets = 0  # unknown until the first image is read
         self.n_channels, self.n_targets = len(self.image(0)), len(self.target(0))
 

@@ -45,6 +45,7 @@ class ValueSource(Protocol):
     spatial_dims: int
     where: str  # folder or file, for messages
     cell_names: tuple[str, ...] | None  # names of the cells, where known
+    channel_names: tuple[str, ...] | None  # names of the channels of the maps, where known
     has_cells: bool
 
     def place(self, i: int) -> str:
@@ -87,6 +88,7 @@ class FolderValues:
         self.names = [stem_of(pair.image) for pair in self.pairs]
         self.where = str(images)
         self.cell_names: tuple[str, ...] | None = None  # folders have none
+        self.channel_names: tuple[str, ...] | None = None
         self.has_cells = cells is not None
         self.spatial_dims = spatial_dims or self._dimensions()
         self._cells: FolderMaps | None = None
@@ -141,8 +143,9 @@ class FolderValues:
 class HDF5Values(HDF5Images):
     """HDF5 file with data sets `image` and `target`, (N, H, W), (N, H, W, C) or (N, C, H, W).
 
-    Volumes have one dimension more. A data set of cells, (N, H, W), decides which dimensions are
-    spatial; its attribute `names`, or that of the file, is a JSON list of names of the cells.
+    Volumes have one dimension more. A data set of cells, (N, H, W), or the attribute
+    `channel_axis` of `image`, 1 or -1, decides which dimensions are spatial. The attribute `names`
+    of a data set, a JSON list, names the channels of `target` and the cells.
 
     Args:
         path: path of the file.
@@ -168,8 +171,11 @@ class HDF5Values(HDF5Images):
                 f"Expected data sets (N, H, W), or with channels, of one N in {path}, got {listed}."
             )
         self.cell_names = None if cells is None else self.names_of(cells)
+        self.channel_names = self.names_of(target)
         if spatial_dims is None and cells is not None:
             spatial_dims = len(self._datasets()[cells].shape) - 1
+        if spatial_dims is None and self.channel_axis is not None:
+            spatial_dims = len(self._datasets()["image"].shape) - 2
         image, values = (self._datasets()[name].shape[1:] for name in ("image", target))
         self.spatial_dims = spatial_dims or common_dimensions(image, values)
 

@@ -156,10 +156,11 @@ class ValuesRecipe(Recipe):
         check_every_pixel_in_a_cell(loss, tally.n_outside, n_pixels)
         _check_bins(loss, train)
         scale_bins(loss, scale)
-        if values.names is not None and len(values.names) != train.n_targets:
+        names = values.names or train.channel_names
+        if names is not None and len(names) != train.n_targets:
             raise ValueError(
                 f"Expected `names` with a name for each of the {train.n_targets} channels of the "
-                f"maps, got {values.names}."
+                f"maps, got {list(names)}."
             )
         reading = ValuesReading(
             n_targets=train.n_targets,
@@ -170,7 +171,7 @@ class ValuesRecipe(Recipe):
             level=opened.level,
             edges=_edges(opened.level, tally.high),
             target_mean=tally.target_mean,
-            names=None if values.names is None else tuple(values.names),
+            names=None if names is None else tuple(names),
             cell_names=None if cells is None else cells.names,
             cell_kind=values.cell_kind,
             only_cells=ignores_rest(loss, cells),

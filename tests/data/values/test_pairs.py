@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -97,6 +98,17 @@ def test_equal_arrays_of_three_axes_are_images_with_channels_on_request(tmp_path
     assert open_values(*paths).spatial_dims == 3
     data = open_values(*paths, spatial_dims=2)
     assert data.target(0).shape == (3, 9, 8)
+
+
+def test_the_channel_axis_of_a_file_says_what_is_space(tmp_path):
+    path = write_hdf5(tmp_path / "a.h5", image=np.zeros((2, 1, 6, 7)), target=np.ones((2, 1, 6, 7)))
+    assert open_values(path).spatial_dims == 3
+    with h5py.File(path, "r+") as file:
+        file["image"].attrs["channel_axis"] = 1
+        file["target"].attrs["names"] = np.bytes_('["dose"]')
+    data = open_values(path)
+    assert (data.spatial_dims, data.n_channels, data.n_targets) == (2, 1, 1)
+    assert data.channel_names == ("dose",)
 
 
 def test_cells_of_a_file_have_its_names(tmp_path):
