@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -144,7 +144,13 @@ def evaluate_values(
     rows: list[Row] = []
     scores: ValueScores | None = None
     for number, one in enumerate(networks):
-        own = new_scores(reading, cells=has_cells, with_input=with_input and number == 0)
+        own_reading = replace(one.network.reading, level=reading.level, edges=reading.edges)
+        own = new_scores(
+            replace(own_reading, target_mean=reading.target_mean),
+            cells=has_cells,
+            with_input=with_input and number == 0,
+            raw=one.raw,
+        )
         for i in range(len(images)):
             prediction = one.network.predict(images.image(i), raw=one.raw)[None]
             target = torch.from_numpy(images.target(i).copy())[None]
@@ -171,6 +177,13 @@ def evaluate_values(
                 rows += _rows(scores, place, scorer)
     rows.sort(key=lambda row: (ALL, "cell", "bin").index(str(row["kind"])))
     notes = scores.notes()
+    for one in networks:
+        if (levels := one.network.reading.lit_levels(raw=one.raw)) is not None:
+            listed = ", ".join(f"{value:.3g}" for value in levels)
+            notes.append(
+                f"{one.name}: predictions are lit above {listed}, which lights as many validation "
+                "pixels as their targets do."
+            )
     if reading.only_cells and has_cells:
         notes.append("Pixels in no cell are left out, as in the training of the first run.")
     return ValuesTable(tuple(rows), reading.level, len(images), has_cells, tuple(notes))

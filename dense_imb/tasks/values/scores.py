@@ -78,7 +78,7 @@ class Validation:
 
 
 def new_scores(
-    reading: ValuesReading, *, cells: bool = True, with_input: bool = False
+    reading: ValuesReading, *, cells: bool = True, with_input: bool = False, raw: bool = False
 ) -> ValueScores:
     """Return empty scores of the values of a reading.
 
@@ -86,11 +86,13 @@ def new_scores(
         reading: reading of the network.
         cells: whether the images have the cells of the reading.
         with_input: whether the image itself is a row of the table.
+        raw: whether predictions are as trained, without the read-out.
     """
     known = reading.cells if cells else None
     return ValueScores(
         reading.n_targets,
         level=reading.level,
+        lit_level=reading.lit_levels(raw=raw),
         value_edges=reading.edges,
         cells=() if known is None else known.names,
         labels=known is not None and not known.overlap,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -76,6 +77,19 @@ class ValuesReading(PixelReading):
     def class_names(self) -> tuple[str, ...]:
         """Names of the cells, or of empty and lit pixels."""
         return LIT_EMPTY if self.cell_names is None else self.cell_names
+
+    def lit_levels(self, *, raw: bool = False) -> tuple[float, ...] | None:
+        """Return the value of each channel above which a prediction is lit; None for `level`.
+
+        With a read-out these values light as many validation pixels as the targets do.
+
+        Args:
+            raw: predictions are as trained, without the read-out.
+        """
+        if raw or self.read_out is None or not self.read_out.effect:
+            return None
+        matched = [one.matched_level for one in self.read_out.effect]
+        return tuple(self.level if math.isnan(one) else one for one in matched)
 
     def values(self, network: nn.Module, shown: Tensor, *, raw: bool = False) -> Tensor:
         """Return the values (B, K, *spatial) that a network predicts for images of any size.
