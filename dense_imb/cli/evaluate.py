@@ -240,7 +240,8 @@ def _print_next(options: Namespace, run: Run, others: list[str]) -> None:
 
     if not has_report(run.kind):
         return
-    options_of_data = {"masks": options.masks, "images": options.images}
+    names = ("masks", "images", "targets", "cells")
+    options_of_data = {name: getattr(options, name) for name in names}
     words = [w for name, value in options_of_data.items() if value for w in (f"--{name}", value)]
     print_next("report", run.folder, *(["--test", *others] if others else []), *words)
 

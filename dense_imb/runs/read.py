@@ -124,7 +124,7 @@ class Run:
             f"{metrics['parameters']:,} parameters",
             f"best after step {best['step']:.0f}; {self.kind.headline(best, scores)}",
             *([self.natural.summary()] if self.natural is not None else []),
-            *([self.read_out.read_out.describe()] if self.read_out is not None else []),
+            *([self.read_out.summary()] if self.read_out is not None else []),
             self.format_sample_counts(),
             self.format_teacher(),
         ]

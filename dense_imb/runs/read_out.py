@@ -22,6 +22,7 @@ from dense_imb.runs.write import SCORES
 
 READ_OUT = "read_out"  # folder in that of a run
 _RECORD = "read_out.json"
+_FEW = 200  # lit validation pixels, below which a read-out is coarse
 _FORMAT, _VERSION = "dense-imb-read-out", 1
 
 
@@ -36,6 +37,12 @@ class ReadOutRecord:
 
     read_out: ReadOut
     step: int
+
+    def summary(self) -> str:
+        """Describe the read-out and its effect in a line for each map."""
+        n_lit = sum(effect.n_target for effect in self.read_out.effect)
+        few = f"\nfitted on {n_lit} lit pixels only: use more validation images, or --raw"
+        return f"{self.read_out.describe()}{few if n_lit < _FEW else ''}"
 
 
 def write_read_out(folder: Path, task: Any, loop: Loop) -> None:

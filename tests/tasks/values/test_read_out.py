@@ -24,6 +24,7 @@ def test_a_finished_run_has_a_read_out_of_its_best_network(trained):
     assert record.step == trained.metrics["best"]["step"]
     assert not record.read_out.is_identity
     assert f"read-out of all channels: {len(record.read_out.maps[0].knots)}" in trained.summary()
+    assert "fitted on 18 lit pixels only: use more validation images" in trained.summary()
     effect = record.read_out.effect[0]
     before = trained.metrics["best"]
     assert effect.rmse_before == pytest.approx(before["rmse"])
