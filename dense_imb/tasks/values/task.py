@@ -20,7 +20,7 @@ from dense_imb.data.epochs.patches import Patch, patch_rng, place_patch
 from dense_imb.data.values.cells import CellKind, Cells
 from dense_imb.data.values.pairs import LIT_EMPTY, ValueImages
 from dense_imb.losses.core.cover import Cover
-from dense_imb.losses.foreign.feeding import feeds_on, intake_of, wants_cells
+from dense_imb.losses.foreign.feeding import can_ignore, feeds_on, intake_of, wants_cells
 from dense_imb.metrics.read_out import ReadOut, ReadOutTally
 from dense_imb.tasks.base import SampledTask, TaskOptions, TrainingData
 from dense_imb.tasks.pixels import PixelReading, rarest_first
@@ -214,7 +214,8 @@ class ValuesTask(SampledTask):
                     "drop {mixing.kind}, or take a loss without cells",
                 )
         super().__init__(network, loss, data, options, len(train) * options.patches)
-        self._takes_mask = "mask" in intake_of(loss).takes
+        # of a sum, each part must take it
+        self._takes_mask = "mask" in intake_of(loss).takes and can_ignore(loss)
         self.reading = reading
         self.patches, self.foreground = options.patches, options.foreground
         self.flips, self.seed = options.flips, options.seed

@@ -59,6 +59,7 @@ def test_the_default_loss_is_balanced_where_maps_are_mostly_empty(folders, tmp_p
         {"model": {"name": "autoencoder", "options": {"latent": None}}},
         {"loss": "BalancedRegressionLoss('huber')", "values": {"patch": None}},
         {"loss": "ACBMSELoss + 0.5 * torch.nn:L1Loss"},
+        {"loss": "ACBMSELoss + 0.5 * torch.nn:L1Loss", "values": {"patch": [48, 64]}},
         {"mixing": "mixup"},
         {"mixing": "balanced-mixup"},
         {"mixing": "unimix"},
@@ -135,6 +136,16 @@ def test_pixels_in_no_cell_count_nowhere_if_the_loss_leaves_them_out(bits, tmp_p
     task.validate(network, torch.device("cpu"), 0, 1)
     assert task.scores.scores.rows()[0]["n"] == inside
     assert not build_task(tiny_values(bits, values=values)).reading.only_cells
+
+
+def test_a_sum_hands_the_cells_to_the_parts_that_want_them(bits):
+    values = {"cells": "cells", "cell_kind": "bits"}
+    task = build_task(tiny_values(bits, values=values, loss=f"{SPARSE} + 2 * torch.nn:L1Loss"))
+    batch = task.batch(np.arange(3), 0, torch.device("cpu"))
+    output = torch.zeros_like(batch.target)
+    alone = build_task(tiny_values(bits, values=values, loss=SPARSE))
+    wanted = alone.cost_of(output, batch) + 2 * batch.target.abs().mean()
+    torch.testing.assert_close(task.cost_of(output, batch), wanted)
 
 
 def test_label_cells_enter_a_loss_as_labels_or_as_masks(tmp_path):
