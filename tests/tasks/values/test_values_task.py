@@ -208,6 +208,29 @@ def test_a_reading_comes_back_from_its_text():
     assert ValuesReading.from_text(reading.as_text()) == reading
 
 
+def test_mixing_mixes_values_as_it_mixes_images(folders):
+    from dense_imb.config import MixingConfig
+
+    values = {"patch": [40, 48], "flips": False, "scale": 1.0}
+    plain = build_task(tiny_values(folders, values=values, loss="torch.nn:MSELoss"))
+    mixing = MixingConfig("mixup", alpha=1.0)
+    task = build_task(tiny_values(folders, values=values, loss="torch.nn:MSELoss", mixing=mixing))
+    samples = np.arange(6)
+    one = plain.batch(samples, 0, torch.device("cpu"))
+    mixed = task.batch(samples, 0, torch.device("cpu"))
+    plan = task.mixer.plan(samples, 0, None)
+    for name in ("shown", "target"):
+        first, got = getattr(one, name), getattr(mixed, name)
+        for k, (share, partner) in enumerate(zip(plan.share, plan.partner, strict=True)):
+            wanted = share * first[k] + (1 - share) * first[int(partner)]
+            torch.testing.assert_close(got[k], wanted.float(), rtol=1e-4, atol=1e-4)
+
+
+def test_only_a_share_of_the_maps_is_used(folders):
+    task = build_task(tiny_values(folders, labelled_share=0.5))
+    assert (len(task.train), len(task.validation)) == (3, 2)
+
+
 def test_images_of_the_test_share_are_seen_by_no_run(folders):
     config = tiny_values(folders, values={"test_share": 0.25})
     task = build_task(config)
