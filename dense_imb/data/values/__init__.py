@@ -1,1 +1,1 @@
-"""Images with maps of values: pairs by number, cells and key points."""
+"""Images of values, such as heat maps of key points or radiotherapy doses."""
