@@ -22,6 +22,7 @@ from dense_imb.inspection.formats import (
 )
 from dense_imb.inspection.hits import GAP
 from dense_imb.inspection.report import Inspection
+from dense_imb.inspection.values_text import value_sections
 from dense_imb.losses.foreign.recommended import (
     MILD,
     recommended_for_frames,
@@ -59,8 +60,8 @@ _MEASURED = {
 def text_of(inspection: Inspection) -> str:
     """Return the report for a terminal, as `dense-imb inspect` prints it."""
     numbers = inspection.numbers
-    is_hits = numbers["kind"] == "hits"
-    sections = _hit_sections(numbers) if is_hits else _image_sections(numbers)
+    sections_of = {"hits": _hit_sections, "images": _image_sections, "values": value_sections}
+    sections = sections_of[numbers["kind"]](numbers)
     return "\n\n".join("\n".join(section) for section in sections if section)
 
 

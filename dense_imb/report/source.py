@@ -45,7 +45,7 @@ class ReportSource:
     first_metrics: dict[str, Any] = field(default_factory=dict, init=False)
 
     own_data: ClassVar[str] = "the run's own data"  # measured without test data, in words
-    kind: ClassVar[str]  # hits, images or labels
+    kind: ClassVar[str]  # hits, images, labels or values
     unit: ClassVar[str]  # one sample, in words
     options: ClassVar[frozenset[str]]  # arguments of `write_report` that this kind takes
     most: ClassVar[int] = 500  # samples to measure, unless asked otherwise

@@ -166,19 +166,27 @@ class FolderMaps:
         folder: files as masks have them.
         names: name of each image by its number.
         spatial_dims: 2 or 3.
+        what: kind of map, for errors.
+        cure: cure for images without one.
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], names: Mapping[int, str], spatial_dims: int
+        self,
+        folder: str | os.PathLike[str],
+        names: Mapping[int, str],
+        spatial_dims: int,
+        *,
+        what: str = "an instance map",
+        cure: str = "add them, or let maps be made with {images.instances=components}",
     ) -> None:
         by_name = {stem_of(path): path for path in list_images(folder, SUFFIXES + NIFTI)}
         missing = [name for name in names.values() if name not in by_name]
         if missing:
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             raise Refused(
-                f"an instance map of the same name in {literal(folder)} for each image",
+                f"{what} of the same name in {literal(folder)} for each image",
                 f"none for {', '.join(missing[:3])}{more}",
-                "add them, or let maps be made with {images.instances=components}",
+                cure,
             )
         self._paths = {number: by_name[name] for number, name in names.items()}
         self._is_volume = spatial_dims == 3
