@@ -116,14 +116,24 @@ def draw_precision_recall(measured: ImageMeasures, names: Sequence[str], figure:
     figure.legend(loc="outside lower center", ncols=3)
 
 
-def draw_calibration(measured: ImageMeasures, names: Sequence[str], figure: Figure) -> None:
-    """Draw the share of a class against its probability, and the histogram of probabilities."""
+def draw_calibration(
+    measured: ImageMeasures, names: Sequence[str], figure: Figure, *, is_probability: bool = True
+) -> None:
+    """Draw the share of a class against its probability, and the histogram of probabilities.
+
+    Args:
+        measured: measurements of the network.
+        names: names of the foreground classes.
+        figure: empty figure.
+        is_probability: whether the outputs are probabilities; else they are called scores.
+    """
     curves, counts = figure.subplots(1, 2)
     labels = [plain_label(name) for name in names[:MOST_CLASSES]]
     histograms = measured.scores.histograms[1 : len(labels) + 1]
     classes = [reliability(histogram) for histogram in histograms]
     low, high = _logit_range(classes)
-    curves.plot([low, high], [low, high], color="#777777", linewidth=0.9, label="calibrated")
+    if is_probability:
+        curves.plot([low, high], [low, high], color="#777777", linewidth=0.9, label="calibrated")
     for k, (name, bins) in enumerate(zip(labels, classes, strict=True)):
         is_sure = bins["pixels"] >= _FEW
         x, y = (_logits(bins[key][is_sure]) for key in ("probability", "share"))
@@ -140,11 +150,16 @@ def draw_calibration(measured: ImageMeasures, names: Sequence[str], figure: Figu
     for axis in (curves.xaxis, curves.yaxis):
         axis.set_ticks(*ticks)
     curves.tick_params(axis="x", rotation=45)
-    curves.set(xlim=(low, high), ylim=(low, high), aspect="equal", title="Calibration")
-    curves.set(xlabel="predicted probability", ylabel="share of the class")
+    curves.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+    curves.set(title="Calibration" if is_probability else "Scores, no probabilities")
+    curves.set(ylabel="share of the class")
     curves.grid(color="#E4E4E4", linewidth=0.7)
     curves.set_axisbelow(True)
     _draw_counts(counts, labels, histograms, low, high)
+    by_truth = " by truth" if len(labels) == 1 else ""
+    counts.set(title=f"Predicted {'probabilities' if is_probability else 'scores'}{by_truth}")
+    for axes in (curves, counts):
+        axes.set(xlabel=f"predicted {'probability' if is_probability else 'score'}")
     figure.legend(loc="outside lower center", ncols=4)
 
 
@@ -171,9 +186,7 @@ def _draw_counts(
             # classes have their line in the legend already
             label = name_of_kind if j == 1 else "_"
             axes.stairs(height, wide, linewidth=1.6, label=label, **style)
-    title = "Predicted probabilities" + (" by truth" if is_binary else "")
-    axes.set(title=title, yscale="log", ylim=(0.7, 3 * top), ylabel="pixels")
-    axes.set(xlabel="predicted probability", xlim=(low, high))
+    axes.set(yscale="log", ylim=(0.7, 3 * top), ylabel="pixels", xlim=(low, high))
     axes.set_xticks(*probability_ticks(low, high))
     axes.tick_params(axis="x", rotation=45)
 
@@ -213,7 +226,7 @@ def draw_image_training(
         loss_panel(history),
         Panel("Average precision", precisions, score_axis),
         Panel(
-            "Overlap of the likeliest classes",
+            "Overlap of the likeliest classes, as trained",
             {
                 "Dice": column(history, "dice"),
                 "IoU": column(history, "iou"),
@@ -223,7 +236,7 @@ def draw_image_training(
         ),
         Panel("Share of the loss's gradient", shares, share_axis),
         Panel(
-            "Likeliest classes: collapsed if both are 0 or 1",
+            "Likeliest as trained: collapsed if both are 0 or 1",
             {
                 "foreground found": column(history, "recall_at_half"),
                 "pixels called foreground": column(history, "lit_at_half"),
@@ -271,7 +284,12 @@ def sample_layout(shape: tuple[int, ...]) -> tuple[int, int, tuple[float, float]
 
 
 def draw_sample(
-    sample: ImageSample, names: Sequence[str], threshold: float | None, figure: Figure
+    sample: ImageSample,
+    names: Sequence[str],
+    threshold: float | None,
+    figure: Figure,
+    *,
+    is_probability: bool = True,
 ) -> None:
     """Draw an image, its truth, the probability of foreground and the errors.
 
@@ -280,6 +298,7 @@ def draw_sample(
         names: names of the foreground classes.
         threshold: probability threshold to mark; None with several foreground classes.
         figure: empty figure.
+        is_probability: see `draw_calibration`.
     """
     from matplotlib.patches import Patch
 
@@ -287,7 +306,8 @@ def draw_sample(
     plain, truth, chance, errors = figure.subplots(n_rows, n_columns).ravel()
     grey = displayed(sample.image)
     is_ignored = sample.truth == IGNORED
-    for axes, title in ((plain, "Image"), (truth, "Truth"), (chance, "Probability of foreground"),
+    output = "Probability" if is_probability else "Score"
+    for axes, title in ((plain, "Image"), (truth, "Truth"), (chance, f"{output} of foreground"),
                         (errors, "Errors")):  # fmt: skip
         axes.set_title(title)
         axes.set(xticks=[], yticks=[])
@@ -328,7 +348,7 @@ def _draw_probability(
         low, high = limits
         logits = np.clip(_logits(probability.astype(np.float64)), low, high)
         drawn = axes.imshow(logits, cmap="viridis", vmin=low, vmax=high)
-        axes.set_title("Probability of foreground, logit scale")
+        axes.set_title(f"{axes.get_title(loc='left')}, logit scale")
     bar = figure.colorbar(drawn, cax=axes.inset_axes((1.03, 0, 0.025, 1)))
     if limits is not None:
         places, labels = probability_ticks(*limits)
