@@ -39,7 +39,7 @@ if TYPE_CHECKING:  # the package must not wait for matplotlib
 
 MOST_CLASSES = 8  # classes with a curve
 # for each of `VERDICTS`; no colour of a class in the truth, and the image beneath is pale
-_COLOURS = (None, "#7E57C2", "#B0122B", "#000000", "#5FA60C", "#8A8A8A")
+VERDICT_COLOURS = (None, "#7E57C2", "#B0122B", "#000000", "#5FA60C", "#8A8A8A")
 _PALEST = 0.8  # brightness of black in that image
 _FEW = 100  # pixels; the share in a bin of fewer is luck
 _EDGE = 0.1  # a threshold this near to 0 or 1 can't be seen on a linear scale
@@ -326,14 +326,14 @@ def draw_sample(
         ]
         truth.legend(handles=named, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3)
     _draw_probability(sample.probability, threshold, chance, figure)
-    errors.imshow(_pale(grey), vmin=0, vmax=1)
+    errors.imshow(pale(grey), vmin=0, vmax=1)
     errors.imshow(_verdict_colours(sample.verdict), interpolation="nearest")
     n = int((sample.verdict == 0).sum())
     handles = [Patch(facecolor="#DDDDDD", edgecolor="#8A8A8A", label=f"background (pale): {n:,}")]
     for k, name in enumerate(VERDICTS[1:], 1):
         n = int((sample.verdict == k).sum())
         if n or k < 4:
-            handles.append(Patch(color=_COLOURS[k], label=f"{name}: {n:,}"))
+            handles.append(Patch(color=VERDICT_COLOURS[k], label=f"{name}: {n:,}"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
 
 
@@ -376,7 +376,7 @@ def _logit_limits(
     return low - margin, high + margin
 
 
-def _pale(grey: NDArray[Any]) -> NDArray[Any]:
+def pale(grey: NDArray[Any]) -> NDArray[Any]:
     """Return a grey image (H, W, 3) so light that black stands out."""
     flat = grey if grey.ndim == 2 else grey.mean(-1)
     return np.repeat((_PALEST + (1 - _PALEST) * flat)[..., None], 3, -1)
@@ -385,6 +385,6 @@ def _pale(grey: NDArray[Any]) -> NDArray[Any]:
 def _verdict_colours(verdict: NDArray[np.int64]) -> NDArray[np.float64]:
     from matplotlib.colors import to_rgba
 
-    colours = np.array([(0, 0, 0, 0) if c is None else to_rgba(c) for c in _COLOURS])
+    colours = np.array([(0, 0, 0, 0) if c is None else to_rgba(c) for c in VERDICT_COLOURS])
     pixels: NDArray[np.float64] = colours[verdict]
     return pixels
