@@ -41,7 +41,7 @@ def draw(table: ComparisonTable, figure: Figure) -> None:
             axes.axvline(float(plain[score]), color=_RED, linewidth=0.9, linestyle=":", zorder=0)
         known = [float(run[score]) for run in table.runs if not math.isnan(float(run[score]))]
         axes.set_xlim(*_limits(known))
-        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
         axes.set_title(header(score), loc="left", fontsize=10)
         axes.grid(axis="y", color="#E8E8E8", linewidth=0.7)
         axes.set_axisbelow(True)

@@ -64,6 +64,7 @@ def _write_text(text: str, to: Path) -> None:
 def _scores(table: ComparisonTable) -> Section:
     header, *rows = table.cells()
     header[0] = "loss"
+    rows = [[cell.replace("+- ", "+-\N{NO-BREAK SPACE}") for cell in row] for row in rows]
     figure = Drawing(
         "scores",
         partial(draw, table),
@@ -97,7 +98,7 @@ def _objects(table: ComparisonTable) -> Section:
         "recall of objects against the number of false objects an image, a line for each loss",
         "Lines take their thresholds from the test images: the lowest one that keeps to the "
         "number; bands span the seeds. Dots are the rows of the table: thresholds with at most "
-        f"{table.false_objects:g} false objects an image on the validation images (dotted line), "
+        f"{table.format_false_objects()} an image on the validation images (dotted line), "
         "which make more or fewer on the test images.",
     )
     text = (

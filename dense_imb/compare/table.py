@@ -208,7 +208,7 @@ class ComparisonTable(ScoreTable):
         if "f1" in self.scores:
             legend += "; F1 at the threshold chosen on the validation images"
         if "object_recall" in self.known_scores:
-            objects = f"{self.false_objects:g} false object{'s' * (self.false_objects != 1)}"
+            objects = self.format_false_objects()
             legend += (
                 f"; objects found at the threshold with at most {objects} an image on the "
                 "validation images, beside the false objects an image that it makes on the test "
@@ -219,6 +219,10 @@ class ComparisonTable(ScoreTable):
             if any(math.isnan(float(row["natural_f1"])) for row in self.trained):
                 legend += ", - where a loss has none"
         return legend
+
+    def format_false_objects(self) -> str:
+        """Format the number of false objects that thresholds are chosen for."""
+        return f"{self.false_objects:g} false object{'s' * (self.false_objects != 1)}"
 
     def describe_seeds(self) -> str:
         """Return the numbers of seeds of the losses, in words."""
