@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dense_imb.base.refusals import Refused
-from dense_imb.data.images.labelled import LabelledImages, open_labelled
+from dense_imb.data.images.labelled import LabelledImages, numbered_classes, open_labelled
 from dense_imb.hits.masking import Progress
 from dense_imb.report.facts import number, percent
 from dense_imb.report.images import figures
@@ -133,7 +133,7 @@ class ImagesSource(ReportSource):
             return list(self.class_names[1:])
         n_classes, labels = self.measured.scores.n_classes, self.run.config.images.labels
         if n_classes == 2:
-            return ["foreground"]
+            return [*numbered_classes(2)[1:]]
         return [
             f"class {k}" + ("" if labels is None or labels[k] == k else f" (value {labels[k]})")
             for k in range(1, n_classes)
@@ -148,8 +148,7 @@ class ImagesSource(ReportSource):
     def _training_section(self) -> Section:
         last = self.history[-1] if self.history else {}
         n_classes = sum(name.startswith("gradient_share_class_") for name in last)
-        numbered = [f"class {k}" for k in range(1, n_classes)] if n_classes > 2 else ["foreground"]
-        names = list(self.class_names[1:]) if self.class_names else numbered
+        names = list((self.class_names or numbered_classes(max(n_classes, 2)))[1:])
         return self.training_section(
             lambda rows, to, second: figures.draw_image_training(rows, names, to, second),
             "Loss, average precision, Dice, IoU, gradient shares and learning rate against the "
