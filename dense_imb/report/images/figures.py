@@ -325,7 +325,8 @@ def draw_sample(
             for colour, k in zip(colours, present, strict=True)
         ]
         truth.legend(handles=named, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3)
-    _draw_probability(sample.probability, threshold, chance, figure)
+    if _draw_probability(sample.probability, threshold, chance, figure):
+        chance.set_title(f"{output} of foreground, logit scale")
     errors.imshow(pale(grey), vmin=0, vmax=1)
     errors.imshow(_verdict_colours(sample.verdict), interpolation="nearest")
     n = int((sample.verdict == 0).sum())
@@ -339,8 +340,11 @@ def draw_sample(
 
 def _draw_probability(
     probability: NDArray[np.float32], threshold: float | None, axes: Axes, figure: Figure
-) -> None:
-    """Draw a map of probabilities with its scale; in logits where a linear scale shows little."""
+) -> bool:
+    """Draw a map of probabilities with its scale; return whether in logits.
+
+    Logits are drawn where a linear scale shows little.
+    """
     limits = _logit_limits(probability, threshold)
     if limits is None:
         drawn = axes.imshow(probability, cmap="viridis", vmin=0, vmax=1)
@@ -348,7 +352,6 @@ def _draw_probability(
         low, high = limits
         logits = np.clip(_logits(probability.astype(np.float64)), low, high)
         drawn = axes.imshow(logits, cmap="viridis", vmin=low, vmax=high)
-        axes.set_title(f"{axes.get_title(loc='left')}, logit scale")
     bar = figure.colorbar(drawn, cax=axes.inset_axes((1.03, 0, 0.025, 1)))
     if limits is not None:
         places, labels = probability_ticks(*limits)
@@ -356,6 +359,7 @@ def _draw_probability(
     if threshold is not None:
         place = threshold if limits is None else float(np.clip(logit(threshold), *limits))
         bar.ax.plot([-0.5], [place], color=RED, marker=">", markersize=8, clip_on=False)
+    return limits is not None
 
 
 def _logit_limits(
