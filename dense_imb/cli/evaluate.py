@@ -231,6 +231,11 @@ def _calibrated(options: Namespace, runs: list[Run]) -> list[Run]:
         new.append(calibrate(run, overwrite=options.overwrite, device=device))
         assert new[-1].natural is not None
         print(f"{run.folder}: {new[-1].natural.summary()}", file=to)
+        print(
+            f"{run.folder}: reports and exported files made before are old now; repeat dense-imb "
+            "report and export",
+            file=to,
+        )
     return new
 
 

@@ -80,6 +80,10 @@ class Exportable:
         """Return facts that other kinds of networks lack."""
         return {}
 
+    def natural_scores(self) -> dict[str, float]:
+        """Return the validation scores of natural probabilities; {} where they can't be read."""
+        return {}
+
     def operating_point(self) -> dict[str, Any] | None:
         """Return the decision rule that validation chose; None if its counts are missing."""
         raise NotImplementedError

@@ -26,7 +26,7 @@ from dense_imb.metrics.score_table import mean_of_known
 from dense_imb.runs import Run
 from dense_imb.tasks.images.evaluate import chosen_thresholds
 from dense_imb.tasks.images.recipe import open_images
-from dense_imb.tasks.images.task import ImagesReading
+from dense_imb.tasks.images.task import ImagesReading, validation_scores
 
 
 class SegmentingNetwork(nn.Module):
@@ -115,6 +115,12 @@ class ExportableSegmenter(ExportablePixels):
             return {}
         names = ("average_precision", "average_precision_of_segment")
         return {**dict(zip(names, precision, strict=True)), "n_images": len(self.wholes)}
+
+    def natural_scores(self) -> dict[str, float]:
+        try:
+            return validation_scores(self.run.scores())
+        except (ValueError, OSError):
+            return {}
 
     def operating_point(self) -> dict[str, Any] | None:
         try:

@@ -100,6 +100,18 @@ class ReportSource:
         ]  # fmt: skip
         return "\n".join(line for purpose, typed in every for line in (f"# {purpose}", typed))
 
+    @property
+    def is_probability(self) -> bool:
+        """Whether the network's outputs are probabilities."""
+        return self.run.natural is None or self.run.natural.is_probability
+
+    def describe_probabilities(self) -> list[str]:
+        """Describe the probabilities of tables and figures in a sentence; [] where unknown."""
+        if self.run.natural is None:
+            return []
+        line = self.run.natural.summary()
+        return [f"{line[0].upper()}{line[1:]}."]
+
     def read_records(self) -> None:
         """Read the records of the run; note those that are missing or damaged."""
         try:

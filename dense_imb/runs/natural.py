@@ -61,6 +61,11 @@ class NaturalRecord:
     why: str = ""
     error: tuple[float, float] | None = None
 
+    @property
+    def is_probability(self) -> bool:
+        """Whether the outputs are probabilities; those of a loss without an inverse only rank."""
+        return self.natural is not None or not self.why
+
     def summary(self) -> str:
         """Describe the probabilities in one line."""
         if self.natural is None:

@@ -49,12 +49,16 @@ class Segmented:
         n_done: number of images segmented now.
         n_there: number of images that had files already.
         threshold: probability; None with more than two classes.
+        promised_f1: F1 that the probabilities of the images promise, for the threshold "auto".
+        validation_threshold: probability with the best F1 on the validation images, beside it.
     """
 
     folder: Path
     n_done: int
     n_there: int
     threshold: float | None
+    promised_f1: float | None = None
+    validation_threshold: float | None = None
 
 
 def decided(
@@ -145,11 +149,13 @@ def segment_images(
         images, n_channels=reading.in_channels, spatial_dims=len(reading.patch)
     )
     is_auto = threshold == "auto"
+    promised_f1 = validation_threshold = None
     cut = _threshold(run, segmenter, 0.5 if threshold == "auto" else threshold, is_auto=is_auto)
     if is_auto:
         own_images = range(process, len(source), n_processes)
         bar = tqdm(own_images, "threshold", unit="image", disable=not show_progress)
-        cut = _promised_threshold(segmenter, source, bar)
+        promised_f1, cut = _promised_f1(segmenter, source, bar)
+        validation_threshold = as_probability(chosen_thresholds(run.scores())[1])
     # natural probabilities of rare classes seldom are the largest
     many = reading.n_classes > 2 and reading.natural is not None
     cuts = chosen_thresholds(run.scores()) if many else ()
@@ -191,7 +197,8 @@ def segment_images(
             save_array(paths[0], mask)
         n_done += 1
     chosen = None if cut is None else as_probability(cut)
-    return Segmented(folder, n_done, len(own) - n_done, chosen)
+    n_there = len(own) - n_done
+    return Segmented(folder, n_done, n_there, chosen, promised_f1, validation_threshold)
 
 
 def as_probability(logit: float) -> float:
@@ -204,10 +211,10 @@ def as_probability(logit: float) -> float:
     return 1 / (1 + math.exp(-logit)) if logit > -700 else 0.0
 
 
-def _promised_threshold(
+def _promised_f1(
     segmenter: TrainedImages, source: UnlabelledImages, own: Iterable[int]
-) -> float:
-    """Return the logit of the best F1 that the probabilities of images promise.
+) -> tuple[float, float]:
+    """Return the best F1 that the probabilities of images promise, and the logit of it.
 
     Args:
         segmenter: trained network.
@@ -218,7 +225,7 @@ def _promised_threshold(
     for i in own:
         logits = segmenter.logits(source.image(i))
         histogram.update(logits, torch.zeros_like(logits, dtype=torch.bool))
-    return histogram.reduce_over_processes().expected_best_f1()[1]
+    return histogram.reduce_over_processes().expected_best_f1()
 
 
 def _threshold(
