@@ -92,9 +92,11 @@ def short_repr(value: object) -> str:
     else:
         return " ".join(repr(value).split())
     options = inspect.signature(kind).parameters
+    its_own = f"{kind.__name__.removesuffix('Loss')}()"  # the penalty that it is named after
     for name in names:
         text = short_repr(getattr(value, name))
-        if name not in options or text != short_repr(options[name].default):
+        default = short_repr(options[name].default) if name in options else its_own
+        if text != default:
             parts.append(f"{name}={text}")
     return f"{kind.__name__}({', '.join(parts)})"
 
