@@ -46,7 +46,7 @@ from dense_imb.metrics import DoseScores, ReadOut, ReadOutTally
 
 UNIT = 70.0  # Gy
 CT_SCALE = 512.0
-LEARNING_RATE = 0.004
+LEARNING_RATE = 0.01
 POSSIBLE = "possible_dose_mask"
 EDGES = tuple(gray / UNIT for gray in (10, 20, 30, 40, 50, 60, 69))
 WEIGHTS = (3, 10, 30)  # tried for the weighted MAE
@@ -138,7 +138,7 @@ class Size:
     n_patients: int | None = None
 
 
-SMALL = Size((16, 32, 64), (32, 48, 40), 1, 250)
+SMALL = Size((12, 24, 48), (32, 48, 40), 1, 280)
 FULL = Size((32, 64, 128, 256), (48, 64, 64), 2, 20_000)
 
 

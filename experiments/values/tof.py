@@ -3,10 +3,11 @@
     OMP_NUM_THREADS=1 python experiments/values/tof.py runs/tof
     ... tof.py runs/tof_full --full --device cuda --seeds 0 1 2 3 4        # full size, not measured
 
-The task that ACB-MSE was made for. An arc of 1,500 photons is shown as 30 of its hits among 100
-noise hits, on frames of 64 x 44; the network shall return the gapped times of all its pixels, 0
-elsewhere. An autoencoder with a bottleneck and a U-Net are trained with each loss, from the same
-weights, on the same frames, with equal steps.
+The task that ACB-MSE was made for. An arc of 1,500 photons is shown as 30 of its hits among 50
+noise hits, on frames of 64 x 44 (full size: 200 noise hits on 128 x 88, the same density); the
+network shall return the gapped times of all its pixels, 0 elsewhere. An autoencoder with a
+bottleneck and a U-Net are trained with each loss, from the same weights, on the same frames, with
+equal steps.
 
     MSE, MAE         mean over all pixels
     weighted MSE     pixels of the pattern count w times; w is tuned with seed 0
@@ -35,7 +36,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -49,14 +50,14 @@ from dense_imb.losses import ACBMSELoss, BalancedRegressionLoss, ValueBins
 from dense_imb.metrics import ReadOut, ReadOutTally
 from dense_imb.models import Autoencoder, FastUNet
 
-LEARNING_RATE = {"autoencoder": 0.001, "U-Net": 0.004}
 THRESHOLD = 0.5  # of gapped times: hits have values from 0.5 to 1
 LEVEL = THRESHOLD / 2
 TIME_STEPS = 1000
 EDGES = (LEVEL, 0.625, 0.75, 0.875)
 WEIGHTS = (4, 16, 64)  # tried for the weighted MSE
 TUNED = "weighted MSE"
-SHOWN = Degradation(signal=30, noise=100)
+NETWORKS = ("autoencoder", "U-Net")
+N_SHOWN = 30
 SCORES = (Score("F1", True), Score("time_error", False))
 SIMULATED, DEGRADED = 1, 2  # seeds
 
@@ -86,18 +87,27 @@ RIVALS = ("MSE", "MAE", *TRIED)
 CONTESTANTS = tuple(name for name in LOSSES if name not in RIVALS)
 
 
+class Training(NamedTuple):
+    """Length of a training; all losses of a network share it."""
+
+    steps: int
+    batch_size: int
+    rate: float
+
+
 @dataclass(frozen=True)
 class Size:
-    """Frames, numbers of events, networks and length of a training."""
+    """Frames, numbers of events and of noise hits, networks, and their training."""
 
     height: int
     width: int
+    noise: int
     n_train: int
     n_validation: int
     n_test: int
-    widths: tuple[int, ...]
-    batch_size: int
-    steps: dict[str, int]
+    autoencoder_width: int  # channels of the autoencoder
+    widths: tuple[int, ...]  # channels of the U-Net
+    training: dict[str, Training]
 
     @property
     def geometry(self) -> Geometry:
@@ -105,14 +115,18 @@ class Size:
 
     def network(self, name: str) -> nn.Module:
         if name == "autoencoder":
-            return Autoencoder(1, 1, frame=(self.height, self.width))
+            frame = (self.height, self.width)
+            return Autoencoder(1, 1, frame=frame, width=self.autoencoder_width)
         return FastUNet(1, 1, widths=self.widths)
 
 
-SMALL = Size(64, 44, 4000, 400, 400, (16, 32, 64, 96), 16, {"autoencoder": 600, "U-Net": 300})
+SMALL = Size(
+    64, 44, 50, 4000, 400, 400, 8, (16, 32, 64, 96),
+    {"autoencoder": Training(800, 16, 0.003), "U-Net": Training(800, 8, 0.004)},
+)  # fmt: skip
 FULL = Size(
-    128, 88, 30_000, 2000, 2000, (24, 32, 64, 128, 192), 16,
-    {"autoencoder": 20_000, "U-Net": 20_000},
+    128, 88, 200, 30_000, 2000, 2000, 16, (24, 32, 64, 128, 192),
+    {"autoencoder": Training(20_000, 32, 0.001), "U-Net": Training(20_000, 16, 0.004)},
 )  # fmt: skip
 
 
@@ -122,16 +136,20 @@ class Frames:
 
     events: Events
     number: NDArray[np.int64]
+    shown: Degradation
 
     @classmethod
     def simulated(cls, size: Size, first: int, n: int) -> Frames:
         events = simulate("arc", n, SIMULATED, size.geometry, first_event=first)
-        return cls(events, np.arange(first, first + n))
+        shown = Degradation(signal=N_SHOWN, noise=size.noise)
+        return cls(events, np.arange(first, first + n), shown)
 
     def batch(self, chosen: NDArray[np.int64], epoch: int = 0) -> tuple[Tensor, Tensor]:
         """Return shown frames and targets (B, 1, H, W), gapped times."""
         clean = self.events.take(chosen)
-        noisy = degrade(clean, SHOWN, seed=DEGRADED, epoch=epoch, event_index=self.number[chosen])
+        noisy = degrade(
+            clean, self.shown, seed=DEGRADED, epoch=epoch, event_index=self.number[chosen]
+        )
         shown, target = (encode(one, ("gapped",), threshold=THRESHOLD) for one in (noisy, clean))
         return shown.contiguous(), target.contiguous()
 
@@ -141,12 +159,13 @@ def train(name: str, key: str, frames: Frames, size: Size, seed: int, device: st
     torch.manual_seed(seed)
     network = size.network(key).to(device)
     loss, rng = LOSSES[name](), np.random.default_rng(seed)
-    optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE[key])
-    for step in range(size.steps[key]):
+    steps, batch_size, rate = size.training[key]
+    optimizer = torch.optim.AdamW(network.parameters(), rate)
+    for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE[key] * rate_factor("one-cycle", step / size.steps[key])
-        chosen = rng.integers(len(frames.number), size=size.batch_size)
-        shown, target = (one.to(device) for one in frames.batch(chosen, 1 + 1000 * seed + step))
+            group["lr"] = rate * rate_factor("one-cycle", step / steps)
+        chosen = rng.integers(len(frames.number), size=batch_size)
+        shown, target = (one.to(device) for one in frames.batch(chosen, 1 + 100_000 * seed + step))
         optimizer.zero_grad()
         loss(network(shown), target).backward()
         optimizer.step()
@@ -266,7 +285,7 @@ COLUMNS = {
 def tables(out: Path) -> str:
     """Return all tables of the runs in the folder."""
     rows, parts = stored(out / "references.json", dict), []
-    for key in LEARNING_RATE:
+    for key in NETWORKS:
         runs = read_runs(out / key, LOSSES)
         if not runs:
             continue
@@ -287,7 +306,7 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", type=Path, help="folder of the results")
-    parser.add_argument("--networks", nargs="+", choices=LEARNING_RATE, default=[*LEARNING_RATE])
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=[*NETWORKS])
     parser.add_argument("--losses", nargs="+", choices=LOSSES, metavar="LOSS")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, help="steps of a training")
@@ -308,7 +327,8 @@ def main(arguments: Sequence[str], size: Size | None = None) -> None:
 
 def _run_all(options: argparse.Namespace, size: Size) -> None:
     if options.steps:
-        size = replace(size, steps=dict.fromkeys(size.steps, options.steps))
+        training = {key: one._replace(steps=options.steps) for key, one in size.training.items()}
+        size = replace(size, training=training)
     first, parts = 0, []
     for n in (size.n_train, size.n_validation, size.n_test):
         parts.append(Frames.simulated(size, first, n))
@@ -319,7 +339,12 @@ def _run_all(options: argparse.Namespace, size: Size) -> None:
         start = time.process_time()
         network = train(name, key, parts[0], size, seed, options.device)
         seconds = time.process_time() - start
-        row = {"loss": name, "seed": seed, "steps": size.steps[key], "train_seconds": seconds}
+        row = {
+            "loss": name,
+            "seed": seed,
+            "steps": size.training[key].steps,
+            "train_seconds": seconds,
+        }
         return row | measure(network, parts[1], parts[2])
 
     for seed in options.seeds:  # the first seed of every loss before the second of any

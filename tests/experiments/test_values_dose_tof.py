@@ -30,13 +30,13 @@ def values(monkeypatch):
     import paired_runs
     import tof
 
-    steps = {"autoencoder": 2, "U-Net": 2}
+    training = dict.fromkeys(tof.NETWORKS, tof.Training(2, 2, 0.01))
     yield SimpleNamespace(
         dose=dose,
         tof=tof,
         runs=paired_runs,
         size=dose.Size((4, 8), (8, 8, 8), 2, 4),
-        frames=tof.Size(32, 22, 12, 6, 6, (4, 8), 2, steps),
+        frames=tof.Size(32, 22, 20, 12, 6, 6, 2, (4, 8), training),
     )
     for name in MODULES:
         sys.modules.pop(name)
