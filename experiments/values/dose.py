@@ -30,7 +30,7 @@ import time
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -146,13 +146,12 @@ class SmallUNet(nn.Module):
     """U-Net of volumes whose convolutions work at half the resolution and below.
 
     The last two layers see the output of the U-Net and the input at full resolution, so borders of
-    structures stay sharp. Sides are multiples of 2^levels.
+    structures stay sharp. Sides of images are multiples of 2^levels.
     """
 
     def __init__(self, in_channels: int, widths: Sequence[int]) -> None:
         super().__init__()
         first, last = widths[0], widths[-1]
-        self.multiple = 2 ** len(widths)
         pairs = list(pairwise(widths))
         self.enter = nn.Sequential(nn.Conv3d(in_channels, first, 2, stride=2), nn.ReLU())
         self.encode = nn.ModuleList(_convolution(width, width) for width in widths)
@@ -205,7 +204,7 @@ def read_patients(
 ) -> tuple[list[Patient], tuple[str, ...]]:
     """Read patients, cut to the voxels that can get dose, and the names of the structures.
 
-    Volumes are padded to at least a window, and to sides that the network takes.
+    Volumes are padded to at least a window.
     """
     patients = []
     with h5py.File(path) as file:
@@ -217,11 +216,7 @@ def read_patients(
             field = group["structures"][...].astype(np.int32)
             where = [np.flatnonzero((field & 1).any(axis)) for axis in ((1, 2), (0, 2), (0, 1))]
             box = tuple(slice(one[0], one[-1] + 1) for one in where)
-            multiple = 2 ** len(size.widths)
-            sides = [
-                -(-max(field[box].shape[axis], size.window[axis]) // multiple) * multiple
-                for axis in range(3)
-            ]
+            sides = [max(pair) for pair in zip(field[box].shape, size.window, strict=True)]
 
             def cut(name: str, kind: type, box: Any = box, sides: Any = sides) -> Tensor:
                 volume = group[name][...].astype(kind)[box]  # noqa: B023
@@ -287,7 +282,7 @@ def train(
         loss(network(image), dose, field, (field & 1).bool()).backward()
         optimizer.step()
         if step + 1 in (3 * size.steps // 4, size.steps):
-            scores = scored(predicted(network, choosing), choosing, names)
+            scores = scored(predicted(network, choosing, size), choosing, names)
             sum_of_both = scores["dose_score"] + scores["dvh_score"]
             if kept is None or sum_of_both < kept[0]:
                 kept = sum_of_both, deepcopy(network.state_dict())
@@ -297,10 +292,30 @@ def train(
 
 
 @torch.no_grad()
-def predicted(network: nn.Module, patients: Sequence[Patient]) -> list[Tensor]:
-    """Return the dose (D, H, W) of each patient."""
+def predicted(network: nn.Module, patients: Sequence[Patient], size: Size) -> list[Tensor]:
+    """Return the dose (D, H, W) of each patient, the mean over windows that overlap."""
     device = next(network.parameters()).device
-    return [network(one.image()[None].to(device))[0, 0].cpu() for one in patients]
+    doses = []
+    for patient in patients:
+        image, shape = patient.image(), patient.ct.shape
+        total, n = torch.zeros(shape), torch.zeros(shape)
+        for part in _windows(shape, size.window):
+            total[part] += network(image[(slice(None), *part)][None].to(device))[0, 0].cpu()
+            n[part] += 1
+        doses.append(total / n)
+    return doses
+
+
+def _windows(shape: Sequence[int], window: Sequence[int]) -> list[tuple[slice, ...]]:
+    """Return evenly spaced windows, as few as cover the volume."""
+    firsts = [
+        np.linspace(0, have - want, -(-have // want)).round().astype(int)
+        for have, want in zip(shape, window, strict=True)
+    ]
+    return [
+        tuple(slice(first, first + n) for first, n in zip(start, window, strict=True))
+        for start in product(*firsts)
+    ]
 
 
 def scored(
@@ -335,9 +350,13 @@ def measure(
     choosing: Sequence[Patient],
     test: Sequence[Patient],
     names: Sequence[str],
+    size: Size,
 ) -> dict[str, dict[str, float]]:
     """Score the patients for choices and those of the test, as trained and after the read-out."""
-    doses = {"chosen": predicted(network, choosing), "scores": predicted(network, test)}
+    doses = {
+        "chosen": predicted(network, choosing, size),
+        "scores": predicted(network, test, size),
+    }
     read_out = fitted(doses["chosen"], choosing)
     result = {}
     for part, patients in (("chosen", choosing), ("scores", test)):
@@ -445,7 +464,7 @@ def _run_all(options: argparse.Namespace, size: Size) -> None:
         network = train(name, training, choosing, names, size, seed, options.device)
         seconds = time.process_time() - start
         row = {"loss": name, "seed": seed, "steps": steps, "train_seconds": seconds}
-        return row | measure(network, choosing, test, names)
+        return row | measure(network, choosing, test, names, size)
 
     for seed in options.seeds:  # the first seed of every loss before the second of any
         names_of_seed = options.losses or _of_seed(options.out, seed)

@@ -119,11 +119,25 @@ def test_patients_are_cut_to_the_voxels_that_can_get_dose(values, patients):
     made, names = values.dose.read_patients(patients / "train.h5", values.size)
     assert names == STRUCTURES
     for one in made:
-        assert one.dose.shape == one.ct.shape == one.field.shape == (12, 8, 12)
+        assert one.dose.shape == one.ct.shape == one.field.shape == (10, 8, 11)
         assert int((one.field & 1).sum()) == 10 * 8 * 11
         assert float((one.dose * (1 - (one.field & 1))).abs().max()) == 0
-        assert one.image().shape == (12, 12, 8, 12)
+        assert one.image().shape == (12, 10, 8, 11)
         assert torch.equal(one.image()[2], (one.field >> 1 & 1).float())
+
+
+def test_windows_cover_a_volume(values, patients):
+    made, _ = values.dose.read_patients(patients / "train.h5", values.size)
+    n = torch.zeros(20, 8, 11)
+    for part in values.dose._windows(n.shape, (8, 8, 8)):
+        assert n[part].shape == (8, 8, 8)
+        n[part] += 1
+    assert n.min() == 1
+    assert n.max() == 4
+    network = torch.nn.Conv3d(12, 1, 1)
+    (dose,) = values.dose.predicted(network, made[:1], values.size)
+    whole = network(made[0].image()[None])[0, 0]
+    torch.testing.assert_close(dose, whole.detach())
 
 
 def test_losses_of_doses_by_hand(values):
