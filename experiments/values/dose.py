@@ -8,7 +8,7 @@ trains the same small U-Net from the same weights on the same windows, with equa
 voxels of `possible_dose_mask` alone. Doses are in units of 70 Gy.
 
     MSE, MAE               mean over the voxels
-    weighted MAE           voxels of organs and targets count w times, w is tuned with seed 0
+    weighted MAE           voxels of organs and targets count w times, w is tuned (below)
     cover L1               mean over the 11 overlapping structures of their mean absolute error
     cover L1, power 1/2    between MAE and cover L1: a structure counts by the root of its voxels
     bins L1                mean over eight bins of the true dose of their mean absolute error
@@ -16,7 +16,9 @@ voxels of `possible_dose_mask` alone. Doses are in units of 70 Gy.
     MAE + DVH              MAE + mean difference of the sorted doses of each structure
 
 Half of the validation patients choose checkpoint, weight and read-out; the other half is scored, as
-trained and after the read-out. Every run is one JSON file; finished ones are kept.
+trained and after the read-out. The weight is tuned with seed 0 for each of three scores: dose
+score, DVH score, and the mean over structures of the mean absolute error. Every run is one JSON
+file; finished ones are kept.
 
 Answer: see experiments/README.md.
 """
@@ -37,7 +39,17 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
-from paired_runs import Score, best, gains, place, read_runs, stored, table, values
+from paired_runs import (
+    Score,
+    describe_tuning,
+    gains,
+    place,
+    read_runs,
+    stored,
+    table,
+    tuned,
+    values,
+)
 from torch import Tensor, nn
 
 from dense_imb.engine.schedule import rate_factor
@@ -389,13 +401,9 @@ def tables(out: Path) -> str:
     runs = read_runs(out, LOSSES)
     rows = stored(out / "references.json", dict)
     shares = rows.pop("share", {})
-    tried = [name for name in TRIED if name in runs]
-    chosen = best(runs, [n for n in tried if 0 in runs[n]], SCORES[1]) if tried else None
-    if len(tried) > 1:  # by the first seed alone
-        first = {name: {0: runs[name][0]} for name in tried if 0 in runs[name]}
-        chosen = best(first, first, SCORES[1])
-    weights = [f"{n} {runs[n][0]['chosen']['dvh_score']:.3f}" for n in tried if 0 in runs[n]]
-    runs = {name: rows_ for name, rows_ in runs.items() if name not in tried or name == chosen}
+    tried = tuned(runs, TRIED, SCORES)
+    tuning = describe_tuning(runs, TRIED, SCORES, 2)
+    runs = {name: row for name, row in runs.items() if name not in TRIED or name in tried}
     columns = {
         "raw dose_score": "dose score", "dose_score": "after read-out",
         "raw dvh_score": "DVH score", "dvh_score": "after read-out",
@@ -403,7 +411,8 @@ def tables(out: Path) -> str:
         "raw bias": "bias", "bias": "after read-out",
     }  # fmt: skip
     parts = [
-        f"In Gy. Tuning by the DVH score of the patients for choices, seed 0: {', '.join(weights)}",
+        f"In Gy. Dose score, DVH score, mean over structures of the patients for choices, after "
+        f"read-out, seed 0: {tuning}",
         table(runs, columns, 2, rows),
     ]
     raw = [Score(f"raw {score.name}", False) for score in SCORES]
@@ -476,9 +485,8 @@ def _run_all(options: argparse.Namespace, size: Size) -> None:
 
 def _of_seed(out: Path, seed: int) -> list[str]:
     """Return the losses of a seed: all of the first, and then the best of the tried weights."""
-    first = {name: {0: row[0]} for name, row in read_runs(out, TRIED).items() if 0 in row}
-    chosen = best(first, first, SCORES[1]) if seed and len(first) == len(TRIED) else None
-    return [name for name in LOSSES if chosen is None or name not in TRIED or name == chosen]
+    chosen = tuned(read_runs(out, TRIED), TRIED, SCORES) if seed else []
+    return [name for name in LOSSES if not chosen or name not in TRIED or name in chosen]
 
 
 if __name__ == "__main__":
