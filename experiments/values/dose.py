@@ -8,7 +8,7 @@ trains the same small U-Net from the same weights on the same windows, with equa
 voxels of `possible_dose_mask` alone. Doses are in units of 70 Gy.
 
     MSE, MAE               mean over the voxels
-    weighted MAE           voxels of organs and targets count w times, w is tuned with seed 0
+    weighted MAE           voxels of organs and targets count w times, w is tuned (below)
     cover L1               mean over the 11 overlapping structures of their mean absolute error
     cover L1, power 1/2    between MAE and cover L1: a structure counts by the root of its voxels
     bins L1                mean over eight bins of the true dose of their mean absolute error
@@ -16,7 +16,9 @@ voxels of `possible_dose_mask` alone. Doses are in units of 70 Gy.
     MAE + DVH              MAE + mean difference of the sorted doses of each structure
 
 Half of the validation patients choose checkpoint, weight and read-out; the other half is scored, as
-trained and after the read-out. Every run is one JSON file; finished ones are kept.
+trained and after the read-out. The weight is tuned with seed 0 for each of three scores: dose
+score, DVH score, and the mean over structures of the mean absolute error. Every run is one JSON
+file; finished ones are kept.
 
 Answer: see experiments/README.md.
 """
@@ -30,14 +32,24 @@ import time
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import torch
-from paired_runs import Score, best, gains, place, read_runs, stored, table, values
+from paired_runs import (
+    Score,
+    describe_tuning,
+    gains,
+    place,
+    read_runs,
+    stored,
+    table,
+    tuned,
+    values,
+)
 from torch import Tensor, nn
 
 from dense_imb.engine.schedule import rate_factor
@@ -146,13 +158,12 @@ class SmallUNet(nn.Module):
     """U-Net of volumes whose convolutions work at half the resolution and below.
 
     The last two layers see the output of the U-Net and the input at full resolution, so borders of
-    structures stay sharp. Sides are multiples of 2^levels.
+    structures stay sharp. Sides of images are multiples of 2^levels.
     """
 
     def __init__(self, in_channels: int, widths: Sequence[int]) -> None:
         super().__init__()
         first, last = widths[0], widths[-1]
-        self.multiple = 2 ** len(widths)
         pairs = list(pairwise(widths))
         self.enter = nn.Sequential(nn.Conv3d(in_channels, first, 2, stride=2), nn.ReLU())
         self.encode = nn.ModuleList(_convolution(width, width) for width in widths)
@@ -205,7 +216,7 @@ def read_patients(
 ) -> tuple[list[Patient], tuple[str, ...]]:
     """Read patients, cut to the voxels that can get dose, and the names of the structures.
 
-    Volumes are padded to at least a window, and to sides that the network takes.
+    Volumes are padded to at least a window.
     """
     patients = []
     with h5py.File(path) as file:
@@ -217,11 +228,7 @@ def read_patients(
             field = group["structures"][...].astype(np.int32)
             where = [np.flatnonzero((field & 1).any(axis)) for axis in ((1, 2), (0, 2), (0, 1))]
             box = tuple(slice(one[0], one[-1] + 1) for one in where)
-            multiple = 2 ** len(size.widths)
-            sides = [
-                -(-max(field[box].shape[axis], size.window[axis]) // multiple) * multiple
-                for axis in range(3)
-            ]
+            sides = [max(pair) for pair in zip(field[box].shape, size.window, strict=True)]
 
             def cut(name: str, kind: type, box: Any = box, sides: Any = sides) -> Tensor:
                 volume = group[name][...].astype(kind)[box]  # noqa: B023
@@ -287,7 +294,7 @@ def train(
         loss(network(image), dose, field, (field & 1).bool()).backward()
         optimizer.step()
         if step + 1 in (3 * size.steps // 4, size.steps):
-            scores = scored(predicted(network, choosing), choosing, names)
+            scores = scored(predicted(network, choosing, size), choosing, names)
             sum_of_both = scores["dose_score"] + scores["dvh_score"]
             if kept is None or sum_of_both < kept[0]:
                 kept = sum_of_both, deepcopy(network.state_dict())
@@ -297,10 +304,30 @@ def train(
 
 
 @torch.no_grad()
-def predicted(network: nn.Module, patients: Sequence[Patient]) -> list[Tensor]:
-    """Return the dose (D, H, W) of each patient."""
+def predicted(network: nn.Module, patients: Sequence[Patient], size: Size) -> list[Tensor]:
+    """Return the dose (D, H, W) of each patient, the mean over windows that overlap."""
     device = next(network.parameters()).device
-    return [network(one.image()[None].to(device))[0, 0].cpu() for one in patients]
+    doses = []
+    for patient in patients:
+        image, shape = patient.image(), patient.ct.shape
+        total, n = torch.zeros(shape), torch.zeros(shape)
+        for part in _windows(shape, size.window):
+            total[part] += network(image[(slice(None), *part)][None].to(device))[0, 0].cpu()
+            n[part] += 1
+        doses.append(total / n)
+    return doses
+
+
+def _windows(shape: Sequence[int], window: Sequence[int]) -> list[tuple[slice, ...]]:
+    """Return evenly spaced windows, as few as cover the volume."""
+    firsts = [
+        np.linspace(0, have - want, -(-have // want)).round().astype(int)
+        for have, want in zip(shape, window, strict=True)
+    ]
+    return [
+        tuple(slice(first, first + n) for first, n in zip(start, window, strict=True))
+        for start in product(*firsts)
+    ]
 
 
 def scored(
@@ -335,9 +362,13 @@ def measure(
     choosing: Sequence[Patient],
     test: Sequence[Patient],
     names: Sequence[str],
+    size: Size,
 ) -> dict[str, dict[str, float]]:
     """Score the patients for choices and those of the test, as trained and after the read-out."""
-    doses = {"chosen": predicted(network, choosing), "scores": predicted(network, test)}
+    doses = {
+        "chosen": predicted(network, choosing, size),
+        "scores": predicted(network, test, size),
+    }
     read_out = fitted(doses["chosen"], choosing)
     result = {}
     for part, patients in (("chosen", choosing), ("scores", test)):
@@ -370,13 +401,9 @@ def tables(out: Path) -> str:
     runs = read_runs(out, LOSSES)
     rows = stored(out / "references.json", dict)
     shares = rows.pop("share", {})
-    tried = [name for name in TRIED if name in runs]
-    chosen = best(runs, [n for n in tried if 0 in runs[n]], SCORES[1]) if tried else None
-    if len(tried) > 1:  # by the first seed alone
-        first = {name: {0: runs[name][0]} for name in tried if 0 in runs[name]}
-        chosen = best(first, first, SCORES[1])
-    weights = [f"{n} {runs[n][0]['chosen']['dvh_score']:.3f}" for n in tried if 0 in runs[n]]
-    runs = {name: rows_ for name, rows_ in runs.items() if name not in tried or name == chosen}
+    tried = tuned(runs, TRIED, SCORES)
+    tuning = describe_tuning(runs, TRIED, SCORES, 2)
+    runs = {name: row for name, row in runs.items() if name not in TRIED or name in tried}
     columns = {
         "raw dose_score": "dose score", "dose_score": "after read-out",
         "raw dvh_score": "DVH score", "dvh_score": "after read-out",
@@ -384,7 +411,8 @@ def tables(out: Path) -> str:
         "raw bias": "bias", "bias": "after read-out",
     }  # fmt: skip
     parts = [
-        f"In Gy. Tuning by the DVH score of the patients for choices, seed 0: {', '.join(weights)}",
+        f"In Gy. Dose score, DVH score, mean over structures of the patients for choices, after "
+        f"read-out, seed 0: {tuning}",
         table(runs, columns, 2, rows),
     ]
     raw = [Score(f"raw {score.name}", False) for score in SCORES]
@@ -445,7 +473,7 @@ def _run_all(options: argparse.Namespace, size: Size) -> None:
         network = train(name, training, choosing, names, size, seed, options.device)
         seconds = time.process_time() - start
         row = {"loss": name, "seed": seed, "steps": steps, "train_seconds": seconds}
-        return row | measure(network, choosing, test, names)
+        return row | measure(network, choosing, test, names, size)
 
     for seed in options.seeds:  # the first seed of every loss before the second of any
         names_of_seed = options.losses or _of_seed(options.out, seed)
@@ -457,9 +485,8 @@ def _run_all(options: argparse.Namespace, size: Size) -> None:
 
 def _of_seed(out: Path, seed: int) -> list[str]:
     """Return the losses of a seed: all of the first, and then the best of the tried weights."""
-    first = {name: {0: row[0]} for name, row in read_runs(out, TRIED).items() if 0 in row}
-    chosen = best(first, first, SCORES[1]) if seed and len(first) == len(TRIED) else None
-    return [name for name in LOSSES if chosen is None or name not in TRIED or name == chosen]
+    chosen = tuned(read_runs(out, TRIED), TRIED, SCORES) if seed else []
+    return [name for name in LOSSES if not chosen or name not in TRIED or name in chosen]
 
 
 if __name__ == "__main__":

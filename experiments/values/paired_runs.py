@@ -66,6 +66,30 @@ def best(runs: Runs, names: Iterable[str], score: Score, of: str = "chosen") -> 
     return pick(known, key=lambda name: known[name]) if known else None
 
 
+def tuned(runs: Runs, tried: Sequence[str], scores: Sequence[Score], seed: int = 0) -> list[str]:
+    """Return the tried losses that are the best in one of the scores, by one seed.
+
+    Empty until all have a run of this seed.
+    """
+    first = {name: {seed: runs[name][seed]} for name in tried if seed in runs.get(name, {})}
+    if len(first) < len(tried):
+        return []
+    chosen = {best(first, first, score) for score in scores}
+    return [name for name in tried if name in chosen]
+
+
+def describe_tuning(
+    runs: Runs, tried: Sequence[str], scores: Sequence[Score], digits: int, seed: int = 0
+) -> str:
+    """Return the scores by which the tried losses were chosen, in the order of `scores`."""
+    parts = []
+    for name in tried:
+        if seed in runs.get(name, {}):
+            chosen = runs[name][seed]["chosen"]
+            parts.append(f"{name} {' / '.join(f'{chosen[one.name]:.{digits}f}' for one in scores)}")
+    return "; ".join(parts)
+
+
 def difference(one: Sequence[float], other: Sequence[float]) -> tuple[float, float]:
     """Return the mean difference over seeds, and the p-value of a paired t-test."""
     change = [a - b for a, b in zip(one, other, strict=True)]

@@ -10,7 +10,7 @@ bottleneck and a U-Net are trained with each loss, from the same weights, on the
 equal steps.
 
     MSE, MAE         mean over all pixels
-    weighted MSE     pixels of the pattern count w times; w is tuned with seed 0
+    weighted MSE     pixels of the pattern count w times; w is tuned for F1 and for time (seed 0)
     ACB-MSE          empty pixels and pixels of the pattern count the same
     value bins MSE   empty pixels and four bins of time count the same; "power 1/2" is in between
 
@@ -41,7 +41,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from paired_runs import Score, best, gains, place, read_runs, stored, table
+from paired_runs import Score, describe_tuning, gains, place, read_runs, stored, table, tuned
 from torch import Tensor, nn
 
 from dense_imb.engine.schedule import rate_factor
@@ -54,7 +54,7 @@ THRESHOLD = 0.5  # of gapped times: hits have values from 0.5 to 1
 LEVEL = THRESHOLD / 2
 TIME_STEPS = 1000
 EDGES = (LEVEL, 0.625, 0.75, 0.875)
-WEIGHTS = (4, 16, 64)  # tried for the weighted MSE
+WEIGHTS = (4, 16, 64, 256)  # tried for the weighted MSE
 TUNED = "weighted MSE"
 NETWORKS = ("autoencoder", "U-Net")
 N_SHOWN = 30
@@ -289,12 +289,11 @@ def tables(out: Path) -> str:
         runs = read_runs(out / key, LOSSES)
         if not runs:
             continue
-        tried = {name: {0: runs[name][0]} for name in TRIED if 0 in runs.get(name, {})}
-        chosen = best(tried, tried, SCORES[0])
-        f1 = [f"{name} {row[0]['chosen']['F1']:.3f}" for name, row in tried.items()]
-        kept = {name: row for name, row in runs.items() if name not in TRIED or name == chosen}
+        tried = tuned(runs, TRIED, SCORES)
+        tuning = describe_tuning(runs, TRIED, SCORES, 3)
+        kept = {name: row for name, row in runs.items() if name not in TRIED or name in tried}
         parts += [
-            f"{key}; tuning by the F1 of validation frames, seed 0: {', '.join(f1)}",
+            f"{key}; F1 and time error of validation frames, seed 0: {tuning}",
             table(kept, COLUMNS, 3, rows),
             gains(kept, CONTESTANTS, RIVALS, (*SCORES, Score("raw time_error", False))),
         ]
@@ -360,9 +359,8 @@ def _run_all(options: argparse.Namespace, size: Size) -> None:
 
 def _of_seed(folder: Path, seed: int) -> list[str]:
     """Return the losses of a seed: all of the first, and then the best of the tried weights."""
-    first = {name: {0: row[0]} for name, row in read_runs(folder, TRIED).items() if 0 in row}
-    chosen = best(first, first, SCORES[0]) if seed and len(first) == len(TRIED) else None
-    return [name for name in LOSSES if chosen is None or name not in TRIED or name == chosen]
+    chosen = tuned(read_runs(folder, TRIED), TRIED, SCORES) if seed else []
+    return [name for name in LOSSES if not chosen or name not in TRIED or name in chosen]
 
 
 if __name__ == "__main__":
