@@ -1,4 +1,4 @@
-"""Does balanced regression find key points with fewer steps?
+"""Does balanced regression find key points in fewer steps?
 
     DENSE_IMB_DATA=... OMP_NUM_THREADS=1 python experiments/values/key_points.py runs/values
     ... key_points.py runs/values --tables                   # table of the finished runs
