@@ -24,7 +24,7 @@ STYLES = {  # colour and marker
     "Balanced MSE": ("#CC79A7", "D"),
 }
 WANTED = (0.8, 1.25)  # lit / target
-LEAST = 0.003  # lit / target of a blank loss, at the edge of a logarithmic axis
+LEAST = 0.02  # lit / target below this is drawn here, at the edge of the axis
 
 
 def draw(numbers: dict[str, Any], path: Path) -> None:
@@ -57,23 +57,42 @@ def draw(numbers: dict[str, Any], path: Path) -> None:
                 colour, marker = STYLES[name]
                 axes.plot(x, [max(one, LEAST) for one in y] if is_ratio else y, color=colour,
                           marker=marker, markersize=5, linewidth=1.5, label=name)  # fmt: skip
+            ticks = sorted({x for by_x in points.values() for x in by_x})
             axes.set_xscale("log")
+            axes.set_xticks(
+                ticks, [f"{tick:,.2g}" if tick < 100 else f"{tick:,.0f}" for tick in ticks]
+            )
+            axes.minorticks_off()
             axes.set_xlabel(x_label)
             axes.set_title(title, loc="left", fontsize=10)
             axes.grid(color="#E8E8E8", linewidth=0.7)
             axes.spines[["top", "right"]].set_visible(False)
             if key.endswith("lit"):
-                axes.set_yscale("log")
-                axes.set_ylim(LEAST / 1.3, None)
+                _plain_log(axes, (LEAST, 0.1, 1, 10, 100), ("blank", "0.1", "1", "10", "100"))
                 axes.axhspan(*WANTED, color="#009E73", alpha=0.15, linewidth=0)
             elif key == "error":
-                axes.set_yscale("log")
+                _plain_log(axes, (1, 2, 4, 10, 20, 40, 100))
             else:
                 axes.set_ylim(-0.03, 1.03)
         line[0].set_ylabel(label)
-    handles, names = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False)
+    known = {}
+    for axes in panels[:, 0]:
+        known |= dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
+    names = [name for name in STYLES if name in known]
+    figure.legend([known[name] for name in names], names, loc="outside upper center",
+                  ncols=len(names), frameon=False)  # fmt: skip
     write_whole(path, lambda to: figure.savefig(to, format="png", dpi=110))
+
+
+def _plain_log(axes: Any, ticks: Sequence[float], labels: Sequence[str] | None = None) -> None:
+    """Make the y axis logarithmic, with these ticks where the data reach."""
+    low, high = axes.get_ylim()
+    if labels:  # from blank to at least 3
+        low, high = ticks[0], max(high, 3.0)
+    axes.set_yscale("log")
+    axes.set_yticks(ticks, labels or [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_ylim(max(low, ticks[0]) / 1.2, high * 1.2)
 
 
 def _rows(numbers: dict[str, Any]) -> list[tuple[str, str, dict[str, Any], tuple[str, str]]]:
@@ -94,9 +113,8 @@ def _rows(numbers: dict[str, Any]) -> list[tuple[str, str, dict[str, Any], tuple
         rows.append((label, "steps", by_steps, f1))
     if mouse:
         error = ("error", "error of key points, pixels")
-        for steps in sorted(_common_steps(mouse)):
-            label = f"heat maps, {steps} steps"
-            rows.append((label, share, _by_share(mouse, str(steps)), error))
+        steps = str(max(_common_steps(mouse)))
+        rows.append((f"heat maps, {steps} steps", share, _by_share(mouse, steps), error))
     return rows
 
 
