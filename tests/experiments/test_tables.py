@@ -96,13 +96,3 @@ def test_the_default_loss_of_hits_is_measured(tmp_path, capsys):
     first, _, row = capsys.readouterr().out.splitlines()
     assert first == "| loss | removed at 97 % | removed at 99 % | AUC |"
     assert row.startswith("| cross-entropy | ")
-
-
-def test_where_an_autoencoder_goes_blank(tmp_path, capsys):
-    load("collapse").main(
-        ["--size", "16x12", "--steps", "2", "--events", "60", "--seeds", "0", "--photons", "15",
-         "--out", str(tmp_path)]
-    )  # fmt: skip
-    assert [line.split()[3] for line in capsys.readouterr().out.splitlines()[1:]] == [
-        "MSE", "MAE", "ACB-MSE",
-    ]  # fmt: skip
