@@ -35,6 +35,7 @@ from dense_imb.losses.foreign.feeding import feeds_on, takes_logits
 from dense_imb.losses.foreign.parse import LIBRARIES, build_spec, parse_loss, parse_spec, split_sum
 from dense_imb.losses.foreign.recommended import Recommendation
 from dense_imb.losses.foreign.short_names import full_text, suggest_loss
+from dense_imb.losses.foreign.values import Value
 from dense_imb.tasks.base import SampledTask
 from dense_imb.tasks.feature_loss import check_not_mixed, check_takes_features
 from dense_imb.tasks.instances import check_pseudo_loss
@@ -382,7 +383,9 @@ class ParsedLoss:
         for term in self._spec.terms:
             named = dict(zip(("error", "partition", "balance"), term.positional, strict=False))
             named |= term.options
-            has_number = "n_classes" in named or "weight" in (named.get("balance") or {})
+            balance = named.get("balance") or {}
+            balance = balance.options if isinstance(balance, Value) else balance
+            has_number = "n_classes" in named or "weight" in balance
             if named.get("partition") in ("labels", "masks") and not has_number:
                 term = term._replace(options={**term.options, "n_classes": n_cells})
             terms.append(term)

@@ -14,7 +14,7 @@ from dense_imb.losses import ValueBins
 from dense_imb.metrics.values import ValueScores
 from dense_imb.runs import open_run, train
 from dense_imb.runs.write import SCORES, RunFiles
-from dense_imb.tasks.recipe import Recipe, build_task
+from dense_imb.tasks.recipe import ParsedLoss, Recipe, build_task
 from dense_imb.tasks.values.recipe import open_test_images, scale_bins
 from dense_imb.tasks.values.task import ValuesReading
 from tests.data.values.value_files import save_npy, spots, write_hdf5, write_values
@@ -328,3 +328,17 @@ def test_an_empty_bin_is_refused(folders):
 def test_a_run_of_values_writes_no_masks(trained):
     with pytest.raises(ValueError, match="a run on images for segment, got .* maps of values; "):
         open_run(trained.folder).require("images", "segment")
+
+
+@pytest.mark.parametrize(
+    ("text", "weight"),
+    [
+        ('BalancedRegressionLoss("l1", "masks")', None),
+        ('BalancedRegressionLoss("l1", "masks", balance={"weight": (1, 2)})', (1.0, 2.0)),
+        ('BalancedRegressionLoss("l1", "masks", Balance(weight=(1, 2)))', (1.0, 2.0)),
+    ],
+)
+def test_a_typed_loss_gets_the_number_of_cells_unless_it_has_one(text, weight):
+    n_cells = 3 if weight is None else 7  # a wrong one, which its weights overrule
+    loss = ParsedLoss(text).with_cells(n_cells).build()
+    assert (loss.n_classes, loss.balance.weight) == (3 if weight is None else 2, weight)
