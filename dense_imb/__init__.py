@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dense_imb.config import ModelConfig as ModelConfig
     from dense_imb.config import OptimizerConfig as OptimizerConfig
     from dense_imb.config import TrainConfig as TrainConfig
+    from dense_imb.config import ValuesConfig as ValuesConfig
     from dense_imb.data.images.instances import label_instances as label_instances
     from dense_imb.data.images.instances import nearest_instance as nearest_instance
     from dense_imb.hits.events import Events as Events
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from dense_imb.hits.reader import open_hits as open_hits
     from dense_imb.losses import *  # noqa: F403
     from dense_imb.runs.apply import denoise as denoise
+    from dense_imb.runs.apply import predict as predict
     from dense_imb.runs.apply import segment as segment
     from dense_imb.runs.apply import stream as stream
     from dense_imb.runs.pretrained import pretrained as pretrained
@@ -46,7 +48,7 @@ _PLACES = {
     ),
     "dense_imb.config": (
         "HitsConfig", "ImagesConfig", "LabelsConfig", "ModelConfig", "OptimizerConfig",
-        "TrainConfig",
+        "TrainConfig", "ValuesConfig",
     ),
     "dense_imb.data.images.instances": ("label_instances", "nearest_instance"),
     "dense_imb.hits.events": ("Events",),
@@ -55,7 +57,7 @@ _PLACES = {
     "dense_imb.runs.train": ("train",),
     "dense_imb.runs.pretrained": ("pretrained",),
     "dense_imb.runs.read": ("Run", "open_run"),
-    "dense_imb.runs.apply": ("denoise", "segment", "stream"),
+    "dense_imb.runs.apply": ("denoise", "predict", "segment", "stream"),
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _PLACES.items() for name in names}
 

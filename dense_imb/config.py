@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 SAVED = 75  # exit code of a run that was asked to stop and can be resumed; EX_TEMPFAIL, sysexits.h
 AUTO: Literal["auto"] = "auto"  # value of options whose default depends on others
-KINDS = ("hits", "images", "labels")  # kinds of data, and the sections of a configuration
+KINDS = ("hits", "images", "labels", "values")  # kinds of data, and the sections of a configuration
 
 
 @dataclass
@@ -188,13 +188,76 @@ class LabelsConfig:
 
 
 @dataclass
+class ValuesConfig:
+    """Images with a map of values each, 2-D or 3-D: dose, heat maps, times, densities.
+
+    Args:
+        train: folder of images (png, jpg, tif, npy, nii.gz), or an HDF5 file with data sets image
+            and target.
+        targets: folder of their maps of values (png, tif, npy, nii.gz), with the same file names;
+            of an HDF5 file, the name of their data set, by default target.
+        cells: folder of maps of cells, parts of an image whose errors are measured and balanced
+            apart; of an HDF5 file, the name of their data set. Without cells, lit and empty pixels
+            are counted apart.
+        cell_kind: form of the cells: labels for a map of numbers 0, 1, 2, ..., bits for a bit
+            field, whose cells may overlap.
+        cell_names: names of the cells, in the order of labels or bits; by default those in the
+            HDF5 file.
+        validation: validation images, in the same form as `train`; by default a fraction of
+            `train`.
+        validation_targets: folder of the maps of `validation`, or the name of their data set; by
+            default that of `targets` in an HDF5 file.
+        validation_cells: folder of the cells of `validation`, or the name of their data set; by
+            default that of `cells` in an HDF5 file.
+        validation_share: fraction of the images of `train` held out for validation, if `validation`
+            is not set; the same images for every seed.
+        test_share: fraction of the images of `train` kept for tests, unseen by every run; the same
+            images for every seed.
+        spatial_dims: 2 or 3; by default as files and shapes say.
+        names: names of the channels of the maps; by default those in the HDF5 file.
+        scale: factor by which values are divided for training, and multiplied in predictions; by
+            default the largest absolute value of the training maps.
+        level: value above which a pixel is lit; by default half the mean of the training
+            values that are not 0.
+        patch: size of the training crops, for example [128, 128]; by default at most 128 a side in
+            2-D and 64 in 3-D.
+        patches: number of crops of each image in an epoch.
+        foreground: fraction of the crops that hold a drawn lit pixel, anywhere in the crop; with
+            cells, a pixel of a drawn cell. Other crops fall anywhere.
+        flips: mirror half of the crops along each axis.
+        read_out: fit the read-out, a rising map from predictions to mean values, on the validation
+            images at the end.
+    """
+
+    train: str | None = None
+    targets: str | None = None
+    cells: str | None = None
+    cell_kind: Literal["labels", "bits"] = "labels"
+    cell_names: list[str] | None = None
+    validation: str | None = None
+    validation_targets: str | None = None
+    validation_cells: str | None = None
+    validation_share: float = 0.2
+    test_share: float = 0.0
+    spatial_dims: int | None = None
+    names: list[str] | None = None
+    scale: float | None = None
+    level: float | None = None
+    patch: list[int] | None = None
+    patches: int = 4
+    foreground: float = 0.5
+    flips: bool = True
+    read_out: bool = True
+
+
+@dataclass
 class ModelConfig:
     """The network.
 
     Args:
-        name: network. For hits: hits, hits:tiny, hits:base, or a network of frames. For frames and
-            images: fast_unet, autoencoder, smp:Unet/resnet18, monai:UNet, ... For whole images:
-            resnet32, timm:resnet18, ... auto takes hits, fast_unet and resnet32.
+        name: network. For hits: hits, hits:tiny, hits:base, or a network of frames. For frames,
+            images and values: fast_unet, autoencoder, smp:Unet/resnet18, monai:UNet, ... For whole
+            images: resnet32, timm:resnet18, ... auto takes hits, fast_unet and resnet32.
         options: options of the network, by name.
     """
 
@@ -323,12 +386,13 @@ class SecondConfig:
 
 @dataclass
 class TrainConfig:
-    """A whole run. Exactly one of `hits`, `images` and `labels` names training data.
+    """A whole run. Exactly one of `hits`, `images`, `labels` and `values` names training data.
 
     Args:
         hits: hits of a detector; the network scores each hit.
         images: images with masks; the network segments them.
         labels: whole images with one label each; the network classifies them.
+        values: images with maps of values; the network predicts them.
         sampling: class-balanced sampling of images or events.
         mixing: mixing of samples and their targets.
         labelled_share: fraction of training images or events whose labels are used (per class, for
@@ -365,6 +429,7 @@ class TrainConfig:
     hits: HitsConfig = field(default_factory=HitsConfig)
     images: ImagesConfig = field(default_factory=ImagesConfig)
     labels: LabelsConfig = field(default_factory=LabelsConfig)
+    values: ValuesConfig = field(default_factory=ValuesConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     mixing: MixingConfig = field(default_factory=MixingConfig)
     labelled_share: float = 1.0
@@ -400,7 +465,8 @@ class TrainConfig:
 
 OF_HITS = ("features", "n_classes", "balance_over", "value", "augment")  # networks of hits only
 OF_FRAMES = ("target", "pixels", "channels", "threshold", "output")  # networks of frames only
-NETWORKS = {"hits": "hits", "images": "fast_unet", "labels": "resnet32"}  # by default
+# by default
+NETWORKS = {"hits": "hits", "images": "fast_unet", "labels": "resnet32", "values": "fast_unet"}
 _RATE, _DECAY = 6e-3, 0.01  # by default
 _PLAIN = "CrossEntropyLoss"  # the default loss of older versions, and of whole images
 _OF_MUON = {"rate": 0.03, "decay": 0.3}  # measured in experiments/hits
@@ -414,7 +480,7 @@ def scores_hits(model: str) -> bool:
 def with_defaults(config: TrainConfig) -> TrainConfig:
     """Return a configuration in which defaults that depend on others are filled in.
 
-    The loss of hits and of images depends on the data; see `Recipe.resolved`.
+    The loss of hits, of images and of values depends on the data; see `Recipe.resolved`.
 
     Example:
         >>> config = with_defaults(TrainConfig(hits=HitsConfig(train="a.h5")))

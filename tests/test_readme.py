@@ -19,6 +19,7 @@ def examples_of(page: str) -> list[str]:
 
 PAGES = (
     "README.md",
+    "docs/probabilities.md",
     "docs/region_losses.md",
     "docs/value_losses.md",
     "docs/values.md",

@@ -168,13 +168,15 @@ def check_label_range(name: str, label: Tensor, n_classes: int, valid: Tensor | 
     if not outside.any():
         return
     example = int(label[outside][0])
-    cure = (
-        "pass `ignore_index` or `mask` for pixels that belong to no class, or logits of more "
-        f"classes than {n_classes}."
-    )
     used = label if valid is None else label[valid]
+    may_begin_at_one = int(used.min()) > 0 and int(used.max()) == n_classes > 2
+    cure = (
+        f"pass `ignore_index={example}` or `mask` for pixels that belong to no class, "
+        f"{f'subtract 1 from labels 1 .. {n_classes}, ' if may_begin_at_one else ''}"
+        f"or take logits of more classes than {n_classes}."
+    )
     if int(used.min()) == 1 and int(used.max()) == n_classes:
         cure = f"its labels begin at 1: subtract 1 ({name} - 1)."
-    elif example > 0 and bool(((used == 0) | (used == example)).all()):
+    elif n_classes == 2 and example > 0 and bool(((used == 0) | (used == example)).all()):
         cure = f"its labels are 0 and {example}: map them with ({name} > 0)."
     raise ValueError(f"Expected `{name}` between 0 and {n_classes - 1}, got {example}; {cure}")

@@ -19,6 +19,7 @@ from dense_imb.cli import (
     export,
     inspect,
     losses,
+    predict,
     report,
     segment,
     simulate,
@@ -30,7 +31,7 @@ from dense_imb.cli._script import guarded
 _JOBS = """Begin with
   dense-imb demo
 
-Three jobs
+Four jobs
   1. Denoise sparse detector data:
        dense-imb inspect hits.h5
        dense-imb train hits --out runs/hits --hits.train hits.h5
@@ -40,7 +41,11 @@ Three jobs
        dense-imb train images --out runs/images --images.train images --images.masks masks
        dense-imb segment runs/images images segmented
        dense-imb losses
-  3. Draw how losses respond, ours and any other:
+  3. Predict maps of values in which what matters is rare: dose, heat maps, times:
+       dense-imb inspect images --targets targets
+       dense-imb train values --out runs/dose --values.train images --values.targets targets
+       dense-imb predict runs/dose images predicted
+  4. Draw how losses respond, ours and any other:
        dense-imb curves --loss torch.nn:HuberLoss"""
 _USAGE = "usage: dense-imb COMMAND ..., or dense-imb COMMAND --help, or dense-imb --version"
 
@@ -63,8 +68,8 @@ class Command:
 COMMANDS: dict[str, Command] = {
     module.__name__.rpartition(".")[2]: Command(module.SUMMARY, module.make_parser, module.run)
     for module in (
-        compare, convert, curves, demo, denoise, evaluate, export, inspect, losses, report, segment,
-        simulate,
+        compare, convert, curves, demo, denoise, evaluate, export, inspect, losses, predict, report,
+        segment, simulate,
     )
 }  # fmt: skip
 COMMANDS |= {
@@ -75,7 +80,7 @@ COMMANDS = dict(sorted(COMMANDS.items()))
 
 
 def help_text() -> str:
-    """Return the help of `dense-imb` alone: the three jobs and the commands."""
+    """Return the help of `dense-imb` alone: the four jobs and the commands."""
     width = max(map(len, COMMANDS))
     commands = "\n".join(f"  {name:{width}}  {one.summary}" for name, one in COMMANDS.items())
     return (

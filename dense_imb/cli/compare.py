@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dense_imb.base.refusals import refusal
-from dense_imb.cli._parser import Namespace, Parser, one_line_warnings
+from dense_imb.cli._parser import Namespace, Parser, one_line_warnings, quoted
 from dense_imb.config import (
     NETWORKS,
     SAVED,
@@ -186,6 +186,7 @@ def run(options: Namespace) -> None:
                 tolerance=options.tolerance,
                 precision=options.precision,
                 false_objects=options.false_objects,
+                typed=_typed(options),
                 is_quiet=options.quiet,
             )
         except Interrupted as stopped:
@@ -194,6 +195,24 @@ def run(options: Namespace) -> None:
     save_figure(table, Path(options.out) / "comparison.png")
     page = write_page(table)
     print(f"\n{table.text()}\n\n{page}: the page; comparison.png, .csv and .json are beside it")
+
+
+_CHANGED = {"data", "loss", "seeds", "first_seeds", "minutes", "steps", "out", "quiet"}
+
+
+def _typed(options: Namespace) -> str:
+    """Return the command without its losses, seeds, length and folder."""
+    words = ["dense-imb", "compare", options.data]
+    for name, default in vars(make_parser().parse_args([options.data])).items():
+        value = getattr(options, name)
+        if name in _CHANGED or value == default:
+            continue
+        option = f"--{name.replace('_', '-')}"
+        if name == "allow_import":
+            words += [word for package in value for word in (option, package)]
+        else:
+            words += [option, *map(str, value if isinstance(value, list) else [value])]
+    return quoted(words)
 
 
 _OPTIONS = {

@@ -57,6 +57,7 @@ def make_parser() -> Parser:
         help="file formats: png, svg, pdf, json; a CSV file holds the numbers in any case",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing figures")
+    parser.add_argument("--quiet", action="store_true", help="print no names of files")
     return parser
 
 
@@ -80,7 +81,7 @@ def run(options: Namespace) -> None:
             scenarios=options.scenario,
             formats=options.format,
             overwrite=options.overwrite,
-            report=print,
+            report=(lambda path: None) if options.quiet else print,
             frame=frame,
             value=options.value,
             points=options.points,

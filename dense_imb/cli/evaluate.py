@@ -18,13 +18,15 @@ if TYPE_CHECKING:  # --help must not wait for torch
 
 SUMMARY = "measure trained models beside the baselines"
 _FIGURE = "removal.png"
+_OF_HITS = ("validation", "noise", "signal", "baseline", "events")
 
 
 def make_parser() -> Parser:
     """Return the parser of the options."""
     parser = Parser(
         description="Measure trained models beside baselines, on data that they were not trained "
-        "on. The runs decide the kind of data: hits, images with masks, or whole images. "
+        "on. The runs decide the kind of data: hits, images with masks, whole images, or maps of "
+        "values. "
         "Thresholds are chosen on validation data, never on the data that scores are measured on. "
         "Of hits the table shows the retention (signal efficiency), the removal (background "
         "rejection), the purity and the noise hits kept per noise-only event. "
@@ -33,6 +35,7 @@ def make_parser() -> Parser:
         "  dense-imb evaluate runs/unet clean.h5 --noise 100 200 500 --out table\n"
         "  dense-imb evaluate runs/cracks images --masks masks\n"
         "  dense-imb evaluate runs/isic test.csv --images images\n"
+        "  dense-imb evaluate runs/dose images --targets dose\n"
         "  dense-imb evaluate runs/old --calibrate",
     )
     parser.add_argument(
@@ -134,6 +137,25 @@ def make_parser() -> Parser:
         metavar="FOLDER",
         help="folder of the images that the CSV file names; by default that of the first run",
     )
+    values = parser.add_argument_group("images with maps of values")
+    values.add_argument(
+        "--targets",
+        type=str | None,
+        metavar="FOLDER",
+        help="folder of the maps of values; of an HDF5 file, the name of their data set, by "
+        "default as in the first run",
+    )
+    values.add_argument(
+        "--cells",
+        type=str | None,
+        metavar="FOLDER",
+        help="folder of the cells; of an HDF5 file, the name of their data set",
+    )
+    values.add_argument(
+        "--raw",
+        action="store_true",
+        help="measure predictions as trained only, without the read-out of the runs",
+    )
     return parser
 
 
@@ -163,6 +185,7 @@ def run(options: Namespace) -> None:
             "evaluate them one by one",
         )
     kind = next(iter(kinds), "images" if options.masks is not None else "hits")
+    _check_own(options, kind)
     evaluate_kind = import_module(f"dense_imb.cli.evaluating.{kind}").evaluate
     with joined(chosen_device(options)) as processes:
         shared = {"processes": processes} if kind == "hits" else {}  # others: each measures all
@@ -177,6 +200,20 @@ def run(options: Namespace) -> None:
     print(table.json() if options.format == "json" else table.text())
     if own and options.format == "text":
         _print_next(options, own[0], others)
+
+
+def _check_own(options: Namespace, kind: str) -> None:
+    """Refuse options of maps of values with runs on other data, and of masks with such runs."""
+    own: dict[str, tuple[str, ...]] = {"values": ("targets", "cells", "raw")}
+    if kind == "values":
+        own |= {"images": ("masks",), "labels": ("images",), "hits": _OF_HITS}
+    for other, names in own.items():
+        for name in names if other != kind else ():
+            if getattr(options, name):
+                raise refusal(
+                    f"{{{name}}} is an option for runs on {other}, but these are on {kind}; drop "
+                    "it."
+                )
 
 
 def _calibrated(options: Namespace, runs: list[Run]) -> list[Run]:
@@ -194,12 +231,22 @@ def _calibrated(options: Namespace, runs: list[Run]) -> list[Run]:
         new.append(calibrate(run, overwrite=options.overwrite, device=device))
         assert new[-1].natural is not None
         print(f"{run.folder}: {new[-1].natural.summary()}", file=to)
+        print(
+            f"{run.folder}: reports and exported files made before are old now; repeat dense-imb "
+            "report and export",
+            file=to,
+        )
     return new
 
 
 def _print_next(options: Namespace, run: Run, others: list[str]) -> None:
     """Print the command that shows the scores of the first run in a page."""
-    options_of_data = {"masks": options.masks, "images": options.images}
+    from dense_imb.tasks.kind import has_report
+
+    if not has_report(run.kind):
+        return
+    names = ("masks", "images", "targets", "cells")
+    options_of_data = {name: getattr(options, name) for name in names}
     words = [w for name, value in options_of_data.items() if value for w in (f"--{name}", value)]
     print_next("report", run.folder, *(["--test", *others] if others else []), *words)
 

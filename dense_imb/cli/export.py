@@ -13,9 +13,9 @@ def make_parser() -> Parser:
     parser = Parser(
         description="Write the best network of a run as a file that needs no dense_imb: ONNX "
         "(.onnx) or torch.export (.pt2). The network takes pixels as they are in image files, "
-        "padded events of hits, or frames of hit times, and returns probabilities. The file is "
-        "compared with PyTorch on the run's validation data before it gets its name. A model card "
-        "is written beside it: FILE.md for people, FILE.json for machines.",
+        "padded events of hits, or frames of hit times, and returns probabilities, or values. The "
+        "file is compared with PyTorch on the run's validation data before it gets its name. A "
+        "model card is written beside it: FILE.md for people, FILE.json for machines.",
         epilog="Example:\n  dense-imb export runs/arc arc.onnx --benchmark",
     )
     parser.add_argument("run", type=str, metavar="RUN", help="folder of a run")
@@ -56,6 +56,11 @@ def run(options: Namespace) -> None:
         print(
             f"average precision {check['average_precision']:.4g} on {check['n_images']} whole "
             f"validation images, {check['average_precision_of_segment']:.4g} by segment"
+        )
+    if "mean_absolute_error" in check:
+        print(
+            f"mean absolute error {check['mean_absolute_error']:.4g} on {check['n_images']} whole "
+            f"validation images, {check['mean_absolute_error_of_predict']:.4g} by predict"
         )
     if "window" in exported.facts:
         print(

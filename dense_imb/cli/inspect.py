@@ -17,10 +17,12 @@ def make_parser() -> Parser:
     """Return the parser of the options."""
     parser = Parser(
         description="Measure hits files, or images with masks (two folders, or one HDF5 file with "
-        "data sets image and mask; 2-D or 3-D): class imbalance, occlusion, hot pixels, the value "
-        "of each loss for a blank prediction, and the weights that follow.",
+        "data sets image and mask; 2-D or 3-D), or images with maps of values: class imbalance, "
+        "occlusion, hot pixels, the value of each loss for a blank prediction, and the weights "
+        "that follow.",
         epilog="Examples:\n  dense-imb inspect tof.h5 --out look\n"
-        "  dense-imb inspect images --masks masks --labels 0 255",
+        "  dense-imb inspect images --masks masks --labels 0 255\n"
+        "  dense-imb inspect images --targets dose --cells organs --cell-kind bits",
     )
     parser.add_argument(
         "data",
@@ -52,6 +54,35 @@ def make_parser() -> Parser:
         "--names", type=str, nargs="+", metavar="NAME", help="name of each class, background first"
     )
     images.add_argument("--ignore-index", type=int | None, help="mask value of pixels to leave out")
+    values = parser.add_argument_group("images with maps of values")
+    values.add_argument(
+        "--targets",
+        type=str | None,
+        metavar="FOLDER",
+        help="folder of the maps of values; of an HDF5 file, the name of their data set, by "
+        "default target",
+    )
+    values.add_argument(
+        "--cells",
+        type=str | None,
+        metavar="FOLDER",
+        help="folder of the cells; of an HDF5 file, the name of their data set",
+    )
+    values.add_argument(
+        "--cell-kind",
+        type=Literal["labels", "bits"],
+        default="labels",
+        help="form of the cells: a map of numbers, or a bit field whose cells may overlap",
+    )
+    values.add_argument(
+        "--cell-names", type=str, nargs="+", metavar="NAME", help="names of the cells"
+    )
+    values.add_argument(
+        "--level",
+        type=float | None,
+        help="value above which a pixel is lit; by default half the mean of the values that are "
+        "not 0",
+    )
     hits = parser.add_argument_group("hits")
     hits.add_argument(
         "--verify", action="store_true", help="recompute the content hash of the files"
@@ -61,10 +92,17 @@ def make_parser() -> Parser:
 
 def run(options: Namespace) -> None:
     """Inspect as the options say."""
-    from dense_imb.inspection import inspect_hits, inspect_images, save_figure, text_of
+    from dense_imb.inspection import (
+        inspect_hits,
+        inspect_images,
+        inspect_values,
+        save_figure,
+        text_of,
+    )
 
-    has_images = options.masks is not None or _is_labelled_file(options)
-    _check(options, has_images)
+    has_values = options.targets is not None or _is_labelled_file(options, "target")
+    has_images = options.masks is not None or (not has_values and _is_labelled_file(options))
+    _check(options, has_images, has_values)
     out = None if options.out is None else Path(options.out)
     written = [] if out is None else [out / "inspect.json", out / "inspect.png"]
     for path in written:
@@ -72,7 +110,18 @@ def run(options: Namespace) -> None:
             raise RefusedFile(f"no file {path}", "one", "{overwrite} replaces it")
     if out is not None:
         folder_for_outputs(out)
-    if has_images:
+    if has_values:
+        inspection = inspect_values(
+            options.data[0],
+            options.targets,
+            cells=options.cells,
+            cell_kind=options.cell_kind,
+            cell_names=options.cell_names,
+            n_images=options.events,
+            level=options.level,
+            show_progress=not options.quiet,
+        )
+    elif has_images:
         inspection = inspect_images(
             options.data[0],
             options.masks,
@@ -98,17 +147,27 @@ def run(options: Namespace) -> None:
     print(inspection.to_json() if options.format == "json" else text_of(inspection))
 
 
-def _is_labelled_file(options: Namespace) -> bool:
+def _is_labelled_file(options: Namespace, map_name: str = "mask") -> bool:
     from dense_imb.data.images.sources import is_labelled_file
 
-    return any(is_labelled_file(path) for path in options.data)
+    return any(is_labelled_file(path, map_name) for path in options.data)
 
 
-def _check(options: Namespace, has_images: bool) -> None:
+def _check(options: Namespace, has_images: bool, has_values: bool) -> None:
     """Refuse options that do not go together."""
+    if has_values:
+        _check_values(options)
+        return
+    for name in ("cells", "cell_names", "level"):
+        if getattr(options, name) is not None:
+            raise refusal(f"{{{name}}} is an option for maps of values; add {{targets=FOLDER}}.")
     folders = [path for path in options.data if Path(path).is_dir()]
     if options.masks is None and folders:
-        raise Refused(f"masks of the folder of images {folders[0]}", "none", "add {masks=FOLDER}")
+        raise Refused(
+            f"masks of the folder of images {folders[0]}",
+            "none",
+            "add {masks=FOLDER}, or {targets=FOLDER} for maps of values",
+        )
     if has_images and len(options.data) > 1:
         kind = "folder" if options.masks is not None else "file"
         raise ValueError(f"Expected one {kind} of images, got {len(options.data)}.")
@@ -117,3 +176,14 @@ def _check(options: Namespace, has_images: bool) -> None:
     for name in ("labels", "above", "names", "ignore_index"):
         if not has_images and getattr(options, name) is not None:
             raise refusal(f"{{{name}}} is an option for images with {{masks}}; drop it.")
+
+
+def _check_values(options: Namespace) -> None:
+    """Refuse options of masks and hits with maps of values."""
+    for name in ("masks", "labels", "above", "names", "ignore_index"):
+        if getattr(options, name) is not None:
+            raise refusal(f"{{{name}}} is an option for masks, got maps of values; drop it.")
+    if options.verify:
+        raise refusal("{verify} is an option for hits files, got images; drop it.")
+    if len(options.data) > 1:
+        raise ValueError(f"Expected one folder or file of images, got {len(options.data)}.")

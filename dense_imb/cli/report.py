@@ -17,7 +17,8 @@ def make_parser() -> Parser:
         "report of the run is replaced.",
         epilog="Examples:\n  dense-imb report runs/arc --test test.h5\n"
         "  dense-imb report runs/cracks --test images --masks masks\n"
-        "  dense-imb report runs/skin --test test.csv --images images",
+        "  dense-imb report runs/skin --test test.csv --images images\n"
+        "  dense-imb report runs/dose --test images --targets dose",
     )
     parser.add_argument("run", type=str, metavar="RUN", help="folder of a run")
     parser.add_argument(
@@ -38,6 +39,19 @@ def make_parser() -> Parser:
         type=str | None,
         metavar="FOLDER",
         help="folder of the images that a CSV file names; by default that of the run",
+    )
+    parser.add_argument(
+        "--targets",
+        type=str | None,
+        metavar="FOLDER",
+        help="folder of the maps of values of test images; of an HDF5 file, the name of their data "
+        "set, by default as in the run",
+    )
+    parser.add_argument(
+        "--cells",
+        type=str | None,
+        metavar="FOLDER",
+        help="folder of the cells of test images; of an HDF5 file, the name of their data set",
     )
     parser.add_argument(
         "--events",
@@ -73,6 +87,8 @@ def run(options: Namespace) -> None:
         test=options.test,
         masks=options.masks,
         images=options.images,
+        targets=options.targets,
+        cells=options.cells,
         out=options.out,
         n_events=options.events,
         retention=options.retention,

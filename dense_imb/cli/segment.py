@@ -67,5 +67,8 @@ def run(options: Namespace) -> None:
     there = f", {done.n_there} existed before" if done.n_there else ""
     there += " (the share of this process)" if processes.n > 1 else ""
     at = "" if done.threshold is None else f" at a probability of {done.threshold:.3g}"
+    if done.promised_f1 is not None:
+        at += f", which promises F1 {done.promised_f1:.3f}"
+        at += f" (the validation images chose {done.validation_threshold:.3g})"
     print(f"{done.folder}: {done.n_done} images segmented{at}{there}")
     print_next("evaluate", options.run, options.images, "--masks", "MASKS")

@@ -1,4 +1,4 @@
-"""`dense-imb train hits|images|labels`: train a network in a folder that keeps the whole run."""
+"""`dense-imb train KIND`: train a network in a folder that keeps the whole run."""
 
 from __future__ import annotations
 
@@ -41,11 +41,13 @@ SUMMARIES = {
     "hits": "train a network that scores the hits of a detector",
     "images": "train a network that segments images with masks",
     "labels": "train a network that classifies whole images",
+    "values": "train a network that predicts maps of values",
 }
 _FIRST_OPTIONS = {
     "hits": ("hits.train", "hits.signal", "hits.noise", "hits.validation"),
     "images": ("images.train", "images.masks", "images.labels", "images.patch"),
     "labels": ("labels.train", "labels.images", "labels.size", "labels.imb_ratio"),
+    "values": ("values.train", "values.targets", "values.cells", "values.patch"),
 }
 _ALWAYS_FIRST = ("out", "model.name", "loss", "steps", "batch_size", "resume")
 _EXAMPLES = {
@@ -64,6 +66,12 @@ _EXAMPLES = {
         "dense-imb train labels --out runs/tail --labels.train cifar-10-python.tar.gz "
         "--labels.imb_ratio 100 --model.name resnet32 --loss hmld10000000g05a75",
     ),
+    "values": (
+        "dense-imb train values --out runs/dose --values.train images --values.targets dose",
+        "dense-imb train values --out runs/organs --values.train dose.h5 --values.cells organs "
+        "--values.cell_kind bits --model.name monai:UNet "
+        '--loss \'BalancedRegressionLoss("l1", "masks")\'',
+    ),
 }
 _DESCRIPTIONS = {
     "hits": "Train a network that scores each hit: signal or noise. Each epoch degrades the clean "
@@ -71,8 +79,10 @@ _DESCRIPTIONS = {
     "images": "Train a network that segments images, 2-D or 3-D, from images with a mask each.",
     "labels": "Train a network that classifies whole images, from a CSV file with a folder of "
     "images, or from CIFAR.",
+    "values": "Train a network that predicts maps of values, 2-D or 3-D, from images with a map "
+    "each: dose, heat maps, times, densities.",
 }
-_THINGS = {"hits": "FILE", "images": "FOLDER", "labels": "CSV"}
+_THINGS = {"hits": "FILE", "images": "FOLDER", "labels": "CSV", "values": "FOLDER"}
 _FOLDER = (
     "The folder --out keeps the whole run. SIGTERM saves the run after the current step and ends "
     f"it with exit code {SAVED}; --resume continues it, or starts it if the folder is empty."
@@ -99,6 +109,14 @@ _METAVARS = {
     "images.validation": "FOLDER",
     "images.validation_masks": "FOLDER",
     "images.names": "NAME",
+    "values.train": "FOLDER",
+    "values.targets": "FOLDER",
+    "values.cells": "FOLDER",
+    "values.cell_names": "NAME",
+    "values.validation": "FOLDER",
+    "values.validation_targets": "FOLDER",
+    "values.validation_cells": "FOLDER",
+    "values.names": "NAME",
     "labels.train": "CSV",
     "labels.images": "FOLDER",
     "labels.validation": "CSV",
@@ -247,7 +265,7 @@ def help_text() -> str:
     lines = [f"  dense-imb train {kind:6}  {summary}" for kind, summary in SUMMARIES.items()]
     return "\n".join(
         [
-            "usage: dense-imb train hits|images|labels --out FOLDER [OPTION ...]",
+            "usage: dense-imb train hits|images|labels|values --out FOLDER [OPTION ...]",
             "",
             "Train a network. Choose the kind of data first:",
             *lines,
@@ -263,8 +281,8 @@ def kind_refusal(words: Sequence[str]) -> str:
     typed = words[0]
     if not typed.startswith("-"):
         near = suggest(typed, KINDS)
-        return f"Expected hits, images or labels after train, got {typed!r}.{near}"
-    kind = _kind_meant(words) or "hits|images|labels"
+        return f"Expected hits, images, labels or values after train, got {typed!r}.{near}"
+    kind = _kind_meant(words) or "hits|images|labels|values"
     return (
         f"Expected the kind of data after train, got {typed}; type dense-imb train {kind} "
         f"{quoted(words)}."
@@ -302,6 +320,7 @@ def run(options: Namespace) -> None:
     from dense_imb.engine import Interrupted, is_launched, launch
     from dense_imb.runs import Recipe, check_folder
     from dense_imb.runs import train as train_run
+    from dense_imb.tasks.kind import has_report
 
     kind: str = options.kind
     if options.out is None:
@@ -344,7 +363,7 @@ def run(options: Namespace) -> None:
     if was_finished:
         print(f"{folder}: this run was finished before, nothing was left to do")
     print(trained.summary())
-    if options.report and not was_finished:
+    if options.report and not was_finished and has_report(trained.kind):
         from dense_imb.report import write_report
 
         report = write_report(folder, show_progress=not options.quiet)
@@ -353,6 +372,7 @@ def run(options: Namespace) -> None:
         "hits": ("denoise", folder, "raw.h5", "clean.h5"),
         "images": ("segment", folder, "IMAGES", "MASKS"),
         "labels": ("evaluate", folder, "TEST.csv"),
+        "values": ("predict", folder, "IMAGES", "OUT"),
     }
     print_next(*next_words[kind])
 

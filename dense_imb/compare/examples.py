@@ -12,6 +12,7 @@ from dense_imb.compare.table import ComparisonTable
 from dense_imb.data.images.labelled import IGNORED
 from dense_imb.inspection.figure import displayed
 from dense_imb.report.drawing import plain_label
+from dense_imb.report.images.figures import VERDICT_COLOURS, pale
 from dense_imb.report.images.measures import (
     VERDICTS,
     chosen_images,
@@ -30,8 +31,6 @@ if TYPE_CHECKING:  # the package must not wait for matplotlib
 _N_LOSSES = 3
 _MOST_IMAGES = 40  # of the test images, among which the examples are chosen
 _SIDE = 224  # largest side of an example, in pixels
-# for each of `VERDICTS`; transparent background
-_COLOURS = (None, "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#8A8A8A")
 
 
 @dataclass(frozen=True)
@@ -126,11 +125,11 @@ def draw_examples(examples: list[Example], figure: Figure) -> None:
     from matplotlib.colors import to_rgba
     from matplotlib.patches import Patch
 
-    colours = np.array([(0, 0, 0, 0) if c is None else to_rgba(c, 0.9) for c in _COLOURS])
+    colours = np.array([(0, 0, 0, 0) if c is None else to_rgba(c, 0.9) for c in VERDICT_COLOURS])
     n_columns = 1 + len(examples[0].verdict)
     rows: Any = figure.subplots(len(examples), n_columns, squeeze=False)
     for example, panels in zip(examples, rows, strict=True):
-        grey = displayed(example.image)
+        grey = pale(displayed(example.image))
         truth = verdicts(np.where(example.truth == IGNORED, 0, example.truth), example.truth)
         planes = {plain_label(example.title): truth} | {
             plain_label(name): verdict for name, verdict in example.verdict.items()
@@ -144,7 +143,7 @@ def draw_examples(examples: list[Example], figure: Figure) -> None:
     shown = {int(k) for one in examples for v in one.verdict.values() for k in np.unique(v)}
     handles = [
         Patch(color=colour, label=name)
-        for k, (name, colour) in enumerate(zip(VERDICTS, _COLOURS, strict=True))
+        for k, (name, colour) in enumerate(zip(VERDICTS, VERDICT_COLOURS, strict=True))
         if colour is not None and (k in shown or k < 4)
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,11 +19,14 @@ if TYPE_CHECKING:  # the package must not wait for matplotlib
 
 _BLUE, _RED, _GREY = "#0072B2", "#D55E00", "#777777"
 _N_SHOWN = 4  # scores
+_LEAST = 0.02  # range of an axis
 
 
 def draw(table: ComparisonTable, figure: Figure) -> None:
     """Draw one panel for each score, and in it one row for each loss."""
-    scores = table.known_scores[:_N_SHOWN]
+    from matplotlib.ticker import MaxNLocator
+
+    scores = _shown_scores(table)
     panels: Any = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
     rows = [row for row in table.rows if float(row["n_seeds"]) > 0]
     names = [plain_label(str(row["loss"])) for row in rows]
@@ -35,6 +39,9 @@ def draw(table: ComparisonTable, figure: Figure) -> None:
         plain = next((row for row in rows if row["loss"] == table.plain), None)
         if plain is not None:
             axes.axvline(float(plain[score]), color=_RED, linewidth=0.9, linestyle=":", zorder=0)
+        known = [float(run[score]) for run in table.runs if not math.isnan(float(run[score]))]
+        axes.set_xlim(*_limits(known))
+        axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
         axes.set_title(header(score), loc="left", fontsize=10)
         axes.grid(axis="y", color="#E8E8E8", linewidth=0.7)
         axes.set_axisbelow(True)
@@ -49,21 +56,50 @@ def draw(table: ComparisonTable, figure: Figure) -> None:
     )
 
 
+def _shown_scores(table: ComparisonTable) -> list[str]:
+    """Return the first scores of which more is better."""
+    return [name for name in table.known_scores if name != "false_objects"][:_N_SHOWN]
+
+
+def _limits(values: Sequence[float]) -> tuple[float, float]:
+    """Return the limits of an axis: never below 0 for values that are not, nor very narrow.
+
+    Example:
+        >>> _limits([0.0, 0.0]), [round(x, 3) for x in _limits([0.1, 0.3])]
+        ((-0.03, 1.03), [0.09, 0.31])
+    """
+    low, high = min(values), max(values)
+    if low == high == 0:
+        return -0.03, 1.03
+    span = max(high - low, _LEAST)
+    start, margin = (low + high - span) / 2, 0.05 * span
+    if low >= 0:
+        start = max(start, 0.0)
+    return start - margin, start + span + margin
+
+
 def size_of(table: ComparisonTable) -> tuple[float, float]:
     """Return width and height of the figure in inches."""
     return (
-        3.0 + 2.3 * min(len(table.known_scores), _N_SHOWN),
+        3.0 + 2.3 * len(_shown_scores(table)),
         1.6 + 0.32 * len(table.rows),
     )
 
 
-def draw_objects(curves: Mapping[str, Sequence[Curve]], chosen: float, figure: Figure) -> None:
+def draw_objects(
+    curves: Mapping[str, Sequence[Curve]],
+    chosen: float,
+    figure: Figure,
+    *,
+    points: Mapping[str, tuple[float, float]] | None = None,
+) -> None:
     """Draw the recall of objects against the number of false objects an image.
 
     Args:
         curves: curves of the seeds of each loss, by its name.
         chosen: number of false objects at which losses are compared.
         figure: empty figure.
+        points: false objects an image and recall of each loss at its own threshold.
     """
     axes = figure.add_subplot()
     low, high = max(chosen, 0.3) / 30, 30 * max(chosen, 0.3)
@@ -76,6 +112,9 @@ def draw_objects(curves: Mapping[str, Sequence[Curve]], chosen: float, figure: F
         if len(recalls) > 1:
             spread = np.min(recalls, 0), np.max(recalls, 0)
             axes.fill_between(numbers, *spread, color=style["color"], alpha=0.1, linewidth=0)
+        if points is not None and name in points:
+            x, y = points[name]
+            axes.plot([float(np.clip(x, low, high))], [y], "o", color=style["color"], clip_on=False)
     axes.axvline(max(chosen, low), color=_GREY, linewidth=0.9, linestyle=":", zorder=0)
     axes.set(xscale="log", xlim=(low, high), ylim=(0, 1.02))
     axes.set(xlabel="false objects an image", ylabel="fraction of the objects found")

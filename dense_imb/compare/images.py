@@ -40,6 +40,7 @@ class ImagesBenchmark:
     scores = (
         "average_precision",
         "object_recall",
+        "false_objects",
         "f1",
         "natural_f1",
         "tolerant_f1",

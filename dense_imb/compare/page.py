@@ -64,6 +64,7 @@ def _write_text(text: str, to: Path) -> None:
 def _scores(table: ComparisonTable) -> Section:
     header, *rows = table.cells()
     header[0] = "loss"
+    rows = [[cell.replace("+- ", "+-\N{NO-BREAK SPACE}") for cell in row] for row in rows]
     figure = Drawing(
         "scores",
         partial(draw, table),
@@ -75,7 +76,7 @@ def _scores(table: ComparisonTable) -> Section:
     return Section(
         "Scores",
         tables=[Table(header, rows, own=rows[0][0])],
-        paragraphs=[f"{legend[0].upper()}{legend[1:]}.", table.advice()],
+        paragraphs=[f"{legend[0].upper()}{legend[1:]}.", *table.advice().splitlines()],
         drawings=[figure],
     )
 
@@ -85,25 +86,25 @@ def _objects(table: ComparisonTable) -> Section:
     curves = _curves(table)
     if not curves:
         return Section(title)
+    points = {
+        name: (float(row["false_objects"]), float(row["object_recall"]))
+        for row in table.trained
+        if (name := str(row["loss"])) in curves
+    }
     figure = Drawing(
         "objects",
-        partial(draw_objects, curves, table.false_objects),
+        partial(draw_objects, curves, table.false_objects, points=points),
         (8.0, 4.6),
         "recall of objects against the number of false objects an image, a line for each loss",
-        "Each point is the lowest threshold that keeps to the number on the test images; bands "
-        "span the seeds. The dotted line is the number of the table, whose threshold comes from "
-        "the validation images.",
-    )
-    measured = ", ".join(
-        f"{row['loss']} {_mean(table, str(row['loss']), 'false_objects'):.2g}"
-        for row in table.trained
-        if str(row["loss"]) in curves
+        "Lines take their thresholds from the test images: the lowest one that keeps to the "
+        "number; bands span the seeds. Dots are the rows of the table: thresholds with at most "
+        f"{table.format_false_objects()} an image on the validation images (dotted line), "
+        "which make more or fewer on the test images.",
     )
     text = (
         "An object is a connected component of the pixels of a class, corners included. A "
         "predicted object is false if less than a tenth of its pixels are true. A true object is "
-        "found if a predicted object that is not false covers one of its pixels. False objects an "
-        f"image on the test images, at the thresholds of the table: {measured}."
+        "found if a predicted object that is not false covers one of its pixels."
     )
     return Section(title, paragraphs=[text], drawings=[figure])
 
@@ -121,11 +122,6 @@ def _curves(table: ComparisonTable) -> dict[str, list[Curve]]:
         if any(stored):
             curves[name] = [curve for curve in stored if curve]
     return curves
-
-
-def _mean(table: ComparisonTable, name: str, score: str) -> float:
-    values = [float(run[score]) for run in table.runs if run["loss"] == name]
-    return sum(values) / len(values)
 
 
 def _examples(table: ComparisonTable) -> Section:

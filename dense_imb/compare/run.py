@@ -44,6 +44,7 @@ def compare(
     tolerance: float = 2.0,
     precision: float = 0.5,
     false_objects: float = 1.0,
+    typed: str = "",
     is_quiet: bool = False,
     say: Callable[[str], object] = print,
 ) -> ComparisonTable:
@@ -69,6 +70,8 @@ def compare(
         tolerance, precision: for images with masks, see `evaluate_images`.
         false_objects: for images with masks: number of false objects an image at which the recall
             of objects is measured; its threshold is chosen on the validation images.
+        typed: command that makes this comparison, without its losses, seeds and folder, for the
+            advice.
         is_quiet: show no progress bars.
         say: called with a line on each step of the comparison.
     """
@@ -97,7 +100,8 @@ def compare(
         _write(folder / _PLAN, {"asked": asked, "plan": planned._asdict()})
     chosen, left_out = competing[: planned.n_losses], competing[planned.n_losses :]
     line = (
-        f"{len(chosen)} losses x {planned.n_seeds} seeds x {planned.steps} steps, about "
+        f"{len(chosen)} losses x {planned.n_seeds} seed{'s' * (planned.n_seeds != 1)} x "
+        f"{planned.steps} steps, about "
         f"{max(planned.seconds / 60, 0.1):.1f} min"
     )
     if left_out:
@@ -134,6 +138,7 @@ def compare(
         kind=kind.name,
         failed=problems,
         false_objects=false_objects,
+        typed=typed,
     )
     table.save(folder / "comparison.json")
     table.save(folder / "comparison.csv")

@@ -28,6 +28,7 @@ _HEADERS = {
     "calibration_error": "calibration error",
     "likeliest_iou": "IoU likeliest",
     "object_recall": "objects found",
+    "false_objects": "false objects",
     "natural_f1": "F1 at 1/2",
     "auc": "AUC",
     "retention_at_fakes": "kept at 1 fake",
@@ -60,6 +61,8 @@ class ComparisonTable(ScoreTable):
         kind: kind of the data, see `dense_imb.config.KINDS`.
         false_objects: number of false objects an image of `object_recall`.
         modules: names of the losses that are Modules, without a text that builds them.
+        typed: command of the comparison without its losses, seeds and folder; "" where there is
+            none.
     """
 
     rows: tuple[Row, ...]
@@ -72,6 +75,7 @@ class ComparisonTable(ScoreTable):
     kind: str = ""
     false_objects: float = 1.0
     modules: tuple[str, ...] = ()
+    typed: str = ""
 
     def __repr__(self) -> str:
         return f"ComparisonTable({', '.join(str(row['loss']) for row in self.rows)}; best first)"
@@ -89,6 +93,7 @@ class ComparisonTable(ScoreTable):
         kind: str = "",
         failed: Mapping[str, str] | None = None,
         false_objects: float = 1.0,
+        typed: str = "",
     ) -> Self:
         """Make the table of single runs with `loss`, `seed` and scores.
 
@@ -101,7 +106,7 @@ class ComparisonTable(ScoreTable):
             folder: folder of the runs.
             kind: kind of the data.
             failed: reasons by name of the losses that fail; they come last.
-            false_objects: see `ComparisonTable`.
+            false_objects, typed: see `ComparisonTable`.
         """
         first = scores[0]
         by_name = {
@@ -140,6 +145,7 @@ class ComparisonTable(ScoreTable):
             kind,
             false_objects,
             tuple(one.name for one in losses if one.module is not None),
+            typed,
         )
 
     @property
@@ -202,10 +208,11 @@ class ComparisonTable(ScoreTable):
         if "f1" in self.scores:
             legend += "; F1 at the threshold chosen on the validation images"
         if "object_recall" in self.known_scores:
-            objects = f"{self.false_objects:g} false object{'s' * (self.false_objects != 1)}"
+            objects = self.format_false_objects()
             legend += (
                 f"; objects found at the threshold with at most {objects} an image on the "
-                "validation images"
+                "validation images, beside the false objects an image that it makes on the test "
+                "images"
             )
         if "natural_f1" in self.known_scores:
             legend += "; F1 at 1/2 of the natural probability"
@@ -213,27 +220,37 @@ class ComparisonTable(ScoreTable):
                 legend += ", - where a loss has none"
         return legend
 
+    def format_false_objects(self) -> str:
+        """Format the number of false objects that thresholds are chosen for."""
+        return f"{self.false_objects:g} false object{'s' * (self.false_objects != 1)}"
+
     def describe_seeds(self) -> str:
         """Return the numbers of seeds of the losses, in words."""
         numbers = sorted({int(float(row["n_seeds"])) for row in self.rows} - {0})
         return f"{' or '.join(map(str, numbers))} seed{'s' * (numbers != [1])}"
 
     def advice(self) -> str:
-        """Return the loss to choose, how certain that is, and the next command."""
+        """Return the loss to choose, how certain that is, and a line for each next command."""
         best = self.rows[0]
-        name, near = str(best["loss"]), self.level()
-        sentences = [self.lead("loss"), f"To train with it: {self.command(name)}."]
+        name = str(best["loss"])
+        sentences = [self.lead("loss")]
         if self.plain not in (None, name):
             gain, chance = float(best["gain"]), _chance(best["p"])
             sentences.append(f"Over {self.plain} it gains {gain:.3f}{chance}.")
-        if near:
-            again = "".join(f" --loss {self._typed(other)!r}" for other in [name, *near[:3]])
-            sentences.append(
-                f"More seeds make it more certain: add --seeds 5{again} and another --out."
-            )
         if self.steps < _FEW_STEPS:
             sentences.append(f"{self.steps} steps are few: an early lead may not last.")
-        return " ".join(sentences)
+        lines = [" ".join(sentences), f"To train with it: {self.command(name)}"]
+        if near := self.level():
+            lines.append(f"More seeds make it more certain: {self._more_seeds([name, *near[:3]])}")
+        return "\n".join(lines)
+
+    def _more_seeds(self, names: Sequence[str]) -> str:
+        """Return the command that compares a few losses with five seeds."""
+        losses = "".join(f" --loss {self._typed(name)!r}" for name in names)
+        if not self.typed:
+            return f"add --seeds 5{losses} and another --out"
+        folder = shlex.quote(f"{self.folder}-5-seeds")
+        return f"{self.typed} --steps {self.steps} --seeds 5{losses} --out {folder}"
 
     def command(self, name: str) -> str:
         """Return the command that trains with a loss."""

@@ -30,6 +30,7 @@ from dense_imb.curves.table import Table
 from dense_imb.losses.core.balance import Balance
 from dense_imb.losses.core.cover import Cover
 from dense_imb.losses.foreign.catalogue import OUR_INPUTS
+from dense_imb.losses.foreign.feeding import wants_instances
 
 FIGURE_FORMATS = ("png", "svg", "pdf", "json")
 PUBLISHED = "published"
@@ -110,7 +111,8 @@ def write_figures(
     """Write figures, with a CSV file of the numbers and a caption beside each.
 
     A loss that a scenario cannot show is omitted from its figure, with a `CurveWarning`. A loss
-    that is in no figure is refused after all figures are written.
+    that is in no figure is refused after all figures are written; one that no scenario can feed,
+    before.
 
     Args:
         out: folder of the figures; created where it is missing.
@@ -132,6 +134,7 @@ def write_figures(
     for form in formats:
         check_choice("format", form, FIGURE_FORMATS)
     subjects = as_subjects(losses)
+    _refuse_unfed(subjects)
     unseen = {one.name: f"it takes {one.feeds_on}" for one in subjects}
 
     settings = {"frame": frame, "value": value, "points": points}
@@ -172,6 +175,19 @@ def _with(scenario: Scenario, settings: Mapping[str, Any]) -> Scenario:
     known = {field.name for field in fields(scenario)}
     given = {name: value for name, value in settings.items() if value is not None and name in known}
     return replace(scenario, **given)
+
+
+def _refuse_unfed(subjects: Sequence[Subject]) -> None:
+    """Refuse losses whose input no scenario has."""
+    fed = {scenario.feeds_on for scenario in SCENARIOS.values()}
+    for subject in subjects:
+        if wants_instances(subject.loss):
+            raise ValueError(
+                f"{subject.name} is in no figure: it needs an instance map, which no scenario has; "
+                'drop per="instance".'
+            )
+        if subject.feeds_on not in fed:
+            raise ValueError(f"{subject.name} is in no figure: it takes {subject.feeds_on}.")
 
 
 def _report_kinds(subjects: Sequence[Subject], scenarios: Sequence[str]) -> None:

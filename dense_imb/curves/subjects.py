@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dense_imb.losses.core.cover import Cover
+from dense_imb.losses.core.module import Loss
 from dense_imb.losses.foreign.feeding import Intake, feed, look_at
 from dense_imb.losses.foreign.parse import parse_loss, split_call, split_sum
 
@@ -60,12 +62,43 @@ class Subject:
     @property
     def explained(self) -> str:
         """The name, and the loss with its options where the name lacks them."""
-        full = " ".join(repr(self.loss).split())
+        full = short_repr(self.loss)
         if full in (self.name, f"{self.name}()"):
             full = ""
         package = type(self.loss).__module__.split(".")[0]
         owner = "" if package == "dense_imb" else f" (of {package})"
         return f"{self.name}{owner}: {full}" if full else f"{self.name}{owner}"
+
+
+def short_repr(value: object) -> str:
+    """Return an object as text on one line; ours with the arguments that are no defaults.
+
+    Example:
+        >>> from dense_imb.losses import Balance, CrossEntropyLoss
+        >>> short_repr(CrossEntropyLoss(balance=Balance(scope="image")))
+        "CrossEntropyLoss(balance=Balance(scope='image'))"
+    """
+    kind = type(value)
+    is_ours = kind.__module__.partition(".")[0] == "dense_imb"
+    if is_ours and isinstance(value, Loss):
+        children = [  # of a sum, its losses
+            part
+            for child in value.children()
+            for part in (child.values() if isinstance(child, nn.ModuleDict) else [child])
+        ]
+        names, parts = value.shown, [short_repr(part) for part in children]
+    elif is_ours and is_dataclass(value):
+        names, parts = tuple(field.name for field in fields(value) if field.init), []
+    else:
+        return " ".join(repr(value).split())
+    options = inspect.signature(kind).parameters
+    its_own = f"{kind.__name__.removesuffix('Loss')}()"  # the penalty that it is named after
+    for name in names:
+        text = short_repr(getattr(value, name))
+        default = short_repr(options[name].default) if name in options else its_own
+        if text != default:
+            parts.append(f"{name}={text}")
+    return f"{kind.__name__}({', '.join(parts)})"
 
 
 def as_subjects(

@@ -64,7 +64,7 @@ def find_collapse(
     pulls = [value for name, value in scores.items() if name.startswith("gradient_share_")]
     if pulls and all(math.isnan(value) for value in pulls):
         return "dead"
-    if not scores.get("auc", math.nan) >= least_auc:
+    if "auc" in scores and not scores["auc"] >= least_auc:
         return "chance"
     if scores.get("recall_at_half", math.nan) < least_recall:
         return "blank"

@@ -41,13 +41,18 @@ class Exportable:
     samples: tuple[Any, ...]
     source: str
 
-    kind: ClassVar[str]  # denoiser, segmenter or classifier
+    kind: ClassVar[str]  # denoiser, segmenter, classifier or predictor
     purpose: ClassVar[str]  # predicate of a sentence about the file
     unit: ClassVar[str] = "frames"  # of which a batch consists
     # whether to write for any size, or for that of training; the next is tried if one fails
     sizes_to_try: ClassVar[tuple[bool, ...]] = (False,)
     measured_on: ClassVar[str]  # data of the scores
     cure: ClassVar[str] = ""  # for networks that no file can hold
+
+    @property
+    def unit_of_outputs(self) -> float:
+        """Size of a typical output, in which differences from PyTorch are measured."""
+        return 1.0
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -73,6 +78,10 @@ class Exportable:
 
     def further_facts(self) -> dict[str, Any]:
         """Return facts that other kinds of networks lack."""
+        return {}
+
+    def natural_scores(self) -> dict[str, float]:
+        """Return the validation scores of natural probabilities; {} where they can't be read."""
         return {}
 
     def operating_point(self) -> dict[str, Any] | None:

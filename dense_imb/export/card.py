@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePath
@@ -15,7 +16,7 @@ from dense_imb.runs.stages import FIRST
 _TEMPLATE = "card.md.jinja"
 _FORMAT, _VERSION = "dense-imb-export", 2
 _PACKAGES = ("torch", "numpy", "onnx", "onnxscript", "onnxruntime")
-_NOT_SCORES = ("loss", "gradient_share", "learning_rate", "epoch")
+_NOT_SCORES = ("loss", "gradient_share", "learning_rate", "epoch", "step")
 
 
 def card_facts(what: Exportable, file: str, *, any_size: bool) -> dict[str, Any]:
@@ -40,7 +41,9 @@ def card_facts(what: Exportable, file: str, *, any_size: bool) -> dict[str, Any]
     if FIRST in metrics:
         first = metrics[FIRST].get("step")
         training["first_stage"] = {"loss": run.whole_config.loss, "best_step": first}
-    training |= {"steps": metrics.get("steps"), "batch_size": config.batch_size}
+    best = metrics.get("best") or {}
+    training |= {"steps": metrics.get("steps"), "best_step": best.get("step")}
+    training |= {"batch_size": config.batch_size}
     return {
         "format": _FORMAT,
         "version": _VERSION,
@@ -59,7 +62,7 @@ def card_facts(what: Exportable, file: str, *, any_size: bool) -> dict[str, Any]
         "trained_on_size": what.trained_on_size,
         **what.further_facts(),
         "training": {**training, "seed": config.seed},
-        "scores": {"measured_on": what.measured_on, "best": metrics.get("best") or {}},
+        "scores": {"measured_on": what.measured_on, **_scores(what, best)},
         "operating_point": what.operating_point(),
         "versions": _versions(),
         "limitations": [
@@ -69,6 +72,19 @@ def card_facts(what: Exportable, file: str, *, any_size: bool) -> dict[str, Any]
             "runtimes, accelerators, half precision, quantisation.",
         ],
     }
+
+
+def _scores(what: Exportable, best: dict[str, Any]) -> dict[str, Any]:
+    """Return the validation scores of the probabilities that the file returns.
+
+    Those of the training are of the outputs as trained.
+    """
+    record = what.run.natural
+    if record is None:
+        return {"best": best}
+    natural = {} if record.natural is None else what.natural_scores()
+    known = {name: value if math.isfinite(value) else None for name, value in natural.items()}
+    return {"probabilities": "natural" if natural else "as trained", "best": {**best, **known}}
 
 
 def _probabilities(record: NaturalRecord) -> str:

@@ -18,6 +18,7 @@ from dense_imb.report.hits.measures import validation_events
 from dense_imb.runs import Run
 from dense_imb.tasks import FrameReading
 from dense_imb.tasks.base import as_logits
+from dense_imb.tasks.hits.scoring import validation_scores
 
 _GAPPED = "r + (1 - r) t / T at a hit, 0 elsewhere"
 _CHANNELS = {
@@ -116,6 +117,12 @@ class ExportableDenoiser(ExportableFrames):
             "degradation": setup.get("degradation"),
         }
         return {**facts, "value_loss": hits.value_loss} if hits.output == "both" else facts
+
+    def natural_scores(self) -> dict[str, float]:
+        try:
+            return validation_scores(self.run.scores(), self.run.config.hits.retention)
+        except (ValueError, OSError):
+            return {}
 
     def operating_point(self) -> dict[str, Any] | None:
         try:

@@ -18,6 +18,7 @@ from dense_imb.models import HitInput, HitTransformer
 from dense_imb.report.hits.measures import validation_events
 from dense_imb.runs import Run
 from dense_imb.tasks.hits.frames import FrameReading
+from dense_imb.tasks.hits.scoring import validation_scores
 from dense_imb.tasks.hits.task import DIRECTION, HitsReading
 
 _N_EVENTS = 64  # first validation events, among which those that fit are compared
@@ -191,6 +192,12 @@ class ExportableHits(Exportable):
             "geometry": self.trained_on_size,
         }
         return {**facts, "value_loss": hits.value_loss} if hits.value is not None else facts
+
+    def natural_scores(self) -> dict[str, float]:
+        try:
+            return validation_scores(self.run.scores(), self.run.config.hits.retention)
+        except (ValueError, OSError):
+            return {}
 
     def operating_point(self) -> dict[str, Any] | None:
         try:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dense_imb.data.images.labelled import IGNORED, numbered_classes
@@ -19,16 +17,16 @@ from dense_imb.export.base import (
     FROM_VALIDATION,
     N_SAMPLES,
     Answer,
-    ExportableFrames,
     random_pixels,
 )
+from dense_imb.export.pixels import ExportablePixels, cropped, takes_smaller
 from dense_imb.export.windows import Windows
 from dense_imb.metrics import SegmentationScores
 from dense_imb.metrics.score_table import mean_of_known
 from dense_imb.runs import Run
 from dense_imb.tasks.images.evaluate import chosen_thresholds
 from dense_imb.tasks.images.recipe import open_images
-from dense_imb.tasks.images.task import ImagesReading
+from dense_imb.tasks.images.task import ImagesReading, validation_scores
 
 
 class SegmentingNetwork(nn.Module):
@@ -66,45 +64,16 @@ class SegmentingNetwork(nn.Module):
         return torch.cat([1 - foreground, foreground], 1)
 
 
-@torch.no_grad()
-def _takes_less(network: nn.Module, reading: ImagesReading) -> bool:
-    """Whether a network takes images smaller than the crop, as one of a fixed size does not."""
-    sides = [max(side - 3, 1) for side in reading.patch]
-    try:
-        network.eval()(torch.zeros(1, reading.in_channels, *sides))
-    except (RuntimeError, ValueError):
-        return False
-    return True
-
-
 @dataclass(frozen=True)
-class ExportableSegmenter(ExportableFrames):
-    """The network of a run on images.
-
-    Args:
-        reading: reading of the run.
-        sizes: numbers of training and validation images, in words; None if unknown.
-        wholes: whole validation images, the pixels and the class of each.
-        takes_less: whether the network takes images smaller than the crop.
-    """
+class ExportableSegmenter(ExportablePixels):
+    """The network of a run on images with masks."""
 
     reading: ImagesReading
-    sizes: str | None
-    wholes: tuple[tuple[NDArray[Any], NDArray[np.uint8]], ...]
-    takes_less: bool
 
     kind: ClassVar[str] = "segmenter"
     purpose: ClassVar[str] = "classifies each pixel of an image"
-    input: ClassVar[str] = "image"
-    sizes_to_try: ClassVar[tuple[bool, ...]] = (True, False)
     measured_on: ClassVar[str] = "validation images of the run, mean of the foreground classes"
-
-    def meaning(self) -> dict[str, Any]:
-        return {
-            "is": "pixels in the units of the files, as they are read; normalised inside",
-            "mean": list(self.reading.mean),
-            "std": list(self.reading.std),
-        }
+    command: ClassVar[str] = "segment"
 
     def output_facts(self, any_size: bool) -> list[dict[str, Any]]:
         reading = self.reading
@@ -122,17 +91,6 @@ class ExportableSegmenter(ExportableFrames):
                 "classes": classes,
             }
         ]
-
-    def samples_of_other_sizes(self) -> list[Tensor]:
-        """Return larger samples, on all axes and on one, and a smaller one where it is possible."""
-        less = [-(k + 1) if side > 2 * k + 4 else 0 for k, side in enumerate(self.frame)]
-        larger = [
-            [side // 2 + k for k, side in enumerate(self.frame)],
-            [*less[:-1], self.frame[-1]],
-        ]
-        if not self.takes_less:
-            return [self.resized(extra) for extra in larger]
-        return [self.resized(extra) for extra in (*larger, less)]
 
     def training_facts(self) -> dict[str, Any]:
         images = self.run.config.images
@@ -158,6 +116,12 @@ class ExportableSegmenter(ExportableFrames):
         names = ("average_precision", "average_precision_of_segment")
         return {**dict(zip(names, precision, strict=True)), "n_images": len(self.wholes)}
 
+    def natural_scores(self) -> dict[str, float]:
+        try:
+            return validation_scores(self.run.scores())
+        except (ValueError, OSError):
+            return {}
+
     def operating_point(self) -> dict[str, Any] | None:
         try:
             scores = self.run.scores()
@@ -171,26 +135,8 @@ class ExportableSegmenter(ExportableFrames):
         return {"scale": "probability", "chosen_for": "best F1 of each class", "classes": classes}
 
     def limitations(self, any_size: bool) -> list[str]:
-        windows = "overlapping windows of that size (a quarter of overlap, Gaussian weights)"
-        size = (
-            f"It was trained on crops of {self.frame_text} pixels. It takes any size: larger ones "
-            f"are processed inside through {windows}, as by `segment`. They need memory for the "
-            "outputs of all windows."
-            if any_size
-            else f"This network has a fixed size: images of {self.frame_text} pixels. Segment "
-            f"larger ones through {windows}."
-        )
-        less = (
-            []
-            if self.takes_less or not any_size
-            else [
-                "The edges of images smaller than that are repeated: this network has a fixed size."
-            ]
-        )
         return [
-            size,
-            *less,
-            "The images must have the units and the channels of the training images.",
+            *self.size_limits(any_size),
             "The validation data chose both the weights and the threshold: scores on new data are "
             "slightly lower.",
         ]
@@ -210,8 +156,8 @@ def exportable(run: Run) -> ExportableSegmenter:
     except (ValueError, OSError):
         wholes, pixels = [], random_pixels(reading.mean, reading.std, reading.patch)
         source = FROM_RANDOM.format("frames")
-    takes_less = _takes_less(segmenter.network, reading)
-    crops = [_cropped(x.astype(np.float32), reading.patch) for x in pixels]
+    takes_less = takes_smaller(segmenter.network, reading)
+    crops = [cropped(x.astype(np.float32), reading.patch) for x in pixels]
     return ExportableSegmenter(
         run,
         SegmentingNetwork(segmenter.network, reading, takes_less=takes_less).eval(),
@@ -225,11 +171,3 @@ def exportable(run: Run) -> ExportableSegmenter:
         tuple(wholes),
         takes_less,
     )
-
-
-def _cropped(image: NDArray[Any], size: Sequence[int]) -> NDArray[Any]:
-    """Return the middle of an image (C, *spatial); repeat its edges if it is too small."""
-    missing = [max(s - n, 0) for s, n in zip(size, image.shape[1:], strict=True)]
-    image = np.pad(image, [(0, 0), *((0, more) for more in missing)], mode="edge")
-    starts = [(n - s) // 2 for s, n in zip(size, image.shape[1:], strict=True)]
-    return image[(slice(None), *(slice(a, a + s) for a, s in zip(starts, size, strict=True)))]

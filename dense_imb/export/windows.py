@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dense_imb.tasks.images.task import OVERLAP
+from dense_imb.tasks.pixels import OVERLAP
 
 
 class Windows(nn.Module):

@@ -181,7 +181,7 @@ def _difference(what: Exportable, answer: Answer, *, any_size: bool) -> float:
         for wanted, got in pairs:
             if wanted.shape != got.shape:
                 return math.inf
-            difference = float((wanted - got).abs().max())
+            difference = float((wanted - got).abs().max()) / what.unit_of_outputs
             largest = max(largest, math.inf if math.isnan(difference) else difference)
     return largest
 

@@ -10,5 +10,13 @@ from dense_imb.inspection.hits import inspect_hits
 from dense_imb.inspection.images import inspect_images
 from dense_imb.inspection.report import Inspection
 from dense_imb.inspection.text import text_of
+from dense_imb.inspection.values import inspect_values
 
-__all__ = ["Inspection", "inspect_hits", "inspect_images", "save_figure", "text_of"]
+__all__ = [
+    "Inspection",
+    "inspect_hits",
+    "inspect_images",
+    "inspect_values",
+    "save_figure",
+    "text_of",
+]

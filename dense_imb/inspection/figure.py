@@ -47,6 +47,8 @@ def draw(inspection: Inspection, figure: Figure) -> None:
         _draw_sensors(numbers, pictures, figure)
     elif numbers["kind"] == "hits":
         _draw_hits(numbers, pictures, figure)
+    elif numbers["kind"] == "values":
+        _draw_values(numbers, pictures, figure)
     else:
         _draw_images(numbers, pictures, figure)
 
@@ -286,15 +288,44 @@ def _sample(figure: Figure, place: int, event: Any, k: int) -> None:
     deep.set_title("the same in x, y and time", loc="left")
 
 
-def _draw_images(numbers: Mapping[str, Any], pictures: Mapping[str, Any], figure: Figure) -> None:
-    from matplotlib.ticker import MaxNLocator
+def _draw_values(numbers: Mapping[str, Any], pictures: Mapping[str, Any], figure: Figure) -> None:
+    _title_of_images(numbers, figure)
+    axes = figure.add_subplot(2, 3, 3)
+    axes.set_title("Values that are not 0", loc="left")
+    histogram = numbers["histogram"]
+    axes.stairs(histogram["counts"], histogram["edges"], color="#000000", linewidth=1.5)
+    axes.axvline(numbers["level"], color=_SIGNAL[0], linestyle="--", label="level of lit pixels")
+    axes.set(xlabel="value", ylabel="pixels", yscale="log")
+    axes.legend(frameon=False)
+    axes = figure.add_subplot(2, 3, 6)
+    has_cells = numbers["cells"] is not None
+    _class_shares(axes, numbers["classes"], is_hits=not has_cells)
+    for k, sample in enumerate(pictures["samples"]):
+        plain, valued = (figure.add_subplot(2, 3, 3 * k + column) for column in (1, 2))
+        title = ("median lit share", "largest lit share")[k]
+        plain.set_title(f"{sample['name']}: {title}", loc="left")
+        valued.set_title("its map of values", loc="left")
+        plain.imshow(displayed(sample["image"]), cmap="gray")
+        shown = valued.imshow(sample["target"], cmap="viridis")
+        figure.colorbar(shown, ax=valued)
+        for one in (plain, valued):
+            one.set(xticks=[], yticks=[])
+            one.spines[:].set_visible(False)
 
+
+def _title_of_images(numbers: Mapping[str, Any], figure: Figure) -> None:
     name = Path(numbers["images"]).resolve()
     figure.suptitle(
         f"{name.parent.name}/{name.name}: {numbers['inspected_images']:,} of "
         f"{numbers['files']:,} images",
         fontsize=12,
     )
+
+
+def _draw_images(numbers: Mapping[str, Any], pictures: Mapping[str, Any], figure: Figure) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    _title_of_images(numbers, figure)
     share = pictures["foreground_share"]
     axes = figure.add_subplot(2, 3, 3)
     axes.set_title("Foreground share of an image", loc="left")

@@ -14,7 +14,7 @@ from dense_imb.base.files import write_whole
 
 @dataclass(frozen=True, repr=False)
 class Inspection:
-    """Result of `inspect_hits` and `inspect_images`.
+    """Result of `inspect_hits`, `inspect_images` and `inspect_values`.
 
     Args:
         numbers: nested dictionaries of numbers and texts.

@@ -22,6 +22,7 @@ from dense_imb.inspection.formats import (
 )
 from dense_imb.inspection.hits import GAP
 from dense_imb.inspection.report import Inspection
+from dense_imb.inspection.values_text import value_sections
 from dense_imb.losses.foreign.recommended import (
     MILD,
     recommended_for_frames,
@@ -49,7 +50,8 @@ _FED = {
 _MEASURED = {
     "BalancedSoftmaxLoss": "the default of `dense-imb train images` here: it ranked rare pixels "
     "best of 14 losses on cracks and air showers (in long trainings CrossEntropyLoss catches up); "
-    "its probabilities are those of equally frequent classes",
+    "as trained its probabilities are those of equally frequent classes, and finished runs turn "
+    "them into natural ones",
     "CrossEntropyLoss": "the default of `dense-imb train images` here, or FocalLoss: both ranked "
     "four long-tailed classes best of 16 losses; where each pixel must get its most probable "
     "class, with a balanced loss + Dice",
@@ -59,8 +61,8 @@ _MEASURED = {
 def text_of(inspection: Inspection) -> str:
     """Return the report for a terminal, as `dense-imb inspect` prints it."""
     numbers = inspection.numbers
-    is_hits = numbers["kind"] == "hits"
-    sections = _hit_sections(numbers) if is_hits else _image_sections(numbers)
+    sections_of = {"hits": _hit_sections, "images": _image_sections, "values": value_sections}
+    sections = sections_of[numbers["kind"]](numbers)
     return "\n\n".join("\n".join(section) for section in sections if section)
 
 
@@ -246,6 +248,11 @@ def _loss_table(fed: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     for row in rows:
         values = " ".join(f"{row[name]:10.4g}" for name in columns)
         lines.append(f"  {row['loss']:{width}} {values}   {row['verdict']}")
+    if any("DiceLoss" in row["loss"] for row in rows):
+        lines.append(
+            f"  (DiceLoss of perfect is not 0: it counts the {1 - CONFIDENCE:.2f} that "
+            f"p={CONFIDENCE} leaves to other classes in each pixel)"
+        )
     return lines
 
 
@@ -289,9 +296,10 @@ def _next_of_hits(numbers: Mapping[str, Any]) -> tuple[str, str]:
         return "", ""
     command = f"dense-imb compare {shlex.quote(numbers['files'][0])}"
     if noise:
-        return "find the loss for these data", command
+        return "compare losses on these data, for 20 minutes (--minutes N), and choose one", command
     return (
-        "find the loss for these data, with as much noise as in yours",
+        "compare losses on these data, for 20 minutes (--minutes N), with as much noise as in "
+        "yours",
         f"{command} --noise {_NOISE}",
     )
 
@@ -319,7 +327,10 @@ def _next_of_images(numbers: Mapping[str, Any]) -> tuple[str, str]:
         meaning = f" --labels {_joined(numbers['labels'])}"
     elif numbers["above"] is not None:
         meaning = f" --above {numbers['above']:g}"
-    return "find the loss for these data", f"dense-imb compare {where}{meaning}{ignoring}"
+    return (
+        "compare losses on these data, for 20 minutes (--minutes N), and choose one",
+        f"dense-imb compare {where}{meaning}{ignoring}",
+    )
 
 
 def _joined(values: Sequence[int]) -> str:
@@ -355,7 +366,8 @@ def advice(numbers: Mapping[str, Any]) -> list[str]:
         lines.append(f"{imbalance:,.0f} to 1: judge by {scores}, not by accuracy, SSIM or PSNR")
         lines.append(
             "a plain mean over pixels rewards a blank prediction (`blank looks good` below): "
-            "choose thresholds on validation data, and never judge at probability 1/2"
+            "choose thresholds on validation data; by natural probabilities the best F1 lies at "
+            "half of itself, below 1/2"
         )
         lines += _losses_to_begin_with(numbers, is_hits)
     else:

@@ -18,6 +18,7 @@ from dense_imb.metrics.histogram import Curve, ScoreHistogram
 from dense_imb.metrics.hits import HitScores
 from dense_imb.metrics.image_quality import ImageQuality
 from dense_imb.metrics.key_points import KeyPointScores
+from dense_imb.metrics.natural import fit_probability
 from dense_imb.metrics.operating_point import OperatingPoint
 from dense_imb.metrics.read_out import ReadOut, ReadOutTally
 from dense_imb.metrics.segmentation import ObjectScores, SegmentationScores
@@ -49,4 +50,5 @@ __all__ = [
     "dose_volume",
     "dose_volume_curve",
     "dvh_score",
+    "fit_probability",
 ]

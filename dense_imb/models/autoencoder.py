@@ -1,4 +1,4 @@
-"""Convolutional autoencoder with a dense bottleneck."""
+"""Convolutional autoencoder, with a dense bottleneck or without."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Autoencoder(nn.Module):
         in_channels: channels of the input.
         out_channels: channels of the output.
         frame: height and width in pixels.
-        latent: size of the bottleneck.
+        latent: size of the bottleneck; None for none, so that a code is a small frame.
         width: channels after the first halving; deeper layers have two and four times as many.
         hidden: units of the dense layers next to the bottleneck, which hold most parameters.
     Example:
@@ -45,12 +45,14 @@ class Autoencoder(nn.Module):
         out_channels: int = 1,
         *,
         frame: Sequence[int] = (128, 88),
-        latent: int = 24,
+        latent: int | None = 24,
         width: int = 16,
         hidden: int = 112,
     ) -> None:
         super().__init__()
-        sizes = {"in_channels": in_channels, "out_channels": out_channels, "latent": latent}
+        sizes = {"in_channels": in_channels, "out_channels": out_channels}
+        if latent is not None:
+            sizes["latent"] = latent
         for name, value in {**sizes, "width": width, "hidden": hidden}.items():
             check_whole(name, value)
         self.in_channels = in_channels
@@ -61,13 +63,16 @@ class Autoencoder(nn.Module):
         n_dense = widths[-1] * height * breadth
 
         self.down = nn.Sequential(*(_half(*pair) for pair in pairwise((in_channels, *widths))))
-        self.squeeze = nn.Sequential(
-            nn.Flatten(), nn.Linear(n_dense, hidden), nn.ReLU(), nn.Linear(hidden, latent)
-        )
-        self.spread = nn.Sequential(
-            nn.Linear(latent, hidden), nn.ReLU(), nn.Linear(hidden, n_dense), nn.ReLU(),
-            nn.Unflatten(1, (widths[-1], height, breadth)),
-        )  # fmt: skip
+        self.squeeze: nn.Module = nn.Identity()
+        self.spread: nn.Module = nn.Identity()
+        if latent is not None:
+            self.squeeze = nn.Sequential(
+                nn.Flatten(), nn.Linear(n_dense, hidden), nn.ReLU(), nn.Linear(hidden, latent)
+            )
+            self.spread = nn.Sequential(
+                nn.Linear(latent, hidden), nn.ReLU(), nn.Linear(hidden, n_dense), nn.ReLU(),
+                nn.Unflatten(1, (widths[-1], height, breadth)),
+            )  # fmt: skip
         self.up = nn.Sequential(*(_double(*pair) for pair in pairwise((*reversed(widths), width))))
         self.output = nn.Conv2d(width, out_channels, 3, padding=1)
 
@@ -76,7 +81,7 @@ class Autoencoder(nn.Module):
         return padded_size(frame, 2**_HALVINGS)
 
     def encode(self, frames: Tensor) -> Tensor:
-        """Return the codes (B, latent) of frames (B, C, H, W)."""
+        """Return the codes (B, latent) of frames (B, C, H, W), small frames without bottleneck."""
         check_frames("Autoencoder", frames, self.in_channels)
         if tuple(frames.shape[2:]) != self.frame:
             given, wanted = (" x ".join(map(str, size)) for size in (frames.shape[2:], self.frame))
@@ -88,7 +93,7 @@ class Autoencoder(nn.Module):
         return self.squeeze(pixels)  # type: ignore[no-any-return]
 
     def decode(self, code: Tensor) -> Tensor:
-        """Return the frames (B, out_channels, H, W) of codes (B, latent)."""
+        """Return the frames (B, out_channels, H, W) of codes."""
         # convolutions on a CPU are faster in this layout
         pixels = self.spread(code).contiguous(memory_format=torch.channels_last)
         return crop_frames(self.output(self.up(pixels)), self.frame)

@@ -45,7 +45,7 @@ class ReportSource:
     first_metrics: dict[str, Any] = field(default_factory=dict, init=False)
 
     own_data: ClassVar[str] = "the run's own data"  # measured without test data, in words
-    kind: ClassVar[str]  # hits, images or labels
+    kind: ClassVar[str]  # hits, images, labels or values
     unit: ClassVar[str]  # one sample, in words
     options: ClassVar[frozenset[str]]  # arguments of `write_report` that this kind takes
     most: ClassVar[int] = 500  # samples to measure, unless asked otherwise
@@ -99,6 +99,18 @@ class ReportSource:
             ("make this page again", f"dense-imb report {folder} {self.report_options()}".rstrip()),
         ]  # fmt: skip
         return "\n".join(line for purpose, typed in every for line in (f"# {purpose}", typed))
+
+    @property
+    def is_probability(self) -> bool:
+        """Whether the network's outputs are probabilities."""
+        return self.run.natural is None or self.run.natural.is_probability
+
+    def describe_probabilities(self) -> list[str]:
+        """Describe the probabilities of tables and figures in a sentence; [] where unknown."""
+        if self.run.natural is None:
+            return []
+        line = self.run.natural.summary()
+        return [f"{line[0].upper()}{line[1:]}."]
 
     def read_records(self) -> None:
         """Read the records of the run; note those that are missing or damaged."""

@@ -27,7 +27,7 @@ from dense_imb.report.facts import run_facts
 from dense_imb.report.page import is_report, render_page
 from dense_imb.report.source import ReportSource
 from dense_imb.runs import open_run
-from dense_imb.tasks.kind import Kind, kind_named, module_of_kind
+from dense_imb.tasks.kind import Kind, has_report, kind_named, module_of_kind
 
 FORMAT, _VERSION = "dense-imb-report", 1
 _Path = str | os.PathLike[str]
@@ -58,6 +58,8 @@ def write_report(
     test: str | Sequence[str] | None = None,
     masks: str | None = None,
     images: str | None = None,
+    targets: str | None = None,
+    cells: str | None = None,
     out: _Path | None = None,
     n_events: int | None = None,
     retention: float | None = None,
@@ -74,6 +76,7 @@ def write_report(
         hits    every second validation event; the others choose the thresholds
         images  the images of `test_share`, else the validation images
         labels  the validation images; CIFAR's test images if validation has images of its own
+        values  the images of `test_share`, else the validation images
 
     Args:
         run_folder: folder of a run.
@@ -81,6 +84,9 @@ def write_report(
             degradation; a folder of images or an HDF5 file; a CSV file, or an archive of CIFAR.
         masks: folder of the masks of test images.
         images: folder of the images that a CSV file names; by default that of the run.
+        targets: folder of the maps of values of test images; of an HDF5 file, the name of their
+            data set.
+        cells: folder of the cells of test images; of an HDF5 file, the name of their data set.
         out: path of the page; the JSON file goes beside it, figures are not written as files.
             By default report.html in the folder of the run.
         n_events: largest number of events or images to measure (of events, to choose thresholds
@@ -94,7 +100,8 @@ def write_report(
     run = open_run(run_folder)
     paths = (test,) if isinstance(test, str) else tuple(test or ())
     kind = _source_of(run.kind)
-    given = {"masks": masks, "images": images, "retention": retention}
+    given: dict[str, Any] = {"masks": masks, "images": images, "retention": retention}
+    given |= {"targets": targets, "cells": cells}
     options = _own_options(kind, given)
     source = kind(run, paths, kind.most if n_events is None else n_events, **options)
     path = run.folder / "report.html" if out is None else Path(out)
@@ -148,7 +155,8 @@ def _own_options(kind: type[ReportSource], given: dict[str, Any]) -> dict[str, A
     """Return the options that a kind takes; refuse those of other kinds."""
     for name, value in given.items():
         if value is not None and name not in kind.options:
-            sources = [_source_of(kind_named(one)) for one in KINDS]
+            kinds = [one for name in KINDS if has_report(one := kind_named(name))]
+            sources = [_source_of(one) for one in kinds]
             takers = " or ".join(one.kind for one in sources if name in one.options)
             raise Refused(
                 f"no {{{name}}} with a run on {kind.kind}",

@@ -11,8 +11,9 @@ from dense_imb.config import (
     SecondConfig,
     TrainConfig,
     UnlabelledConfig,
+    ValuesConfig,
 )
-from dense_imb.runs.apply import denoise, segment, stream
+from dense_imb.runs.apply import denoise, predict, segment, stream
 from dense_imb.runs.calibrate import calibrate
 from dense_imb.runs.folder import check_folder
 from dense_imb.runs.read import Run, open_run, read_config
@@ -36,10 +37,12 @@ __all__ = [
     "SecondConfig",
     "TrainConfig",
     "UnlabelledConfig",
+    "ValuesConfig",
     "calibrate",
     "check_folder",
     "denoise",
     "open_run",
+    "predict",
     "read_config",
     "segment",
     "stages_of",

@@ -1,4 +1,4 @@
-"""Use the trained network of a run: score the hits of events, write the masks of images."""
+"""Use the trained network of a run: score hits, write masks of images, or maps of values."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ from dense_imb.runs.natural import NATURAL
 from dense_imb.runs.read import Run, open_run
 from dense_imb.runs.write import CHECKPOINTS, SCORES
 from dense_imb.tasks.images.segment import Segmented, segment_images
+from dense_imb.tasks.values.predict import Predicted, predict_images
 
 _Path = str | os.PathLike[str]
 
@@ -360,6 +361,43 @@ def segment(
             out,
             threshold=threshold,
             probability=probability,
+            overwrite=overwrite,
+            device=processes.device or device,
+            show_progress=show_progress and processes.is_main,
+            process=processes.rank,
+            n_processes=processes.n,
+        )
+
+
+def predict(
+    run: Run | _Path,
+    images: _Path,
+    out: _Path,
+    *,
+    raw: bool = False,
+    overwrite: bool = False,
+    device: str | torch.device | None = None,
+    show_progress: bool = True,
+) -> Predicted:
+    """Write the maps of values of images, see `predict_images`.
+
+    Args:
+        run: run on images with maps of values, or its folder.
+        images: folder of images, one image, or an HDF5 file with the data set `image`.
+        out: folder for the maps, or a file that ends in .h5.
+        raw: leave predictions as trained, without the read-out.
+        overwrite: replace existing files.
+        device: device to run on; by default a GPU if there is one.
+        show_progress: show a progress bar.
+    """
+    run = run if isinstance(run, Run) else open_run(run)
+    run.require("values", "predict")
+    with joined(None if device is None else torch.device(device).type) as processes:
+        return predict_images(
+            run,
+            images,
+            out,
+            raw=raw,
             overwrite=overwrite,
             device=processes.device or device,
             show_progress=show_progress and processes.is_main,

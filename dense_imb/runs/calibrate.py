@@ -45,6 +45,11 @@ def calibrate(
     content = run.checkpoint()
     trained = run.trained(device=device)
     reading: Any = trained.reading
+    if hasattr(reading, "read_out"):
+        raise refusal(
+            f"Runs on {run.kind.description} have no probabilities; their read-out is fitted at "
+            "the end of the training. Drop {calibrate}."
+        )
     if not hasattr(reading, "natural"):
         raise refusal(
             f"Runs on {run.kind.description} cannot be calibrated: their test sets have other "

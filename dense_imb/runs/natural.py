@@ -25,14 +25,12 @@ from dense_imb.engine.loop import Loop
 from dense_imb.losses import Focal
 from dense_imb.losses.core.natural import Natural, NoInverseError
 from dense_imb.metrics import ScoreHistogram
+from dense_imb.metrics.natural import counted_bins, counted_pixels, fitted
 from dense_imb.runs.write import SCORES
 from dense_imb.tasks.kind import kind_of
 from dense_imb.tasks.mean_teacher import SemiSupervised
 from dense_imb.tasks.natural import (
     CalibrationWarning,
-    counted_bins,
-    counted_pixels,
-    fitted,
     is_plain_sample,
     natural_of,
 )
@@ -62,6 +60,11 @@ class NaturalRecord:
     class_counts: tuple[int, ...]
     why: str = ""
     error: tuple[float, float] | None = None
+
+    @property
+    def is_probability(self) -> bool:
+        """Whether the outputs are probabilities; those of a loss without an inverse only rank."""
+        return self.natural is not None or not self.why
 
     def summary(self) -> str:
         """Describe the probabilities in one line."""

@@ -30,6 +30,7 @@ from dense_imb.losses.core.natural import Natural
 from dense_imb.metrics import OperatingPoint
 from dense_imb.metrics.operating_point import Aim
 from dense_imb.runs.natural import NATURAL, NaturalRecord, read_natural
+from dense_imb.runs.read_out import READ_OUT, ReadOutRecord, read_read_out
 from dense_imb.runs.stages import FIRST, describe_stages
 from dense_imb.runs.write import CHECKPOINTS, SCORES
 from dense_imb.tasks.hits.recipe import geometry_of_setup
@@ -54,7 +55,7 @@ class Run:
         if not path.is_file():
             raise ValueError(
                 f"Expected the folder of a run, with config.yaml, got {self.folder}; "
-                "dense-imb train hits, images or labels makes one."
+                "dense-imb train hits, images, labels or values makes one."
             )
         self.whole_config = read_config(path)
         self.recipe = Recipe.read(self.whole_config).last
@@ -123,6 +124,7 @@ class Run:
             f"{metrics['parameters']:,} parameters",
             f"best after step {best['step']:.0f}; {self.kind.headline(best, scores)}",
             *([self.natural.summary()] if self.natural is not None else []),
+            *([self.read_out.summary()] if self.read_out is not None else []),
             self.format_sample_counts(),
             self.format_teacher(),
         ]
@@ -190,7 +192,7 @@ class Run:
     ) -> Any:
         """Load the trained network, ready to use.
 
-        Returns a `TrainedHits`, `TrainedImages` or `TrainedLabels`.
+        Returns a `TrainedHits`, `TrainedImages`, `TrainedLabels` or `TrainedValues`.
 
         Args:
             which: best or newest checkpoint.
@@ -206,6 +208,8 @@ class Run:
             ) from problem
         if self._natural is not None:
             trained.reading = replace(trained.reading, natural=self._natural)
+        if self.read_out is not None:
+            trained.reading = replace(trained.reading, read_out=self.read_out.read_out)
         return trained
 
     @cached_property
@@ -213,19 +217,27 @@ class Run:
         """Map from outputs to natural probabilities; None for runs that are not finished."""
         return read_natural(self.folder)
 
+    @cached_property
+    def read_out(self) -> ReadOutRecord | None:
+        """Map from predictions to mean values; None for other runs and unfinished ones."""
+        return read_read_out(self.folder)
+
     @property
     def _natural(self) -> Natural | None:
         return None if self.natural is None else self.natural.natural
 
     @property
     def _scores_folder(self) -> Path:
-        """Folder of the validation scores: those of natural probabilities, if there are any."""
+        """Folder of the validation scores: with natural probabilities or a read-out, if known."""
+        if self.read_out is not None:
+            return self.folder / READ_OUT
         return self.folder if self._natural is None else self.folder / NATURAL
 
     def scores(self) -> Any:
         """Load the scores of the best network on the validation samples.
 
-        Returns a `ScoreHistogram` of hits, `SegmentationScores` or `ClassificationScores`.
+        Returns a `ScoreHistogram` of hits, `SegmentationScores`, `ClassificationScores` or
+        `ValueScores`.
         """
         return self.kind.load_scores(self._scores_folder / SCORES)
 
@@ -249,6 +261,7 @@ class Run:
                 "hits": f"dense-imb denoise {self.folder} FILE OUT scores hits",
                 "images": f"dense-imb segment {self.folder} IMAGES OUT writes masks",
                 "labels": f"dense-imb evaluate {self.folder} TEST.csv measures it",
+                "values": f"dense-imb predict {self.folder} IMAGES OUT writes maps of values",
             }
             raise Refused(
                 f"a run on {kind} for {what}",

@@ -48,6 +48,7 @@ from dense_imb.runs.folder import (
 )
 from dense_imb.runs.natural import write_natural
 from dense_imb.runs.read import Run, open_run
+from dense_imb.runs.read_out import write_read_out
 from dense_imb.runs.stages import FIRST, check_same_data
 from dense_imb.runs.write import CHECKPOINTS, RunFiles, write_config
 from dense_imb.tasks.recipe import Recipe, SamplingWarning
@@ -191,6 +192,7 @@ def _fit(
     except Interrupted as stopped:
         raise Interrupted(stopped.number, stopped.step, stage) from None
     write_natural(config, folder, task, loop)
+    write_read_out(folder, task, loop)
     if stage == _STAGES[0] and loop.late_signal:
         raise Interrupted(loop.late_signal, loop.state.step, stage)
 

@@ -1,4 +1,4 @@
-"""Trainable tasks: score hits, segment images, classify whole images."""
+"""Trainable tasks: score hits, segment images, classify whole images, predict values."""
 
 from dense_imb.tasks.base import TaskOptions, TrainedNetwork, TrainingData
 from dense_imb.tasks.hits.frames import FrameBatch, FrameReading, FramesTask
@@ -11,6 +11,8 @@ from dense_imb.tasks.labels.task import LabelsBatch, LabelsOptions, LabelsReadin
 from dense_imb.tasks.labels.trained import Commonest, TrainedLabels
 from dense_imb.tasks.mean_teacher import SemiSupervised, StrongViews, TeacherOptions
 from dense_imb.tasks.recipe import Recipe, build_task
+from dense_imb.tasks.values.task import ValuesBatch, ValuesOptions, ValuesReading, ValuesTask
+from dense_imb.tasks.values.trained import TrainedValues
 
 __all__ = [
     "Commonest",
@@ -38,6 +40,11 @@ __all__ = [
     "TrainedImages",
     "TrainedLabels",
     "TrainedNetwork",
+    "TrainedValues",
     "TrainingData",
+    "ValuesBatch",
+    "ValuesOptions",
+    "ValuesReading",
+    "ValuesTask",
     "build_task",
 ]

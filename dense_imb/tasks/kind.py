@@ -1,4 +1,4 @@
-"""A kind of data, and all that depends on it: hits, images with masks, or whole images.
+"""A kind of data, and all that depends on it: hits, images with masks, whole images, or values.
 
 Each kind is a folder of this room with a module `kind`, which holds its `KIND`. A room above that
 treats kinds differently has one module a kind with the same name, for example `report/images.py`.
@@ -23,6 +23,7 @@ _WAYS = {
     "hits": "{hits.train=FILE}",
     "images": "{images.train=FOLDER} with {images.masks=FOLDER}",
     "labels": "{labels.train=CSV}",
+    "values": "{values.train=FOLDER} with {values.targets=FOLDER}",
 }
 
 
@@ -58,7 +59,7 @@ def kind_of(config: TrainConfig) -> Kind:
     kinds = config.kinds
     if not kinds:
         ways = ", or ".join(_WAYS[kind] for kind in KINDS)
-        raise Refused("training data", "none", f"give hits, images or whole images: {ways}")
+        raise Refused("training data", "none", f"give hits, images, whole images or values: {ways}")
     if len(kinds) > 1:
         given = " and ".join(f"{kind}.train" for kind in kinds)
         raise Refused("one kind of training data", given, "drop all but one")
@@ -69,6 +70,11 @@ def kind_named(name: str) -> Kind:
     """Return the kind with a name of `KINDS`."""
     kind: Kind = import_module(f"dense_imb.tasks.{name}.kind").KIND
     return kind
+
+
+def has_report(kind: Kind) -> bool:
+    """Whether runs on a kind of data have a report."""
+    return find_spec(f"dense_imb.report.{kind.name}") is not None
 
 
 def module_of_kind(room: str, kind: Kind, what: str) -> Any:

@@ -370,6 +370,25 @@ class ParsedLoss:
         self.text, self._packages = text, (*LIBRARIES, *allow_import)
         self._spec = None if is_code and full_text(text) is None else parse_spec(text)
 
+    def with_cells(self, n_cells: int) -> Self:
+        """Return the loss with the number of cells in each term over cells that names none.
+
+        Args:
+            n_cells: number of cells of the data.
+        """
+        if self._spec is None:
+            return self
+        parsed, terms = copy.copy(self), []
+        for term in self._spec.terms:
+            named = dict(zip(("error", "partition", "balance"), term.positional, strict=False))
+            named |= term.options
+            has_number = "n_classes" in named or "weight" in (named.get("balance") or {})
+            if named.get("partition") in ("labels", "masks") and not has_number:
+                term = term._replace(options={**term.options, "n_classes": n_cells})
+            terms.append(term)
+        parsed._spec = self._spec._replace(terms=tuple(terms))
+        return parsed
+
     def build(self, class_counts: Any = None) -> nn.Module:
         """Build the loss.
 

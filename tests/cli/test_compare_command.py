@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 
 from dense_imb.cli import compare, main
+from dense_imb.compare import ComparisonTable, Contestant
 from dense_imb.runs import Recipe, open_run
 from tests.runs.tiny import write_events
 from tests.tasks.hits.test_networks_of_hits import telescope_events
@@ -17,6 +20,31 @@ def test_options_of_masks_make_a_configuration_that_trains(typed):
     assert Recipe.of(config).config.images == config.images
     assert config.images.above in (None, 127)
     assert isinstance(config.images.above, int | None)
+
+
+def test_the_command_with_more_seeds_can_be_pasted():
+    typed = ["compare", "my images", "--masks", "masks", "--labels", "0", "255", "--loss", "focal",
+             "--minutes", "3", "--out", "cmp", "--false-objects", "2", "--allow-import", "a",
+             "--allow-import", "b", "--quiet"]  # fmt: skip
+    again = compare._typed(compare.make_parser().parse_args(typed[1:]))
+    runs = [{"loss": name, "seed": seed, "ap": value + seed / 100, "cpu_seconds": 1.0}
+            for name, value in (("focal", 0.5), ("Dice", 0.5)) for seed in range(2)]  # fmt: skip
+    losses = [Contestant("focal", "FocalLoss"), Contestant("Dice", "DiceLoss")]
+    table = ComparisonTable.from_runs(runs, ["ap"], losses, 40, folder="cmp", typed=again)
+    last = table.advice().splitlines()[-1]
+    assert last.startswith("More seeds make it more certain: dense-imb compare ")
+    words = shlex.split(last.partition(": ")[2])
+    options = compare.make_parser().parse_args(words[2:])
+    wanted = compare.make_parser().parse_args(typed[1:])
+    assert (options.data, options.labels, options.steps) == ("my images", [0, 255], 40)
+    assert (options.seeds, options.out, options.loss) == (
+        5,
+        "cmp-5-seeds",
+        ["focal=FocalLoss", "Dice=DiceLoss"],
+    )
+    assert options.allow_import == ["a", "b"]
+    assert compare._config(options) == compare._config(wanted)
+    assert options.false_objects == 2
 
 
 @pytest.fixture

@@ -188,7 +188,7 @@ def test_training_without_a_kind_says_the_whole_command(path, tmp_path, capsys):
         words = " ".join(map(str, typed))
         told = refused(capsys, "train", *typed)
         assert told.endswith(f"type dense-imb train hits {words}.\n")
-    assert "hits|images|labels --out run" in refused(capsys, "train", "--out", "run")
+    assert "hits|images|labels|values --out run" in refused(capsys, "train", "--out", "run")
     assert "Did you mean 'images'?" in refused(capsys, "train", "image")
 
 

@@ -8,13 +8,15 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from dense_imb.cli import main
 from dense_imb.data.images.unlabelled import open_unlabelled
+from dense_imb.metrics import ScoreHistogram
 from dense_imb.runs import open_run, train
 from dense_imb.tasks.images.evaluate import chosen_thresholds
-from dense_imb.tasks.images.segment import segment_images
+from dense_imb.tasks.images.segment import as_probability, segment_images
 from tests.runs.pictures import tiny_images, write_folders
 
 pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")
@@ -57,6 +59,25 @@ def test_masks_hold_the_values_of_the_training(trained, folders, tmp_path, capsy
         probability = np.load(out / f"{Path(name).stem}_probability.npy")
         assert probability.dtype == np.float32
         np.testing.assert_allclose(probability, logits.sigmoid().numpy(), rtol=1e-6)
+
+
+def test_the_threshold_auto_comes_with_its_promise(trained, folders, tmp_path, capsys):
+    assert run(trained.folder, folders[0], tmp_path / "out", "--threshold", "auto") == 0
+    line = capsys.readouterr().out.splitlines()[0]
+    histogram = ScoreHistogram(scale="logit")
+    source = open_unlabelled(folders[0], n_channels=1, spatial_dims=2)
+    network = trained.trained(device="cpu")
+    for i in range(len(source)):
+        logits = network.logits(source.image(i))
+        histogram.update(logits, torch.zeros_like(logits, dtype=torch.bool))
+    f1, cut = histogram.expected_best_f1()
+    validation = as_probability(chosen_thresholds(trained.scores())[1])
+    assert line.endswith(
+        f"at a probability of {as_probability(cut):.3g}, which promises F1 {f1:.3f} (the "
+        f"validation images chose {validation:.3g})"
+    )
+    assert run(trained.folder, folders[0], tmp_path / "out2") == 0
+    assert "promises" not in capsys.readouterr().out
 
 
 def test_a_higher_threshold_calls_fewer(trained, folders, tmp_path):

@@ -269,6 +269,21 @@ def test_a_loss_that_cannot_be_made_is_refused_before_anything_is_timed(config, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("values", [[0.0, 0.0], [0.5, 0.5], [0.0, 0.3], [0.301, 0.303]])
+def test_an_axis_of_scores_is_neither_narrow_nor_below_0(values):
+    table = table_of(a=values, b=values)
+    figure = Figure()
+    draw(table, figure)
+    low, high = figure.axes[0].get_xlim()
+    assert low <= min(values)
+    assert high >= max(values)
+    assert high - low >= 0.02
+    assert low > -0.05
+    assert all(tick >= 0 for tick in figure.axes[0].get_xticks() if low <= tick <= high)
+    assert len(figure.axes[0].get_xticks()) < 8
+    assert high > 1 or any(values)
+
+
 def test_the_figure_has_a_row_for_each_loss(compared):
     figure = Figure()
     draw(compared[1], figure)
@@ -390,7 +405,7 @@ def test_the_winner_comes_with_the_command_that_trains_it(compared, tmp_path, ca
     folder, table = compared
     best = Contestant(str(table.rows[0]["loss"]), "")
     command = f"dense-imb train images --config {folder}/{best.folder}-0/config.yaml --steps 2000"
-    assert f"To train with it: {command} --out RUN." in table.advice()
+    assert f"To train with it: {command} --out RUN" in table.advice().splitlines()
     arguments = shlex.split(command.replace("2000", "2"))[1:]
     assert main([*arguments, "--out", str(tmp_path / "run"), "--quiet", "--report", "false"]) == 0
     assert open_run(tmp_path / "run").config.loss == table.losses[best.name]

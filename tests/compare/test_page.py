@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
 from dense_imb.cli import main
@@ -18,10 +19,12 @@ from dense_imb.compare import ComparisonTable, Contestant, compare, write_page
 from dense_imb.compare.benchmark import Settings
 from dense_imb.compare.contestants import PLAIN
 from dense_imb.compare.examples import _plane, draw_examples, make_examples, shown_losses
-from dense_imb.compare.figure import draw_objects
+from dense_imb.compare.figure import draw, draw_objects
 from dense_imb.compare.images import ImagesBenchmark
 from dense_imb.compare.objects import CURVE, HalfScores, Objects, Scores, read_curve, recall_at
 from dense_imb.compare.table import holm
+from dense_imb.report.images.figures import VERDICT_COLOURS
+from dense_imb.report.images.measures import VERDICTS
 from dense_imb.report.page import is_report
 from dense_imb.runs import open_run
 from dense_imb.tasks.images.recipe import open_images, open_test_images
@@ -174,6 +177,40 @@ def test_the_curve_of_objects_is_drawn_with_the_number(table):
     assert lines[PLAIN][0] == 0.0
 
 
+def test_the_figure_of_objects_has_the_rows_of_the_table(table):
+    """A threshold of validation images makes another number of false objects on test images."""
+    figure = Figure()
+    curves = {"ours": [[(4.0, 0.9), (0.0, 0.1)]]}
+    draw_objects(curves, 1.0, figure, points={"ours": (3.2, 0.25)})
+    dots = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert [(*dot.get_xdata(), *dot.get_ydata()) for dot in dots] == [(3.2, 0.25)]
+    pytest.importorskip("scipy")
+    header = table.cells()[0]
+    place = header.index("objects found")
+    assert header[place + 1] == "false objects"
+    runs = [run["false_objects"] for run in table.runs if run["loss"] == "ours"]
+    (ours,) = [row for row in table.rows if row["loss"] == "ours"]
+    assert ours["false_objects"] == pytest.approx(sum(runs) / len(runs))
+    page = write_page(table).read_text()
+    assert '<th scope="col">false objects</th>' in page
+    assert "dotted line is the number of the table" not in page
+    figure = Figure()
+    draw(table, figure)
+    assert "false objects" not in [axes.get_title(loc="left") for axes in figure.axes]
+
+
+def test_found_and_missed_have_one_colour_in_all_figures(table):
+    figure = Figure()
+    draw_examples(make_examples(table), figure)
+    (legend,) = figure.legends
+    named = {
+        text.get_text(): patch.get_facecolor()
+        for text, patch in zip(legend.get_texts(), legend.get_patches(), strict=True)
+    }
+    for name in ("found", "false alarm", "missed"):
+        assert named[name] == to_rgba(VERDICT_COLOURS[VERDICTS.index(name)])
+
+
 @pytest.mark.parametrize("n_channels", [1, 2])
 def test_f1_at_one_half_counts_the_likeliest_class(n_channels):
     logits = torch.tensor([[[9.0, -1.0, 1.0, 2.0, 1.0]]])
@@ -237,7 +274,9 @@ def test_the_command_ends_with_the_place_of_the_page(config, tmp_path, capsys):
              "--steps", "2", "--seeds", "1", "--widths", "4", "8", "--quiet", "--false-objects",
              "2", "--loss", "cross-entropy", "--loss", "focal"]  # fmt: skip
     assert main(words) == 0
-    last = capsys.readouterr().out.rstrip().splitlines()[-1]
+    lines = capsys.readouterr().out.rstrip().splitlines()
+    assert lines[0].startswith("2 losses x 1 seed x 2 steps")
+    last = lines[-1]
     assert last.startswith(f"{out}/comparison.html: the page")
     assert (out / "comparison.html").stat().st_size > 50_000
     assert json.loads((out / "plan.json").read_text())["asked"]["false_objects"] == 2

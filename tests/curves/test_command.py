@@ -148,6 +148,30 @@ def test_loss_that_no_scenario_feeds(capsys, tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    "loss", ['DiceLoss(per="instance")', 'DiceLoss(per="instance") + FocalLoss']
+)
+def test_a_loss_of_instances_is_refused_before_any_figure(capsys, tmp_path, loss):
+    code, out, err = run(capsys, "--out", tmp_path / "out", *QUICK, "--loss", loss)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert "is in no figure: it needs an instance map, which no scenario has; drop per=" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_quiet_prints_no_files_and_captions_no_defaults(capsys, tmp_path):
+    code, out, _ = run(
+        capsys, "--out", tmp_path, *QUICK, "--scenario", "probability", "--quiet",
+        "--loss", "DiceLoss", "--loss", 'CrossEntropyLoss(balance={"scope": "image"})',
+    )  # fmt: skip
+    assert (code, out) == (0, "")
+    lines = (tmp_path / "probability.txt").read_text().split("\n\n")[2:]
+    text = "\n".join(lines)
+    assert "balance=Balance(scope='image')" in text
+    for default in ("None", "min_count", "gamma", "include_background"):
+        assert default not in text
+
+
 def test_figures_already_made_stay(capsys, tmp_path):
     code, _, err = run(
         capsys, "--out", tmp_path, *QUICK, "--scenario", "recovery",

@@ -47,6 +47,31 @@ def test_the_card_tells_data_loss_and_labels(case_of):
     assert exported.max_difference < 1e-4
 
 
+@pytest.mark.parametrize("name", ["binary.onnx", "scores.onnx"])
+def test_the_scores_of_the_card_are_those_of_the_probabilities_in_the_file(case_of, name):
+    run, exported = case_of(name)
+    stated, card = exported.facts["scores"], exported.card.read_text()
+    scores = run.scores()
+    half = scores.at(0.5).retention if name != "binary.onnx" else scores.recall()[1]
+    assert run.natural.natural is not None
+    assert run.metrics["best"]["recall_at_half"] != half
+    assert stated["best"]["recall_at_half"] == half
+    assert f"| recall at half | {half:.4g} |" in card
+    assert stated["probabilities"] == "natural"
+    assert "; probabilities natural." in card
+    assert "| step |" not in card
+    assert f"| best step | {run.metrics['best']['step']} |" in card
+
+
+def test_scores_as_trained_are_called_so(case_of, tmp_path):
+    run, _ = case_of("binary.onnx")
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    (folder / "natural" / "validation_scores.json").unlink()
+    exported = export_run(folder, tmp_path / "x.pt2")
+    assert exported.facts["scores"]["best"] == run.metrics["best"]
+    assert "; probabilities as trained." in exported.card.read_text()
+
+
 def test_the_card_of_a_classifier_names_its_classes(case_of):
     run, exported = case_of("skin.onnx")
     card, reading = exported.card.read_text(), run.trained(device="cpu").reading

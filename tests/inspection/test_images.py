@@ -301,6 +301,16 @@ def test_the_last_line_is_the_next_command(folders, values, options, arguments):
     assert last == f"  dense-imb {arguments.format(*where)}"
 
 
+def test_the_advice_fits_natural_probabilities(folders):
+    mask = mask_of(1, 5)
+    text = text_of(look(folders(mask)))
+    assert "never judge at probability 1/2" not in text
+    assert "by natural probabilities the best F1 lies at half of itself" in text
+    assert "finished runs turn them into natural ones" in text
+    assert "DiceLoss of perfect is not 0: it counts the 0.01 that p=0.99 leaves" in text
+    assert "Next: compare losses on these data, for 20 minutes (--minutes N)" in text
+
+
 def test_the_next_command_of_a_file_names_the_file(tmp_path):
     path = hdf5(tmp_path / "a b.h5", *random_pairs(n_classes=2))
     assert text_of(look((path,))).splitlines()[-1] == f"  dense-imb compare '{path}'"

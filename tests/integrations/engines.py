@@ -27,6 +27,7 @@ MAKE: dict[str, Callable[[], nn.Module]] = {
     "ACBMSELoss": losses.ACBMSELoss,
     "BalancedRegressionLoss": lambda: losses.BalancedRegressionLoss("huber"),
     "OutcomeBalancedMSELoss": losses.OutcomeBalancedMSELoss,
+    "BalancedMSELoss": lambda: losses.BalancedMSELoss(0.3, 4096),  # all pixels, no sample
     "CrossEntropyLoss": lambda: losses.CrossEntropyLoss(**BALANCED),
     "FocalLoss": lambda: losses.FocalLoss(gamma=2.0, **BALANCED),
     "HardMiningLoss": lambda: losses.HardMiningLoss(**BALANCED),

@@ -216,6 +216,30 @@ def check_gradient_sum() -> None:
     assert value == torch.inf, value
 
 
+def check_plain_mean() -> None:
+    """A cross-entropy of `count_power` 1 beside a region loss is torch's mean of all pixels."""
+    from dense_imb.losses import Balance, CompoundLoss, CrossEntropyLoss, DiceLoss
+
+    rank, n_ranks = dist.get_rank(), dist.get_world_size()
+    rng = torch.Generator().manual_seed(0)
+    whole = torch.randn(7, 4, 5, 6, generator=rng, dtype=torch.float64)
+    target = torch.randint(0, 3, (7, 5, 6), generator=rng)  # the last class has no pixel
+    target[5:] = 0
+    start, stop = SHARES[n_ranks][rank]
+    balance = Balance(count_power=1, scope="global")
+    loss = CompoundLoss(
+        DiceLoss(balance=Balance(scope="global")), CrossEntropyLoss(balance=balance)
+    )
+    mine = whole[start:stop].clone().requires_grad_()
+    value = loss(mine, target[start:stop])
+    value.backward()
+    alone = whole.clone().requires_grad_()
+    expected = DiceLoss()(alone, target) + nn.functional.cross_entropy(alone, target)
+    expected.backward()
+    check_equal("plain mean", value, expected)
+    check_equal("plain mean, gradient", mine.grad / n_ranks, alone.grad[start:stop])
+
+
 def check_compiled() -> None:
     """The collective is inside the one graph."""
     from dense_imb.losses import ACBMSELoss
@@ -263,6 +287,7 @@ def main() -> None:
         for is_weighted in (False, True):
             check_case(case, is_weighted)
     check_gradient_sum()
+    check_plain_mean()
     check_compiled()
     check_statistics()
     dist.barrier()

@@ -262,7 +262,7 @@ def test_float16_logits_have_the_value_of_float32():
     [
         ((2, 4, 3), torch.tensor([[0, 1, 4]] * 2), {}, "`target` between 0 and 3, got 4"),
         ((2, 4, 3), torch.tensor([[0, 1, -1]] * 2), {}, "`target` between 0 and 3, got -1"),
-        ((2, 4, 3), torch.tensor([[0, 1, 255]] * 2), {}, "got 255; pass `ignore_index` or `mask`"),
+        ((2, 4, 3), torch.tensor([[0, 1, 255]] * 2), {}, "got 255; pass `ignore_index=255` or"),
         ((2, 1, 3), torch.tensor([[0, 1, 255]] * 2), {}, "`target` between 0 and 1, got 255"),
         ((2, 1, 3), torch.tensor([[0.0, 1.0, 255.0]] * 2), {}, r"of 0 and 255 with \(target > 0\)"),
         ((2, 4, 3), torch.tensor([[0, 1, 0.5]] * 2), {}, "class indices, got 0.5"),

@@ -7,8 +7,14 @@ import warnings
 import pytest
 import torch
 
+from dense_imb.losses import CrossEntropyLoss, DiceLoss
 from dense_imb.losses.core import instances
-from dense_imb.losses.core.instances import check_max_instances, instance_map, number_cells
+from dense_imb.losses.core.instances import (
+    InstanceMapWarning,
+    check_max_instances,
+    instance_map,
+    number_cells,
+)
 
 PIXELS = torch.zeros(2, 2, 3)
 MAP = torch.tensor([[[0, 1, 1], [2, 0, 0]], [[1, 0, 3], [0, 0, 0]]])
@@ -105,3 +111,35 @@ def test_a_bad_bound_is_refused_by_name():
     for bad in (2.0, "9", True):
         with pytest.raises(TypeError, match="Expected `max_instances` to be a whole number"):
             check_max_instances(bad)
+
+
+LABEL = torch.zeros(2, 4, 8, dtype=torch.long)
+LABEL[0, 1:3, :3] = 1
+LABEL[1, 3, 4:] = 1
+OBJECT = LABEL.clone()  # one object an image, of 6 and 4 pixels
+OBJECT[1, 3, 6:] = 2
+PER_INSTANCE = (DiceLoss(per="instance"), CrossEntropyLoss(per="instance"))
+
+
+@pytest.mark.parametrize("loss", PER_INSTANCE, ids=lambda loss: type(loss).__name__)
+@pytest.mark.parametrize(
+    ("instance", "percent"),
+    [(OBJECT.flip(2), 0), (OBJECT.roll(1, 0), 0), (0 * OBJECT, 0), (OBJECT * (OBJECT == 2), 20)],
+    ids=["flipped", "rolled", "empty", "mostly missing"],
+)
+def test_a_map_of_other_pixels_than_the_label_is_said_once(loss, instance, percent):
+    z = torch.zeros(2, 2, 4, 8)
+    with pytest.warns(InstanceMapWarning, match=rf"^{percent} % of the foreground .* flipped with"):
+        loss(z, LABEL, instance=instance)
+    loss(z, LABEL, instance=instance)  # a warning is an error here
+
+
+@pytest.mark.parametrize("loss", PER_INSTANCE, ids=lambda loss: type(loss).__name__)
+def test_a_map_of_half_of_the_foreground_says_nothing_nor_one_without_any(loss):
+    z = torch.zeros(2, 2, 4, 8)
+    loss(z, LABEL, instance=OBJECT)
+    loss(z, LABEL, instance=OBJECT * torch.tensor([1, 0])[:, None, None])  # 6 of 10 pixels
+    loss(z, 0 * LABEL, instance=OBJECT)  # no foreground
+    loss(z, 0 * LABEL, instance=0 * OBJECT)
+    loss(z[:0], LABEL[:0], instance=OBJECT[:0])
+    loss(z, LABEL, instance=0 * OBJECT, mask=torch.zeros(2, 4, 8))

@@ -9,9 +9,14 @@ from torch import nn
 
 from dense_imb.losses import (
     ACBMSELoss,
+    Balance,
     CompoundLoss,
     CrossEntropyLoss,
+    DiceLoss,
     FocalLoss,
+    Matthews,
+    RegionLoss,
+    TverskyLoss,
     balanced_regression_loss,
     focal_loss,
     pixel_loss,
@@ -76,7 +81,9 @@ def test_labels_that_begin_at_one_are_named(logits, target):
 def test_labels_that_begin_at_one_are_looked_for_where_pixels_count():
     holes = TARGET + 1
     holes[0, 0] = 0
-    with pytest.raises(ValueError, match="got 4; pass `ignore_index` or `mask`"):
+    with pytest.raises(
+        ValueError, match="got 4; pass `ignore_index=4` or `mask` for [^,]*, or take"
+    ):
         CrossEntropyLoss()(LOGITS, holes)
     with pytest.raises(ValueError, match="got 4; its labels begin at 1: subtract 1"):
         CrossEntropyLoss(ignore_index=0)(LOGITS, holes)
@@ -106,3 +113,56 @@ def test_a_list_of_losses_is_named():
     for losses in ([FocalLoss(), CrossEntropyLoss()], (FocalLoss(), CrossEntropyLoss())):
         with pytest.raises(TypeError, match=r"got a (list|tuple); pass CompoundLoss\(a, b\) or"):
             CompoundLoss(losses)
+
+
+@pytest.mark.parametrize("loss", [DiceLoss, TverskyLoss, FocalLoss])
+@pytest.mark.parametrize("mode", ["binary", "multiclass", "multilabel"])
+def test_a_mode_is_refused_by_position_as_by_name(loss, mode):
+    for options in ((mode,), ()):
+        with pytest.raises(TypeError, match=f"`{loss.__name__}` takes no `mode`: .* drop it"):
+            loss(*options, **({} if options else {"mode": mode}))
+
+
+@pytest.mark.parametrize("loss", [DiceLoss(), CrossEntropyLoss()])
+@pytest.mark.parametrize(
+    ("logits", "target", "cure"),
+    [
+        (LOGITS, (LOGITS > 0).long(), r"a multilabel target needs one call a channel.*k:k\+1\]\)"),
+        (LOGITS, (LOGITS > 0).float(), "a multilabel target needs one call a channel"),
+        (LOGITS[:, 0], TARGET, r"the logits lack the class dimension, \(B, C, \*spatial\)\.$"),
+        (LOGITS[:, 0], MASK, r"lack the class dimension.*binary network has logits.unsqueeze\(1"),
+        (LOGITS, (LOGITS > 0) / 3, r"got \[[^]]*\] at a pixel\.$"),
+    ],
+)
+def test_a_target_of_the_shape_of_the_logits_is_named(loss, logits, target, cure):
+    with pytest.raises(ValueError, match="hold probabilities that sum to 1 over the classes, got"):
+        loss(logits, target)
+    with pytest.raises(ValueError, match=cure):
+        loss(logits, target)
+
+
+def test_the_share_of_the_foreground_alone_is_told_the_background():
+    with pytest.raises(TypeError, match=r"got 0\.01; write \(0\.99, 0\.01\), of background and"):
+        CrossEntropyLoss(balance=Balance()).probability(torch.zeros(1, 1), class_share=0.01)
+
+
+def test_an_index_of_four_arguments_is_told_to_take_one():
+    with pytest.raises(
+        TypeError, match=r"of \(tp, fp, fn, tn\); an index takes one Overlap, whose"
+    ):
+        RegionLoss(lambda tp, fp, fn, tn: tp / (tp + fp + fn))
+
+
+def test_an_index_above_one_has_no_power():
+    logits = LOGITS.clone().requires_grad_()  # no warning of torch about a scalar of it
+    with pytest.raises(
+        ValueError, match=r"`index` of at most 1 with gamma=0\.5, got [\d.]+; divide"
+    ):
+        RegionLoss(lambda o: o.tp, gamma=0.5)(logits, TARGET)
+    RegionLoss(lambda o: o.tp)(logits, TARGET)
+    RegionLoss(Matthews(1e8), gamma=0.5)(logits, TARGET)
+
+
+def test_an_index_that_is_nan_is_refused_without_a_warning_of_torch():
+    with pytest.raises(ValueError, match="`index` to be finite for finite counts, got nan"):
+        RegionLoss(lambda o: o.tp * torch.nan)(LOGITS.clone().requires_grad_(), TARGET)

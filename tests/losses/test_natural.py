@@ -202,7 +202,10 @@ def test_losses_without_an_inverse_say_why(loss: Any, n: int, said: str) -> None
     with pytest.raises(ValueError, match="gives no probabilities") as problem:
         loss.probability(torch.zeros(1, n, 2), [0.9] * n)
     assert said in str(problem.value)
-    assert str(problem.value).count(".") == 1
+    assert str(problem.value).count("on validation data") == 1
+    assert ". " not in str(problem.value)
+    assert str(problem.value).endswith("(--calibrate true).")
+    assert problem.value.reason.count(".") == 0
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,7 @@ def in_plain_loops(error, label, instance, balance, valid, weight):
     return sum(values) / len(values) if values else 0.0
 
 
+@pytest.mark.filterwarnings("ignore:.*of the foreground pixels have an instance")
 @given(pictures(), balances, st.randoms(use_true_random=False), st.booleans(), st.booleans())
 @settings(deadline=None, max_examples=300)
 def test_equals_its_definition(picture, balance, random, is_masked, is_weighted):
@@ -120,6 +121,7 @@ def test_count_power_one_is_the_mean_over_all_instances():
     torch.testing.assert_close(value, torch.stack(cells).mean())
 
 
+@pytest.mark.filterwarnings("ignore:.*of the foreground pixels have an instance")
 def test_one_instance_of_a_class_and_image_is_the_mean_over_images():
     """Instance 0 everywhere: the plain class mean of one image."""
     alone = {name: tensor[:1] for name, tensor in INPUTS.items()}
@@ -155,6 +157,7 @@ def test_values_with_channels_share_the_map_of_their_image():
         torch.testing.assert_close(loss(prediction, target, instance=shaped), expected)
 
 
+@pytest.mark.filterwarnings("ignore:.*of the foreground pixels have an instance")
 def test_more_instances_than_the_bound_are_said_once_and_count_as_none():
     loss = CrossEntropyLoss(per="instance", max_instances=2)
     with pytest.warns(UserWarning, match="`max_instances` is 2, and the map holds 1 larger inst"):

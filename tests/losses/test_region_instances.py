@@ -286,6 +286,7 @@ def test_one_instance_of_each_class_is_the_class():
     torch.testing.assert_close(loss(z, y, instance=everywhere), value)
 
 
+@pytest.mark.filterwarnings("ignore:.*of the foreground pixels have an instance")
 def test_a_bound_changes_nothing_but_the_numbers_beyond_it():
     largest = int(COMPONENT.max())
     expected = DiceLoss(per="instance")(TWO, LABEL, instance=COMPONENT)

@@ -468,7 +468,7 @@ def test_a_window_of_hard_and_soft_targets_is_refused():
 
 
 def test_an_index_of_another_signature_is_refused_when_the_loss_is_built():
-    with pytest.raises(TypeError, match=r"got one of \(tp, fp, fn, tn\); the four counts are"):
+    with pytest.raises(TypeError, match=r"got one of \(tp, fp, fn, tn\); an index takes one Ov"):
         RegionLoss(lambda tp, fp, fn, tn: tp / (tp + fp + fn))
     with pytest.raises(TypeError, match=r"got the class Dice; write Dice\(\)\."):
         RegionLoss(Dice)

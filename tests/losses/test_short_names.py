@@ -7,14 +7,14 @@ import torch
 
 from dense_imb.cli import main
 from dense_imb.compare import contestants
-from dense_imb.config import KINDS
+from dense_imb.compare.contestants import ORDER
 from dense_imb.curves import parse_losses
 from dense_imb.losses import CrossEntropyLoss, FocalLoss, class_weights
 from dense_imb.losses.foreign.parse import parse_loss, parse_spec
 from dense_imb.losses.foreign.short_names import SHORT_NAMES, suggest_loss
 from dense_imb.tasks.recipe import build_loss
 
-NAMES = sorted({one.name for kind in KINDS for one in contestants(kind, n_classes=3)})
+NAMES = sorted({one.name for kind in ORDER for one in contestants(kind, n_classes=3)})
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -103,12 +103,17 @@ def test_values_are_not_looked_at_where_that_would_wait():
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda y: y + 3, r"Expected `target` between 0 and 3, got \d; pass `ignore_index`"),
+        (lambda y: y + 3, r"Expected `target` between 0 and 3, got \d; pass `ignore_index=\d` or"),
         (
-            lambda y: 255 * (y > 1),
-            r"got 255; its labels are 0 and 255: map them with \(target > 0\)",
+            lambda y: 255 * (y > 1),  # of four classes: not a mask of two
+            r"got 255; pass `ignore_index=255` or `mask` for pixels that belong to no class, or "
+            "take logits of more classes than 4",
         ),
-        (lambda y: 255 * (y > 1).float(), r"got 255; its labels are 0 and 255: map them"),
+        (lambda y: 255 * (y > 1).float(), "got 255; pass `ignore_index=255` or `mask` for"),
+        (
+            lambda y: 0 * y + 4,
+            r"got 4; pass `ignore_index=4` .*, subtract 1 from labels 1 \.\. 4, ",
+        ),
         (lambda y: y[:, None].expand(-1, 3, -1, -1), "its 3 channels are neither one nor the 4 cl"),
         (lambda y: y[..., None], r"its channel is the last dimension: target\.squeeze\(-1\)"),
         (

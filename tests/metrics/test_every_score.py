@@ -33,6 +33,7 @@ def test_every_public_score_is_here():
         "dose_volume",
         "dose_volume_curve",
         "dvh_score",
+        "fit_probability",
     } == set(dense_imb.metrics.__all__)
 
 

@@ -147,6 +147,15 @@ def test_the_default_sizes_are_the_documented_ones():
     assert 1.3e6 < count(FastUNet()) < 1.4e6
 
 
+def test_a_code_without_bottleneck_is_a_small_frame():
+    network = Autoencoder(frame=(37, 53), width=8, latent=None)
+    frames = torch.zeros(2, 1, 37, 53)
+    assert network.encode(frames).shape == (2, 32, 3, 4)
+    assert network(frames).shape == (2, 1, 37, 53)
+    with pytest.raises(ValueError, match="latent"):
+        Autoencoder(latent=0)
+
+
 def test_the_code_is_the_latent_numbers():
     network = Autoencoder(frame=(37, 53), latent=5)
     frames = hits(2, 1, 37, 53)

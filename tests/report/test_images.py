@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import json
 import math
 import shlex
 import shutil
@@ -120,6 +122,50 @@ def test_it_says_which_images_were_measured(run_folder, folders, tmp_path):
     assert names == open_test_images(config.images).names
     assert f"on {len(names)} test images" in report.headline
     assert "held out (test_share)" in report.path.read_text()
+
+
+def _without_probabilities(run_folder: Path) -> None:
+    path = run_folder / "natural" / "natural.json"
+    stored = json.loads(path.read_text()) | {"natural": None, "why": "`Mine` has no inverse."}
+    path.write_text(json.dumps(stored))
+
+
+@pytest.mark.usefixtures("_undrawn")
+def test_the_page_says_which_probabilities_it_shows(run_folder):
+    text = html.unescape(quiet(run_folder).path.read_text())
+    summary = open_run(run_folder).natural.summary()
+    assert summary.startswith("probabilities: natural")
+    assert f"<p>P{summary[1:]}.</p>" in text
+    assert "A marker for each validation, with probabilities as trained." in text
+    _without_probabilities(run_folder)
+    text = html.unescape(quiet(run_folder).path.read_text())
+    assert "<p>`Mine` has no inverse; scores rank, they are no probabilities" in text
+    assert "a score of 0." in text
+    assert "Below the diagonal" not in text
+
+
+def _titles(draw, figure: Figure) -> list[str]:
+    draw(figure)
+    return [axes.get_title(loc="left") or axes.get_title() for axes in figure.axes]
+
+
+def test_scores_that_are_no_probabilities_are_called_scores(run_folder):
+    for words, loss in (("probabilities", "ours"), ("scores", "Mine")):
+        if loss == "Mine":
+            _without_probabilities(run_folder)
+        source = ImagesSource(open_run(run_folder), (), 100)
+        source.read_records()
+        source.measure(lambda n: lambda done: None)
+        drawings = {one.name: one for part in source.sections() for one in part.drawings}
+        titles = _titles(drawings["calibration"].draw, Figure())
+        first = "Calibration" if words == "probabilities" else "Scores, no probabilities"
+        assert titles == [first, f"Predicted {words} by truth"]
+        output = {"probabilities": "Probability", "scores": "Score"}[words]
+        of_sample = _titles(drawings["sample_1"].draw, Figure())[2]
+        assert of_sample.startswith(f"{output} of foreground")
+    assert "Overlap of the likeliest classes, as trained" in _titles(
+        drawings["training"].draw, Figure()
+    )
 
 
 @pytest.mark.usefixtures("_undrawn")

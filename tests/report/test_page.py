@@ -31,6 +31,15 @@ def test_the_page_stands_on_its_own(run_folder, files):
     assert report.headline in text.replace("&#39;", "'")
 
 
+def test_wide_tables_wrap_rather_than_scroll(run_folder, files):
+    """Only the facts forbid line breaks: twelve columns of scores fit a page of 62 rem."""
+    text = quiet(run_folder, test=str(files / "noisy.h5")).path.read_text()
+    style = text.partition("<style>")[2].partition("</style>")[0]
+    rules = [rule for rule in style.split("}") if "nowrap" in rule]
+    assert [rule.partition("{")[0].strip() for rule in rules] == ["table.facts td:first-child"]
+    assert "table { border-collapse: collapse; font-size: .85rem" in style
+
+
 def test_a_run_without_validation_has_a_page(run_folder):
     for path in [*run_folder.iterdir()]:
         if path.name != "config.yaml":

@@ -235,6 +235,7 @@ def test_the_command(
     rows = json.loads(printed.out)["rows"]
     assert len(rows) > 0
     assert f"{run.folder}: probabilities: natural with slope and bias fitted" in printed.err
+    assert "made before are old now; repeat dense-imb report and export" in printed.err
     assert evaluate(run.folder, "--calibrate") == 2
     assert "replace them with --overwrite" in capsys.readouterr().err
     assert evaluate(*folders[:1], "--calibrate") == 2

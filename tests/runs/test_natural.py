@@ -16,6 +16,7 @@ from dense_imb.data.images.unlabelled import open_unlabelled
 from dense_imb.losses import Focal
 from dense_imb.losses.core.natural import Natural
 from dense_imb.metrics import ScoreHistogram
+from dense_imb.metrics.natural import counted_bins, counted_pixels, fitted
 from dense_imb.runs import denoise, open_run, train
 from dense_imb.runs.apply import segment
 from dense_imb.runs.natural import NATURAL, read_natural
@@ -23,9 +24,6 @@ from dense_imb.tasks.images.evaluate import chosen_thresholds, logit_of_class
 from dense_imb.tasks.images.segment import decided
 from dense_imb.tasks.natural import (
     CalibrationWarning,
-    counted_bins,
-    counted_pixels,
-    fitted,
     is_plain_sample,
 )
 from tests.runs.pictures import tiny_images, write_folders

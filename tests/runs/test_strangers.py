@@ -20,9 +20,11 @@ import dense_imb
 from dense_imb.cli import main
 from dense_imb.config import KINDS
 from dense_imb.runs import open_run, train
+from tests.data.values.value_files import write_values
 from tests.runs.labelled_pictures import of_table, write_tables
 from tests.runs.pictures import tiny_images, write_folders
 from tests.runs.tiny import clean_events, tiny, write_events
+from tests.tasks.values.tiny_values import tiny_values
 
 LOSSES = {
     "missing": "torch.nn:NoSuchLoss",
@@ -39,10 +41,12 @@ def data(tmp_path_factory) -> dict[str, list[str]]:
     hits = write_events(folder / "clean.h5", clean_events(24))
     images, masks = write_folders(folder / "cracks", 6, SIZE)
     table = write_tables(folder / "table")
+    shown, values = write_values(folder / "values", 6, SIZE)
     return {
         "hits": [hits, "--noise", "20", "--no-baselines"],
         "images": [images, "--masks", masks],
         "labels": [f"{table}/train.csv", "--images", f"{table}/images"],
+        "values": [shown, "--targets", values],
     }
 
 
@@ -54,6 +58,7 @@ def trained(data, tmp_path_factory) -> dict[str, Path]:
         "hits": tiny(data["hits"][0]),
         "images": tiny_images((data["images"][0], data["images"][2])),
         "labels": of_table(table),
+        "values": tiny_values((data["values"][0], data["values"][2])),
     }
     folders = {}
     for kind, config in configs.items():
@@ -96,6 +101,8 @@ def answer(run: Any, kind: str) -> torch.Tensor:
         return network.score(clean_events(4, seed=5))
     if kind == "images":
         return network.logits(rng.integers(0, 255, (1, *SIZE), np.uint8))
+    if kind == "values":
+        return network.predict(rng.integers(0, 255, (1, *SIZE), np.uint8))
     return network.logits(rng.integers(0, 255, (2, 3, *network.reading.size), np.uint8))
 
 

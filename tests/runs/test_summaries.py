@@ -10,14 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.figure import Figure
 
 from dense_imb.cli import main
 from dense_imb.config import TrainConfig, UnlabelledConfig
+from dense_imb.metrics import SegmentationScores
 from dense_imb.report import write as write_module
 from dense_imb.report import write_report
 from dense_imb.runs import Run, open_run, train
 from dense_imb.runs.stages import describe_stages
+from dense_imb.tasks.images.kind import KIND
 from tests.runs.labelled_pictures import of_table, write_tables
 from tests.runs.pictures import tiny_images, write_folders
 from tests.runs.staged import pictures, stop_at, two
@@ -40,11 +43,21 @@ def test_a_segmenter_is_summed_up_at_its_threshold(tmp_path):
     f1, logit = run.scores().best_f1()[1]
     p = 1 / (1 + math.exp(-logit))
     line = run.summary().splitlines()[1]
-    assert f"F1 {f1:.3f} at the threshold p = {p:.3g}, chosen on the validation images" in line
+    assert line.endswith(
+        f"F1 {f1:.3f} at the threshold p = {p:.3g} chosen there (validation images)"
+    )
     assert "dice" not in line  # at 1/2 it says nothing of a balanced loss
     # the history holds the scores as trained, which fall into other bins of the histogram
     assert run.history[-1]["best_f1"] == pytest.approx(f1, abs=0.05)
     assert run.history[-1]["dice"] <= f1
+
+
+def test_the_summary_names_the_mean_of_several_classes_only():
+    scores = SegmentationScores(3)
+    scores.update(torch.zeros(1, 3, 2, 2), torch.tensor([[[0, 1], [2, 2]]]))
+    line = KIND.headline({"average_precision": 0.5}, scores)
+    assert "at the thresholds chosen there (validation images, mean of 2 foreground" in line
+    assert line.count("validation images") == 1
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from tqdm.auto import tqdm
 
 from dense_imb.base.refusals import Refused, refusal
 from dense_imb.cli._device import chosen_device
-from dense_imb.cli._parser import Namespace
+from dense_imb.cli._parser import Namespace, quoted
 from dense_imb.cli._script import folder_for_outputs
 from dense_imb.data.images.labelled import open_labelled
 from dense_imb.runs import Run
@@ -38,6 +38,14 @@ def evaluate(
     for name in _OF_HITS:
         if getattr(options, name):
             raise refusal(f"{{{name}}} is an option for hits, but the runs are on images; drop it.")
+    if runs and not others and all(run.config.images.test_share == 0 for run in runs):
+        folders = quoted([str(run.folder) for run in runs])
+        raise Refused(
+            "test images",
+            f"none: {folders} held out none",
+            f"name them, dense-imb evaluate {folders} IMAGES --masks MASKS, or train with "
+            "--images.test_share 0.2",
+        )
     if not runs or len(others) > 1 or not (others or _hold_out_the_same(runs)):
         raise Refused(
             "RUN ... IMAGES, folders of runs and one of images (with {masks=FOLDER}) or one HDF5 "

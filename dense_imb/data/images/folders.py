@@ -16,7 +16,12 @@ from dense_imb.base.refusals import Refused
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
 NIFTI = (".nii", ".nii.gz")
+VALUE_SUFFIXES = (".png", ".tif", ".tiff", ".npy")  # files that keep values exactly
 LARGEST = 1 << 28  # pixels of an image; more means a damaged header or a bomb
+_CURE = (
+    "add them, or move these images to another folder and train on them without masks with "
+    "{unlabelled.train=FOLDER}"
+)
 
 
 class Pair(NamedTuple):
@@ -58,14 +63,27 @@ def pair_images(
     images: str | os.PathLike[str],
     masks: str | os.PathLike[str],
     suffixes: tuple[str, ...] = SUFFIXES,
+    *,
+    mask_suffixes: tuple[str, ...] | None = None,
+    what: str = "mask",
+    cure: str = _CURE,
 ) -> list[Pair]:
-    """Pair each image with the mask of the same name; suffixes may differ."""
+    """Pair each image with the mask of the same name; suffixes may differ.
+
+    Args:
+        images: folder of the images.
+        masks: folder of the masks.
+        suffixes: endings of the names of images.
+        mask_suffixes: endings of the names of masks; by default those of the images.
+        what: kind of map that the second folder holds, for errors.
+        cure: cure for images without one.
+    """
     by_name: dict[str, Path] = {}
-    for mask in list_images(masks, suffixes):
+    for mask in list_images(masks, mask_suffixes or suffixes):
         name = stem_of(mask)
         if name in by_name:
             raise ValueError(
-                f"Expected one mask of each name in {masks}, got {by_name[name].name} and "
+                f"Expected one {what} of each name in {masks}, got {by_name[name].name} and "
                 f"{mask.name}."
             )
         by_name[name] = mask
@@ -74,10 +92,9 @@ def pair_images(
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise Refused(
-            f"a mask of the same name in {masks} for each image of {images}",
+            f"a {what} of the same name in {masks} for each image of {images}",
             f"none for {', '.join(missing[:3])}{more}",
-            "add them, or move these images to another folder and train on them without masks with "
-            "{unlabelled.train=FOLDER}",
+            cure,
         )
     return [Pair(path, by_name[stem_of(path)]) for path in paths]
 
@@ -110,6 +127,21 @@ def read_image(path: str | os.PathLike[str], *, is_volume: bool = False) -> NDAr
     if 0 in pixels.shape:
         raise ValueError(f"Expected {source} to hold pixels, got an array {pixels.shape}.")
     return np.array(pixels)
+
+
+def check_depth(path: Path) -> None:
+    """Refuse a PNG with several channels of 16 bits, of which 8 would be read."""
+    from PIL import Image
+
+    if path.suffix.lower() != ".png":
+        return
+    with decoding(f"an image in {path}"), Image.open(path) as image:
+        is_cut = image.mode in ("LA", "RGB", "RGBA") and any(";16" in str(t[3]) for t in image.tile)
+    if is_cut:
+        raise ValueError(
+            f"Expected {path} to hold values that can be read whole, got several channels of 16 "
+            "bits in a PNG, of which 8 would be lost; write them as .npy or TIFF."
+        )
 
 
 def _read_pages(source: Path, is_volume: bool) -> NDArray[Any]:

@@ -43,8 +43,8 @@ class InstancesWarning(UserWarning):
 def label_instances(label: ArrayLike, ignore_index: int | None = IGNORED) -> NDArray[Any]:
     """Number the connected components of each foreground class.
 
-    Pixels that touch at a corner are connected. A component has pixels of one class only. Needs
-    SciPy.
+    It takes one image: in a batch, objects of neighbouring images would be one. Pixels that touch
+    at a corner are connected. A component has pixels of one class only. Needs SciPy.
 
     Args:
         label: (*spatial) classes of one image; 0 is the background.
@@ -75,10 +75,12 @@ def label_instances(label: ArrayLike, ignore_index: int | None = IGNORED) -> NDA
 def nearest_instance(instance: ArrayLike) -> NDArray[Any]:
     """Fill the background of an instance map with the number of the nearest instance.
 
-    Distances are Euclidean, in pixels. A map without instances stays 0. Needs SciPy.
+    It takes one image: in a batch, the nearest instance may be another image's. Distances are
+    Euclidean, in pixels. A map without instances stays 0. Needs SciPy.
 
     Args:
-        instance: (*spatial) numbers of instances, 0 for none, see `label_instances`.
+        instance: (*spatial) numbers of the instances of one image, 0 for none, see
+            `label_instances`.
 
     Example:
         >>> nearest_instance(np.array([1, 0, 0, 0, 2, 0]))
@@ -164,19 +166,27 @@ class FolderMaps:
         folder: files as masks have them.
         names: name of each image by its number.
         spatial_dims: 2 or 3.
+        what: kind of map, for errors.
+        cure: cure for images without one.
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], names: Mapping[int, str], spatial_dims: int
+        self,
+        folder: str | os.PathLike[str],
+        names: Mapping[int, str],
+        spatial_dims: int,
+        *,
+        what: str = "an instance map",
+        cure: str = "add them, or let maps be made with {images.instances=components}",
     ) -> None:
         by_name = {stem_of(path): path for path in list_images(folder, SUFFIXES + NIFTI)}
         missing = [name for name in names.values() if name not in by_name]
         if missing:
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             raise Refused(
-                f"an instance map of the same name in {literal(folder)} for each image",
+                f"{what} of the same name in {literal(folder)} for each image",
                 f"none for {', '.join(missing[:3])}{more}",
-                "add them, or let maps be made with {images.instances=components}",
+                cure,
             )
         self._paths = {number: by_name[name] for number, name in names.items()}
         self._is_volume = spatial_dims == 3

@@ -26,7 +26,7 @@ from dense_imb.statistics import ClassStatistics
 
 _UNKNOWN = 254
 MOST_CLASSES = 254
-_BUDGET = 1 << 30
+BUDGET = 1 << 30  # bytes of decoded images in memory
 _PIECE = 1 << 20  # pixels whose float64 copy is held at a time
 _LISTED = 10
 
@@ -177,15 +177,16 @@ def class_pixels(label: NDArray[np.uint8]) -> dict[int, NDArray[np.int64]]:
     return {int(k): lit[classes == k] for k in present}
 
 
-class _Decoded:
+class Decoded:
     """Cache of decoded images with a budget, shared by a data set and its subsets."""
 
     def __init__(self, budget: int) -> None:
         self.budget, self.n_bytes = budget, 0
-        self.held: dict[int, tuple[NDArray[Any], NDArray[np.uint8]]] = {}
-        self.pixels: dict[int, dict[int, NDArray[np.int64]]] = {}
+        self.held: dict[int, tuple[Any, ...]] = {}
+        self.pixels: dict[Any, dict[int, NDArray[np.int64]]] = {}
 
-    def keep(self, where: dict[int, Any], i: int, value: Any, arrays: Iterable[Any]) -> None:
+    def keep(self, where: dict[Any, Any], i: Any, value: Any, arrays: Iterable[Any]) -> None:
+        """Keep a value if its arrays fit in the budget."""
         n_bytes = sum(array.nbytes for array in arrays)
         if i not in where and self.n_bytes + n_bytes <= self.budget:
             where[i] = value
@@ -217,7 +218,7 @@ class LabelledImages:
         source: ImageSource,
         label_map: LabelMap | Threshold,
         numbers: Sequence[int],
-        decoded: _Decoded,
+        decoded: Decoded,
         class_names: Sequence[str] | None = None,
         instances: InstanceMaps | None = None,
     ) -> None:
@@ -246,7 +247,8 @@ class LabelledImages:
             raise IndexError(f"Expected an image from 0 to {len(self) - 1}, got {i}.")
         number = self.numbers[i]
         if number in self._decoded.held:
-            return self._decoded.held[number]
+            image, label = self._decoded.held[number]
+            return image, label
         label = self._map.read(self._source, number)
         image = self._source.image(number, label.shape)
         if self.n_channels not in (0, len(image)):
@@ -384,7 +386,7 @@ def open_labelled(
     names: Sequence[str] | None = None,
     spatial_dims: int | None = None,
     instances: str | os.PathLike[str] | None = None,
-    budget: int = _BUDGET,
+    budget: int = BUDGET,
     show_progress: bool = True,
 ) -> LabelledImages:
     """Open images and masks in two folders, or in one HDF5 file.
@@ -447,7 +449,7 @@ def open_labelled(
         source,
         label_map,
         range(len(source.names)),
-        _Decoded(budget),
+        Decoded(budget),
         names or label_map.name_classes(source.value_names),
     )
     return opened if instances is None else opened.with_instances(instances)

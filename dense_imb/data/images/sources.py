@@ -174,7 +174,7 @@ class HDF5Images:
                     f"got {dataset.dtype} of {dataset.shape}."
                 )
         image = self._datasets()["image"]
-        self.value_names = _names_in(image.parent, self.path)
+        self.value_names = names_in(image.parent, self.path)
         attributes = read_attributes(image, self.path, ("channel_axis",))
         axis = int(attributes["channel_axis"]) if attributes else None
         if axis not in (None, 1, -1, image.ndim - 1):
@@ -212,6 +212,20 @@ class HDF5Images:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": None}
+
+    def names_of(self, name: str) -> tuple[str, ...] | None:
+        """Return the names in attribute `names` of a data set, a JSON list."""
+        return names_in(self._datasets()[name], self.path, "names")
+
+    def digest(self, numbers: Iterable[int]) -> str:
+        """Return a digest of the file and the numbers of some images."""
+        digest = hashlib.blake2b(",".join(map(str, numbers)).encode(), digest_size=16)
+        _hash_file(digest, self.path, self.path.stat().st_size <= _HASHED_WHOLE)
+        return digest.hexdigest()
+
+    def files(self, numbers: Iterable[int]) -> list[Path]:
+        """Return the one file."""
+        return [self.path]
 
     def read(self, name: str, i: int) -> NDArray[Any]:
         """Return entry i of a data set, as stored."""
@@ -269,14 +283,6 @@ class HDF5Source(HDF5Images):
     def mask_values(self, i: int) -> NDArray[Any]:
         return self.read("mask", i)
 
-    def digest(self, numbers: Iterable[int]) -> str:
-        digest = hashlib.blake2b(",".join(map(str, numbers)).encode(), digest_size=16)
-        _hash_file(digest, self.path, self.path.stat().st_size <= _HASHED_WHOLE)
-        return digest.hexdigest()
-
-    def files(self, numbers: Iterable[int]) -> list[Path]:
-        return [self.path]
-
 
 def find_source(
     images: str | os.PathLike[str],
@@ -295,12 +301,15 @@ def find_source(
     return HDF5Source(images, spatial_dims)
 
 
-def is_labelled_file(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is HDF5 with data sets `image` and `mask`; nothing else is read."""
+def is_labelled_file(path: str | os.PathLike[str], map_name: str = "mask") -> bool:
+    """Whether a file is HDF5 with data sets `image` and `mask`, or other maps.
+
+    Nothing else is read.
+    """
     place = Path(path)
     try:
         with open_file(place) as file, reading(place, "/"):
-            return {"image", "mask"} <= set(file)
+            return {"image", map_name} <= set(file)
     except (UnreadableFileError, OSError):
         return False
 
@@ -315,17 +324,28 @@ def are_names(names: object) -> TypeGuard[Sequence[str]]:
     )
 
 
-def _names_in(file: Any, path: Path) -> tuple[str, ...] | None:
-    """Read the names of mask values, as data_tools/label.py writes them; None if there are none."""
+def names_in(holder: Any, path: Path, attribute: str = "classes") -> tuple[str, ...] | None:
+    """Read names from an attribute, a JSON list; None if there are none.
+
+    The attribute `classes` has those of mask values, as data_tools/label.py writes them.
+    """
     try:
-        names = json.loads(str(read_attributes(file, path, ("classes",)).get("classes")))
+        names = json.loads(str(read_attributes(holder, path, (attribute,)).get(attribute)))
     except (ValueError, RecursionError):
         return None
     return tuple(names) if are_names(names) else None
 
 
+_MEND = "mend them, or mark their pixels in the mask as ignored and write 0"
+
+
 def channels_first(
-    pixels: NDArray[Any], spatial: tuple[int, ...], axis: int | None, image: str, mask: str
+    pixels: NDArray[Any],
+    spatial: tuple[int, ...],
+    axis: int | None,
+    image: str,
+    mask: str,
+    cure: str = _MEND,
 ) -> NDArray[Any]:
     """Return an image as (C, *spatial); refuse another size than that of its mask.
 
@@ -336,6 +356,7 @@ def channels_first(
             preferably the last.
         image: name of the image, for errors.
         mask: name of the mask, for errors.
+        cure: cure for pixels that are no finite numbers.
     """
     if pixels.ndim == len(spatial):
         pixels = pixels[None]
@@ -351,7 +372,7 @@ def channels_first(
         n_broken = int((~np.isfinite(pixels)).sum())
         raise ValueError(
             f"Expected {image} to hold finite numbers, got {n_broken} NaN or infinite of "
-            f"{pixels.size}; mend them, or mark their pixels in the mask as ignored and write 0."
+            f"{pixels.size}; {cure}."
         )
     if pixels.dtype == bool:
         pixels = pixels.astype(np.uint8)

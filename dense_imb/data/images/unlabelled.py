@@ -190,7 +190,7 @@ def find_copies(
 
 
 def nifti_like(mask: NDArray[Any], path: Path) -> bytes:
-    """Return the bytes of a mask as .nii.gz, with the position in space of the image `path`."""
+    """Return the bytes of a map as .nii.gz, with the position in space of the image `path`."""
     import gzip
 
     import nibabel
@@ -199,7 +199,8 @@ def nifti_like(mask: NDArray[Any], path: Path) -> bytes:
     tools: Any = nibabel  # its types are incomplete
     like = tools.load(path)
     made = tools.Nifti1Image(mask, like.affine)
-    made.header.set_zooms(like.header.get_zooms()[: mask.ndim])
+    zooms = [*like.header.get_zooms(), *[1.0] * mask.ndim]  # a further axis has no unit
+    made.header.set_zooms(zooms[: mask.ndim])
     made.header.set_xyzt_units(*like.header.get_xyzt_units())
     for code in ("qform", "sform"):  # the meaning of the two affines
         getattr(made, f"set_{code}")(like.affine, int(like.header[f"{code}_code"]))

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dense_imb.base.checks import trains_eagerly, values_are_readable
-from dense_imb.losses.core.instances import InstanceMap, number_cells
+from dense_imb.losses.core.instances import InstanceMap, number_cells, warn_of_uncovered
 
 if TYPE_CHECKING:
     from dense_imb.losses.core.balance import Balance
@@ -129,6 +129,7 @@ class InstanceCells(Groups):
         label = label.int() if label.dtype == torch.bool else label
         if valid is not None:
             label = torch.where(valid, label, n_classes)
+        self.instances = instances
         self.n_classes = n_classes
         self.n_rows = n_rows
         self.shape = (label.shape[0], instances.n_slots, n_classes + 2)
@@ -147,6 +148,7 @@ class InstanceCells(Groups):
         self, error: Tensor | None, weight: Tensor | None, balance: Balance
     ) -> dict[str, Tensor]:
         count = self.count()
+        warn_of_uncovered(count, self.instances)
         mass = count if weight is None else self.sum(weight)
         self.is_cell = count > 0
         divisor = mass.to(wide(mass.device))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dense_imb.base.checks import values_are_readable
 from dense_imb.losses.core.cells import ClassCells, KeyedCells, narrow_classes
-from dense_imb.losses.core.instances import InstanceMap, number_cells
+from dense_imb.losses.core.instances import InstanceMap, number_cells, warn_of_uncovered
 from dense_imb.losses.core.overlap import Overlap
 from dense_imb.losses.core.overlap_sums import flat, flat_logits, legality, pixel_weights
 from dense_imb.losses.core.penalty import Penalty
@@ -66,6 +66,7 @@ def instance_overlap_sums(
     cells = KeyedCells(number_cells(label, flat_map, n_classes), math.prod(shape))
     size = cells.sums([weight])[0].view(shape)
     _check_one_class(size)
+    warn_of_uncovered(size, instances)
     owner = size[:, 1:, 1:].argmax(-1) + 1  # (B, R)
     owner = torch.where((size[:, 1:, 1:] != 0).any(-1), owner, 0)
     of_slot = torch.cat([owner.new_zeros(n_images, 1), owner], 1).unsqueeze(2)  # (B, R + 1, 1)

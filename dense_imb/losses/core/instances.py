@@ -24,7 +24,12 @@ from dense_imb.losses.core.target import without_channel
 Per = Literal["pixel", "instance"]
 
 _LARGEST = 2**31 - 1  # of int32
-_warned: set[int] = set()  # bounds that a warning has named
+_warned: set[int] = set()  # bounds that a warning has named; 0 for uncovered foreground
+_LEAST_COVER = 0.5  # fraction of the foreground pixels in an instance, below which a map is odd
+
+
+class InstanceMapWarning(UserWarning):
+    """An instance map that leaves pixels of the foreground without an instance."""
 
 
 class InstanceMap(NamedTuple):
@@ -32,6 +37,7 @@ class InstanceMap(NamedTuple):
 
     number: Tensor  # (B, *spatial) int32, from 0 to n_slots - 1
     n_slots: int  # R + 1, the same for every image
+    is_cut: bool = False  # whether numbers beyond the bound became 0, which a warning has said
 
 
 def instance_map(
@@ -82,8 +88,14 @@ def bounded_instances(
         if high <= max_instances:
             return InstanceMap(instance.int(), max_instances + 1)
         _warn_of_more(instance, max_instances)
+        return _within(instance, max_instances, is_cut=True)
+    return _within(instance, max_instances)
+
+
+def _within(instance: Tensor, max_instances: int, *, is_cut: bool = False) -> InstanceMap:
+    """Return the map with 0 for numbers outside 0 .. max_instances."""
     within = (instance >= 0) & (instance <= max_instances)
-    return InstanceMap(torch.where(within, instance, 0).int(), max_instances + 1)
+    return InstanceMap(torch.where(within, instance, 0).int(), max_instances + 1, is_cut)
 
 
 def check_per(per: str, max_instances: int | None) -> None:
@@ -183,5 +195,29 @@ def _warn_of_more(instance: Tensor, max_instances: int) -> None:
         f"`max_instances` is {max_instances}, and the map holds {n_beyond} larger instance "
         f"{numbers}, up to {int(instance.max())}: their pixels count as pixels of no instance. "
         "This is said once; raise max_instances.",
+        InstanceMapWarning,
+        stacklevel=2,
+    )
+
+
+def warn_of_uncovered(size: Tensor, instances: InstanceMap) -> None:
+    """Warn once if less than half of the foreground of a batch belongs to an instance.
+
+    Args:
+        size: pixels of each (image, instance, class), (B, R + 1, C); class 0 is the background.
+        instances: map that was counted.
+    """
+    if not values_are_readable(size) or instances.is_cut or 0 in _warned:
+        return
+    foreground = size[..., 1:].sum((0, 2))  # (R + 1,)
+    total, uncovered = float(foreground.sum()), float(foreground[0])
+    if not total - uncovered < _LEAST_COVER * total:
+        return
+    _warned.add(0)
+    warnings.warn(
+        f"{100 * (1 - uncovered / total):.0f} % of the foreground pixels have an instance; was "
+        "the map flipped with the label? Crop, flip and shuffle both alike, or make the map of "
+        "the label after that, with label_instances. This is said once.",
+        InstanceMapWarning,
         stacklevel=2,
     )

@@ -27,7 +27,7 @@ _SMALL = 1e-3  # below it, -log(1 - r) / r is its series
 
 
 class NoInverseError(ValueError):
-    """The outputs of a loss cannot be turned into probabilities; a fit on a run's data can."""
+    """The outputs of a loss cannot be turned into probabilities; a fit on data can."""
 
     @property
     def reason(self) -> str:
@@ -35,7 +35,10 @@ class NoInverseError(ValueError):
         return str(self.args[0]).rstrip(".")
 
     def __str__(self) -> str:
-        cure = "train with calibrate=True (--calibrate true) to fit them on validation data"
+        cure = (
+            "fit them on validation data with dense_imb.metrics.fit_probability(logits, target), "
+            "or train a run with calibrate=True (--calibrate true)"
+        )
         return f"{self.reason}; {cure}."
 
 
@@ -176,6 +179,11 @@ def class_shares(class_share: Any, n_classes: int, needed_for: str) -> tuple[flo
             f"Expected `class_share`, the fraction of pixels of each class, for {needed_for}, "
             "got none."
         )
+    if isinstance(class_share, (int, float)) and n_classes == 2 and 0 < class_share < 1:
+        raise TypeError(
+            f"Expected `class_share` to hold one number for each class, got {class_share}; write "
+            f"({1 - class_share:.10g}, {class_share:.10g}), of background and foreground."
+        )
     share = class_numbers("class_share", getattr(class_share, "class_counts", class_share))
     check_n_entries("class_share", share, n_classes)
     for k, value in enumerate(share):
@@ -209,13 +217,12 @@ def no_weight_of(balance: Balance | None, per: str) -> str | None:
         balance: rule of the mean; None without one.
         per: "pixel", or "instance" for means over instances.
     """
-    cure = "fit a bias on validation data, as `dense-imb train` does"
     if per == "instance":
-        return f'with per="instance" the weight of a pixel depends on its instance; {cure}'
+        return 'with per="instance" the weight of a pixel depends on its instance'
     if balance is not None and balance.scope == "image":
-        return f'with scope "image" the weight of a pixel depends on its image; {cure}'
+        return 'with scope "image" the weight of a pixel depends on its image'
     if balance is not None and balance.power != 1:
-        return f"with a power the weights of the classes depend on their errors; {cure}"
+        return "with a power the weights of the classes depend on their errors"
     return None
 
 

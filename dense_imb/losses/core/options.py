@@ -70,6 +70,16 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
+_MODES = ("binary", "multiclass", "multilabel")
+
+
+def refuse_mode(loss: str, first: object) -> None:
+    """Refuse segmentation-models-pytorch's `mode` in place of the first argument of a loss."""
+    if isinstance(first, str) and first in _MODES:
+        more = "; multilabel is one call a channel" if first == "multilabel" else ""
+        raise TypeError(f"`{loss}` takes no `mode`: {_OF_OTHERS['mode']}{more}; drop it.")
+
+
 def check_options(
     loss: str, given: Mapping[str, object], known: type, also: Callable[..., Any] | None = None
 ) -> None:

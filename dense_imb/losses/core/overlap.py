@@ -194,6 +194,6 @@ def check_index(index: object) -> None:
         signature.bind(None)
     except TypeError:
         raise TypeError(
-            f"{wanted}, got one of {signature}; the four counts are its fields: "
-            "lambda o: o.tp / (o.tp + o.fp + o.fn)."
+            f"{wanted}, got one of {signature}; an index takes one Overlap, whose fields are the "
+            "four counts: lambda o: o.tp / (o.tp + o.fp + o.fn)."
         ) from None

@@ -15,8 +15,10 @@ from dense_imb.losses.core.balance import Balance
 from dense_imb.losses.core.coefficient import power_factor, relative_size
 from dense_imb.losses.core.groups import class_tensor
 from dense_imb.losses.core.instance_overlap import InstanceNumbers
-from dense_imb.losses.core.overlap import Overlap
+from dense_imb.losses.core.overlap import Matthews, Overlap
 from dense_imb.losses.core.overlap_sums import ClassNumbers
+
+_ROUNDING = 1e-5
 
 IndexFunction = Callable[[Overlap], Tensor]
 
@@ -102,6 +104,7 @@ class Formula:
             index = index.unsqueeze(-1)
         if self.gamma == 1:
             return 1 - index
+        _check_at_most_one(index, self.index, self.gamma)
         # above 0, where a power below 1 has an infinite slope
         return (1 - index).clamp(min=torch.finfo(index.dtype).eps) ** self.gamma
 
@@ -139,9 +142,22 @@ def _check_index(index: object, counts: Overlap, *, is_joint: bool) -> None:
         for name, part in zip(Overlap._fields, parts[first].unbind(-1), strict=True)
     )
     raise ValueError(
-        f"Expected `index` to be finite for finite counts, got {float(index[first])} for "
+        f"Expected `index` to be finite for finite counts, got {float(index.detach()[first])} for "
         f"{got_counts}; add a small number to its denominator."
     )
+
+
+def _check_at_most_one(index: Tensor, function: IndexFunction, gamma: float) -> None:
+    """Refuse an index above 1, of which 1 - index has no power, where reading is free."""
+    # a large `smooth` takes Matthews above 1
+    if isinstance(function, Matthews) or not values_are_readable(index) or index.numel() == 0:
+        return
+    highest = float(index.detach().max())
+    if highest > 1 + _ROUNDING:  # NaN is the network's to show
+        raise ValueError(
+            f"Expected `index` of at most 1 with gamma={gamma:g}, got {highest:.4g}; divide it by "
+            "its largest value, or use gamma=1."
+        )
 
 
 def _brief(counts: Tensor) -> str:

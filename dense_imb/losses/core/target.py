@@ -298,7 +298,8 @@ def _from_channels(
             broken = probability.movedim(1, -1)[~is_fine][0]
             raise ValueError(
                 "Expected `target` to hold probabilities that sum to 1 over the classes, got "
-                f"{[round(value, 4) for value in broken.tolist()]} at a pixel."
+                f"{[round(value, 4) for value in broken.tolist()]} at a pixel"
+                f"{_cure_of_sums(probability)}."
             )
         if soft_for is not None:
             if not bool((is_one_hot if valid is None else is_one_hot | ~valid).all()):
@@ -311,6 +312,20 @@ def _from_channels(
         if soft_for is not None:
             return label, valid, None
     return label, valid, probability
+
+
+def _cure_of_sums(target: Tensor) -> str:
+    """Return the cure of a target in the shape of the logits that is no class probability."""
+    if bool((target != target.round()).any()) or float(target.min()) < 0:
+        return ""
+    is_mask = float(target.max()) <= 1
+    if target.dim() == 3 or not is_mask:
+        cure = "; the logits lack the class dimension, (B, C, *spatial)"
+        return f"{cure}: a binary network has logits.unsqueeze(1)" if is_mask else cure
+    return (
+        "; a multilabel target needs one call a channel, of binary logits: the mean of "
+        "loss(logits[:, k:k+1], target[:, k:k+1])"
+    )
 
 
 def _check_takes_soft(soft_for: str | None) -> None:

@@ -17,7 +17,7 @@ from dense_imb.losses.core.natural import Natural
 from dense_imb.losses.core.one_softmax import share_a_softmax, values_of_parts, windows_of_parts
 from dense_imb.losses.core.options import CallOptions, check_options, shows_options
 from dense_imb.losses.core.overlap_sums import WindowSums, check_window
-from dense_imb.losses.foreign.feeding import Intake, feed, intake_of
+from dense_imb.losses.foreign.feeding import Intake, feed, intake_of, wants_cells
 
 
 class SumCallOptions(CallOptions, total=False):
@@ -25,6 +25,7 @@ class SumCallOptions(CallOptions, total=False):
 
     instance: Tensor | None
     window: WindowSums | None
+    label: Tensor | None
 
 
 class CompoundLoss(Loss):
@@ -166,11 +167,14 @@ class CompoundLoss(Loss):
         raise self.refuse_probability(self.no_probability)
 
     def _value(
-        self, name: str, loss: nn.Module, logits: Tensor, target: Tensor, options: CallOptions
+        self, name: str, loss: nn.Module, logits: Tensor, target: Tensor, options: SumCallOptions
     ) -> Any:
         if "instance" in options and not _wants_instances(loss):
             options = options.copy()
             del options["instance"]
+        if "label" in options and not wants_cells(loss):
+            options = options.copy()
+            options.pop("label")
         if self.feeds_on == "values":
             return loss(logits, target, **options)
         intake = self._intakes[name]

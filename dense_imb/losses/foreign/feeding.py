@@ -21,6 +21,7 @@ from dense_imb.base.checks import (
     values_are_readable,
     widen_half,
 )
+from dense_imb.losses.core.cover import Cover
 from dense_imb.losses.core.target import check_not_swapped, without_channel
 from dense_imb.losses.foreign.catalogue import OUR_INPUTS
 
@@ -86,6 +87,20 @@ def wants_instances(loss: nn.Module) -> bool:
         False
     """
     return any(getattr(part, "per", None) == "instance" for part in loss.modules())
+
+
+def wants_cells(loss: nn.Module) -> bool:
+    """Whether a loss of values, or a part of it, has means over the cells of the option `label`.
+
+    Example:
+        >>> wants_cells(torch.nn.MSELoss())
+        False
+    """
+    return any(
+        isinstance(partition, Cover) or partition in ("labels", "masks")
+        for part in loss.modules()
+        if isinstance(partition := getattr(part, "partition", None), (Cover, str))
+    )
 
 
 def target_form(loss: nn.Module) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+MOSTLY_EMPTY = 0.1  # fraction of values other than 0, below which maps are mostly empty
 MILD = 10.0  # pixels of the largest class over those of the smallest
 
 
@@ -57,6 +58,23 @@ def recommended_for_pixels(class_counts: Sequence[int]) -> Recommendation:
     share = f"a foreground of {100 * class_counts[1] / sum(class_counts):.2g} %"
     is_mild = max(present) <= MILD * min(present)
     return Recommendation("CrossEntropyLoss" if is_mild else "BalancedSoftmaxLoss", share)
+
+
+def recommended_for_values(class_counts: Sequence[int]) -> Recommendation:
+    """Recommend a loss for maps of values.
+
+    Args:
+        class_counts: values that are 0, and others.
+
+    Example:
+        >>> recommended_for_values([990, 10])
+        Recommendation(loss='ACBMSELoss', reason='maps in which 1 % of the values are not 0')
+        >>> recommended_for_values([1, 1]).loss
+        'torch.nn:MSELoss'
+    """
+    share = class_counts[1] / max(sum(class_counts), 1)
+    reason = f"maps in which {100 * share:.2g} % of the values are not 0"
+    return Recommendation("ACBMSELoss" if share < MOSTLY_EMPTY else "torch.nn:MSELoss", reason)
 
 
 def recommended_for_hits() -> Recommendation:

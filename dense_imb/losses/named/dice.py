@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from dense_imb.losses.core.options import shows_options
+from dense_imb.losses.core.options import refuse_mode, shows_options
 from dense_imb.losses.core.overlap import Dice
 from dense_imb.losses.core.region import REGION_DEFAULTS, RegionLoss, RegionOptions
 
@@ -28,4 +28,5 @@ class DiceLoss(RegionLoss):
 
     @shows_options(RegionOptions, REGION_DEFAULTS)
     def __init__(self, smooth: float = 0.0, **options: Unpack[RegionOptions]) -> None:
+        refuse_mode(type(self).__name__, smooth)
         super().__init__(Dice(smooth), **options)

@@ -13,7 +13,7 @@ from dense_imb.base.checks import check_at_least, class_numbers
 from dense_imb.losses.core.adjustment import Adjustment
 from dense_imb.losses.core.gradient import with_gradient
 from dense_imb.losses.core.natural import focal_log_slope
-from dense_imb.losses.core.options import MeanOptions, PixelOptions, shows_options
+from dense_imb.losses.core.options import MeanOptions, PixelOptions, refuse_mode, shows_options
 from dense_imb.losses.core.penalty import Penalty
 from dense_imb.losses.core.pixel_loss import PixelLoss, pixel_loss
 
@@ -105,4 +105,5 @@ class FocalLoss(PixelLoss):
         adjustment: Adjustment | None = None,
         **options: Unpack[MeanOptions],
     ) -> None:
+        refuse_mode(type(self).__name__, alpha)
         super().__init__(Focal(gamma, alpha), adjustment, **options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from dense_imb.losses.core.options import shows_options
+from dense_imb.losses.core.options import refuse_mode, shows_options
 from dense_imb.losses.core.overlap import Tversky
 from dense_imb.losses.core.region import REGION_DEFAULTS, RegionLoss, RegionOptions
 
@@ -36,4 +36,5 @@ class TverskyLoss(RegionLoss):
         smooth: float = 0.0,
         **options: Unpack[RegionOptions],
     ) -> None:
+        refuse_mode(type(self).__name__, alpha)
         super().__init__(Tversky(alpha, beta, smooth), **options)

@@ -132,7 +132,7 @@ def draw_training(history: Rows, figure: Figure, second: float | None = None) ->
             share_axis,
         ),
         Panel(
-            "At threshold 1/2: collapsed if both are 0 or 1",
+            "At 1/2 as trained: collapsed if both are 0 or 1",
             {
                 "signal kept": column(history, "recall_at_half"),
                 "hits kept": column(history, "lit_at_half"),

@@ -153,8 +153,8 @@ class HitsSource(ReportSource):
         training = self.training_section(
             figures.draw_training,
             "Loss, noise removal, AUC, learning rate and gradient shares against the step.",
-            "A marker for each validation. Removal has a logarithmic scale of the noise that is "
-            "left.",
+            "A marker for each validation, with scores as trained. Removal has a logarithmic scale "
+            "of the noise that is left.",
         )
         if self.measured is None:
             return [training]
@@ -199,7 +199,7 @@ class HitsSource(ReportSource):
             Section(
                 "Scores",
                 [self._score_table(), self._point_table()],
-                [self._conditions(), self._fakes()],
+                [self._conditions(), *self.describe_probabilities(), self._fakes()],
                 [removal],
             ),
             Section("Events before and after", drawings=samples),

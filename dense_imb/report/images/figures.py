@@ -39,7 +39,7 @@ if TYPE_CHECKING:  # the package must not wait for matplotlib
 
 MOST_CLASSES = 8  # classes with a curve
 # for each of `VERDICTS`; no colour of a class in the truth, and the image beneath is pale
-_COLOURS = (None, "#7E57C2", "#B0122B", "#000000", "#5FA60C", "#8A8A8A")
+VERDICT_COLOURS = (None, "#7E57C2", "#B0122B", "#000000", "#5FA60C", "#8A8A8A")
 _PALEST = 0.8  # brightness of black in that image
 _FEW = 100  # pixels; the share in a bin of fewer is luck
 _EDGE = 0.1  # a threshold this near to 0 or 1 can't be seen on a linear scale
@@ -116,14 +116,24 @@ def draw_precision_recall(measured: ImageMeasures, names: Sequence[str], figure:
     figure.legend(loc="outside lower center", ncols=3)
 
 
-def draw_calibration(measured: ImageMeasures, names: Sequence[str], figure: Figure) -> None:
-    """Draw the share of a class against its probability, and the histogram of probabilities."""
+def draw_calibration(
+    measured: ImageMeasures, names: Sequence[str], figure: Figure, *, is_probability: bool = True
+) -> None:
+    """Draw the share of a class against its probability, and the histogram of probabilities.
+
+    Args:
+        measured: measurements of the network.
+        names: names of the foreground classes.
+        figure: empty figure.
+        is_probability: whether the outputs are probabilities; else they are called scores.
+    """
     curves, counts = figure.subplots(1, 2)
     labels = [plain_label(name) for name in names[:MOST_CLASSES]]
     histograms = measured.scores.histograms[1 : len(labels) + 1]
     classes = [reliability(histogram) for histogram in histograms]
     low, high = _logit_range(classes)
-    curves.plot([low, high], [low, high], color="#777777", linewidth=0.9, label="calibrated")
+    if is_probability:
+        curves.plot([low, high], [low, high], color="#777777", linewidth=0.9, label="calibrated")
     for k, (name, bins) in enumerate(zip(labels, classes, strict=True)):
         is_sure = bins["pixels"] >= _FEW
         x, y = (_logits(bins[key][is_sure]) for key in ("probability", "share"))
@@ -140,11 +150,16 @@ def draw_calibration(measured: ImageMeasures, names: Sequence[str], figure: Figu
     for axis in (curves.xaxis, curves.yaxis):
         axis.set_ticks(*ticks)
     curves.tick_params(axis="x", rotation=45)
-    curves.set(xlim=(low, high), ylim=(low, high), aspect="equal", title="Calibration")
-    curves.set(xlabel="predicted probability", ylabel="share of the class")
+    curves.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+    curves.set(title="Calibration" if is_probability else "Scores, no probabilities")
+    curves.set(ylabel="share of the class")
     curves.grid(color="#E4E4E4", linewidth=0.7)
     curves.set_axisbelow(True)
     _draw_counts(counts, labels, histograms, low, high)
+    by_truth = " by truth" if len(labels) == 1 else ""
+    counts.set(title=f"Predicted {'probabilities' if is_probability else 'scores'}{by_truth}")
+    for axes in (curves, counts):
+        axes.set(xlabel=f"predicted {'probability' if is_probability else 'score'}")
     figure.legend(loc="outside lower center", ncols=4)
 
 
@@ -171,9 +186,7 @@ def _draw_counts(
             # classes have their line in the legend already
             label = name_of_kind if j == 1 else "_"
             axes.stairs(height, wide, linewidth=1.6, label=label, **style)
-    title = "Predicted probabilities" + (" by truth" if is_binary else "")
-    axes.set(title=title, yscale="log", ylim=(0.7, 3 * top), ylabel="pixels")
-    axes.set(xlabel="predicted probability", xlim=(low, high))
+    axes.set(yscale="log", ylim=(0.7, 3 * top), ylabel="pixels", xlim=(low, high))
     axes.set_xticks(*probability_ticks(low, high))
     axes.tick_params(axis="x", rotation=45)
 
@@ -213,7 +226,7 @@ def draw_image_training(
         loss_panel(history),
         Panel("Average precision", precisions, score_axis),
         Panel(
-            "Overlap of the likeliest classes",
+            "Overlap of the likeliest classes, as trained",
             {
                 "Dice": column(history, "dice"),
                 "IoU": column(history, "iou"),
@@ -223,7 +236,7 @@ def draw_image_training(
         ),
         Panel("Share of the loss's gradient", shares, share_axis),
         Panel(
-            "Likeliest classes: collapsed if both are 0 or 1",
+            "Likeliest as trained: collapsed if both are 0 or 1",
             {
                 "foreground found": column(history, "recall_at_half"),
                 "pixels called foreground": column(history, "lit_at_half"),
@@ -271,7 +284,12 @@ def sample_layout(shape: tuple[int, ...]) -> tuple[int, int, tuple[float, float]
 
 
 def draw_sample(
-    sample: ImageSample, names: Sequence[str], threshold: float | None, figure: Figure
+    sample: ImageSample,
+    names: Sequence[str],
+    threshold: float | None,
+    figure: Figure,
+    *,
+    is_probability: bool = True,
 ) -> None:
     """Draw an image, its truth, the probability of foreground and the errors.
 
@@ -280,6 +298,7 @@ def draw_sample(
         names: names of the foreground classes.
         threshold: probability threshold to mark; None with several foreground classes.
         figure: empty figure.
+        is_probability: see `draw_calibration`.
     """
     from matplotlib.patches import Patch
 
@@ -287,7 +306,8 @@ def draw_sample(
     plain, truth, chance, errors = figure.subplots(n_rows, n_columns).ravel()
     grey = displayed(sample.image)
     is_ignored = sample.truth == IGNORED
-    for axes, title in ((plain, "Image"), (truth, "Truth"), (chance, "Probability of foreground"),
+    output = "Probability" if is_probability else "Score"
+    for axes, title in ((plain, "Image"), (truth, "Truth"), (chance, f"{output} of foreground"),
                         (errors, "Errors")):  # fmt: skip
         axes.set_title(title)
         axes.set(xticks=[], yticks=[])
@@ -305,22 +325,26 @@ def draw_sample(
             for colour, k in zip(colours, present, strict=True)
         ]
         truth.legend(handles=named, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3)
-    _draw_probability(sample.probability, threshold, chance, figure)
-    errors.imshow(_pale(grey), vmin=0, vmax=1)
+    if _draw_probability(sample.probability, threshold, chance, figure):
+        chance.set_title(f"{output} of foreground, logit scale")
+    errors.imshow(pale(grey), vmin=0, vmax=1)
     errors.imshow(_verdict_colours(sample.verdict), interpolation="nearest")
     n = int((sample.verdict == 0).sum())
     handles = [Patch(facecolor="#DDDDDD", edgecolor="#8A8A8A", label=f"background (pale): {n:,}")]
     for k, name in enumerate(VERDICTS[1:], 1):
         n = int((sample.verdict == k).sum())
         if n or k < 4:
-            handles.append(Patch(color=_COLOURS[k], label=f"{name}: {n:,}"))
+            handles.append(Patch(color=VERDICT_COLOURS[k], label=f"{name}: {n:,}"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
 
 
 def _draw_probability(
     probability: NDArray[np.float32], threshold: float | None, axes: Axes, figure: Figure
-) -> None:
-    """Draw a map of probabilities with its scale; in logits where a linear scale shows little."""
+) -> bool:
+    """Draw a map of probabilities with its scale; return whether in logits.
+
+    Logits are drawn where a linear scale shows little.
+    """
     limits = _logit_limits(probability, threshold)
     if limits is None:
         drawn = axes.imshow(probability, cmap="viridis", vmin=0, vmax=1)
@@ -328,7 +352,6 @@ def _draw_probability(
         low, high = limits
         logits = np.clip(_logits(probability.astype(np.float64)), low, high)
         drawn = axes.imshow(logits, cmap="viridis", vmin=low, vmax=high)
-        axes.set_title("Probability of foreground, logit scale")
     bar = figure.colorbar(drawn, cax=axes.inset_axes((1.03, 0, 0.025, 1)))
     if limits is not None:
         places, labels = probability_ticks(*limits)
@@ -336,6 +359,7 @@ def _draw_probability(
     if threshold is not None:
         place = threshold if limits is None else float(np.clip(logit(threshold), *limits))
         bar.ax.plot([-0.5], [place], color=RED, marker=">", markersize=8, clip_on=False)
+    return limits is not None
 
 
 def _logit_limits(
@@ -356,7 +380,7 @@ def _logit_limits(
     return low - margin, high + margin
 
 
-def _pale(grey: NDArray[Any]) -> NDArray[Any]:
+def pale(grey: NDArray[Any]) -> NDArray[Any]:
     """Return a grey image (H, W, 3) so light that black stands out."""
     flat = grey if grey.ndim == 2 else grey.mean(-1)
     return np.repeat((_PALEST + (1 - _PALEST) * flat)[..., None], 3, -1)
@@ -365,6 +389,6 @@ def _pale(grey: NDArray[Any]) -> NDArray[Any]:
 def _verdict_colours(verdict: NDArray[np.int64]) -> NDArray[np.float64]:
     from matplotlib.colors import to_rgba
 
-    colours = np.array([(0, 0, 0, 0) if c is None else to_rgba(c) for c in _COLOURS])
+    colours = np.array([(0, 0, 0, 0) if c is None else to_rgba(c) for c in VERDICT_COLOURS])
     pixels: NDArray[np.float64] = colours[verdict]
     return pixels

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dense_imb.base.refusals import Refused
-from dense_imb.data.images.labelled import LabelledImages, open_labelled
+from dense_imb.data.images.labelled import LabelledImages, numbered_classes, open_labelled
 from dense_imb.hits.masking import Progress
 from dense_imb.report.facts import number, percent
 from dense_imb.report.images import figures
@@ -133,7 +133,7 @@ class ImagesSource(ReportSource):
             return list(self.class_names[1:])
         n_classes, labels = self.measured.scores.n_classes, self.run.config.images.labels
         if n_classes == 2:
-            return ["foreground"]
+            return [*numbered_classes(2)[1:]]
         return [
             f"class {k}" + ("" if labels is None or labels[k] == k else f" (value {labels[k]})")
             for k in range(1, n_classes)
@@ -148,17 +148,18 @@ class ImagesSource(ReportSource):
     def _training_section(self) -> Section:
         last = self.history[-1] if self.history else {}
         n_classes = sum(name.startswith("gradient_share_class_") for name in last)
-        numbered = [f"class {k}" for k in range(1, n_classes)] if n_classes > 2 else ["foreground"]
-        names = list(self.class_names[1:]) if self.class_names else numbered
+        names = list((self.class_names or numbered_classes(max(n_classes, 2)))[1:])
         return self.training_section(
             lambda rows, to, second: figures.draw_image_training(rows, names, to, second),
             "Loss, average precision, Dice, IoU, gradient shares and learning rate against the "
             "step.",
-            "A marker for each validation; means are over the foreground classes.",
+            "A marker for each validation, with probabilities as trained"
+            + ("; means are over the foreground classes." if len(names) > 1 else "."),
         )
 
     def _measured_sections(self, measured: ImageMeasures) -> list[Section]:
         names, most = self._foreground_names(), figures.MOST_CLASSES
+        is_probability = self.is_probability
         cut = f" The first {most} of {len(names)} classes." if len(names) > most else ""
         precision_recall = Drawing(
             "precision_recall",
@@ -171,16 +172,18 @@ class ImagesSource(ReportSource):
         )
         calibration = Drawing(
             "calibration",
-            lambda to: figures.draw_calibration(measured, names, to),
+            lambda to: figures.draw_calibration(measured, names, to, is_probability=is_probability),
             (9.5, 5.2),
             "Share of a class against the predicted probability, and histogram of probabilities.",
-            "Logit scales show rare and common classes alike. Below the diagonal the network is "
-            "overconfident. Open markers at an edge: no pixel of that probability was of the "
+            "Logit scales show rare and common classes alike. "
+            + ("Below the diagonal the network is overconfident. " if is_probability else "")
+            + f"Open markers at an edge: no pixel of that {self._output_name()} was of the "
             "class, or all were. Bins with fewer than 100 pixels are not drawn; the outermost bars "
             f"on the right hold all pixels beyond.{cut}",
         )
+        paragraphs = [self._conditions(), *self.describe_probabilities()]
         return [
-            Section("Scores", [self._score_table(names)], [self._conditions()], [precision_recall]),
+            Section("Scores", [self._score_table(names)], paragraphs, [precision_recall]),
             Section("Sample images", drawings=self._samples(measured, names)),
             Section("Errors", drawings=[calibration, self._single_images(measured, names)]),
         ]
@@ -227,9 +230,12 @@ class ImagesSource(ReportSource):
         names = self._foreground_names()
         values = [f"{as_probability(t):.3g}" for t in self.measured.thresholds[1:]]
         if len(names) == 1:
-            return f"a probability of {values[0]}"
+            return f"a {self._output_name()} of {values[0]}"
         listed = ", ".join(f"{n}: {v}" for n, v in zip(names, values, strict=True))
-        return f"a probability for each class ({listed})"
+        return f"a {self._output_name()} for each class ({listed})"
+
+    def _output_name(self) -> str:
+        return "probability" if self.is_probability else "score"
 
     def _samples(self, measured: ImageMeasures, names: list[str]) -> list[Drawing]:
         threshold = as_probability(measured.thresholds[1]) if len(names) == 1 else None
@@ -242,9 +248,11 @@ class ImagesSource(ReportSource):
             mark = "" if threshold is None else " The red mark on the scale is the threshold."
             return Drawing(
                 f"sample_{k}",
-                lambda to: figures.draw_sample(sample, names, threshold, to),
+                lambda to: figures.draw_sample(
+                    sample, names, threshold, to, is_probability=self.is_probability
+                ),
                 figures.sample_layout(sample.truth.shape)[2],
-                f"{where}: image, truth, probability and errors.",
+                f"{where}: image, truth, {self._output_name()} and errors.",
                 f"{sample.title} by F1: {where}. {scores}{whole}.{mark}",
             )
 

@@ -131,26 +131,28 @@ class ScoringTask(SampledTask):
             profile.update(events, score)
         self.histogram = histogram.reduce_over_processes()
         self.profile = profile.reduce_over_processes()
-        natural = histogram.at(0.5)
-        purity = natural.purity
-        n_kept = natural.retention * histogram.n_signal + (
-            (1 - natural.removal) * histogram.n_noise if histogram.n_noise else 0.0
-        )
-        return {
-            **{f"removal_at_{100 * r:g}": histogram.removal_at(r) for r in self._retentions()},
-            "auc": histogram.auc(),
-            "recall_at_half": natural.retention,
-            "purity_at_half": purity,
-            "lit_at_half": n_kept / max(histogram.n_signal + histogram.n_noise, 1),
-        }
+        return validation_scores(self.histogram, self.retention)
 
     def save_scores(self, path: Path) -> None:
         """Write the score histogram of the last validation, and the profile of its events."""
         self.histogram.save(path)
         self.profile.save(path.with_name(VALIDATION_EVENTS))
 
-    def _retentions(self) -> list[float]:
-        return sorted({*RETENTIONS, self.retention})
+
+def validation_scores(histogram: ScoreHistogram, retention: float) -> dict[str, float]:
+    """Return noise removal at several retentions and `retention`, AUC, and scores at 1/2."""
+    half = histogram.at(0.5)
+    n_kept = half.retention * histogram.n_signal + (
+        (1 - half.removal) * histogram.n_noise if histogram.n_noise else 0.0
+    )
+    retentions = sorted({*RETENTIONS, retention})
+    return {
+        **{f"removal_at_{100 * r:g}": histogram.removal_at(r) for r in retentions},
+        "auc": histogram.auc(),
+        "recall_at_half": half.retention,
+        "purity_at_half": half.purity,
+        "lit_at_half": n_kept / max(histogram.n_signal + histogram.n_noise, 1),
+    }
 
 
 def _check_events(name: str, events: VirtualEvents) -> None:

@@ -31,23 +31,26 @@ class ImagesKind:
     def headline(self, best: Mapping[str, Any], scores: SegmentationScores | None) -> str:
         """Format average precision, and F1 at the operating point that `evaluate` uses."""
         parts = []
+        where = "validation images, mean of the foreground classes"
         if best.get("average_precision") is not None:
             parts.append(f"average precision {best['average_precision']:.3f}")
         if scores is not None:
-            parts.append(_at_the_threshold(scores))
+            f1, where = _at_the_threshold(scores)
+            parts.append(f1)
         elif best.get("dice") is not None:  # a run of an older version
             parts.append(f"dice {best['dice']:.3f} at a probability of 1/2")
-        return f"{', '.join(parts)} (validation images, mean of the foreground classes)"
+        return f"{', '.join(parts)} ({where})"
 
 
-def _at_the_threshold(scores: SegmentationScores) -> str:
-    """Format F1 at the threshold of best F1, which `evaluate` and `segment` use by default."""
+def _at_the_threshold(scores: SegmentationScores) -> tuple[str, str]:
+    """Format F1 at the threshold of best F1, the default of `evaluate` and `segment`, and where."""
     points = scores.best_f1()[1:]
     f1 = f"F1 {mean_of_known([value for value, _ in points]):.3f}"
     if len(points) > 1:
-        return f"{f1} at the thresholds chosen on the validation images"
+        where = f"validation images, mean of {len(points)} foreground classes"
+        return f"{f1} at the thresholds chosen there", where
     p = as_probability(points[0][1])
-    return f"{f1} at the threshold p = {p:.3g}, chosen on the validation images"
+    return f"{f1} at the threshold p = {p:.3g} chosen there", "validation images"
 
 
 KIND = ImagesKind()

@@ -33,17 +33,14 @@ from dense_imb.tasks.images.pseudo_labels import Images, ImagesPseudoLabels
 from dense_imb.tasks.images.task import ImagesOptions, ImagesReading, ImagesTask
 from dense_imb.tasks.images.trained import TrainedImages
 from dense_imb.tasks.instances import check_instances_not_mixed
+from dense_imb.tasks.pixels import PatchWarning as PatchWarning
+from dense_imb.tasks.pixels import default_patch
 from dense_imb.tasks.recipe import Recipe, check_share
 from dense_imb.tasks.unlabelled import naming_the_option, single_place, warn_held_out
 
 _SPLIT = 0  # seed of the splits: runs of any seed see the same images
 _HIDDEN = 1  # seed of the choice of images whose labels are used
-_PATCH = {2: 128, 3: 64}  # largest side of a crop by default
 _LOOKED_AT = 8  # images, for their channels
-
-
-class PatchWarning(UserWarning):
-    """Crops that are larger than training images."""
 
 
 class FewPixelsWarning(UserWarning):
@@ -140,7 +137,7 @@ class ImagesRecipe(Recipe):
         images, opened = self.config.images, self.opened or self.open()
         train, validation, tally = opened.train, opened.validation, opened.tally
         loss = self.loss(tally.class_counts)
-        patch = _patch(images.patch, train.spatial_dims, tally)
+        patch = default_patch(images.patch, train.spatial_dims, tally.sizes, "images")
         if not can_ignore(loss):
             _check_nothing_ignored(loss, patch, tally)
         reading = ImagesReading(
@@ -338,22 +335,3 @@ def _warn_of_few(content: NDArray[np.int64], names: Sequence[str]) -> None:
             FewPixelsWarning,
             stacklevel=2,
         )
-
-
-def _patch(wanted: Sequence[int] | None, spatial_dims: int, tally: LabelTally) -> tuple[int, ...]:
-    largest = tuple(max(sides) for sides in zip(*tally.sizes, strict=True))
-    if wanted is None:
-        return tuple(min(side, _PATCH[spatial_dims]) for side in largest)
-    if len(wanted) != spatial_dims:
-        raise ValueError(
-            f"Expected `patch` with a number for each of the {spatial_dims} dimensions of the "
-            f"images, got {list(wanted)}."
-        )
-    if any(side > most for side, most in zip(wanted, largest, strict=True)):
-        warnings.warn(
-            f"images.patch {list(wanted)} is larger than every training image (at most "
-            f"{' x '.join(map(str, largest))}): crops are padded",
-            PatchWarning,
-            stacklevel=2,
-        )
-    return tuple(wanted)

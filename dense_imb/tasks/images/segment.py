@@ -6,29 +6,34 @@ segment_images(run, "images", "segmented")
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
-from dense_imb.base.files import write_whole
 from dense_imb.base.refusals import Refused, literal
 from dense_imb.data.images.folders import is_nifti
 from dense_imb.data.images.unlabelled import UnlabelledImages, nifti_like, open_unlabelled
 from dense_imb.metrics import ScoreHistogram, SegmentationScores
 from dense_imb.tasks.images.evaluate import chosen_thresholds, logit_of_class
 from dense_imb.tasks.images.trained import TrainedImages
+from dense_imb.tasks.outputs import (
+    begin_outputs,
+    check_elsewhere,
+    check_outputs,
+    digest_weights,
+    save_array,
+    save_bytes,
+    save_picture,
+)
 
 RECORD = "segmented.json"  # record of how the masks of a folder were made
 _FORMAT, _VERSION = "dense-imb-segmented", 1
@@ -44,12 +49,16 @@ class Segmented:
         n_done: number of images segmented now.
         n_there: number of images that had files already.
         threshold: probability; None with more than two classes.
+        promised_f1: F1 that the probabilities of the images promise, for the threshold "auto".
+        validation_threshold: probability with the best F1 on the validation images, beside it.
     """
 
     folder: Path
     n_done: int
     n_there: int
     threshold: float | None
+    promised_f1: float | None = None
+    validation_threshold: float | None = None
 
 
 def decided(
@@ -140,24 +149,24 @@ def segment_images(
         images, n_channels=reading.in_channels, spatial_dims=len(reading.patch)
     )
     is_auto = threshold == "auto"
+    promised_f1 = validation_threshold = None
     cut = _threshold(run, segmenter, 0.5 if threshold == "auto" else threshold, is_auto=is_auto)
     if is_auto:
         own_images = range(process, len(source), n_processes)
         bar = tqdm(own_images, "threshold", unit="image", disable=not show_progress)
-        cut = _promised_threshold(segmenter, source, bar)
+        promised_f1, cut = _promised_f1(segmenter, source, bar)
+        validation_threshold = as_probability(chosen_thresholds(run.scores())[1])
     # natural probabilities of rare classes seldom are the largest
     many = reading.n_classes > 2 and reading.natural is not None
     cuts = chosen_thresholds(run.scores()) if many else ()
     values = _values(reading.labels, reading.n_classes)
     folder = Path(out)
-    place = Path(images)
-    if folder.resolve() == (place if place.is_dir() else place.parent).resolve():
-        raise ValueError(f"Expected another folder for masks than that of the images, got {out}.")
+    check_elsewhere(folder, images, "masks")
     record: dict[str, Any] = {
         "format": _FORMAT,
         "version": _VERSION,
         "run": str(run.folder),
-        "weights": _digest(segmenter.network),
+        "weights": digest_weights(segmenter.network),
         "threshold_logit": cut if cut is None or math.isfinite(cut) else str(cut),
         **({} if reading.natural is None else {"natural": repr(reading.natural)}),
         **({"threshold_logits": list(map(str, cuts))} if cuts else {}),
@@ -165,7 +174,7 @@ def segment_images(
         "classes": reading.names,
     }
     wanted = [_outputs(source, i, folder, values, probability) for i in range(len(source))]
-    _check_folder(folder, record, wanted, overwrite)
+    check_outputs(folder, RECORD, record, wanted, overwrite, "masks", {"run", "classes"})
     own = [*enumerate(wanted)][process::n_processes]
     n_done = 0
     bar = tqdm(own, "segment", unit="image", disable=not show_progress)
@@ -175,23 +184,21 @@ def segment_images(
         logits = segmenter.logits(source.image(i))
         mask = values[decided(logits, cut or 0.0, thresholds=cuts)]
         if n_done == 0:  # not before the network has shown that it takes such images
-            folder.mkdir(parents=True, exist_ok=True)
-            for path in (path for _, paths_of_one in own for path in paths_of_one):
-                if overwrite:  # or a stopped call would go on among masks of another kind
-                    path.unlink(missing_ok=True)
-            _write(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
+            paths_of_own = [path for _, paths_of_one in own for path in paths_of_one]
+            begin_outputs(folder, RECORD, record, paths_of_own if overwrite else [])
         if probability:
             shown = logits[0, 0].sigmoid() if logits.shape[1] == 1 else logits[0].softmax(0)
-            write_whole(paths[-1], partial(_save_array, shown.float().numpy()))
+            save_array(paths[-1], shown.float().numpy())
         if is_nifti(paths[0]):
-            _write(paths[0], nifti_like(mask, source.paths[i]))
+            save_bytes(paths[0], nifti_like(mask, source.paths[i]))
         elif paths[0].suffix == ".png":
-            write_whole(paths[0], partial(_save_png, mask))
+            save_picture(paths[0], [mask], "PNG")
         else:
-            write_whole(paths[0], partial(_save_array, mask))
+            save_array(paths[0], mask)
         n_done += 1
     chosen = None if cut is None else as_probability(cut)
-    return Segmented(folder, n_done, len(own) - n_done, chosen)
+    n_there = len(own) - n_done
+    return Segmented(folder, n_done, n_there, chosen, promised_f1, validation_threshold)
 
 
 def as_probability(logit: float) -> float:
@@ -204,10 +211,10 @@ def as_probability(logit: float) -> float:
     return 1 / (1 + math.exp(-logit)) if logit > -700 else 0.0
 
 
-def _promised_threshold(
+def _promised_f1(
     segmenter: TrainedImages, source: UnlabelledImages, own: Iterable[int]
-) -> float:
-    """Return the logit of the best F1 that the probabilities of images promise.
+) -> tuple[float, float]:
+    """Return the best F1 that the probabilities of images promise, and the logit of it.
 
     Args:
         segmenter: trained network.
@@ -218,7 +225,7 @@ def _promised_threshold(
     for i in own:
         logits = segmenter.logits(source.image(i))
         histogram.update(logits, torch.zeros_like(logits, dtype=torch.bool))
-    return histogram.reduce_over_processes().expected_best_f1()[1]
+    return histogram.reduce_over_processes().expected_best_f1()
 
 
 def _threshold(
@@ -268,57 +275,3 @@ def _outputs(
     name = source.names[i]
     further = (folder / f"{name}_probability.npy",) if probability else ()
     return (folder / f"{name}{suffix}", *further)
-
-
-def _check_folder(
-    folder: Path, record: dict[str, Any], wanted: list[tuple[Path, ...]], overwrite: bool
-) -> None:
-    """Refuse to mix with masks that were made in another way, unless they are replaced."""
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"Expected a folder for masks, got the file {folder}.")
-    existing = next((path for paths in wanted for path in paths if path.exists()), None)
-    if overwrite or existing is None:
-        return
-    cure = "choose another folder or overwrite them (overwrite=True, --overwrite)"
-    try:
-        stored = dict(json.loads((folder / RECORD).read_text()))
-    except (OSError, ValueError, TypeError):
-        raise FileExistsError(
-            f"Expected no file at {existing}, got one without a record of ours, {RECORD}; {cure}."
-        ) from None
-    # the same weights in another place are the same, whatever the classes are called
-    said_only = {"run", "classes"}
-    differing = [
-        name for name in record if name not in said_only and stored.get(name) != record[name]
-    ]
-    if differing:
-        raise FileExistsError(
-            f"Expected masks in {folder} that were made in this way, got others "
-            f"({', '.join(differing)} differ{'s' * (len(differing) == 1)}); {cure}."
-        )
-
-
-def _digest(network: nn.Module) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for name, value in network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(
-            value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-        )
-    return digest.hexdigest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    write: Callable[[Path], object] = lambda to: to.write_bytes(content)  # noqa: E731
-    write_whole(path, write)
-
-
-def _save_array(array: NDArray[Any], to: Path) -> None:
-    with to.open("wb") as file:  # by its name numpy would add a suffix
-        np.save(file, array)
-
-
-def _save_png(mask: NDArray[Any], to: Path) -> None:
-    from PIL import Image
-
-    Image.fromarray(mask).save(to, format="PNG")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,14 +30,13 @@ from dense_imb.tasks.base import (
     as_logits,
 )
 from dense_imb.tasks.instances import check_instances_not_mixed
+from dense_imb.tasks.pixels import PixelReading, rarest_first
 
-OVERLAP = 0.25  # fraction of a window, MONAI's default
 _PARTNERS = 1 << 62  # sample numbers from here on are the partners in mixing
-_AT_ONCE = 4  # windows; more do not fit the caches of a CPU
 
 
 @dataclass(frozen=True)
-class ImagesReading:
+class ImagesReading(PixelReading):
     """Preparation of a network's input, and meaning of its output.
 
     Args:
@@ -63,60 +60,16 @@ class ImagesReading:
     natural: Natural | None = None  # not in the text: a trained run has it in a file of its own
 
     @property
-    def in_channels(self) -> int:
-        """Number of channels of an image."""
-        return len(self.mean)
-
-    @property
     def out_channels(self) -> int:
         """Number of channels of the network's output."""
         return 1 if self.n_classes == 2 else self.n_classes
-
-    def shown(self, image: NDArray[Any]) -> NDArray[np.float32]:
-        """Return normalised pixels (C, *spatial): mean 0, deviation 1 over the training images."""
-        self._check(image)
-        return self._normal(image)
-
-    def shown_crops(self, crops: Sequence[NDArray[Any]]) -> Tensor:
-        """Return normalised crops of one size, (B, C, *spatial); channels last in 2-D."""
-        for crop in crops[:1]:
-            self._check(crop)
-        shown = torch.from_numpy(self._normal(np.stack(crops)))
-        return shown.to(memory_format=torch.channels_last) if shown.dim() == 4 else shown
-
-    def _normal(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
-        shape = (-1,) + (1,) * len(self.patch)
-        normal = pixels.astype(np.float32)
-        normal -= np.reshape(np.asarray(self.mean, np.float32), shape)
-        normal /= np.reshape(np.asarray(self.std, np.float32), shape)
-        return normal
-
-    def _check(self, image: NDArray[Any]) -> None:
-        if image.shape[0] != self.in_channels or image.ndim != 1 + len(self.patch):
-            raise ValueError(
-                f"Expected images of {self.in_channels} channels in {len(self.patch)}-D, as the "
-                f"network was trained on, got an array (C, *spatial) of {image.shape}."
-            )
 
     def logits(self, network: nn.Module, shown: Tensor) -> Tensor:
         """Return the logits (B, 1 or C, *spatial) of images (B, channels, *spatial) of any size.
 
         Images larger than a patch are processed in overlapping windows, by MONAI.
         """
-        if all(side <= wanted for side, wanted in zip(shown.shape[2:], self.patch, strict=True)):
-            output: Tensor = network(shown).float()
-        else:
-            inferers = importlib.import_module("monai.inferers")
-            output = inferers.sliding_window_inference(
-                shown,
-                self.patch,
-                _AT_ONCE,
-                lambda windows: network(windows).float(),
-                overlap=OVERLAP,
-                mode="gaussian",
-                padding_mode="replicate",  # as crops are padded
-            )
-        return self.as_logits(output)
+        return self.as_logits(self.output(network, shown))
 
     def as_logits(self, output: Tensor) -> Tensor:
         """Return the output as logits."""
@@ -374,10 +327,7 @@ class ImagesTask(SampledTask):
         content = self.data.class_content
         if content is None:
             return np.arange(min(n, self.n_samples))
-        order = np.argsort(content[:, 1:].sum(0), kind="stable") + 1
-        # images ranked by pixels of a class, taking classes in turn
-        ranked = np.argsort(-content[:, order], axis=0, kind="stable").ravel()
-        return ranked[np.sort(np.unique(ranked, return_index=True)[1])][:n]
+        return rarest_first(content[:, 1:], n)
 
     def pixels_by_class(self, batch: ImagesBatch) -> Mapping[str, Tensor]:
         """Return a mask of the pixels of each class."""

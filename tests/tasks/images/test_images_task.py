@@ -218,9 +218,12 @@ def test_evaluate_alone_takes_the_images_that_no_run_saw(trained, folders, tmp_p
     ).finite_rows()
     assert rows[:4] == wanted
     # the other run was trained on those images
-    for wrong in ([str(trained.folder)], [*names, str(trained.folder)]):
-        assert main(["evaluate", *wrong]) == 2
-        assert "hold out the same images" in capsys.readouterr().err
+    assert main(["evaluate", *names, str(trained.folder)]) == 2
+    assert "hold out the same images" in capsys.readouterr().err
+    assert main(["evaluate", str(trained.folder)]) == 2
+    refused = capsys.readouterr().err
+    assert f"name them, dense-imb evaluate {trained.folder} IMAGES --masks MASKS, or" in refused
+    assert "or train with --images.test_share 0.2." in refused
 
 
 @pytest.mark.parametrize(

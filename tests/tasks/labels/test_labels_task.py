@@ -201,6 +201,7 @@ def test_one_class_for_all_sets_off_the_alarm():
     assert find_collapse({"auc": 0.9, "most_called": 1.0}) == "one class"
     assert find_collapse({"auc": 0.9, "most_called": 0.8}) is None
     assert find_collapse({"auc": 0.5, "most_called": 1.0}) == "chance"
+    assert find_collapse({"recall_at_half": 0.5}) is None  # no order to judge
 
 
 def test_a_network_that_predicts_one_class_is_reported(folder, tmp_path):

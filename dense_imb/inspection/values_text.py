@@ -1,0 +1,123 @@
+"""The report on maps of values as text for a terminal."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from dense_imb.inspection.formats import counted, number, percent, sparkline
+from dense_imb.losses.foreign.recommended import MOSTLY_EMPTY
+
+
+def value_sections(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Yield the sections of the report, a list of lines each."""
+    looked = numbers["inspected_images"]
+    part = "" if looked == numbers["files"] else f", {looked:,} of them inspected"
+    targets, channels = numbers["targets"], numbers["channels"]
+    yield [
+        f"{numbers['images']} with {f'maps of values in {targets}' if targets else 'its maps'}",
+        f"  {numbers['files']:,} images{part}",
+        f"  sizes: {counted(numbers['sizes'])}",
+        f"  images of {counted(numbers['pixels'])}; maps of {channels} "
+        f"channel{'s' * (channels > 1)}",
+    ]
+    if numbers["warnings"]:
+        yield ["Warnings", *(f"  - {line}" for line in numbers["warnings"])]
+    yield ["What to do", *(f"  - {line}" for line in _advice(numbers))]
+    yield _histogram_lines(numbers)
+    yield _cell_lines(numbers)
+    yield _loss_lines(numbers)
+    if numbers["nonzero_share"] > 0:
+        yield ["Next: train on them", f"  {train_command(numbers)}"]
+
+
+def train_command(numbers: Mapping[str, Any]) -> str:
+    """Return the command that trains on the inspected images."""
+    words = ["dense-imb", "train", "values", "--out", "RUN", "--values.train", numbers["images"]]
+    for name in ("targets", "cells"):
+        if numbers[name] is not None:
+            words += [f"--values.{name}", numbers[name]]
+    if numbers["cell_kind"] == "bits":
+        words += ["--values.cell_kind", "bits"]
+    return shlex.join(words)
+
+
+def _advice(numbers: Mapping[str, Any]) -> list[str]:
+    share, loss = numbers["nonzero_share"], numbers["recommended_loss"]["loss"]
+    if share == 0:
+        return ["nothing to train on: all values are 0"]
+    lines = []
+    if share < MOSTLY_EMPTY:
+        lines.append(
+            f"{percent(share)} of the values are not 0: judge by the error of lit pixels, or of "
+            "each cell, not by a mean over all pixels, which rewards a blank map"
+        )
+        lines.append(
+            f"begin with {loss}, the default of `dense-imb train values` here; its read-out takes "
+            "back the lit pixels that it adds"
+        )
+    else:
+        lines.append(
+            f"{percent(share)} of the values are not 0: begin with {loss}, the default of "
+            "`dense-imb train values` here"
+        )
+    shares = [one["share"] for one in numbers["classes"].values() if one["share"] > 0]
+    if numbers["cells"] is not None and shares and max(shares) > 10 * min(shares):
+        partition = "masks" if numbers["cell_kind"] == "bits" else "labels"
+        lines.append(
+            f"the largest cell is {max(shares) / min(shares):,.0f} times the smallest: to count "
+            f'them alike, --loss \'BalancedRegressionLoss("l1", "{partition}")\''
+        )
+    return lines
+
+
+def _histogram_lines(numbers: Mapping[str, Any]) -> list[str]:
+    values, nonzero = numbers["values"], numbers["nonzero"]
+    edges, counts = numbers["histogram"]["edges"], numbers["histogram"]["counts"]
+    columns = ("min", "q05", "median", "q95", "max")
+    names = ("min", "5 %", "median", "95 %", "max")
+    every = "".join(f"{number(values[name]):>10}" for name in columns)
+    others = "".join(f"{number(nonzero[name]) if name in nonzero else '':>10}" for name in columns)
+    logs = [round(100 * math.log1p(count)) for count in counts]
+    return [
+        f"{'Values':18}" + "".join(f"{name:>10}" for name in names),
+        f"  {'all values':16}{every}",
+        f"  {'those not 0':16}{others}",
+        f"  {sparkline(logs)}",
+        f"  {len(counts)} bins from {edges[0]:.4g} to {edges[-1]:.4g} of the values that are not "
+        "0, heights logarithmic",
+        f"  mean {values['mean']:.5g}; {percent(numbers['nonzero_share'])} are not 0; "
+        f"{percent(numbers['lit_share'])} of the pixels are lit, above {numbers['level']:.4g}",
+    ]
+
+
+def _cell_lines(numbers: Mapping[str, Any]) -> list[str]:
+    width = max(14, *map(len, numbers["classes"]))
+    lines = ["Cells" if numbers["cells"] is not None else "Empty and lit pixels"]
+    for name, one in numbers["classes"].items():
+        lines.append(
+            f"  {name:{width}} {percent(one['share']):>9}  {one['pixels']:>15,} pixels  in "
+            f"{one['images']:,} images, mean value {number(one['mean'])}"
+        )
+    if numbers["outside_share"] > 0:
+        lines.append(f"  {'in no cell':{width}} {percent(numbers['outside_share']):>9}")
+    return lines
+
+
+def _loss_lines(numbers: Mapping[str, Any]) -> list[str]:
+    rows = numbers["losses"]["constant"]
+    width = max(len(row["loss"]) for row in rows)
+    columns = ("blank", "mean", "median", "best")
+    lines = [
+        "Losses of maps that are the same everywhere",
+        "  (blank: 0; mean, median: of all values; best: the value that has the smallest loss)",
+        f"  {'':{width}} " + " ".join(f"{name:>10}" for name in columns),
+    ]
+    for row in rows:
+        cells = " ".join(f"{row[name]:10.4g}" for name in columns)
+        lines.append(
+            f"  {row['loss']:{width}} {cells}   {row['verdict']}; best: {row['best_value']:.4g}"
+        )
+    return lines

@@ -1,0 +1,262 @@
+"""Source of a report on images with maps of values."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+from dense_imb.base.refusals import Refused
+from dense_imb.data.values.pairs import ValueImages, open_values
+from dense_imb.hits.masking import Progress
+from dense_imb.report.facts import number
+from dense_imb.report.page import Drawing, Section, Table
+from dense_imb.report.source import ReportSource, joined, quoted, sample_limit
+from dense_imb.report.values import figures
+from dense_imb.report.values.measures import ValueMeasures, ValueSample, measure_values
+from dense_imb.tasks.values.evaluate import ValuesTable
+from dense_imb.tasks.values.recipe import open_test_images, open_validation_images
+from dense_imb.tasks.values.task import ValuesReading
+
+_COLUMNS = (
+    ("balanced MAE", "balanced_mae"),
+    ("skill", "skill"),
+    ("MAE", "mae"),
+    ("RMSE", "rmse"),
+    ("bias", "bias"),
+    ("lit / target", "lit_ratio"),
+    ("F1", "f1"),
+)
+
+
+@dataclass
+class ValuesSource(ReportSource):
+    """Report of a network of values.
+
+    Args:
+        targets: folder of the maps of the test images, or name of their data set.
+        cells: folder of the cells of the test images, or name of their data set.
+        measured: measurements; None if the network or the images are missing.
+        where: description of the measured images.
+    """
+
+    targets: str | None = None
+    cells: str | None = None
+    measured: ValueMeasures | None = None
+    where: str = ""
+
+    kind: ClassVar[str] = "values"
+    unit: ClassVar[str] = "image"
+    options: ClassVar[frozenset[str]] = frozenset({"targets", "cells"})
+    figure_names: ClassVar[tuple[str, ...]] = (
+        "by_value", "cells", "bins", "training", "sample_1", "sample_2", "sample_3",
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.test) > 1:
+            raise Refused("one folder of images, or one HDF5 file, to test on", len(self.test))
+        for name in ("targets", "cells"):
+            if getattr(self, name) is not None and not self.test:
+                raise Refused(
+                    f"images to test on beside `{name}` {getattr(self, name)}",
+                    "none",
+                    "name their folder with {test=FOLDER}",
+                )
+
+    @property
+    def table(self) -> ValuesTable | None:
+        return None if self.measured is None else self.measured.table
+
+    def measure(self, progress: Callable[[int], Progress]) -> None:
+        try:
+            network = self.run.trained()
+        except (ValueError, OSError, KeyError) as problem:
+            self.note("No scores: the network can't be loaded", problem)
+            return
+        images = self._open_images(network.reading)
+        if images is None:
+            return
+        if len(images) > self.n_samples:
+            self.notes.append(
+                f"The first {self.n_samples:,} of {len(images):,} images were measured."
+            )
+            images = images.subset(range(self.n_samples))
+        self.where = f"{len(images)} {self.where}"
+        self.measured = measure_values(network, images, progress)
+        self.notes += self.measured.table.notes
+        self.name = network.name
+
+    def _open_images(self, reading: ValuesReading) -> ValueImages | None:
+        """Open the images asked for, else the run's test images, else its validation images."""
+        values = self.run.config.values
+        if self.test:
+            self.where = "test images"
+            is_folder = Path(self.test[0]).is_dir()
+            cells = self.cells or (None if is_folder else values.cells)
+            # asked for by name: an error in them ends the report
+            return open_values(
+                self.test[0],
+                self.targets or (None if is_folder else values.targets),
+                cells=cells,
+                cell_kind=reading.cell_kind,
+                cell_names=None if cells is None else reading.cell_names,
+                spatial_dims=len(reading.patch),
+            )
+        self.where = "test images" if values.test_share else "validation images"
+        try:
+            if values.test_share:
+                return open_test_images(values)
+            return open_validation_images(values, reading.cell_names)
+        except (ValueError, OSError, ImportError) as problem:
+            cure = "Bring them back, or report on others with --test FOLDER and --targets FOLDER."
+            self.note(f"The {self.where} can't be read", problem, cure)
+            return None
+
+    def headline(self) -> str:
+        measured = self.measured
+        if measured is None:
+            best = (self.metrics.get("best") or {}).get("balanced_mae")
+            if best is None:
+                return "No scores yet."
+            return f"Balanced mean absolute error {best:.3g} (validation)."
+        own, blank = measured.table[self.name], measured.table["blank"]
+        return (
+            f"Mean absolute error {number(own['mae'], '.3g')} on {self.where}, balanced "
+            f"{number(own['balanced_mae'], '.3g')}; a blank map has {number(blank['mae'], '.3g')}, "
+            f"balanced {number(blank['balanced_mae'], '.3g')}."
+        )
+
+    def sections(self) -> list[Section]:
+        training = self.training_section(
+            figures.draw_values_training,
+            "Loss, skill, errors, gradient shares, lit pixels and learning rate against the step.",
+            "A marker for each validation, of predictions as trained.",
+        )
+        measured = self.measured
+        if measured is None:
+            return [training]
+        samples = [self._sample(k, one) for k, one in enumerate(measured.samples, 1)]
+        return [
+            Section("Scores", [self._score_table()], [self._conditions()], [self._by_value()]),
+            Section("Sample images", drawings=samples),
+            Section("Errors", drawings=[*self._parts("cell"), *self._parts("bin")]),
+            training,
+        ]
+
+    def _score_table(self) -> Table:
+        table = self.table
+        assert table is not None
+        rows = [
+            [str(row["scorer"]), *(number(row[key], ".4g") for _, key in _COLUMNS)]
+            for row in table.rows
+            if row["kind"] == "all"
+        ]
+        return Table(["", *(title for title, _ in _COLUMNS)], rows, own=self.name)
+
+    def _conditions(self) -> str:
+        """Describe what was measured, and how."""
+        table = self.table
+        assert table is not None
+        if self.test:
+            origin = f" of {self.test[0]}."
+        elif self.run.config.values.test_share:
+            origin = " that the run held out (test_share): no training or choice used them."
+        else:
+            origin = (
+                ", which also chose the best weights and the read-out: expect slightly larger "
+                "errors on new images."
+            )
+        over = "cells" if table.has_cells else f"pixels below and above {table.level:.3g}"
+        read_out = self.run.read_out
+        how = "" if read_out is None else f" {read_out.read_out.describe().capitalize()}."
+        return (
+            f"Measured on {self.where}{origin} Balanced MAE is the mean over {over}; skill is 1 "
+            "for a perfect map and 0 for a blank one. Lit / target: pixels predicted above the "
+            f"level for each pixel with such a target.{how}"
+        )
+
+    def _by_value(self) -> Drawing:
+        measured = self.measured
+        assert measured is not None
+        return Drawing(
+            "by_value",
+            partial(figures.draw_by_value, measured),
+            (5.2 * len(measured.joint), 4.6),
+            "Predictions against targets, with the mean prediction at each target.",
+            "Darker where more values lie, on a logarithmic scale. On the diagonal predictions "
+            "are right; values beyond an edge are drawn on it.",
+        )
+
+    def _parts(self, kind: str) -> list[Drawing]:
+        table = self.table
+        assert table is not None
+        rows = [row for row in table.rows if row["kind"] == kind]
+        if not rows:
+            return []
+        what = {"cell": "cell", "bin": "bin of target values"}[kind]
+        n_parts = len({row["part"] for row in rows})
+        cut = f" The first {figures.MOST_PARTS} of {n_parts}." * (n_parts > figures.MOST_PARTS)
+        return [
+            Drawing(
+                f"{kind}s",
+                partial(figures.draw_parts, rows, self.name),
+                (9.5, 1.6 + 0.7 * min(n_parts, figures.MOST_PARTS)),
+                f"Mean absolute error of each {what}, of network and baselines.",
+                f"Mean absolute error of each {what}.{cut}",
+            )
+        ]
+
+    def _sample(self, k: int, sample: ValueSample) -> Drawing:
+        where = f"{sample.name}, {sample.part}" if sample.part else sample.name
+        return Drawing(
+            f"sample_{k}",
+            partial(figures.draw_value_sample, sample),
+            (9.5, 8.0),
+            f"{where}: image, target, prediction and their difference.",
+            f"{sample.title}: {where}. Mean absolute error of the image {sample.error:.3g}.",
+        )
+
+    def numbers(self) -> dict[str, Any]:
+        measured = self.measured
+        if measured is None:
+            return {"targets": self.targets, "cells": self.cells}
+        return {
+            "targets": self.targets,
+            "cells": self.cells,
+            "measured_on": self.where,
+            "joint": {name: counts.tolist() for name, counts in measured.joint.items()},
+            "edges": measured.edges.tolist(),
+            "images": measured.images,
+            "samples": [
+                {"image": one.name, "title": one.title, "part": one.part}
+                for one in measured.samples
+            ],
+        }
+
+    def uses(self) -> list[tuple[str, str]]:
+        folder = shlex.quote(str(self.run.folder))
+        held_out = not self.test and self.run.config.values.test_share > 0
+        data = "" if held_out else self._test_paths()
+        return [
+            ("measure its errors beside baselines", joined("dense-imb evaluate", folder, data)),
+            (
+                "predict the values of your own images",
+                f"dense-imb predict {folder} {quoted(self.test, 'images')} predicted",
+            ),
+        ]
+
+    def _test_paths(self) -> str:
+        words = [quoted(self.test, "images")]
+        if self.targets is not None or not self.test:
+            words += ["--targets", shlex.quote(self.targets or "targets")]
+        if self.cells is not None:
+            words += ["--cells", shlex.quote(self.cells)]
+        return " ".join(words)
+
+    def report_options(self) -> str:
+        test = f"--test {self._test_paths()}" if self.test else ""
+        return joined(test, sample_limit(self.n_samples, self.most))

@@ -1,0 +1,1 @@
+"""Networks that predict maps of values: training, evaluation and prediction."""

@@ -1,0 +1,87 @@
+"""The report of a run on maps of values."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dense_imb.cli import main
+from dense_imb.report import write_report
+from dense_imb.runs import train
+from tests.data.values.value_files import write_hdf5, write_values
+from tests.report.reports import Page, pngs, quiet, strict_json
+from tests.tasks.values.tiny_values import tiny_values
+
+pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    return write_values(tmp_path_factory.mktemp("values"))
+
+
+@pytest.fixture(scope="module")
+def run(folders, tmp_path_factory):
+    config = tiny_values(folders, steps=40, loss="ACBMSELoss")
+    return train(config, tmp_path_factory.mktemp("runs") / "spots", is_quiet=True)
+
+
+def test_a_page_has_scores_figures_and_the_read_out(run):
+    report = quiet(run.folder)
+    text = report.path.read_text()
+    page = Page(text)
+    assert all(source.startswith("data:image/png") for source in page.sources)
+    assert report.headline.startswith("Mean absolute error")
+    assert "a blank map has" in report.headline
+    assert "Read-out of all channels" in text
+    assert "spots as trained" in text
+    assert pngs(run.folder) == ["bins", "by_value", "sample_1", "sample_2", "training"]
+    numbers = strict_json(run.folder / "report.json")
+    joint = np.array(numbers["joint"]["spots"])
+    assert joint.sum() == 2 * 40 * 48
+    assert len(numbers["images"]) == 2
+    assert "dense-imb predict" in text
+
+
+def test_test_images_are_measured_by_name(run, folders, tmp_path, capsys):
+    out = tmp_path / "page.html"
+    words = ["report", str(run.folder), "--test", folders[0], "--targets", folders[1]]
+    assert main([*words, "--out", str(out), "--quiet", "--events", "3"]) == 0
+    assert "on 3 test images" in capsys.readouterr().out
+    assert "The first 3 of 8 images were measured." in out.read_text()
+
+
+def test_volumes_with_cells(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.uniform(0, 1, (4, 8, 12, 12)).astype(np.float32)
+    cells = np.ones((4, 8, 12, 12), np.uint8)
+    cells[:, 2:5, 4:9] |= 2
+    targets = (images * (cells == 3)).astype(np.float32)
+    path = write_hdf5(
+        tmp_path / "a.h5", ["body", "organ"], image=images, target=targets, cells=cells
+    )
+    model = {"name": "monai:UNet", "options": {"channels": [4, 8], "strides": [2]}}
+    values = {"patch": [8, 8, 8], "cells": "cells", "cell_kind": "bits"}
+    config = tiny_values(path, values=values, model=model, steps=4)
+    folder = train(config, tmp_path / "run", is_quiet=True).folder
+    report = quiet(folder)
+    assert "cells" in pngs(folder)
+    assert "slice" in report.path.read_text()
+    assert "mean over cells" in report.path.read_text()
+
+
+def test_missing_data_are_a_note(folders, tmp_path):
+    other = write_values(tmp_path / "gone", 6)
+    run = train(tiny_values(other), tmp_path / "run", is_quiet=True)
+    for path in (tmp_path / "gone" / "targets").iterdir():
+        path.unlink()
+    report = write_report(run.folder, show_progress=False)
+    assert "can't be read" in " ".join(report.notes)
+    assert report.headline.startswith("Balanced mean absolute error")
+
+
+def test_options_of_other_kinds_are_refused(run, capsys):
+    assert main(["report", str(run.folder), "--masks", "m"]) == 2
+    assert "no --masks with a run on values" in capsys.readouterr().err
+    assert main(["report", str(run.folder), "--targets", "t"]) == 2
+    assert "images to test on beside `targets` t, got none" in capsys.readouterr().err
