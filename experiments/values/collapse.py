@@ -37,8 +37,8 @@ from mouse import folder_of, mouse
 from dense_imb.base.files import write_whole
 
 SMALL = {
-    "crosses-0.03": Size((250, 1000, 4000), 2, 16, 80, 120),
-    "crosses": Size((250, 1000), 2, 16, 80, 120),
+    "crosses-0.03": Size((250, 1000, 4000), 2, 16, 150, 200),
+    "crosses": Size((250, 1000), 2, 16, 150, 200),
     "mouse": Size((250, 1000), 3, 16, 0, 0),
 }
 FULL = {

@@ -42,8 +42,9 @@ def draw(rng: np.random.Generator, n: int, arm: int, width: int) -> tuple[Tensor
     """Draw images and targets, (n, 1, 128, 128) each."""
     pixels, side = cross(arm, width), 2 * arm + width
     image, target = np.zeros((2, n, 1, SIDE, SIDE), np.float32)
-    for k in range(n):
-        value = rng.uniform(0.5, 1)
+    # one value from each of n equal parts: bright and faint crosses are as common in every set
+    values = 0.5 + 0.5 * (rng.permutation(n) + rng.uniform(size=n)) / n
+    for k, value in enumerate(values):
         rows, columns = (pixels + rng.integers(0, SIDE - side + 1, 2)).T
         target[k, 0, rows, columns] = value
         noise = rng.integers(0, SIDE, (2, N_NOISE))

@@ -115,6 +115,8 @@ def test_crosses_fill_their_share(values, share, n):
         assert int(is_shown.sum()) == min(n, values.crosses.N_SHOWN)
         assert int((one > 0).sum()) <= int(is_shown.sum()) + values.crosses.N_NOISE
     assert not torch.equal(target[0], task.test.target[0])
+    value = target.flatten(1).amax(1).sort().values  # one from each third of 0.5 to 1
+    assert ((value - 0.5) * 6).floor().tolist() == [0, 1, 2]
 
 
 def test_a_mirror_swaps_the_ears(values, data):
