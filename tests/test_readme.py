@@ -32,7 +32,8 @@ EXAMPLES = {page: examples_of(page) for page in PAGES}
     ("page", "number"),
     [(page, number) for page, listed in EXAMPLES.items() for number in range(len(listed))],
 )
-def test_example_runs(page, number):
+def test_example_runs(page, number, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # examples may write files
     # in one namespace: an example may build on the ones above it
     namespace: dict[str, object] = {}
     for example in EXAMPLES[page][: number + 1]:
