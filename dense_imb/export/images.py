@@ -11,16 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dense_imb.data.images.labelled import IGNORED, numbered_classes
-from dense_imb.export.base import (
-    FROM_RANDOM,
-    FROM_VALIDATION,
-    N_SAMPLES,
-    Answer,
-    random_pixels,
+from dense_imb.data.images.labelled import IGNORED, LabelledImages, numbered_classes
+from dense_imb.export.base import Answer
+from dense_imb.export.pixels import (
+    ExportablePixels,
+    PixelNetwork,
+    exportable_pixels,
+    validation_samples,
 )
-from dense_imb.export.pixels import ExportablePixels, cropped, takes_smaller
-from dense_imb.export.windows import Windows
 from dense_imb.metrics import SegmentationScores
 from dense_imb.metrics.score_table import mean_of_known
 from dense_imb.runs import Run
@@ -29,7 +27,7 @@ from dense_imb.tasks.images.recipe import open_images
 from dense_imb.tasks.images.task import ImagesReading, validation_scores
 
 
-class SegmentingNetwork(nn.Module):
+class SegmentingNetwork(PixelNetwork):
     """Network from pixels, as they are in a file, to the probability of each class.
 
         probability = softmax(z), or (1 - sigmoid(z), sigmoid(z)) for one channel,
@@ -41,19 +39,12 @@ class SegmentingNetwork(nn.Module):
         takes_less: whether the network takes images smaller than the crop.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, network: nn.Module, reading: ImagesReading, *, takes_less: bool) -> None:
-        super().__init__()
-        shape = (1, -1) + (1,) * len(reading.patch)
-        self.windows = Windows(network, reading.patch, takes_less=takes_less)
+        super().__init__(network, reading, takes_less=takes_less)
         self.reading = reading
-        self.register_buffer("mean", torch.tensor(reading.mean).reshape(shape))
-        self.register_buffer("std", torch.tensor(reading.std).reshape(shape))
 
     def forward(self, image: Tensor) -> Tensor:  # (B, channels, *spatial)
-        shown = (image - self.mean) / self.std
+        shown = self.shown(image)
         if torch.compiler.is_exporting():
             logits = self.reading.as_logits(self.windows(shown))
         else:  # as `segment` does it, so that a file is compared with that
@@ -144,30 +135,7 @@ class ExportableSegmenter(ExportablePixels):
 
 def exportable(run: Run) -> ExportableSegmenter:
     """Return the best network of a run on images."""
-    segmenter = run.trained(device="cpu")
-    reading = segmenter.reading
-    sizes = None
-    try:
-        train, images = open_images(run.config.images)
-        numbers = range(min(len(images), N_SAMPLES))
-        wholes = [(images.image(i), images.label(i)) for i in numbers]
-        pixels = [image for image, _ in wholes]
-        source, sizes = FROM_VALIDATION, f"{len(train)} images, {len(images)} to validate"
-    except (ValueError, OSError):
-        wholes, pixels = [], random_pixels(reading.mean, reading.std, reading.patch)
-        source = FROM_RANDOM.format("frames")
-    takes_less = takes_smaller(segmenter.network, reading)
-    crops = [cropped(x.astype(np.float32), reading.patch) for x in pixels]
-    return ExportableSegmenter(
-        run,
-        SegmentingNetwork(segmenter.network, reading, takes_less=takes_less).eval(),
-        ("probability",),
-        tuple(torch.from_numpy(crop)[None] for crop in crops),
-        source,
-        reading.patch,
-        reading.in_channels,
-        reading,
-        sizes,
-        tuple(wholes),
-        takes_less,
+    samples = validation_samples(lambda: open_images(run.config.images), LabelledImages.label)
+    return exportable_pixels(
+        run, ExportableSegmenter, SegmentingNetwork, "probability", samples, "frames"
     )

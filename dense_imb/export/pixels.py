@@ -2,17 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dense_imb.export.base import ExportableFrames
+from dense_imb.export.base import (
+    FROM_RANDOM,
+    FROM_VALIDATION,
+    N_SAMPLES,
+    ExportableFrames,
+    random_pixels,
+)
+from dense_imb.export.windows import Windows
+from dense_imb.runs import Run
 from dense_imb.tasks.pixels import PixelReading
+
+Wholes = tuple[tuple[NDArray[Any], NDArray[Any]], ...]
+Form = TypeVar("Form", bound="ExportablePixels")
+
+
+class PixelNetwork(nn.Module):
+    """Base class of networks from pixels, as they are in a file.
+
+    Args:
+        network: network of a run.
+        reading: reading of the run.
+        takes_less: whether the network takes images smaller than the crop.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, reading: PixelReading, *, takes_less: bool) -> None:
+        super().__init__()
+        shape = (1, -1) + (1,) * len(reading.patch)
+        self.windows = Windows(network, reading.patch, takes_less=takes_less)
+        self.register_buffer("mean", torch.tensor(reading.mean).reshape(shape))
+        self.register_buffer("std", torch.tensor(reading.std).reshape(shape))
+
+    def shown(self, image: Tensor) -> Tensor:
+        """Return the normalised input of the network."""
+        return (image - self.mean) / self.std
 
 
 @dataclass(frozen=True)
@@ -28,7 +63,7 @@ class ExportablePixels(ExportableFrames):
 
     reading: PixelReading
     sizes: str | None
-    wholes: tuple[tuple[NDArray[Any], NDArray[Any]], ...]
+    wholes: Wholes
     takes_less: bool
 
     input: ClassVar[str] = "image"
@@ -92,3 +127,65 @@ def cropped(image: NDArray[Any], size: Sequence[int]) -> NDArray[Any]:
     image = np.pad(image, [(0, 0), *((0, more) for more in missing)], mode="edge")
     starts = [(n - s) // 2 for s, n in zip(size, image.shape[1:], strict=True)]
     return image[(slice(None), *(slice(a, a + s) for a, s in zip(starts, size, strict=True)))]
+
+
+def validation_samples(
+    open_images: Callable[[], tuple[Any, Any]], map_of: Callable[[Any, int], NDArray[Any]]
+) -> tuple[Wholes, str | None]:
+    """Return some validation images with their maps, and the numbers of images in words.
+
+    Without the images of the run they are () and None.
+
+    Args:
+        open_images: opens the training and the validation images.
+        map_of: reads the map of an image.
+    """
+    try:
+        train, images = open_images()
+        numbers = range(min(len(images), N_SAMPLES))
+        wholes = tuple((images.image(i), map_of(images, i)) for i in numbers)
+    except (ValueError, OSError):
+        return (), None
+    return wholes, f"{len(train)} images, {len(images)} to validate"
+
+
+def exportable_pixels(
+    run: Run,
+    form: type[Form],
+    network_class: Callable[..., PixelNetwork],
+    output: str,
+    samples: tuple[Wholes, str | None],
+    random_name: str,
+) -> Form:
+    """Return the best network of a run, with images to try it on.
+
+    Args:
+        run: run on images.
+        form: class of the result.
+        network_class: class of the exported network.
+        output: name of the output.
+        samples: see `validation_samples`; random ones are taken without the images of the run.
+        random_name: name of the random samples in the card.
+    """
+    trained = run.trained(device="cpu")
+    reading, (wholes, sizes) = trained.reading, samples
+    if sizes is None:
+        pixels = random_pixels(reading.mean, reading.std, reading.patch)
+        source = FROM_RANDOM.format(random_name)
+    else:
+        pixels, source = [image for image, _ in wholes], FROM_VALIDATION
+    takes_less = takes_smaller(trained.network, reading)
+    crops = [cropped(x.astype(np.float32), reading.patch) for x in pixels]
+    return form(
+        run,
+        network_class(trained.network, reading, takes_less=takes_less).eval(),
+        (output,),
+        tuple(torch.from_numpy(crop)[None] for crop in crops),
+        source,
+        reading.patch,
+        reading.in_channels,
+        reading,
+        sizes,
+        wholes,
+        takes_less,
+    )

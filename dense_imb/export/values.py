@@ -9,21 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dense_imb.export.base import (
-    FROM_RANDOM,
-    FROM_VALIDATION,
-    N_SAMPLES,
-    Answer,
-    random_pixels,
+from dense_imb.data.values.pairs import ValueImages
+from dense_imb.export.base import Answer
+from dense_imb.export.pixels import (
+    ExportablePixels,
+    PixelNetwork,
+    exportable_pixels,
+    validation_samples,
 )
-from dense_imb.export.pixels import ExportablePixels, cropped, takes_smaller
-from dense_imb.export.windows import Windows
 from dense_imb.runs import Run
 from dense_imb.tasks.values.recipe import open_images
 from dense_imb.tasks.values.task import ValuesReading
 
 
-class PredictingNetwork(nn.Module):
+class PredictingNetwork(PixelNetwork):
     """Network from pixels, as they are in a file, to values in the units of the training maps.
 
         value = read_out(scale network((image - mean) / std)),
@@ -35,19 +34,12 @@ class PredictingNetwork(nn.Module):
         takes_less: whether the network takes images smaller than the crop.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, network: nn.Module, reading: ValuesReading, *, takes_less: bool) -> None:
-        super().__init__()
-        shape = (1, -1) + (1,) * len(reading.patch)
-        self.windows = Windows(network, reading.patch, takes_less=takes_less)
+        super().__init__(network, reading, takes_less=takes_less)
         self.reading = reading
-        self.register_buffer("mean", torch.tensor(reading.mean).reshape(shape))
-        self.register_buffer("std", torch.tensor(reading.std).reshape(shape))
 
     def forward(self, image: Tensor) -> Tensor:  # (B, channels, *spatial)
-        shown = (image - self.mean) / self.std
+        shown = self.shown(image)
         if not torch.compiler.is_exporting():  # as `predict` does it
             return self.reading.values(self.windows.network, shown)
         values: Tensor = self.reading.scale * self.windows(shown)
@@ -124,30 +116,7 @@ class ExportablePredictor(ExportablePixels):
 
 def exportable(run: Run) -> ExportablePredictor:
     """Return the best network of a run on values."""
-    predictor = run.trained(device="cpu")
-    reading = predictor.reading
-    sizes = None
-    try:
-        train, images = open_images(run.config.values)
-        numbers = range(min(len(images), N_SAMPLES))
-        wholes = [(images.image(i), images.target(i)) for i in numbers]
-        pixels = [image for image, _ in wholes]
-        source, sizes = FROM_VALIDATION, f"{len(train)} images, {len(images)} to validate"
-    except (ValueError, OSError):
-        wholes, pixels = [], random_pixels(reading.mean, reading.std, reading.patch)
-        source = FROM_RANDOM.format("images")
-    takes_less = takes_smaller(predictor.network, reading)
-    crops = [cropped(x.astype(np.float32), reading.patch) for x in pixels]
-    return ExportablePredictor(
-        run,
-        PredictingNetwork(predictor.network, reading, takes_less=takes_less).eval(),
-        ("value",),
-        tuple(torch.from_numpy(crop)[None] for crop in crops),
-        source,
-        reading.patch,
-        reading.in_channels,
-        reading,
-        sizes,
-        tuple(wholes),
-        takes_less,
+    samples = validation_samples(lambda: open_images(run.config.values), ValueImages.target)
+    return exportable_pixels(
+        run, ExportablePredictor, PredictingNetwork, "value", samples, "images"
     )
