@@ -5,12 +5,16 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from dense_imb.base.checks import check_at_least
+from dense_imb.tasks.base import TaskOptions
 
 OVERLAP = 0.25  # fraction of a window, MONAI's default
 _AT_ONCE = 4  # windows; more do not fit the caches of a CPU
@@ -19,6 +23,28 @@ _PATCH = {2: 128, 3: 64}  # largest side of a crop by default
 
 class PatchWarning(UserWarning):
     """Crops that are larger than training images."""
+
+
+@dataclass(frozen=True)
+class CropOptions(TaskOptions):
+    """Options of a task that is trained on crops, beside those of `TaskOptions`.
+
+    Args:
+        patches: number of crops of each image in an epoch.
+        foreground: fraction of the crops around a pixel of the foreground, or of a class.
+        flips: whether crops are mirrored.
+        seed: random seed of the crops.
+    """
+
+    patches: int = 4
+    foreground: float = 0.5
+    flips: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_at_least("patches", self.patches, 1)
+        if not 0 <= self.foreground <= 1:
+            raise ValueError(f"Expected `foreground` between 0 and 1, got {self.foreground}.")
 
 
 class PixelReading:

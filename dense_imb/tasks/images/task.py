@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dense_imb.base.checks import check_at_least
 from dense_imb.data.epochs.mixing import Mixing, mix, mix_labels
 from dense_imb.data.epochs.patches import patch_rng, place_patch
 from dense_imb.data.images.instances import COMPONENTS
@@ -25,12 +24,11 @@ from dense_imb.metrics import SegmentationScores
 from dense_imb.metrics.score_table import mean_of_known
 from dense_imb.tasks.base import (
     SampledTask,
-    TaskOptions,
     TrainingData,
     as_logits,
 )
 from dense_imb.tasks.instances import check_instances_not_mixed
-from dense_imb.tasks.pixels import PixelReading, rarest_first
+from dense_imb.tasks.pixels import CropOptions, PixelReading, rarest_first
 
 _PARTNERS = 1 << 62  # sample numbers from here on are the partners in mixing
 
@@ -128,26 +126,8 @@ class ImagesBatch:
         )
 
 
-@dataclass(frozen=True)
-class ImagesOptions(TaskOptions):
-    """Options of the task of segmenting images, beside those of `TaskOptions`.
-
-    Args:
-        patches: number of crops of each image in an epoch.
-        foreground: fraction of the crops centred on a class, see `draw_patch`.
-        flips: whether crops are mirrored.
-        seed: random seed of the crops.
-    """
-
-    patches: int = 4
-    foreground: float = 0.5
-    flips: bool = True
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_at_least("patches", self.patches, 1)
-        if not 0 <= self.foreground <= 1:
-            raise ValueError(f"Expected `foreground` between 0 and 1, got {self.foreground}.")
+class ImagesOptions(CropOptions):
+    """Options of the task of segmenting images, see `CropOptions`."""
 
 
 class ImagesTask(SampledTask):

@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dense_imb.base.checks import check_at_least
 from dense_imb.base.refusals import Refused, refusal
 from dense_imb.data.epochs.mixing import mix
 from dense_imb.data.epochs.patches import Patch, patch_rng, place_patch
@@ -22,8 +21,8 @@ from dense_imb.data.values.pairs import LIT_EMPTY, ValueImages
 from dense_imb.losses.core.cover import Cover
 from dense_imb.losses.foreign.feeding import can_ignore, feeds_on, intake_of, wants_cells
 from dense_imb.metrics.read_out import ReadOut, ReadOutTally
-from dense_imb.tasks.base import SampledTask, TaskOptions, TrainingData
-from dense_imb.tasks.pixels import PixelReading, rarest_first
+from dense_imb.tasks.base import SampledTask, TrainingData
+from dense_imb.tasks.pixels import CropOptions, PixelReading, rarest_first
 from dense_imb.tasks.values.scores import Validation, counted_pixels
 
 _PARTNERS = 1 << 62  # sample numbers from here on are the partners in mixing
@@ -148,27 +147,14 @@ class ValuesBatch:
 
 
 @dataclass(frozen=True)
-class ValuesOptions(TaskOptions):
-    """Options of the task of predicting values, beside those of `TaskOptions`.
+class ValuesOptions(CropOptions):
+    """Options of the task of predicting values, beside those of `CropOptions`.
 
     Args:
-        patches: number of crops of each image in an epoch.
-        foreground: fraction of the crops around a lit pixel, or a pixel of a cell.
-        flips: whether crops are mirrored.
-        seed: random seed of the crops.
         read_out: whether to fit a read-out at the end of the training.
     """
 
-    patches: int = 4
-    foreground: float = 0.5
-    flips: bool = True
-    seed: int = 0
     read_out: bool = True
-
-    def __post_init__(self) -> None:
-        check_at_least("patches", self.patches, 1)
-        if not 0 <= self.foreground <= 1:
-            raise ValueError(f"Expected `foreground` between 0 and 1, got {self.foreground}.")
 
 
 class ValuesTask(SampledTask):
