@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -354,7 +355,7 @@ def segment(
     """
     run = run if isinstance(run, Run) else open_run(run)
     run.require("images", "segment")
-    with joined(None if device is None else torch.device(device).type) as processes:
+    with _shared_images(device, show_progress) as shared:
         return segment_images(
             run,
             images,
@@ -362,10 +363,7 @@ def segment(
             threshold=threshold,
             probability=probability,
             overwrite=overwrite,
-            device=processes.device or device,
-            show_progress=show_progress and processes.is_main,
-            process=processes.rank,
-            n_processes=processes.n,
+            **shared,
         )
 
 
@@ -392,15 +390,19 @@ def predict(
     """
     run = run if isinstance(run, Run) else open_run(run)
     run.require("values", "predict")
+    with _shared_images(device, show_progress) as shared:
+        return predict_images(run, images, out, raw=raw, overwrite=overwrite, **shared)
+
+
+@contextmanager
+def _shared_images(
+    device: str | torch.device | None, show_progress: bool
+) -> Iterator[dict[str, Any]]:
+    """Join the processes that share the images of a call, and yield the options of this one."""
     with joined(None if device is None else torch.device(device).type) as processes:
-        return predict_images(
-            run,
-            images,
-            out,
-            raw=raw,
-            overwrite=overwrite,
-            device=processes.device or device,
-            show_progress=show_progress and processes.is_main,
-            process=processes.rank,
-            n_processes=processes.n,
-        )
+        yield {
+            "device": processes.device or device,
+            "show_progress": show_progress and processes.is_main,
+            "process": processes.rank,
+            "n_processes": processes.n,
+        }
