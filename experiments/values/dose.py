@@ -43,6 +43,7 @@ from paired_runs import (
     Score,
     describe_tuning,
     gains,
+    parser_of,
     place,
     read_runs,
     stored,
@@ -436,17 +437,8 @@ def _of_structures(runs: Any, shares: dict[str, float]) -> str:
 
 
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("out", type=Path, help="folder of the results")
+    parser = parser_of(__doc__, LOSSES)
     parser.add_argument("--data", type=Path, help="folder of train.h5 and validation.h5")
-    parser.add_argument("--losses", nargs="+", choices=LOSSES, metavar="LOSS")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, help="steps of a training")
-    parser.add_argument("--full", action="store_true", help="the full size, for a GPU")
-    parser.add_argument("--device", default="cpu", help="device that trains, cpu by default")
-    parser.add_argument("--tables", action="store_true", help="print the tables of finished runs")
     return parser.parse_args(arguments)
 
 

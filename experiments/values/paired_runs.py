@@ -6,10 +6,11 @@ thresholds and read-outs are chosen) and `scores` (those of the test data).
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -187,3 +188,18 @@ def _verdict(gain: float, p: float, score: Score) -> str:
     if math.isnan(p) or p >= 0.05:
         return ""
     return ", better" if (gain > 0) == score.more_is_better else ", worse"
+
+
+def parser_of(description: str | None, losses: Collection[str]) -> argparse.ArgumentParser:
+    """Return the parser of the options that the scripts share."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path, help="folder of the results")
+    parser.add_argument("--losses", nargs="+", choices=losses, metavar="LOSS")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, help="steps of a training")
+    parser.add_argument("--full", action="store_true", help="the full size, for a GPU")
+    parser.add_argument("--device", default="cpu", help="device that trains, cpu by default")
+    parser.add_argument("--tables", action="store_true", help="print the tables of finished runs")
+    return parser

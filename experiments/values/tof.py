@@ -41,7 +41,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from paired_runs import Score, describe_tuning, gains, place, read_runs, stored, table, tuned
+from paired_runs import (
+    Score,
+    describe_tuning,
+    gains,
+    parser_of,
+    place,
+    read_runs,
+    stored,
+    table,
+    tuned,
+)
 from torch import Tensor, nn
 
 from dense_imb.engine.schedule import rate_factor
@@ -301,17 +311,8 @@ def tables(out: Path) -> str:
 
 
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("out", type=Path, help="folder of the results")
+    parser = parser_of(__doc__, LOSSES)
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=[*NETWORKS])
-    parser.add_argument("--losses", nargs="+", choices=LOSSES, metavar="LOSS")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, help="steps of a training")
-    parser.add_argument("--full", action="store_true", help="the full size, for a GPU")
-    parser.add_argument("--device", default="cpu", help="device that trains, cpu by default")
-    parser.add_argument("--tables", action="store_true", help="print the tables of finished runs")
     return parser.parse_args(arguments)
 
 
