@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from dense_imb.cli._device import add_device, chosen_device
 from dense_imb.cli._parser import Namespace, Parser, print_next
 
@@ -65,4 +67,18 @@ def run(options: Namespace) -> None:
     there += " (the share of this process)" if processes.n > 1 else ""
     how = "with the read-out" if done.is_read_out else "as trained"
     print(f"{done.path}: {done.n_done} maps of values predicted, {how}{there}")
-    print_next("evaluate", options.run, options.images, "--targets", "TARGETS")
+    if (targets := _words_of_targets(options)) is not None:
+        print_next("evaluate", options.run, options.images, *targets)
+
+
+def _words_of_targets(options: Namespace) -> list[str] | None:
+    """Return the words that name the true maps to `evaluate`; None where it cannot read any."""
+    from dense_imb.data.images.sources import is_labelled_file
+    from dense_imb.data.values.sources import TARGET
+    from dense_imb.runs import open_run
+    from dense_imb.tasks.values.recipe import default_places
+
+    if Path(options.images).is_dir():
+        return ["--targets", "TARGETS"]
+    places = default_places(open_run(options.run).config.values, options.images)
+    return [] if is_labelled_file(options.images, places.targets or TARGET) else None

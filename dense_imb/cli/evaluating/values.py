@@ -13,7 +13,7 @@ from dense_imb.cli._script import folder_for_outputs
 from dense_imb.data.values.pairs import ValueImages, open_values
 from dense_imb.runs import Run
 from dense_imb.tasks.values.evaluate import Predicts, ValuesTable, evaluate_values
-from dense_imb.tasks.values.recipe import open_test_images
+from dense_imb.tasks.values.recipe import default_places, open_test_images
 from dense_imb.tasks.values.trained import TrainedValues
 
 
@@ -66,15 +66,15 @@ def _images(options: Namespace, run: Run, trained: TrainedValues, others: list[s
     values, reading = run.config.values, trained.reading
     if not others:
         return open_test_images(values)
-    is_folder = Path(others[0]).is_dir()
-    cells = options.cells or (None if is_folder else values.cells)
+    places = default_places(values, others[0])
+    cells = options.cells or places.cells
     if cells is not None and reading.cell_names is None:
         raise Refused(
             f"no {{cells}} for {run.folder}, which was trained without", cells, "drop {cells}"
         )
     return open_values(
         others[0],
-        options.targets or (None if is_folder else values.targets),
+        options.targets or places.targets,
         cells=cells,
         cell_kind=reading.cell_kind,
         cell_names=None if cells is None else reading.cell_names,

@@ -6,7 +6,6 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar
 
 from dense_imb.base.refusals import Refused
@@ -18,7 +17,11 @@ from dense_imb.report.source import ReportSource, joined, quoted, sample_limit
 from dense_imb.report.values import figures
 from dense_imb.report.values.measures import ValueMeasures, ValueSample, measure_values
 from dense_imb.tasks.values.evaluate import ValuesTable
-from dense_imb.tasks.values.recipe import open_test_images, open_validation_images
+from dense_imb.tasks.values.recipe import (
+    default_places,
+    open_test_images,
+    open_validation_images,
+)
 from dense_imb.tasks.values.task import ValuesReading
 
 _COLUMNS = (
@@ -95,12 +98,12 @@ class ValuesSource(ReportSource):
         values = self.run.config.values
         if self.test:
             self.where = "test images"
-            is_folder = Path(self.test[0]).is_dir()
-            cells = self.cells or (None if is_folder else values.cells)
+            places = default_places(values, self.test[0])
+            cells = self.cells or places.cells
             # asked for by name: an error in them ends the report
             return open_values(
                 self.test[0],
-                self.targets or (None if is_folder else values.targets),
+                self.targets or places.targets,
                 cells=cells,
                 cell_kind=reading.cell_kind,
                 cell_names=None if cells is None else reading.cell_names,

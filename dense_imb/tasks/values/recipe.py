@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -225,10 +226,38 @@ def open_validation_images(values: ValuesConfig, cells: Sequence[str] | None = N
     """
     if values.validation is None:
         return open_images(values)[1]
-    is_folder = Path(values.validation).is_dir()
-    targets = values.validation_targets or (None if is_folder else values.targets)
-    own_cells = values.validation_cells or (None if is_folder else values.cells)
+    places = default_places(values, values.validation)
+    targets = values.validation_targets or places.targets
+    own_cells = values.validation_cells or places.cells
     return _open(values, values.validation, targets, own_cells, cells)
+
+
+class Places(NamedTuple):
+    """Folders of the maps of some images, or names of their data sets; None for the default.
+
+    Args:
+        targets: maps of values.
+        cells: maps of cells.
+    """
+
+    targets: str | None = None
+    cells: str | None = None
+
+
+def default_places(values: ValuesConfig, images: str | os.PathLike[str]) -> Places:
+    """Return the data sets that hold the maps of an HDF5 file: those of the training file.
+
+    A folder has none, and the folders of a run that was trained on folders are no data sets.
+
+    Args:
+        values: configuration of the run.
+        images: folder of images, or HDF5 file.
+    """
+    is_file = values.train is not None and Path(values.train).suffix in (".h5", ".hdf5")
+    is_file = is_file or Path(values.train or "").is_file()
+    if Path(images).is_dir() or not is_file:
+        return Places()
+    return Places(values.targets, values.cells)
 
 
 def open_test_images(values: ValuesConfig) -> ValueImages:

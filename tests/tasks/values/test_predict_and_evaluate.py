@@ -180,3 +180,30 @@ def test_a_jpeg_is_predicted_as_tiff(trained, tmp_path):
     Image.fromarray(spots(1, (40, 48))[0][0]).save(tmp_path / "images" / "a.jpg")
     predict(trained, tmp_path / "images", tmp_path / "out", show_progress=False)
     assert (tmp_path / "out" / "a.tif").exists()
+
+
+@pytest.mark.parametrize("name", ["target", "dose"])
+def test_the_next_command_names_no_targets_of_a_file_that_holds_them(
+    trained, folders, tmp_path, capsys, name
+):
+    images, targets = spots(2, (40, 48), seed=3)
+    path = write_hdf5(tmp_path / "a.h5", image=images, **{name: targets})
+    run = trained
+    if name == "dose":
+        config = tiny_values(path, values={"targets": "dose", "validation_share": 0.5}, steps=2)
+        run = train(config, tmp_path / "run", is_quiet=True)
+    assert main(["predict", str(run.folder), path, str(tmp_path / "out.h5"), "--quiet"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"next: dense-imb evaluate {run.folder} {path}"
+    assert main([*last.split()[2:], "--quiet"]) == 0
+    assert "2 images" in capsys.readouterr().out
+
+
+def test_the_next_command_needs_true_maps(trained, folders, tmp_path, capsys):
+    path = write_hdf5(tmp_path / "a.h5", image=spots(1, (40, 48))[0])
+    words = ["predict", str(trained.folder)]
+    assert main([*words, folders[0], str(tmp_path / "out"), "--quiet"]) == 0
+    wanted = f"next: dense-imb evaluate {trained.folder} {folders[0]} --targets TARGETS"
+    assert capsys.readouterr().out.splitlines()[-1] == wanted
+    assert main([*words, path, str(tmp_path / "out.h5"), "--quiet"]) == 0
+    assert "next:" not in capsys.readouterr().out
