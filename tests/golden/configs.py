@@ -1,4 +1,4 @@
-"""The 14 golden runs: the config of each kind of data, and what each run changes in it.
+"""The 16 golden runs: the config of each kind of data, and what each run changes in it.
 
 Configs are written as in the YAML file of a run, {data} stands for the folder of `golden.data`.
 """
@@ -42,6 +42,12 @@ KINDS: dict[str, dict[str, Any]] = {
         "optimizer": {"learning_rate": 0.03},
         "batch_size": 8, "validate_every": 5,
     },
+    "values": {
+        "values": {
+            "train": "{data}/spots", "targets": "{data}/heights", "patch": [32, 32], "patches": 2,
+        },
+        "model": _UNET, "loss": "ACBMSELoss", "batch_size": 4, "validate_every": 5,
+    },
 }  # fmt: skip
 
 RUNS: dict[str, dict[str, Any]] = {
@@ -66,6 +72,11 @@ RUNS: dict[str, dict[str, Any]] = {
     "labels/sampling": {"sampling": {"kind": "class"}},
     "labels/mean-teacher": {
         "labelled_share": 0.5, "unlabelled": {**_TEACHER, "threshold": 0.6, "sampling": "class"},
+    },
+    "values/plain": {},
+    "values/cells": {
+        "values": {"cells": "{data}/parts", "cell_kind": "bits", "cell_names": ["spot", "upper"]},
+        "loss": "BalancedRegressionLoss('l1', 'masks')",
     },
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Tiny data sets of all three kinds, from whole random numbers, in files without compression.
+"""Tiny data sets of all four kinds, from whole random numbers, in files without compression.
 
 Their bytes, which the setup of a run has digests of, are the same on every machine.
 """
@@ -16,11 +16,12 @@ _CLASS_SIZES = {"nevus": 20, "keratosis": 10, "melanoma": 6}
 
 
 def write_data(folder: Path) -> None:
-    """Write hits.h5, sensors.h5, images and masks, labels.csv and pictures."""
+    """Write hits.h5, sensors.h5, images, masks, labels.csv, pictures, spots, heights and parts."""
     _write_hits(folder / "hits.h5")
     _write_sensors(folder / "sensors.h5")
     _write_images(folder / "images", folder / "masks")
     _write_labels(folder / "labels.csv", folder / "pictures")
+    _write_values(folder / "spots", folder / "heights", folder / "parts")
 
 
 def _write_hits(path: Path, n_events: int = 24, n_hits: int = 8) -> None:
@@ -92,3 +93,21 @@ def _write_labels(table: Path, pictures: Path, side: int = 16) -> None:
             Image.fromarray(pixels.astype(np.uint8)).save(pictures / f"{name}_{i:02d}.bmp")
             lines.append(f"{name}_{i:02d},{name}")
     table.write_text("\n".join(lines) + "\n")
+
+
+def _write_values(images: Path, targets: Path, cells: Path, n: int = 12) -> None:
+    """A bright spot in each image, its height, and a bit field of the spot and the upper half."""
+    rng = np.random.default_rng(6)
+    for folder in (images, targets, cells):
+        folder.mkdir()
+    for i in range(n):
+        image, target = rng.integers(60, 120, (40, 48)), np.zeros((40, 48), np.float32)
+        row, column, height = rng.integers(0, 36), rng.integers(0, 44), rng.integers(20, 60)
+        place = np.s_[row : row + 4, column : column + 4]
+        target[place] = height
+        image[place] += 2 * height
+        bits = (target > 0).astype(np.uint8)
+        bits[:20] |= 2
+        np.save(images / f"{i:02d}.npy", image.astype(np.uint8))
+        np.save(targets / f"{i:02d}.npy", target)
+        np.save(cells / f"{i:02d}.npy", bits)

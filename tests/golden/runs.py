@@ -41,10 +41,13 @@ def golden_row(name: str, data: Path, folder: Path) -> dict[str, Any]:
         run = train(config_from(config_text(name, data)), folder, is_quiet=True)
     columns, history = _history(folder / "history.csv")
     teacher = run.checkpoint("last").get("teacher", {})
+    read_out = run.read_out
+    text = None if read_out is None else json.dumps(read_out.read_out.to_dict())
     return {
         "best": digest_of_tensors(run.weights("best")),
         "last": digest_of_tensors(run.weights("last")),
         "teacher": digest_of_tensors(teacher) if teacher else None,
+        "read_out": None if text is None else hashlib.sha256(text.encode()).hexdigest(),
         "history": history,
         "columns": columns,
         "setup": {key: str(value) for key, value in run.checkpoint()["setup"].items()},

@@ -1,4 +1,4 @@
-"""Fourteen runs of ten steps end as they did: weights, history and the setup of checkpoints."""
+"""Sixteen runs of ten steps end as they did: weights, history and the setup of checkpoints."""
 
 from __future__ import annotations
 
@@ -46,5 +46,5 @@ def test_run_ends_as_it_did(name, data, tmp_path):
     if here != there:
         differ = ", ".join(key for key in there if here[key] != there[key])
         pytest.skip(f"setup and columns agree; bits are of another machine ({differ})")
-    bits = ("history", "best", "last", "teacher")
+    bits = ("history", "best", "last", "teacher", "read_out")
     assert {key: got[key] for key in bits} == {key: wanted[key] for key in bits}
