@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from dense_imb.base.refusals import refusal
 from dense_imb.cli._parser import Namespace, Parser, one_line_warnings, quoted
@@ -14,6 +15,7 @@ from dense_imb.config import (
     LabelsConfig,
     ModelConfig,
     TrainConfig,
+    ValuesConfig,
 )
 
 SUMMARY = "compare losses on your own data and choose one"
@@ -24,11 +26,13 @@ def make_parser() -> Parser:
     parser = Parser(
         description="Train the same network with one loss after the other, with equal steps and "
         "seeds. Measure each on test data that no run was trained on, and recommend a loss. The "
-        "data are images with masks, whole images with labels, or a hits file. A loss that fails "
+        "data are images with masks, images with maps of values, whole images with labels, or a "
+        "hits file. A loss that fails "
         "is a row that says why. The folder --out keeps everything, the page comparison.html "
         f"first: a comparison that was stopped (SIGTERM, exit code {SAVED}, or Ctrl-C) continues "
         "when the same command is repeated.",
         epilog="Examples:\n  dense-imb compare images --masks masks --labels 0 255 --minutes 20\n"
+        "  dense-imb compare images --targets dose --cells organs --cell-kind bits\n"
         "  dense-imb compare patterns.h5 --signal 30 --noise 200\n"
         "  dense-imb compare train.csv --images images --test test.csv",
     )
@@ -36,8 +40,8 @@ def make_parser() -> Parser:
         "data",
         type=str,
         metavar="DATA",
-        help="folder of images, HDF5 file with data sets image and mask, hits file, CSV file of "
-        "labels, or CIFAR archive",
+        help="folder of images, HDF5 file with data sets image and mask or target, hits file, CSV "
+        "file of labels, or CIFAR archive",
     )
     parser.add_argument(
         "--out", type=str, default="comparison", metavar="FOLDER", help="folder of the results"
@@ -60,7 +64,8 @@ def make_parser() -> Parser:
         'names: cross-entropy, "balanced cross-entropy", "weighted cross-entropy", focal, Dice, '
         'DiceCE, Tversky, "balanced softmax", "balanced hard mining", ACB-MSE, "balanced '
         'complement cross-entropy" (three classes or more), and our losses followed by " + Dice"; '
-        "can be repeated; by default all of them",
+        'for maps of values MSE, MAE, ACB-MSE, "value bins", "value bins of power 1/2" and, with '
+        '--cells, "balanced cells"; can be repeated; by default all of them',
     )
     runs.add_argument(
         "--allow-import",
@@ -109,12 +114,6 @@ def make_parser() -> Parser:
     )
     images.add_argument("--ignore-index", type=int | None, help="mask value of pixels to leave out")
     images.add_argument(
-        "--patch", type=int, nargs="+", default=[], help="size of the training crops, in pixels"
-    )
-    images.add_argument(
-        "--test-share", type=float, default=0.25, help="fraction of the images held out for tests"
-    )
-    images.add_argument(
         "--tolerance",
         type=float,
         default=2.0,
@@ -128,6 +127,42 @@ def make_parser() -> Parser:
         type=float,
         default=1.0,
         help="number of false objects an image at which the recall of objects is reported",
+    )
+    values = parser.add_argument_group("images with maps of values")
+    values.add_argument(
+        "--targets",
+        type=str | None,
+        metavar="FOLDER",
+        help="folder of the maps of values; of an HDF5 file, the name of their data set, by "
+        "default target",
+    )
+    values.add_argument(
+        "--cells",
+        type=str | None,
+        metavar="FOLDER",
+        help="folder of the cells; of an HDF5 file, the name of their data set",
+    )
+    values.add_argument(
+        "--cell-kind",
+        type=Literal["labels", "bits"],
+        default="labels",
+        help="form of the cells: a map of numbers, or a bit field whose cells may overlap",
+    )
+    values.add_argument(
+        "--cell-names", type=str, nargs="+", default=[], metavar="NAME", help="names of the cells"
+    )
+    values.add_argument(
+        "--level",
+        type=float | None,
+        help="value above which a pixel is lit; by default half the mean of the values that are "
+        "not 0",
+    )
+    crops = parser.add_argument_group("images with masks or maps of values")
+    crops.add_argument(
+        "--patch", type=int, nargs="+", default=[], help="size of the training crops, in pixels"
+    )
+    crops.add_argument(
+        "--test-share", type=float, default=0.25, help="fraction of the images held out for tests"
     )
     labels = parser.add_argument_group("whole images")
     labels.add_argument(
@@ -219,8 +254,14 @@ _OPTIONS = {
     "hits": ("signal", "noise", "features"),
     "images": ("masks", "labels", "above", "ignore_index", "patch"),
     "labels": ("images", "classes", "size", "test"),
+    "values": ("targets", "cells", "cell_names", "level", "patch"),
 }
-_NAMES = {"hits": "hits files", "images": "images with masks", "labels": "whole images"}
+_NAMES = {
+    "hits": "hits files",
+    "images": "images with masks",
+    "labels": "whole images",
+    "values": "maps of values",
+}
 
 
 def _config(options: Namespace) -> TrainConfig:
@@ -228,7 +269,7 @@ def _config(options: Namespace) -> TrainConfig:
     kind = _kind(options)
     for other, names in _OPTIONS.items():
         for name in names:
-            if other != kind and getattr(options, name):
+            if name not in _OPTIONS[kind] and getattr(options, name):
                 raise refusal(
                     f"{{{name}}} is an option for {_NAMES[other]}, got {_NAMES[kind]}; drop it."
                 )
@@ -259,6 +300,17 @@ def _config(options: Namespace) -> TrainConfig:
             patch=list(options.patch) or None,
             test_share=options.test_share,
         )
+    elif kind == "values":
+        config.values = ValuesConfig(
+            train=options.data,
+            targets=options.targets,
+            cells=options.cells,
+            cell_kind=options.cell_kind,
+            cell_names=list(options.cell_names) or None,
+            level=options.level,
+            patch=list(options.patch) or None,
+            test_share=options.test_share,
+        )
     else:
         config.labels = LabelsConfig(
             train=options.data,
@@ -276,7 +328,16 @@ def _kind(options: Namespace) -> str:
         path.is_dir() and any(path.glob("*batch*"))
     ):
         return "labels"
+    if options.targets is not None or (options.masks is None and _has_targets(path)):
+        return "values"
     return "hits" if options.masks is None and _is_hits_file(options.data) else "images"
+
+
+def _has_targets(path: Path) -> bool:
+    """Whether a file holds images with maps of values."""
+    from dense_imb.data.images.sources import is_labelled_file
+
+    return path.is_file() and is_labelled_file(path, "target")
 
 
 def _is_hits_file(path: str) -> bool:

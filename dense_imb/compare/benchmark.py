@@ -11,6 +11,7 @@ import torch
 from dense_imb.base.refusals import option, refusal
 from dense_imb.compare.contestants import Contestant
 from dense_imb.config import TrainConfig
+from dense_imb.metrics.score_table import Row as TableRow
 from dense_imb.runs import Run
 
 N_VALIDATIONS = 4  # validations of a run; the best of them is measured
@@ -25,9 +26,11 @@ class Benchmark(Protocol):
     def scores(self) -> tuple[str, ...]:
         """Names of the scores; the first one decides."""
 
-    @property
-    def n_classes(self) -> int:
-        """Number of classes of the data."""
+    def contestants(self) -> list[Contestant]:
+        """Return the losses that compete by default, the most important ones first."""
+
+    def references(self) -> list[TableRow]:
+        """Return rows without a network, which a loss must beat; each has its name as `loss`."""
 
     def config(self, contestant: Contestant) -> TrainConfig:
         """Return the config that trains with a contestant; a Module is named by its class."""

@@ -15,6 +15,7 @@ from dense_imb.losses.foreign.codes import is_code
 from dense_imb.losses.foreign.short_names import SHORT_NAMES, full_text
 
 PLAIN = "cross-entropy"  # the loss that the others are compared with
+PLAIN_OF_VALUES = "MSE"
 
 
 class Contestant(NamedTuple):
@@ -45,12 +46,23 @@ class Contestant(NamedTuple):
     @property
     def is_plain(self) -> bool:
         """Whether it is the cross-entropy that others are compared with."""
-        if not isinstance(self.loss, str):
-            return False
-        text = full_text(self.loss) or self.loss
-        path, _, name = text.removesuffix("()").rpartition(":")
+        path, name = self._class
         plain = ("CrossEntropyLoss", "BCEWithLogitsLoss") if path else ("CrossEntropyLoss",)
         return name in plain and path in ("", "torch.nn")
+
+    @property
+    def is_plain_of_values(self) -> bool:
+        """Whether it is the mean squared error that losses of values are compared with."""
+        return self._class == ("torch.nn", "MSELoss")
+
+    @property
+    def _class(self) -> tuple[str, str]:
+        """Package and class of a text without options; ("", "") for a Module."""
+        if not isinstance(self.loss, str):
+            return "", ""
+        text = full_text(self.loss) or self.loss
+        path, _, name = text.removesuffix("()").rpartition(":")
+        return path, name
 
     @property
     def folder(self) -> str:
@@ -66,7 +78,10 @@ class Contestant(NamedTuple):
         return part if is_same else f"{part}-{digest}".lstrip("-")
 
 
-_THEIRS = (PLAIN, "Dice", "DiceCE", "focal", "weighted cross-entropy", "Tversky")
+_THEIRS = (
+    PLAIN, "Dice", "DiceCE", "focal", "weighted cross-entropy", "Tversky", PLAIN_OF_VALUES, "MAE",
+)  # fmt: skip
+_CELLS, _BINS, _ROOT_BINS = "balanced cells", "value bins", "value bins of power 1/2"
 N_FIRST = 6  # losses of each kind that a small budget keeps
 _OF_PIXELS = (
     PLAIN, "balanced cross-entropy", "Dice", "balanced softmax", "DiceCE", "ACB-MSE",
@@ -82,20 +97,32 @@ ORDER: dict[str, tuple[str, ...]] = {
         "hard mining", "balanced hard mining", "class-dependent temperature",
         "complement cross-entropy",
     ),
+    "values": (PLAIN_OF_VALUES, _CELLS, _ROOT_BINS, "ACB-MSE", _BINS, "MAE"),
 }  # fmt: skip
 
 
-def contestants(kind: str, *, n_classes: int = 2) -> list[Contestant]:
+def contestants(
+    kind: str,
+    *,
+    n_classes: int = 2,
+    edges: Sequence[float] = (),
+    cells: tuple[str, int] | None = None,
+) -> list[Contestant]:
     """Return all losses of a kind of data, in the order in which a small budget keeps them.
 
     Args:
         kind: name of the kind, see `dense_imb.config.KINDS`.
         n_classes: number of classes; with two, complement cross-entropy is cross-entropy.
+        edges: for maps of values: edges of value bins; no loss has bins without.
+        cells: for maps of values: partition of the cells, "labels" or "masks", and their number;
+            no loss has cells without.
     """
-    every = {
-        name: Contestant(name, loss, name not in _THEIRS) for name, loss in SHORT_NAMES.items()
-    }
-    chosen = [every[name] for name in ORDER[kind] if n_classes > 2 or "complement" not in name]
+    texts = {**SHORT_NAMES, **_texts_of_values(edges, cells)}
+    chosen = [
+        Contestant(name, texts[name], name not in _THEIRS)
+        for name in ORDER[kind]
+        if name in texts and (n_classes > 2 or "complement" not in name)
+    ]
     if kind != "images":
         return chosen
     with_dice = [
@@ -104,6 +131,19 @@ def contestants(kind: str, *, n_classes: int = 2) -> list[Contestant]:
         if one.is_ours
     ]
     return [*chosen, *with_dice]
+
+
+def _texts_of_values(edges: Sequence[float], cells: tuple[str, int] | None) -> dict[str, str]:
+    """Return the losses of values that depend on the data, by name."""
+    texts = {}
+    if edges:
+        listed = f"[{', '.join(f'{edge:g}' for edge in edges)}]"
+        texts[_BINS] = f'BalancedRegressionLoss("mse", ValueBins({listed}))'
+        texts[_ROOT_BINS] = f'BalancedRegressionLoss("mse", ValueBins({listed}, power=0.5))'
+    if cells is not None:
+        partition, n = cells
+        texts[_CELLS] = f'BalancedRegressionLoss("l1", "{partition}", n_classes={n})'
+    return texts
 
 
 def parse_contestant(text: str, known: Sequence[Contestant]) -> Contestant:
@@ -122,7 +162,7 @@ def parse_contestant(text: str, known: Sequence[Contestant]) -> Contestant:
         names = [*(one.name for one in known), *SHORT_NAMES]
         names += [entry.name for entry in CATALOGUE if entry.feeds_on != "features"]
         check_choice("loss", text, dict.fromkeys(names))
-    named = re.match(r"\s*([\w .+-]+?)\s*=\s*(?=[A-Za-z_])([^=].*)$", text)
+    named = re.match(r"\s*([\w ./+-]+?)\s*=\s*(?=[A-Za-z_])([^=].*)$", text)
     if named and "(" not in named[1]:
         return Contestant(named[1], named[2].strip())
     return Contestant(text.strip(), text.strip())

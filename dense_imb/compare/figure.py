@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dense_imb.base.files import write_whole
+from dense_imb.compare.headings import UNORDERED, header
 from dense_imb.compare.objects import Curve, recall_at
-from dense_imb.compare.table import ComparisonTable, header
+from dense_imb.compare.table import ComparisonTable
 from dense_imb.report.drawing import line_style, plain_label
 
 if TYPE_CHECKING:  # the package must not wait for matplotlib
@@ -58,7 +59,7 @@ def draw(table: ComparisonTable, figure: Figure) -> None:
 
 def _shown_scores(table: ComparisonTable) -> list[str]:
     """Return the first scores of which more is better."""
-    return [name for name in table.known_scores if name != "false_objects"][:_N_SHOWN]
+    return [name for name in table.known_scores if name not in UNORDERED][:_N_SHOWN]
 
 
 def _limits(values: Sequence[float]) -> tuple[float, float]:

@@ -10,11 +10,12 @@ from dense_imb.compare.benchmark import (
     N_VALIDATIONS,
     Row,
     Settings,
+    TableRow,
     device_of_runs,
     refuse_test,
     step_seconds,
 )
-from dense_imb.compare.contestants import Contestant
+from dense_imb.compare.contestants import Contestant, contestants
 from dense_imb.config import TrainConfig
 from dense_imb.data.events.virtual import VALIDATION_EPOCH, VirtualEvents
 from dense_imb.hits import evaluate
@@ -30,8 +31,6 @@ class HitsBenchmark:
         settings: settings of other kinds of data.
     """
 
-    n_classes = 2
-
     def __init__(self, config: TrainConfig, settings: Settings) -> None:
         refuse_test(settings, "hits")
         self._config = config
@@ -45,6 +44,12 @@ class HitsBenchmark:
             )
         )
         self._task = build_task(replace(config, loss="CrossEntropyLoss"))
+
+    def contestants(self) -> list[Contestant]:
+        return contestants("hits")
+
+    def references(self) -> list[TableRow]:
+        return []
 
     def config(self, contestant: Contestant) -> TrainConfig:
         return replace(self._config, loss=contestant.text)

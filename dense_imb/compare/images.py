@@ -13,11 +13,12 @@ from dense_imb.compare.benchmark import (
     N_VALIDATIONS,
     Row,
     Settings,
+    TableRow,
     device_of_runs,
     refuse_test,
     step_seconds,
 )
-from dense_imb.compare.contestants import Contestant
+from dense_imb.compare.contestants import Contestant, contestants
 from dense_imb.compare.objects import CURVE, HAS_SCIPY, HalfScores, Objects, Scores, write_curve
 from dense_imb.config import TrainConfig
 from dense_imb.data.images.labelled import LabelledImages
@@ -55,6 +56,12 @@ class ImagesBenchmark:
         self._test: LabelledImages = open_test_images(config.images)
         self.n_classes = self._test.n_classes
         self._task = build_task(replace(config, loss="CrossEntropyLoss"))
+
+    def contestants(self) -> list[Contestant]:
+        return contestants("images", n_classes=self.n_classes)
+
+    def references(self) -> list[TableRow]:
+        return []
 
     def config(self, contestant: Contestant) -> TrainConfig:
         return replace(self._config, loss=contestant.text)

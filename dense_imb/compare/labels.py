@@ -11,10 +11,11 @@ from dense_imb.compare.benchmark import (
     N_VALIDATIONS,
     Row,
     Settings,
+    TableRow,
     device_of_runs,
     step_seconds,
 )
-from dense_imb.compare.contestants import Contestant
+from dense_imb.compare.contestants import Contestant, contestants
 from dense_imb.config import TrainConfig
 from dense_imb.data.labels.classified import ClassifiedImages
 from dense_imb.losses.named.ldam import Margin
@@ -55,6 +56,12 @@ class LabelsBenchmark:
             return validation
         names = self._task.reading.class_names
         return open_test_table(labels, path, labels.images, names)
+
+    def contestants(self) -> list[Contestant]:
+        return contestants("labels", n_classes=self.n_classes)
+
+    def references(self) -> list[TableRow]:
+        return []
 
     def config(self, contestant: Contestant) -> TrainConfig:
         config = replace(self._config, loss=contestant.text)

@@ -10,6 +10,7 @@ from dense_imb import __version__
 from dense_imb.base.files import write_whole
 from dense_imb.compare.examples import draw_examples, make_examples, size_of_examples
 from dense_imb.compare.figure import draw, draw_objects, size_of
+from dense_imb.compare.headings import format_false_objects
 from dense_imb.compare.objects import CURVE, Curve, read_curve
 from dense_imb.compare.table import ComparisonTable
 from dense_imb.report.drawing import draw_png
@@ -98,7 +99,7 @@ def _objects(table: ComparisonTable) -> Section:
         "recall of objects against the number of false objects an image, a line for each loss",
         "Lines take their thresholds from the test images: the lowest one that keeps to the "
         "number; bands span the seeds. Dots are the rows of the table: thresholds with at most "
-        f"{table.format_false_objects()} an image on the validation images (dotted line), "
+        f"{format_false_objects(table.false_objects)} an image on the validation images (dotted line), "
         "which make more or fewer on the test images.",
     )
     text = (

@@ -55,9 +55,9 @@ def compare(
     again. Only a wrong text of a known loss, such as a misspelt option, is refused at once.
 
     Args:
-        config: config that all runs share: hits, images with a `test_share`, or whole images with
-            labels. Scores are those of half of the validation events, of the images of
-            `test_share`, or of `test`.
+        config: config that all runs share: hits, images with a `test_share` and masks or maps of
+            values, or whole images with labels. Scores are those of half of the validation events,
+            of the images of `test_share`, or of `test`.
         folder: folder of the runs and the results.
         losses: losses that compete, as `Contestant` with a text or a Module, or as texts, see
             `parse_contestant`; by default all of `contestants`.
@@ -139,6 +139,7 @@ def compare(
         failed=problems,
         false_objects=false_objects,
         typed=typed,
+        references=benchmark.references(),
     )
     table.save(folder / "comparison.json")
     table.save(folder / "comparison.csv")
@@ -152,10 +153,10 @@ def _competing(
 
     A wrong text of a known loss is refused, before anything is timed.
     """
-    is_typed, kind = losses is not None, kind_of(config).name
+    is_typed, default = losses is not None, benchmark.contestants()
     if losses is None:
-        losses = contestants(kind, n_classes=benchmark.n_classes)
-    known = contestants(kind, n_classes=3)
+        losses = default
+    known = [*default, *contestants(kind_of(config).name, n_classes=3)]
     competing = [parse_contestant(one, known) if isinstance(one, str) else one for one in losses]
     able: list[Contestant] = []
     failed: dict[Contestant, str] = {}

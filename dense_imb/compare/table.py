@@ -13,27 +13,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from dense_imb.compare.contestants import Contestant
+from dense_imb.compare.headings import FORMS, SECOND, explain, header
 from dense_imb.losses.foreign.parse import LIBRARIES, parse_spec
 from dense_imb.losses.foreign.short_names import full_text
-from dense_imb.metrics.score_table import Row, ScoreTable, aligned
+from dense_imb.metrics.score_table import Row, ScoreTable, aligned, finite_rows
 
 _FORMAT, _VERSION = "dense-imb-comparison", 1
 _CHANCE = 0.05
 _FEW_STEPS = 300
-_HEADERS = {
-    "average_precision": "AP",
-    "tolerant_f1": "F1 within tolerance",
-    "f1": "F1",
-    "recall_at_precision": "recall at precision",
-    "calibration_error": "calibration error",
-    "likeliest_iou": "IoU likeliest",
-    "object_recall": "objects found",
-    "false_objects": "false objects",
-    "natural_f1": "F1 at 1/2",
-    "auc": "AUC",
-    "retention_at_fakes": "kept at 1 fake",
-    "retention_at_half": "kept at 1/2",
-}
 
 
 @dataclass(frozen=True, repr=False)
@@ -63,6 +50,7 @@ class ComparisonTable(ScoreTable):
         modules: names of the losses that are Modules, without a text that builds them.
         typed: command of the comparison without its losses, seeds and folder; "" where there is
             none.
+        references: rows without a network, such as a blank map.
     """
 
     rows: tuple[Row, ...]
@@ -76,6 +64,7 @@ class ComparisonTable(ScoreTable):
     false_objects: float = 1.0
     modules: tuple[str, ...] = ()
     typed: str = ""
+    references: tuple[Row, ...] = ()
 
     def __repr__(self) -> str:
         return f"ComparisonTable({', '.join(str(row['loss']) for row in self.rows)}; best first)"
@@ -94,6 +83,7 @@ class ComparisonTable(ScoreTable):
         failed: Mapping[str, str] | None = None,
         false_objects: float = 1.0,
         typed: str = "",
+        references: Sequence[Row] = (),
     ) -> Self:
         """Make the table of single runs with `loss`, `seed` and scores.
 
@@ -102,11 +92,12 @@ class ComparisonTable(ScoreTable):
             scores: names of the scores; the first one decides.
             losses: losses of the rows.
             steps: steps of each run.
-            plain: name of the row that others are compared with; by default plain cross-entropy.
+            plain: name of the row that others are compared with; by default plain cross-entropy,
+                or the mean squared error where it does not compete.
             folder: folder of the runs.
             kind: kind of the data.
             failed: reasons by name of the losses that fail; they come last.
-            false_objects, typed: see `ComparisonTable`.
+            false_objects, typed, references: see `ComparisonTable`.
         """
         first = scores[0]
         by_name = {
@@ -125,7 +116,9 @@ class ComparisonTable(ScoreTable):
             rows.append(row)
         rows.sort(key=lambda row: (bool(row["failed"]), -_or_least(float(row[first]))))
         best = str(rows[0]["loss"])
-        plain = plain or next((one.name for one in losses if one.is_plain), None)
+        candidates = [one.name for one in losses if one.is_plain]
+        candidates += [one.name for one in losses if one.is_plain_of_values]
+        plain = plain or next(iter(candidates), None)
         for row in rows:
             own = by_name[str(row["loss"])]
             row["gain"], row["p"] = _paired(own, by_name.get(plain or "", []), first)
@@ -146,6 +139,7 @@ class ComparisonTable(ScoreTable):
             false_objects,
             tuple(one.name for one in losses if one.module is not None),
             typed,
+            tuple(references),
         )
 
     @property
@@ -172,6 +166,7 @@ class ComparisonTable(ScoreTable):
             "steps": self.steps,
             "advice": self.advice(),
             "rows": self.finite_rows(),
+            "references": finite_rows(self.references),
             "runs": [{n: None if v != v else v for n, v in run.items()} for run in self.runs],
         }
 
@@ -191,6 +186,9 @@ class ComparisonTable(ScoreTable):
             if compared:
                 cells += [_number(row["gain"], "+.3f"), _number(row["p"], ".3f")]
             table.append([str(row["loss"]), *cells, _number(row["cpu_seconds"], ".0f")])
+        empty = [""] * (1 + len(compared))
+        for row in self.references:
+            table.append([str(row["loss"]), *(_with_spread(row, name) for name in scores), *empty])
         return table
 
     def legend(self) -> str:
@@ -205,24 +203,8 @@ class ComparisonTable(ScoreTable):
                 legend += f", corrected for {n_tests} losses (Holm)"
             if importlib.util.find_spec("scipy") is None:
                 legend += " (pip install scipy)"
-        if "f1" in self.scores:
-            legend += "; F1 at the threshold chosen on the validation images"
-        if "object_recall" in self.known_scores:
-            objects = self.format_false_objects()
-            legend += (
-                f"; objects found at the threshold with at most {objects} an image on the "
-                "validation images, beside the false objects an image that it makes on the test "
-                "images"
-            )
-        if "natural_f1" in self.known_scores:
-            legend += "; F1 at 1/2 of the natural probability"
-            if any(math.isnan(float(row["natural_f1"])) for row in self.trained):
-                legend += ", - where a loss has none"
-        return legend
-
-    def format_false_objects(self) -> str:
-        """Format the number of false objects that thresholds are chosen for."""
-        return f"{self.false_objects:g} false object{'s' * (self.false_objects != 1)}"
+        has_none = any(math.isnan(float(row.get("natural_f1", 0))) for row in self.trained)
+        return legend + explain(self.scores, self.known_scores, self.false_objects, has_none)
 
     def describe_seeds(self) -> str:
         """Return the numbers of seeds of the losses, in words."""
@@ -237,12 +219,25 @@ class ComparisonTable(ScoreTable):
         if self.plain not in (None, name):
             gain, chance = float(best["gain"]), _chance(best["p"])
             sentences.append(f"Over {self.plain} it gains {gain:.3f}{chance}.")
+        if leaders := self._other_leaders():
+            sentences.append(f"Other scores have other leaders: {', '.join(leaders)}.")
         if self.steps < _FEW_STEPS:
             sentences.append(f"{self.steps} steps are few: an early lead may not last.")
         lines = [" ".join(sentences), f"To train with it: {self.command(name)}"]
         if near := self.level():
             lines.append(f"More seeds make it more certain: {self._more_seeds([name, *near[:3]])}")
         return "\n".join(lines)
+
+    def _other_leaders(self) -> list[str]:
+        """Return the rows that are clearly ahead of the first in a second score, in words."""
+        best, leaders = self.rows[0], []
+        for name in (name for name in SECOND if name in self.known_scores):
+            sign = 1 if SECOND[name] else -1
+            rows = [row for row in self.trained if not math.isnan(float(row[name]))]
+            leader = max(rows, key=lambda row: sign * float(row[name]))
+            if leader is not best and _is_far(leader, best, name, sign):
+                leaders.append(f"{header(name)} {leader['loss']} ({_with_spread(leader, name)})")
+        return leaders
 
     def _more_seeds(self, names: Sequence[str]) -> str:
         """Return the command that compares a few losses with five seeds."""
@@ -298,6 +293,10 @@ class ComparisonTable(ScoreTable):
             ]
             if far:
                 sentences.append(f"It is ahead of {_listed([str(row['loss']) for row in far])}.")
+        equal = [row for row in self.references if not float(row[first]) < float(best[first])]
+        if equal:
+            rows = _listed([str(row["loss"]) for row in equal])
+            sentences.append(f"It does not beat {rows}, which needs no network: train longer.")
         return " ".join(sentences)
 
     def _may_be_chance(self, row: Row) -> bool:
@@ -351,13 +350,19 @@ def _paired(
     return mean, float(stats.ttest_1samp(differences, 0.0).pvalue)
 
 
-def _is_far(best: Row, row: Row, score: str) -> bool:
-    """Whether two means differ by more than both spreads; used where there is no test."""
+def _is_far(best: Row, row: Row, score: str, sign: int = 1) -> bool:
+    """Whether a mean is ahead by more than both spreads; used where there is no test.
+
+    Args:
+        best, row: rows to compare.
+        score: name of the score.
+        sign: 1 where more is better, -1 where less is.
+    """
     spread = sum(
         0.0 if math.isnan(float(one[f"{score}_sd"])) else float(one[f"{score}_sd"])
         for one in (best, row)
     )
-    return spread > 0 and float(best[score]) - float(row[score]) > spread
+    return spread > 0 and sign * (float(best[score]) - float(row[score])) > spread
 
 
 def _or_least(value: float) -> float:
@@ -368,17 +373,10 @@ def _chance(p: str | float) -> str:
     return "" if math.isnan(float(p)) else f" (p = {float(p):.2g})"
 
 
-def header(name: str) -> str:
-    """Return the heading of a score."""
-    if name.startswith("removal_at_"):
-        return f"removed at {name.removeprefix('removal_at_')} %"
-    return _HEADERS.get(name, name.replace("_", " "))
-
-
 def _with_spread(row: Row, name: str) -> str:
-    spread = float(row[f"{name}_sd"])
-    mean = _number(row[name], ".3f")
-    return mean if math.isnan(spread) else f"{mean} +- {spread:.3f}"
+    spread, form = float(row.get(f"{name}_sd", math.nan)), FORMS.get(name, ".3f")
+    mean = _number(row[name], form)
+    return mean if math.isnan(spread) else f"{mean} +- {spread:{form}}"
 
 
 def _number(value: str | float, form: str) -> str:

@@ -22,6 +22,8 @@ SHORT_NAMES: dict[str, str] = {
     "LDAM": "LDAMLoss",
     "ACB-MSE": "ACBMSELoss",
     "Balanced MSE": "BalancedMSELoss",
+    "MSE": "torch.nn:MSELoss",
+    "MAE": "torch.nn:L1Loss",
     "Dice": _DICE,
     "DiceCE": _DICE.replace("DiceLoss", "DiceCELoss"),
     "Tversky": _DICE.replace("DiceLoss(", "TverskyLoss(alpha=0.3, beta=0.7, "),
