@@ -11,12 +11,12 @@ import torch
 from dense_imb.base.refusals import option, refusal
 from dense_imb.compare.contestants import Contestant
 from dense_imb.config import TrainConfig
-from dense_imb.metrics.score_table import Row as TableRow
 from dense_imb.runs import Run
 
 N_VALIDATIONS = 4  # validations of a run; the best of them is measured
 _N_TIMED = 4  # steps that the speed is measured on
 Row = dict[str, float]
+ReferenceRow = dict[str, str | float]  # a row without a network, with its name as `loss`
 
 
 class Benchmark(Protocol):
@@ -29,8 +29,8 @@ class Benchmark(Protocol):
     def contestants(self) -> list[Contestant]:
         """Return the losses that compete by default, the most important ones first."""
 
-    def references(self) -> list[TableRow]:
-        """Return rows without a network, which a loss must beat; each has its name as `loss`."""
+    def references(self) -> list[ReferenceRow]:
+        """Return rows without a network, which a loss must beat."""
 
     def config(self, contestant: Contestant) -> TrainConfig:
         """Return the config that trains with a contestant; a Module is named by its class."""

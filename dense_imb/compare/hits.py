@@ -8,9 +8,9 @@ import numpy as np
 
 from dense_imb.compare.benchmark import (
     N_VALIDATIONS,
+    ReferenceRow,
     Row,
     Settings,
-    TableRow,
     device_of_runs,
     refuse_test,
     step_seconds,
@@ -48,7 +48,7 @@ class HitsBenchmark:
     def contestants(self) -> list[Contestant]:
         return contestants("hits")
 
-    def references(self) -> list[TableRow]:
+    def references(self) -> list[ReferenceRow]:
         return []
 
     def config(self, contestant: Contestant) -> TrainConfig:

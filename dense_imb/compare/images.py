@@ -11,9 +11,9 @@ from torch import Tensor
 
 from dense_imb.compare.benchmark import (
     N_VALIDATIONS,
+    ReferenceRow,
     Row,
     Settings,
-    TableRow,
     device_of_runs,
     refuse_test,
     step_seconds,
@@ -60,7 +60,7 @@ class ImagesBenchmark:
     def contestants(self) -> list[Contestant]:
         return contestants("images", n_classes=self.n_classes)
 
-    def references(self) -> list[TableRow]:
+    def references(self) -> list[ReferenceRow]:
         return []
 
     def config(self, contestant: Contestant) -> TrainConfig:

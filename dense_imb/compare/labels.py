@@ -9,9 +9,9 @@ import torch
 
 from dense_imb.compare.benchmark import (
     N_VALIDATIONS,
+    ReferenceRow,
     Row,
     Settings,
-    TableRow,
     device_of_runs,
     step_seconds,
 )
@@ -60,7 +60,7 @@ class LabelsBenchmark:
     def contestants(self) -> list[Contestant]:
         return contestants("labels", n_classes=self.n_classes)
 
-    def references(self) -> list[TableRow]:
+    def references(self) -> list[ReferenceRow]:
         return []
 
     def config(self, contestant: Contestant) -> TrainConfig:

@@ -11,6 +11,7 @@ from dense_imb.base.files import write_whole
 from dense_imb.compare.examples import draw_examples, make_examples, size_of_examples
 from dense_imb.compare.figure import draw, draw_objects, size_of
 from dense_imb.compare.headings import format_false_objects
+from dense_imb.compare.maps import draw_map_examples, make_map_examples, size_of_map_examples
 from dense_imb.compare.objects import CURVE, Curve, read_curve
 from dense_imb.compare.table import ComparisonTable
 from dense_imb.report.drawing import draw_png
@@ -19,21 +20,26 @@ from dense_imb.runs import open_run
 
 PAGE = "comparison.html"
 _N_CURVES = 6  # losses with a curve of objects
-_FACTS = {"images": ("train", "masks"), "hits": ("train",), "labels": ("train", "images")}
+_FACTS = {
+    "images": ("train", "masks"),
+    "hits": ("train",),
+    "labels": ("train", "images"),
+    "values": ("train", "targets", "cells", "test_share"),
+}
 
 
 def write_page(table: ComparisonTable) -> Path:
     """Write the page of a comparison into its folder, and return its path.
 
     The page needs no other file. It shows the scores with their spread over seeds, the tests
-    against chance, and for images with masks the curve of objects and examples.
+    against chance, for images with masks the curve of objects, and examples of images.
 
     Args:
         table: result of `compare`, whose folder holds the runs.
     """
     sections = [
         _scores(table),
-        *([_objects(table), _examples(table)] if table.kind == "images" else []),
+        *(section(table) for section in _OWN_SECTIONS.get(table.kind, ())),
         _losses(table),
     ]
     drawings = [drawing for section in sections for drawing in section.drawings]
@@ -99,8 +105,8 @@ def _objects(table: ComparisonTable) -> Section:
         "recall of objects against the number of false objects an image, a line for each loss",
         "Lines take their thresholds from the test images: the lowest one that keeps to the "
         "number; bands span the seeds. Dots are the rows of the table: thresholds with at most "
-        f"{format_false_objects(table.false_objects)} an image on the validation images (dotted line), "
-        "which make more or fewer on the test images.",
+        f"{format_false_objects(table.false_objects)} an image on the validation images (dotted "
+        "line), which make more or fewer on the test images.",
     )
     text = (
         "An object is a connected component of the pixels of a class, corners included. A "
@@ -138,6 +144,25 @@ def _examples(table: ComparisonTable) -> Section:
         "of it with seed 0, at the threshold of the best F1 on its validation images.",
     )
     return Section("Examples", drawings=[figure])
+
+
+def _maps(table: ComparisonTable) -> Section:
+    examples = make_map_examples(table)
+    if not examples:
+        return Section("Examples")
+    figure = Drawing(
+        "examples",
+        partial(draw_map_examples, examples),
+        size_of_map_examples(examples),
+        "test images with their maps of values, and those that losses predict",
+        "Three test images of the first loss: pixels, map, and what each loss predicts with seed "
+        "0 and its read-out, in the colours of the map. Of several channels, the one with most "
+        "lit pixels.",
+    )
+    return Section("Examples", drawings=[figure])
+
+
+_OWN_SECTIONS = {"images": (_objects, _examples), "values": (_maps,)}
 
 
 def _losses(table: ComparisonTable) -> Section:

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from dense_imb.compare.benchmark import (
     N_VALIDATIONS,
+    ReferenceRow,
     Row,
     Settings,
-    TableRow,
     device_of_runs,
     refuse_test,
     step_seconds,
@@ -72,11 +72,11 @@ class ValuesBenchmark:
         edges = value_edges(self._task.train, self._task.reading.level)
         return contestants("values", edges=edges, cells=partition)
 
-    def references(self) -> list[TableRow]:
+    def references(self) -> list[ReferenceRow]:
         """Return the scores of a blank map and of the mean of training."""
         blank = _Blank("blank", self._task.reading)
         table = evaluate_values([Predicts(blank.name, blank, True)], self._test)
-        rows: list[TableRow] = []
+        rows: list[ReferenceRow] = []
         for scorer in ("blank", "mean of training"):
             scores = _scores_of(table, scorer, scorer)
             rows.append({"loss": scorer, **scores, "blank_rate": float(scores["lit_ratio"] == 0)})
@@ -177,9 +177,7 @@ def edges_of(values: NDArray[np.floating], level: float) -> tuple[float, ...]:
     return _without_empty_bins([float(f"{e:.4g}") for e in (level, *quantiles)], values)
 
 
-def _without_empty_bins(
-    edges: Sequence[float], values: NDArray[np.floating]
-) -> tuple[float, ...]:
+def _without_empty_bins(edges: Sequence[float], values: NDArray[np.floating]) -> tuple[float, ...]:
     """Return the edges between which, below and above which values lie."""
     kept: list[float] = []
     for edge in edges:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dense_imb.inspection.figure import displayed
 from dense_imb.report.drawing import (
@@ -26,6 +27,7 @@ from dense_imb.report.drawing import (
 from dense_imb.report.values.measures import ValueMeasures, ValueSample
 
 if TYPE_CHECKING:  # the package must not wait for matplotlib
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 MOST_PARTS = 16  # cells or bins in a figure
@@ -120,24 +122,44 @@ def _colours(scorers: Sequence[str], own: str) -> list[str]:
 
 
 def draw_value_sample(sample: ValueSample, figure: Figure) -> None:
-    """Draw an image, its map, the prediction and their difference."""
-    plain, truth, prediction, error = figure.subplots(2, 2).ravel()
-    low = float(min(sample.target.min(), 0))
-    high = float(max(sample.target.max(), low + 1e-12))
-    for axes, title in (
-        (plain, "Image"),
-        (truth, "Target"),
-        (prediction, "Prediction"),
-        (error, "Prediction - target"),
-    ):
-        axes.set_title(title)
+    """Draw an image, and a row of map, prediction and difference for each channel that is shown."""
+    n = len(sample.target)
+    panels = figure.subplots(2, 2).reshape(1, 4) if n == 1 else figure.subplots(n, 4)
+    for axes in panels.ravel():
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
-    plain.imshow(displayed(sample.image), cmap="gray", vmin=0, vmax=1)
-    for axes, values in ((truth, sample.target), (prediction, sample.prediction)):
+    panels[0, 0].set_title("Image")
+    panels[0, 0].imshow(displayed(sample.image), cmap="gray", vmin=0, vmax=1)
+    for row, name, target, prediction in zip(
+        panels, sample.channels, sample.target, sample.prediction, strict=True
+    ):
+        suffix = plain_label(f": {name}") if name else ""
+        for axes, title in zip(
+            row[1:], ("Target", "Prediction", "Prediction - target"), strict=True
+        ):
+            axes.set_title(f"{title}{suffix}")
+        _draw_maps(row[1:], target, prediction, figure)
+
+
+def _draw_maps(
+    panels: Sequence[Axes],
+    target: NDArray[np.float32],
+    prediction: NDArray[np.float32],
+    figure: Figure,
+) -> None:
+    """Draw a map, its prediction in the same colours, and their difference."""
+    low = float(min(target.min(), 0))
+    high = float(max(target.max(), low + 1e-12))
+    for axes, values in zip(panels, (target, prediction), strict=False):
         shown = axes.imshow(values, cmap="viridis", vmin=low, vmax=high)
         figure.colorbar(shown, ax=axes)
-    difference = sample.prediction - sample.target
+    difference = prediction - target
     most = float(np.abs(difference).max()) or 1.0
-    shown = error.imshow(difference, cmap="RdBu_r", vmin=-most, vmax=most)
-    figure.colorbar(shown, ax=error)
+    shown = panels[2].imshow(difference, cmap="RdBu_r", vmin=-most, vmax=most)
+    figure.colorbar(shown, ax=panels[2])
+
+
+def size_of_sample(sample: ValueSample) -> tuple[float, float]:
+    """Return width and height of the figure of a sample in inches."""
+    n = len(sample.target)
+    return (9.5, 8.0) if n == 1 else (13.0, 3.2 * n)

@@ -16,6 +16,7 @@ from dense_imb.tasks.values.evaluate import Predicts, ValuesTable, evaluate_valu
 from dense_imb.tasks.values.trained import TrainedValues
 
 N_BINS = 60  # of target and prediction, in their joint histogram
+MOST_CHANNELS = 4  # of a sample
 _SAMPLES = 3
 
 
@@ -23,12 +24,15 @@ _SAMPLES = 3
 class ValueSample:
     """An image with its map and what the network predicts; of a volume, its fullest slice.
 
+    Of a map of several channels, the first ones with lit pixels are shown.
+
     Args:
         name: name of the image.
         title: reason why it is shown.
         part: slice that is shown; "" for flat images.
         image: (H, W) or (H, W, channels).
-        target, prediction: (H, W), first channel.
+        channels: name of each channel that is shown; "" for maps of one channel.
+        target, prediction: (n_shown, H, W).
         error: mean absolute error of the whole image.
     """
 
@@ -36,6 +40,7 @@ class ValueSample:
     title: str
     part: str
     image: NDArray[Any]
+    channels: tuple[str, ...]
     target: NDArray[np.float32]
     prediction: NDArray[np.float32]
     error: float
@@ -103,18 +108,51 @@ def _samples(
     places.setdefault(int(order[-1]), "Smallest error")
     samples = []
     for i, title in [*places.items()][:_SAMPLES]:
-        image, target = images.image(i), images.target(i)[0]
-        prediction = network.predict(image)[0].numpy()
-        part = ""
-        if target.ndim == 3:
-            axis = int(np.argmin(target.shape))
-            mass = np.abs(target).sum(tuple(d for d in range(3) if d != axis))
-            k = int(mass.argmax())
-            part = f"slice {k + 1} of {target.shape[axis]}"
-            image = image.take(k, 1 + axis)
-            target, prediction = target.take(k, axis), prediction.take(k, axis)
-        shown = np.moveaxis(image, 0, -1)
+        image, target = images.image(i), images.target(i)
+        prediction = network.predict(image).numpy()
+        shown = lit_channels(target, network.reading.level)
+        names = network.reading.names or [f"channel {k}" for k in range(len(target))]
+        plane, part = fullest_plane(target[shown])
         samples.append(
-            ValueSample(images.names[i], title, part, shown, target, prediction, float(errors[i]))
+            ValueSample(
+                images.names[i],
+                title,
+                part,
+                np.moveaxis(image, 0, -1)[plane],
+                tuple(names[k] if len(target) > 1 else "" for k in shown),
+                target[shown][:, *plane],
+                prediction[shown][:, *plane],
+                float(errors[i]),
+            )
         )
     return samples
+
+
+def lit_channels(target: NDArray[np.float32], level: float) -> list[int]:
+    """Return the first channels with lit pixels, at most `MOST_CHANNELS`; channel 0 without any.
+
+    Args:
+        target: (K, *spatial).
+        level: value above which a pixel is lit.
+    """
+    lit = [k for k, one in enumerate(target) if (one > level).any()]
+    return lit[:MOST_CHANNELS] or [0]
+
+
+def fullest_plane(target: NDArray[np.float32]) -> tuple[tuple[Any, ...], str]:
+    """Return the index of the slice of a volume with the largest values, and its description.
+
+    Of a flat map, the index takes all, and the description is "".
+
+    Args:
+        target: (K, *spatial).
+    """
+    size = target.shape[1:]
+    plane: list[Any] = [slice(None)] * len(size)
+    if len(size) == 2:
+        return tuple(plane), ""
+    axis = int(np.argmin(size))
+    mass = np.abs(target).sum(tuple(d for d in range(target.ndim) if d != 1 + axis))
+    k = int(mass.argmax())
+    plane[axis] = k
+    return tuple(plane), f"slice {k + 1} of {size[axis]}"

@@ -15,7 +15,12 @@ from dense_imb.report.facts import number
 from dense_imb.report.page import Drawing, Section, Table
 from dense_imb.report.source import ReportSource, joined, quoted, sample_limit
 from dense_imb.report.values import figures
-from dense_imb.report.values.measures import ValueMeasures, ValueSample, measure_values
+from dense_imb.report.values.measures import (
+    MOST_CHANNELS,
+    ValueMeasures,
+    ValueSample,
+    measure_values,
+)
 from dense_imb.tasks.values.evaluate import ValuesTable
 from dense_imb.tasks.values.recipe import (
     default_places,
@@ -215,12 +220,14 @@ class ValuesSource(ReportSource):
 
     def _sample(self, k: int, sample: ValueSample) -> Drawing:
         where = f"{sample.name}, {sample.part}" if sample.part else sample.name
+        is_first = len(sample.target) == MOST_CHANNELS
+        part = f" The first {MOST_CHANNELS} channels with lit pixels at most." * is_first
         return Drawing(
             f"sample_{k}",
             partial(figures.draw_value_sample, sample),
-            (9.5, 8.0),
+            figures.size_of_sample(sample),
             f"{where}: image, target, prediction and their difference.",
-            f"{sample.title}: {where}. Mean absolute error of the image {sample.error:.3g}.",
+            f"{sample.title}: {where}. Mean absolute error of the image {sample.error:.3g}.{part}",
         )
 
     def numbers(self) -> dict[str, Any]:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dense_imb.data.values.pairs import ValueImages
 from dense_imb.metrics.score_table import Row, ScoreTable, aligned
 from dense_imb.metrics.values import PREDICTION, ValueScores
 from dense_imb.tasks.values.scores import add_image, balanced_mae, counted_pixels, new_scores
-from dense_imb.tasks.values.trained import TrainedValues
+from dense_imb.tasks.values.task import ValuesReading
 
 ALL = "all"  # pixels of a row over the whole image
 _FORMAT, _VERSION = "dense-imb-values", 1
@@ -36,17 +37,28 @@ _PARTS = (
 )
 
 
+class PredictsValues(Protocol):
+    """A network of values, or a rule in its place."""
+
+    @property
+    def reading(self) -> ValuesReading:
+        """Meaning of its maps."""
+
+    def predict(self, image: NDArray[Any], *, raw: bool = False) -> Tensor:
+        """Return the values (K, *spatial) of one image, see `TrainedValues.predict`."""
+
+
 class Predicts(NamedTuple):
     """A network in a table.
 
     Args:
         name: name in the table.
-        network: trained network.
+        network: trained network, such as `TrainedValues`.
         raw: whether its read-out is left out.
     """
 
     name: str
-    network: TrainedValues
+    network: PredictsValues
     raw: bool
 
 
