@@ -102,7 +102,7 @@ class ValuesBenchmark:
         reading: ValuesReading = network.reading
         is_blank = dict.fromkeys(self._lit, False)
         lit_level = reading.lit_levels() or (reading.level,) * reading.n_targets
-        level = torch.tensor(lit_level).view(-1, *(1,) * len(reading.patch))
+        level = torch.tensor(lit_level, dtype=torch.float64).view(-1, *(1,) * len(reading.patch))
 
         def watch(name: str, i: int, prediction: Tensor) -> None:
             if name == _READ_OUT and i in is_blank:

@@ -30,18 +30,34 @@ def value_sections(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
     yield _cell_lines(numbers)
     yield _loss_lines(numbers)
     if numbers["nonzero_share"] > 0:
-        yield ["Next: train on them", f"  {train_command(numbers)}"]
+        yield ["To train on them", f"  {train_command(numbers)}"]
+        yield [
+            "Next: compare losses on these data, for 20 minutes (--minutes N), and choose one",
+            f"  {compare_command(numbers)}",
+        ]
 
 
 def train_command(numbers: Mapping[str, Any]) -> str:
     """Return the command that trains on the inspected images."""
     words = ["dense-imb", "train", "values", "--out", "RUN", "--values.train", numbers["images"]]
+    return shlex.join([*words, *_words_of(numbers, "--values.")])
+
+
+def compare_command(numbers: Mapping[str, Any]) -> str:
+    """Return the command that compares losses on the inspected images."""
+    words = ["dense-imb", "compare", numbers["images"], *_words_of(numbers, "--")]
+    return shlex.join(words)
+
+
+def _words_of(numbers: Mapping[str, Any], prefix: str) -> list[str]:
+    """Return the options that name maps and cells, each with a prefix."""
+    words = []
     for name in ("targets", "cells"):
         if numbers[name] is not None:
-            words += [f"--values.{name}", numbers[name]]
+            words += [f"{prefix}{name}", numbers[name]]
     if numbers["cell_kind"] == "bits":
-        words += ["--values.cell_kind", "bits"]
-    return shlex.join(words)
+        words += [f"{prefix}cell_kind", "bits"]
+    return words
 
 
 def _advice(numbers: Mapping[str, Any]) -> list[str]:

@@ -88,6 +88,8 @@ def test_cells_are_named_with_their_share(tmp_path, capsys):
     assert "in no cell" in printed
     assert 'BalancedRegressionLoss("l1", "masks")' in printed
     assert f"dense-imb train values --out RUN --values.train {path} --values.cells" in printed
+    last = printed.splitlines()[-1].strip()
+    assert last == f"dense-imb compare {path} --cells cells --cell_kind bits"
 
 
 def test_a_figure_and_a_json_are_written(folders, tmp_path, capsys):

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from dense_imb.cli import main
+from dense_imb.data.values.pairs import open_values
 from dense_imb.report import write_report
+from dense_imb.report.values.figures import draw_value_sample
+from dense_imb.report.values.measures import fullest_plane, lit_channels, measure_values
 from dense_imb.runs import train
-from tests.data.values.value_files import write_hdf5, write_values
+from tests.data.values.value_files import save_npy, spots, write_hdf5, write_values
 from tests.report.reports import Page, pngs, quiet, strict_json
 from tests.tasks.values.tiny_values import tiny_values
 
@@ -85,3 +89,26 @@ def test_options_of_other_kinds_are_refused(run, capsys):
     assert "no --masks with a run on values" in capsys.readouterr().err
     assert main(["report", str(run.folder), "--targets", "t"]) == 2
     assert "images to test on beside `targets` t, got none" in capsys.readouterr().err
+
+
+def test_channels_with_lit_pixels_are_shown(tmp_path):
+    images, targets = spots(4, (24, 32))
+    maps = np.stack([0 * targets, *[targets] * 5], 1)
+    maps[:, 2] = 0
+    folders = save_npy(tmp_path / "images", images), save_npy(tmp_path / "targets", maps)
+    values = {"names": [*"abcdef"], "patch": [16, 16]}
+    run = train(tiny_values(folders, values=values, steps=2), tmp_path / "run", is_quiet=True)
+    network = run.trained(device="cpu")
+    measured = measure_values(network, open_values(*folders), lambda n: lambda k: None)
+    for sample in measured.samples:
+        assert sample.channels == ("b", "d", "e", "f")
+        assert sample.target.shape == sample.prediction.shape == (4, 24, 32)
+        k = int(sample.name)
+        np.testing.assert_array_equal(sample.target, maps[k, [1, 3, 4, 5]])
+        figure = Figure()
+        draw_value_sample(sample, figure)
+        titles = [axes.get_title() for axes in figure.axes]
+        assert titles[:4] == ["Image", "Target: b", "Prediction: b", "Prediction - target: b"]
+        assert sum("Target" in title for title in titles) == 4
+    assert lit_channels(np.zeros((3, 4, 4), np.float32), 0.5) == [0]
+    assert fullest_plane(np.eye(3)[None, :, :, None] * np.arange(3))[1] == "slice 3 of 3"
