@@ -111,4 +111,4 @@ def test_channels_with_lit_pixels_are_shown(tmp_path):
         assert titles[:4] == ["Image", "Target: b", "Prediction: b", "Prediction - target: b"]
         assert sum("Target" in title for title in titles) == 4
     assert lit_channels(np.zeros((3, 4, 4), np.float32), 0.5) == [0]
-    assert fullest_plane(np.eye(3)[None, :, :, None] * np.arange(3))[1] == "slice 3 of 3"
+    assert fullest_plane(np.ones((1, 4, 4, 3)) * np.arange(3))[1] == "slice 3 of 3"

@@ -180,7 +180,8 @@ class ValuesSource(ReportSource):
             )
         over = "cells" if table.has_cells else f"pixels below and above {table.level:.3g}"
         read_out = self.run.read_out
-        how = "" if read_out is None else f" {read_out.read_out.describe().capitalize()}."
+        lines = [] if read_out is None else read_out.read_out.describe().splitlines()
+        how = "".join(f" {line[0].upper()}{line[1:]}." for line in lines)
         return (
             f"Measured on {self.where}{origin} Balanced MAE is the mean over {over}; skill is 1 "
             "for a perfect map and 0 for a blank one. Lit / target: pixels predicted above the "
