@@ -71,8 +71,10 @@ def _advice(numbers: Mapping[str, Any]) -> list[str]:
             "each cell, not by a mean over all pixels, which rewards a blank map"
         )
         lines.append(
-            f"begin with {loss}, the default of `dense-imb train values` here; its read-out takes "
-            "back the lit pixels that it adds"
+            f"begin with {loss}, the default of `dense-imb train values` here: on heat maps and "
+            "rare crosses as good as a weight that was tuned, where MSE was blank for long; its "
+            "read-out takes back the lit pixels that it adds. From 0.3 % of lit pixels on, try "
+            "torch.nn:MSELoss too, which is often better once it is not blank"
         )
     else:
         lines.append(

@@ -27,6 +27,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import collapse_figure
 import torch
@@ -71,6 +72,18 @@ def tasks_of(options: argparse.Namespace, sizes: dict[str, Size]) -> list[tuple[
     return tasks
 
 
+def rounded(numbers: Any) -> Any:
+    """Return nested lists and dictionaries of numbers with four digits each."""
+    match numbers:
+        case float():
+            return float(f"{numbers:.4g}")
+        case list():
+            return [rounded(one) for one in numbers]
+        case dict():
+            return {key: rounded(one) for key, one in numbers.items()}
+    return numbers
+
+
 def main(arguments: Sequence[str], sizes: dict[str, Size] | None = None) -> None:
     parser = parser_of(__doc__, NAMES)
     parser.set_defaults(tasks=[*DEFAULT])
@@ -82,7 +95,7 @@ def main(arguments: Sequence[str], sizes: dict[str, Size] | None = None) -> None
     text, numbers = tables(known, options.out, LIT), summary(known, options.out)
     write_whole(options.out / "collapse.md", lambda to: to.write_text(text))
     place = options.out / "collapse.json"
-    write_whole(place, lambda to: to.write_text(json.dumps(numbers, indent=1)))
+    write_whole(place, lambda to: to.write_text(json.dumps(rounded(numbers))))
     collapse_figure.draw(numbers, options.out / "collapse.png")
     print(text)
 

@@ -1,6 +1,6 @@
 """The collapse figure, drawn from the stored numbers of `collapse.py`.
 
-python experiments/values/collapse_figure.py runs/values/collapse.json collapse.png
+python experiments/values/collapse_figure.py experiments/values/collapse.json collapse.png
 """
 
 from __future__ import annotations

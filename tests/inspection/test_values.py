@@ -11,6 +11,7 @@ import torch
 from dense_imb.cli import main
 from dense_imb.inspection import inspect_values, save_figure, text_of
 from dense_imb.losses import acb_mse_loss
+from dense_imb.tasks.recipe import build_loss
 from tests.data.values.value_files import save_npy, spots, write_hdf5, write_values
 
 
@@ -38,7 +39,10 @@ def test_rare_values_are_counted(folders):
     assert sum(numbers["histogram"]["counts"]) == len(lit)
     assert numbers["classes"]["lit"]["pixels"] == len(lit)
     assert numbers["classes"]["lit"]["mean"] == pytest.approx(lit.mean())
-    assert numbers["recommended_loss"]["loss"] == "ACBMSELoss"
+    typical = (lit**2).sum() / lit.sum()
+    loss = build_loss(numbers["recommended_loss"]["loss"])
+    assert loss.partition.edges == pytest.approx((0.2 * typical, typical), rel=0.005)
+    assert loss.partition.power == 0.5
 
 
 def test_losses_of_constant_maps_are_those_of_the_losses(folders):

@@ -71,6 +71,19 @@ class ValueTally:
         """Half the mean absolute value that is not 0: the default border of lit pixels."""
         return self.absolute_sum / max(self.n_nonzero, 1) / 2
 
+    @property
+    def bin_edges(self) -> tuple[float, ...]:
+        """Edges of value bins: a fifth of a typical value, and that value; mirrored for negatives.
+
+        The typical value is sum(t^2) / sum(|t|): half the peak of a Gaussian spot in 2-D however
+        wide it is cut, so its edges are 0.1 and 0.5 of the peak. A few outliers hardly move it.
+        """
+        typical = self.square_sum / self.absolute_sum if self.absolute_sum else 0.0
+        edges = [float(f"{share * typical:.3g}") for share in (0.2, 1.0) if typical > 0]
+        if self.low < 0:
+            edges = [*(-edge for edge in reversed(edges)), *edges]
+        return tuple(edge for edge in edges if self.low < edge <= self.high)
+
 
 class ValueImages:
     """Images and the values of each of their pixels, by number; made by `open_values`.

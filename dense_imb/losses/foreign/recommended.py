@@ -60,21 +60,27 @@ def recommended_for_pixels(class_counts: Sequence[int]) -> Recommendation:
     return Recommendation("CrossEntropyLoss" if is_mild else "BalancedSoftmaxLoss", share)
 
 
-def recommended_for_values(class_counts: Sequence[int]) -> Recommendation:
+def recommended_for_values(class_counts: Sequence[int], edges: Sequence[float]) -> Recommendation:
     """Recommend a loss for maps of values.
 
     Args:
         class_counts: values that are 0, and others.
+        edges: edges of value bins, none of them empty.
 
     Example:
-        >>> recommended_for_values([990, 10])
-        Recommendation(loss='ACBMSELoss', reason='maps in which 1 % of the values are not 0')
-        >>> recommended_for_values([1, 1]).loss
-        'torch.nn:MSELoss'
+        >>> print(recommended_for_values([990, 10], [0.1, 0.5]).loss)
+        BalancedRegressionLoss("mse", ValueBins([0.1, 0.5], power=0.5))
+        >>> recommended_for_values([1, 1], [0.1, 0.5])
+        Recommendation(loss='torch.nn:MSELoss', reason='maps in which 50 % of the values are not 0')
     """
     share = class_counts[1] / max(sum(class_counts), 1)
     reason = f"maps in which {100 * share:.2g} % of the values are not 0"
-    return Recommendation("ACBMSELoss" if share < MOSTLY_EMPTY else "torch.nn:MSELoss", reason)
+    if not edges or share >= MOSTLY_EMPTY:
+        return Recommendation("torch.nn:MSELoss", reason)
+    listed = ", ".join(f"{edge}" for edge in edges)
+    return Recommendation(
+        f'BalancedRegressionLoss("mse", ValueBins([{listed}], power=0.5))', reason
+    )
 
 
 def recommended_for_hits() -> Recommendation:

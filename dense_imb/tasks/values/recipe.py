@@ -104,7 +104,8 @@ class ValuesRecipe(Recipe):
 
     def recommend(self, class_counts: Sequence[int]) -> Recommendation:
         """Return the loss that `dense-imb inspect` recommends for values of which so many are 0."""
-        return recommended_for_values(class_counts)
+        opened = self.opened or self.open()
+        return recommended_for_values(class_counts, opened.tally.bin_edges)
 
     def choose_loss(self) -> tuple[Self, str]:
         """Return the recipe with the loss that its maps recommend, and a sentence on it.
@@ -112,7 +113,7 @@ class ValuesRecipe(Recipe):
         The images are opened once for all stages.
         """
         opened = self.open()
-        recommended = self.recommend(opened.class_counts)
+        recommended = replace(self, opened=opened).recommend(opened.class_counts)
         chosen = self.with_loss(recommended.loss)
         if isinstance(second := chosen.second, ValuesRecipe):
             second = replace(second, opened=opened)

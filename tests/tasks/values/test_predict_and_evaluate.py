@@ -169,7 +169,7 @@ def test_train_from_the_command_line(folders, tmp_path, capsys):
     words += ["--model.options", '{"widths": [4, 8]}', "--quiet", "--device", "cpu"]
     assert main(words) == 0
     printed = capsys.readouterr().out
-    assert "loss: ACBMSELoss, as `dense-imb inspect` recommends for maps in which" in printed
+    assert "power=0.5)), as `dense-imb inspect` recommends for maps in which" in printed
     assert "mean absolute error" in printed
     assert f"next: dense-imb predict {out} IMAGES OUT" in printed
     assert (Path(out) / "best.safetensors").exists()

@@ -43,8 +43,10 @@ def test_it_learns_rare_values(trained, folders):
 
 def test_the_default_loss_is_balanced_where_maps_are_mostly_empty(folders, tmp_path):
     recipe, sentence = Recipe.of(tiny_values(folders)).resolved()
-    assert recipe.config.loss == "ACBMSELoss"
-    assert sentence.startswith("loss: ACBMSELoss, as `dense-imb inspect` recommends for maps in")
+    edges = recipe.opened.tally.bin_edges
+    chosen = f'BalancedRegressionLoss("mse", ValueBins({list(edges)}, power=0.5))'
+    assert recipe.config.loss == chosen
+    assert sentence.startswith(f"loss: {chosen}, as `dense-imb inspect` recommends for maps in")
     targets = [np.load(path) + 1 for path in sorted(Path(folders[1]).iterdir())]
     dense = folders[0], save_npy(tmp_path / "dense", targets)
     recipe, _ = Recipe.of(tiny_values(dense)).resolved()
