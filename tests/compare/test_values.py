@@ -156,8 +156,8 @@ def test_names_of_value_bins_can_be_typed():
 @pytest.mark.parametrize(
     "words",
     [
-        ["images", "--targets", "maps", "--cells", "c", "--cell-kind", "bits", "--counted", "m", "--cell-names", "a",
-         "--level", "0.5", "--patch", "16", "16", "--test-share", "0.5"],
+        ["images", "--targets", "maps", "--cells", "c", "--cell-kind", "bits", "--cell-names", "a",
+         "--counted", "m", "--level", "0.5", "--patch", "16", "16", "--test-share", "0.5"],
         ["{file}"],
         ["{file}", "--targets", "dose"],
     ],
