@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -32,8 +31,6 @@ from dense_imb.tasks.values.evaluate import Predicts, ValuesTable, evaluate_valu
 from dense_imb.tasks.values.recipe import open_test_images
 from dense_imb.tasks.values.task import ValuesReading
 
-_N_BINS = 4  # value bins of the lit values, of equally many values each
-_MOST_VALUES = 1 << 16  # of an image, that the edges are chosen by
 _READ_OUT, _RAW = "read out", "as trained"  # rows of a network
 
 
@@ -69,7 +66,8 @@ class ValuesBenchmark:
     def contestants(self) -> list[Contestant]:
         cells = self._task.reading.cells
         partition = None if cells is None else ("masks" if cells.overlap else "labels", cells.n)
-        edges = value_edges(self._task.train, self._task.reading.level)
+        train: ValueImages = self._task.train
+        edges = train.bin_edges(train.tally(show_progress=False))
         return contestants("values", edges=edges, cells=partition)
 
     def references(self) -> list[ReferenceRow]:
@@ -143,49 +141,6 @@ def _scores_of(table: ValuesTable, raw: str, read_out: str) -> Row:
         "read_out_lit_ratio": after["lit_ratio"],
     }
     return {name: float(value) for name, value in scores.items()}
-
-
-def value_edges(images: ValueImages, level: float) -> tuple[float, ...]:
-    """Return edges of value bins: the level, and quantiles of the values above it.
-
-    No bin is empty.
-
-    Args:
-        images: training images.
-        level: value above which a pixel is lit.
-    """
-    parts = []
-    for i in range(len(images)):
-        values = images.counted_values(i).ravel()
-        parts.append(values[:: max(len(values) // _MOST_VALUES, 1)])
-    return edges_of(np.concatenate(parts), level)
-
-
-def edges_of(values: NDArray[np.floating], level: float) -> tuple[float, ...]:
-    """Return the level and quantiles of the values above it, to 4 digits, without empty bins.
-
-    Example:
-        >>> edges_of(np.array([0, 0, 0, 1, 2, 3, 4, 5.0]), 0.5)
-        (0.5, 2.0, 3.0, 4.0)
-        >>> edges_of(np.array([0, 0, 7.0]), 3.5)
-        (3.5,)
-    """
-    lit = values[values > level]
-    if not len(lit):
-        return ()
-    quantiles = np.quantile(lit.astype(np.float64), np.arange(1, _N_BINS) / _N_BINS)
-    return _without_empty_bins([float(f"{e:.4g}") for e in (level, *quantiles)], values)
-
-
-def _without_empty_bins(edges: Sequence[float], values: NDArray[np.floating]) -> tuple[float, ...]:
-    """Return the edges between which, below and above which values lie."""
-    kept: list[float] = []
-    for edge in edges:
-        below = kept[-1] if kept else -math.inf
-        has_values = np.any((values >= below) & (values < edge)) and np.any(values >= edge)
-        if edge > below and has_values:
-            kept.append(edge)
-    return tuple(kept)
 
 
 BENCHMARK = ValuesBenchmark

@@ -138,7 +138,7 @@ def inspect_values(
             for k, name in enumerate(names)
         },
         "outside_share": tally.n_outside / max(n_pixels, 1),
-        "recommended_loss": recommended_for_values(counts, tally.bin_edges)._asdict(),
+        "recommended_loss": recommended_for_values(counts, data.bin_edges(tally))._asdict(),
         "losses": {"constant": [row.as_dict() for row in look.loss_rows()]},
     }
     numbers["warnings"] = _warnings(numbers)

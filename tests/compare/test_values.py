@@ -13,8 +13,6 @@ from dense_imb.cli import compare as command
 from dense_imb.cli import main
 from dense_imb.compare import ComparisonTable, Contestant, compare, contestants, parse_contestant
 from dense_imb.compare.maps import draw_map_examples, make_map_examples
-from dense_imb.compare.values import edges_of
-from dense_imb.data.values.pairs import open_values
 from dense_imb.runs import Recipe, open_run
 from dense_imb.tasks.values.evaluate import Predicts, evaluate_values
 from dense_imb.tasks.values.recipe import open_test_images
@@ -102,25 +100,6 @@ def test_the_page_shows_maps(table):
     assert len(figure.axes) == len(examples) * (1 + 2 + len(examples[0].prediction))
     for one in examples:
         assert {values.shape for values in one.prediction.values()} == {one.target.shape}
-
-
-def test_edges_leave_no_bin_empty(config):
-    rng = np.random.default_rng(0)
-    samples = [
-        np.concatenate([np.zeros(50), rng.exponential(1.0, 50)]),
-        np.array([0.0, 7.0]),
-        np.array([0.0, 1.0, 1.0, 1.0, 1.0, 9.0]),
-        rng.normal(100, 1, 50),  # nothing below the level
-        open_values(config.values.train).target(0),
-    ]
-    for values in samples:
-        level = float(np.abs(values[values != 0]).mean() / 2)
-        edges = edges_of(values.ravel(), level)
-        counts = np.bincount(np.searchsorted(edges, values.ravel(), "right"))
-        assert len(counts) == len(edges) + 1
-        assert counts.all()
-        assert list(edges) == sorted(set(edges))
-    assert edges_of(np.zeros(4), 0.5) == ()
 
 
 def table_of(**values: tuple[float, list[float]]) -> ComparisonTable:

@@ -73,19 +73,6 @@ class ValueTally:
         """Half the mean absolute value that is not 0: the default border of lit pixels."""
         return self.absolute_sum / max(self.n_nonzero, 1) / 2
 
-    @property
-    def bin_edges(self) -> tuple[float, ...]:
-        """Edges of value bins: a fifth of a typical value, and that value; mirrored for negatives.
-
-        The typical value is sum(t^2) / sum(|t|): half the peak of a Gaussian spot in 2-D however
-        wide it is cut, so its edges are 0.1 and 0.5 of the peak. A few outliers hardly move it.
-        """
-        typical = self.square_sum / self.absolute_sum if self.absolute_sum else 0.0
-        edges = [float(f"{share * typical:.3g}") for share in (0.2, 1.0) if typical > 0]
-        if self.low < 0:
-            edges = [*(-edge for edge in reversed(edges)), *edges]
-        return tuple(edge for edge in edges if self.low < edge <= self.high)
-
 
 class ValueImages:
     """Images and the values of each of their pixels, by number; made by `open_values`.
@@ -237,6 +224,32 @@ class ValueImages:
         lit = [self.pixels_above(i, level) for i in range(len(self))]
         sizes = [self.counted_values(i)[0].size for i in range(len(self))]
         return np.stack([np.array(sizes) - lit, np.array(lit)], 1).astype(np.int64)
+
+    def bin_edges(self, tally: ValueTally) -> tuple[float, ...]:
+        """Return edges of value bins: a fifth of a typical value, and that value.
+
+        The typical value is sum(t^2) / sum(|t|): half the peak of a Gaussian spot in 2-D however
+        wide it is cut, so its edges are 0.1 and 0.5 of the peak. A few outliers hardly move it.
+        Negative values have the same edges below 0. No bin is empty.
+
+        Args:
+            tally: statistics of these images.
+        """
+        typical = tally.square_sum / tally.absolute_sum if tally.absolute_sum else 0.0
+        edges = [float(f"{share * typical:.3g}") for share in (0.2, 1.0) if typical > 0]
+        if tally.low < 0:
+            edges = [*(-edge for edge in reversed(edges)), *edges]
+        counts = np.zeros(len(edges) + 1, np.int64)
+        for i in range(len(self)):
+            places = np.searchsorted(edges, self.counted_values(i).ravel(), "right")
+            counts += np.bincount(places, minlength=len(counts))
+        kept, below = [], 0  # an edge that has no values below it or above it goes
+        for k, edge in enumerate(edges):
+            below += counts[k]
+            if below and counts[k + 1 :].any():
+                kept.append(edge)
+                below = 0
+        return tuple(kept)
 
     def tally(self, show_progress: bool = True) -> ValueTally:
         """Count cells and sizes, and sum values and pixels, in one pass."""

@@ -103,9 +103,12 @@ class ValuesRecipe(Recipe):
         _check_options(values)
 
     def recommend(self, class_counts: Sequence[int]) -> Recommendation:
-        """Return the loss that `dense-imb inspect` recommends for values of which so many are 0."""
-        opened = self.opened or self.open()
-        return recommended_for_values(class_counts, opened.tally.bin_edges)
+        """Return the loss that `dense-imb inspect` recommends for values of which so many are 0.
+
+        Before the images are opened, to check a configuration, it has no bins.
+        """
+        edges = self.opened.train.bin_edges(self.opened.tally) if self.opened else ()
+        return recommended_for_values(class_counts, edges)
 
     def choose_loss(self) -> tuple[Self, str]:
         """Return the recipe with the loss that its maps recommend, and a sentence on it.
@@ -149,7 +152,9 @@ class ValuesRecipe(Recipe):
 
     def labelled_task(self) -> ValuesTask:
         """Open the images and build the network and its loss."""
-        values, opened = self.config.values, self.opened or self.open()
+        if self.opened is None:
+            return replace(self, opened=self.open()).labelled_task()
+        values, opened = self.config.values, self.opened
         train, tally = opened.train, opened.tally
         scale = tally.largest if values.scale is None else values.scale
         cells = train.cells

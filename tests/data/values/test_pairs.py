@@ -249,23 +249,28 @@ def test_jpeg_is_no_file_of_values(tmp_path):
     ("values", "edges"),
     [
         ([0, 0, 0.5, 1.0], (0.167, 0.833)),  # 1.25 / 1.5
-        ([0, 0, -0.5, 1.0], (-0.167, 0.167, 0.833)),  # -0.833 is below all values
-        ([0, 0, 3.0, 3.0], (0.6, 3.0)),
+        ([0, 0, -0.5, 1.0], (-0.167, 0.167)),  # nothing below -0.833, nor from 0.167 to 0.833
+        ([0, -0.5, 0.3, 1.0], (-0.149, 0.149, 0.744)),
+        ([0, 0, 3.0, 3.0], (0.6,)),  # nothing between 0.6 and 3
+        ([2.0, 3.0, 2.0, 3.0], (2.6,)),  # nothing below 0.52
         ([0, 0, 0, 0], ()),
+        ([3.0, 3.0, 3.0, 3.0], ()),
     ],
 )
-def test_value_bins_are_a_fifth_and_a_typical_value(tmp_path, values, edges):
-    images = save_npy(tmp_path / "images", [np.zeros((2, 2), np.uint8)])
-    targets = save_npy(tmp_path / "targets", [np.array(values).reshape(2, 2)])
-    assert open_values(images, targets).tally(show_progress=False).bin_edges == edges
+def test_edges_of_value_bins(tmp_path, values, edges):
+    data = map_of(tmp_path, np.array(values).reshape(2, 2))
+    assert data.bin_edges(data.tally(show_progress=False)) == edges
 
 
-def test_the_typical_value_of_a_spot_is_half_its_peak_however_it_is_cut(tmp_path):
+@pytest.mark.parametrize("cut", [1e-9, 0.1])
+def test_the_typical_value_of_a_spot_is_half_its_peak(tmp_path, cut):
     y, x = np.mgrid[-40:41, -40:41]
     spot = 7 * np.exp(-(x**2 + y**2) / 2 / 4**2)
-    spots = [np.where(spot > cut, spot, 0) for cut in (1e-9, 0.1)]
-    images = save_npy(tmp_path / "images", [np.zeros(spot.shape, np.uint8)])
-    for k, cut in enumerate(spots):
-        targets = save_npy(tmp_path / f"targets{k}", [cut])
-        edges = open_values(images, targets).tally(show_progress=False).bin_edges
-        assert edges == pytest.approx((0.7, 3.5), rel=0.03)
+    data = map_of(tmp_path, np.where(spot > cut, spot, 0))
+    assert data.bin_edges(data.tally(show_progress=False)) == pytest.approx((0.7, 3.5), rel=0.03)
+
+
+def map_of(folder, values):
+    """Return an image with this map of values."""
+    images = save_npy(folder / "images", [np.zeros(values.shape, np.uint8)])
+    return open_values(images, save_npy(folder / "targets", [values]))

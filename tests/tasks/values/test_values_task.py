@@ -43,7 +43,7 @@ def test_it_learns_rare_values(trained, folders):
 
 def test_the_default_loss_is_balanced_where_maps_are_mostly_empty(folders, tmp_path):
     recipe, sentence = Recipe.of(tiny_values(folders)).resolved()
-    edges = recipe.opened.tally.bin_edges
+    edges = recipe.opened.train.bin_edges(recipe.opened.tally)
     chosen = f'BalancedRegressionLoss("mse", ValueBins({list(edges)}, power=0.5))'
     assert recipe.config.loss == chosen
     assert sentence.startswith(f"loss: {chosen}, as `dense-imb inspect` recommends for maps in")
