@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from dense_imb.base.imports import import_installed
 from dense_imb.base.refusals import suggest
 from dense_imb.models._checks import check_frames, refuse_unknown_options
 from dense_imb.models._frames import crop_frames, larger_side, pad_frames, padded_size
@@ -190,7 +190,7 @@ _MULTIPLES: dict[str, Callable[[Options], int]] = {  # 32 for networks that are 
 def _import(module: str, package: str) -> Any:
     """Import a module; the ImportError of a missing one names the package to install."""
     try:
-        return importlib.import_module(module)
+        return import_installed(module)
     except ImportError as error:
         raise ImportError(
             f"{module} could not be imported ({error}); install it: pip install '{package}'."

@@ -32,7 +32,7 @@ from dense_imb.data.epochs.samplers import ClassSampling
 from dense_imb.data.epochs.views import check_rand_augment
 from dense_imb.losses.foreign.codes import loss_from_code
 from dense_imb.losses.foreign.feeding import feeds_on, takes_logits
-from dense_imb.losses.foreign.parse import LIBRARIES, build_spec, parse_loss, parse_spec, split_sum
+from dense_imb.losses.foreign.parse import LOSS_MODULES, build_spec, parse_loss, parse_spec, split_sum
 from dense_imb.losses.foreign.recommended import Recommendation
 from dense_imb.losses.foreign.short_names import full_text, suggest_loss
 from dense_imb.losses.foreign.values import Value
@@ -362,13 +362,13 @@ class ParsedLoss:
 
     Args:
         text: name with options, code, import path, or a sum of them, see `TrainConfig`.
-        allow_import: packages that it may be imported from, beside `LIBRARIES`.
+        allow_import: packages that it may be imported from, beside those of `LOSS_MODULES`.
     """
 
     def __init__(self, text: str, allow_import: Sequence[str] = ()) -> None:
         name = text.strip().partition("(")[0]
         is_code = (name.isidentifier() and name[0].islower()) or name.startswith(("CB", "LDAM-"))
-        self.text, self._packages = text, (*LIBRARIES, *allow_import)
+        self.text, self._packages = text, (*LOSS_MODULES, *allow_import)
         self._spec = None if is_code and full_text(text) is None else parse_spec(text)
 
     def with_cells(self, n_cells: int) -> Self:
@@ -433,7 +433,7 @@ def _build_feature_loss(config: TrainConfig) -> nn.Module:
             f"Expected one loss of features, which has weights of its own, got {text!r}; "
             "for example RangeLoss(intra_weight=5e-5, inter_weight=0.01)."
         )
-    loss = parse_loss(text, packages=(*LIBRARIES, *config.allow_import))
+    loss = parse_loss(text, packages=(*LOSS_MODULES, *config.allow_import))
     check_takes_features(loss)
     if config.compile:
         raise refusal(
