@@ -15,6 +15,7 @@ import h5py
 
 from dense_imb.base.files import MAX_COMPRESSION, UnreadableFileError, reason_of
 
+_LARGEST_CHUNK = 1 << 30  # bytes; a chunk is unpacked as a whole
 # deflate, shuffle, fletcher32, lzf: part of every h5py. Another filter would load a plug-in.
 _FILTERS = {1, 2, 3, 32000}
 
@@ -156,6 +157,11 @@ def check_storage(dataset: Any, place: str, path: Path) -> None:
         raise UnreadableFileError(
             f"Expected `{place}` of {path} to be stored in place, got {danger}; copy the data "
             "into the file."
+        )
+    if dataset.chunks and math.prod(dataset.chunks) * dataset.dtype.itemsize > _LARGEST_CHUNK:
+        raise UnreadableFileError(
+            f"Expected `{place}` of {path} in chunks of at most {_LARGEST_CHUNK:,} bytes, got "
+            f"{dataset.chunks} of {dataset.dtype}; write it again in smaller ones."
         )
     shape, stored = dataset.shape, dataset.id.get_storage_size()
     if shape is None:

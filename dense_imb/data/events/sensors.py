@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dense_imb.base.arrays import map_npy
 from dense_imb.base.files import decoding
 from dense_imb.base.refusals import Refused, literal
 from dense_imb.data.events.formats.frames import PathLike
