@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 LARGEST = 1 << 20  # characters of a file
+_DEEPEST = 50  # brackets around a value
 
 
-class _PlainLoader(yaml.SafeLoader):
+class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
     """Loader of plain values. Aliases are refused: nested ones grow a few lines to any size."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
@@ -30,10 +32,18 @@ def parse_yaml(text: str) -> Any:
         >>> parse_yaml("loss: FocalLoss\\nsteps: 200")
         {'loss': 'FocalLoss', 'steps': 200}
     """
+    if _depth(text) > _DEEPEST:  # the time to read them grows with the square
+        raise yaml.YAMLError(f"values in more than {_DEEPEST} brackets")
     try:
-        return yaml.load(text, _PlainLoader)  # a safe loader
+        return yaml.load(text, _PlainLoader)
     except RecursionError:
         raise yaml.YAMLError("values nested too deeply") from None
+
+
+def _depth(text: str) -> int:
+    """Return the largest number of brackets that are open at once, those in texts included."""
+    steps = {"[": 1, "{": 1, "]": -1, "}": -1}
+    return max(accumulate(steps[mark] for mark in text if mark in steps), default=0)
 
 
 def read_yaml_file(path: Path) -> Any:

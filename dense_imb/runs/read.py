@@ -20,6 +20,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from dense_imb.base.files import decoding
 from dense_imb.base.refusals import Refused, literal
 from dense_imb.base.values import build_dataclass
 from dense_imb.base.yaml_text import read_yaml_file
@@ -98,7 +99,7 @@ class Run:
         path = self.folder / "history.csv"
         if not path.exists():
             return []
-        with path.open(newline="") as file:
+        with decoding(f"a table of numbers in {path}"), path.open(newline="") as file:
             return [
                 {name: float(value or math.nan) for name, value in row.items()}
                 for row in csv.DictReader(file)
@@ -108,7 +109,10 @@ class Run:
     def metrics(self) -> dict[str, Any]:
         """The content of `metrics.json`; empty before the first validation."""
         path = self.folder / "metrics.json"
-        return dict(json.loads(path.read_text())) if path.exists() else {}
+        if not path.exists():
+            return {}
+        with decoding(f"names and values as JSON in {path}"):
+            return dict(json.loads(path.read_text()))
 
     def summary(self) -> str:
         """Format the result in a few lines."""

@@ -137,7 +137,7 @@ def read_image(path: str | os.PathLike[str], *, is_volume: bool = False) -> NDAr
 
 
 @contextmanager
-def open_picture(path: Path) -> Iterator[Any]:
+def open_picture(path: str | os.PathLike[str]) -> Iterator[Any]:
     """Open a PNG, JPEG, TIFF or BMP with Pillow, after checking the size that it declares.
 
     Other formats are refused, whatever the name of the file: Pillow hands some of them, such as

@@ -168,8 +168,10 @@ def _read_archive(path: Path) -> dict[str, bytes]:
                 name = str(PurePosixPath(member.name))
                 if i >= _MOST_FILES:
                     raise ValueError(f"more than {_MOST_FILES} files")
-                if member.size > limited.n_left or member.issparse():
-                    raise ValueError(f"{member.name}, which declares {member.size:,} bytes")
+                if member.size > limited.n_left:
+                    raise ValueError(f"more than {_LARGEST:,} bytes when unpacked")
+                if member.issparse():  # bytes that are declared, not stored
+                    raise ValueError(f"{member.name}, which has holes")
                 if not (member.isfile() or member.isdir()):
                     raise ValueError(f"{member.name}, which is a link or a device, no file")
                 if name.startswith("/") or ".." in PurePosixPath(name).parts:
