@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -252,9 +253,9 @@ def no_download(*_: object, **__: object) -> None:
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing may be asked for, not even in a cache."""
-    import monai.networks.nets.efficientnet as efficientnet
-    import segmentation_models_pytorch.encoders as encoders
     import timm.models._builder as builder
+    from monai.networks.nets import efficientnet
+    from segmentation_models_pytorch import encoders
 
     monkeypatch.setattr(encoders, "hf_hub_download", no_download)
     monkeypatch.setattr(builder, "load_pretrained", no_download)
@@ -293,8 +294,9 @@ def test_weights_that_follow_are_not_downloaded(offline, name):
 def test_names_of_networks_that_lead_elsewhere_are_refused(offline, name):
     from dense_imb.models import build_classifier_network, build_model
 
+    build: Any = build_model
+    sizes = {"in_channels": 3, "out_channels": 1}
+    if name.startswith("timm"):
+        build, sizes = build_classifier_network, {"in_channels": 3, "n_classes": 2}
     with pytest.raises(ValueError, match="Expected one of"):
-        if name.startswith("timm"):
-            build_classifier_network(name, in_channels=3, n_classes=2)
-        else:
-            build_model(name, in_channels=3, out_channels=1)
+        build(name, **sizes)

@@ -1,4 +1,4 @@
-"""A watch on what the process does: files that it reads, programs, connections, imports, pickles."""
+"""A watch on the process: files that it reads, programs, connections, code, pickles."""
 
 from __future__ import annotations
 
