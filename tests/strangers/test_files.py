@@ -39,7 +39,8 @@ from dense_imb.data.images.unlabelled import open_unlabelled
 from dense_imb.data.labels.cifar import open_cifar
 from dense_imb.data.labels.tables import open_table, read_colours
 from dense_imb.data.values.sources import HDF5Values
-from dense_imb.hits import open_hits
+from dense_imb.hits import Events, Geometry, HitsWriter, open_hits
+from dense_imb.hits.frames import rasterise, visible
 from dense_imb.statistics import ClassStatistics
 from tests.strangers.watch import nothing_but
 
@@ -352,6 +353,26 @@ def test_an_archive_that_declares_too_much_is_refused(tmp_path):
     }
     path = tar(tmp_path / "holes.tar", **sparse)
     refused(tmp_path, "which has holes", lambda: open_cifar(path))
+
+
+def test_hits_of_a_huge_frame_are_refused(tmp_path):
+    frame = Geometry(65536, 65536, 10)
+    events = Events(frame, np.array([0, 1]), *np.ones((3, 1), np.uint16))
+    path = tmp_path / "a.h5"
+    with HitsWriter(path, frame) as writer:
+        writer.append(events)
+    sentence = "frames of at most 268,435,456 pixels, got 65536 x 65536"
+    refused(tmp_path, sentence, lambda: visible(events))
+    refused(tmp_path, sentence, lambda: rasterise(events))
+    assert main(["inspect", str(path)]) == 2
+
+
+def test_large_frames_take_memory_for_a_few_events_at_a_time():
+    frame = Geometry(2048, 2048, 10)
+    n = 64
+    events = Events(frame, np.arange(n + 1), *np.ones((3, n), np.uint16))
+    few = [events[k : k + 1] for k in range(n)]
+    assert visible(events).tolist() == [bool(visible(one)) for one in few]
 
 
 @pytest.mark.parametrize("name", ["../secret.png", "/etc/hostname", "a/../../secret.png"])
