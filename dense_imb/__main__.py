@@ -2,7 +2,12 @@
 
 import sys
 
-from dense_imb.cli import main
+from dense_imb.base.imports import without_current_folder
 
 if __name__ == "__main__":
+    # Python searches the current folder first, where a file may come from anybody
+    sys.path[:] = without_current_folder(sys.path)
+
+    from dense_imb.cli import main
+
     sys.exit(main())

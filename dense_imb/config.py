@@ -411,9 +411,9 @@ class TrainConfig:
             package.module:Class, or a sum, "FocalLoss + 0.5 * monai.losses:DiceLoss(..)"; by
             default the one that `dense-imb inspect` recommends for the data, and CrossEntropyLoss
             for whole images.
-        allow_import: packages that losses may be imported from, beside torch, monai,
-            segmentation_models_pytorch, kornia and torchvision. Importing runs their code, so a
-            file gives no permission.
+        allow_import: packages that losses may be imported from, beside the losses of torch.nn,
+            monai, segmentation_models_pytorch and kornia. Importing runs their code, so a file
+            gives no permission.
         feature_loss: loss of the features that enter the last layer, in addition to `loss`:
             "RangeLoss" with options; none by default.
         optimizer: optimizer.

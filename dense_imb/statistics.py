@@ -341,6 +341,8 @@ class ClassStatistics:
             stored = json.loads(Path(path).read_text())
             if stored["format"] != _FORMAT or stored["version"] != _VERSION:
                 raise KeyError("format")
+            if len(stored["pixels"]) != stored["n_classes"]:  # before it takes memory
+                raise KeyError("pixels")
             loaded = cls(
                 stored["n_classes"],
                 partition=stored["partition"],

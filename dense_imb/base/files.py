@@ -10,6 +10,9 @@ from pathlib import Path
 
 from dense_imb.base.refusals import RefusedFile
 
+MAX_COMPRESSION = 1100  # deflate packs at most 1032 to 1; a bomb declares more
+_SMALL = 1 << 26  # bytes that are read whatever the disk holds
+
 
 class UnreadableFileError(ValueError):
     """A file that is damaged, dangerous, or of another kind than expected."""
@@ -46,6 +49,23 @@ def reason_of(problem: Exception) -> str:
     """Return the first paragraph of an exception on one line, without a full stop."""
     first = str(problem).strip().split("\n\n")[0]
     return " ".join(first.split()).rstrip(".") or type(problem).__name__
+
+
+def check_stored(path: Path, declared: int) -> None:
+    """Refuse a file with far fewer bytes on the disk than it declares, before memory is taken.
+
+    Files with holes declare any size over a few stored bytes. Disks may compress, too.
+
+    Args:
+        path: the file.
+        declared: bytes that its header declares.
+    """
+    stored = path.stat().st_blocks * 512
+    if declared > _SMALL and declared > stored * MAX_COMPRESSION:
+        raise UnreadableFileError(
+            f"Expected {path} to be stored whole, got {declared / 1e6:,.1f} MB declared and "
+            f"{stored / 1e6:,.1f} MB stored; the file is damaged or hostile."
+        )
 
 
 def write_whole(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:

@@ -13,11 +13,11 @@ from typing import Any
 
 import h5py
 
-from dense_imb.base.files import UnreadableFileError, reason_of
+from dense_imb.base.files import MAX_COMPRESSION, UnreadableFileError, reason_of
 
+_LARGEST_CHUNK = 1 << 30  # bytes; a chunk is unpacked as a whole
 # deflate, shuffle, fletcher32, lzf: part of every h5py. Another filter would load a plug-in.
 _FILTERS = {1, 2, 3, 32000}
-_MAX_COMPRESSION = 1100  # deflate packs at most 1032 to 1; a bomb declares more
 
 
 @contextmanager
@@ -158,6 +158,11 @@ def check_storage(dataset: Any, place: str, path: Path) -> None:
             f"Expected `{place}` of {path} to be stored in place, got {danger}; copy the data "
             "into the file."
         )
+    if dataset.chunks and math.prod(dataset.chunks) * dataset.dtype.itemsize > _LARGEST_CHUNK:
+        raise UnreadableFileError(
+            f"Expected `{place}` of {path} in chunks of at most {_LARGEST_CHUNK:,} bytes, got "
+            f"{dataset.chunks} of {dataset.dtype}; write it again in smaller ones."
+        )
     shape, stored = dataset.shape, dataset.id.get_storage_size()
     if shape is None:
         raise UnreadableFileError(f"Expected `{place}` of {path} to hold rows, got no data space.")
@@ -167,7 +172,7 @@ def check_storage(dataset: Any, place: str, path: Path) -> None:
         n_chunks = math.prod(math.ceil(n / c) for n, c in zip(shape, dataset.chunks, strict=True))
         declared = n_chunks * math.prod(dataset.chunks) * dataset.dtype.itemsize
         is_whole = n_chunks == 0 or (stored > 0 and dataset.id.get_num_chunks() >= n_chunks)
-    most = stored * _MAX_COMPRESSION + (1 << 20) if filters & {1, 32000} else stored
+    most = stored * MAX_COMPRESSION + (1 << 20) if filters & {1, 32000} else stored
     if not is_whole or declared > most:
         raise UnreadableFileError(
             f"Expected `{place}` of {path} to be stored whole, got {declared / 1e6:,.1f} MB "

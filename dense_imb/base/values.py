@@ -14,6 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from dense_imb.base.refusals import Refused, RefusedType, refusal, suggest
+from dense_imb.base.yaml_text import parse_yaml
 
 _NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 _EXAMPLES = {int: "0 255", float: "0.5 1", str: "background crack"}
@@ -138,7 +139,7 @@ def _split(word: str, element: Any) -> list[str]:
 
 def _yaml(text: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return parse_yaml(text)
     except yaml.YAMLError:
         return text
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from dense_imb.base.imports import installed_only
 from dense_imb.base.refusals import Refused
 from dense_imb.cli._parser import Namespace, Parser
 
@@ -17,7 +18,8 @@ _PARTIAL = re.compile(r"\.\d+\.partial$")  # ending of the temporary name of a f
 def guarded(parser: Parser, action: Callable[[], int | None]) -> int:
     """Run an action; return 0 or its own code, 2 on bad input, 130 when stopped by hand."""
     try:
-        return action() or 0
+        with installed_only():
+            return action() or 0
     except BrokenPipeError:  # the reader, for example `head`, has seen enough
         sys.stderr.close()
         return 0

@@ -350,12 +350,10 @@ def _has_targets(path: Path) -> bool:
 
 def _is_hits_file(path: str) -> bool:
     """Whether a file holds hits, rather than images."""
-    import h5py
+    from dense_imb.base.hdf5 import open_file
 
-    if not Path(path).is_file():
+    place = Path(path)
+    if not place.is_file():
         return False
-    try:
-        with h5py.File(path) as file:
-            return "hit" in file
-    except OSError as problem:
-        raise ValueError(f"Expected images or an HDF5 file in {path}, got: {problem}.") from None
+    with open_file(place, None, "images or hits in HDF5") as file:
+        return "hit" in set(file)  # follows no link

@@ -379,12 +379,15 @@ def run(options: Namespace) -> None:
 
 def config_of(options: Namespace, kind: str, folder: Path) -> TrainConfig:
     """Return the configuration: a stored one, a file and typed options, the later ones win."""
+    from dense_imb.runs.confined import check_confined
     from dense_imb.runs.read import read_yaml
 
     types = _types_of(kind)
     stored = folder / "config.yaml"
     nested: dict[str, Any] = {"model": {"name": NETWORKS[kind]}}
     for path in (stored if options.resume and stored.exists() else None, options.config):
+        if path == stored:
+            check_confined(folder)
         if path is not None:
             content = upgrade(read_yaml(Path(path)), is_run=path == stored)
             build_dataclass(TrainConfig, content)  # says what is wrong with it

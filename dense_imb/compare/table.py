@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from dense_imb.compare.contestants import Contestant
 from dense_imb.compare.headings import FORMS, SECOND, explain, header
-from dense_imb.losses.foreign.parse import LIBRARIES, parse_spec
+from dense_imb.losses.foreign.parse import LOSS_MODULES, is_in, parse_spec
 from dense_imb.losses.foreign.short_names import full_text
 from dense_imb.metrics.score_table import Row, ScoreTable, aligned, finite_rows
 
@@ -313,8 +313,9 @@ def own_packages(loss: str) -> list[str]:
         terms = parse_spec(loss).terms
     except ValueError:  # a code, or a Module as text
         return []
-    packages = {term.module.partition(".")[0] for term in terms if term.module is not None}
-    return sorted(packages - {*LIBRARIES})
+    modules = [term.module for term in terms if term.module is not None]
+    own = [one for one in modules if not any(is_in(one, known) for known in LOSS_MODULES)]
+    return sorted({module.partition(".")[0] for module in own})
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 
 from dense_imb.base.checks import check_choice
+from dense_imb.base.refusals import Refused
 from dense_imb.hits.events import Array, Events
 from dense_imb.hits.geometry import Geometry, Sensors
 
 Rule = Literal["largest", "smallest", "count"]
 RULES = ("largest", "smallest", "count")
 TURNS = (1, 2, 4)
-_AT_ONCE = 32
+_AT_ONCE, _PIXELS_AT_ONCE = 32, 1 << 22  # events and pixels whose visible hits are sought together
+LARGEST = 1 << 28  # pixels of a frame; a hits file may declare more
 CHANNELS = {"gapped": 1, "hit": 1, "fourier": 2 * len(TURNS)}
 
 
@@ -99,10 +101,11 @@ def visible(events: Events, rule: Rule = "largest") -> Tensor:
         )
     events = events.numpy()  # for a few thousand hits, NumPy's calls are faster than torch's
     _check_inside(events)
-    scratch = torch.empty(min(_AT_ONCE, len(events)) * size, dtype=torch.int64)
+    at_once = max(1, min(_AT_ONCE, len(events), _PIXELS_AT_ONCE // size))
+    scratch = torch.empty(at_once * size, dtype=torch.int64)
     is_visible = torch.empty(events.n_hits, dtype=torch.bool)
-    for start in range(0, len(events), _AT_ONCE):
-        offset = np.asarray(events.offset[start : start + _AT_ONCE + 1], np.int64)
+    for start in range(0, len(events), at_once):
+        offset = np.asarray(events.offset[start : start + at_once + 1], np.int64)
         part = slice(int(offset[0]), int(offset[-1]))
         pixel = np.repeat(geometry.height * np.arange(len(offset) - 1), np.diff(offset))
         pixel += np.asarray(events.y[part], np.int64)
@@ -179,8 +182,17 @@ def _pixel(events: Events, in_event: Tensor) -> Tensor:
 
 
 def _check_inside(events: Events) -> None:
-    """Refuse hits outside the frame, which would silently land in the next row or event."""
+    """Refuse hits outside the frame, which would silently land in the next row or event.
+
+    Frames that would take all memory are refused, too.
+    """
     geometry = events.grid
+    if geometry.width * geometry.height > LARGEST:
+        raise Refused(
+            f"frames of at most {LARGEST:,} pixels",
+            f"{geometry.width} x {geometry.height}",
+            "bin the coordinates of the hits",
+        )
     for name, axis, size in (("x", events.x, geometry.width), ("y", events.y, geometry.height)):
         if events.n_hits and not (axis.min() >= 0 and axis.max() < size):
             low, high = int(axis.min()), int(axis.max())

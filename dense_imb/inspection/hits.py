@@ -6,15 +6,16 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from dense_imb.base.checks import check_at_least
+from dense_imb.base.hdf5 import list_datasets, open_file
 from dense_imb.hits import (
     Events,
     Geometry,
@@ -153,17 +154,17 @@ def _data_sets(path: Any) -> tuple[str, str]:
     frames: list[str] = []
     others: list[str] = []
 
-    def look(name: str, place: object) -> None:
-        if isinstance(place, h5py.Dataset) and place.ndim >= 3:
-            chunks = f" in chunks of {place.chunks}" if place.chunks else ""
-            frames.append(f"`{name}` of shape {place.shape}{chunks}")
-        elif isinstance(place, h5py.Dataset):
-            others.append(f"`{name}`")
-
     try:
-        with h5py.File(path, "r") as file:
-            if "format" not in file.attrs and "hit" not in file:
-                file.visititems(look)  # follows no link to other files
+        with open_file(Path(path)) as file:
+            known = list_datasets(file, Path(path))
+            if "format" in file.attrs or "hit" in file:
+                return "", ""
+            for name, dataset in known.items():
+                if dataset.ndim >= 3:
+                    chunks = f" in chunks of {dataset.chunks}" if dataset.chunks else ""
+                    frames.append(f"`{name}` of shape {dataset.shape}{chunks}")
+                else:
+                    others.append(f"`{name}`")
     except Exception:  # not HDF5, or damaged: open_hits describes that
         return "", ""
     return ", ".join(frames[:3]), ", ".join(others[:6]) + (", .." if len(others) > 6 else "")

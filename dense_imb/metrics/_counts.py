@@ -80,6 +80,7 @@ class StreamingCounts:
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read the counts that `save` wrote."""
         with reading_json(path, cls.__name__) as stored:
+            _check_sizes(stored["settings"], os.path.getsize(path))
             scores = cls._from_settings(stored["settings"])
             tensors, stored_counts = scores._tensors(), stored["counts"]
             if len(stored_counts) == len(tensors) - cls._n_newer:
@@ -87,6 +88,14 @@ class StreamingCounts:
             for tensor, counts in zip(tensors, stored_counts, strict=True):
                 tensor.copy_(torch.tensor(counts, dtype=tensor.dtype).reshape(tensor.shape))
         return scores
+
+
+def _check_sizes(settings: Mapping[str, Any], n_bytes: int) -> None:
+    """Refuse settings of more counts than a file of `n_bytes` can hold, before they take memory."""
+    n_sums = max(int(settings.get(name) or 1) for name in ("n_classes", "n_channels"))
+    others = [int(settings.get(name) or 1) for name in ("n_bins", "calibration_bins")]
+    if n_sums * max(n_sums, *others) > n_bytes:
+        raise ValueError(f"settings of more counts than its {n_bytes:,} bytes hold")
 
 
 def summary_text(counts: Mapping[str, int], scores: Mapping[str, float]) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dense_imb.base.imports import import_installed
 from dense_imb.base.refusals import refusal, suggest
 from dense_imb.models._checks import check_frames, check_whole, refuse_unknown_options
 
@@ -186,7 +186,7 @@ def build_classifier_network(
 
 def _timm_body(name: str, in_channels: int, options: dict[str, Any]) -> nn.Module:
     try:
-        timm: Any = importlib.import_module("timm")
+        timm: Any = import_installed("timm")
     except (ImportError, RuntimeError) as problem:
         raise ImportError(
             f"timm could not be imported ({problem}); install it: pip install timm."

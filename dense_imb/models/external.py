@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from dense_imb.base.imports import import_installed
 from dense_imb.base.refusals import suggest
 from dense_imb.models._checks import check_frames, refuse_unknown_options
 from dense_imb.models._frames import crop_frames, larger_side, pad_frames, padded_size
@@ -89,7 +89,9 @@ def smp_network(name: str, in_channels: int, out_channels: int, options: Options
     _check_known("smp", "architecture", architecture, networks)
     network: Any = networks[architecture]
     # the prefix "tu-" selects an encoder of timm, which are not in this list
-    if encoder and not encoder.startswith("tu-"):
+    if encoder.startswith("tu-"):
+        check_timm_name(encoder.removeprefix("tu-"))
+    elif encoder:
         _check_known("smp", "encoder", encoder, library.encoders.get_encoder_names())
     own = ("encoder_name", "in_channels", "classes", "aux_params", "kwargs")
     known = [option for option in inspect.signature(network).parameters if option not in own]
@@ -99,6 +101,16 @@ def smp_network(name: str, in_channels: int, out_channels: int, options: Options
         arguments["encoder_name"] = encoder
     built = network(in_channels=in_channels, classes=out_channels, **arguments)
     return Padded(built, multiple=32, name=f"smp:{name}", in_channels=in_channels)
+
+
+def check_timm_name(name: str) -> None:
+    """Refuse other names than those of timm's networks, with or without the tag of its weights.
+
+    Names such as hf-hub:OWNER/NAME and local-dir:FOLDER stand for downloads and files.
+    """
+    known = _import("timm", "timm").list_models()
+    if name.partition(".")[0] not in known:
+        raise ValueError(f"Expected one of timm's networks, got {name!r}.{suggest(name, known)}")
 
 
 def monai_network(
@@ -190,7 +202,7 @@ _MULTIPLES: dict[str, Callable[[Options], int]] = {  # 32 for networks that are 
 def _import(module: str, package: str) -> Any:
     """Import a module; the ImportError of a missing one names the package to install."""
     try:
-        return importlib.import_module(module)
+        return import_installed(module)
     except ImportError as error:
         raise ImportError(
             f"{module} could not be imported ({error}); install it: pip install '{package}'."

@@ -95,7 +95,7 @@ def _check_run(run: Run, *, overwrite: bool) -> None:
 
 def _task(run: Run) -> Any:
     """Open the data of a run; a loss that cannot be built again becomes cross-entropy."""
-    recipe = run.recipe
+    recipe = run.recipe.without_download()
     try:
         recipe.checked_loss  # noqa: B018  # one of the user's own needs a permission
     except (ValueError, TypeError, ImportError):

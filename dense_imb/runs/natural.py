@@ -277,7 +277,7 @@ def read_natural(folder: str | os.PathLike[str]) -> NaturalRecord | None:
             str(stored["why"]),
             None if error is None else (float(error[0]), float(error[1])),
         )
-    except (KeyError, TypeError, ValueError) as problem:
+    except (KeyError, TypeError, ValueError, RecursionError) as problem:
         raise ValueError(
             f"Expected the probabilities of a run in {path}, got another file ({problem})."
         ) from problem

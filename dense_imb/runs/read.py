@@ -20,8 +20,10 @@ import torch
 import yaml
 from torch import Tensor
 
+from dense_imb.base.files import decoding
 from dense_imb.base.refusals import Refused, literal
 from dense_imb.base.values import build_dataclass
+from dense_imb.base.yaml_text import read_yaml_file
 from dense_imb.config import TrainConfig, upgrade, with_defaults
 from dense_imb.engine.checkpoint import CheckpointError, load_checkpoint
 from dense_imb.hits import Geometry
@@ -29,6 +31,7 @@ from dense_imb.hits.drift import EventProfile, load_profile
 from dense_imb.losses.core.natural import Natural
 from dense_imb.metrics import OperatingPoint
 from dense_imb.metrics.operating_point import Aim
+from dense_imb.runs.confined import check_confined
 from dense_imb.runs.natural import NATURAL, NaturalRecord, read_natural
 from dense_imb.runs.read_out import READ_OUT, ReadOutRecord, read_read_out
 from dense_imb.runs.stages import FIRST, describe_stages
@@ -96,7 +99,7 @@ class Run:
         path = self.folder / "history.csv"
         if not path.exists():
             return []
-        with path.open(newline="") as file:
+        with decoding(f"a table of numbers in {path}"), path.open(newline="") as file:
             return [
                 {name: float(value or math.nan) for name, value in row.items()}
                 for row in csv.DictReader(file)
@@ -106,7 +109,10 @@ class Run:
     def metrics(self) -> dict[str, Any]:
         """The content of `metrics.json`; empty before the first validation."""
         path = self.folder / "metrics.json"
-        return dict(json.loads(path.read_text())) if path.exists() else {}
+        if not path.exists():
+            return {}
+        with decoding(f"names and values as JSON in {path}"):
+            return dict(json.loads(path.read_text()))
 
     def summary(self) -> str:
         """Format the result in a few lines."""
@@ -312,13 +318,14 @@ def open_run(folder: str | os.PathLike[str]) -> Run:
 
 def read_config(path: Path) -> TrainConfig:
     """Read the configuration of a run from its YAML file."""
+    check_confined(path.parent)
     return config_from(read_yaml(path), is_run=True)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read names and values from a YAML file."""
     try:
-        stored = yaml.safe_load(path.read_text())
+        stored = read_yaml_file(path)
     except FileNotFoundError:
         raise ValueError(f"Expected a YAML file at {path}, got none.") from None
     except yaml.YAMLError as problem:

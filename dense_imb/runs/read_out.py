@@ -95,7 +95,7 @@ def read_read_out(folder: str | os.PathLike[str]) -> ReadOutRecord | None:
         if stored["format"] != _FORMAT or stored["version"] != _VERSION:
             raise ValueError(f"format {stored['format']}, version {stored['version']}")
         return ReadOutRecord(ReadOut.from_dict(stored["read_out"]), int(stored["step"]))
-    except (KeyError, TypeError, ValueError) as problem:
+    except (KeyError, TypeError, ValueError, RecursionError) as problem:
         raise ValueError(
             f"Expected the read-out of a run in {path}, got another file ({problem})."
         ) from problem

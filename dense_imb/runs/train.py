@@ -109,7 +109,8 @@ def train(
     broadcast_object_list(is_done)  # one process may see what another one has just written
     task = None
     if not is_done[0]:
-        task = recipe.build_task()
+        has_weights = warm_start is not None or has_checkpoint(own)
+        task = (recipe.without_download() if has_weights else recipe).build_task()
         if warm_start is not None:
             _warm_start(task, open_run(warm_start), recipe.config)
         if second is not None:  # refused before the first stage is trained
@@ -221,7 +222,7 @@ def _is_first_done(folder: Path) -> bool:
 
 def _build_second(recipe: Recipe) -> Any:
     try:
-        return recipe.build_task()
+        return recipe.without_download().build_task()  # it begins with weights of the first
     except (ValueError, TypeError) as problem:
         raise in_second_stage(problem) from problem
 

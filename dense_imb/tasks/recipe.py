@@ -7,6 +7,7 @@ the data and builds the network and the losses.
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -30,9 +31,16 @@ from dense_imb.config import (
 from dense_imb.data.epochs.mixing import Mixer, Mixing
 from dense_imb.data.epochs.samplers import ClassSampling
 from dense_imb.data.epochs.views import check_rand_augment
+from dense_imb.data.images.folders import LARGEST
 from dense_imb.losses.foreign.codes import loss_from_code
 from dense_imb.losses.foreign.feeding import feeds_on, takes_logits
-from dense_imb.losses.foreign.parse import LIBRARIES, build_spec, parse_loss, parse_spec, split_sum
+from dense_imb.losses.foreign.parse import (
+    LOSS_MODULES,
+    build_spec,
+    parse_loss,
+    parse_spec,
+    split_sum,
+)
 from dense_imb.losses.foreign.recommended import Recommendation
 from dense_imb.losses.foreign.short_names import full_text, suggest_loss
 from dense_imb.losses.foreign.values import Value
@@ -48,6 +56,8 @@ from dense_imb.tasks.mean_teacher import (
 )
 from dense_imb.tasks.stages import check_second, in_second_stage, stages_of
 
+# options of networks that download weights, and their values for random ones
+_RANDOM: dict[str, Any] = {"pretrained": False, "encoder_weights": None}
 _ANY = (1, 1)  # class counts, while a loss is only checked
 
 
@@ -319,13 +329,38 @@ class Recipe:
 
     def trained_network(self, sizes: Mapping[str, Any], weights: Mapping[str, Any]) -> nn.Module:
         """Build the network of a run and load its weights; nothing is downloaded."""
-        recipe, options = self, self.config.model.options
-        if options.get("pretrained"):  # timm's weights: replaced at once
-            model = replace(self.config.model, options={**options, "pretrained": False})
-            recipe = replace(self, config=replace(self.config, model=model))
+        if math.prod(sizes.get("frame", ())) > LARGEST:
+            raise ValueError(
+                f"Expected a frame of at most {LARGEST:,} pixels, got {sizes['frame']}."
+            )
+        recipe = self.without_download()
+        recipe._check_sizes_of(weights, sizes)
         network = recipe.network(sizes)
         network.load_state_dict(weights)
         return network
+
+    def without_download(self) -> Self:
+        """Return the recipe with a random network, for weights that follow from elsewhere."""
+        options = self.config.model.options
+        wanted = {name: value for name, value in _RANDOM.items() if name in options}
+        if not wanted:
+            return self
+        model = replace(self.config.model, options={**options, **wanted})
+        return replace(self, config=replace(self.config, model=model))
+
+    def _check_sizes_of(self, weights: Mapping[str, Any], sizes: Mapping[str, Any]) -> None:
+        """Refuse weights of other shapes before the network takes memory.
+
+        A configuration can ask for a network of any size. Networks that cannot be built without
+        memory are checked when the weights are loaded.
+        """
+        try:
+            with torch.device("meta"):
+                network = self.network(sizes)
+        except Exception:  # it computes with the values of its tensors
+            return
+        with warnings.catch_warnings(action="ignore"):  # nothing is copied, on purpose
+            network.load_state_dict(weights)
 
     def _check(self) -> None:
         """Refuse a stage that cannot be trained, before anything is read or written."""
@@ -362,13 +397,13 @@ class ParsedLoss:
 
     Args:
         text: name with options, code, import path, or a sum of them, see `TrainConfig`.
-        allow_import: packages that it may be imported from, beside `LIBRARIES`.
+        allow_import: packages that it may be imported from, beside those of `LOSS_MODULES`.
     """
 
     def __init__(self, text: str, allow_import: Sequence[str] = ()) -> None:
         name = text.strip().partition("(")[0]
         is_code = (name.isidentifier() and name[0].islower()) or name.startswith(("CB", "LDAM-"))
-        self.text, self._packages = text, (*LIBRARIES, *allow_import)
+        self.text, self._packages = text, (*LOSS_MODULES, *allow_import)
         self._spec = None if is_code and full_text(text) is None else parse_spec(text)
 
     def with_cells(self, n_cells: int) -> Self:
@@ -433,7 +468,7 @@ def _build_feature_loss(config: TrainConfig) -> nn.Module:
             f"Expected one loss of features, which has weights of its own, got {text!r}; "
             "for example RangeLoss(intra_weight=5e-5, inter_weight=0.01)."
         )
-    loss = parse_loss(text, packages=(*LIBRARIES, *config.allow_import))
+    loss = parse_loss(text, packages=(*LOSS_MODULES, *config.allow_import))
     check_takes_features(loss)
     if config.compile:
         raise refusal(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dense_imb.base.arrays import map_npy
 from dense_imb.base.files import decoding
 from dense_imb.base.refusals import Refused, literal
 from dense_imb.data.events.formats.frames import PathLike
@@ -46,7 +47,7 @@ def read_sensors(path: PathLike, unit: str | None) -> Sensors:
         raise FileNotFoundError(f"Expected a table of sensors at {path}, got no file.")
     if path.suffix == ".npy":
         with decoding(f"{path} to be a .npy array"):
-            return sensors_from_arrays(np.load(path, allow_pickle=False), None, unit)
+            return sensors_from_arrays(np.array(map_npy(path)), None, unit)
     if path.suffix not in (".csv", ".txt", ".tsv", ".dat"):
         raise Refused(
             "a table of sensors as CSV or .npy", path, "write its rows x,y,z[,dx,dy,dz] as CSV"

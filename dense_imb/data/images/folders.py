@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import gzip
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dense_imb.base.files import decoding
+from dense_imb.base.arrays import map_npy
+from dense_imb.base.files import check_stored, decoding
 from dense_imb.base.refusals import Refused
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
 NIFTI = (".nii", ".nii.gz")
 VALUE_SUFFIXES = (".png", ".tif", ".tiff", ".npy")  # files that keep values exactly
+PICTURES = ("PNG", "JPEG", "TIFF", "BMP")  # formats of Pillow, none of which runs another program
 LARGEST = 1 << 28  # pixels of an image; more means a damaged header or a bomb
+_HEADER = 540  # bytes of the header of NIfTI-2; that of NIfTI-1 has 348
+_LONGEST_EXTENSION = 1 << 26  # bytes between the header and the voxels of NIfTI
+_CIFTI = range(3000, 3100)  # codes of the intent: nibabel would parse XML
 _CURE = (
     "add them, or move these images to another folder and train on them without masks with "
     "{unlabelled.train=FOLDER}"
@@ -112,7 +119,7 @@ def read_image(path: str | os.PathLike[str], *, is_volume: bool = False) -> NDAr
     source = Path(path)
     with decoding(f"an image in {source}"):
         if source.suffix.lower() == ".npy":
-            pixels = np.load(source, mmap_mode="r", allow_pickle=False)
+            pixels = map_npy(source)
         elif is_nifti(source):
             pixels = _read_nifti(source)
         else:
@@ -129,13 +136,31 @@ def read_image(path: str | os.PathLike[str], *, is_volume: bool = False) -> NDAr
     return np.array(pixels)
 
 
+@contextmanager
+def open_picture(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """Open a PNG, JPEG, TIFF or BMP with Pillow, after checking the size that it declares.
+
+    Other formats are refused, whatever the name of the file: Pillow hands some of them, such as
+    EPS, to other programs, which run the code in them.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        opened = Image.open(path, formats=PICTURES)
+    except UnidentifiedImageError as problem:
+        raise ValueError("a file of another kind, or a damaged one") from problem
+    with opened as image:
+        if image.width * image.height > LARGEST:
+            size = f"{image.width} x {image.height}"
+            raise ValueError(f"it declares {size} pixels, more than {LARGEST:,}")
+        yield image
+
+
 def check_depth(path: Path) -> None:
     """Refuse a PNG with several channels of 16 bits, of which 8 would be read."""
-    from PIL import Image
-
     if path.suffix.lower() != ".png":
         return
-    with decoding(f"an image in {path}"), Image.open(path) as image:
+    with decoding(f"an image in {path}"), open_picture(path) as image:
         is_cut = image.mode in ("LA", "RGB", "RGBA") and any(";16" in str(t[3]) for t in image.tile)
     if is_cut:
         raise ValueError(
@@ -146,13 +171,11 @@ def check_depth(path: Path) -> None:
 
 def _read_pages(source: Path, is_volume: bool) -> NDArray[Any]:
     """Read one page (H, W) or (H, W, channels), or all pages with a dimension in front."""
-    from PIL import Image
-
-    with Image.open(source) as image:
+    with open_picture(source) as image:
         n_pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
-        if image.width * image.height * (n_pages if is_volume else 1) > LARGEST:
-            size = f"{image.width} x {image.height}" + (f" x {n_pages}" if is_volume else "")
-            raise ValueError(f"it declares {size} pixels")
+        if is_volume and image.width * image.height * n_pages > LARGEST:
+            size = f"{image.width} x {image.height} x {n_pages}"
+            raise ValueError(f"it declares {size} pixels, more than {LARGEST:,}")
         if n_pages > 1 and not is_volume:
             raise ValueError(f"{n_pages} pages; save each as a file of its own")
         if not is_volume:
@@ -171,24 +194,20 @@ def _read_pages(source: Path, is_volume: bool) -> NDArray[Any]:
 
 def dimensions_of(path: Path) -> int:
     """Return the spatial dimensions, 2 or 3, of a mask, which has no channels."""
-    from PIL import Image
-
     with decoding(f"an image in {path}"):
         if path.suffix.lower() == ".npy":
-            return int(np.load(path, mmap_mode="r", allow_pickle=False).ndim)
+            return int(map_npy(path).ndim)
         if is_nifti(path):
             return 2 if _nifti_shape(path)[2:] in ((), (1,)) else 3
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             return 3 if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1 else 2
 
 
 def count_channels(paths: Sequence[str | os.PathLike[str]]) -> int:
     """Return the number of channels of PNG, JPEG or TIFF images, from their headers alone."""
-    from PIL import Image
-
     first = 0
     for path in paths:
-        with decoding(f"a PNG, JPEG or TIFF image in {path}"), Image.open(path) as image:
+        with decoding(f"a PNG, JPEG or TIFF image in {path}"), open_picture(path) as image:
             n_channels = len(image.getbands())
         first = first or n_channels
         if n_channels != first:
@@ -201,7 +220,7 @@ def count_channels(paths: Sequence[str | os.PathLike[str]]) -> int:
 
 
 def _nifti_shape(path: Path) -> tuple[int, ...]:
-    """Return the shape that the header declares, without reading the data."""
+    """Return the shape that the header declares, after checking it; nothing else is read."""
     try:
         import nibabel
     except ImportError as problem:
@@ -209,10 +228,24 @@ def _nifti_shape(path: Path) -> tuple[int, ...]:
             f"Expected nibabel for {path}, which is NIfTI, got none; install it with "
             "`pip install 'dense-imb[nifti]'`."
         ) from problem
-    header: Any = nibabel.load(path)
-    shape = tuple(int(n) for n in header.shape)
+    tools: Any = nibabel  # its types are incomplete
+    is_packed = path.suffix.lower() == ".gz"
+    with gzip.open(path, "rb") if is_packed else path.open("rb") as file:
+        head = file.read(_HEADER)
+    kinds = {348: tools.Nifti1Header, 540: tools.Nifti2Header}
+    sizes = [int.from_bytes(head[:4], order) for order in ("little", "big")]
+    size = next((size for size in sizes if size in kinds), None)
+    if size is None or len(head) < size:
+        raise ValueError("a file of another kind, or a damaged one")
+    header = kinds[size](head[:size])
+    shape = tuple(int(n) for n in header.get_data_shape())
     if math.prod(shape) > LARGEST:
-        raise ValueError(f"it declares {' x '.join(map(str, shape))} voxels")
+        raise ValueError(f"it declares {' x '.join(map(str, shape))} voxels, more than {LARGEST:,}")
+    if not 0 <= (start := float(header["vox_offset"])) <= _LONGEST_EXTENSION:
+        raise ValueError(f"it declares {start:.3g} bytes before its voxels")
+    if int(header["intent_code"]) in _CIFTI:
+        raise ValueError("CIFTI, a format of surfaces")
+    check_stored(path, math.prod(shape) * header.get_data_dtype().itemsize)
     return shape
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 COMPONENTS, NEAREST = "components", "nearest"
 MADE = (COMPONENTS, NEAREST)  # of the labels; other maps are stored
 _LARGEST = np.iinfo(np.int32).max
+_MOST_BOXES = 1 << 16
 
 
 class InstancesWarning(UserWarning):
@@ -61,6 +62,12 @@ def label_instances(label: ArrayLike, ignore_index: int | None = IGNORED) -> NDA
     classes = _whole("`label`", label)
     ndimage = _ndimage()
     instance = np.zeros(classes.shape, np.int32)
+    if classes.size and classes.max() > _MOST_BOXES:  # a box for each number up to the largest
+        known = np.unique(classes[classes > 0])
+        if ignore_index is not None:
+            is_there = ignore_index in known
+            ignore_index = int(np.searchsorted(known, ignore_index)) + 1 if is_there else None
+        classes = np.where(classes > 0, np.searchsorted(known, classes) + 1, 0)
     structure, n = np.ones((3,) * classes.ndim, bool), 0
     boxes = ndimage.find_objects(classes) if classes.size else []  # around each class
     for k, box in enumerate(boxes, start=1):

@@ -511,9 +511,9 @@ def _count_classes(source: ImageSource, ignore_index: int | None, show_progress:
     values = sorted(set(first_with) - {ignore_index})
     if not values:
         raise _all_ignored(source, ignore_index)
-    is_gapless = values == [*range(len(values))] or set(range(values[-1] + 1)) == {
-        *values, ignore_index
-    }  # fmt: skip
+    known = {*values, ignore_index}
+    is_small = 0 <= values[0] <= values[-1] <= len(values)  # at most one gap, that of ignore_index
+    is_gapless = is_small and all(value in known for value in range(values[-1] + 1))
     if not is_gapless or len(values) > MOST_CLASSES:
         raise _unmapped(source.place(first_with[values[-1]]), values, ignore_index, "0, 1, 2 ..")
     return max(2, values[-1] + 1)

@@ -162,11 +162,16 @@ def _read_archive(path: Path) -> dict[str, bytes]:
         is_packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         stream: Any = gzip.GzipFile(fileobj=raw) if is_packed else raw
-        with tarfile.open(fileobj=_Limited(stream), mode="r|") as archive:
+        limited = _Limited(stream)
+        with tarfile.open(fileobj=limited, mode="r|") as archive:
             for i, member in enumerate(archive):
                 name = str(PurePosixPath(member.name))
                 if i >= _MOST_FILES:
                     raise ValueError(f"more than {_MOST_FILES} files")
+                if member.size > limited.n_left:
+                    raise ValueError(f"more than {_LARGEST:,} bytes when unpacked")
+                if member.issparse():  # bytes that are declared, not stored
+                    raise ValueError(f"{member.name}, which has holes")
                 if not (member.isfile() or member.isdir()):
                     raise ValueError(f"{member.name}, which is a link or a device, no file")
                 if name.startswith("/") or ".." in PurePosixPath(name).parts:

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from dense_imb.base.files import decoding
 from dense_imb.base.refusals import Refused, literal, option
-from dense_imb.data.images.folders import LARGEST
+from dense_imb.data.images.folders import open_picture
 from dense_imb.data.images.sources import digest_files
 from dense_imb.data.labels.classified import ClassifiedImages, WholeImages
 
@@ -353,9 +353,7 @@ def read_colours(
     """
     from PIL import Image
 
-    with decoding(f"an image in {path}"), Image.open(path) as image:
-        if image.width * image.height > LARGEST:
-            raise ValueError(f"it declares {image.width} x {image.height} pixels")
+    with decoding(f"an image in {path}"), open_picture(path) as image:
         colours = image.convert("RGB")
         if change is not None:
             colours = Image.fromarray(change(np.asarray(colours)))
@@ -365,9 +363,7 @@ def read_colours(
 
 
 def _size_of(path: Path) -> tuple[int, int]:
-    from PIL import Image
-
-    with decoding(f"an image in {path}"), Image.open(path) as image:
+    with decoding(f"an image in {path}"), open_picture(path) as image:
         return image.height, image.width
 
 

@@ -9,11 +9,13 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from torch import nn
 
 from dense_imb.base.checks import check_choice
+from dense_imb.base.imports import import_installed
 from dense_imb.base.refusals import Refused, option, suggest
 from dense_imb.losses.core.balance import Balance
 from dense_imb.losses.core.class_weights import class_weights
@@ -26,12 +28,21 @@ from dense_imb.losses.foreign.values import built, read_value
 from dense_imb.losses.named.value_bins import ValueBins
 from dense_imb.losses.spread import Hardest, WorstNeighbour
 
-# a text may come from anybody: what it names is imported from here and nowhere else
 LIBRARIES = ("dense_imb", "torch", "monai", "segmentation_models_pytorch", "kornia", "torchvision")
+# a text may come from anybody: losses are imported from the modules on the left and no others, and
+# their classes are defined in those on the right
+LOSS_MODULES = {
+    "dense_imb": "dense_imb.losses",
+    "torch.nn": "torch.nn.modules.loss",
+    "monai.losses": "monai.losses",
+    "segmentation_models_pytorch.losses": "segmentation_models_pytorch.losses",
+    "kornia.losses": "kornia.losses",
+}
 _SPREADS: dict[str, Callable[[Any], Spread]] = {
     "hardest": Hardest,
     "worst_neighbour": WorstNeighbour,
 }
+_LOADED = re.compile(r"pretrained|cache_dir|checkpoint|hub|url")  # options that name files
 _EXPONENT = re.compile(r"(?<![\w.])[\d.]+[eE]$")  # before the + of 1e+3
 _WEIGHTED = re.compile(r"\s*((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*\*\s*(.*\S)\s*$", re.DOTALL)
 
@@ -116,8 +127,9 @@ def parse_loss(
 
     Args:
         text: text of the loss.
-        packages: packages that may be imported; all by default. Restrict them for text from a
-            file, as importing a package runs its code.
+        packages: packages and modules that may be imported; all by default. Restrict them for text
+            from a file, as importing a package runs its code. Modules of `LOSS_MODULES` give
+            their losses only.
         class_counts: pixels of each class, for a loss that needs them and whose text has none.
 
     Example:
@@ -171,18 +183,12 @@ def split_sum(text: str) -> list[tuple[float | None, str]]:
 def _build(term: Term, text: str, packages: Sequence[str] | None, class_counts: Any) -> nn.Module:
     options = dict(term.options)
     if term.module is not None:
-        package = term.module.split(".")[0]
-        if packages is not None and package not in packages:
-            cure = "nothing else is imported, because importing runs code"
-            if package.isidentifier():
-                cure += f"; add {option('allow_import', package)} if you trust it"
-            raise Refused(f"a loss of {', '.join(packages)}", repr(text), cure)
+        if packages is not None:
+            _check_permitted(term.module, term.module, text, packages)
         loss_class = _import(term.module, term.name, text)
-        if packages is not None and _loads_networks(loss_class):
-            raise ValueError(
-                f"{term.name} loads a network, which may run code that comes with it; pass it from "
-                "Python, Recipe.of(config, loss=...)."
-            )
+        if packages is not None:
+            _check_permitted(term.module, loss_class.__module__, text, packages)
+            _check_loads_nothing(loss_class)
     else:
         loss_class = getattr(importlib.import_module("dense_imb.losses"), term.name)
     try:
@@ -203,6 +209,35 @@ def _build(term: Term, text: str, packages: Sequence[str] | None, class_counts: 
         raise ValueError(
             f"Expected options that {term.name} takes, got {text!r}: {_sentence(problem)}"
         ) from problem
+
+
+def _check_permitted(path: str, module: str, text: str, packages: Sequence[str]) -> None:
+    """Refuse a loss that is not of the permitted packages.
+
+    Args:
+        path: import path in the text.
+        module: the import path, or the module that defines the class imported from there.
+        text: text of the loss.
+        packages: see `parse_loss`.
+    """
+    for package in packages:
+        home = package if module == path else LOSS_MODULES.get(package, module)
+        if is_in(path, package) and is_in(module, home):
+            return
+    name, cure = path.split(".")[0], "nothing else is imported, because importing runs code"
+    if name.isidentifier():
+        cure += f"; add {option('allow_import', name)} if you trust it"
+    raise Refused(f"a loss of {', '.join(packages)}", repr(text), cure)
+
+
+def is_in(module: str, package: str) -> bool:
+    """Whether an import path is a package or leads into it.
+
+    Example:
+        >>> is_in("monai.losses.dice", "monai.losses"), is_in("monai.losses2", "monai.losses")
+        (True, False)
+    """
+    return module == package or module.startswith(f"{package}.")
 
 
 def _lacks_counts(
@@ -301,21 +336,16 @@ def _import(path: str, class_name: str, text: str) -> type[nn.Module]:
             f"Expected an import path, package.module:Class, got the file {path!r}; run in its "
             "folder and drop the .py."
         )
-    here, searched = Path.cwd(), list(sys.path)
-    if path.partition(".")[0] in LIBRARIES:  # as installed: a file here may come from anybody
-        sys.path[:] = [folder for folder in searched if Path(folder).resolve() != here]
-    else:
-        # the installed command does not search its working directory, where a user's own file lies
-        sys.path.append(str(here))
     try:
-        module = importlib.import_module(path)
+        if path.partition(".")[0] in LIBRARIES:
+            module = import_installed(path)
+        else:
+            module = _import_own(path)
     except Exception as problem:  # importing runs the module, which may fail in any way
         sentence = " ".join(f"{type(problem).__name__}: {problem}".split())
         raise ValueError(
             f"Expected an import path that resolves, got {text!r} ({sentence})."
         ) from problem
-    finally:
-        sys.path[:] = searched
     loss_class = getattr(module, class_name, None)
     if loss_class is None:
         near = suggest(class_name, (name for name in dir(module) if name.endswith("Loss")))
@@ -325,10 +355,30 @@ def _import(path: str, class_name: str, text: str) -> type[nn.Module]:
     return loss_class
 
 
-def _loads_networks(loss_class: type[nn.Module]) -> bool:
-    """Whether a loss of a known library loads networks, from a hub or a folder."""
+def _import_own(path: str) -> ModuleType:
+    """Import a module of the user, also from the working directory.
+
+    The installed command does not search it.
+    """
+    searched = list(sys.path)
+    sys.path.append(str(Path.cwd()))
+    try:
+        return importlib.import_module(path)
+    finally:
+        sys.path[:] = searched
+
+
+def _check_loads_nothing(loss_class: type[nn.Module]) -> None:
+    """Refuse a loss of a known library that loads a network, from a hub or a folder."""
     module = loss_class.__module__
-    return module.partition(".")[0] in LIBRARIES and "erceptual" in f"{module}:{loss_class}"
+    if module.partition(".")[0] not in LIBRARIES:
+        return
+    options = inspect.signature(loss_class).parameters
+    if "erceptual" in f"{module}:{loss_class}" or any(map(_LOADED.search, options)):
+        raise ValueError(
+            f"{loss_class.__name__} loads a network, which may run code that comes with it; pass "
+            "it from Python, Recipe.of(config, loss=...)."
+        )
 
 
 def _sentence(problem: Exception) -> str:

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dense_imb.base.files import UnreadableFileError, decoding
+from dense_imb.base.arrays import map_npy
+from dense_imb.base.files import MAX_COMPRESSION, UnreadableFileError, decoding
 from dense_imb.base.refusals import Refused
 from dense_imb.data.events.formats.source import BATCH_BYTES, Columns, Source
 from dense_imb.data.images.folders import list_images, pair_images, read_image
@@ -27,7 +28,6 @@ from dense_imb.hits import Geometry, frames_to_events
 
 PathLike = str | os.PathLike[str]
 _MAX_PIXELS = 1 << 28  # of a frame; more means a damaged header or a bomb
-_MAX_COMPRESSION = 1100  # deflate packs at most 1032 to 1
 
 
 class Rows(Protocol):
@@ -236,7 +236,7 @@ class ArchiveMember:
                 f"Expected `{self.key}` of {self.path} in C order and without objects; save it "
                 "again with np.ascontiguousarray."
             )
-        if declared != member.file_size - header or member.file_size > packed * _MAX_COMPRESSION:
+        if declared != member.file_size - header or member.file_size > packed * MAX_COMPRESSION:
             self._close()
             raise ValueError(
                 f"Expected `{self.key}` of {self.path} to be stored whole, got {declared:,} bytes "
@@ -283,10 +283,7 @@ def choose_key(
 
 def _map_npy(path: PathLike) -> NDArray[Any]:
     with decoding(f"{path} to be a .npy array"):
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(array, np.ndarray):
-            raise TypeError("an archive of several; name it .npz")
-    return array
+        return map_npy(Path(path))
 
 
 def _sizes(name: str, frames: Rows) -> tuple[int, int, int]:
