@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from dense_imb.base.files import decoding
 from dense_imb.base.refusals import Refused
+from dense_imb.data.images.decode import LARGEST as LARGEST
+from dense_imb.data.images.decode import count_bands, decode, opened
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
 NIFTI = (".nii", ".nii.gz")
 VALUE_SUFFIXES = (".png", ".tif", ".tiff", ".npy")  # files that keep values exactly
-LARGEST = 1 << 28  # pixels of an image; more means a damaged header or a bomb
 _CURE = (
     "add them, or move these images to another folder and train on them without masks with "
     "{unlabelled.train=FOLDER}"
@@ -99,15 +100,18 @@ def pair_images(
     return [Pair(path, by_name[stem_of(path)]) for path in paths]
 
 
-def read_image(path: str | os.PathLike[str], *, is_volume: bool = False) -> NDArray[Any]:
+def read_image(
+    path: str | os.PathLike[str], *, is_volume: bool = False, as_indices: bool = False
+) -> NDArray[Any]:
     """Read pixels (H, W) or (H, W, channels) of the stored type; nothing is rescaled.
 
-    A palette image gives its indices, which are the labels of a mask with a palette.
+    An image with an EXIF orientation is turned upright. A palette image gives its colours.
 
     Args:
         path: PNG, JPEG, TIFF or .npy.
         is_volume: read (D, H, W) or (D, H, W, channels): the pages of a TIFF, a .npy array, or
             NIfTI with its axes as stored.
+        as_indices: read the indices of a palette, which are the labels of a mask.
     """
     source = Path(path)
     with decoding(f"an image in {source}"):
@@ -116,7 +120,7 @@ def read_image(path: str | os.PathLike[str], *, is_volume: bool = False) -> NDAr
         elif is_nifti(source):
             pixels = _read_nifti(source)
         else:
-            pixels = _read_pages(source, is_volume)
+            pixels = _read_pages(source, is_volume, as_indices)
     n_dims = 3 if is_volume else 2
     if pixels.ndim not in (n_dims, n_dims + 1) or pixels.dtype.kind not in "buif":
         axes = "D, H, W" if is_volume else "H, W"
@@ -126,29 +130,12 @@ def read_image(path: str | os.PathLike[str], *, is_volume: bool = False) -> NDAr
         )
     if 0 in pixels.shape:
         raise ValueError(f"Expected {source} to hold pixels, got an array {pixels.shape}.")
-    return np.array(pixels)
+    return np.array(pixels, pixels.dtype.newbyteorder("="))
 
 
-def check_depth(path: Path) -> None:
-    """Refuse a PNG with several channels of 16 bits, of which 8 would be read."""
-    from PIL import Image
-
-    if path.suffix.lower() != ".png":
-        return
-    with decoding(f"an image in {path}"), Image.open(path) as image:
-        is_cut = image.mode in ("LA", "RGB", "RGBA") and any(";16" in str(t[3]) for t in image.tile)
-    if is_cut:
-        raise ValueError(
-            f"Expected {path} to hold values that can be read whole, got several channels of 16 "
-            "bits in a PNG, of which 8 would be lost; write them as .npy or TIFF."
-        )
-
-
-def _read_pages(source: Path, is_volume: bool) -> NDArray[Any]:
+def _read_pages(source: Path, is_volume: bool, as_indices: bool) -> NDArray[Any]:
     """Read one page (H, W) or (H, W, channels), or all pages with a dimension in front."""
-    from PIL import Image
-
-    with Image.open(source) as image:
+    with opened(source) as image:
         n_pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
         if image.width * image.height * (n_pages if is_volume else 1) > LARGEST:
             size = f"{image.width} x {image.height}" + (f" x {n_pages}" if is_volume else "")
@@ -156,11 +143,11 @@ def _read_pages(source: Path, is_volume: bool) -> NDArray[Any]:
         if n_pages > 1 and not is_volume:
             raise ValueError(f"{n_pages} pages; save each as a file of its own")
         if not is_volume:
-            return np.asarray(image)
+            return decode(image, source, as_indices=as_indices)
         pages = []
         for k in range(n_pages):
             image.seek(k)
-            pages.append(np.asarray(image))
+            pages.append(decode(image, source, as_indices=as_indices))
             if (pages[k].shape, pages[k].dtype) != (pages[0].shape, pages[0].dtype):
                 raise ValueError(
                     f"pages of {pages[0].shape} and {pages[k].shape}, {pages[0].dtype} and "
@@ -171,25 +158,21 @@ def _read_pages(source: Path, is_volume: bool) -> NDArray[Any]:
 
 def dimensions_of(path: Path) -> int:
     """Return the spatial dimensions, 2 or 3, of a mask, which has no channels."""
-    from PIL import Image
-
     with decoding(f"an image in {path}"):
         if path.suffix.lower() == ".npy":
             return int(np.load(path, mmap_mode="r", allow_pickle=False).ndim)
         if is_nifti(path):
             return 2 if _nifti_shape(path)[2:] in ((), (1,)) else 3
-        with Image.open(path) as image:
+        with opened(path) as image:
             return 3 if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1 else 2
 
 
 def count_channels(paths: Sequence[str | os.PathLike[str]]) -> int:
     """Return the number of channels of PNG, JPEG or TIFF images, from their headers alone."""
-    from PIL import Image
-
     first = 0
     for path in paths:
-        with decoding(f"a PNG, JPEG or TIFF image in {path}"), Image.open(path) as image:
-            n_channels = len(image.getbands())
+        with opened(Path(path), "a PNG, JPEG or TIFF image") as image:
+            n_channels = count_bands(image)
         first = first or n_channels
         if n_channels != first:
             raise Refused(
