@@ -19,6 +19,7 @@ from dense_imb.base.checks import check_at_least, check_choice
 from dense_imb.base.refusals import Refused, refusal
 from dense_imb.config import OF_FRAMES, OF_HITS, HitsConfig, scores_hits
 from dense_imb.data.events.virtual import VirtualEvents
+from dense_imb.data.images.labelled import IGNORED
 from dense_imb.hits import (
     Blob,
     Burst,
@@ -165,6 +166,11 @@ class HitsRecipe(Recipe):
                 "{hits.mixing=union}."
             )
         check_at_least("n_classes", hits.n_classes, 2)
+        if hits.n_classes > IGNORED:
+            raise ValueError(
+                f"Expected `n_classes` from 2 to {IGNORED}, got {hits.n_classes}; the label "
+                f"{IGNORED} marks hits without a class."
+            )
         if hits.n_classes > 2 and not self.is_logit:
             raise Refused(
                 "a loss of logits for more than two classes of hits",
