@@ -66,6 +66,11 @@ def make_parser() -> Parser:
         "the run",
     )
     parser.add_argument(
+        "--allow-overlap",
+        action="store_true",
+        help="do not compare the test data with those that the run was trained on",
+    )
+    parser.add_argument(
         "--out",
         type=str | None,
         metavar="FILE",
@@ -92,6 +97,7 @@ def run(options: Namespace) -> None:
         out=options.out,
         n_events=options.events,
         retention=options.retention,
+        allow_overlap=options.allow_overlap,
         overwrite=options.overwrite,
         show_progress=not options.quiet,
     )

@@ -313,6 +313,12 @@ class HitsFiles(_Hits):
             file = HitsFile(path, locking=locking, in_memory=in_memory, memory_limit=memory_limit)
             memory_limit -= file.n_bytes if file.in_memory else 0
             first = self.files[0] if self.files else file
+            same = [one for one in self.files if one._identity == file._identity]
+            if same:
+                raise ValueError(
+                    f"Expected each hits file once, got {same[0].path} again as {file.path}; drop "
+                    "one."
+                )
             for name in ("geometry", "columns"):
                 wanted, got = getattr(first, name), getattr(file, name)
                 if got != wanted:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from dense_imb.base.checks import check_at_least, check_choice
-from dense_imb.base.refusals import Refused, refusal
+from dense_imb.base.refusals import Refused, literal, refusal
 from dense_imb.config import OF_FRAMES, OF_HITS, HitsConfig, scores_hits
 from dense_imb.data.events.virtual import VirtualEvents
 from dense_imb.data.images.labelled import IGNORED
@@ -95,6 +95,11 @@ class HitsRecipe(Recipe):
         check_share("validation_share", hits.validation_share)
         if not 0 < hits.retention <= 1:
             raise ValueError(f"Expected `retention` above 0 and up to 1, got {hits.retention}.")
+        if hits.measured_noise is None and hits.measured_weight != HitsConfig().measured_weight:
+            raise refusal(
+                "{hits.measured_weight} changes nothing without measured noise; add "
+                "{hits.measured_noise=FILE}."
+            )
         for name, is_used in (
             ("profiles", hits.profiles != HitsConfig().profiles),
             ("measured_noise", hits.measured_noise is not None),
@@ -190,6 +195,7 @@ class HitsRecipe(Recipe):
         profiles: list[Profile | MeasuredNoise] = [_profile(text) for text in hits.profiles]
         if hits.measured_noise is not None:
             measured = open_hits(hits.measured_noise, in_memory=True)[:]
+            _check_noise_only(hits.measured_noise, measured)
             profiles.append(MeasuredNoise(measured, weight=hits.measured_weight))
         return Degradation(
             signal=None if hits.signal is None else _range("signal", hits.signal),
@@ -506,6 +512,17 @@ def _refuse_shared(source: HitsFile | HitsFiles, others: HitsFile | HitsFiles, w
 
 def _files(source: HitsFile | HitsFiles) -> list[HitsFile]:
     return source.files if isinstance(source, HitsFiles) else [source]
+
+
+def _check_noise_only(place: str, events: Events) -> None:
+    """Refuse measured noise with labelled signal, which would be added with the label of noise."""
+    n_signal = 0 if events.label is None else int((events.label > 0).sum())
+    if n_signal:
+        raise Refused(
+            "{hits.measured_noise} as a file of noise, whose hits have the label 0 or none",
+            f"{n_signal:,} of {events.n_hits:,} hits labelled as signal in {literal(place)}",
+            "write a file of the noise alone, for example of events without signal",
+        )
 
 
 def _digests_of_hits(file: HitsFile) -> tuple[str, ...] | None:
