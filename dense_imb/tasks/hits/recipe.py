@@ -381,7 +381,20 @@ class HitsRecipe(Recipe):
         geometry = geometry_of_setup(setup)
         is_logit = FrameReading.is_logit_in(setup["target"])
         network = self.trained_network(self.network_sizes(geometry), weights)
-        return TrainedHits(name, network, self.frame_reading(is_logit), geometry, device)
+        reading = self.frame_reading(is_logit)
+        _check_reading(reading, setup["target"])
+        return TrainedHits(name, network, reading, geometry, device)
+
+
+def _check_reading(reading: FrameReading, setup: str) -> None:
+    """Refuse a configuration that reads frames in another way than the network was trained with."""
+    _, is_there, trained = setup.partition("Reading(")
+    if is_there and f"Reading({trained}" != reading.as_text():
+        raise Refused(
+            f"channels, threshold and output as in the checkpoint, Reading({trained}",
+            f"{reading.as_text()} in config.yaml, which was edited",
+            "bring its {hits.channels}, {hits.threshold} and {hits.output} back",
+        )
 
 
 def geometry_of_setup(setup: Mapping[str, str]) -> Geometry:
