@@ -124,16 +124,16 @@ def hash_samples(
     bar = tqdm(total=n, desc="compare", unit="sample", disable=not show_progress, delay=2)
     with bar:
         if isinstance(samples, VirtualEvents | HitsFile | HitsFiles):
-            parts = []
+            parts = [np.zeros(0, np.uint64)]
             for start in range(0, n, _AT_ONCE):
-                stop = min(start + _AT_ONCE, n)
-                is_virtual = isinstance(samples, VirtualEvents)
-                numbers = np.arange(start, stop)
-                parts.append(
-                    hash_events(samples.clean(numbers) if is_virtual else samples[numbers])
-                )
-                bar.update(stop - start)
-            return SampleHashes(n, np.concatenate([np.zeros(0, np.uint64), *parts]))
+                numbers = np.arange(start, min(start + _AT_ONCE, n))
+                if isinstance(samples, VirtualEvents):
+                    events = samples.clean(numbers)
+                else:
+                    events = samples[numbers]
+                parts.append(hash_events(events))
+                bar.update(len(numbers))
+            return SampleHashes(n, np.concatenate(parts))
         exact, near = np.zeros(n, np.uint64), np.zeros((n, WORDS), np.uint64)
         for i in range(n):
             image = samples.image(i)
@@ -176,8 +176,8 @@ def hash_pixels(image: NDArray[Any]) -> np.uint64:
     pixels = np.ascontiguousarray(image)
     head = f"{pixels.dtype.str} {pixels.shape}".encode()
     digest = hashlib.blake2b(head, digest_size=8)
-    digest.update(pixels.reshape(-1).view(np.uint8))
-    return np.frombuffer(digest.digest(), np.uint64)[0]
+    digest.update(pixels.reshape(-1).view(np.uint8).data)
+    return np.uint64(int.from_bytes(digest.digest(), "little"))
 
 
 def perceptual_hash(image: NDArray[Any]) -> NDArray[np.uint64]:
@@ -230,4 +230,5 @@ def _ones(number: NDArray[np.uint64]) -> NDArray[Any]:
     if count is not None:
         bits: NDArray[np.uint8] = count(number)
         return bits
-    return _ONES[np.ascontiguousarray(number)[..., None].view(np.uint8)].sum(-1, dtype=np.uint8)
+    bytes_: NDArray[np.uint8] = _ONES[np.ascontiguousarray(number)[..., None].view(np.uint8)]
+    return np.asarray(bytes_.sum(-1, dtype=np.uint8))

@@ -167,7 +167,7 @@ class HitsFile(_Hits):
     def __repr__(self) -> str:
         return f"HitsFile({self.path.name!r}, {self._size_text()})"
 
-    def _alone(self) -> threading.RLock:  # type: ignore[valid-type]
+    def _alone(self) -> threading.RLock:
         """Return the lock of the open file, so that no thread closes it while another one reads."""
         if self._lock_pid != os.getpid():  # a fork may have copied it while it was held
             self._lock, self._lock_pid = threading.RLock(), os.getpid()

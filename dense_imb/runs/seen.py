@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -60,11 +61,10 @@ def read_hashes(run: Run) -> dict[str, SampleHashes] | None:
     try:
         stored = load_file(path)
         parts = [part for part in _DID if f"{part}.exact" in stored]
-        hashes = {
-            part: SampleHashes(*(stored[f"{part}.{name}"] for name in ("n", "exact", "near")))
+        return {
+            part: _checked(*(stored[f"{part}.{name}"] for name in ("n", "exact", "near")))
             for part in parts
         }
-        return {part: _checked(content) for part, content in hashes.items()}
     except (SafetensorError, OSError, KeyError, ValueError, TypeError):
         return None
 
@@ -108,10 +108,8 @@ def _sentence(what: str, who: str, asked: SampleHashes, others: Mapping[str, Sam
     return f"{who} {' and '.join(clauses)}, whose scores are too good" if clauses else ""
 
 
-def _checked(content: SampleHashes) -> SampleHashes:
+def _checked(n: NDArray[Any], exact: NDArray[Any], near: NDArray[Any]) -> SampleHashes:
     """Return hashes out of a file; refuse other shapes and types."""
-    exact, near = content.exact, content.near
-    n = int(np.asarray(content.n).item())
     is_sound = (
         exact.ndim == 1
         and near.ndim == 2
@@ -120,11 +118,11 @@ def _checked(content: SampleHashes) -> SampleHashes:
     )
     if not is_sound or exact.dtype != np.uint64 or near.dtype != np.uint64:
         raise ValueError(f"Expected hashes, got {exact.dtype} of {exact.shape} and {near.shape}.")
-    return SampleHashes(n, exact, near)
+    return SampleHashes(int(n.item()), exact, near)
 
 
 def _save(hashes: Mapping[str, SampleHashes], to: Path) -> None:
-    arrays = {}
+    arrays: dict[str, NDArray[Any]] = {}
     for part, content in hashes.items():
         kept = content.sorted()
         arrays |= {

@@ -381,9 +381,9 @@ class HitsRecipe(Recipe):
         geometry = geometry_of_setup(setup)
         is_logit = FrameReading.is_logit_in(setup["target"])
         network = self.trained_network(self.network_sizes(geometry), weights)
-        reading = self.frame_reading(is_logit)
-        _check_reading(reading, setup["target"])
-        return TrainedHits(name, network, reading, geometry, device)
+        of_frames = self.frame_reading(is_logit)
+        _check_reading(of_frames, setup["target"])
+        return TrainedHits(name, network, of_frames, geometry, device)
 
 
 def _check_reading(reading: FrameReading, setup: str) -> None:
