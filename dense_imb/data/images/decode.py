@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dense_imb.base.files import UnreadableFileError, decoding
 
-FORMATS = ("PNG", "JPEG", "TIFF", "BMP")  # Pillow would start other programs for some formats
+PICTURES = ("PNG", "JPEG", "TIFF", "BMP")  # formats of Pillow, none of which runs another program
 LARGEST = 1 << 28  # pixels of an image; more means a damaged header or a bomb
 _WORDS = {"LAB": "CIELAB", "YCbCr": "YCbCr", "HSV": "HSV", "CMYK": "CMYK"}
 _WIDE = "on one scale for all images, for example with data_tools/prepare_images.py --white 65535"
@@ -24,18 +24,29 @@ _SCALE = {"L;2": 85, "L;4": 17}  # by which Pillow stretches 2 and 4 bits to 8
 
 
 @contextmanager
-def opened(path: Path, wanted: str = "an image") -> Iterator[Any]:
-    """Open an image file with Pillow; the pixels are not decoded yet.
+def open_picture(path: Path, wanted: str = "an image") -> Iterator[Any]:
+    """Open a PNG, JPEG, TIFF or BMP with Pillow, after checking the size that it declares.
+
+    Other formats are refused, whatever the name of the file: Pillow hands some of them, such as
+    EPS, to other programs, which run the code in them. The pixels are not decoded yet.
 
     Args:
-        path: PNG, JPEG, TIFF or BMP file.
+        path: path of the file.
         wanted: what the file should hold, for errors.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
-    with decoding(f"{wanted} in {path}"), Image.open(path, formats=FORMATS) as image:
-        image.filename = ""  # or Pillow maps the file, and scrambles a TIFF that it turns
-        yield image
+    with decoding(f"{wanted} in {path}"):
+        try:
+            opened = Image.open(path, formats=PICTURES)
+        except UnidentifiedImageError as problem:
+            raise ValueError("a file of another kind, or a damaged one") from problem
+        with opened as image:
+            if image.width * image.height > LARGEST:
+                size = f"{image.width} x {image.height}"
+                raise ValueError(f"it declares {size} pixels, more than {LARGEST:,}")
+            image.filename = ""  # or Pillow maps the file, and scrambles a TIFF that it turns
+            yield image
 
 
 def upright_size(image: Any) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dense_imb.base.files import decoding
 from dense_imb.base.refusals import Refused
 from dense_imb.data.images.decode import LARGEST as LARGEST
-from dense_imb.data.images.decode import count_bands, decode, opened
+from dense_imb.data.images.decode import count_bands, decode, open_picture
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
 NIFTI = (".nii", ".nii.gz")
@@ -135,11 +135,11 @@ def read_image(
 
 def _read_pages(source: Path, is_volume: bool, as_indices: bool) -> NDArray[Any]:
     """Read one page (H, W) or (H, W, channels), or all pages with a dimension in front."""
-    with opened(source) as image:
+    with open_picture(source) as image:
         n_pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
-        if image.width * image.height * (n_pages if is_volume else 1) > LARGEST:
-            size = f"{image.width} x {image.height}" + (f" x {n_pages}" if is_volume else "")
-            raise ValueError(f"it declares {size} pixels")
+        if is_volume and image.width * image.height * n_pages > LARGEST:
+            size = f"{image.width} x {image.height} x {n_pages}"
+            raise ValueError(f"it declares {size} pixels, more than {LARGEST:,}")
         if n_pages > 1 and not is_volume:
             raise ValueError(f"{n_pages} pages; save each as a file of its own")
         if not is_volume:
@@ -163,7 +163,7 @@ def dimensions_of(path: Path) -> int:
             return int(np.load(path, mmap_mode="r", allow_pickle=False).ndim)
         if is_nifti(path):
             return 2 if _nifti_shape(path)[2:] in ((), (1,)) else 3
-        with opened(path) as image:
+        with open_picture(path) as image:
             return 3 if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1 else 2
 
 
@@ -171,7 +171,7 @@ def count_channels(paths: Sequence[str | os.PathLike[str]]) -> int:
     """Return the number of channels of PNG, JPEG or TIFF images, from their headers alone."""
     first = 0
     for path in paths:
-        with opened(Path(path), "a PNG, JPEG or TIFF image") as image:
+        with open_picture(Path(path), "a PNG, JPEG or TIFF image") as image:
             n_channels = count_bands(image)
         first = first or n_channels
         if n_channels != first:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from dense_imb.base.refusals import Refused, literal, option
-from dense_imb.data.images.decode import LARGEST, decode_colours, opened, upright_size
+from dense_imb.data.images.decode import decode_colours, open_picture, upright_size
 from dense_imb.data.images.sources import digest_files
 from dense_imb.data.labels.classified import ClassifiedImages, WholeImages
 
@@ -354,9 +354,7 @@ def read_colours(
     """
     from PIL import Image
 
-    with opened(path) as image:
-        if image.width * image.height > LARGEST:
-            raise ValueError(f"it declares {image.width} x {image.height} pixels")
+    with open_picture(path) as image:
         if image.format == "TIFF" and (n_pages := getattr(image, "n_frames", 1)) > 1:
             raise ValueError(f"{n_pages} pages; save each as a file of its own")
         pixels = decode_colours(image, path, white)
@@ -370,7 +368,7 @@ def read_colours(
 
 def _size_of(path: Path) -> tuple[int, int]:
     """Return height and width of an image file, upright, from its header."""
-    with opened(path) as image:
+    with open_picture(path) as image:
         return upright_size(image)
 
 
