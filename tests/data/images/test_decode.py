@@ -151,3 +151,16 @@ def test_a_turned_image_is_read_upright(tmp_path, orientation):
     for path in (tmp_path / "a.png", tiff, jpeg):
         path.rename(tmp_path / "all" / f"{path.suffix[1:]}{path.suffix}")
     assert open_whole_images(tmp_path / "all").size == upright.shape
+
+
+def test_a_turned_photograph_fits_its_upright_mask(tmp_path):
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    stored = np.zeros((8, 12), np.uint8)
+    stored[0, 0] = 200  # the upper right corner, when turned
+    save_turned(tmp_path / "images" / "a.png", stored, 6)
+    mask = np.zeros((12, 8), np.uint8)
+    mask[0, 7] = 1
+    Image.fromarray(mask).save(tmp_path / "masks" / "a.png")
+    data = open_labelled(tmp_path / "images", tmp_path / "masks", n_classes=2)
+    np.testing.assert_array_equal(data.image(0)[0] > 100, data.label(0) == 1)
