@@ -42,6 +42,11 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--power", type=float, default=1.0, help="with --grey-world: 6 is shades of grey"
     )
+    parser.add_argument(
+        "--white",
+        type=float | None,
+        help="value that becomes white, for images of more than 8 bits: 65535, or 4095 of 12 bits",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     return parser
 
@@ -53,6 +58,7 @@ def run(options: Namespace) -> None:
         size=options.size,
         crop=options.crop_share if options.crop else None,
         power=options.power if options.grey_world else None,
+        white=options.white,
         overwrite=options.overwrite,
     )
     print(f"{options.out}: {count} images")
@@ -111,6 +117,7 @@ def prepare_images(
     size: int | None = None,
     crop: float | None = None,
     power: float | None = None,
+    white: float | None = None,
     overwrite: bool = False,
     show_progress: bool = True,
 ) -> int:
@@ -122,6 +129,7 @@ def prepare_images(
         size: width and height of the result; None keeps the size.
         crop: side of the centre square to crop to first, as a fraction of the shorter side.
         power: see `correct_colours`, which follows the crop; None leaves the colours.
+        white: value that becomes 255 in images of more than 8 bits, which are refused without it.
         overwrite: replace files that exist.
         show_progress: draw a bar on stderr.
 
@@ -138,6 +146,8 @@ def prepare_images(
     root, folder = Path(images), Path(out)
     if size is not None:
         check_at_least("size", size, 1)
+    if white is not None and not white > 0:
+        raise ValueError(f"Expected `white` above 0, got {white}.")
     if not root.is_dir():
         raise ValueError(f"Expected a folder of images, got {root}, which is none.")
     if folder.resolve().is_relative_to(root.resolve()):
@@ -165,7 +175,7 @@ def prepare_images(
     both = list(zip(paths, targets, strict=True))
     for path, target in tqdm(both, "prepare", unit="image", disable=not show_progress):
         target.parent.mkdir(parents=True, exist_ok=True)
-        pixels = read_colours(path, wanted, change=change)
+        pixels = read_colours(path, wanted, change=change, white=white)
         write_whole(target, partial(_save, np.moveaxis(pixels, 0, -1), target.suffix))
     return len(paths)
 

@@ -15,7 +15,13 @@ import torch.distributed as dist
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dense_imb.base.checks import check_at_least, check_choice, check_label_range, check_tensor
+from dense_imb.base.checks import (
+    check_at_least,
+    check_choice,
+    check_label_range,
+    check_tensor,
+    is_other,
+)
 from dense_imb.base.files import write_whole
 from dense_imb.losses import ValueBins, class_weights
 from dense_imb.losses.core.class_weights import EFFECTIVE_BETA, scale_to_mean_one
@@ -175,7 +181,7 @@ class ClassStatistics:
                 )
             valid = mask.reshape(flat.shape).cpu().bool()
         if self.ignore_index is not None:
-            valid = valid & (flat != self.ignore_index)
+            valid = valid & is_other(flat, self.ignore_index)
         if flat.is_floating_point() and bool(flat[valid].isnan().any()):
             raise ValueError("Expected `target` without NaN, got one; mask it or fix the data.")
         label = flat.bool().long() if is_hits else self._labels(flat, valid)

@@ -71,6 +71,26 @@ def check_ignore_index(value: object) -> None:
         raise TypeError(f"Expected `ignore_index` to be a whole number, got {value!r}.")
 
 
+def wide_label(label: Tensor) -> Tensor:
+    """Return a label map in a type in which every number compares as it is.
+
+    PyTorch wraps a number to the type of the tensor: in uint8, -100 equals 156 and 256 equals 0.
+    """
+    if label.dtype in (torch.float16, torch.bfloat16):
+        return label.float()
+    return label if label.is_floating_point() or label.dtype == torch.bool else label.long()
+
+
+def is_other(label: Tensor, ignore_index: int) -> Tensor:
+    """Return where a label map of any type differs from `ignore_index`.
+
+    Example:
+        >>> is_other(torch.tensor([0, 156], dtype=torch.uint8), -100)
+        tensor([True, True])
+    """
+    return wide_label(label) != ignore_index
+
+
 def check_tensor(name: str, value: object) -> None:
     """Refuse a value that is no tensor."""
     if not isinstance(value, Tensor):

@@ -79,6 +79,11 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--format", type=Literal["text", "json"], default="text", help="format of the printed table"
     )
+    parser.add_argument(
+        "--allow-overlap",
+        action="store_true",
+        help="do not compare the test data with those that the runs were trained on",
+    )
     add_device(parser)
     parser.add_argument("--quiet", action="store_true", help="show no progress bars")
     hits = parser.add_argument_group("hits")

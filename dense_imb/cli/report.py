@@ -22,16 +22,6 @@ def make_parser() -> Parser:
     )
     parser.add_argument("run", type=str, metavar="RUN", help="folder of a run")
     parser.add_argument(
-        "--test",
-        type=str,
-        nargs="+",
-        default=[],
-        metavar="PATH",
-        help="data to measure on: labelled hits files, where clean ones get the run's degradation; "
-        "a folder of images or an HDF5 file; a CSV file or an archive of CIFAR. By default the "
-        "test images that the run held out, else its validation data",
-    )
-    parser.add_argument(
         "--events",
         type=int | None,
         help="largest number of events or images to measure; by default 500, or 10,000 whole "
@@ -53,35 +43,50 @@ def make_parser() -> Parser:
         "--overwrite", action="store_true", help="replace files that are no report of the run"
     )
     parser.add_argument("--quiet", action="store_true", help="show no progress bars")
-    test = parser.add_argument_group("maps and tables of test images")
-    test.add_argument(
+    data = parser.add_argument_group("test data")
+    data.add_argument(
+        "--test",
+        type=str,
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="data to measure on: labelled hits files, where clean ones get the run's degradation; "
+        "a folder of images or an HDF5 file; a CSV file or an archive of CIFAR. By default the "
+        "test images that the run held out, else its validation data",
+    )
+    data.add_argument(
         "--masks", type=str | None, metavar="FOLDER", help="folder of the masks of test images"
     )
-    test.add_argument(
+    data.add_argument(
         "--images",
         type=str | None,
         metavar="FOLDER",
         help="folder of the images that a CSV file names; by default that of the run",
     )
-    test.add_argument(
+    data.add_argument(
         "--targets",
         type=str | None,
         metavar="FOLDER",
         help="folder of the maps of values of test images; of an HDF5 file, the name of their data "
         "set, by default as in the run",
     )
-    test.add_argument(
+    data.add_argument(
         "--cells",
         type=str | None,
         metavar="FOLDER",
         help="folder of the cells of test images; of an HDF5 file, the name of their data set",
     )
-    test.add_argument(
+    data.add_argument(
         "--counted",
         type=str | None,
         metavar="FOLDER",
         help="folder of maps that are nonzero where a pixel of test images counts; of an HDF5 "
         "file, the name of their data set; by default all pixels count",
+    )
+    data.add_argument(
+        "--allow-overlap",
+        action="store_true",
+        help="do not compare the test data with those that the run was trained on",
     )
     return parser
 
@@ -101,6 +106,7 @@ def run(options: Namespace) -> None:
         out=options.out,
         n_events=options.events,
         retention=options.retention,
+        allow_overlap=options.allow_overlap,
         overwrite=options.overwrite,
         show_progress=not options.quiet,
     )

@@ -171,6 +171,11 @@ class TrainParser(Parser):
         run.add_argument(
             "--warm-start", metavar="RUN", help="folder of a run; training begins with its weights"
         )
+        run.add_argument(
+            "--allow-overlap",
+            action="store_true",
+            help="do not warn of validation samples that are trained on, too",
+        )
         add_device(run)
         run.add_argument(
             "--devices",
@@ -353,6 +358,7 @@ def run(options: Namespace) -> None:
                 warm_start=options.warm_start,
                 device=device or "auto",
                 is_quiet=options.quiet,
+                allow_overlap=options.allow_overlap,
             )
         except Interrupted as stopped:
             if is_main:

@@ -6,6 +6,7 @@ import glob
 import json
 import operator
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -113,7 +114,8 @@ class HitsFile(_Hits):
 
     Opening checks everything but the content hash, which `verify` checks. A small file is then
     held in memory; a larger one is read on demand. The data set is safe after a fork and with
-    DataLoader workers: each process opens the file itself, and a pickle holds no data.
+    DataLoader workers: each process opens the file itself, and a pickle holds no data. Threads may
+    share it; they read one after the other.
 
     `attributes` has the root attributes of the format. Those of denoised files include the
     settings of the masking, see `dense_imb.hits.masking.read_masking`.
@@ -141,6 +143,7 @@ class HitsFile(_Hits):
         self._file: Any = None
         self._datasets: dict[str, Any] = {}
         self._pid = os.getpid()
+        self._lock, self._lock_pid = threading.RLock(), os.getpid()
         try:
             self._start(in_memory, memory_limit)
         except HitsFileError:
@@ -164,6 +167,12 @@ class HitsFile(_Hits):
     def __repr__(self) -> str:
         return f"HitsFile({self.path.name!r}, {self._size_text()})"
 
+    def _alone(self) -> threading.RLock:
+        """Return the lock of the open file, so that no thread closes it while another one reads."""
+        if self._lock_pid != os.getpid():  # a fork may have copied it while it was held
+            self._lock, self._lock_pid = threading.RLock(), os.getpid()
+        return self._lock
+
     def _open(self) -> dict[str, Any]:
         """Return the columns; in a new process, open the file and check its structure again."""
         if self._file is not None and self._pid == os.getpid():
@@ -186,12 +195,14 @@ class HitsFile(_Hits):
         return self._datasets
 
     def close(self) -> None:
-        if self._file is not None and self._pid == os.getpid():
-            self._file.close()
-        self._file, self._datasets = None, {}
+        with self._alone():
+            if self._file is not None and self._pid == os.getpid():
+                self._file.close()
+            self._file, self._datasets = None, {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_file": None, "_datasets": {}, "_offset": None, "_held": {}}
+        state = {**self.__dict__, "_file": None, "_datasets": {}, "_offset": None, "_held": {}}
+        return {**state, "_lock": None, "_lock_pid": None}
 
     def _load(self) -> None:
         """Read the offsets (8 bytes per event), and with `in_memory` the other columns."""
@@ -240,11 +251,17 @@ class HitsFile(_Hits):
 
     def _take(self, order: NDArray[np.int64]) -> Events:
         if self._offset is None:  # after unpickling
-            self._load()
+            with self._alone():
+                self._load()
         offset = self._offset
         assert offset is not None
         if self._held:
             return self._events(*_reorder_rows(offset, self._held, order))
+        with self._alone():
+            return self._read_events(offset, order)
+
+    def _read_events(self, offset: NDArray[np.int64], order: NDArray[np.int64]) -> Events:
+        """Return the events of these indices out of the open file."""
         wanted, position = np.unique(order, return_inverse=True)
         # read runs of consecutive events together: their hits are consecutive too
         edges = np.flatnonzero(np.diff(wanted, prepend=-2, append=len(self) + 1) != 1)
@@ -296,6 +313,12 @@ class HitsFiles(_Hits):
             file = HitsFile(path, locking=locking, in_memory=in_memory, memory_limit=memory_limit)
             memory_limit -= file.n_bytes if file.in_memory else 0
             first = self.files[0] if self.files else file
+            same = [one for one in self.files if one._identity == file._identity]
+            if same:
+                raise ValueError(
+                    f"Expected each hits file once, got {same[0].path} again as {file.path}; drop "
+                    "one."
+                )
             for name in ("geometry", "columns"):
                 wanted, got = getattr(first, name), getattr(file, name)
                 if got != wanted:

@@ -13,6 +13,7 @@ from dense_imb.metrics.score_table import ScoreTable
 from dense_imb.report.drawing import Rows
 from dense_imb.report.page import Drawing, Section
 from dense_imb.runs import Run
+from dense_imb.runs.seen import describe_overlap
 from dense_imb.runs.stages import FIRST, describe_stages
 
 if TYPE_CHECKING:  # the package must not wait for matplotlib
@@ -31,6 +32,7 @@ class ReportSource:
         notes: what is missing, and other remarks for the reader.
         history, metrics, environment: records of the run.
         first_history, first_metrics: records of a first stage.
+        allow_overlap: do not compare the test data with those that the run was trained on.
     """
 
     run: Run
@@ -43,6 +45,7 @@ class ReportSource:
     environment: dict[str, Any] = field(default_factory=dict, init=False)
     first_history: list[dict[str, float]] = field(default_factory=list, init=False)
     first_metrics: dict[str, Any] = field(default_factory=dict, init=False)
+    allow_overlap: bool = field(default=False, init=False)
 
     own_data: ClassVar[str] = "the run's own data"  # measured without test data, in words
     kind: ClassVar[str]  # hits, images, labels or values
@@ -92,11 +95,12 @@ class ReportSource:
         """Return the commands that repeat the run, use it and make this page again."""
         folder = shlex.quote(str(self.run.folder))
         config = shlex.quote(str(self.run.folder / "config.yaml"))
+        again = joined(self.report_options(), "--allow-overlap" if self.allow_overlap else "")
         every = [
             ("train the same network again, in a new folder",
              f"dense-imb train {self.kind} --config {config} --out again"),
             *self.uses(),
-            ("make this page again", f"dense-imb report {folder} {self.report_options()}".rstrip()),
+            ("make this page again", f"dense-imb report {folder} {again}".rstrip()),
         ]  # fmt: skip
         return "\n".join(line for purpose, typed in every for line in (f"# {purpose}", typed))
 
@@ -150,6 +154,13 @@ class ReportSource:
             self.first_history, self.first_metrics = first.history, first.metrics
         except (ValueError, TypeError, OSError) as problem:
             self.note("The records of the first stage can't be read", problem)
+
+    def note_overlap(self, samples: Any) -> None:
+        """Note test samples that the run was trained or validated on, unless that is allowed."""
+        if self.test and not self.allow_overlap:
+            sentence = describe_overlap([self.run], samples, self.n_samples)
+            if sentence:
+                self.notes.append(f"{sentence[0].upper()}{sentence[1:]}.")
 
     def note(self, sentence: str, problem: Exception, cure: str = "") -> None:
         """Note what is missing and why."""

@@ -64,6 +64,7 @@ def write_report(
     out: _Path | None = None,
     n_events: int | None = None,
     retention: float | None = None,
+    allow_overlap: bool = False,
     overwrite: bool = False,
     show_progress: bool = True,
 ) -> Report:
@@ -95,6 +96,7 @@ def write_report(
         n_events: largest number of events or images to measure (of events, to choose thresholds
             on, too); by default 500, or 10,000 whole images.
         retention: fraction of the signal to keep, for hits; by default that of the run.
+        allow_overlap: do not compare the data of `test` with those that the run was trained on.
         overwrite: replace files that are no earlier report of the run.
         show_progress: show a progress bar on stderr.
     """
@@ -107,6 +109,7 @@ def write_report(
     given |= {"targets": targets, "cells": cells, "counted": counted}
     options = _own_options(kind, given)
     source = kind(run, paths, kind.most if n_events is None else n_events, **options)
+    source.allow_overlap = allow_overlap
     path = run.folder / "report.html" if out is None else Path(out)
     if path.suffix != ".html":
         raise Refused("`out` to end in .html", path, argument="out")

@@ -49,6 +49,7 @@ from dense_imb.runs.folder import (
 from dense_imb.runs.natural import write_natural
 from dense_imb.runs.read import Run, open_run
 from dense_imb.runs.read_out import write_read_out
+from dense_imb.runs.seen import write_hashes
 from dense_imb.runs.stages import FIRST, check_same_data
 from dense_imb.runs.write import CHECKPOINTS, RunFiles, write_config
 from dense_imb.tasks.recipe import Recipe, SamplingWarning
@@ -81,6 +82,7 @@ def train(
     warm_start: str | os.PathLike[str] | None = None,
     device: str = "auto",
     is_quiet: bool = False,
+    allow_overlap: bool = False,
 ) -> Run:
     """Train a network, and keep everything about the run in a folder.
 
@@ -92,6 +94,7 @@ def train(
         warm_start: folder of a run; training begins with its weights.
         device: "auto" for a GPU if there is one, or "cpu".
         is_quiet: show no progress bar.
+        allow_overlap: do not warn of validation samples that are trained on, too.
     """
     recipe = config if isinstance(config, Recipe) else Recipe.of(config)
     how = _How(resume, device, is_quiet)
@@ -118,6 +121,8 @@ def train(
     with locked(folder, accelerator):
         if accelerator.is_main_process:
             write_config(folder, recipe.whole_config)
+            if task is not None:
+                write_hashes(folder, task, recipe.kind.samples, allow_overlap=allow_overlap)
         if task is not None:
             with nullcontext() if second is None else locked(own, accelerator):
                 stage = "" if second is None else _STAGES[0]

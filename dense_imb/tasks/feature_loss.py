@@ -45,6 +45,11 @@ class FeatureTerm(nn.Module):
     ) -> None:
         super().__init__()
         check_takes_features(loss)
+        if len(class_counts) > IGNORED:
+            raise ValueError(
+                f"Expected up to {IGNORED} classes with a `feature_loss`, got {len(class_counts)}; "
+                "train without it."
+            )
         self.loss = loss
         self.value: Tensor | None = None  # in the last call
         self._caught: Tensor | None = None

@@ -45,6 +45,7 @@ class Unlabelled(Protocol):
 
     n_images: int
     n_classes: int
+    samples: Any  # by number
     loss: nn.Module  # of pseudo-labels
 
     def views(

@@ -57,6 +57,16 @@ def test_a_folder_is_prepared_with_the_folders_in_it(tmp_path):
     assert script.prepare_images(tmp_path / "in", tmp_path / "out", overwrite=True, **options) == 3
 
 
+def test_values_of_16_bits_need_their_white(tmp_path):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(np.array([[0, 2048, 4095, 60000]], np.uint16)).save(tmp_path / "in" / "a.png")
+    with pytest.raises(ValueError, match=r"got uint16, which would be clipped .* --white 65535"):
+        script.prepare_images(tmp_path / "in", tmp_path / "out", show_progress=False)
+    script.prepare_images(tmp_path / "in", tmp_path / "out", white=4095, show_progress=False)
+    with Image.open(tmp_path / "out" / "a.png") as image:
+        assert np.asarray(image)[0, :, 0].tolist() == [0, 128, 255, 255]
+
+
 def test_bad_folders_are_refused(tmp_path):
     (tmp_path / "in").mkdir()
     with pytest.raises(ValueError, match="Expected images"):

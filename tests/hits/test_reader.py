@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
+import sys
+import threading
 import tracemalloc
+import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -210,6 +215,51 @@ def test_many_files_are_not_all_open(folder: Path, monkeypatch: pytest.MonkeyPat
     assert_same(files[::-1], ALL.take(range(39, -1, -1)))
     assert sum(file._file is not None for file in files.files) <= 1
     files.close()
+
+
+def test_threads_share_more_files_than_may_be_open(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread closes a file behind its read, which another one may be reading."""
+    monkeypatch.setattr("dense_imb.hits.reader._MAX_OPEN", 1)
+    with HitsFiles(str(folder / "part*.h5"), in_memory=False) as hits:
+
+        def read(seed: int) -> bool:
+            rng = np.random.default_rng(seed)
+            for _ in range(25):
+                order = rng.integers(0, len(hits), 12)
+                assert_same(hits[order], ALL.take(order))
+            return True
+
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-5)
+        try:
+            with ThreadPoolExecutor(2) as threads:
+                assert all(threads.map(read, range(2)))
+        finally:
+            sys.setswitchinterval(interval)
+
+
+def test_a_fork_while_a_thread_reads_does_not_wait_for_it(folder: Path) -> None:
+    file = HitsFile(folder / "all.h5", in_memory=False)
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with file._alone():
+            held.set()
+            done.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(30)
+    child = multiprocessing.get_context("fork").Process(target=file.__getitem__, args=(0,))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside a thread, on purpose
+        child.start()
+    child.join(30)
+    done.set()
+    thread.join()
+    assert child.exitcode == 0
 
 
 def test_open_hits_takes_names_and_patterns(folder: Path, tmp_path: Path) -> None:

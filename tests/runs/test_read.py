@@ -19,6 +19,7 @@ from dense_imb.engine.loop import Loop
 from dense_imb.hits import Geometry, HitsFile
 from dense_imb.runs import TrainConfig, open_run, train
 from dense_imb.runs.read import read_config
+from dense_imb.runs.seen import OverlapWarning
 from dense_imb.tasks.recipe import build_task
 from tests.engine.test_loop import Signal
 from tests.runs.tiny import (
@@ -222,7 +223,8 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(path, tmp_path,
 
 
 def test_a_run_is_read_again(path, tmp_path):
-    run = quiet(tiny(path, hits={"validation": path}), tmp_path / "run")
+    with pytest.warns(OverlapWarning, match="20 of the 20 validation events"):
+        run = quiet(tiny(path, hits={"validation": path}), tmp_path / "run")
     rows = run.history
     assert [row["step"] for row in rows] == [4, 8, 10]
     assert rows[-1]["learning_rate"] < rows[0]["learning_rate"]

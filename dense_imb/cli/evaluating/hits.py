@@ -16,6 +16,7 @@ from dense_imb.cli._device import chosen_device
 from dense_imb.cli._parser import Namespace
 from dense_imb.cli._scorers import baseline
 from dense_imb.cli._script import folder_for_outputs
+from dense_imb.cli.evaluating.overlap import warn_of_overlap
 from dense_imb.data.events.virtual import VALIDATION_EPOCH
 from dense_imb.engine.processes import Processes
 from dense_imb.hits import (
@@ -80,6 +81,8 @@ def evaluate(
         raise ValueError("Expected a RUN beside --no-baselines, got none.")
     test = open_hits(files)
     _refuse_unlabelled(test, options, files)
+    if processes.is_main:
+        warn_of_overlap(options, runs, test, options.events)
     notes: tuple[str, ...] = ()
     rules: list[Scorer] = []
     if options.baselines:

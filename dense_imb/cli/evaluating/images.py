@@ -10,6 +10,7 @@ from dense_imb.base.refusals import Refused, refusal
 from dense_imb.cli._device import chosen_device
 from dense_imb.cli._parser import Namespace, quoted
 from dense_imb.cli._script import folder_for_outputs
+from dense_imb.cli.evaluating.overlap import warn_of_overlap
 from dense_imb.data.images.labelled import open_labelled
 from dense_imb.runs import Run
 from dense_imb.tasks.images.evaluate import (
@@ -85,6 +86,7 @@ def evaluate(
                 f"Expected images of {wanted}, as {one.name} was trained on, got {got} in "
                 f"{others[0] if others else 'the test images'}."
             )
+    warn_of_overlap(options, runs, images)
     segmenters: list[Segments] = list(trained)
     thresholds = [chosen_thresholds(run.scores()) for run in runs]
     if options.baselines:

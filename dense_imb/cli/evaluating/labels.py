@@ -10,6 +10,7 @@ from dense_imb.base.refusals import Refused, refusal
 from dense_imb.cli._device import chosen_device
 from dense_imb.cli._parser import Namespace
 from dense_imb.cli._script import folder_for_outputs
+from dense_imb.cli.evaluating.overlap import warn_of_overlap
 from dense_imb.data.labels.classified import ClassifiedImages
 from dense_imb.runs import Run
 from dense_imb.tasks.labels.evaluate import Classifies, LabelsTable, evaluate_labels
@@ -51,6 +52,7 @@ def evaluate(
                 f"{one.name} than in {trained[0].name}; evaluate them one by one."
             )
     images = _test_images(runs[0], first, others, options.images)
+    warn_of_overlap(options, runs, images)
     classifiers: list[Classifies] = list(trained)
     if options.baselines:
         classifiers.append(Commonest(first.train_counts))

@@ -10,6 +10,7 @@ from dense_imb.base.refusals import Refused
 from dense_imb.cli._device import chosen_device
 from dense_imb.cli._parser import Namespace
 from dense_imb.cli._script import folder_for_outputs
+from dense_imb.cli.evaluating.overlap import warn_of_overlap
 from dense_imb.data.values.pairs import ValueImages, open_values
 from dense_imb.runs import Run
 from dense_imb.tasks.values.evaluate import Predicts, ValuesTable, evaluate_values
@@ -46,6 +47,7 @@ def evaluate(
                 f"Expected images of {wanted}, as {one.name} was trained on, got {got} in "
                 f"{others[0] if others else 'the test images'}."
             )
+    warn_of_overlap(options, runs, images)
     networks = [row for one in trained for row in _rows_of(one, raw=options.raw)]
     if outputs:
         folder_for_outputs(outputs[0].parent)

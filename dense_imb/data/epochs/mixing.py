@@ -18,7 +18,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from dense_imb.base.checks import check_choice
+from dense_imb.base.checks import check_choice, is_other
 from dense_imb.base.random import Draws
 from dense_imb.data.epochs.samplers import ClassSampling, draw_uniform
 from dense_imb.data.images.labelled import LabelTally
@@ -237,7 +237,7 @@ def mix_labels(
     """
     is_known = torch.ones_like(first, dtype=torch.bool)
     if ignore_index is not None:
-        is_known = (first != ignore_index) & (second != ignore_index)
+        is_known = is_other(first, ignore_index) & is_other(second, ignore_index)
         first, second = (label.where(is_known, 0) for label in (first, second))
     if n_channels == 1:
         return mix(first.float(), second.float(), share).unsqueeze(1), is_known

@@ -5,8 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,12 +15,12 @@ from numpy.typing import NDArray
 from dense_imb.base.arrays import map_npy
 from dense_imb.base.files import check_stored, decoding
 from dense_imb.base.refusals import Refused
+from dense_imb.data.images.decode import LARGEST as LARGEST
+from dense_imb.data.images.decode import count_bands, decode, open_picture
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
 NIFTI = (".nii", ".nii.gz")
 VALUE_SUFFIXES = (".png", ".tif", ".tiff", ".npy")  # files that keep values exactly
-PICTURES = ("PNG", "JPEG", "TIFF", "BMP")  # formats of Pillow, none of which runs another program
-LARGEST = 1 << 28  # pixels of an image; more means a damaged header or a bomb
 _HEADER = 540  # bytes of the header of NIfTI-2; that of NIfTI-1 has 348
 _LONGEST_EXTENSION = 1 << 26  # bytes between the header and the voxels of NIfTI
 _CIFTI = range(3000, 3100)  # codes of the intent: nibabel would parse XML
@@ -106,15 +105,18 @@ def pair_images(
     return [Pair(path, by_name[stem_of(path)]) for path in paths]
 
 
-def read_image(path: str | os.PathLike[str], *, is_volume: bool = False) -> NDArray[Any]:
+def read_image(
+    path: str | os.PathLike[str], *, is_volume: bool = False, as_indices: bool = False
+) -> NDArray[Any]:
     """Read pixels (H, W) or (H, W, channels) of the stored type; nothing is rescaled.
 
-    A palette image gives its indices, which are the labels of a mask with a palette.
+    An image with an EXIF orientation is turned upright. A palette image gives its colours.
 
     Args:
         path: PNG, JPEG, TIFF or .npy.
         is_volume: read (D, H, W) or (D, H, W, channels): the pages of a TIFF, a .npy array, or
             NIfTI with its axes as stored.
+        as_indices: read the indices of a palette, which are the labels of a mask.
     """
     source = Path(path)
     with decoding(f"an image in {source}"):
@@ -123,7 +125,7 @@ def read_image(path: str | os.PathLike[str], *, is_volume: bool = False) -> NDAr
         elif is_nifti(source):
             pixels = _read_nifti(source)
         else:
-            pixels = _read_pages(source, is_volume)
+            pixels = _read_pages(source, is_volume, as_indices)
     n_dims = 3 if is_volume else 2
     if pixels.ndim not in (n_dims, n_dims + 1) or pixels.dtype.kind not in "buif":
         axes = "D, H, W" if is_volume else "H, W"
@@ -133,43 +135,10 @@ def read_image(path: str | os.PathLike[str], *, is_volume: bool = False) -> NDAr
         )
     if 0 in pixels.shape:
         raise ValueError(f"Expected {source} to hold pixels, got an array {pixels.shape}.")
-    return np.array(pixels)
+    return np.array(pixels, pixels.dtype.newbyteorder("="))
 
 
-@contextmanager
-def open_picture(path: str | os.PathLike[str]) -> Iterator[Any]:
-    """Open a PNG, JPEG, TIFF or BMP with Pillow, after checking the size that it declares.
-
-    Other formats are refused, whatever the name of the file: Pillow hands some of them, such as
-    EPS, to other programs, which run the code in them.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        opened = Image.open(path, formats=PICTURES)
-    except UnidentifiedImageError as problem:
-        raise ValueError("a file of another kind, or a damaged one") from problem
-    with opened as image:
-        if image.width * image.height > LARGEST:
-            size = f"{image.width} x {image.height}"
-            raise ValueError(f"it declares {size} pixels, more than {LARGEST:,}")
-        yield image
-
-
-def check_depth(path: Path) -> None:
-    """Refuse a PNG with several channels of 16 bits, of which 8 would be read."""
-    if path.suffix.lower() != ".png":
-        return
-    with decoding(f"an image in {path}"), open_picture(path) as image:
-        is_cut = image.mode in ("LA", "RGB", "RGBA") and any(";16" in str(t[3]) for t in image.tile)
-    if is_cut:
-        raise ValueError(
-            f"Expected {path} to hold values that can be read whole, got several channels of 16 "
-            "bits in a PNG, of which 8 would be lost; write them as .npy or TIFF."
-        )
-
-
-def _read_pages(source: Path, is_volume: bool) -> NDArray[Any]:
+def _read_pages(source: Path, is_volume: bool, as_indices: bool) -> NDArray[Any]:
     """Read one page (H, W) or (H, W, channels), or all pages with a dimension in front."""
     with open_picture(source) as image:
         n_pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
@@ -179,11 +148,11 @@ def _read_pages(source: Path, is_volume: bool) -> NDArray[Any]:
         if n_pages > 1 and not is_volume:
             raise ValueError(f"{n_pages} pages; save each as a file of its own")
         if not is_volume:
-            return np.asarray(image)
+            return decode(image, source, as_indices=as_indices)
         pages = []
         for k in range(n_pages):
             image.seek(k)
-            pages.append(np.asarray(image))
+            pages.append(decode(image, source, as_indices=as_indices))
             if (pages[k].shape, pages[k].dtype) != (pages[0].shape, pages[0].dtype):
                 raise ValueError(
                     f"pages of {pages[0].shape} and {pages[k].shape}, {pages[0].dtype} and "
@@ -207,8 +176,8 @@ def count_channels(paths: Sequence[str | os.PathLike[str]]) -> int:
     """Return the number of channels of PNG, JPEG or TIFF images, from their headers alone."""
     first = 0
     for path in paths:
-        with decoding(f"a PNG, JPEG or TIFF image in {path}"), open_picture(path) as image:
-            n_channels = len(image.getbands())
+        with open_picture(Path(path), "a PNG, JPEG or TIFF image") as image:
+            n_channels = count_bands(image)
         first = first or n_channels
         if n_channels != first:
             raise Refused(

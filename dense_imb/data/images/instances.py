@@ -202,7 +202,7 @@ class FolderMaps:
         return str(self._paths[number])
 
     def read(self, number: int) -> NDArray[Any]:
-        return read_image(self._paths[number], is_volume=self._is_volume)
+        return read_image(self._paths[number], is_volume=self._is_volume, as_indices=True)
 
     def digest(self, numbers: Iterable[int]) -> str:
         return digest_files([self._paths[number] for number in numbers])

@@ -102,7 +102,7 @@ class FolderSource:
 
     def mask_values(self, i: int) -> NDArray[Any]:
         path = self.pairs[i].mask
-        mask = read_image(path, is_volume=self.spatial_dims == 3)
+        mask = read_image(path, is_volume=self.spatial_dims == 3, as_indices=True)
         if mask.ndim == self.spatial_dims + 1:
             if (mask != mask[..., :1]).any():
                 raise ValueError(

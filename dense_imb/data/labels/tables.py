@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from dense_imb.base.files import decoding
 from dense_imb.base.refusals import Refused, literal, option
-from dense_imb.data.images.folders import open_picture
+from dense_imb.data.images.decode import decode_colours, open_picture, upright_size
 from dense_imb.data.images.sources import digest_files
 from dense_imb.data.labels.classified import ClassifiedImages, WholeImages
 
@@ -343,6 +342,7 @@ def read_colours(
     size: Sequence[int] | None = None,
     *,
     change: Callable[[Any], Any] | None = None,
+    white: float | None = None,
 ) -> NDArray[np.uint8]:
     """Read (3, height, width) red, green and blue of an image file; grey images have three equal.
 
@@ -350,21 +350,26 @@ def read_colours(
         path: the file.
         size: height and width to resize to, bilinearly.
         change: function of the colours (height, width, 3), applied before resizing.
+        white: value of more than 8 bits that becomes 255; without it such images are refused.
     """
     from PIL import Image
 
-    with decoding(f"an image in {path}"), open_picture(path) as image:
-        colours = image.convert("RGB")
+    with open_picture(path) as image:
+        if image.format == "TIFF" and (n_pages := getattr(image, "n_frames", 1)) > 1:
+            raise ValueError(f"{n_pages} pages; save each as a file of its own")
+        pixels = decode_colours(image, path, white)
         if change is not None:
-            colours = Image.fromarray(change(np.asarray(colours)))
-        if size is not None and (colours.height, colours.width) != tuple(size):
-            colours = colours.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-        return np.ascontiguousarray(np.moveaxis(np.asarray(colours), -1, 0))
+            pixels = change(pixels)
+        if size is not None and pixels.shape[:2] != tuple(size):
+            colours = Image.fromarray(np.ascontiguousarray(pixels))
+            pixels = np.asarray(colours.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+        return np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
 
 
 def _size_of(path: Path) -> tuple[int, int]:
-    with decoding(f"an image in {path}"), open_picture(path) as image:
-        return image.height, image.width
+    """Return height and width of an image file, upright, from its header."""
+    with open_picture(path) as image:
+        return upright_size(image)
 
 
 def _as_text(size: Sequence[int]) -> str:

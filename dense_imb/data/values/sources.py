@@ -15,7 +15,6 @@ from dense_imb.data.images.folders import (
     NIFTI,
     SUFFIXES,
     VALUE_SUFFIXES,
-    check_depth,
     dimensions_of,
     is_nifti,
     orientation_of,
@@ -137,7 +136,6 @@ class FolderValues:
 
     def stored(self, i: int) -> Stored:
         pair = self.pairs[i]
-        check_depth(pair.mask)
         image, target = (read_image(path, is_volume=self.spatial_dims == 3) for path in pair)
         if all(is_nifti(path) for path in pair):
             _check_axes(pair.image, pair.mask)

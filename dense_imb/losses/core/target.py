@@ -18,6 +18,7 @@ from dense_imb.base.checks import (
     check_floating,
     check_label_range,
     check_tensor,
+    is_other,
     values_are_readable,
     widen_half,
 )
@@ -87,7 +88,7 @@ def pixel_target(
     else:
         target = without_channel("target", target, pixels, shown=logits)
         if ignore_index is not None:
-            valid = both(valid, target != ignore_index)
+            valid = both(valid, is_other(target, ignore_index))
         if is_binary and target.is_floating_point():
             label, probability = _from_foreground(target, logits, valid, soft_for)
             if probability is not None and keep_binary:
@@ -287,7 +288,7 @@ def _from_channels(
     probability = target.float() if not target.is_floating_point() else target
     highest, label = probability.max(1)
     if ignore_index is not None:
-        valid = both(valid, label != ignore_index)
+        valid = both(valid, is_other(label, ignore_index))
     is_sound = (probability.sum(1) - 1).abs() <= SUM_TOLERANCE
     is_sound = is_sound & (probability.amin(1) >= 0)
     is_one_hot = is_sound & (highest == 1)

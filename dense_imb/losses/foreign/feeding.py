@@ -19,6 +19,7 @@ from dense_imb.base.checks import (
     check_floating,
     check_tensor,
     values_are_readable,
+    wide_label,
     widen_half,
 )
 from dense_imb.losses.core.cover import Cover
@@ -286,7 +287,7 @@ def _from_label(intake: Intake, logits: Tensor, label: Tensor) -> tuple[Tensor, 
     """
     n_channels = logits.shape[1]
     n_classes = max(n_channels, 2)
-    label = without_channel("target", label, logits[:, 0], shown=logits)
+    label = wide_label(without_channel("target", label, logits[:, 0], shown=logits))
     form = "binary" if intake.is_sigmoid and n_channels == 1 else intake.form
     if intake.feeds_on == "values":
         form = "one-hot" if n_channels > 1 else "binary"

@@ -15,6 +15,7 @@ from dense_imb.base.checks import (
     check_floating,
     check_integral,
     check_tensor,
+    is_other,
     widen_half,
 )
 from dense_imb.losses.core.module import Loss
@@ -97,7 +98,7 @@ def _flat(
         flat.append(_without_channel("mask", mask, (batch, *spatial)).bool())
     is_used = torch.ones_like(flat[0], dtype=torch.bool) if mask is None else flat[1]
     if ignore_index is not None:
-        is_used = is_used & (flat[0] != ignore_index)
+        is_used = is_used & is_other(flat[0], ignore_index)
     return features.movedim(1, -1).flatten(0, -2)[is_used], _whole(flat[0][is_used])
 
 

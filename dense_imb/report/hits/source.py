@@ -121,6 +121,7 @@ class HitsSource(ReportSource):
         events, self.adds_noise = test_events(self.run, [*self.test], self.n_samples)
         if "/hit/label" not in events.source.columns:
             self.notes.append("The test hits have no labels: all of them count as signal.")
+        self.note_overlap(events)
         return events
 
     def headline(self) -> str:

@@ -82,6 +82,7 @@ class ImagesSource(ReportSource):
             images = images.subset(range(self.n_samples))
         if images.has_class_names:
             self.class_names = images.class_names
+        self.note_overlap(images)
         self.where = f"{len(images)} {self.where}"
         self.measured = measure_images(network, images, thresholds, progress)
         self.name = network.name

@@ -107,6 +107,7 @@ class LabelsSource(ReportSource):
             # files are often sorted by class
             places = np.linspace(0, len(images) - 1, self.n_samples).round().astype(int)
             images = images.subset(places.tolist())
+        self.note_overlap(images)
         self.where = f"{len(images)} {self.where}"
         self.measured = measure_labels(network, images, progress)
         self.name = network.name

@@ -95,6 +95,7 @@ class ValuesSource(ReportSource):
                 f"The first {self.n_samples:,} of {len(images):,} images were measured."
             )
             images = images.subset(range(self.n_samples))
+        self.note_overlap(images)
         self.where = f"{len(images)} {self.where}"
         self.measured = measure_values(network, images, progress)
         self.notes += self.measured.table.notes

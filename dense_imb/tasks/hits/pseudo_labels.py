@@ -105,6 +105,7 @@ class EventsPseudoLabels:
         check_pseudo_loss(self._fed)
         self._intake = intake_of(self._fed)
         self._task, self._events = task, events
+        self.samples = events
         self._seed = task.train.seed
         # correction of the network's logits to the signal fraction of the training data
         trained = as_trained(own, torch.zeros(1, 1), task.class_counts)

@@ -16,9 +16,10 @@ import torch
 from torch import nn
 
 from dense_imb.base.checks import check_at_least, check_choice
-from dense_imb.base.refusals import Refused, refusal
+from dense_imb.base.refusals import Refused, literal, refusal
 from dense_imb.config import OF_FRAMES, OF_HITS, HitsConfig, scores_hits
 from dense_imb.data.events.virtual import VirtualEvents
+from dense_imb.data.images.labelled import IGNORED
 from dense_imb.hits import (
     Blob,
     Burst,
@@ -94,6 +95,11 @@ class HitsRecipe(Recipe):
         check_share("validation_share", hits.validation_share)
         if not 0 < hits.retention <= 1:
             raise ValueError(f"Expected `retention` above 0 and up to 1, got {hits.retention}.")
+        if hits.measured_noise is None and hits.measured_weight != HitsConfig().measured_weight:
+            raise refusal(
+                "{hits.measured_weight} changes nothing without measured noise; add "
+                "{hits.measured_noise=FILE}."
+            )
         for name, is_used in (
             ("profiles", hits.profiles != HitsConfig().profiles),
             ("measured_noise", hits.measured_noise is not None),
@@ -165,6 +171,11 @@ class HitsRecipe(Recipe):
                 "{hits.mixing=union}."
             )
         check_at_least("n_classes", hits.n_classes, 2)
+        if hits.n_classes > IGNORED:
+            raise ValueError(
+                f"Expected `n_classes` from 2 to {IGNORED}, got {hits.n_classes}; the label "
+                f"{IGNORED} marks hits without a class."
+            )
         if hits.n_classes > 2 and not self.is_logit:
             raise Refused(
                 "a loss of logits for more than two classes of hits",
@@ -184,6 +195,7 @@ class HitsRecipe(Recipe):
         profiles: list[Profile | MeasuredNoise] = [_profile(text) for text in hits.profiles]
         if hits.measured_noise is not None:
             measured = open_hits(hits.measured_noise, in_memory=True)[:]
+            _check_noise_only(hits.measured_noise, measured)
             profiles.append(MeasuredNoise(measured, weight=hits.measured_weight))
         return Degradation(
             signal=None if hits.signal is None else _range("signal", hits.signal),
@@ -369,7 +381,20 @@ class HitsRecipe(Recipe):
         geometry = geometry_of_setup(setup)
         is_logit = FrameReading.is_logit_in(setup["target"])
         network = self.trained_network(self.network_sizes(geometry), weights)
-        return TrainedHits(name, network, self.frame_reading(is_logit), geometry, device)
+        of_frames = self.frame_reading(is_logit)
+        _check_reading(of_frames, setup["target"])
+        return TrainedHits(name, network, of_frames, geometry, device)
+
+
+def _check_reading(reading: FrameReading, setup: str) -> None:
+    """Refuse a configuration that reads frames in another way than the network was trained with."""
+    _, is_there, trained = setup.partition("Reading(")
+    if is_there and f"Reading({trained}" != reading.as_text():
+        raise Refused(
+            f"channels, threshold and output as in the checkpoint, Reading({trained}",
+            f"{reading.as_text()} in config.yaml, which was edited",
+            "bring its {hits.channels}, {hits.threshold} and {hits.output} back",
+        )
 
 
 def geometry_of_setup(setup: Mapping[str, str]) -> Geometry:
@@ -500,6 +525,17 @@ def _refuse_shared(source: HitsFile | HitsFiles, others: HitsFile | HitsFiles, w
 
 def _files(source: HitsFile | HitsFiles) -> list[HitsFile]:
     return source.files if isinstance(source, HitsFiles) else [source]
+
+
+def _check_noise_only(place: str, events: Events) -> None:
+    """Refuse measured noise with labelled signal, which would be added with the label of noise."""
+    n_signal = 0 if events.label is None else int((events.label > 0).sum())
+    if n_signal:
+        raise Refused(
+            "{hits.measured_noise} as a file of noise, whose hits have the label 0 or none",
+            f"{n_signal:,} of {events.n_hits:,} hits labelled as signal in {literal(place)}",
+            "write a file of the noise alone, for example of events without signal",
+        )
 
 
 def _digests_of_hits(file: HitsFile) -> tuple[str, ...] | None:

@@ -105,6 +105,7 @@ class ImagesPseudoLabels:
                 f"Expected unlabelled images of {mine}, as the labelled ones, got {theirs}."
             )
         self.images, self.task, self.threshold = images, task, threshold
+        self.samples = images
         self.loss = task.output_loss if loss is None else loss
         self._pseudo_loss = PseudoLoss(self.loss, is_dense=True)
         self.n_images, self.n_classes = len(images), reading.n_classes

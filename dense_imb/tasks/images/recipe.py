@@ -193,6 +193,13 @@ class ImagesRecipe(Recipe):
     def trained(self, name: str, content: Mapping[str, Any], device: Any) -> TrainedImages:
         """Build the trained network."""
         reading = ImagesReading.from_setup(content["setup"])
+        labels = self.config.images.labels
+        if reading.labels != (None if labels is None else tuple(labels)):
+            raise Refused(
+                f"labels as in the checkpoint, {reading.labels}",
+                f"{labels} in config.yaml, which was edited",
+                "bring its {images.labels} back",
+            )
         network = self.trained_network(network_sizes(reading), content["network"])
         return TrainedImages(name, network, reading, device)
 

@@ -102,6 +102,7 @@ class LabelsPseudoLabels:
             )
         self.n_images, self.n_classes = len(images), task.reading.n_classes
         self._task, self._images = task, images
+        self.samples = images
         self._cost = PseudoLoss(self.loss, is_dense=False)
         self._strong = "randaugment" if strong_kind == "auto" else strong_kind
         self._operations, self._magnitude = operations, magnitude

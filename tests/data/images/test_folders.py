@@ -28,11 +28,13 @@ def test_npy_is_read_without_pickle(tmp_path):
         read_image(tmp_path / "b.npy")
 
 
-def test_a_palette_gives_its_indices(tmp_path):
+def test_a_palette_gives_its_indices_or_its_colours(tmp_path):
     image = Image.fromarray(np.array([[0, 2], [1, 2]], np.uint8), mode=None).convert("P")
     image.putpalette([9, 9, 9, 50, 60, 70, 1, 2, 3])
     image.save(tmp_path / "mask.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "mask.png"), [[0, 2], [1, 2]])
+    indices = read_image(tmp_path / "mask.png", as_indices=True)
+    np.testing.assert_array_equal(indices, [[0, 2], [1, 2]])
+    assert read_image(tmp_path / "mask.png")[0, 1].tolist() == [1, 2, 3]
 
 
 def test_pages_are_refused_and_not_lost(tmp_path):

@@ -192,7 +192,7 @@ class _Images:
         return np.stack(frames)
 
     def _read(self, path: Path) -> NDArray[Any]:
-        pixels = read_image(path)
+        pixels = read_image(path, as_indices=True)
         if pixels.ndim != 2:
             raise ValueError(
                 f"Expected one number a pixel in {path}, got {pixels.shape[2]} channels; "
