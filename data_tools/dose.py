@@ -38,6 +38,7 @@ def make_parser() -> Parser:
 
 
 def run(options: Namespace) -> None:
+    from dense_imb.base.files import refuse_inputs
     from dense_imb.base.hdf5 import list_datasets, open_file
     from dense_imb.base.refusals import Refused
     from dense_imb.data.values.write import write_values
@@ -45,6 +46,7 @@ def run(options: Namespace) -> None:
     if not options.ct_scale > 0:
         raise Refused("{ct_scale} above 0", options.ct_scale)
     source = Path(options.source)
+    refuse_inputs([options.target], [source])
     with open_file(source) as file:
         datasets = list_datasets(file, source)
         structures = _structures(file, source)

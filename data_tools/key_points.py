@@ -40,7 +40,7 @@ def make_parser() -> Parser:
 
 
 def run(options: Namespace) -> None:
-    from dense_imb.base.files import refuse_existing
+    from dense_imb.base.files import refuse_existing, refuse_inputs
     from dense_imb.data.values.key_point_tables import read_key_points
     from dense_imb.data.values.write import write_heat_maps
 
@@ -53,6 +53,7 @@ def run(options: Namespace) -> None:
         parts = dict(zip(names, table.divide(list(shares.values())), strict=True))
     for path in parts:
         refuse_existing(path, options.overwrite)
+    refuse_inputs(parts, [options.table, *table.find_images(options.images)])
     for path, part in parts.items():
         n = write_heat_maps(
             part,

@@ -140,7 +140,7 @@ def prepare_images(
     from tqdm.auto import tqdm
 
     from dense_imb.base.checks import check_at_least
-    from dense_imb.base.files import refuse_existing, write_whole
+    from dense_imb.base.files import refuse_existing, refuse_inputs, write_whole
     from dense_imb.data.labels.tables import SUFFIXES, read_colours
 
     root, folder = Path(images), Path(out)
@@ -165,6 +165,7 @@ def prepare_images(
         raise ValueError(f"Expected files of different names, got {twice.name} twice.")
     for target in targets:
         refuse_existing(target, overwrite)
+    refuse_inputs(targets, paths)
 
     def change(colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if crop is not None:

@@ -40,6 +40,7 @@ def make_parser() -> Parser:
 
 
 def run(options: Namespace) -> int:
+    from dense_imb.base.files import refuse_inputs
     from dense_imb.base.refusals import Refused
     from dense_imb.data.events.combine import merge_hits
     from dense_imb.data.events.convert import to_hits
@@ -56,6 +57,7 @@ def run(options: Namespace) -> int:
         if target is None:
             raise Refused("a target with {hits}", "none")
         frames = hdf5_frames_source(source, options.key, options.labels)
+        refuse_inputs([target], [source])
         to_hits(frames, target, compression=options.compression, overwrite=options.overwrite)
     else:
         layouts = measure_layouts(source)
@@ -122,7 +124,7 @@ def repack(
 
     Args:
         path: file to read; a dangerous one is refused before data is read.
-        target: new file; with `overwrite` it may be the same.
+        target: another file to write.
         overwrite: replace a file that exists.
         progress: show a bar.
 
@@ -132,10 +134,11 @@ def repack(
     """
     import h5py
 
-    from dense_imb.base.files import refuse_existing, write_whole
+    from dense_imb.base.files import refuse_existing, refuse_inputs, write_whole
     from dense_imb.data.events.formats.hdf5 import open_datasets
 
     refuse_existing(Path(target), overwrite)
+    refuse_inputs([target], [path])
     left_out: list[str] = []
 
     def write(partial: Path) -> None:

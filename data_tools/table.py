@@ -56,6 +56,7 @@ def make_parser() -> Parser:
 
 
 def run(options: Namespace) -> None:
+    from dense_imb.base.files import refuse_inputs
     from dense_imb.base.refusals import Refused
 
     if (options.group_table is None) != (options.group is None):
@@ -81,6 +82,7 @@ def run(options: Namespace) -> None:
             parts[Path(options.out) / f"{name}.csv"] = float(number)
         except ValueError:
             raise Refused("{shares} like train=0.8", repr(share)) from None
+    refuse_inputs(parts, [options.source, options.group_table])
     counts = split_table(
         labels, parts, groups=groups, seed=options.seed, overwrite=options.overwrite
     )

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from tqdm.auto import tqdm
 
+from dense_imb.base.locks import locked_folder
 from dense_imb.config import HitsConfig, ModelConfig, OptimizerConfig, TrainConfig
 from dense_imb.data.events.simulated import write_simulated
 from dense_imb.hits import Degradation, MaskedFile, evaluate, mask_files, open_hits
@@ -65,49 +66,55 @@ def demo(
     start = time.monotonic()
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    clean, raw = folder / "clean.h5", folder / "raw.h5"
+    with locked_folder(folder, makes_file=False):
+        clean, raw = folder / "clean.h5", folder / "raw.h5"
 
-    say(f"1/4 simulate {events} clean patterns and {test_events} raw events: {NOISE} noise hits")
-    _simulate(clean, events, seed, None, is_quiet)
-    _simulate(raw, test_events, seed + 1, Degradation(signal=SIGNAL, noise=NOISE), is_quiet)
-
-    say(f"2/4 train a network of hits, {steps} steps")
-    run = train(
-        recipe(str(clean), steps=steps, seed=seed), folder / "hits", resume=True, is_quiet=is_quiet
-    )
-    others = []
-    if with_unet:
-        say(f"    train a network of frames, fast_unet, {_UNET_STEPS} steps")
-        unet = recipe(str(clean), steps=_UNET_STEPS, seed=seed, model="fast_unet")
-        others = [train(unet, folder / "fast_unet", resume=True, is_quiet=is_quiet)]
-
-    say("3/4 denoise the raw file")
-    with _bar("denoise", is_quiet) as advance:
-        (masked,) = mask_files(
-            raw, folder / "denoised", run.trained(), run.operating_point(), progress=advance
+        say(
+            f"1/4 simulate {events} clean patterns and {test_events} raw events: {NOISE} noise hits"
         )
-    say(masked.summary())
+        _simulate(clean, events, seed, None, is_quiet)
+        _simulate(raw, test_events, seed + 1, Degradation(signal=SIGNAL, noise=NOISE), is_quiet)
 
-    say("4/4 compare with the classical rules at thresholds from validation events, and report")
-    report = write_report(
-        run.folder, test=[str(raw)], n_events=test_events, show_progress=not is_quiet
-    )
-    evaluation = report.evaluation
-    assert isinstance(evaluation, Evaluation)  # the run is trained, and its data are here
-    for other in others:
-        evaluation = _with_row(evaluation, other, raw)
-    evaluation.save(folder / "evaluation.json")
-    say(
-        f"{evaluation.text()}\n\n{report.headline}\n"
-        f"{'' if others else _UNET_BEFORE}\n\n"
-        f"  {report.path}  the report: open it in a browser\n"
-        f"  {masked.path}  every raw hit with its score, and whether to keep it\n"
-        f"  {run.folder}  the run: config, history, checkpoints, weights\n"
-        f"  {folder / 'evaluation.json'}  the table above, as numbers\n"
-    )
-    seconds = time.monotonic() - start
-    say(f"done in {seconds:.0f} s")
-    return Demo(evaluation, masked, open_run(run.folder), seconds)
+        say(f"2/4 train a network of hits, {steps} steps")
+        run = train(
+            recipe(str(clean), steps=steps, seed=seed),
+            folder / "hits",
+            resume=True,
+            is_quiet=is_quiet,
+        )
+        others = []
+        if with_unet:
+            say(f"    train a network of frames, fast_unet, {_UNET_STEPS} steps")
+            unet = recipe(str(clean), steps=_UNET_STEPS, seed=seed, model="fast_unet")
+            others = [train(unet, folder / "fast_unet", resume=True, is_quiet=is_quiet)]
+
+        say("3/4 denoise the raw file")
+        with _bar("denoise", is_quiet) as advance:
+            (masked,) = mask_files(
+                raw, folder / "denoised", run.trained(), run.operating_point(), progress=advance
+            )
+        say(masked.summary())
+
+        say("4/4 compare with the classical rules at thresholds from validation events, and report")
+        report = write_report(
+            run.folder, test=[str(raw)], n_events=test_events, show_progress=not is_quiet
+        )
+        evaluation = report.evaluation
+        assert isinstance(evaluation, Evaluation)  # the run is trained, and its data are here
+        for other in others:
+            evaluation = _with_row(evaluation, other, raw)
+        evaluation.save(folder / "evaluation.json")
+        say(
+            f"{evaluation.text()}\n\n{report.headline}\n"
+            f"{'' if others else _UNET_BEFORE}\n\n"
+            f"  {report.path}  the report: open it in a browser\n"
+            f"  {masked.path}  every raw hit with its score, and whether to keep it\n"
+            f"  {run.folder}  the run: config, history, checkpoints, weights\n"
+            f"  {folder / 'evaluation.json'}  the table above, as numbers\n"
+        )
+        seconds = time.monotonic() - start
+        say(f"done in {seconds:.0f} s")
+        return Demo(evaluation, masked, open_run(run.folder), seconds)
 
 
 def _with_row(evaluation: Evaluation, other: Run, raw: Path) -> Evaluation:

@@ -119,7 +119,7 @@ class Parser(_Annotated, argparse.ArgumentParser):
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> Namespace:
         """Parse words; end the program with exit code 2 on bad input."""
-        words = self._spelt([*(sys.argv[1:] if args is None else args)])
+        words = self._ordered(self._spelt([*(sys.argv[1:] if args is None else args)]))
         try:
             options, others = self.parse_known_args(words, namespace or Namespace())
             if others:
@@ -174,6 +174,29 @@ class Parser(_Annotated, argparse.ArgumentParser):
             spelt.append(word)
         return spelt
 
+    def _ordered(self, words: list[str]) -> list[str]:
+        """Return the words with files behind a list of numbers moved in front of the options.
+
+        argparse would read `--noise 20 FILE` as a list of three words and fewer files.
+        """
+        if all(action.option_strings for action in self._actions):
+            return words
+        ordered: list[str] = []
+        moved: list[str] = []
+        n_read = -1  # numbers of the list that is being read; -1 outside of one
+        for word in words:
+            if word.startswith("--"):
+                action = self._option_string_actions.get(word)
+                n_read = 0 if action is not None and _is_list_of_numbers(action) else -1
+            elif n_read >= 0 and _is_number(word):
+                n_read += 1
+            elif n_read > 0:
+                moved.append(word)
+                continue
+            ordered.append(word)
+        first = next((k for k, word in enumerate(ordered) if word.startswith("-")), len(ordered))
+        return [*ordered[:first], *moved, *ordered[first:]]
+
     def _refusal_of(self, problem: argparse.ArgumentError) -> Refused:
         """Return the refusal of an option with too few or too many words."""
         name = (problem.argument_name or "").split("/")[-1]
@@ -207,6 +230,18 @@ def _plain(name: str) -> str:
     return name.lstrip("-").replace("-", "_").lower()
 
 
+def _is_list_of_numbers(action: argparse.Action) -> bool:
+    return action.nargs in ("+", "*") and getattr(action.type, "hint", None) in (int, float)
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
 def _converter(name: str, hint: Any) -> Callable[[str], Any]:
     """Return a function that reads one word as its annotation says."""
 
@@ -216,6 +251,7 @@ def _converter(name: str, hint: Any) -> Callable[[str], Any]:
         except Refused as problem:
             raise Refusal(problem) from None
 
+    convert.hint = hint  # type: ignore[attr-defined]
     return convert
 
 

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import os
-import re
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from dense_imb.base.files import final_name, reason_of
 from dense_imb.base.imports import installed_only
 from dense_imb.base.refusals import Refused
 from dense_imb.cli._parser import Namespace, Parser
-
-_PARTIAL = re.compile(r"\.\d+\.partial$")  # ending of the temporary name of a file being written
 
 
 def guarded(parser: Parser, action: Callable[[], int | None]) -> int:
     """Run an action; return 0 or its own code, 2 on bad input, 130 when stopped by hand."""
     try:
-        with installed_only():
+        with _ended_in_order(), installed_only():
             return action() or 0
     except BrokenPipeError:  # the reader, for example `head`, has seen enough
         sys.stderr.close()
@@ -29,13 +30,46 @@ def guarded(parser: Parser, action: Callable[[], int | None]) -> int:
             sentence = _sentence_of_system(problem)  # without "[Errno 28]"
         print(f"{parser.prog}: error: {sentence}", file=sys.stderr)
         return 2
+    except (OverflowError, RecursionError, MemoryError) as problem:
+        print(f"{parser.prog}: error: {_sentence_of_limits(problem)}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"{parser.prog}: stopped", file=sys.stderr)
         return 130
 
 
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Let SIGTERM end the command as an error does: half-written files are removed."""
+    owner = os.getpid()
+
+    def leave(number: int, frame: object) -> None:
+        if os.getpid() != owner:  # a worker, which owns no files
+            os._exit(128 + number)
+        sys.exit(128 + number)
+
+    # signals arrive in the main thread; processes of a group are ended by their launcher
+    is_asked = threading.current_thread() is threading.main_thread() and "RANK" not in os.environ
+    if not is_asked or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _sentence_of_limits(problem: Exception) -> str:
+    if isinstance(problem, MemoryError):
+        return "Expected data that fit into memory, got more; use a part, or smaller batches."
+    if isinstance(problem, RecursionError):
+        return "Expected data of reasonable depth, got some that are nested too deep."
+    return f"Expected numbers of reasonable size, got a larger one ({reason_of(problem)})."
+
+
 def _sentence_of_system(problem: OSError) -> str:
-    name = _PARTIAL.sub("", str(problem.filename or ""))
+    name = final_name(str(problem.filename or ""))
     if isinstance(problem, FileExistsError) and name:
         return f"Expected a folder at {name}, got a file."
     if isinstance(problem, NotADirectoryError) and name:

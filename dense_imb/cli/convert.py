@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from dense_imb.base.files import refuse_inputs
 from dense_imb.base.refusals import Refused, literal, refusal
 from dense_imb.cli._parser import Namespace, Parser, print_next
 
@@ -202,17 +202,7 @@ def _refuse_own_input(options: Namespace, writes_labels: bool) -> None:
     outputs = [options.out, *([options.labels] if writes_labels and options.labels else [])]
     if not writes_labels:
         beside.append(options.labels)
-    for name in (*options.files, *(one for one in beside if one is not None)):
-        for out in outputs:
-            is_one = os.path.realpath(name) == os.path.realpath(out)
-            if is_one or (
-                Path(out).exists() and Path(name).exists() and os.path.samefile(name, out)
-            ):
-                same = "" if name == out else f", which is {name}"
-                raise ValueError(
-                    f"Expected an output apart from the inputs, got {out}{same}; choose another "
-                    "name."
-                )
+    refuse_inputs(outputs, [*options.files, *beside])
 
 
 def _write_hits(options: Namespace) -> None:

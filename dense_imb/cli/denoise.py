@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from dense_imb.base.files import refuse_inputs
 from dense_imb.base.refusals import Refused, RefusedFile
 from dense_imb.cli._aims import add_aims, aims_of
 from dense_imb.cli._device import add_device, chosen_device
@@ -121,6 +122,7 @@ def _denoise(options: Namespace, processes: Processes, device: str | None) -> No
 
     from dense_imb.hits import mask_file, mask_files, open_hits
     from dense_imb.hits.masking import check_scorer, output_paths
+    from dense_imb.hits.reader import expand_patterns
     from dense_imb.hits.scaling import scaling_note
     from dense_imb.hits.shards import mask_in_shards
     from dense_imb.tasks import TrainedHits
@@ -140,6 +142,8 @@ def _denoise(options: Namespace, processes: Processes, device: str | None) -> No
     else:
         targets = dict(output_paths(options.files, options.out))
         sources = list(targets.values())
+    chosen_on = [] if options.choose_on is None else expand_patterns(options.choose_on)
+    refuse_inputs(targets, [*sources, *chosen_on])
     scorer, point, validation = _scorer_and_point(options, sources, processes, device)
     n_events = 0
     geometries = []

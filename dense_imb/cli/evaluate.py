@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import sys
 from argparse import BooleanOptionalAction
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from dense_imb import __version__
+from dense_imb.base.files import refuse_inputs
 from dense_imb.base.refusals import Refused, RefusedFile, refusal
 from dense_imb.cli._aims import add_aims
 from dense_imb.cli._device import add_device, chosen_device
@@ -18,6 +21,7 @@ if TYPE_CHECKING:  # --help must not wait for torch
 
 SUMMARY = "measure trained models beside the baselines"
 _FIGURE = "removal.png"
+_NOT_KEPT = ("out", "overwrite", "format", "quiet")  # options that change no number
 _OF_HITS = ("validation", "noise", "signal", "baseline", "events")
 
 
@@ -180,6 +184,8 @@ def run(options: Namespace) -> None:
 
     outputs = _outputs(options)
     runs, others = runs_among(options.paths)
+    beside = (options.validation, options.masks, options.images, options.targets, options.cells)
+    refuse_inputs(outputs, [*others, *beside])
     if options.calibrate:
         runs = _calibrated(options, runs)
         if not others and not any(run.config.images.test_share > 0 for run in runs):
@@ -208,10 +214,28 @@ def run(options: Namespace) -> None:
         if path.name == _FIGURE:
             _draw(table, path)
         else:
-            table.save(path)
+            table.save(path, made_by=_made_by(options, runs, others))
     print(table.json() if options.format == "json" else table.text())
     if own and options.format == "text":
         _print_next(options, own[0], others)
+
+
+def _made_by(options: Namespace, runs: list[Run], others: list[str]) -> dict[str, Any]:
+    """Return what a table was made by: weights of the runs, digests of the data, options."""
+    from dense_imb.data.images.sources import digest_tree
+    from dense_imb.engine.checkpoint import digest_weights
+
+    beside = (options.validation, options.masks, options.images, options.targets, options.cells)
+    given = [path for path in (*others, *beside) if path is not None]
+    # patterns of hits files too
+    paths = [Path(one) for path in given for one in (sorted(glob.glob(path)) or [path])]
+    kept = {name: value for name, value in vars(options).items() if name not in _NOT_KEPT}
+    return {
+        "version": __version__,
+        "runs": {str(run.folder): digest_weights(run.weights()) for run in runs},
+        "data": {str(path): digest_tree(path) for path in paths if path.exists()},
+        "options": kept,
+    }
 
 
 def _check_own(options: Namespace, kind: str) -> None:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+from dense_imb.base.files import refuse_inputs
 from dense_imb.base.refusals import Refused, RefusedFile, refusal
 from dense_imb.cli._parser import Namespace, Parser
 from dense_imb.cli._script import folder_for_outputs
@@ -115,6 +116,7 @@ def run(options: Namespace) -> None:
     for path in written:
         if path.exists() and not options.overwrite:
             raise RefusedFile(f"no file {path}", "one", "{overwrite} replaces it")
+    refuse_inputs(written, options.data)
     if out is not None:
         folder_for_outputs(out)
     if has_values:

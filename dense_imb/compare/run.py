@@ -17,6 +17,7 @@ from torch import nn
 
 from dense_imb.base.checks import check_at_least
 from dense_imb.base.files import write_whole
+from dense_imb.base.locks import locked_folder
 from dense_imb.compare.benchmark import N_VALIDATIONS, Benchmark, Row, Settings
 from dense_imb.compare.contestants import N_FIRST, Contestant, contestants, parse_contestant
 from dense_imb.compare.plan import Plan, count_runs, plan, run_seconds
@@ -92,58 +93,64 @@ def compare(
         **settings._asdict(),
         "config": json.loads(json.dumps(asdict(config))),
     }
-    planned = _stored_plan(folder, asked)
-    if planned is None:
-        n_losses = len(competing)
-        planned = _new_plan(benchmark, n_losses, n_seeds, first_seeds or 0, minutes, steps)
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / _PLAN, {"asked": asked, "plan": planned._asdict()})
-    chosen, left_out = competing[: planned.n_losses], competing[planned.n_losses :]
-    line = (
-        f"{len(chosen)} losses x {planned.n_seeds} seed{'s' * (planned.n_seeds != 1)} x "
-        f"{planned.steps} steps, about "
-        f"{max(planned.seconds / 60, 0.1):.1f} min"
-    )
-    if left_out:
-        line += f"; left out for time: {', '.join(one.name for one in left_out)}"
-    say(line)
-    problems = {one.name: why for one, why in failed.items()}
-    for name, why in problems.items():
-        say(f"{name} fails: {why}")
-    rows: list[dict[str, Any]] = []
-    first = max(planned.n_seeds, first_seeds or 0)
-    seeds_of = {one: first if k < N_FIRST else planned.n_seeds for k, one in enumerate(chosen)}
-    for seed in range(max(seeds_of.values())):  # the first seed of all before the second of any
-        for one in (one for one in chosen if seed < seeds_of[one] and one.name not in problems):
-            row = _outcome(folder, benchmark, one, seed, planned.steps, is_quiet)
-            if isinstance(row, str):
-                problems[one.name] = f"{row} (seed {seed})"
-                say(f"{one.name} fails: {problems[one.name]}")
-                continue
-            rows.append({"loss": one.name, "seed": seed, **row})
-            say(
-                f"{len(rows)}/{sum(seeds_of.values())} {one.name}, seed {seed}: "
-                + ", ".join(f"{name} {row[name]:.3f}" for name in benchmark.scores[:2])
-                + f" ({row['cpu_seconds']:.0f} CPU s)"
-            )
-    if not rows:
-        name, why = next(iter(problems.items()))
-        raise ValueError(f"Expected a loss that trains, got none; {name}: {why}")
-    table = ComparisonTable.from_runs(
-        rows,
-        benchmark.scores,
-        [*chosen, *failed],
-        planned.steps,
-        folder=str(folder),
-        kind=kind.name,
-        failed=problems,
-        false_objects=false_objects,
-        typed=typed,
-        references=benchmark.references(),
-    )
-    table.save(folder / "comparison.json")
-    table.save(folder / "comparison.csv")
-    return table
+    _stored_plan(folder, asked)  # refuse another folder before it is locked
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked_folder(folder, makes_file=False):
+        planned = _stored_plan(folder, asked)
+        if planned is None:
+            n_losses = len(competing)
+            try:
+                planned = _new_plan(benchmark, n_losses, n_seeds, first_seeds or 0, minutes, steps)
+            except Exception:  # it starts nothing
+                folder.rmdir()
+                raise
+            _write(folder / _PLAN, {"asked": asked, "plan": planned._asdict()})
+        chosen, left_out = competing[: planned.n_losses], competing[planned.n_losses :]
+        line = (
+            f"{len(chosen)} losses x {planned.n_seeds} seed{'s' * (planned.n_seeds != 1)} x "
+            f"{planned.steps} steps, about "
+            f"{max(planned.seconds / 60, 0.1):.1f} min"
+        )
+        if left_out:
+            line += f"; left out for time: {', '.join(one.name for one in left_out)}"
+        say(line)
+        problems = {one.name: why for one, why in failed.items()}
+        for name, why in problems.items():
+            say(f"{name} fails: {why}")
+        rows: list[dict[str, Any]] = []
+        first = max(planned.n_seeds, first_seeds or 0)
+        seeds_of = {one: first if k < N_FIRST else planned.n_seeds for k, one in enumerate(chosen)}
+        for seed in range(max(seeds_of.values())):  # the first seed of all before the second of any
+            for one in (one for one in chosen if seed < seeds_of[one] and one.name not in problems):
+                row = _outcome(folder, benchmark, one, seed, planned.steps, is_quiet)
+                if isinstance(row, str):
+                    problems[one.name] = f"{row} (seed {seed})"
+                    say(f"{one.name} fails: {problems[one.name]}")
+                    continue
+                rows.append({"loss": one.name, "seed": seed, **row})
+                say(
+                    f"{len(rows)}/{sum(seeds_of.values())} {one.name}, seed {seed}: "
+                    + ", ".join(f"{name} {row[name]:.3f}" for name in benchmark.scores[:2])
+                    + f" ({row['cpu_seconds']:.0f} CPU s)"
+                )
+        if not rows:
+            name, why = next(iter(problems.items()))
+            raise ValueError(f"Expected a loss that trains, got none; {name}: {why}")
+        table = ComparisonTable.from_runs(
+            rows,
+            benchmark.scores,
+            [*chosen, *failed],
+            planned.steps,
+            folder=str(folder),
+            kind=kind.name,
+            failed=problems,
+            false_objects=false_objects,
+            typed=typed,
+            references=benchmark.references(),
+        )
+        table.save(folder / "comparison.json")
+        table.save(folder / "comparison.csv")
+        return table
 
 
 def _competing(

@@ -15,7 +15,7 @@ from typing import Any, Self
 from dense_imb.compare.contestants import Contestant
 from dense_imb.compare.headings import FORMS, SECOND, explain, header
 from dense_imb.losses.foreign.parse import LOSS_MODULES, is_in, parse_spec
-from dense_imb.losses.foreign.short_names import full_text
+from dense_imb.losses.foreign.short_names import SHORT_NAMES, full_text
 from dense_imb.metrics.score_table import Row, ScoreTable, aligned, finite_rows
 
 _FORMAT, _VERSION = "dense-imb-comparison", 1
@@ -241,6 +241,10 @@ class ComparisonTable(ScoreTable):
 
     def _more_seeds(self, names: Sequence[str]) -> str:
         """Return the command that compares a few losses with five seeds."""
+        if modules := [name for name in names if name in self.modules]:
+            return (
+                f"call compare with n_seeds=5 and another folder ({', '.join(modules)} has no text)"
+            )
         losses = "".join(f" --loss {self._typed(name)!r}" for name in names)
         if not self.typed:
             return f"add --seeds 5{losses} and another --out"
@@ -263,7 +267,9 @@ class ComparisonTable(ScoreTable):
     def _typed(self, name: str) -> str:
         """Return a loss as one types it: its name where that says it all, else NAME=LOSS."""
         loss = self.losses[name]
-        is_known = name == loss or full_text(name) == loss or name.endswith(" + Dice")
+        base, dice = name.removesuffix(" + Dice"), SHORT_NAMES["Dice"]
+        with_dice = f"{SHORT_NAMES.get(base)} + {dice}" if base != name else None
+        is_known = loss in (name, full_text(name), with_dice)
         return name if is_known else f"{name}={loss}"
 
     def run_folder(self, name: str, seed: int) -> Path:

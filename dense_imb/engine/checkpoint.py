@@ -6,10 +6,12 @@ import hashlib
 import io
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from dense_imb.base.files import write_whole
 from dense_imb.base.refusals import Refused
@@ -114,6 +116,21 @@ def prune_checkpoints(folder: str | os.PathLike[str], keep: int = 2) -> None:
         for path in sorted(Path(folder).glob(f"{kind}-*.pt"), reverse=True)[keep:]:
             path.unlink(missing_ok=True)
             digest_of(path).unlink(missing_ok=True)
+
+
+def digest_weights(weights: Mapping[str, Tensor]) -> str:
+    """Return a digest of the state of a network: names and bytes.
+
+    Example:
+        >>> digest_weights({"scale": torch.ones(2)})
+        'f16b16bcbea8e60c99bb5d037e2afbdd'
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in weights.items():
+        digest.update(name.encode())
+        stored = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
+        digest.update(stored.numpy().data)
+    return digest.hexdigest()
 
 
 def digest_of(path: Path) -> Path:

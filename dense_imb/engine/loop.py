@@ -26,6 +26,7 @@ from dense_imb.engine.checkpoint import (
     prune_checkpoints,
     save_checkpoint,
 )
+from dense_imb.engine.loss_errors import check_cost, named_loss_errors
 from dense_imb.engine.schedule import rate_factor, step_seed
 from dense_imb.engine.signals import Interrupted, noted_signals
 from dense_imb.engine.task import CLASS_NAMES, OrderedTask, Task, TaughtTask
@@ -189,7 +190,11 @@ class Loop:
         try:
             for callback in self.callbacks:
                 callback.on_start(self)
-            with noted_signals() as received, self._batches(self.state.step) as batches:
+            with (
+                named_loss_errors(self.task.loss, self.state),
+                noted_signals() as received,
+                self._batches(self.state.step) as batches,
+            ):
                 while self.state.step < self.settings.steps and self.state.stop is None:
                     self._one_step(next(batches))
                     for callback in self.callbacks:
@@ -231,6 +236,7 @@ class Loop:
         self._share(self.task.loss)  # as DDP does with the network's
         with self.accelerator.autocast():
             cost = self.task.cost(self._called, batch)
+        check_cost(cost, self.task.loss)
         self.accelerator.backward(cost)
         norm = self.accelerator.clip_grad_norm_(self.network.parameters(), settings.clip)
         self.cost = cost.detach()

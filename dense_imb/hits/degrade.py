@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dense_imb.base.checks import check_at_least, check_choice
 from dense_imb.base.random import Draws, between
+from dense_imb.base.refusals import Refused
 from dense_imb.hits.events import Events
 from dense_imb.hits.frames import steps, visible
 from dense_imb.hits.geometry import Geometry, Sensors, describe_difference
@@ -29,6 +30,8 @@ from dense_imb.hits.noise import (
     Uniform,
 )
 from dense_imb.hits.sensor_noise import event_spans
+
+_MOST = 100_000_000  # hits kept or added in an event
 
 Range = int | tuple[int, int]
 
@@ -87,11 +90,14 @@ class Degradation:
             value = getattr(self, name)
             if value is not None:
                 low, high = _ends(value)
-                if int(low) != low or int(high) != high or not 0 <= low <= high:
+                is_whole = all(math.isfinite(end) and int(end) == end for end in (low, high))
+                if not is_whole or not 0 <= low <= high:
                     raise ValueError(
                         f"Expected `{name}` to be a whole number of hits or a range "
                         f"(low, high), got {value!r}."
                     )
+                if high > _MOST:
+                    raise Refused(f"{{{name}}} of at most {_MOST:,} hits an event", high)
         for profile in self.profiles:
             check_at_least("weight", profile.weight, 0)
         if not sum(profile.weight for profile in self.profiles) > 0:

@@ -141,7 +141,7 @@ def read_masking(hits: HitsFile) -> Masking | None:
         point = OperatingPoint.from_json(stored["operating_point"])
         digests = stored.get("scorer_digest"), stored.get("source_digest")  # older files lack them
         return Masking(str(hits.attributes["scorer"]), point, bool(stored["only_kept"]), *digests)
-    except (ValueError, KeyError, TypeError) as why:
+    except (ValueError, KeyError, TypeError, RecursionError) as why:
         raise HitsFileError(
             f"Expected attribute `masking` of {hits.path} to be JSON with the operating point, "
             f"got {hits.attributes['masking']!r}; denoise the file again."

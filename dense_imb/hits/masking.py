@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 
 from dense_imb.base.checks import check_at_least
-from dense_imb.base.files import write_whole
+from dense_imb.base.files import refuse_inputs, write_whole
 from dense_imb.hits.baselines import Scorer
 from dense_imb.hits.drift import EventProfile, describe_drift
 from dense_imb.hits.events import Array, Events
 from dense_imb.hits.frames import visible
 from dense_imb.hits.geometry import Geometry, Sensors
 from dense_imb.hits.masked import MaskedFile, Masking, finished_file
-from dense_imb.hits.reader import HitsFile, HitsFiles, _expand, open_hits
+from dense_imb.hits.reader import HitsFile, HitsFiles, expand_patterns, file_paths, open_hits
 from dense_imb.hits.writer import HitsWriter
 from dense_imb.metrics import HitScores, OperatingPoint
 
@@ -303,7 +303,7 @@ def mask_file(
     point = as_point(point)
     with open_hits(source, locking=locking, in_memory=False) as hits:
         check_scorer(scorer, hits.geometry)
-        refuse_source(hits, Path(target))
+        refuse_inputs([target], file_paths(hits))
         masking = Masking.of(scorer, point, hits, only_kept=only_kept)
         writer = HitsWriter(
             target,
@@ -348,6 +348,7 @@ def mask_files(
     """
     point, folder = as_point(point), Path(folder)
     targets = output_paths(sources, folder)
+    refuse_inputs(targets, targets.values())  # all of them, before anything is written
     folder.mkdir(parents=True, exist_ok=True)
     done = []
     for target, source in targets.items():
@@ -379,7 +380,7 @@ def output_paths(sources: _Path | Sequence[_Path], folder: _Path) -> dict[Path, 
     """Return the source of each output path of `mask_files`, with patterns expanded."""
     folder = Path(folder)
     targets: dict[Path, Path] = {}
-    for source in _expand(sources):
+    for source in expand_patterns(sources):
         target = folder / source.name
         if target in targets:
             raise ValueError(
@@ -426,16 +427,6 @@ def as_point(point: OperatingPoint | float) -> OperatingPoint:
             f"got {point.scale!r}; choose it on such scores."
         )
     return point
-
-
-def refuse_source(hits: HitsFile | HitsFiles, target: Path) -> None:
-    """Refuse a target that is one of the sources."""
-    for file in hits.files if isinstance(hits, HitsFiles) else [hits]:
-        if target.exists() and target.samefile(file.path):
-            raise ValueError(
-                f"Expected a target other than the source, got {target} for both; "
-                "choose another name."
-            )
 
 
 def source_name(source: _Path | Sequence[_Path]) -> str:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from dense_imb.base.hdf5 import identify_file
 from dense_imb.hits.baselines import Scorer
 from dense_imb.hits.format import ContentHash
-from dense_imb.hits.reader import HitsFile, HitsFiles
+from dense_imb.hits.reader import HitsFile, HitsFiles, verify
 
 _SIZE = 8  # bytes of a digest
 _AT_ONCE = 4096  # events hashed together
+_VERIFIED = 4_000_000_000  # bytes of the largest file that is compared with its hash
 
 
 def digest_of_scorer(scorer: Scorer) -> str | None:
@@ -39,6 +43,8 @@ def digest_of_scorer(scorer: Scorer) -> str | None:
         reading = getattr(scorer, "reading", None)
         as_text = getattr(reading, "as_text", None)
         digest.update((as_text() if callable(as_text) else repr(reading)).encode())
+        if (natural := getattr(reading, "natural", None)) is not None:  # fitted after the training
+            digest.update(repr(natural).encode())
         for name, tensor in sorted(network.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
@@ -48,6 +54,32 @@ def digest_of_scorer(scorer: Scorer) -> str | None:
         digest.update(repr(scorer).encode())
         return digest.hexdigest()
     return None
+
+
+def content_hash_of(file: HitsFile) -> str:
+    """Return the content hash that a file stores, after a comparison with its content.
+
+    A file that was edited in place is refused. Files above 4 GB are not read for it; one without
+    a hash has that of its columns.
+    """
+    stored = file.attributes.get("content_hash")
+    if stored is None:
+        return json.dumps(_computed_digests(file), sort_keys=True)
+    if file.path.stat().st_size <= _VERIFIED:
+        _verify_once(file.path, file.locking, identify_file(file.path))
+    return str(stored)
+
+
+@lru_cache(maxsize=64)
+def _verify_once(path: Path, locking: bool | str | None, identity: tuple[int, ...]) -> None:
+    """Compare a file with its content hash, once as long as it stays the same file.
+
+    Args:
+        path: the file.
+        locking: see `HitsFile`.
+        identity: device, inode, size and time of the file.
+    """
+    verify(path, locking=locking)
 
 
 def digest_of_source(hits: HitsFile | HitsFiles) -> str:
@@ -69,7 +101,7 @@ def _stored_digests(file: HitsFile) -> dict[str, str] | None:
     """Return the digest of each column that a file stores; None if it stores none."""
     try:
         stored = dict(json.loads(str(file.attributes["content_hash"])))
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, RecursionError):
         return None
     groups = ("/hit/", "/event/")  # sensors have a digest of their own
     return {name: str(digest) for name, digest in stored.items() if name.startswith(groups)}

@@ -309,7 +309,7 @@ class HitsFiles(_Hits):
         memory_limit: int = _MEMORY_LIMIT,
     ) -> None:
         self.files: list[HitsFile] = []
-        for path in _expand(paths):
+        for path in expand_patterns(paths):
             file = HitsFile(path, locking=locking, in_memory=in_memory, memory_limit=memory_limit)
             memory_limit -= file.n_bytes if file.in_memory else 0
             first = self.files[0] if self.files else file
@@ -392,12 +392,17 @@ def open_hits(
         locking, in_memory: see `HitsFile`.
         memory_limit: size of all files together in bytes, default 1 GiB.
     """
-    expanded = _expand(paths)
+    expanded = expand_patterns(paths)
     if len(expanded) == 1:
         return HitsFile(
             expanded[0], locking=locking, in_memory=in_memory, memory_limit=memory_limit
         )
     return HitsFiles(expanded, locking=locking, in_memory=in_memory, memory_limit=memory_limit)
+
+
+def file_paths(hits: HitsFile | HitsFiles) -> list[Path]:
+    """Return the paths of the files of a data set."""
+    return [file.path for file in (hits.files if isinstance(hits, HitsFiles) else [hits])]
 
 
 def collate_events(events: Events) -> Events:
@@ -425,7 +430,7 @@ def verify(path: str | os.PathLike[str], *, locking: bool | str | None = None) -
         try:
             stored = json.loads(str(attributes.pop("content_hash")))
             stored = {str(name): str(digest) for name, digest in stored.items()}
-        except (KeyError, ValueError, AttributeError):
+        except (KeyError, ValueError, AttributeError, RecursionError):
             raise HitsFileError(
                 f"Expected a readable attribute `content_hash` in {path}, got none; write the "
                 "file again with HitsWriter."
@@ -458,7 +463,7 @@ def _reorder_rows(
     }
 
 
-def _expand(paths: _Paths) -> list[Path]:
+def expand_patterns(paths: _Paths) -> list[Path]:
     """Return the files of paths and patterns; refuse a pattern without files."""
     given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     files: list[Path] = []

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import pickle
-import shutil
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +21,8 @@ from typing import Any, NamedTuple
 import torch.distributed as dist
 
 from dense_imb.base.checks import check_at_least
-from dense_imb.base.files import refuse_existing, write_whole
+from dense_imb.base.files import clear_leftovers, refuse_existing, refuse_inputs, write_whole
+from dense_imb.base.locks import locked_folder
 from dense_imb.base.refusals import Refused, RefusedFile
 from dense_imb.hits.baselines import Scorer
 from dense_imb.hits.drift import EventProfile
@@ -33,16 +35,18 @@ from dense_imb.hits.masking import (
     as_point,
     check_scorer,
     masked_batches,
-    refuse_source,
     source_name,
     write_masked,
 )
 from dense_imb.hits.provenance import digest_of_scorer
-from dense_imb.hits.reader import HitsFile, HitsFiles, open_hits, verify
+from dense_imb.hits.reader import HitsFile, HitsFiles, expand_patterns, open_hits, verify
 from dense_imb.hits.writer import HitsWriter
 from dense_imb.metrics import OperatingPoint
 
 _PLAN, _INDEX = "plan.json", "index.json"
+_OWN = re.compile(
+    r"(plan|index)\.json|events-\d{12,}-\d{12,}\.h5(\.\w+\.json)?|\.events-.*\.[0-9a-f-]+\.partial"
+)
 _SHARDS, _LARGEST = 64, 65536  # shards of a file, of at most so many events
 _PATIENCE = 120.0  # least seconds without a finished shard after which process 0 stops waiting
 _LOOK_EVERY = 0.2  # seconds
@@ -147,21 +151,22 @@ def mask_in_shards(
     call = _Call(scorer, point, only_kept, overwrite, resume, keep_shards, locking, progress)
     rank, world = _process()
     done = []
-    for plan, missing, finished in _together(
-        lambda: call.prepare(sources, batch_size, shard_events)
-    ):
-        source = sources[plan.target]
-        if finished is not None:
-            done.append(finished)
-            call.report(finished.n_events)
-            continue
-        call.check_same(plan)
-        own = missing[rank::world]
-        spent = call.write_shards(source, plan, own)
-        if rank == 0:
-            others = [shard for shard in missing if shard not in own]
-            call.wait(plan, others, max(_PATIENCE, spent))
-            done.append(call.finish(source, plan, validation))
+    with ExitStack() as locks:  # of process 0
+        for plan, missing, finished in _together(
+            lambda: call.prepare(sources, batch_size, shard_events, locks)
+        ):
+            source = sources[plan.target]
+            if finished is not None:
+                done.append(finished)
+                call.report(finished.n_events)
+                continue
+            call.check_same(plan)
+            own = missing[rank::world]
+            spent = call.write_shards(source, plan, own)
+            if rank == 0:
+                others = [shard for shard in missing if shard not in own]
+                call.wait(plan, others, max(_PATIENCE, spent))
+                done.append(call.finish(source, plan, validation))
     return done if rank == 0 else []
 
 
@@ -185,25 +190,39 @@ class _Call:
     progress: Progress | None
 
     def prepare(
-        self, given: Mapping[Path, Any], batch_size: int, shard_events: int | None
+        self,
+        given: Mapping[Path, Any],
+        batch_size: int,
+        shard_events: int | None,
+        locks: ExitStack,
     ) -> list[_Prepared]:
-        """Refuse what cannot be done, before anything is written, then make the folders."""
+        """Refuse what cannot be done, before anything is written, then lock the folders."""
         plans = [self._plan(*pair, batch_size, shard_events) for pair in given.items()]
-        prepared = []
-        for plan in plans:
-            finished = self._finished(given[plan.target], plan)
-            if finished is None:
-                self._check_folder(plan)
-            prepared.append(_Prepared(plan, [], finished))
+        sources = [path for source in given.values() for path in expand_patterns(source)]
+        refuse_inputs([one for plan in plans for one in (plan.target, plan.folder)], sources)
+        prepared = [_Prepared(plan, [], self._checked(given[plan.target], plan)) for plan in plans]
+        for number, one in enumerate(prepared):
+            if one.finished is None:
+                one.plan.folder.mkdir(exist_ok=True)
+                locks.enter_context(locked_folder(one.plan.folder, makes_file=False))
+                # another call may have worked in it since it was checked
+                finished = self._checked(given[one.plan.target], one.plan)
+                prepared[number] = _Prepared(one.plan, [], finished)
         return [
             one if one.finished is not None else _Prepared(one.plan, self._begin(one.plan), None)
             for one in prepared
         ]
 
+    def _checked(self, source: Any, plan: _Plan) -> MaskedFile | None:
+        """Return the result of an output that is finished; refuse a folder of another call."""
+        finished = self._finished(source, plan)
+        if finished is None:
+            self._check_folder(plan)
+        return finished
+
     def _plan(self, target: Path, source: Any, batch_size: int, shard_events: int | None) -> _Plan:
         with open_hits(source, locking=self.locking, in_memory=False) as hits:
             check_scorer(self.scorer, hits.geometry)
-            refuse_source(hits, target)
             masking = Masking.of(self.scorer, self.point, hits, only_kept=self.only_kept)
             wanted = shard_events or min(-(-len(hits) // _SHARDS), _LARGEST)
             whole = batch_size * max(-(-wanted // batch_size), 1)
@@ -238,7 +257,7 @@ class _Call:
             return dict(json.loads(path.read_text()))
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError) as problem:
+        except (ValueError, TypeError, RecursionError) as problem:
             raise ValueError(
                 f"Expected JSON in {path}, got {problem}; remove the folder and begin again."
             ) from problem
@@ -272,10 +291,8 @@ class _Call:
         """Make the folder; remove what an interrupted or another call left that is of no use."""
         stored = self._stored(plan)
         if stored is not None and (not self.resume or stored != plan.as_json()):
-            shutil.rmtree(plan.folder)
-        plan.folder.mkdir(exist_ok=True)
-        for partial in plan.folder.glob(".*.partial"):
-            partial.unlink()
+            _remove_own(plan.folder)
+        clear_leftovers(plan.folder)
         write_whole(plan.folder / _PLAN, lambda to: to.write_text(json.dumps(plan.as_json())))
         missing = plan.missing()
         self.report(plan.n_events - sum(shard.last - shard.first for shard in missing))
@@ -359,7 +376,9 @@ class _Call:
             for events in self._shard_batches(plan):
                 writer.append(_in_order_of(empty, events))
         if not (plan.folder / _INDEX).exists():  # else they were to be kept
-            shutil.rmtree(plan.folder)
+            _remove_own(plan.folder)
+            with suppress(OSError):  # files of others stay
+                plan.folder.rmdir()
         return result
 
     def _shard_batches(self, plan: _Plan) -> Iterator[Events]:
@@ -387,6 +406,13 @@ class _Call:
         counts = {"n_hits": result.n_hits, "n_kept": result.n_kept}
         text = json.dumps({**plan.as_json(), **counts, "shards": files}, indent=1)
         write_whole(plan.folder / _INDEX, lambda to: to.write_text(text))
+
+
+def _remove_own(folder: Path) -> None:
+    """Remove the files of a call from its folder of shards."""
+    for path in folder.iterdir():
+        if _OWN.fullmatch(path.name):
+            path.unlink()
 
 
 def _in_order_of(first: Events, events: Events) -> Events:

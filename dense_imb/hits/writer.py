@@ -8,7 +8,6 @@ import errno
 import json
 import math
 import os
-import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 
 from dense_imb import __version__
 from dense_imb.base.checks import check_choice
-from dense_imb.base.files import refuse_existing
+from dense_imb.base.files import refuse_existing, temporary_path
 from dense_imb.hits.events import Events
 from dense_imb.hits.format import (
     FORMAT,
@@ -98,8 +97,8 @@ class HitsWriter:
         self._problem: BaseException | None = None
         self._file: Any = None
         self._columns: dict[str, _Column] = {}
-        self._temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(6)}.partial")
         refuse_existing(self.path, self.overwrite)
+        self._temporary = temporary_path(self.path)
         free = shutil.disk_usage(self.path.parent).free
         if estimated_bytes is not None and free < estimated_bytes:
             raise _no_space(self.path, estimated_bytes)
@@ -119,13 +118,15 @@ class HitsWriter:
                 locking=self.locking,
                 track_order=False,
             )
+            self._descriptor = os.open(self._temporary, os.O_RDWR)
         except OSError as problem:  # the text of HDF5 is hard to understand
+            with contextlib.suppress(OSError):  # a full disk leaves an empty file
+                self._temporary.unlink()
             reason = os.strerror(problem.errno) if problem.errno else " ".join(str(problem).split())
             raise OSError(
                 problem.errno or errno.EIO,
                 f"Expected a folder to write {self.path.name} to, got {self.path.parent}: {reason}",
             ) from problem
-        self._descriptor = os.open(self._temporary, os.O_RDWR)
         return self
 
     def append(self, events: Events) -> None:

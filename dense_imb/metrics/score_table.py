@@ -7,7 +7,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +55,21 @@ class ScoreTable:
         """Return the rows with None in place of NaN and infinity."""
         return finite_rows(self.rows)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a .json or .csv file, atomically."""
+    def save(
+        self, path: str | os.PathLike[str], *, made_by: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write a .json or .csv file, atomically.
+
+        Args:
+            path: the file.
+            made_by: facts about scorers, data and options, for JSON only.
+        """
         path = Path(path)
         if path.suffix not in (".json", ".csv"):
             raise ValueError(f"Expected `path` to end in .json or .csv, got {path}.")
-        text = self.csv() if path.suffix == ".csv" else self.json() + "\n"
+        content = self.as_json() | ({} if made_by is None else {"made_by": made_by})
+        text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+        text = self.csv() if path.suffix == ".csv" else text
         write_whole(path, lambda to: to.write_text(text, encoding="utf-8"))
 
 

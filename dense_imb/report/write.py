@@ -17,7 +17,7 @@ import yaml
 from tqdm.auto import tqdm
 
 from dense_imb.base.checks import check_at_least
-from dense_imb.base.files import write_whole
+from dense_imb.base.files import refuse_inputs, write_whole
 from dense_imb.base.refusals import Refused, RefusedFile
 from dense_imb.config import KINDS
 from dense_imb.inspection.report import strict
@@ -114,6 +114,7 @@ def write_report(
     if path.suffix != ".html":
         raise Refused("`out` to end in .html", path, argument="out")
     _refuse_existing(path, is_own=out is None, overwrite=overwrite)
+    refuse_inputs([path, path.with_suffix(".json")], [*paths, masks, images, targets, cells])
     started = time.monotonic()
     source.read_records()
     with tqdm(

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from dense_imb.base.locks import locked_folder
 from dense_imb.base.refusals import Refused, refusal
+from dense_imb.engine.checkpoint import digest_weights
 from dense_imb.losses import CrossEntropyLoss
-from dense_imb.runs.folder import locked_alone
 from dense_imb.runs.natural import (
     fit,
     foreground_scores,
@@ -60,7 +61,8 @@ def calibrate(
             "Runs with {hits.output=value} cannot be calibrated: their outputs are times, not "
             "classes; drop {calibrate}."
         )
-    with locked_alone(run.folder):
+    with locked_folder(run.folder):
+        _check_run(open_run(run.folder), overwrite=overwrite)  # another call may have done it
         task = _task(run)
         description = task.describe()
         _check_same_validation(run, description, content["setup"])
@@ -70,6 +72,7 @@ def calibrate(
         before = foreground_scores(config, run.folder)
         where, step = trained.device, int(content["state"]["best_step"])
         record = fit(config, task, loss, before, trained.network, where, step, must_fit=True)
+        record = replace(record, weights=digest_weights(content["network"]))
         validate_naturally(task, record, trained.network, where)
         save(config, run.folder, task, record, before)
     return open_run(run.folder)

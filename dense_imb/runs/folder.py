@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Iterator, Mapping
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
+from dense_imb.base.files import clear_leftovers
+from dense_imb.base.locks import LOCK, locked_folder
 from dense_imb.base.refusals import Refused
 from dense_imb.config import AUTO, TrainConfig
 from dense_imb.runs.read import read_config
@@ -21,6 +24,14 @@ from dense_imb.tasks.recipe import Recipe
 
 # options that change nothing that is learnt
 _FREE = ("save_every", "trackers", "allow_import")
+# names of a run's own files while they are written, by this version and by older ones
+_OWN = (
+    r"config\.yaml|environment\.json|history\.csv|metrics\.json|validation_(scores|events)\.json"
+    r"|(best|last)\.safetensors|(step|best)-\d{8,}\.pt(\.sha256)?"
+)
+_PARTIAL = re.compile(rf"\.?({_OWN})\.(\d+|[0-9a-f]{{6}}-\d+-\d+)\.partial")
+
+_REPLACED = re.compile(r"(natural)\.\d+\.(old|new)")
 
 
 def check_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
@@ -105,22 +116,30 @@ def has_checkpoint(folder: Path) -> bool:
 def _has_files(folder: Path) -> bool:
     """Tell whether a folder holds files other than those a run begins with."""
     return any(
-        path.is_file() and path.name != ".lock" and path.suffix != ".partial"
+        path.is_file() and path.name != LOCK and path.suffix != ".partial"
         for path in folder.rglob("*")
     )
 
 
 @contextmanager
-def locked(folder: Path, accelerator: Accelerator) -> Iterator[None]:
-    """Allow one run at a time in a folder; the lock ends with the process, however that ends."""
+def locked(
+    folder: Path, accelerator: Accelerator, check: Callable[[], object] = lambda: None
+) -> Iterator[None]:
+    """Allow one run at a time in a folder; the lock ends with the process, however that ends.
+
+    Args:
+        folder: folder of the run, which is made.
+        accelerator: processes of the run; the main one holds the lock.
+        check: called by the main process under the lock. What was checked before may have changed.
+    """
     with ExitStack() as held:
         problem: list[OSError | ValueError | None] = [None]
         if accelerator.is_main_process:
             try:
                 (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-                _lock(held.enter_context((folder / ".lock").open("w")), folder)
-                for partial in folder.rglob("*.partial"):  # of a run that was killed while saving
-                    partial.unlink()
+                held.enter_context(locked_folder(folder))
+                check()
+                _remove_partial(folder)
             except (OSError, ValueError) as caught:
                 problem = [caught]
         broadcast_object_list(problem)  # or the others would wait for the main process
@@ -129,19 +148,19 @@ def locked(folder: Path, accelerator: Accelerator) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def locked_alone(folder: Path) -> Iterator[None]:
-    """Lock the folder of a run for one process that works without others."""
-    with (folder / ".lock").open("w") as file:
-        _lock(file, folder)
-        yield
+def _remove_partial(folder: Path) -> None:
+    """Remove what a killed run left of its own files; the lock says that nobody writes them now.
 
-
-def _lock(file: IO[str], folder: Path) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise ValueError(
-            f"Expected a folder that no other run works in, got {folder}, which one does; "
-            "wait for it or choose another name."
-        ) from None
+    Other files stay: another command may be writing to the folder.
+    """
+    for path in sorted(folder.glob("*.old")) + sorted(folder.glob("*.new")):
+        if match := _REPLACED.fullmatch(path.name):  # by older versions, in two steps
+            if path.suffix == ".old" and not (folder / match[1]).exists():
+                path.rename(folder / match[1])
+            else:
+                shutil.rmtree(path, ignore_errors=True)
+    for place in (folder, folder / CHECKPOINTS):
+        for path in place.iterdir():
+            if path.is_file() and _PARTIAL.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+    clear_leftovers(folder)

@@ -20,13 +20,13 @@ from torch import nn
 from dense_imb.base.files import write_whole, write_whole_folder
 from dense_imb.base.refusals import Refused
 from dense_imb.config import TrainConfig
-from dense_imb.engine.checkpoint import load_checkpoint
+from dense_imb.engine.checkpoint import digest_weights, load_checkpoint
 from dense_imb.engine.loop import Loop
 from dense_imb.losses import Focal
 from dense_imb.losses.core.natural import Natural, NoInverseError
 from dense_imb.metrics import ScoreHistogram
 from dense_imb.metrics.natural import counted_bins, counted_pixels, fitted
-from dense_imb.runs.write import SCORES
+from dense_imb.runs.write import SCORES, WEIGHTS, save_scores
 from dense_imb.tasks.kind import kind_of
 from dense_imb.tasks.mean_teacher import SemiSupervised
 from dense_imb.tasks.natural import (
@@ -52,6 +52,7 @@ class NaturalRecord:
         class_counts: training pixels (hits) of each class.
         why: reason why the loss has no inverse; "" if it has one.
         error: calibration error of the foreground on the validation data, as trained and natural.
+        weights: digest of the network's weights; "" if unknown.
     """
 
     natural: Natural | None
@@ -60,6 +61,7 @@ class NaturalRecord:
     class_counts: tuple[int, ...]
     why: str = ""
     error: tuple[float, float] | None = None
+    weights: str = ""
 
     @property
     def is_probability(self) -> bool:
@@ -97,15 +99,18 @@ def write_natural(config: TrainConfig, folder: Path, task: Any, loop: Loop) -> N
     if getattr(reading, "output", "") == "value":
         return  # times, no classes
     known = read_natural(folder)
-    if known is not None and known.step == loop.state.best_step:
+    best = load_checkpoint(loop.best_path())["network"]
+    weights = digest_weights(best)
+    if known is not None and known.step == loop.state.best_step and known.weights in ("", weights):
         return
     network = loop.accelerator.unwrap_model(loop.network)
-    network.load_state_dict(load_checkpoint(loop.best_path())["network"])
+    network.load_state_dict(best)
     network.eval()
     device = loop.accelerator.device
     before = foreground_scores(config, folder)
     loss, step = output_loss(task), loop.state.best_step
     record = fit(config, task, loss, before, network, device, step)
+    record = replace(record, weights=weights)
     validate_naturally(task, record, network, device, loop.process, loop.accelerator.num_processes)
     if loop.is_main:
         save(config, folder, task, record, before)
@@ -171,7 +176,7 @@ def save(
     def write(to: Path) -> None:
         written = record
         if record.natural is not None:
-            task.save_scores(to / SCORES)
+            save_scores(task, to, record.weights)
             after = foreground_scores(config, to)
             written = replace(record, error=(_mean_error(before), _mean_error(after)))
         _write_record(to / _RECORD, written)
@@ -276,6 +281,7 @@ def read_natural(folder: str | os.PathLike[str]) -> NaturalRecord | None:
             tuple(map(int, stored["class_counts"])),
             str(stored["why"]),
             None if error is None else (float(error[0]), float(error[1])),
+            str(stored.get(WEIGHTS, "")),
         )
     except (KeyError, TypeError, ValueError, RecursionError) as problem:
         raise ValueError(

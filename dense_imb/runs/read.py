@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +26,7 @@ from dense_imb.base.refusals import Refused, literal
 from dense_imb.base.values import build_dataclass
 from dense_imb.base.yaml_text import read_yaml_file
 from dense_imb.config import TrainConfig, upgrade, with_defaults
-from dense_imb.engine.checkpoint import CheckpointError, load_checkpoint
+from dense_imb.engine.checkpoint import CheckpointError, digest_weights, load_checkpoint
 from dense_imb.hits import Geometry
 from dense_imb.hits.drift import EventProfile, load_profile
 from dense_imb.losses.core.natural import Natural
@@ -35,7 +36,7 @@ from dense_imb.runs.confined import check_confined
 from dense_imb.runs.natural import NATURAL, NaturalRecord, read_natural
 from dense_imb.runs.read_out import READ_OUT, ReadOutRecord, read_read_out
 from dense_imb.runs.stages import FIRST, describe_stages
-from dense_imb.runs.write import CHECKPOINTS, SCORES
+from dense_imb.runs.write import CHECKPOINTS, SCORES, scored_weights
 from dense_imb.tasks.hits.recipe import geometry_of_setup
 from dense_imb.tasks.kind import Kind
 from dense_imb.tasks.recipe import Recipe
@@ -180,7 +181,30 @@ class Run:
                 f"Expected a {which} checkpoint in {self.folder / CHECKPOINTS}, got none; "
                 f"{self._why_no_checkpoint()}."
             )
-        return load_checkpoint(paths[-1])
+        wanted = scored_weights(self.folder) if which == "best" else None
+        return load_checkpoint(paths[-1]) if wanted is None else self._scored(paths, wanted)
+
+    def _scored(self, paths: Sequence[Path], weights: str) -> dict[str, Any]:
+        """Load the checkpoint of the weights that the validation scores are of.
+
+        A run that was stopped between the two files has a newer checkpoint without scores.
+        """
+        problems = []
+        for path in reversed(paths):
+            try:
+                content = load_checkpoint(path)
+            except CheckpointError as problem:
+                problems.append(problem)
+                continue
+            if digest_weights(content["network"]) == weights:
+                return content
+        if problems:
+            raise problems[0]
+        raise CheckpointError(
+            f"Expected the network that {self.folder / SCORES} was measured with in "
+            f"{self.folder / CHECKPOINTS}, got others; bring both from one copy of the run, or "
+            "continue it with dense-imb train --resume."
+        )
 
     def _why_no_checkpoint(self) -> str:
         if self.metrics:
@@ -221,12 +245,26 @@ class Run:
     @cached_property
     def natural(self) -> NaturalRecord | None:
         """Map from outputs to natural probabilities; None for runs that are not finished."""
-        return read_natural(self.folder)
+        record = read_natural(self.folder)
+        self._check_weights(record, NATURAL)
+        return record
 
     @cached_property
     def read_out(self) -> ReadOutRecord | None:
         """Map from predictions to mean values; None for other runs and unfinished ones."""
-        return read_read_out(self.folder)
+        record = read_read_out(self.folder)
+        self._check_weights(record, READ_OUT)
+        return record
+
+    def _check_weights(self, record: NaturalRecord | ReadOutRecord | None, name: str) -> None:
+        """Refuse what was fitted with other weights than the validation scores are of."""
+        wanted = scored_weights(self.folder)
+        if record is not None and record.weights and wanted not in (None, record.weights):
+            raise CheckpointError(
+                f"Expected {self.folder / name} of the network that {self.folder / SCORES} was "
+                f"measured with, got that of another; dense-imb train {self.kind.name} --out "
+                f"{self.folder} --resume fits it anew."
+            )
 
     @property
     def _natural(self) -> Natural | None:
@@ -328,6 +366,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         stored = read_yaml_file(path)
     except FileNotFoundError:
         raise ValueError(f"Expected a YAML file at {path}, got none.") from None
+    except UnicodeDecodeError:
+        raise ValueError(
+            f"Expected text in UTF-8 in {path}, got other bytes; save the file as UTF-8."
+        ) from None
     except yaml.YAMLError as problem:
         raise ValueError(f"Expected YAML in {path}, got {str(problem).splitlines()[0]}.") from None
     if not isinstance(stored, dict):

@@ -1,7 +1,7 @@
 """The folder `read_out` of a run on values: the map from predictions to mean values, its scores.
 
-It is written once, at the end of the training, for the best network. The map is the last file to
-be written, so a folder with one is complete.
+It is written once, at the end of the training, for the best network. A folder is whole or not
+there.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from dense_imb.base.files import write_whole
-from dense_imb.engine.checkpoint import load_checkpoint
+from dense_imb.base.files import write_whole, write_whole_folder
+from dense_imb.engine.checkpoint import digest_weights, load_checkpoint
 from dense_imb.engine.loop import Loop
 from dense_imb.metrics.read_out import ReadOut
-from dense_imb.runs.write import SCORES
+from dense_imb.runs.write import WEIGHTS, save_scores
 
 READ_OUT = "read_out"  # folder in that of a run
 _RECORD = "read_out.json"
@@ -33,10 +33,12 @@ class ReadOutRecord:
     Args:
         read_out: the map, with its effect on the validation images.
         step: step of the network.
+        weights: digest of its weights; "" if unknown.
     """
 
     read_out: ReadOut
     step: int
+    weights: str = ""
 
     def summary(self) -> str:
         """Describe the read-out and its effect in a line for each map."""
@@ -59,10 +61,12 @@ def write_read_out(folder: Path, task: Any, loop: Loop) -> None:
         return
     loop.accelerator.wait_for_everyone()
     known = read_read_out(folder)
-    if known is not None and known.step == loop.state.best_step:
+    best = load_checkpoint(loop.best_path())["network"]
+    weights = digest_weights(best)
+    if known is not None and known.step == loop.state.best_step and known.weights in ("", weights):
         return
     network = loop.accelerator.unwrap_model(loop.network)
-    network.load_state_dict(load_checkpoint(loop.best_path())["network"])
+    network.load_state_dict(best)
     network.eval()
     device, reading = loop.accelerator.device, task.reading
     place = loop.process, loop.accelerator.num_processes
@@ -73,16 +77,20 @@ def write_read_out(folder: Path, task: Any, loop: Loop) -> None:
     task.reading = reading
     if not loop.is_main:
         return
-    (folder / READ_OUT).mkdir(exist_ok=True)
-    task.save_scores(folder / READ_OUT / SCORES)
     stored = {
         "format": _FORMAT,
         "version": _VERSION,
         "step": loop.state.best_step,
+        WEIGHTS: weights,
         "read_out": read_out.to_dict(),
     }
     text = json.dumps(stored, indent=1, allow_nan=False) + "\n"
-    write_whole(folder / READ_OUT / _RECORD, lambda to: to.write_text(text))
+
+    def write(to: Path) -> None:
+        save_scores(task, to, weights)
+        write_whole(to / _RECORD, lambda record: record.write_text(text))
+
+    write_whole_folder(folder / READ_OUT, write)
 
 
 def read_read_out(folder: str | os.PathLike[str]) -> ReadOutRecord | None:
@@ -94,7 +102,8 @@ def read_read_out(folder: str | os.PathLike[str]) -> ReadOutRecord | None:
         stored = json.loads(path.read_text())
         if stored["format"] != _FORMAT or stored["version"] != _VERSION:
             raise ValueError(f"format {stored['format']}, version {stored['version']}")
-        return ReadOutRecord(ReadOut.from_dict(stored["read_out"]), int(stored["step"]))
+        read_out, step = ReadOut.from_dict(stored["read_out"]), int(stored["step"])
+        return ReadOutRecord(read_out, step, str(stored.get(WEIGHTS, "")))
     except (KeyError, TypeError, ValueError, RecursionError) as problem:
         raise ValueError(
             f"Expected the read-out of a run in {path}, got another file ({problem})."

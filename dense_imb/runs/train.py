@@ -6,8 +6,8 @@ import json
 import os
 import shlex
 import warnings
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -118,13 +118,17 @@ def train(
             _warm_start(task, open_run(warm_start), recipe.config)
         if second is not None:  # refused before the first stage is trained
             _build_second(second)
-    with locked(folder, accelerator):
+    with locked(folder, accelerator, lambda: check_folder(folder, recipe, resume=resume)):
+        begun = [one for one in {folder, own} if not (one / "config.yaml").exists()]
         if accelerator.is_main_process:
             write_config(folder, recipe.whole_config)
             if task is not None:
                 write_hashes(folder, task, recipe.kind.samples, allow_overlap=allow_overlap)
         if task is not None:
-            with nullcontext() if second is None else locked(own, accelerator):
+            with (
+                nullcontext() if second is None else locked(own, accelerator),
+                _forgotten_if_refused(begun if accelerator.is_main_process else []),
+            ):
                 stage = "" if second is None else _STAGES[0]
                 _fit(recipe.config, own, task, accelerator, how, stage)
         if second is not None:
@@ -140,6 +144,25 @@ def train(
             accelerator.wait_for_everyone()
             accelerator.end_training()
     return Run(folder)
+
+
+@contextmanager
+def _forgotten_if_refused(begun: Sequence[Path]) -> Iterator[None]:
+    """Remove the configuration of a run that fails before its first checkpoint.
+
+    The corrected command may then use the same folder.
+
+    Args:
+        begun: folders whose configuration is new.
+    """
+    try:
+        yield
+    except Exception:
+        if not any(has_checkpoint(folder) for folder in begun):
+            for folder in begun:
+                for name in ("config.yaml", "environment.json"):
+                    (folder / name).unlink(missing_ok=True)
+        raise
 
 
 def _fit(

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -22,8 +23,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_model
 
 from dense_imb import __version__
-from dense_imb.base.files import write_whole
+from dense_imb.base.files import temporary_path, write_whole
 from dense_imb.config import TrainConfig
+from dense_imb.engine.checkpoint import digest_weights
 from dense_imb.engine.loop import Callback, Loop
 from dense_imb.engine.task import ScoredTask
 from dense_imb.runs.stages import FIRST
@@ -31,6 +33,7 @@ from dense_imb.tasks.mean_teacher import SemiSupervised
 
 CHECKPOINTS = "checkpoints"  # the folder of them in the folder of a run
 SCORES = "validation_scores.json"
+WEIGHTS = "weights"  # digest of the weights, in files of what was measured with them
 _SPENT = "first_spent"  # steps and seconds of the first stage, in a checkpoint
 
 
@@ -73,8 +76,9 @@ class RunFiles(Callback):
         self._started = now
 
     def on_best(self, loop: Loop) -> None:
-        self.task.save_scores(self.folder / SCORES)
         _save_weights(loop, self.folder / "best.safetensors")
+        weights = loop.accelerator.unwrap_model(loop.network).state_dict()
+        save_scores(self.task, self.folder, digest_weights(weights))
 
     def on_saved(self, loop: Loop) -> None:
         rows = loop.state.history
@@ -109,6 +113,40 @@ class RunFiles(Callback):
             "parameters": sum(p.numel() for p in self.task.network.parameters()),
             "samples": _n_samples(self.task),
         }
+
+
+def save_scores(task: ScoredTask, folder: Path, weights: str) -> None:
+    """Write the validation scores of a task, with the digest of the weights that they are of.
+
+    The file appears whole: scores and weights are read together or not at all.
+
+    Args:
+        task: task, after its validation.
+        folder: folder to write to.
+        weights: see `digest_weights`.
+    """
+
+    place = temporary_path(folder / SCORES)
+    place.mkdir()
+    try:
+        task.save_scores(place / SCORES)
+        stored = {**json.loads((place / SCORES).read_text()), WEIGHTS: weights}
+        (place / SCORES).unlink()
+        for path in place.iterdir():  # profiles that belong to them
+            path.replace(folder / path.name)
+        _write_text(folder / SCORES, json.dumps(stored))
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def scored_weights(folder: Path) -> str | None:
+    """Return the digest of the weights that the scores in a folder are of; None if unknown."""
+    try:
+        stored = json.loads((folder / SCORES).read_text())
+    except (OSError, ValueError, RecursionError):  # reading the scores has an error of its own
+        return None
+    weights = stored.get(WEIGHTS) if isinstance(stored, dict) else None
+    return weights if isinstance(weights, str) else None
 
 
 def write_config(folder: Path, config: TrainConfig) -> None:

@@ -5,98 +5,151 @@ Each file is written whole or not at all, so that a stopped call continues when 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from dense_imb.base.files import write_whole
+from dense_imb.base.files import refuse_inputs, write_whole
+from dense_imb.base.locks import shared_folder
+from dense_imb.base.refusals import Refused
 
 
-def check_elsewhere(folder: Path, images: str | os.PathLike[str], what: str) -> None:
-    """Refuse to write among the images.
+def check_elsewhere(
+    folder: Path,
+    images: str | os.PathLike[str],
+    what: str,
+    outputs: Iterable[Path],
+    inputs: Iterable[Path],
+) -> None:
+    """Refuse to write among the images, or to replace one.
 
     Args:
         folder: folder to write to.
         images: folder of the images, or one file.
         what: files to write, in words.
+        outputs: files to write.
+        inputs: files of the images.
     """
     place = Path(images)
-    if folder.resolve() == (place if place.is_dir() else place.parent).resolve():
+    place = place if place.is_dir() else place.parent
+    if folder.is_dir() and folder.samefile(place):
         raise ValueError(
             f"Expected another folder for {what} than that of the images, got {folder}."
         )
+    refuse_inputs(outputs, inputs)
 
 
-def check_outputs(
-    folder: Path,
-    name: str,
-    record: Mapping[str, Any],
-    wanted: Iterable[Sequence[Path]],
-    overwrite: bool,
-    what: str,
-    free: set[str],
-) -> None:
-    """Refuse to mix with files that were made in another way, unless they are replaced.
+@dataclass(frozen=True)
+class OutputRecord:
+    """Record of how the files of a folder are made; it refuses files made in another way.
 
     Args:
         folder: folder to write to.
         name: file name of the record.
-        record: how the files are made.
-        wanted: files of each image.
-        overwrite: whether files are replaced.
         what: files to write, in words.
-        free: entries of the record that may differ: the same weights in another place are the same.
+        facts: format, run, weights and options.
+        free: facts that may differ: the same weights in another place are the same.
+        images: digest of each image by name.
+        outputs: files of each image by name.
+        overwrite: whether files are replaced.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"Expected a folder for {what}, got the file {folder}.")
-    existing = next((path for paths in wanted for path in paths if path.exists()), None)
-    if overwrite or existing is None:
-        return
-    cure = "choose another folder or overwrite them (overwrite=True, --overwrite)"
-    try:
-        stored = dict(json.loads((folder / name).read_text()))
-    except (OSError, ValueError, TypeError):
-        raise FileExistsError(
-            f"Expected no file at {existing}, got one without a record of ours, {name}; {cure}."
-        ) from None
-    differing = [key for key in record if key not in free and stored.get(key) != record[key]]
-    if differing:
-        raise FileExistsError(
-            f"Expected {what} in {folder} that were made in this way, got others "
-            f"({', '.join(differing)} differ{'s' * (len(differing) == 1)}); {cure}."
-        )
 
+    folder: Path
+    name: str
+    what: str
+    facts: Mapping[str, Any]
+    free: frozenset[str]
+    images: Mapping[str, str]
+    outputs: Mapping[str, Sequence[Path]]
+    overwrite: bool
 
-def begin_outputs(
-    folder: Path, name: str, record: Mapping[str, Any], replaced: Iterable[Path]
-) -> None:
-    """Make the folder and its record, and remove files that are replaced.
+    def check(self) -> None:
+        """Refuse to mix with files that were made in another way, unless they are replaced."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(f"Expected a folder for {self.what}, got the file {self.folder}.")
+        there = {
+            image: path for image, paths in self.outputs.items() for path in paths if path.exists()
+        }
+        if self.overwrite or not there:
+            return
+        cure = "choose another folder or overwrite them (overwrite=True, --overwrite)"
+        stored = self._stored()
+        if stored is None:
+            raise FileExistsError(
+                f"Expected no file at {next(iter(there.values()))}, got one without a record of "
+                f"ours, {self.name}; {cure}."
+            )
+        if differing := self._differing(stored):
+            raise FileExistsError(
+                f"Expected {self.what} in {self.folder} that were made in this way, got others "
+                f"({', '.join(differing)} differ{'s' * (len(differing) == 1)}); {cure}."
+            )
+        if changed := self._changed(stored, there):
+            more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+            raise FileExistsError(
+                f"Expected {self.what} in {self.folder} of these images, got those of others "
+                f"({changed[0]}{more} changed since); {cure}."
+            )
 
-    They go first: a stopped call would go on among files of another kind.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in replaced:
-        path.unlink(missing_ok=True)
-    save_bytes(folder / name, (json.dumps(record, indent=1) + "\n").encode())
+    @contextmanager
+    def begun(self, own: Iterable[str]) -> Iterator[None]:
+        """Make the folder and its record, and hold the folder while its files are written.
 
+        Processes with the same record may write side by side. Files that are replaced are removed
+        first: a stopped call would go on among files of another kind.
 
-def digest_weights(network: nn.Module) -> str:
-    """Return a digest of the state of a network."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, value in network.state_dict().items():
-        digest.update(name.encode())
-        stored = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
-        digest.update(stored.numpy().tobytes())
-    return digest.hexdigest()
+        Args:
+            own: images of this process.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with shared_folder(self.folder, self._write):
+            stored = self._stored() or {}
+            if self._differing(stored) or self._changed(stored, self.outputs):
+                raise Refused(
+                    "a folder that no other process works in",
+                    f"{self.folder}, to which one writes other {self.what}",
+                    "wait for it or choose another name",
+                )
+            for image in own if self.overwrite else ():
+                for path in self.outputs[image]:
+                    path.unlink(missing_ok=True)
+            yield
+
+    def _write(self) -> None:
+        self.check()  # another call may have written since
+        stored = self._stored() or {}
+        is_more = not self.overwrite and not self._differing(stored)
+        images = {**(stored["images"] if is_more else {}), **self.images}
+        content = {**self.facts, "images": images}
+        save_bytes(self.folder / self.name, (json.dumps(content, indent=1) + "\n").encode())
+
+    def _stored(self) -> dict[str, Any] | None:
+        try:
+            return dict(json.loads((self.folder / self.name).read_text()))
+        except (OSError, ValueError, TypeError, RecursionError):
+            return None
+
+    def _differing(self, stored: Mapping[str, Any]) -> list[str]:
+        """Return the facts that differ from those of the record in the folder."""
+        differing = [
+            name
+            for name, value in self.facts.items()
+            if name not in self.free and stored.get(name) != value
+        ]
+        has_images = isinstance(stored.get("images"), dict)  # records of older versions have none
+        return differing if has_images else [*differing, "images"]
+
+    def _changed(self, stored: Mapping[str, Any], images: Iterable[str]) -> list[str]:
+        """Return those of some images that are not as the record in the folder says."""
+        return [name for name in images if stored["images"].get(name) != self.images[name]]
 
 
 def save_bytes(path: Path, content: bytes) -> None:

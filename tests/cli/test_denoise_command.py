@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import h5py
 import pytest
 import torch
 
@@ -153,6 +157,37 @@ def test_a_folder_of_files_skips_finished_ones(folder, tmp_path, capsys):
     assert "got one by hit density at 0.8" in capsys.readouterr().err
     assert run("hit-density", folder / "*.h5", "--out", out, "--threshold", 0.7, "--overwrite") == 0
     assert (out / "a.h5").stat().st_mtime_ns != first
+
+
+def test_only_the_same_scorer_source_and_options_are_finished(folder, tmp_path, capsys):
+    source, out = tmp_path / "a.h5", tmp_path / "clean"
+    shutil.copy(folder / "a.h5", source)
+    words = (source, "--out", out, "--threshold", 0.8)
+    assert run("hit-density", *words) == 0
+    with HitsFile(out / "a.h5") as hits:
+        masking = read_masking(hits)
+    assert masking is not None
+    assert (masking.scorer, masking.operating_point.threshold) == ("hit density", 0.8)
+    assert len(masking.scorer_digest or "") == len(masking.source_digest or "") == 16
+    before = (out / "a.h5").read_bytes()
+    for scorer, more, sentence in [
+        ("median-filter", (), "to be masked by median filter at 0.8"),
+        ("hit-density(radius_xy=5)", (), "got one by hit density"),
+        ("hit-density", ("--only-kept",), "with kept hits only, got one by"),
+    ]:
+        assert run(scorer, *words, *more) == 2
+        error = capsys.readouterr().err
+        assert sentence in error
+        assert "choose another name or folder, or pass --overwrite" in error
+    shutil.copy(folder / "b.h5", source)  # another source of this name
+    assert run("hit-density", *words) == 2
+    assert "a.h5 to hold the hits of" in capsys.readouterr().err
+    shutil.copy(folder / "a.h5", source)
+    with h5py.File(source, "r+") as file:
+        file["hit/t"][0] += 1  # edited in place
+    assert run("hit-density", *words) == 2
+    assert "restore the file from a copy" in capsys.readouterr().err
+    assert (out / "a.h5").read_bytes() == before
 
 
 def test_an_interrupted_call_is_resumed(folder, tmp_path, capsys, monkeypatch):
@@ -355,3 +390,26 @@ def test_a_rule_denoises_hits_of_sensors(tmp_path):
     write_events(raw, telescope_events(3))
     main(["denoise", "hit-density", str(raw), str(clean), "--threshold", "0.5", "--quiet"])
     assert HitsFile(clean)[:].hit["keep"].any()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_command_leaves_no_half_written_file(folder, tmp_path, monkeypatch, number):
+    words = ("hit-density", folder / "a.h5", tmp_path / "clean.h5", "--threshold", 0.5)
+    score, left = HitDensity.score, []
+
+    def stopped(self: HitDensity, events: Events) -> torch.Tensor:
+        if events.n_hits:
+            left.extend(tmp_path.iterdir())
+            os.kill(os.getpid(), number)
+        return score(self, events)
+
+    monkeypatch.setattr(HitDensity, "score", stopped)
+    if number == signal.SIGTERM:
+        with pytest.raises(SystemExit) as end:
+            run(*words)
+        assert end.value.code == 143
+    else:
+        assert run(*words) == 130
+    assert len(left) == 1
+    assert not list(tmp_path.iterdir())
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

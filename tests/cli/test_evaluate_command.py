@@ -81,6 +81,9 @@ def test_a_sweep_writes_its_table_and_a_figure(clean, tmp_path, capsys):
         "removal.png",
     ]
     assert (out / "removal.png").read_bytes()[:4] == b"\x89PNG"
+    made_by = json.loads((out / "evaluation.json").read_text())["made_by"]
+    assert (made_by["runs"], made_by["options"]["noise"]) == ({}, [50, 100])
+    assert len(made_by["data"][str(clean)]) == 32
     before = (out / "evaluation.csv").read_bytes()
     assert run(*arguments) == 2
     assert "--overwrite" in capsys.readouterr().err

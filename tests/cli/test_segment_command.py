@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
+import shutil
 from pathlib import Path
 
 import h5py
@@ -19,6 +22,7 @@ from dense_imb.tasks.images.evaluate import chosen_thresholds
 from dense_imb.tasks.images.segment import as_probability, segment_images
 from tests.runs.pictures import tiny_images, write_folders
 
+segment_module = importlib.import_module("dense_imb.tasks.images.segment")
 pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")
 
 
@@ -209,3 +213,59 @@ def test_the_record_says_how_the_masks_were_made(trained, folders, tmp_path):
     again = segment_images(moved, folders[0], tmp_path / "out", threshold=0.5, show_progress=False)
     moved.folder.rename(trained.folder)
     assert again.n_done == 0
+
+
+def test_masks_of_images_that_changed_are_not_taken_for_finished(
+    trained, folders, tmp_path, capsys
+):
+    images, out = tmp_path / "images", tmp_path / "out"
+    shutil.copytree(folders[0], images)
+    assert run(trained.folder, images, out) == 0
+    record = json.loads((out / "segmented.json").read_text())
+    assert record["images"].keys() == {path.stem for path in images.iterdir()}
+    assert (record["run"], len(record["weights"])) == (str(trained.folder), 32)
+    before = (out / "001.png").read_bytes()
+    Image.fromarray(255 - mask_of(images / "001.png")).save(images / "001.png")
+    assert run(trained.folder, images, out) == 2
+    sentence = capsys.readouterr().err.splitlines()[-1]
+    assert "of these images, got those of others (001 changed since); choose" in sentence
+    assert (out / "001.png").read_bytes() == before
+    assert run(trained.folder, images, out, "--overwrite") == 0
+    shutil.copy(images / "000.png", images / "new.png")  # more images go on
+    assert run(trained.folder, images, out) == 0
+    assert "1 images segmented" in capsys.readouterr().out
+    (out / "segmented.json").write_text(json.dumps({**record, "images": None}))  # an older record
+    assert run(trained.folder, images, out) == 2
+    assert "(images differs)" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_two_calls_do_not_mix_their_masks(trained, folders, tmp_path, monkeypatch):
+    out, write = tmp_path / "out", segment_module.save_picture
+
+    def meanwhile(*given):
+        monkeypatch.setattr(segment_module, "save_picture", write)
+        for overwrite in (False, True):
+            with pytest.raises(ValueError, match="no other process works in, got .* other masks"):
+                segment_images(
+                    trained, folders[0], out, threshold=0.9, overwrite=overwrite,
+                    show_progress=False,
+                )  # fmt: skip
+        same = segment_images(trained, folders[0], out, process=1, n_processes=2)
+        assert same.n_done == 2
+        write(*given)
+
+    monkeypatch.setattr(segment_module, "save_picture", meanwhile)
+    segment_images(trained, folders[0], out, show_progress=False)
+    assert len(list(out.glob("*.png"))) == 4
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+def test_an_image_is_never_replaced_by_its_mask(trained, folders, tmp_path, capsys, link):
+    link(Path(folders[0]) / "001.png", tmp_path / "001.png")
+    before = (tmp_path / "001.png").read_bytes()
+    assert run(trained.folder, folders[0], tmp_path, "--overwrite") == 2
+    assert "an output apart from the inputs" in capsys.readouterr().err.splitlines()[-1]
+    assert (tmp_path / "001.png").read_bytes() == before
+    os.symlink(folders[0], tmp_path / "again")
+    assert run(trained.folder, folders[0], tmp_path / "again", "--overwrite") == 2
+    assert "another folder for masks" in capsys.readouterr().err.splitlines()[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import shutil
@@ -17,6 +18,8 @@ from dense_imb.compare.contestants import PLAIN
 from dense_imb.config import TrainConfig
 from dense_imb.engine import Interrupted
 from tests.runs.pictures import tiny_images, write_folders
+
+comparing = importlib.import_module("dense_imb.compare.run")
 
 
 class Mine(nn.Module):
@@ -56,7 +59,7 @@ def quiet(config: TrainConfig, folder, losses, **options):
 
 @pytest.mark.parametrize(
     ("loss", "why"),
-    [(Mine("raise", 3), "RuntimeError: the kernel is missing (seed 0)"),
+    [(Mine("raise", 3), "`Mine` to return a loss, got RuntimeError: the kernel is missing (after"),
      (Mine("nan", 3), "Expected a finite loss, got nan in step ")],
     ids=str,
 )  # fmt: skip
@@ -106,7 +109,10 @@ def test_a_loss_of_the_user_that_cannot_be_built_is_a_row(config, tmp_path, monk
 
 def test_a_comparison_of_losses_that_all_fail_says_why(config, tmp_path):
     losses = [Contestant("a", Mine("raise")), Contestant("b", Mine("nan"))]
-    with pytest.raises(ValueError, match="a loss that trains, got none; a: RuntimeError"):
+    with pytest.raises(
+        ValueError,
+        match="got none; a: Expected `Mine` to return a loss, got RuntimeE",
+    ):
         quiet(config, tmp_path / "out", losses)
 
 
@@ -145,6 +151,10 @@ def test_the_advice_of_a_module_is_python():
             for n, v in (("a", 0.9), ("b", 0.1)) for s in range(2)]  # fmt: skip
     table = ComparisonTable.from_runs(runs, ["ap"], losses, 10, folder="x", kind="images")
     assert "pass it in Python, train(Recipe.of(config, loss=loss), folder)" in table.advice()
+    runs[2]["ap"], runs[3]["ap"] = 0.905, 0.9
+    near = ComparisonTable.from_runs(runs, ["ap"], losses, 10, folder="x", kind="images")
+    assert "call compare with n_seeds=5 and another folder (a has no text)" in near.advice()
+    assert "--loss 'a'" not in near.advice()
 
 
 @pytest.mark.filterwarnings("ignore::dense_imb.tasks.images.recipe.PatchWarning")
@@ -169,3 +179,19 @@ def test_a_loss_that_ignores_no_pixel_is_a_row_where_masks_ignore_some(tmp_path)
     table, _ = quiet(config, tmp_path / "out", [PLAIN, "Dice"], n_seeds=1)
     assert [row["loss"] for row in table.rows] == [PLAIN, "Dice"]
     assert "`DiceLoss` can ignore no pixel" in str(table.rows[1]["failed"])
+
+
+def test_two_comparisons_in_one_folder_are_refused(config, tmp_path, monkeypatch):
+    outcome, refused = comparing._outcome, []
+
+    def meanwhile(*given):
+        monkeypatch.setattr(comparing, "_outcome", outcome)
+        with pytest.raises(ValueError, match="a folder that no other process works in") as problem:
+            quiet(config, tmp_path / "out", [PLAIN, "focal"], n_seeds=1)
+        refused.append(problem)
+        return outcome(*given)
+
+    monkeypatch.setattr(comparing, "_outcome", meanwhile)
+    table, _ = quiet(config, tmp_path / "out", [PLAIN, "focal"], n_seeds=1)
+    assert refused
+    assert [row["failed"] for row in table.rows] == ["", ""]

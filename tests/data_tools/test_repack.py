@@ -54,11 +54,13 @@ def test_one_frame_a_chunk_and_the_same_values(slow, tmp_path):
         assert file.attrs["year"] == 2015
 
 
-def test_in_place_needs_the_word(slow, tmp_path):
+def test_a_file_is_never_packed_into_itself(slow, tmp_path):
+    before = slow.read_bytes()
     with pytest.raises(FileExistsError, match="with `overwrite`"):
         repack(slow, slow, progress=False)
-    repack(slow, slow, overwrite=True, progress=False)
-    assert not layouts(slow)[0].is_slow
+    with pytest.raises(ValueError, match="an output apart from the inputs"):
+        repack(slow, slow, overwrite=True, progress=False)
+    assert slow.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["slow.h5"]
 
 

@@ -27,6 +27,7 @@ from tests.hits.files import assert_same, some_events, some_sensor_events, write
 from tests.hits.shard_processes import BATCH, network
 from tests.hits.shard_processes import FRAME as SMALL
 from tests.hits.test_masking import POINT, Stub, bare
+from tests.leftovers import leave_behind
 from tests.limits import HANG_SECONDS
 
 
@@ -111,7 +112,7 @@ def test_an_interrupted_call_is_finished_by_the_next(tmp_path):
     ]
     assert not target.exists()
     times = [path.stat().st_mtime_ns for path in finished]
-    (folder / ".events-000000000016-000000000024.h5.0123456789ab.partial").write_bytes(b"half")
+    leave_behind(folder / "events-000000000016-000000000024.h5")
     with pytest.raises(FileExistsError, match="got 2 of 8, of an earlier call; finish it with"):
         in_shards(source, target, Stub())
     stub = Stub(fails_at=4)
@@ -203,7 +204,7 @@ def test_nothing_is_written_if_one_target_is_refused(tmp_path):
     before = sorted(tmp_path.iterdir())
     with pytest.raises(FileExistsError, match="no file at"):
         mask_in_shards({tmp_path / "new.h5": first, old: second}, HitDensity(), POINT)
-    with pytest.raises(ValueError, match="a target other than the source"):
+    with pytest.raises(ValueError, match="an output apart from the inputs"):
         mask_in_shards({tmp_path / "new.h5": first, second: second}, HitDensity(), POINT)
     (tmp_path / "bad.h5").write_bytes(b"bad")
     with pytest.raises(HitsFileError):

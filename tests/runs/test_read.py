@@ -9,6 +9,7 @@ import os
 import signal
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -22,6 +23,7 @@ from dense_imb.runs.read import read_config
 from dense_imb.runs.seen import OverlapWarning
 from dense_imb.tasks.recipe import build_task
 from tests.engine.test_loop import Signal
+from tests.leftovers import leave_behind
 from tests.runs.tiny import (
     assert_same_content,
     assert_same_runs,
@@ -164,11 +166,35 @@ def test_other_hits_under_the_old_name_are_refused(tmp_path):
         quiet(tiny(data), tmp_path / "run", resume=True)
 
 
+def test_hits_that_were_edited_in_place_are_refused(tmp_path):
+    data = write_events(tmp_path / "data.h5", clean_events(20))
+    quiet(tiny(data, steps=2), tmp_path / "run")
+    with h5py.File(data, "r+") as file:
+        file["hit/t"][7] += 1
+    for folder, resume in ((tmp_path / "run", True), (tmp_path / "new", False)):
+        with pytest.raises(
+            ValueError, match=r"to match its hash, got another in `/hit/t`; restore"
+        ):
+            quiet(tiny(data, steps=2), folder, resume=resume)
+
+
+def test_other_hits_without_a_hash_are_refused(tmp_path):
+    data = write_events(tmp_path / "data.h5", clean_events(20))
+    for seed in (0, 1):
+        write_events(Path(data), clean_events(20, seed=seed))
+        with h5py.File(data, "r+") as file:
+            del file.attrs["content_hash"]
+        if seed == 0:
+            quiet(tiny(data, steps=2), tmp_path / "run")
+    with pytest.raises(CheckpointError, match=r"data: .* there, .* here"):
+        quiet(tiny(data, steps=2), tmp_path / "run", resume=True)
+
+
 def test_two_runs_in_one_folder_are_refused(path, tmp_path):
     quiet(tiny(path), tmp_path / "run")
     with (tmp_path / "run" / ".lock").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match="no other run works in"):
+        with pytest.raises(ValueError, match="no other process works in"):
             quiet(tiny(path), tmp_path / "run", resume=True)
 
 
@@ -179,6 +205,47 @@ def test_what_a_killed_run_left_half_written_is_removed(path, tmp_path):
     (folder / "checkpoints" / "step-00000003.pt.123.partial").write_text("half")
     quiet(tiny(path), folder, resume=True)
     assert not list(folder.rglob("*.partial"))
+
+
+def test_a_kill_between_two_names_of_a_folder_loses_none(path, tmp_path):
+    folder = tmp_path / "run"
+    quiet(tiny(path, steps=4), folder)
+    natural = folder / "natural"
+    content = (natural / "natural.json").read_bytes()
+    natural.rename(folder / "natural.123.old")  # as an older version left it
+    (folder / "natural.123.new").mkdir()
+    quiet(tiny(path, steps=4), folder, resume=True)
+    assert (natural / "natural.json").read_bytes() == content
+    assert not list(folder.glob("natural.*"))
+
+
+def test_files_of_others_stay_when_a_run_begins_and_resumes(path, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    others = [
+        folder / "download.tgz.partial",
+        leave_behind(folder / "clean.h5", os.getppid()),  # a denoise that is running
+    ]
+    for resume in (False, True):
+        others[0].write_text("of another program")
+        quiet(tiny(path), folder, resume=resume)
+        assert all(other.exists() for other in others)
+
+
+def test_a_run_that_loads_longer_does_not_train_over_another(path, tmp_path, monkeypatch):
+    folder, check = tmp_path / "run", fit_module._check_parts
+
+    def meanwhile(config):
+        monkeypatch.setattr(fit_module, "_check_parts", check)
+        quiet(tiny(path), folder)
+        check(config)
+
+    monkeypatch.setattr(fit_module, "_check_parts", meanwhile)
+    with pytest.raises(ValueError, match=r"a new folder for the run, got .*, which holds one"):
+        quiet(tiny(path, seed=7), folder)
+    run = open_run(folder)
+    assert run.config.seed == 0
+    assert run.checkpoint("last")["setup"]["seed"] == "0"
 
 
 def test_a_warm_start_begins_from_the_best_weights(path, tmp_path, watched):

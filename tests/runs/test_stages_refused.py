@@ -131,7 +131,7 @@ def test_a_run_has_one_lock_for_both_stages(folders, tmp_path, monkeypatch):
     told = []
 
     def meanwhile(*given: Any) -> Any:
-        with pytest.raises(ValueError, match="no other run works in") as refused:
+        with pytest.raises(ValueError, match="no other process works in") as refused:
             train(config, folder, resume=True, is_quiet=True)
         told.append(refused)
         return begin(*given)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -13,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from dense_imb.base.files import refuse_inputs
 from dense_imb.base.refusals import Refused
 from dense_imb.data.events.formats.frames import PathLike
 from dense_imb.data.parts import assign_parts
 from dense_imb.hits import Events, HitsFile, HitsFiles, HitsWriter, open_hits
+from dense_imb.hits.reader import file_paths
 
 _Hits = HitsFile | HitsFiles
 
@@ -63,7 +64,7 @@ def split_hits(
             raise ValueError(f"Expected `{group}` with one number for each event, got others.")
     part = assign_parts(number, [*parts.values()], seed)
     paths = [Path(path) for path in parts]
-    refuse_own_input(hits, paths)
+    refuse_inputs(paths, file_paths(hits))
     with ExitStack() as stack:
         writers = [
             stack.enter_context(HitsWriter(path, hits.geometry, overwrite=overwrite))
@@ -102,7 +103,7 @@ def merge_hits(
     """
     with open_hits([*paths], in_memory=False) as hits:
         files = hits.files if isinstance(hits, HitsFiles) else [hits]
-        refuse_own_input(hits, [Path(target)])
+        refuse_inputs([target], file_paths(hits))
         if source_column is not None and f"/event/{source_column}" in hits.columns:
             raise ValueError(
                 f"Expected a new name for the column of sources, got `{source_column}`, which the "
@@ -119,16 +120,6 @@ def merge_hits(
                     writer.append(events)
                     bar.update(len(events))
     return writer
-
-
-def refuse_own_input(hits: _Hits, targets: Sequence[Path]) -> None:
-    """Refuse to replace a file that is being read, and to write one file twice."""
-    names = [os.path.realpath(path) for path in targets]
-    files = hits.files if isinstance(hits, HitsFiles) else [hits]
-    own = {os.path.realpath(file.path) for file in files} & set(names)
-    if own or len(set(names)) < len(names):
-        wrong = own.pop() if own else names[0]
-        raise ValueError(f"Expected outputs apart from each other and the inputs, got {wrong}.")
 
 
 def _chosen(events: Events, is_chosen: NDArray[np.bool_]) -> Events:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,12 +14,19 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from dense_imb.base.files import check_space, refuse_existing, write_whole
+from dense_imb.base.files import (
+    check_space,
+    refuse_existing,
+    refuse_inputs,
+    write_whole,
+    write_whole_folder,
+)
 from dense_imb.base.refusals import RefusedFile
 from dense_imb.data.events.formats.frames import PathLike
 from dense_imb.data.events.formats.source import BATCH_BYTES
 from dense_imb.hits import HitsFile, HitsFiles, rasterise
 from dense_imb.hits.frames import Rule, paint
+from dense_imb.hits.reader import file_paths
 
 _Block = NDArray[Any]
 _Hits = HitsFile | HitsFiles
@@ -79,6 +84,7 @@ def to_frames(
                 "one",
                 "choose another name, or replace a folder of PNG images with {overwrite}",
             )
+    refuse_inputs(outputs, file_paths(hits))
     is_whole = rule == "count" or hits.columns["/hit/t"].kind == "u"
     frames = _Frames(hits, rule, np.dtype(np.uint16 if is_whole else np.float32), progress)
     if path.suffix in (".npy", ""):
@@ -183,24 +189,16 @@ def _write_png(path: Path, frames: _Frames, kind: str) -> None:
             f"Expected whole times of at most 65535 for images in {path}, got fractions; write "
             ".npy, .npz or .h5."
         )
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    old = path.with_name(f"{path.name}.{os.getpid()}.old")
-    partial.mkdir()
-    try:
+
+    def write(to: Path) -> None:
         digits = max(6, len(str(len(frames.hits) - 1)))
         number = 0
         for (block,) in frames.blocks(kind):
             for pixels in block:
-                Image.fromarray(pixels).save(partial / f"{number:0{digits}}.png")
+                Image.fromarray(pixels).save(to / f"{number:0{digits}}.png")
                 number += 1
-        if path.exists():
-            path.rename(old)
-        partial.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        if old.exists() and not path.exists():
-            old.rename(path)
+
+    write_whole_folder(path, write)
 
 
 def _is_folder_of_images(path: Path) -> bool:

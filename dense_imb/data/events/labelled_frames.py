@@ -15,12 +15,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from dense_imb.base.checks import check_at_least, check_choice
-from dense_imb.base.files import check_space, refuse_existing, write_whole
+from dense_imb.base.files import check_space, refuse_existing, refuse_inputs, write_whole
 from dense_imb.data.events.dense import create_frames
 from dense_imb.data.events.formats.frames import PathLike
 from dense_imb.data.events.formats.source import BATCH_BYTES
 from dense_imb.hits import Events, HitsFile, HitsFiles, encode, paint
 from dense_imb.hits.frames import CHANNELS, TURNS, Rule, pixel_index, visible
+from dense_imb.hits.reader import file_paths
 
 IMAGE, MASK = "image", "mask"  # names of the data sets
 _MOST_CLASSES = 255  # 0 .. 254; 255 usually marks ignored pixels
@@ -85,6 +86,7 @@ def write_labelled_frames(
     path = Path(path)
     _check(hits, path, channels, time_bins)
     refuse_existing(path, overwrite)
+    refuse_inputs([path], file_paths(hits))
     empty = ("empty or noise",) if noise_is_background else ("empty", "noise")
     classes = (*empty, *(_numbered(hits) if kinds is None else kinds))
     if len(set(classes)) != len(classes) or not len(empty) < len(classes) <= _MOST_CLASSES:

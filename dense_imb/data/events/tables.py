@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from dense_imb.base.files import check_space, refuse_existing, write_whole
+from dense_imb.base.files import check_space, refuse_existing, refuse_inputs, write_whole
 from dense_imb.base.refusals import RefusedFile
 from dense_imb.data.events.formats.frames import PathLike
 from dense_imb.data.events.formats.records import import_parquet
@@ -22,6 +22,7 @@ from dense_imb.data.events.formats.root import import_uproot
 from dense_imb.data.events.formats.source import BATCH_HITS
 from dense_imb.hits import Events, HitsFile, HitsFiles, Sensors, to_awkward
 from dense_imb.hits.jagged import import_awkward
+from dense_imb.hits.reader import file_paths
 
 _Hits = HitsFile | HitsFiles
 _AXES = ("x", "y", "z", "dx", "dy", "dz")
@@ -63,6 +64,7 @@ def to_table(
         raise RefusedFile(
             f"no file at {beside}", "one", "choose another name or overwrite it with {overwrite}"
         )
+    refuse_inputs([path, *([] if beside is None else [beside])], file_paths(hits))
 
     def batches(action: str = "write") -> Iterator[Events]:
         with tqdm(

@@ -19,6 +19,7 @@ from dense_imb.hits import (
     Uniform,
     degrade,
 )
+from dense_imb.hits.provenance import content_hash_of
 
 VALIDATION_EPOCH = 2**31 - 1  # no training gets there
 _MOST = 2**32  # events with random numbers of their own
@@ -82,9 +83,9 @@ class VirtualEvents:
         return degrade(events, self.degradation, seed=self.seed, epoch=epoch, event_index=index)
 
     def fingerprint(self) -> str:
-        """Return a text that is equal for sets with equal hits."""
+        """Return a text that is equal for sets with equal hits, see `content_hash_of`."""
         files = self.source.files if isinstance(self.source, HitsFiles) else [self.source]
-        stored = [str(file.attributes.get("content_hash", file.n_hits)) for file in files]
+        stored = [content_hash_of(file) for file in files]
         digest = hashlib.sha256("\n".join(stored).encode()).hexdigest()
         return f"{len(self)} events from {self.first} of {self.source.n_hits} hits, {digest[:16]}"
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tqdm.auto import tqdm
 
-from dense_imb.base.files import refuse_existing, write_whole
+from dense_imb.base.files import refuse_existing, refuse_inputs, write_whole
 from dense_imb.base.refusals import Refused, literal, suggest
 from dense_imb.data.images.folders import NIFTI, SUFFIXES, list_images, read_image, stem_of
 from dense_imb.data.images.sources import (
@@ -329,6 +329,7 @@ def write_instances(
     paths = [Path(folder) / f"{name}.npy" for name in images.names]
     for path in paths:
         refuse_existing(path, overwrite)
+    refuse_inputs(paths, images.read_files())
     Path(folder).mkdir(parents=True, exist_ok=True)
     bar = tqdm(paths, "write instances", unit="image", disable=not show_progress, delay=1)
     for i, path in enumerate(bar):

@@ -21,7 +21,7 @@ from dense_imb.base.checks import check_finite
 from dense_imb.base.refusals import Refused, option, refusal
 from dense_imb.data.images.instances import InstanceMaps, open_instances
 from dense_imb.data.images.sources import IGNORED as IGNORED
-from dense_imb.data.images.sources import ImageSource, are_names, find_source
+from dense_imb.data.images.sources import FolderSource, ImageSource, are_names, find_source
 from dense_imb.statistics import ClassStatistics
 
 _UNKNOWN = 254
@@ -328,6 +328,12 @@ class LabelledImages:
     def files(self) -> list[Path]:
         """Return the image files, without masks; for HDF5 the one file."""
         return self._source.files(self.numbers)
+
+    def read_files(self) -> list[Path]:
+        """Return the files that are read: images and masks."""
+        if isinstance(self._source, FolderSource):
+            return [path for i in self.numbers for path in self._source.pairs[i]]
+        return self.files()
 
     def fingerprint(self) -> str:
         """Return a digest of the files' names, sizes and bytes, independent of their folder.

@@ -21,7 +21,13 @@ from dense_imb.data.images.folders import (
     stem_of,
 )
 from dense_imb.data.images.labelled import LabelledImages
-from dense_imb.data.images.sources import HDF5Images, channels_first, digest_ends, digest_files
+from dense_imb.data.images.sources import (
+    HDF5Images,
+    channels_first,
+    digest_content,
+    digest_ends,
+    digest_files,
+)
 
 
 class UnlabelledImages:
@@ -67,6 +73,10 @@ class UnlabelledImages:
         pixels = read_image(path, is_volume=self.spatial_dims == 3)
         return self._checked(pixels, str(path), None if path.suffix.lower() == ".npy" else -1)
 
+    def files(self) -> list[Path]:
+        """Return the files of the images; for HDF5 the one file."""
+        return self.paths if self._stored is None else [self._stored.path]
+
     def fingerprint(self) -> str:
         """Return a digest of the files, see `LabelledImages.fingerprint`."""
         if self._stored is None:
@@ -75,6 +85,12 @@ class UnlabelledImages:
         if self._is_whole:
             return digest
         return hashlib.blake2b(f"{self._numbers} of {digest}".encode(), digest_size=16).hexdigest()
+
+    def digests(self) -> dict[str, str]:
+        """Return a digest of each image by name; an image of an HDF5 file has that of the file."""
+        if self._stored is None:
+            return dict(zip(self.names, map(digest_content, self.paths), strict=True))
+        return dict.fromkeys(self.names, digest_content(self._stored.path))
 
     def without(self, held_out: Iterable[LabelledImages]) -> UnlabelledImages:
         """Return the images that are not in `held_out`.

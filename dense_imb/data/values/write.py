@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from dense_imb.base.files import refuse_existing, write_whole
+from dense_imb.base.files import refuse_existing, refuse_inputs, write_whole
 from dense_imb.data.values.key_point_tables import KeyPoints
 from dense_imb.data.values.key_points import REACH, check_sigma, heat_maps
 
@@ -116,6 +116,7 @@ def write_heat_maps(
     """
     check_sigma(sigma)
     paths = table.find_images(images)
+    refuse_inputs([path], paths)
     length = max(len(name.encode()) for name in table.images)
 
     def samples() -> Iterable[Sample]:

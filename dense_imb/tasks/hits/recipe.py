@@ -543,5 +543,5 @@ def _digests_of_hits(file: HitsFile) -> tuple[str, ...] | None:
     try:
         stored = json.loads(str(file.attributes["content_hash"]))
         return tuple(str(stored[name]) for name in _HITS)
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, RecursionError):
         return None

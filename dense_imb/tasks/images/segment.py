@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -22,14 +23,13 @@ from tqdm.auto import tqdm
 from dense_imb.base.refusals import Refused, literal
 from dense_imb.data.images.folders import is_nifti
 from dense_imb.data.images.unlabelled import UnlabelledImages, nifti_like, open_unlabelled
+from dense_imb.engine.checkpoint import digest_weights
 from dense_imb.metrics import ScoreHistogram, SegmentationScores
 from dense_imb.tasks.images.evaluate import chosen_thresholds, logit_of_class
 from dense_imb.tasks.images.trained import TrainedImages
 from dense_imb.tasks.outputs import (
-    begin_outputs,
+    OutputRecord,
     check_elsewhere,
-    check_outputs,
-    digest_weights,
     save_array,
     save_bytes,
     save_picture,
@@ -161,41 +161,48 @@ def segment_images(
     cuts = chosen_thresholds(run.scores()) if many else ()
     values = _values(reading.labels, reading.n_classes)
     folder = Path(out)
-    check_elsewhere(folder, images, "masks")
-    record: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "format": _FORMAT,
         "version": _VERSION,
         "run": str(run.folder),
-        "weights": digest_weights(segmenter.network),
+        "weights": digest_weights(segmenter.network.state_dict()),
         "threshold_logit": cut if cut is None or math.isfinite(cut) else str(cut),
         **({} if reading.natural is None else {"natural": repr(reading.natural)}),
         **({"threshold_logits": list(map(str, cuts))} if cuts else {}),
         "values": values.tolist(),
         "classes": reading.names,
+        "probability": probability,
     }
     wanted = [_outputs(source, i, folder, values, probability) for i in range(len(source))]
-    check_outputs(folder, RECORD, record, wanted, overwrite, "masks", {"run", "classes"})
+    free = frozenset({"run", "classes", "probability"})
+    outputs = dict(zip(source.names, wanted, strict=True))
+    record = OutputRecord(
+        folder, RECORD, "masks", facts, free, source.digests(), outputs, overwrite
+    )
+    files = [path for paths in wanted for path in paths]
+    check_elsewhere(folder, images, "masks", [*files, folder / RECORD], source.files())
+    record.check()
     own = [*enumerate(wanted)][process::n_processes]
     n_done = 0
     bar = tqdm(own, "segment", unit="image", disable=not show_progress)
-    for i, paths in bar:
-        if not overwrite and all(path.exists() for path in paths):
-            continue
-        logits = segmenter.logits(source.image(i))
-        mask = values[decided(logits, cut or 0.0, thresholds=cuts)]
-        if n_done == 0:  # not before the network has shown that it takes such images
-            paths_of_own = [path for _, paths_of_one in own for path in paths_of_one]
-            begin_outputs(folder, RECORD, record, paths_of_own if overwrite else [])
-        if probability:
-            shown = logits[0, 0].sigmoid() if logits.shape[1] == 1 else logits[0].softmax(0)
-            save_array(paths[-1], shown.float().numpy())
-        if is_nifti(paths[0]):
-            save_bytes(paths[0], nifti_like(mask, source.paths[i]))
-        elif paths[0].suffix == ".png":
-            save_picture(paths[0], [mask], "PNG")
-        else:
-            save_array(paths[0], mask)
-        n_done += 1
+    with ExitStack() as held:
+        for i, paths in bar:
+            if not overwrite and all(path.exists() for path in paths):
+                continue
+            logits = segmenter.logits(source.image(i))
+            mask = values[decided(logits, cut or 0.0, thresholds=cuts)]
+            if n_done == 0:  # not before the network has shown that it takes such images
+                held.enter_context(record.begun(source.names[process::n_processes]))
+            if probability:
+                shown = logits[0, 0].sigmoid() if logits.shape[1] == 1 else logits[0].softmax(0)
+                save_array(paths[-1], shown.float().numpy())
+            if is_nifti(paths[0]):
+                save_bytes(paths[0], nifti_like(mask, source.paths[i]))
+            elif paths[0].suffix == ".png":
+                save_picture(paths[0], [mask], "PNG")
+            else:
+                save_array(paths[0], mask)
+            n_done += 1
     chosen = None if cut is None else as_probability(cut)
     n_there = len(own) - n_done
     return Segmented(folder, n_done, n_there, chosen, promised_f1, validation_threshold)

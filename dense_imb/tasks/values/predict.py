@@ -6,8 +6,10 @@ predict_images(run, "images", "predicted")
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,15 +20,14 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from dense_imb.base.files import refuse_existing, write_whole
+from dense_imb.base.files import refuse_existing, refuse_inputs, write_whole
 from dense_imb.base.refusals import Refused
 from dense_imb.data.images.folders import is_nifti
 from dense_imb.data.images.unlabelled import UnlabelledImages, nifti_like, open_unlabelled
+from dense_imb.engine.checkpoint import digest_weights
 from dense_imb.tasks.outputs import (
-    begin_outputs,
+    OutputRecord,
     check_elsewhere,
-    check_outputs,
-    digest_weights,
     save_array,
     save_bytes,
     save_picture,
@@ -36,6 +37,7 @@ from dense_imb.tasks.values.trained import TrainedValues
 RECORD = "predicted.json"  # record of how the maps of a folder were made
 VALUES = "values"  # data set of predictions in an HDF5 file
 _FORMAT, _VERSION = "dense-imb-predicted", 1
+_NAMED = 500  # digests of images in an HDF5 file, whose attributes hold 64 kB
 _HDF5 = (".h5", ".hdf5")
 _Path = str | os.PathLike[str]
 
@@ -103,35 +105,43 @@ def predict_images(
     )
     read_out = None if raw else reading.read_out
     path = Path(out)
-    if path.suffix.lower() in _HDF5:
-        if n_processes > 1:
-            raise Refused("a folder for the maps of several processes", str(out))
-        refuse_existing(path, overwrite)
-        bar = tqdm(range(len(source)), "predict", unit="image", disable=not show_progress)
-        _write_hdf5(path, predictor, source, bar, raw)
-        return Predicted(path, len(source), 0, read_out is not None)
-    check_elsewhere(path, images, "maps of values")
-    record: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "format": _FORMAT,
         "version": _VERSION,
         "run": str(run.folder),
-        "weights": digest_weights(predictor.network),
+        "weights": digest_weights(predictor.network.state_dict()),
         "scale": reading.scale,
         "read_out": None if read_out is None else read_out.to_dict(),
         "names": reading.names,
     }
-    wanted = [[_output(source, i, path, reading.n_targets)] for i in range(len(source))]
-    check_outputs(path, RECORD, record, wanted, overwrite, "maps of values", {"run", "names"})
+    if path.suffix.lower() in _HDF5:
+        if n_processes > 1:
+            raise Refused("a folder for the maps of several processes", str(out))
+        refuse_existing(path, overwrite)
+        refuse_inputs([path], source.files())
+        bar = tqdm(range(len(source)), "predict", unit="image", disable=not show_progress)
+        made_by = {**facts, "images": sorted(set(source.digests().values()))[:_NAMED]}
+        _write_hdf5(path, predictor, source, bar, raw, made_by)
+        return Predicted(path, len(source), 0, read_out is not None)
+    wanted = [_output(source, i, path, reading.n_targets) for i in range(len(source))]
+    check_elsewhere(path, images, "maps of values", [*wanted, path / RECORD], source.files())
+    outputs = {name: [file] for name, file in zip(source.names, wanted, strict=True)}
+    free = frozenset({"run", "names"})
+    record = OutputRecord(
+        path, RECORD, "maps of values", facts, free, source.digests(), outputs, overwrite
+    )
+    record.check()
     own = [*enumerate(wanted)][process::n_processes]
     n_done = 0
-    for i, (file,) in tqdm(own, "predict", unit="image", disable=not show_progress):
-        if not overwrite and file.exists():
-            continue
-        values = predictor.predict(source.image(i), raw=raw).numpy()
-        if n_done == 0:  # not before the network has shown that it takes such images
-            begin_outputs(path, RECORD, record, [f for _, (f,) in own] if overwrite else [])
-        _write(file, values, source, i)
-        n_done += 1
+    with ExitStack() as held:
+        for i, file in tqdm(own, "predict", unit="image", disable=not show_progress):
+            if not overwrite and file.exists():
+                continue
+            values = predictor.predict(source.image(i), raw=raw).numpy()
+            if n_done == 0:  # not before the network has shown that it takes such images
+                held.enter_context(record.begun(source.names[process::n_processes]))
+            _write(file, values, source, i)
+            n_done += 1
     return Predicted(path, n_done, len(own) - n_done, read_out is not None)
 
 
@@ -164,11 +174,14 @@ def _write_hdf5(
     source: UnlabelledImages,
     numbers: Iterable[int],
     raw: bool,
+    made_by: dict[str, Any],
 ) -> None:
     """Write the maps of all images to one data set, the file whole or not at all."""
 
     def write(to: Path) -> None:
         with h5py.File(to, "w") as file:
+            # of fixed length: safe to read from files of unknown origin
+            file.attrs["made_by"] = np.bytes_(json.dumps(made_by))
             data: Any = None
             for i in numbers:
                 values = predictor.predict(source.image(i), raw=raw).numpy()

@@ -58,7 +58,7 @@ def test_bad_wishes_are_named_and_leave_nothing(tmp_path):
     with pytest.raises(ValueError, match="got none for part [123]: 2 groups"):
         split(tmp_path, group="is_calibration", seed=1)
     source = open_hits(tmp_path / "all.h5")
-    with pytest.raises(ValueError, match="apart from each other and the inputs"):
+    with pytest.raises(ValueError, match="an output apart from the inputs"):
         split_hits(source, {tmp_path / "all.h5": 1.0}, overwrite=True, progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["all.h5"]
 
@@ -85,7 +85,7 @@ def test_merge_refuses_other_frames_columns_and_names(tmp_path):
     for paths, target, options, sentence in (
         ([one, other], "out.h5", {}, "with the geometry of"),
         ([one, bare], "out.h5", {}, "with the columns of"),
-        ([one], "one.h5", {"overwrite": True}, "apart from each other"),
+        ([one], "one.h5", {"overwrite": True}, "apart from the inputs"),
         ([one], "out.h5", {"source_column": "run"}, "a new name for the column"),
     ):
         with pytest.raises(ValueError, match=sentence):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import h5py
@@ -207,3 +208,23 @@ def test_the_next_command_needs_true_maps(trained, folders, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == wanted
     assert main([*words, path, str(tmp_path / "out.h5"), "--quiet"]) == 0
     assert "next:" not in capsys.readouterr().out
+
+
+def test_maps_are_of_their_images_and_replace_none(trained, tmp_path):
+    images, _ = spots(3, (40, 48), seed=3)
+    folder, out = save_npy(tmp_path / "images", images), tmp_path / "out"
+    predict(trained, folder, out, device="cpu", show_progress=False)
+    np.save(next(iter(sorted(Path(folder).iterdir()))), images[2])
+    with pytest.raises(FileExistsError, match="of these images, got those of others"):
+        predict(trained, folder, out, device="cpu", show_progress=False)
+    path = write_hdf5(tmp_path / "a.h5", image=images)
+    before = Path(path).read_bytes()
+    os.link(path, tmp_path / "b.h5")
+    with pytest.raises(ValueError, match="an output apart from the inputs"):
+        predict(trained, path, tmp_path / "b.h5", overwrite=True, show_progress=False)
+    assert Path(path).read_bytes() == before
+    predict(trained, path, tmp_path / "c.h5", device="cpu", show_progress=False)
+    with h5py.File(tmp_path / "c.h5") as file:
+        made_by = json.loads(file.attrs["made_by"])
+    assert made_by["run"] == str(trained.folder)
+    assert len(made_by["weights"]) == len(made_by["images"][0]) == 32

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ import torch
 
 from dense_imb.cli import main
 from dense_imb.data.values.pairs import open_values
+from dense_imb.engine import CheckpointError
 from dense_imb.metrics.read_out import ReadOut
 from dense_imb.runs import open_run, predict, train
 from dense_imb.runs.read_out import READ_OUT, read_read_out
+from dense_imb.runs.write import scored_weights
 from tests.tasks.values.tiny_values import tiny_values
 
 pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")
@@ -105,3 +108,15 @@ def test_channels_have_maps_of_their_own(tmp_path):
     assert len(run.read_out.read_out.maps) == 2
     image = open_values(*folders).image(0)
     assert run.trained(device="cpu").predict(image).shape == (2, 40, 48)
+
+
+def test_a_read_out_of_other_weights_is_refused(trained, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(trained.folder, folder)
+    path = folder / READ_OUT / "read_out.json"
+    weights = scored_weights(folder)
+    assert weights is not None
+    assert weights == scored_weights(folder / READ_OUT)
+    path.write_text(path.read_text().replace(weights, "0" * 32))
+    with pytest.raises(CheckpointError, match=r"got that of another; dense-imb train values --out"):
+        open_run(folder).trained()
