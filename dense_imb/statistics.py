@@ -15,7 +15,14 @@ import torch.distributed as dist
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dense_imb.base.checks import check_at_least, check_choice, check_label_range, check_tensor
+from dense_imb.base.checks import (
+    bare,
+    check_at_least,
+    check_choice,
+    check_has_values,
+    check_label_range,
+    differs_from,
+)
 from dense_imb.base.files import write_whole
 from dense_imb.losses import ValueBins, class_weights
 from dense_imb.losses.core.class_weights import EFFECTIVE_BETA, scale_to_mean_one
@@ -157,17 +164,16 @@ class ClassStatistics:
             target: class indices, one-hot labels or values, see `ClassStatistics`.
             mask: False for pixels to leave out, in the shape of the class indices.
         """
-        check_tensor("target", target)
-        target = target.detach()
+        check_has_values(target=target, mask=mask)
+        target, mask = bare(target).detach(), bare(mask)
         if target.dim() == 0:
             raise ValueError("Expected `target` with images in its first dimension, got a scalar.")
         is_hits = self.partition == "hits"
         if not is_hits and self._is_one_hot(target):
             target = target.argmax(1)
-        flat = target.reshape(target.shape[0], -1).cpu() if target.numel() else target.cpu()
+        flat = target.reshape(target.shape[0], math.prod(target.shape[1:])).cpu()
         valid = torch.ones(flat.shape, dtype=torch.bool)
         if mask is not None:
-            check_tensor("mask", mask)
             if mask.numel() != flat.numel():
                 raise ValueError(
                     f"Expected `mask` with one value for each of the {flat.numel()} pixels of "
@@ -175,7 +181,7 @@ class ClassStatistics:
                 )
             valid = mask.reshape(flat.shape).cpu().bool()
         if self.ignore_index is not None:
-            valid = valid & (flat != self.ignore_index)
+            valid = valid & differs_from(flat, self.ignore_index)
         if flat.is_floating_point() and bool(flat[valid].isnan().any()):
             raise ValueError("Expected `target` without NaN, got one; mask it or fix the data.")
         label = flat.bool().long() if is_hits else self._labels(flat, valid)

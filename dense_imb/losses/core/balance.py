@@ -14,11 +14,13 @@ from torch import Tensor
 from dense_imb.base.checks import (
     check_at_least,
     check_choice,
+    check_devices,
     check_floating,
     check_integral,
     check_n_entries,
     class_numbers,
     expand_pixels,
+    trains_eagerly,
     values_are_readable,
     widen_half,
 )
@@ -198,6 +200,9 @@ def balanced_mean(
     per: Per = "pixel" if instance is None else "instance"
     check_per(per, max_instances)
     check_groups(cover, per, class_count, ignore_index)
+    check_devices(
+        "error", error, label=label, instance=instance, mask=mask, pixel_weight=pixel_weight
+    )
     valid = valid_pixels(error, "error", mask, pixel_weight)
     groups: Tensor | PackedCover
     if cover is not None:
@@ -311,6 +316,11 @@ def reduce_balanced(
         sums["window"] = _window_mass(class_count, n_classes, balance, sums["count"])
     is_shared = n_processes(balance.scope) > 1
     if is_shared:
+        if weight is not None and trains_eagerly(weight):
+            raise ValueError(
+                "Expected `pixel_weight` without gradient in a balance over several processes, got "
+                "one that requires it; call .detach() on it first."
+            )
         sums = _sum_over_processes(sums)
 
     coefficient = coefficients(sums, balance)

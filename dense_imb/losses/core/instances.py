@@ -15,6 +15,7 @@ from torch import Tensor
 from dense_imb.base.checks import (
     bare,
     check_choice,
+    check_devices,
     check_tensor,
     is_plain_eager,
     values_are_readable,
@@ -54,6 +55,7 @@ def instance_map(
     instance = bare(instance)
     check_tensor("instance", instance)
     instance = without_channel("instance", instance, pixels)
+    check_devices("logits", pixels, instance=instance)
     return bounded_instances(instance, max_instances=max_instances, valid=valid)
 
 

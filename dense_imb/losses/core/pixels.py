@@ -8,6 +8,7 @@ from torch import Tensor
 from dense_imb.base.checks import (
     check_floating,
     check_label_range,
+    differs_from,
     expand_pixels,
     values_are_readable,
 )
@@ -49,7 +50,7 @@ def clean_label(
     if label.dtype not in (torch.int32, torch.int64):
         label = label.long()
     if ignore_index is not None:
-        valid = both(valid, label != ignore_index)
+        valid = both(valid, differs_from(label, ignore_index))
     if values_are_readable(label):
         check_label_range(name, label, n_classes, valid)
     else:

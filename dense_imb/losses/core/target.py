@@ -15,9 +15,11 @@ from torch import Tensor
 
 from dense_imb.base.checks import (
     bare,
+    check_devices,
     check_floating,
     check_label_range,
     check_tensor,
+    differs_from,
     values_are_readable,
     widen_half,
 )
@@ -60,15 +62,14 @@ def pixel_target(
     """
     logits, target = bare(logits), bare(target)
     mask, pixel_weight = bare(mask), bare(pixel_weight)
+    check_tensor("target", target)
     check_not_swapped("logits", logits, target)
     check_floating("logits", logits)
-    check_tensor("target", target)
+    check_devices("logits", logits, target=target, mask=mask, pixel_weight=pixel_weight)
     if logits.dim() < 2 or logits.shape[1] == 0:
         raise ValueError(
             f"Expected `logits` of the shape (B, C, *spatial), got {tuple(logits.shape)}."
         )
-    if target.is_complex():
-        raise TypeError(f"Expected `target` to be real, got {target.dtype}.")
     logits = widen_half(logits)
     is_binary = logits.shape[1] == 1
     pixels = logits[:, 0]  # (B, *spatial), for its shape
@@ -87,7 +88,7 @@ def pixel_target(
     else:
         target = without_channel("target", target, pixels, shown=logits)
         if ignore_index is not None:
-            valid = both(valid, target != ignore_index)
+            valid = both(valid, differs_from(target, ignore_index))
         if is_binary and target.is_floating_point():
             label, probability = _from_foreground(target, logits, valid, soft_for)
             if probability is not None and keep_binary:
@@ -120,7 +121,7 @@ def check_not_swapped(name: str, prediction: object, target: object) -> None:
     """Refuse a label map in place of the prediction, by its type or its missing channels."""
     if not (isinstance(prediction, Tensor) and isinstance(target, Tensor)):
         return
-    if not target.is_floating_point() or prediction.is_complex():
+    if not target.is_floating_point() or prediction.is_complex() or prediction.is_nested:
         return
     without_channels = (*target.shape[:1], *target.shape[2:])
     lacks_channels = target.dim() > 2 and tuple(prediction.shape) == without_channels

@@ -12,6 +12,7 @@ from torch import Tensor
 from dense_imb.base.checks import (
     bare,
     check_choice,
+    check_devices,
     check_ignore_index,
     expand_pixels,
 )
@@ -131,6 +132,7 @@ def _given_label(label: Tensor | None) -> Partition:
                 'Expected `label` with partition="labels", got none: call the loss as '
                 "loss(prediction, target, label=label)."
             )
+        check_devices("prediction", prediction, label=label)
         return expand_pixels("label", label, prediction, "prediction")
 
     return classify
