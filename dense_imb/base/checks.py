@@ -100,7 +100,9 @@ def _unusual(name: str, value: Tensor) -> TypeError:
     elif value.is_quantized:
         got, cure = f"one of {value.dtype}", "call .dequantize() on it first"
     elif value.is_complex():
-        got, cure = f"one of {value.dtype}", "take its real part first"
+        return TypeError(
+            f"Expected `{name}` to be real, got {value.dtype}; take its real part first."
+        )
     else:
         usual = ".float()" if value.is_floating_point() else ".long()"
         got, cure = f"one of {value.dtype}", f"call {usual} on it first"
@@ -169,9 +171,9 @@ def bare(value: Any) -> Any:
         if value is None or not hasattr(value, "as_tensor"):
             return value
         value = value.as_tensor()
-    if value.is_inference() and not torch.is_inference_mode_enabled():
-        return value.clone()
-    return value
+    if torch.compiler.is_compiling() or not value.is_inference():  # no compiler knows it
+        return value
+    return value if torch.is_inference_mode_enabled() else value.clone()
 
 
 def widen_half(value: Tensor) -> Tensor:

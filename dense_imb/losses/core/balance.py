@@ -24,7 +24,7 @@ from dense_imb.base.checks import (
     values_are_readable,
     widen_half,
 )
-from dense_imb.losses.core.coefficient import coefficients
+from dense_imb.losses.core.coefficient import coefficients, power_of
 from dense_imb.losses.core.cover import Cover, CoverCells, PackedCover, pack
 from dense_imb.losses.core.groups import Classes, Groups, InstanceCells, class_tensor, wide
 from dense_imb.losses.core.instances import InstanceMap, Per, bounded_instances, check_per
@@ -119,7 +119,7 @@ class Balance:
 
     def size_of(self, share: Tensor) -> Tensor:
         """Return factors of the class weights from the share of pixels, n^g; (rows, C)."""
-        return share.pow(self.count_power)
+        return power_of(share, self.count_power)
 
     def check_averages_errors(self) -> None:
         """Refuse the treatments of absent classes that only region losses have."""

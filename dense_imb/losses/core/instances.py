@@ -211,7 +211,7 @@ def warn_of_uncovered(size: Tensor, instances: InstanceMap) -> None:
     """
     if not values_are_readable(size) or instances.is_cut or 0 in _warned:
         return
-    foreground = size[..., 1:].sum((0, 2))  # (R + 1,)
+    foreground = size.detach()[..., 1:].sum((0, 2))  # (R + 1,)
     total, uncovered = float(foreground.sum()), float(foreground[0])
     if not total - uncovered < _LEAST_COVER * total:
         return

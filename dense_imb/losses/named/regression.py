@@ -15,6 +15,7 @@ from dense_imb.base.checks import (
     check_devices,
     check_ignore_index,
     expand_pixels,
+    is_plain_eager,
 )
 from dense_imb.losses.core.balance import Balance, check_groups, check_reduction
 from dense_imb.losses.core.cover import Cover
@@ -32,8 +33,10 @@ def _absolute(prediction: Tensor, target: Tensor) -> Tensor:
     # not l1_loss: its gradient at NaN is sign(NaN) = 0, which hides the NaN from the optimizer
     difference = prediction - target
     known = difference.detach()
-    # the sign, and NaN where it is NaN: a third of the time of sign() and where()
-    sign = (known * torch.finfo(known.dtype).max).clamp_(-1, 1)
+    # the sign, and NaN where it is NaN: a third of the time of sign() and where();
+    # below 1 / max, among the denormal numbers, it rises from 0 to 1
+    sign = known * torch.finfo(known.dtype).max
+    sign = sign.clamp_(-1, 1) if is_plain_eager() else sign.clamp(-1, 1)  # vmap has no clamp_
     return difference * sign
 
 
