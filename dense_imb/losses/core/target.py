@@ -62,9 +62,9 @@ def pixel_target(
     """
     logits, target = bare(logits), bare(target)
     mask, pixel_weight = bare(mask), bare(pixel_weight)
-    check_tensor("target", target)
     check_not_swapped("logits", logits, target)
     check_floating("logits", logits)
+    check_tensor("target", target)
     check_devices("logits", logits, target=target, mask=mask, pixel_weight=pixel_weight)
     if logits.dim() < 2 or logits.shape[1] == 0:
         raise ValueError(
@@ -121,7 +121,9 @@ def check_not_swapped(name: str, prediction: object, target: object) -> None:
     """Refuse a label map in place of the prediction, by its type or its missing channels."""
     if not (isinstance(prediction, Tensor) and isinstance(target, Tensor)):
         return
-    if not target.is_floating_point() or prediction.is_complex() or prediction.is_nested:
+    if not target.is_floating_point() or prediction.is_complex():
+        return
+    if prediction.is_nested or target.is_nested:  # without a shape; refused by their own check
         return
     without_channels = (*target.shape[:1], *target.shape[2:])
     lacks_channels = target.dim() > 2 and tuple(prediction.shape) == without_channels

@@ -79,7 +79,6 @@ def mean_of_values(
     label, instance = bare(label), bare(instance)
     mask, pixel_weight = bare(mask), bare(pixel_weight)
     check_reduction(reduction)
-    check_tensor("target", target)
     check_not_swapped("prediction", prediction, target)
     check_floating("prediction", prediction)
     check_same_shape("target", target, "prediction", prediction)

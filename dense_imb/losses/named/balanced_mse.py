@@ -14,7 +14,6 @@ from dense_imb.base.checks import (
     check_devices,
     check_floating,
     check_same_shape,
-    check_tensor,
     expand_pixels,
     trains_eagerly,
     values_are_readable,
@@ -71,7 +70,6 @@ def balanced_mse_loss(
     _check_arguments(noise_sigma, n_samples)
     prediction, target = bare(prediction), bare(target)
     mask, pixel_weight = bare(mask), bare(pixel_weight)
-    check_tensor("target", target)
     check_not_swapped("prediction", prediction, target)
     check_floating("prediction", prediction)
     check_same_shape("target", target, "prediction", prediction)
