@@ -16,10 +16,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from dense_imb.base.checks import (
+    bare,
     check_at_least,
     check_choice,
+    check_has_values,
     check_label_range,
-    check_tensor,
     is_other,
 )
 from dense_imb.base.files import write_whole
@@ -163,17 +164,16 @@ class ClassStatistics:
             target: class indices, one-hot labels or values, see `ClassStatistics`.
             mask: False for pixels to leave out, in the shape of the class indices.
         """
-        check_tensor("target", target)
-        target = target.detach()
+        check_has_values(target=target, mask=mask)
+        target, mask = bare(target).detach(), bare(mask)
         if target.dim() == 0:
             raise ValueError("Expected `target` with images in its first dimension, got a scalar.")
         is_hits = self.partition == "hits"
         if not is_hits and self._is_one_hot(target):
             target = target.argmax(1)
-        flat = target.reshape(target.shape[0], -1).cpu() if target.numel() else target.cpu()
+        flat = target.reshape(target.shape[0], math.prod(target.shape[1:])).cpu()
         valid = torch.ones(flat.shape, dtype=torch.bool)
         if mask is not None:
-            check_tensor("mask", mask)
             if mask.numel() != flat.numel():
                 raise ValueError(
                     f"Expected `mask` with one value for each of the {flat.numel()} pixels of "

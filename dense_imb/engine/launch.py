@@ -19,6 +19,7 @@ from torch.multiprocessing.spawn import (
 from dense_imb.config import SAVED
 
 _GRACE = 30.0  # seconds that processes have to end by themselves once one has
+SECONDS_TO_END = 2 * _GRACE  # after which no process is left once one has failed
 
 
 def is_launched() -> bool:

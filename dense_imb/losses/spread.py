@@ -15,7 +15,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from dense_imb.base.checks import check_finite, values_are_readable
+from dense_imb.base.checks import check_finite, trains_eagerly, values_are_readable
 from dense_imb.losses.core.groups import wide
 from dense_imb.losses.core.processes import n_processes
 from dense_imb.losses.core.spread import Spread, Spreading
@@ -236,6 +236,6 @@ def _counts(place: Tensor, n: int) -> Tensor:
 
 
 def _sums(value: Tensor, group: Tensor, n_groups: int) -> Tensor:
-    if values_are_readable(value):
+    if values_are_readable(value) and not trains_eagerly(value):
         return torch.bincount(group, value, n_groups)
     return torch.zeros(n_groups, dtype=value.dtype, device=value.device).index_add(0, group, value)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dense_imb.base.checks import check_at_least, check_n_entries
+from dense_imb.base.checks import check_at_least, check_n_entries, readable
 from dense_imb.metrics._checks import refuse_class_numbers
 from dense_imb.metrics._counts import StreamingCounts, ratio
 from dense_imb.metrics.score_table import mean_of_known
@@ -122,6 +122,7 @@ class ClassificationScores(StreamingCounts):
             logits: (B, n_classes) output of the network.
             label: (B,) class of each image.
         """
+        logits, label = readable(logits=logits, label=label)
         refuse_class_numbers("logits", logits, "label", label)
         if logits.dim() != 2 or label.shape != logits.shape[:1]:
             raise ValueError(
@@ -131,7 +132,7 @@ class ClassificationScores(StreamingCounts):
         self.by_class.update(logits, label)
         probability = logits.detach().cpu().double().softmax(1)
         confidence, predicted = probability.max(1)
-        is_correct = (predicted == label.cpu()).double()
+        is_correct = (predicted == label.cpu().double()).double()
         n_bins = self._calibration.shape[1]
         # an edge belongs to the bin below
         bins = (confidence * n_bins).ceil().long().sub(1).clamp(0, n_bins - 1)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dense_imb.base.checks import check_floating, check_integral, check_same_shape, check_tensor
+from dense_imb.base.checks import check_floating, check_integral, check_same_shape, readable
 from dense_imb.metrics._counts import StreamingCounts, in_float64, ratio
 
 ORGAN_VALUES = ("D_0.1cc", "mean")
@@ -39,6 +39,7 @@ def dose_score(prediction: Tensor, dose: Tensor, possible: Tensor) -> float:
         2.0
     """
     prediction, dose = _checked(prediction, dose)
+    (possible,) = readable(possible=possible)
     check_same_shape("possible", possible, "dose", dose)
     return _mean((prediction - dose).abs()[possible.bool().cpu()])
 
@@ -70,12 +71,20 @@ def dose_volume(
         >>> dose_volume(dose, dose > -1, (3.0, 3.0, 3.0))
         {'D_0.1cc': 96.03..., 'mean': 50.0, 'D1': 99.0, 'D95': 5.0, 'D99': 1.0}
     """
-    check_floating("dose", dose)
-    check_same_shape("structure", structure, "dose", dose)
     for name in values:
         _check_value(name)
+    inside = _rising_doses(dose, structure)
+    return _volume_values(inside, _voxel_volume(voxel_mm), values)
+
+
+def _rising_doses(dose: Tensor, structure: Tensor) -> Tensor:
+    """Return the doses inside a structure, in float64 on the CPU, the smallest first."""
+    dose, structure = readable(dose=dose, structure=structure)
+    check_floating("dose", dose)
+    check_same_shape("structure", structure, "dose", dose)
     inside = in_float64(dose).cpu()[structure.bool().cpu()]
-    return _volume_values(inside.sort().values, _voxel_volume(voxel_mm), values)
+    _check_finite("dose", inside)
+    return inside.sort().values
 
 
 def dvh_score(
@@ -129,9 +138,8 @@ def dose_volume_curve(dose: Tensor, structure: Tensor, at: Tensor) -> Tensor:
         >>> dose_volume_curve(dose, dose > 0, torch.tensor([5.0, 20.0, 60.0, 71.0])).tolist()
         [1.0, 0.6666666666666666, 0.3333333333333333, 0.0]
     """
-    check_floating("dose", dose)
-    check_same_shape("structure", structure, "dose", dose)
-    inside = in_float64(dose).cpu()[structure.bool().cpu()].sort().values
+    inside = _rising_doses(dose, structure)
+    (at,) = readable(at=at)
     below = torch.searchsorted(inside, in_float64(at).cpu())
     return (len(inside) - below).double() / len(inside)
 
@@ -244,7 +252,7 @@ class DoseScores(StreamingCounts):
 
     def _masks(self, structures: Tensor, dose: Tensor) -> Tensor:
         """Return masks (B, n_structures, *spatial), from masks or from a bit field."""
-        check_tensor("structures", structures)
+        (structures,) = readable(structures=structures)
         structures, n = structures.detach().cpu(), len(self.structures)
         spatial = dose.shape[2:] if dose.dim() > 3 and dose.shape[1] == 1 else dose.shape[1:]
         if structures.shape == (len(dose), n, *spatial) and (
@@ -309,15 +317,20 @@ class DoseScores(StreamingCounts):
 
 def _checked(prediction: Tensor, dose: Tensor) -> tuple[Tensor, Tensor]:
     """Return both doses in float64 on the CPU; refuse other shapes, NaN and infinity."""
+    prediction, dose = readable(prediction=prediction, dose=dose)
     for name, value in (("prediction", prediction), ("dose", dose)):
         check_floating(name, value)
-        n_broken = int((~value.isfinite()).sum())
-        if n_broken:
-            raise ValueError(
-                f"Expected `{name}` of finite numbers, got {n_broken} NaN or infinite voxels."
-            )
+        _check_finite(name, value)
     check_same_shape("prediction", prediction, "dose", dose)
     return in_float64(prediction).cpu(), in_float64(dose).cpu()
+
+
+def _check_finite(name: str, value: Tensor) -> None:
+    n_broken = int((~value.isfinite()).sum())
+    if n_broken:
+        raise ValueError(
+            f"Expected `{name}` of finite numbers, got {n_broken} NaN or infinite voxels."
+        )
 
 
 def _targets(targets: Sequence[str] | None, structures: tuple[str, ...]) -> tuple[str, ...]:

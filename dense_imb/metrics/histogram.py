@@ -9,7 +9,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dense_imb.base.checks import check_at_least, check_choice, check_integral, check_same_shape
+from dense_imb.base.checks import (
+    check_at_least,
+    check_choice,
+    check_integral,
+    check_same_shape,
+    readable,
+)
 from dense_imb.base.refusals import Refused
 from dense_imb.metrics._checks import checked_score
 from dense_imb.metrics._counts import StreamingCounts, ratio
@@ -101,6 +107,7 @@ class ScoreHistogram(StreamingCounts):
             event: index of the event of each score, at least 0, same shape, to count the fakes;
                 all scores of an event must come in one call. None counts no fakes.
         """
+        score, is_signal, event = readable(score=score, is_signal=is_signal, event=event)
         values = checked_score(score, self.scale, "is_signal", is_signal)
         check_same_shape("is_signal", is_signal, "score", score)
         if is_signal.dtype != torch.bool:
@@ -120,9 +127,12 @@ class ScoreHistogram(StreamingCounts):
         """Count the scores of events without signal; an event without scores counts nowhere."""
         check_same_shape("event", event, "is_signal", is_signal)
         check_integral("event", event)
+        event = event.long()
         if event.numel() and int(event.min()) < 0:
             raise ValueError(f"Expected `event` of at least 0, got {int(event.min())}.")
         event, is_signal, bins = (t.to(bins.device).reshape(-1) for t in (event, is_signal, bins))
+        if event.numel() and int(event.max()) >= event.numel():  # numbers of a whole data set
+            event = torch.unique(event, return_inverse=True)[1]
         n_hits = torch.bincount(event)
         n_signal = torch.bincount(event[is_signal], minlength=len(n_hits))
         is_noise_only = (n_hits > 0) & (n_signal == 0)

@@ -9,13 +9,14 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from dense_imb.base.checks import check_choice, check_integral, check_same_shape, check_tensor
+from dense_imb.base.checks import check_choice, check_integral, check_same_shape, readable
 from dense_imb.metrics._checks import refuse_class_numbers
 from dense_imb.metrics._counts import StreamingCounts, in_float64, ratio
 from dense_imb.metrics.histogram import ScoreHistogram
 from dense_imb.metrics.operating_point import OperatingPoint
 
 RETENTIONS = (0.90, 0.95, 0.97, 0.99)
+_MOST_EVENTS = 10**8  # in one call without `n_events`; counts of more fill the memory
 _STEPS = 1000  # bins of a fraction per event; quantiles are exact within half a bin, 0.0005
 _SUMS = (
     "events", "signal", "occluded_signal", "kept_signal", "kept_noise",
@@ -108,6 +109,10 @@ class HitScores(StreamingCounts):
             true_time: (N,) true time of each hit. Pass both times in every call, or in none.
             is_visible: (N,) bool, False for occluded hits; all visible by default.
         """
+        score, label, event, time, true_time, is_visible = readable(
+            score=score, label=label, event=event, time=time, true_time=true_time,
+            is_visible=is_visible,
+        )  # fmt: skip
         refuse_class_numbers("score", score, "label", label)
         check_integral("label", label)
         check_integral("event", event)
@@ -117,6 +122,7 @@ class HitScores(StreamingCounts):
                 check_same_shape(name, value, "score", score)
         if (time is None) != (true_time is None):
             raise ValueError("Expected `time` and `true_time` together, got one of them.")
+        label, event = label.long(), event.long()  # narrow types have no minimum, or no bincount
         # hit lists are short: one transfer costs less than a wait for each count
         score, label, event = score.detach().cpu(), label.cpu(), event.cpu()
         n_events = _checked_n_events(event, n_events)
@@ -166,7 +172,7 @@ class HitScores(StreamingCounts):
             is_lit: bool, frames (B, *spatial); where the output has a hit.
             is_hit: bool, same shape; where the measured frame has a hit.
         """
-        check_tensor("is_lit", is_lit)
+        is_lit, is_hit = readable(is_lit=is_lit, is_hit=is_hit)
         check_same_shape("is_hit", is_hit, "is_lit", is_lit)
         is_lit, is_hit = is_lit.bool(), is_hit.bool()
         self._sums["frames"] += len(is_lit)
@@ -244,6 +250,11 @@ def _checked_n_events(event: Tensor, n_events: int | None) -> int:
     if low < 0 or (n_events is not None and high >= n_events):
         wanted = "at least 0" if n_events is None else f"between 0 and {n_events - 1}"
         raise ValueError(f"Expected `event` {wanted}, got {low if low < 0 else high}.")
+    if n_events is None and high >= _MOST_EVENTS:
+        raise ValueError(
+            f"Expected `event` to number the events of one call from 0, got {high}; renumber them: "
+            "torch.unique(event, return_inverse=True)[1]."
+        )
     return high + 1 if n_events is None else n_events
 
 
@@ -256,8 +267,10 @@ def _residual(
         return nothing, nothing.bool()
     output, true = (in_float64(times.cpu()[chosen]) for times in (time, true_time))
     residual = output - true
-    if bool(residual.isnan().any()):
-        raise ValueError("Expected `time` and `true_time` of kept signal without NaN, got one.")
+    if not bool(residual.isfinite().all()):
+        raise ValueError(
+            "Expected `time` and `true_time` of kept signal without NaN or infinity, got one."
+        )
     return residual, residual == 0
 
 

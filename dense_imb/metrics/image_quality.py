@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dense_imb.base.checks import check_at_least, check_floating, check_same_shape
+from dense_imb.base.checks import check_at_least, check_floating, check_same_shape, readable
 from dense_imb.metrics._counts import StreamingCounts, in_float64, ratio
 
 ROWS = ("prediction", "blank", "input")
@@ -62,6 +62,9 @@ class ImageQuality(StreamingCounts):
             target: true images.
             measured: input of the network.
         """
+        prediction, target, measured = readable(
+            prediction=prediction, target=target, measured=measured
+        )
         check_floating("prediction", prediction)
         check_same_shape("target", target, "prediction", prediction)
         check_same_shape("measured", measured, "prediction", prediction)

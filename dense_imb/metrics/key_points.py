@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dense_imb.base.checks import check_floating, check_same_shape
+from dense_imb.base.checks import check_floating, check_same_shape, readable
 from dense_imb.metrics._counts import StreamingCounts, in_float64, ratio
 from dense_imb.metrics.score_table import mean_of_known
 
@@ -78,10 +78,13 @@ class KeyPointScores(StreamingCounts):
             is_visible: (B, K) bool, whether a point is called visible; by default each that has a
                 position.
         """
+        prediction, target, is_visible = readable(
+            prediction=prediction, target=target, is_visible=is_visible
+        )
         check_floating("prediction", prediction)
         check_floating("target", target)
         check_same_shape("prediction", prediction, "target", target)
-        if target.dim() != 3 or target.shape[1] != len(self.names):
+        if target.dim() != 3 or target.shape[1] != len(self.names) or not target.shape[2]:
             raise ValueError(
                 f"Expected `target` (B, {len(self.names)}, 2) for the key points "
                 f"{', '.join(self.names)}, got {tuple(target.shape)}."

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from dense_imb.base.checks import readable
 from dense_imb.base.refusals import Refused
 from dense_imb.losses.core.natural import Natural
 from dense_imb.losses.core.target import pixel_target
@@ -46,6 +47,7 @@ def fit_probability(
         >>> fit_probability(z, label).probability(torch.tensor([[-1.0], [1.0]])).flatten()
         tensor([0.1964, 0.6049])
     """
+    logits, target, mask = readable(logits=logits, target=target, mask=mask)
     pixels = pixel_target(
         logits,
         target,

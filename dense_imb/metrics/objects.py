@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dense_imb.base.checks import check_at_least, check_same_shape, check_tensor
+from dense_imb.base.checks import check_at_least, check_same_shape, readable
 from dense_imb.metrics._counts import StreamingCounts, ratio
 from dense_imb.metrics.segmentation import _components
 
@@ -73,11 +73,12 @@ class ObjectCurve(StreamingCounts):
             is_true: bool, same shape.
             mask: bool, same shape, False for pixels to leave out.
         """
-        check_tensor("score", score)
+        score, is_true, mask = readable(score=score, is_true=is_true, mask=mask)
         check_same_shape("is_true", is_true, "score", score)
         valid = torch.ones_like(is_true, dtype=torch.bool) if mask is None else mask.bool()
         check_same_shape("mask", valid, "score", score)
         score, valid = score.detach().cpu(), valid.cpu()
+        _refuse_nan(score[valid])
         is_true = is_true.bool().cpu() & valid
         true_object, n_true = _components(is_true)
         self._totals += torch.tensor([n_true, len(score)])
@@ -141,6 +142,11 @@ class ObjectCurve(StreamingCounts):
         return counts, {"thresholds": len(self.thresholds)}
 
 
+def _refuse_nan(score: Tensor) -> None:
+    if bool(score.isnan().any()):
+        raise ValueError("Expected `score` without NaN, got one; look for it in the network.")
+
+
 class KeptFractions(StreamingCounts):
     """Fractions of the pixels that thresholds keep, for scores of any range.
 
@@ -165,8 +171,10 @@ class KeptFractions(StreamingCounts):
 
     def update(self, score: Tensor, *, mask: Tensor | None = None) -> None:
         """Count scores of any shape; `mask` is False for those to leave out."""
+        score, mask = readable(score=score, mask=mask)
         score = score.detach().cpu().float()
         score = score.reshape(-1) if mask is None else score[mask.bool().cpu()]
+        _refuse_nan(score)
         first = (score.view(torch.int32) >> 16) & 0xFFFF
         # negative numbers have the sign bit, and larger bits for smaller numbers
         place = torch.where(first < 0x8000, first + 0x8000, 0xFFFF - first)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dense_imb.base.checks import check_at_least, check_same_shape, check_tensor
+from dense_imb.base.checks import check_at_least, check_same_shape, readable
 from dense_imb.losses.core.target import pixel_target
 from dense_imb.metrics._checks import refuse_class_numbers
 from dense_imb.metrics._counts import StreamingCounts, ratio
@@ -69,6 +69,7 @@ class SegmentationScores(StreamingCounts):
             target: class indices (B, *spatial) or (B, 1, *spatial), or one-hot (B, C, *spatial).
             mask: (B, *spatial), False for pixels to leave out; None leaves out none.
         """
+        logits, target, mask = readable(logits=logits, target=target, mask=mask)
         refuse_class_numbers("logits", logits, "target", target)
         pixels = pixel_target(
             logits.detach(), target, ignore_index=self.ignore_index, mask=mask,
@@ -226,7 +227,9 @@ class ObjectScores(StreamingCounts):
             is_true: bool, same shape.
             mask: bool, same shape, False for pixels to leave out.
         """
-        check_tensor("is_predicted", is_predicted)
+        is_predicted, is_true, mask = readable(
+            is_predicted=is_predicted, is_true=is_true, mask=mask
+        )
         check_same_shape("is_true", is_true, "is_predicted", is_predicted)
         valid = torch.ones_like(is_predicted) if mask is None else mask
         check_same_shape("mask", valid, "is_predicted", is_predicted)

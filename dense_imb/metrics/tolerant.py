@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dense_imb.base.checks import check_at_least, check_same_shape
+from dense_imb.base.checks import check_at_least, check_same_shape, readable
 from dense_imb.metrics._checks import checked_score
 from dense_imb.metrics._counts import StreamingCounts, ratio
 from dense_imb.metrics.histogram import ScoreHistogram, kept_at_each_edge, last_argmax
@@ -100,6 +100,7 @@ class TolerantF1(StreamingCounts):
             is_true: bool, same shape.
             mask: bool, same shape, False for pixels to leave out: neither predicted nor true.
         """
+        score, is_true, mask = readable(score=score, is_true=is_true, mask=mask)
         values = checked_score(score, self.scale, "is_true", is_true)
         check_same_shape("is_true", is_true, "score", score)
         if is_true.dtype != torch.bool:

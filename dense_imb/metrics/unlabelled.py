@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dense_imb.base.checks import readable
 from dense_imb.metrics._checks import checked_score
 
 
@@ -23,6 +24,7 @@ def best_f1_threshold(probability: Tensor) -> float:
         >>> round(best_f1_threshold(torch.tensor([0.9, 0.6, 0.4, 0.1, 0.0, 0.0])), 4)
         0.4
     """
+    (probability,) = readable(probability=probability)
     score = checked_score(probability, "probability").flatten()
     if score.numel() == 0:
         raise ValueError("Expected `probability` of one pixel or more, got none.")

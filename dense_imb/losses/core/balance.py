@@ -14,15 +14,17 @@ from torch import Tensor
 from dense_imb.base.checks import (
     check_at_least,
     check_choice,
+    check_devices,
     check_floating,
     check_integral,
     check_n_entries,
     class_numbers,
     expand_pixels,
+    trains_eagerly,
     values_are_readable,
     widen_half,
 )
-from dense_imb.losses.core.coefficient import coefficients
+from dense_imb.losses.core.coefficient import coefficients, power_of
 from dense_imb.losses.core.cover import Cover, CoverCells, PackedCover, pack
 from dense_imb.losses.core.groups import Classes, Groups, InstanceCells, class_tensor, wide
 from dense_imb.losses.core.instances import InstanceMap, Per, bounded_instances, check_per
@@ -117,7 +119,7 @@ class Balance:
 
     def size_of(self, share: Tensor) -> Tensor:
         """Return factors of the class weights from the share of pixels, n^g; (rows, C)."""
-        return share.pow(self.count_power)
+        return power_of(share, self.count_power)
 
     def check_averages_errors(self) -> None:
         """Refuse the treatments of absent classes that only region losses have."""
@@ -198,6 +200,9 @@ def balanced_mean(
     per: Per = "pixel" if instance is None else "instance"
     check_per(per, max_instances)
     check_groups(cover, per, class_count, ignore_index)
+    check_devices(
+        "error", error, label=label, instance=instance, mask=mask, pixel_weight=pixel_weight
+    )
     valid = valid_pixels(error, "error", mask, pixel_weight)
     groups: Tensor | PackedCover
     if cover is not None:
@@ -311,6 +316,11 @@ def reduce_balanced(
         sums["window"] = _window_mass(class_count, n_classes, balance, sums["count"])
     is_shared = n_processes(balance.scope) > 1
     if is_shared:
+        if weight is not None and trains_eagerly(weight):
+            raise ValueError(
+                "Expected `pixel_weight` without gradient in a balance over several processes, got "
+                "one that requires it; call .detach() on it first."
+            )
         sums = _sum_over_processes(sums)
 
     coefficient = coefficients(sums, balance)

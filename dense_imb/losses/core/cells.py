@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dense_imb.base.checks import is_plain_eager, values_are_readable
+from dense_imb.base.checks import is_plain_eager, trains_eagerly, values_are_readable
 from dense_imb.losses.core.groups import wide
 
 FEW_CLASSES = 8  # up to which one pass for each class beats a gather and a histogram
@@ -53,7 +53,9 @@ class KeyedCells:
         return self.plain_sum(torch.ones_like(self.key, dtype=wide(self.key.device)))
 
     def _sum(self, pixel: Tensor) -> Tensor:
-        if values_are_readable(pixel):  # a histogram of float32 weights would add in float32
+        if values_are_readable(pixel) and not trains_eagerly(
+            pixel
+        ):  # a histogram of float32 weights would add in float32
             return torch.bincount(self.key.reshape(-1), pixel.reshape(-1).double(), self.n)
         return self.plain_sum(pixel)
 
@@ -132,7 +134,8 @@ class ClassCells:
         return class_masks(self.narrow, range(self.n_classes), self.dtype)
 
     def sums(self, maps: Sequence[Tensor | None]) -> list[Tensor]:
-        if not is_plain_eager():
+        # buffers that are written to have no gradient
+        if not is_plain_eager() or any(m is not None and trains_eagerly(m) for m in maps):
             one = torch.ones((), dtype=self.dtype, device=self.label.device)
             return [
                 self.plain_sum(one.expand_as(self.label) if pixel is None else pixel)

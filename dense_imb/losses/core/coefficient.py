@@ -56,6 +56,8 @@ def coefficients(sums: dict[str, Tensor], balance: Balance) -> Coefficients:
     n_entries = None if balance.combine == "sum" else _n_entries(is_present, balance)
     if n_entries is not None:
         divisor = divisor * _per_class(n_entries, balance)
+    if balance.weighs_by_size:  # infinity times 0 would be NaN in the gradient of the weights
+        divisor = torch.where(is_present, divisor, 1.0)
     if balance.weight is None:
         coefficient = 1 / divisor
     else:
@@ -96,6 +98,12 @@ def _per_class(n_entries: Tensor, balance: Balance) -> Tensor:
         return n_entries
     is_mean = class_tensor([entry == "mean" for entry in balance.combine], n_entries)
     return torch.where(is_mean > 0, n_entries, 1)
+
+
+def power_of(share: Tensor, power: float) -> Tensor:
+    """Return share^power, with a gradient of 0 where the share is 0, not of infinity."""
+    is_zero = share == 0
+    return torch.where(is_zero, 0.0**power, torch.where(is_zero, 1.0, share).pow(power))
 
 
 def relative_size(mass: Tensor, is_present: Tensor, balance: Balance) -> Tensor:

@@ -9,7 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dense_imb.base.checks import check_choice, check_tensor, expand_pixels, values_are_readable
+from dense_imb.base.checks import (
+    check_choice,
+    check_tensor,
+    expand_pixels,
+    trains_eagerly,
+    values_are_readable,
+)
 from dense_imb.losses.core.groups import Groups, wide
 
 if TYPE_CHECKING:
@@ -231,7 +237,7 @@ class CoverCells(Groups):
 
     def sum(self, pixel: Tensor) -> Tensor:
         pixel = pixel.reshape(self.chunks[0].shape).to(wide(pixel.device))
-        if values_are_readable(self.chunks[0]):
+        if values_are_readable(self.chunks[0]) and not trains_eagerly(pixel):
             return self._bincount(pixel)
         return torch.stack([torch.where(is_in, pixel, 0.0).sum(1) for is_in in self._bits()], 1)
 

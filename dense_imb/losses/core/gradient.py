@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -12,6 +13,14 @@ from dense_imb.base.checks import trains_eagerly
 
 Formula = Callable[[Tensor], Tensor]
 FormulaWithGradient = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+def in_full_precision(x: Tensor) -> AbstractContextManager[Any]:
+    """Keep autocast from multiplying in 16 bits."""
+    kind = x.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
+    return nullcontext()
 
 
 def with_gradient(x: Tensor, formula: Formula, value_and_gradient: FormulaWithGradient) -> Tensor:

@@ -95,7 +95,7 @@ class Classes(Groups):
             one = torch.where(self.label, pixel, 0.0).sum(1, dtype=dtype)
             return torch.stack([zero, one], 1)
         pixel = pixel.to(dtype)
-        if values_are_readable(self.label):
+        if values_are_readable(self.label) and not trains_eagerly(pixel):
             return self._bincount(pixel)
         of_class = [torch.where(self.label == c, pixel, 0.0).sum(1) for c in range(self.n_classes)]
         return torch.stack(of_class, 1)
@@ -179,9 +179,10 @@ class InstanceCells(Groups):
 
     def _cells(self, pixel: Tensor | None) -> Tensor:
         n_cells = self.shape[0] * self.shape[1] * self.shape[2]
-        if values_are_readable(self.slot):
+        has_gradient = pixel is not None and trains_eagerly(pixel)
+        if values_are_readable(self.slot) and not has_gradient:
             total = torch.bincount(self.slot, pixel, n_cells)
-        else:  # bincount reads the maximum
+        else:  # bincount reads the maximum, and has no gradient
             one = torch.ones((), dtype=torch.int64, device=self.slot.device)
             pixel = one.expand(self.slot.shape) if pixel is None else pixel
             total = torch.zeros(n_cells, dtype=pixel.dtype, device=pixel.device)

@@ -6,7 +6,6 @@ Training keeps p and p_y alone, and one pass over them serves every sum.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -14,18 +13,11 @@ from torch import Tensor
 
 from dense_imb.base.checks import values_are_readable
 from dense_imb.losses.core.cells import ClassCells, class_masks
+from dense_imb.losses.core.gradient import in_full_precision
 from dense_imb.losses.core.groups import wide
 from dense_imb.losses.core.plain_sums import Request, Sums, plain_sums, times
 
 _SMALLEST = 1e-30  # a float32 below it has lost digits, and its logarithm with them
-
-
-def _in_full_precision(z: Tensor) -> AbstractContextManager[Any]:
-    """Keep autocast from multiplying in 16 bits."""
-    kind = z.device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-        return torch.autocast(kind, enabled=False)
-    return nullcontext()
 
 
 class HandSums(torch.autograd.Function):
@@ -34,7 +26,7 @@ class HandSums(torch.autograd.Function):
     @classmethod
     def forward(cls, ctx: Any, z: Tensor, request: Request) -> tuple[Tensor, ...]:
         ctx.request = request
-        with _in_full_precision(z):
+        with in_full_precision(z):
             sums, kept = cls.sums(z, request)
         ctx.save_for_backward(z, *kept)
         return sums.area, sums.own, *sums.errors
@@ -47,7 +39,7 @@ class HandSums(torch.autograd.Function):
             (gradient,) = torch.autograd.grad(results, z, upstream, create_graph=True)
             return gradient, None
         area, own, *errors = (part.to(z.dtype) for part in upstream)
-        with _in_full_precision(z):
+        with in_full_precision(z):
             return cls.gradient(z, ctx.request, kept, Sums(area, own, tuple(errors))), None
 
     @staticmethod

@@ -15,6 +15,7 @@ from torch import Tensor
 from dense_imb.base.checks import (
     bare,
     check_choice,
+    check_devices,
     check_tensor,
     is_plain_eager,
     values_are_readable,
@@ -54,6 +55,7 @@ def instance_map(
     instance = bare(instance)
     check_tensor("instance", instance)
     instance = without_channel("instance", instance, pixels)
+    check_devices("logits", pixels, instance=instance)
     return bounded_instances(instance, max_instances=max_instances, valid=valid)
 
 
@@ -209,7 +211,7 @@ def warn_of_uncovered(size: Tensor, instances: InstanceMap) -> None:
     """
     if not values_are_readable(size) or instances.is_cut or 0 in _warned:
         return
-    foreground = size[..., 1:].sum((0, 2))  # (R + 1,)
+    foreground = size.detach()[..., 1:].sum((0, 2))  # (R + 1,)
     total, uncovered = float(foreground.sum()), float(foreground[0])
     if not total - uncovered < _LEAST_COVER * total:
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from dense_imb.base.checks import is_plain_eager
+from dense_imb.base.checks import is_plain_eager, trains_eagerly
 from dense_imb.losses.core.compiled_sums import compiled_sums, is_one_operation
 from dense_imb.losses.core.hand_sums import hand_sums_of
 from dense_imb.losses.core.plain_sums import Request, Sums, plain_sums
@@ -15,7 +15,10 @@ def softmax_sums(z: Tensor, request: Request) -> Sums:
 
     Sums in the logits' type run over one image, and are added in the wide type.
     """
-    if is_plain_eager():
+    weights = [weight for weight in (*request.areas, request.weight) if weight is not None]
+    if any(trains_eagerly(weight) for weight in weights):  # by hand only z has a gradient
+        results = plain_sums(z, request)
+    elif is_plain_eager():
         results = hand_sums_of(z.shape[1]).apply(z, request)
     elif is_one_operation(z, request):
         results = compiled_sums(z, request)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dense_imb.base.checks import (
     bare,
+    check_devices,
     check_floating,
     check_label_range,
     check_tensor,
@@ -64,12 +65,11 @@ def pixel_target(
     check_not_swapped("logits", logits, target)
     check_floating("logits", logits)
     check_tensor("target", target)
+    check_devices("logits", logits, target=target, mask=mask, pixel_weight=pixel_weight)
     if logits.dim() < 2 or logits.shape[1] == 0:
         raise ValueError(
             f"Expected `logits` of the shape (B, C, *spatial), got {tuple(logits.shape)}."
         )
-    if target.is_complex():
-        raise TypeError(f"Expected `target` to be real, got {target.dtype}.")
     logits = widen_half(logits)
     is_binary = logits.shape[1] == 1
     pixels = logits[:, 0]  # (B, *spatial), for its shape
@@ -122,6 +122,8 @@ def check_not_swapped(name: str, prediction: object, target: object) -> None:
     if not (isinstance(prediction, Tensor) and isinstance(target, Tensor)):
         return
     if not target.is_floating_point() or prediction.is_complex():
+        return
+    if prediction.is_nested or target.is_nested:  # without a shape; refused by their own check
         return
     without_channels = (*target.shape[:1], *target.shape[2:])
     lacks_channels = target.dim() > 2 and tuple(prediction.shape) == without_channels

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from dense_imb.base.checks import (
+    WIDE_UNSIGNED,
     bare,
+    check_devices,
     check_floating,
     check_integral,
     check_same_shape,
@@ -80,8 +82,10 @@ def mean_of_values(
     check_not_swapped("prediction", prediction, target)
     check_floating("prediction", prediction)
     check_same_shape("target", target, "prediction", prediction)
-    if target.is_complex():
-        raise TypeError(f"Expected `target` to be real, got {target.dtype}.")
+    check_devices(
+        "prediction", prediction, target=target, label=label, instance=instance, mask=mask,
+        pixel_weight=pixel_weight,
+    )  # fmt: skip
     if balance.scope == "image" and prediction.dim() < 2:
         raise ValueError(
             'Expected `prediction` with images in its first dimension for scope "image", got the '
@@ -97,6 +101,8 @@ def mean_of_values(
     if isinstance(partition, Cover):
         groups = pack(partition, label, prediction, "prediction", valid)
     else:
+        if target.dtype in WIDE_UNSIGNED:  # few operations know them
+            target = target.to(prediction.dtype)
         groups = partition(prediction, target)
         if not hasattr(partition, "n_classes"):
             check_integral("label", groups)

@@ -291,6 +291,8 @@ def _from_label(intake: Intake, logits: Tensor, label: Tensor) -> tuple[Tensor, 
     form = "binary" if intake.is_sigmoid and n_channels == 1 else intake.form
     if intake.feeds_on == "values":
         form = "one-hot" if n_channels > 1 else "binary"
+    if not label.is_floating_point():
+        label = label.long()  # numbers of classes wrap in narrow types
     is_soft = label.is_floating_point() and n_classes == 2 and form in ("one-hot", "binary")
     is_legal = (label >= 0) & (label <= n_classes - 1)
     if label.is_floating_point() and not is_soft:

@@ -11,13 +11,15 @@ from dense_imb.base.checks import (
     bare,
     check_at_least,
     check_choice,
+    check_devices,
     check_floating,
     check_same_shape,
     expand_pixels,
+    trains_eagerly,
     values_are_readable,
     widen_half,
 )
-from dense_imb.losses.core.gradient import with_gradient
+from dense_imb.losses.core.gradient import in_full_precision, with_gradient
 from dense_imb.losses.core.groups import wide
 from dense_imb.losses.core.module import Loss
 from dense_imb.losses.core.pixels import valid_pixels
@@ -71,8 +73,7 @@ def balanced_mse_loss(
     check_not_swapped("prediction", prediction, target)
     check_floating("prediction", prediction)
     check_same_shape("target", target, "prediction", prediction)
-    if target.is_complex():
-        raise TypeError(f"Expected `target` to be real, got {target.dtype}.")
+    check_devices("prediction", prediction, target=target, mask=mask, pixel_weight=pixel_weight)
     valid = valid_pixels(prediction, "prediction", mask, pixel_weight)
     weight = None
     if pixel_weight is not None:
@@ -82,8 +83,8 @@ def balanced_mse_loss(
 
     place, is_drawn = _draw(prediction, valid, n_samples, seed, call)
     p = widen_half(_taken(prediction, place))
-    t = _taken(target.detach(), place).to(p.dtype)
-    u = None if weight is None else _taken(weight.detach(), place).to(p.dtype)
+    t = _taken(target, place).to(p.dtype)
+    u = None if weight is None else _taken(weight, place).to(p.dtype)
     if is_drawn is not None:
         p, t = torch.where(is_drawn, p, 0.0), torch.where(is_drawn, t, 0.0)
         u = is_drawn.to(p.dtype) if u is None else torch.where(is_drawn, u, 0.0)
@@ -177,7 +178,7 @@ def _errors(p: Tensor, t: Tensor, u: Tensor | None, scale: float) -> Tensor:
     def with_slopes(p: Tensor) -> tuple[Tensor, Tensor]:
         sums = torch.stack([torch.ones_like(slope), slope], 1)
         logs, means = [], []
-        with torch.autocast(p.device.type, enabled=False):
+        with in_full_precision(p):
             for part in torch.split(p, max(1, _CHUNK // len(p))):
                 pairs = torch.sub(part.unsqueeze(1), half).mul_(slope)
                 if log_weight is not None:
@@ -189,6 +190,8 @@ def _errors(p: Tensor, t: Tensor, u: Tensor | None, scale: float) -> Tensor:
         value = scale * (torch.cat(logs) - (p - half) * slope)
         return value, scale * (torch.cat(means) - slope)
 
+    if trains_eagerly(t) or (u is not None and trains_eagerly(u)):
+        return errors(p)  # by hand only p has a gradient
     return with_gradient(p, errors, with_slopes)
 
 

@@ -12,9 +12,11 @@ from dense_imb.base.checks import (
     bare,
     check_at_least,
     check_choice,
+    check_devices,
     check_floating,
+    check_has_values,
     check_integral,
-    check_tensor,
+    is_batched,
     is_other,
     widen_half,
 )
@@ -84,7 +86,9 @@ def _flat(
     """Return the features that count, (n, D), and their labels."""
     features, label, mask = bare(features), bare(label), bare(mask)
     check_floating("features", features)
-    check_tensor("label", label)
+    check_has_values(features=features, label=label, mask=mask)
+    check_devices("features", features, label=label, mask=mask)
+    _check_not_batched(label, mask)
     if features.dim() < 2:
         raise ValueError(
             "Expected `features` of the shape (N, D) or (B, D, *spatial), "
@@ -94,12 +98,21 @@ def _flat(
     batch, _, *spatial = features.shape
     flat = [_without_channel("label", label, (batch, *spatial))]
     if mask is not None:
-        check_tensor("mask", mask)
         flat.append(_without_channel("mask", mask, (batch, *spatial)).bool())
     is_used = torch.ones_like(flat[0], dtype=torch.bool) if mask is None else flat[1]
     if ignore_index is not None:
         is_used = is_used & is_other(flat[0], ignore_index)
     return features.movedim(1, -1).flatten(0, -2)[is_used], _whole(flat[0][is_used])
+
+
+def _check_not_batched(label: Tensor, mask: Tensor | None) -> None:
+    """Refuse labels inside torch.func.vmap, where nothing tells which classes there are."""
+    for name, value in (("label", label), ("mask", mask)):
+        if value is not None and is_batched(value):
+            raise ValueError(
+                f"Expected `{name}` whose values can be read, got one inside torch.func.vmap: the "
+                "classes of a range loss are read from it; loop over the batches instead."
+            )
 
 
 def _whole(label: Tensor) -> Tensor:

@@ -12,8 +12,10 @@ from torch import Tensor
 from dense_imb.base.checks import (
     bare,
     check_choice,
+    check_devices,
     check_ignore_index,
     expand_pixels,
+    is_plain_eager,
 )
 from dense_imb.losses.core.balance import Balance, check_groups, check_reduction
 from dense_imb.losses.core.cover import Cover
@@ -31,8 +33,10 @@ def _absolute(prediction: Tensor, target: Tensor) -> Tensor:
     # not l1_loss: its gradient at NaN is sign(NaN) = 0, which hides the NaN from the optimizer
     difference = prediction - target
     known = difference.detach()
-    # the sign, and NaN where it is NaN: a third of the time of sign() and where()
-    sign = (known * torch.finfo(known.dtype).max).clamp_(-1, 1)
+    # the sign, and NaN where it is NaN: a third of the time of sign() and where();
+    # below 1 / max, among the denormal numbers, it rises from 0 to 1
+    sign = known * torch.finfo(known.dtype).max
+    sign = sign.clamp_(-1, 1) if is_plain_eager() else sign.clamp(-1, 1)  # vmap has no clamp_
     return difference * sign
 
 
@@ -131,6 +135,7 @@ def _given_label(label: Tensor | None) -> Partition:
                 'Expected `label` with partition="labels", got none: call the loss as '
                 "loss(prediction, target, label=label)."
             )
+        check_devices("prediction", prediction, label=label)
         return expand_pixels("label", label, prediction, "prediction")
 
     return classify

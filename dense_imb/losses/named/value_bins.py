@@ -20,6 +20,7 @@ from dense_imb.base.checks import (
     class_numbers,
 )
 from dense_imb.losses.core.balance import Balance
+from dense_imb.losses.core.coefficient import power_of
 from dense_imb.losses.core.groups import class_tensor
 
 _KERNELS = ("gaussian", "triang", "laplace")
@@ -96,7 +97,8 @@ class _SmoothedBalance(Balance):
         return True
 
     def size_of(self, share: Tensor) -> Tensor:
-        return share / self.kernel.smooth(share.pow(self.inverse_power))
+        smooth = self.kernel.smooth(power_of(share, self.inverse_power))
+        return share / torch.where(smooth == 0, 1.0, smooth)
 
 
 @dataclass(frozen=True)

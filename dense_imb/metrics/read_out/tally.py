@@ -14,6 +14,7 @@ from dense_imb.base.checks import (
     check_floating,
     check_same_shape,
     expand_pixels,
+    readable,
 )
 from dense_imb.metrics._counts import StreamingCounts, ratio
 from dense_imb.metrics.values.checks import finite_values
@@ -87,6 +88,7 @@ class ReadOutTally(StreamingCounts):
             target: true values.
             mask: bool, (B, *spatial) or the shape of `prediction`, False for pixels to leave out.
         """
+        prediction, target, mask = readable(prediction=prediction, target=target, mask=mask)
         check_floating("prediction", prediction)
         check_same_shape("target", target, "prediction", prediction)
         if prediction.dim() < 2 or prediction.shape[1] != self.n_channels:

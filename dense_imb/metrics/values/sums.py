@@ -14,6 +14,7 @@ from dense_imb.base.checks import (
     check_floating,
     check_same_shape,
     expand_pixels,
+    readable,
 )
 from dense_imb.metrics._counts import StreamingCounts
 from dense_imb.metrics.values.checks import (
@@ -110,6 +111,9 @@ class ValueSums(StreamingCounts):
             input: input of the network in the shape of `prediction`, for the row "input".
             mask: bool, (B, *spatial) or the shape of `prediction`, False for pixels to leave out.
         """
+        prediction, target, cells, input, mask = readable(
+            prediction=prediction, target=target, cells=cells, input=input, mask=mask
+        )
         check_floating("prediction", prediction)
         check_same_shape("target", target, "prediction", prediction)
         if prediction.dim() < 2 or prediction.shape[1] != self.n_channels:
