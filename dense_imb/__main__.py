@@ -1,8 +1,6 @@
 """`python -m dense_imb` is the command `dense-imb`."""
 
-import sys
-
-from dense_imb.cli import main
+from dense_imb.cli import entry_point
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry_point()

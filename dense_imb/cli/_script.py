@@ -4,20 +4,38 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NoReturn
 
 from dense_imb.base.refusals import Refused
 from dense_imb.cli._parser import Namespace, Parser
+from dense_imb.config import SAVED
 
 _PARTIAL = re.compile(r"\.\d+\.partial$")  # ending of the temporary name of a file being written
 
 
+class Terminated(KeyboardInterrupt):
+    """A signal such as SIGTERM asked the command to end.
+
+    Args:
+        number: number of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
 def guarded(parser: Parser, action: Callable[[], int | None]) -> int:
-    """Run an action; return 0 or its own code, 2 on bad input, 130 when stopped by hand."""
+    """Run an action; return 0 or its own code, 2 on bad input, 130 or 143 when stopped."""
     try:
-        return action() or 0
+        with _raised(signal.SIGTERM, getattr(signal, "SIGHUP", None), unless_handled=True):
+            return action() or 0
     except BrokenPipeError:  # the reader, for example `head`, has seen enough
         sys.stderr.close()
         return 0
@@ -27,9 +45,47 @@ def guarded(parser: Parser, action: Callable[[], int | None]) -> int:
             sentence = _sentence_of_system(problem)  # without "[Errno 28]"
         print(f"{parser.prog}: error: {sentence}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print(f"{parser.prog}: stopped", file=sys.stderr)
-        return 130
+        return 128 + (stop.number if isinstance(stop, Terminated) else signal.SIGINT)
+
+
+@contextmanager
+def continuable(program: str, cure: str) -> Iterator[None]:
+    """End a command that can be continued with the exit code of one that was saved.
+
+    Args:
+        program: name in front of the sentence.
+        cure: how to continue, in words.
+    """
+    try:
+        with _raised(signal.SIGTERM, getattr(signal, "SIGUSR1", None)):
+            yield
+    except Terminated as stop:
+        if os.environ.get("RANK", "0") == "0":
+            name = signal.Signals(stop.number).name
+            print(f"{program}: stopped by {name}; {cure}", file=sys.stderr)
+        sys.exit(SAVED)
+
+
+@contextmanager
+def _raised(*numbers: int | None, unless_handled: bool = False) -> Iterator[None]:
+    """Raise signals as `Terminated`, so that temporary files are removed; the second one kills."""
+
+    def leave(number: int, frame: Any) -> NoReturn:
+        signal.signal(number, signal.SIG_DFL)
+        raise Terminated(number)
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # signals arrive in no other
+        for number in filter(None, numbers):
+            if not unless_handled or signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _sentence_of_system(problem: OSError) -> str:
