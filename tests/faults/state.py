@@ -42,7 +42,17 @@ def content(folder: Path, others: Iterable[tuple[str, str]] = ()) -> dict[str, s
             text = text.replace(name, replaced)
         return text
 
-    return {usual(name): _digest(path, usual) for name, path in _files(folder)}
+    found = {usual(name): path for name, path in _files(folder)}
+    return {
+        name: _digest(path, usual) for name, path in found.items() if not _is_older(name, found)
+    }
+
+
+def _is_older(name: str, names: Iterable[str]) -> bool:
+    """Tell whether a file is of a checkpoint that is not the last: a stop saves one more."""
+    start, is_step, _ = name.partition("/checkpoints/step-")
+    others = (other for other in names if other.startswith(start + is_step))
+    return bool(is_step) and name < max(others)[: len(name)]
 
 
 def _files(folder: Path) -> list[tuple[str, Path]]:
