@@ -108,6 +108,8 @@ def write_report(
     if path.suffix != ".html":
         raise Refused("`out` to end in .html", path, argument="out")
     _refuse_existing(path, is_own=out is None, overwrite=overwrite)
+    if path.parent.exists() and not os.access(path.parent, os.W_OK):  # measuring takes long
+        raise ValueError(f"Expected a folder to write to, got {path.parent}, which is read-only.")
     started = time.monotonic()
     source.read_records()
     with tqdm(

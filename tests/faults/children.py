@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import fcntl
+import gc
 import importlib
 import os
 import signal
@@ -33,6 +34,7 @@ def warm_up() -> None:
     """Import the libraries; no thread may be running when a child is forked."""
     for name in _WARM:
         importlib.import_module(name)
+    gc.freeze()  # a collection in a child would copy all of its memory
     n_threads = len(os.listdir("/proc/self/task")) if Path("/proc/self/task").exists() else 1
     if n_threads > 1:
         raise RuntimeError(f"Expected one thread before a fork, got {n_threads}.")

@@ -80,6 +80,16 @@ COMMANDS = {
             saves=True,
         ),
         Command(
+            "train hits --devices 2",
+            "train hits --out {o}/run --resume --hits.train {i}/hits.h5 --hits.signal 6 "
+            f"--hits.noise 10 --hits.validation_share 0.25 --devices 2 --device cpu {_STEPS}",
+            "{o}/run",
+            same=("{i}",),
+            in_stages=True,
+            saves=True,
+            is_slow=True,
+        ),
+        Command(
             "train images",
             "train images --out {o}/run --resume --images.train {i}/images --images.masks "
             f"{{i}}/masks --images.patch 16 16 {_UNET} {_STEPS}",
@@ -149,9 +159,9 @@ COMMANDS = {
         ),
         Command(
             "export",
-            "export {i}/run_images {o}/model.onnx --overwrite --quiet",
+            "export {i}/run_labels {o}/model.onnx --overwrite --quiet",
             "{o}/model.onnx",
-            same=("{i}/run_images", "{i}/run_images/best.safetensors"),
+            same=("{i}/run_labels", "{i}/run_labels/best.safetensors"),
             is_slow=True,
         ),
         Command(
@@ -182,7 +192,7 @@ COMMANDS = {
 }
 
 # runs that other commands read, made by the commands themselves
-_RUNS = ("hits", "images", "values")
+_RUNS = ("hits", "images", "labels", "values")
 
 
 def write_data(folder: Path, n: int = 8, side: int = 16) -> None:

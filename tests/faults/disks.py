@@ -1,4 +1,4 @@
-"""A small disk for a case, where mounting is allowed: root in a mount namespace of its own."""
+"""A small disk for a case, where mounting is allowed, and a root that heeds permissions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 from functools import cache
 from pathlib import Path
 
+_CAPABILITIES = 0x20080522  # version of the structures below
+_OVERRIDE = 0b110  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
 _NEWNS, _PRIVATE, _REC, _REMOUNT, _DETACH = 0x20000, 1 << 18, 1 << 14, 1 << 5, 2
 
 
@@ -59,3 +61,17 @@ def _may_mount() -> bool:
     if not hasattr(_libc(), "unshare") or _libc().unshare(_NEWNS) != 0:
         return False
     return bool(_libc().mount(None, b"/", None, _PRIVATE | _REC, None) == 0)
+
+
+def heed_permissions() -> None:
+    """Give up root's right to write and read what permissions forbid, in this process for good."""
+    if os.geteuid() != 0:
+        return
+    header = (ctypes.c_uint32 * 2)(_CAPABILITIES, 0)
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted and inheritable, of two words each
+    if _libc().capget(header, sets) == 0:
+        for k in range(3):
+            sets[k] &= ~_OVERRIDE
+        if _libc().capset(header, sets) == 0:
+            return
+    raise OSError(ctypes.get_errno(), "Expected to give up rights of root, got a refusal.")

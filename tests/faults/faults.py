@@ -11,10 +11,11 @@ from functools import partial
 from tests.faults import state
 from tests.faults.case import INPUTS, OUTPUTS, Case, Skipped, limit_files
 from tests.faults.children import Ended
+from tests.faults.disks import heed_permissions
 from tests.faults.moments import watch
 
 _SAVED = 75  # exit code of work that was saved on SIGTERM
-_NOBODY = 65534
+_COLD_START = 6.0  # seconds that a command takes to import its libraries
 _SMALLEST = 4096  # bytes of the smallest limit
 _YEARS = 10 * 365 * 86400.0
 
@@ -38,33 +39,57 @@ def kill(case: Case) -> None:
 
 def stop(case: Case, number: int) -> None:
     """Stop it by SIGTERM or SIGINT: it leaves nothing half done, and says so in one line."""
-    codes = {0, 130} if number == signal.SIGINT else {0, 143, -signal.SIGTERM}
+    codes = {0, 130} if number == signal.SIGINT else {0, 143}
+    codes |= {_SAVED} if case.command.saves else set()
     case.begin()
     if case.rng.random() < 0.3:
         case.run()
-    ended = _stopped(case, number)
-    case.expect(ended, codes | ({_SAVED} if case.command.saves else set()))
-    if ended.code and ended.code > 0 and "stopped" not in ended.err:
-        case.problems.append(f"no word of being stopped: {ended.err[-300:]}")
+    if case.rng.random() < 0.2:
+        _stop_cold(case, number, codes | {-number})
+    else:
+        ended = _stopped(case, number, again=case.rng.random() < 0.3)
+        case.expect(ended, codes | ({-number} if number == signal.SIGTERM else set()))
+        if ended.code and ended.code > 0 and "stopped" not in ended.err:
+            case.problems.append(f"no word of being stopped: {ended.err[-300:]}")
     case.check_whole(litter=False)
     case.finish()
 
 
-def _stopped(case: Case, number: int) -> Ended:
-    """Run the command until a signal stops it, at a change of a file or at any time."""
+def _stopped(case: Case, number: int, *, again: bool = False) -> Ended:
+    """Run the command until a signal stops it, at a change of a file or at any time.
+
+    Args:
+        case: the case.
+        number: the signal.
+        again: send it twice, as an impatient user does.
+    """
     reference = case.reference
-    if case.rng.random() < 0.7:
+    if case.rng.random() < 0.7 and reference.n_moments:
         chosen = case.rng.randrange(reference.n_moments)
 
         def act(n: int) -> None:
-            if n == chosen:
+            if n == chosen or (again and n == chosen + 2):
                 os.kill(os.getpid(), number)
 
         return case.start(lambda: watch(case.folder, act)).wait()
     child = case.start()
     time.sleep(case.rng.random() * reference.seconds)
-    child.send(number, group=number == signal.SIGINT)  # a terminal sends Ctrl-C to all
+    for _ in range(2 if again else 1):
+        child.send(number, group=number == signal.SIGINT)  # a terminal sends Ctrl-C to all
+        time.sleep(0.02)
     return child.wait()
+
+
+def _stop_cold(case: Case, number: int, codes: set[int]) -> None:
+    """Stop a command that a new Python runs, also while it imports its libraries."""
+    child = case.start(cold=True)
+    time.sleep(case.rng.random() * (case.reference.seconds + _COLD_START))
+    child.send(number, group=number == signal.SIGINT)
+    ended = child.wait()
+    began = " in main\n" in ended.err  # before that, Python itself shows where it was
+    case.expect(ended, codes | {1}, traceback=not began)
+    if ended.code == 1 and (began or "KeyboardInterrupt" not in ended.err):
+        case.problems.append(f"fails when it is stopped: {ended.err[-600:]}")
 
 
 def full_disk(case: Case) -> None:
@@ -89,16 +114,12 @@ def full_disk(case: Case) -> None:
 def read_only(case: Case) -> None:
     """Protect the outputs' folder, or the inputs: it refuses, or works as ever."""
     case.begin()
-    is_root = os.getuid() == 0
     protected = case.rng.choice((INPUTS, OUTPUTS))
     writes = INPUTS if case.command.changes else OUTPUTS
-    for path in (case.folder, *case.folder.rglob("*")):
-        if is_root:
-            os.chown(path, _NOBODY, _NOBODY)
-        if path.relative_to(case.folder).parts[:1] == (protected,):
-            path.chmod(0o555 if path.is_dir() else 0o444)
+    for path in (case.folder / protected, *(case.folder / protected).rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
     before = state.raw(case.folder)
-    ended = case.run(_become_nobody if is_root else lambda: None, codes=(0, 2))
+    ended = case.run(heed_permissions, codes=(0, 2))
     if protected != writes:
         if ended.code != 0:
             case.problems.append(
@@ -111,12 +132,6 @@ def read_only(case: Case) -> None:
         case.problems.append("writes nothing, and succeeds")
     if state.raw(case.folder) != before:
         case.problems.append("changed a folder that is protected")
-
-
-def _become_nobody() -> None:
-    os.setgroups([])
-    os.setgid(_NOBODY)
-    os.setuid(_NOBODY)
 
 
 def two_processes(case: Case) -> None:
