@@ -1,4 +1,6 @@
 PYTHON ?= python3
+MINUTES ?= 30
+SEED ?= 0
 
 demo: .venv
 	.venv/bin/pip install -e .
@@ -13,6 +15,11 @@ test-all: .venv
 	.venv/bin/pip install -e ".[test]"
 	.venv/bin/python -m pytest -n 2 --dist loadgroup -m slow
 
+# every command under random kills, full disks and the like; an unfinished soak goes on
+soak: .venv
+	.venv/bin/pip install -e ".[test]"
+	.venv/bin/python -m tests.faults --minutes $(MINUTES) --seed $(SEED) --out soak-$(SEED).json
+
 check: .venv
 	.venv/bin/pip install -e ".[dev]"
 	.venv/bin/ruff format --check .
@@ -22,4 +29,4 @@ check: .venv
 .venv:
 	$(PYTHON) -m venv .venv
 
-.PHONY: demo test test-all check
+.PHONY: demo test test-all soak check

@@ -8,6 +8,6 @@ if __name__ == "__main__":
     # Python searches the current folder first, where a file may come from anybody
     sys.path[:] = without_current_folder(sys.path)
 
-    from dense_imb.cli import main
+    from dense_imb.cli import entry_point
 
-    sys.exit(main())
+    entry_point()

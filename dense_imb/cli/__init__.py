@@ -133,4 +133,9 @@ def _refused(name: str, sentence: str) -> int:
 
 def entry_point() -> None:
     """Run the installed command."""
-    sys.exit(main())
+    try:
+        code = main()
+    except KeyboardInterrupt:  # before the command began
+        print("dense-imb: stopped", file=sys.stderr)
+        code = 130
+    sys.exit(code)

@@ -9,17 +9,33 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NoReturn
 
 from dense_imb.base.files import final_name, reason_of
 from dense_imb.base.imports import installed_only
 from dense_imb.base.refusals import Refused
 from dense_imb.cli._parser import Namespace, Parser
+from dense_imb.config import SAVED
+
+
+class Terminated(KeyboardInterrupt):
+    """A signal such as SIGTERM asked the command to end.
+
+    Args:
+        number: number of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
 
 
 def guarded(parser: Parser, action: Callable[[], int | None]) -> int:
-    """Run an action; return 0 or its own code, 2 on bad input, 130 when stopped by hand."""
+    """Run an action; return 0 or its own code, 2 on bad input, 130 or 143 when stopped."""
     try:
-        with _ended_in_order(), installed_only():
+        # processes of a group are ended by their launcher
+        ending = () if "RANK" in os.environ else (signal.SIGTERM, getattr(signal, "SIGHUP", None))
+        with _raised(*ending, unless_handled=True), installed_only():
             return action() or 0
     except BrokenPipeError:  # the reader, for example `head`, has seen enough
         sys.stderr.close()
@@ -33,31 +49,50 @@ def guarded(parser: Parser, action: Callable[[], int | None]) -> int:
     except (OverflowError, RecursionError, MemoryError) as problem:
         print(f"{parser.prog}: error: {_sentence_of_limits(problem)}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print(f"{parser.prog}: stopped", file=sys.stderr)
-        return 130
+        return 128 + (stop.number if isinstance(stop, Terminated) else signal.SIGINT)
 
 
 @contextmanager
-def _ended_in_order() -> Iterator[None]:
-    """Let SIGTERM end the command as an error does: half-written files are removed."""
+def continuable(program: str, cure: str) -> Iterator[None]:
+    """End a command that can be continued with the exit code of one that was saved.
+
+    Args:
+        program: name in front of the sentence.
+        cure: how to continue, in words.
+    """
+    try:
+        with _raised(signal.SIGTERM, getattr(signal, "SIGUSR1", None)):
+            yield
+    except Terminated as stop:
+        if os.environ.get("RANK", "0") == "0":
+            name = signal.Signals(stop.number).name
+            print(f"{program}: stopped by {name}; {cure}", file=sys.stderr)
+        sys.exit(SAVED)
+
+
+@contextmanager
+def _raised(*numbers: int | None, unless_handled: bool = False) -> Iterator[None]:
+    """Raise signals as `Terminated`, so that temporary files are removed; the second one kills."""
     owner = os.getpid()
 
-    def leave(number: int, frame: object) -> None:
+    def leave(number: int, frame: Any) -> NoReturn:
         if os.getpid() != owner:  # a worker, which owns no files
             os._exit(128 + number)
-        sys.exit(128 + number)
+        signal.signal(number, signal.SIG_DFL)
+        raise Terminated(number)
 
-    # signals arrive in the main thread; processes of a group are ended by their launcher
-    is_asked = threading.current_thread() is threading.main_thread() and "RANK" not in os.environ
-    if not is_asked or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, leave)
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # signals arrive in no other
+        for number in filter(None, numbers):
+            if not unless_handled or signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, leave)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _sentence_of_limits(problem: Exception) -> str:

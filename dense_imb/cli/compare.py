@@ -7,6 +7,7 @@ from typing import Literal
 
 from dense_imb.base.refusals import refusal
 from dense_imb.cli._parser import Namespace, Parser, one_line_warnings, quoted
+from dense_imb.cli._script import continuable
 from dense_imb.config import (
     NETWORKS,
     SAVED,
@@ -214,7 +215,8 @@ def run(options: Namespace) -> None:
     from dense_imb.engine import Interrupted
 
     config = _config(options)
-    with one_line_warnings("compare"):
+    cure = "repeat the command to continue"
+    with one_line_warnings("compare"), continuable("dense-imb compare", cure):
         try:
             table = compare(
                 config,
@@ -232,10 +234,10 @@ def run(options: Namespace) -> None:
                 is_quiet=options.quiet,
             )
         except Interrupted as stopped:
-            print(f"dense-imb compare: {stopped}; repeat the command to continue", file=sys.stderr)
+            print(f"dense-imb compare: {stopped}; {cure}", file=sys.stderr)
             sys.exit(stopped.exit_code)
-    save_figure(table, Path(options.out) / "comparison.png")
-    page = write_page(table)
+        save_figure(table, Path(options.out) / "comparison.png")
+        page = write_page(table)
     print(f"\n{table.text()}\n\n{page}: the page; comparison.png, .csv and .json are beside it")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from dense_imb.cli._parser import Namespace, Parser, one_line_warnings
+from dense_imb.cli._script import continuable
 
 SUMMARY = "simulate, train, denoise, compare and report within a minute on a laptop"
 
@@ -40,7 +41,8 @@ def run(options: Namespace) -> None:
 
     for name, least in (("events", 100), ("test_events", 10)):
         check_at_least(name, options[name], least)
-    with one_line_warnings("demo"):
+    cure = "repeat the command to continue"
+    with one_line_warnings("demo"), continuable("dense-imb demo", cure):
         try:
             demo(
                 options.out,
@@ -52,5 +54,5 @@ def run(options: Namespace) -> None:
                 is_quiet=options.quiet,
             )
         except Interrupted as stopped:
-            print(f"dense-imb demo: {stopped}; repeat the command to continue", file=sys.stderr)
+            print(f"dense-imb demo: {stopped}; {cure}", file=sys.stderr)
             sys.exit(stopped.exit_code)

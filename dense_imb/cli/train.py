@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any, NoReturn, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 from docstring_parser import parse as parse_docstring
 
@@ -26,6 +23,7 @@ from dense_imb.cli._parser import (
     quoted,
     type_metavar,
 )
+from dense_imb.cli._script import continuable
 from dense_imb.config import (
     KINDS,
     NETWORKS,
@@ -346,7 +344,10 @@ def run(options: Namespace) -> None:
     if is_main and not options.resume and (remark := recipe.remark()):
         sentence = render(remark, TrainParser(kind).write_option)
         print(f"dense-imb train {kind}: note: {sentence}", file=sys.stderr)
-    with one_line_warnings(f"train {kind}"), _stoppable():
+    with (
+        one_line_warnings(f"train {kind}"),
+        continuable(f"dense-imb train {kind}", "--resume goes on"),
+    ):
         recipe, chosen = recipe.resolved()
         if is_main and chosen:
             print(render(chosen, TrainParser(kind).write_option), flush=True)
@@ -369,7 +370,8 @@ def run(options: Namespace) -> None:
     if was_finished:
         print(f"{folder}: this run was finished before, nothing was left to do")
     print(trained.summary())
-    if options.report and not was_finished and has_report(trained.kind):
+    is_reported = was_finished and (folder / "report.html").exists()
+    if options.report and not is_reported and has_report(trained.kind):
         from dense_imb.report import write_report
 
         report = write_report(folder, show_progress=not options.quiet)
@@ -496,24 +498,6 @@ def _with_default(text: str, default: Any) -> str:
     shown = " ".join(map(str, default)) if isinstance(default, list) else str(default)
     shown = shown.lower() if isinstance(default, bool) else shown
     return f"{text} (default: {shown.replace('%', '%%')})"
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """End a run that has not begun to train, with the code of one that can be resumed."""
-
-    def leave(number: int, frame: Any) -> NoReturn:
-        sys.exit(SAVED)
-
-    # signals arrive in the main thread only
-    is_asked = threading.current_thread() is threading.main_thread()
-    noted = (signal.SIGTERM, signal.SIGUSR1) if is_asked else ()
-    before = {number: signal.signal(number, leave) for number in noted}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _is_finished(folder: Path) -> bool:

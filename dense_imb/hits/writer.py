@@ -209,6 +209,9 @@ class HitsWriter:
         data = sum(column.stored_bytes for column in columns.values())
         # with a generous estimate of the metadata
         needed = data + data // 64 + (64 << 10) + 1024 * len(columns)
+        longest = _longest_file()
+        if longest is not None and longest < needed:  # fallocate ignores this limit
+            raise _too_long(self.path, needed, longest)
         try:
             _fallocate(self._descriptor, needed)
         except OSError as problem:
@@ -357,6 +360,24 @@ def _no_space(path: Path, needed: int) -> OSError:
         f"Expected room for {needed / 1e6:.1f} MB for {path.name}, got {free / 1e6:.1f} MB of "
         f"free space in {path.parent}; free some or write elsewhere",
     )
+
+
+def _too_long(path: Path, needed: int, longest: int) -> OSError:
+    return OSError(
+        errno.EFBIG,
+        f"Expected to write {needed / 1e6:.2g} MB to {path.name}, got a limit of "
+        f"{longest / 1e6:.2g} MB for one file; raise it with ulimit -f",
+    )
+
+
+def _longest_file() -> int | None:
+    """Return the largest size that the system lets this process give a file; None without limit."""
+    try:
+        import resource
+    except ImportError:  # no such limits here
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
 
 
 def _fallocate(descriptor: int, size: int) -> None:

@@ -115,6 +115,8 @@ def write_report(
         raise Refused("`out` to end in .html", path, argument="out")
     _refuse_existing(path, is_own=out is None, overwrite=overwrite)
     refuse_inputs([path, path.with_suffix(".json")], [*paths, masks, images, targets, cells])
+    if path.parent.exists() and not os.access(path.parent, os.W_OK):  # measuring takes long
+        raise ValueError(f"Expected a folder to write to, got {path.parent}, which is read-only.")
     started = time.monotonic()
     source.read_records()
     with tqdm(

@@ -62,6 +62,7 @@ def test_a_run_tells_what_came_out_and_a_finished_one_that_nothing_is_left(path,
     assert main(["train", "hits", "--out", str(tmp_path / "run"), "--resume", "--quiet"]) == 0
     assert "finished before, nothing was left to do" in capsys.readouterr().out
     assert (tmp_path / "run" / "last.safetensors").read_bytes() == weights
+    assert (tmp_path / "run" / "report.html").exists()  # a run may be killed before its report
 
 
 def test_the_written_config_is_a_config(path, tmp_path):

@@ -255,6 +255,15 @@ def test_too_little_space_is_said_first(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+def test_a_limit_of_the_system_for_files_is_said_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dense_imb.hits.writer._longest_file", lambda: 50_000)
+    with pytest.raises(OSError, match=r"to a\.h5, got a limit of 0\.05 MB .* ulimit -f"):
+        write(tmp_path / "a.h5", some_events(3))  # HDF5 would end the process later
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize("n_events", [0, 3, 3000, 30_000])
 def test_the_reserve_covers_the_file(
     tmp_path: Path, n_events: int, monkeypatch: pytest.MonkeyPatch
