@@ -11,6 +11,7 @@ from dense_imb.base.refusals import Refused, RefusedFile, refusal
 from dense_imb.cli._aims import add_aims
 from dense_imb.cli._device import add_device, chosen_device
 from dense_imb.cli._parser import Namespace, Parser, print_next
+from dense_imb.cli._threads import add_threads
 
 if TYPE_CHECKING:  # --help must not wait for torch
     from dense_imb.hits import Evaluation
@@ -80,6 +81,7 @@ def make_parser() -> Parser:
         "--format", type=Literal["text", "json"], default="text", help="format of the printed table"
     )
     add_device(parser)
+    add_threads(parser)
     parser.add_argument("--quiet", action="store_true", help="show no progress bars")
     hits = parser.add_argument_group("hits")
     hits.add_argument(

@@ -26,6 +26,7 @@ from dense_imb.cli._parser import (
     quoted,
     type_metavar,
 )
+from dense_imb.cli._threads import add_threads
 from dense_imb.config import (
     KINDS,
     NETWORKS,
@@ -172,6 +173,7 @@ class TrainParser(Parser):
             "--warm-start", metavar="RUN", help="folder of a run; training begins with its weights"
         )
         add_device(run)
+        add_threads(run)
         run.add_argument(
             "--devices",
             type=int,
