@@ -26,7 +26,11 @@ check: .venv
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 
+# the quick tests on the oldest and on the newest releases; 14 GB in the folder versions
+versions:
+	$(PYTHON) -m tests.versions versions --processes 2
+
 .venv:
 	$(PYTHON) -m venv .venv
 
-.PHONY: demo test test-all soak check
+.PHONY: demo test test-all soak versions check

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dense_imb import __version__
 from dense_imb.base.refusals import suggest
+from dense_imb.base.threads import sleep_while_waiting, use_threads
 from dense_imb.cli import (
     compare,
     convert,
@@ -91,9 +91,7 @@ def help_text() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 on success, 2 on bad input."""
-    # waiting threads soon sleep instead of spinning: faster on a busy machine
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # read when torch is imported
+    sleep_while_waiting()
     words = [*(sys.argv[1:] if arguments is None else arguments)]
     if not words or words[0] in ("-h", "--help", "help"):
         return _printed(help_text())
@@ -115,7 +113,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command.make_parser()
     parser.prog = f"dense-imb {name}"
     options = parser.parse_args(rest)
-    return guarded(parser, lambda: command.run(options))
+
+    def run() -> int | None:
+        use_threads(getattr(options, "threads", None), getattr(options, "devices", 1))
+        return command.run(options)
+
+    return guarded(parser, run)
 
 
 def _printed(text: str) -> int:

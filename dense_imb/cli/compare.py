@@ -8,6 +8,7 @@ from typing import Literal
 from dense_imb.base.refusals import refusal
 from dense_imb.cli._parser import Namespace, Parser, one_line_warnings, quoted
 from dense_imb.cli._script import continuable
+from dense_imb.cli._threads import add_threads
 from dense_imb.config import (
     NETWORKS,
     SAVED,
@@ -53,6 +54,7 @@ def make_parser() -> Parser:
         default=20.0,
         help="time budget in minutes; it decides steps, seeds and number of losses",
     )
+    add_threads(parser)
     parser.add_argument("--quiet", action="store_true", help="show no progress bars")
     runs = parser.add_argument_group("runs")
     runs.add_argument(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dense_imb.base.refusals import Refused
 from dense_imb.cli._parser import Namespace, Parser, one_line_warnings
+from dense_imb.cli._threads import add_threads
 
 SUMMARY = "draw how losses respond"
 
@@ -57,6 +58,7 @@ def make_parser() -> Parser:
         help="file formats: png, svg, pdf, json; a CSV file holds the numbers in any case",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing figures")
+    add_threads(parser)
     parser.add_argument("--quiet", action="store_true", help="print no names of files")
     return parser
 
@@ -73,7 +75,7 @@ def run(options: Namespace) -> None:
         if not (by and height.isdecimal() and width.isdecimal()):
             raise Refused("{frame} as height x width", repr(options.frame), "write {frame=128x88}")
         frame = (int(height), int(width))
-    torch.set_num_threads(1)  # frames are small: threads would wait for each other
+    torch.set_num_threads(options.threads or 1)  # threads would wait for each other: small frames
     with one_line_warnings("curves", "always", CurveWarning):
         write_figures(
             options.out,

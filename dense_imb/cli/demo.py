@@ -6,6 +6,7 @@ import sys
 
 from dense_imb.cli._parser import Namespace, Parser, one_line_warnings
 from dense_imb.cli._script import continuable
+from dense_imb.cli._threads import add_threads
 
 SUMMARY = "simulate, train, denoise, compare and report within a minute on a laptop"
 
@@ -29,6 +30,7 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--with-unet", action="store_true", help="also train a network of frames: 2 minutes more"
     )
+    add_threads(parser)
     parser.add_argument("--quiet", action="store_true", help="show no progress bars")
     return parser
 

@@ -13,6 +13,7 @@ from dense_imb.base.refusals import Refused, RefusedFile
 from dense_imb.cli._aims import add_aims, aims_of
 from dense_imb.cli._device import add_device, chosen_device
 from dense_imb.cli._parser import Namespace, Parser
+from dense_imb.cli._threads import add_threads
 from dense_imb.config import SAVED
 
 if TYPE_CHECKING:  # --help must not wait for torch
@@ -83,6 +84,7 @@ def make_parser() -> Parser:
     )
     parser.add_argument("--quiet", action="store_true", help="show no progress bars")
     add_device(parser)
+    add_threads(parser)
     parser.add_argument("--batch-size", type=int, default=256, help="number of events in a batch")
     threshold = parser.add_argument_group("threshold")
     add_aims(threshold, "0.97, or that of the run")

@@ -14,6 +14,7 @@ from dense_imb.base.refusals import Refused, RefusedFile, refusal
 from dense_imb.cli._aims import add_aims
 from dense_imb.cli._device import add_device, chosen_device
 from dense_imb.cli._parser import Namespace, Parser, print_next
+from dense_imb.cli._threads import add_threads
 
 if TYPE_CHECKING:  # --help must not wait for torch
     from dense_imb.hits import Evaluation
@@ -89,6 +90,7 @@ def make_parser() -> Parser:
         help="do not compare the test data with those that the runs were trained on",
     )
     add_device(parser)
+    add_threads(parser)
     parser.add_argument("--quiet", action="store_true", help="show no progress bars")
     hits = parser.add_argument_group("hits")
     hits.add_argument(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dense_imb.base.refusals import Refused
 from dense_imb.cli._parser import Namespace, Parser
+from dense_imb.cli._threads import add_threads
 
 SUMMARY = "write the network of a run as ONNX or torch.export, with a model card"
 
@@ -32,6 +33,7 @@ def make_parser() -> Parser:
         help="measure PyTorch against ONNX Runtime on this machine, at batches of 1 and of 16",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+    add_threads(parser)
     parser.add_argument("--quiet", action="store_true", help="show no progress bars")
     return parser
 

@@ -10,6 +10,7 @@ from dense_imb.base.files import refuse_inputs
 from dense_imb.base.refusals import Refused, RefusedFile, refusal
 from dense_imb.cli._parser import Namespace, Parser
 from dense_imb.cli._script import folder_for_outputs
+from dense_imb.cli._threads import add_threads
 
 SUMMARY = "measure the class imbalance of data and recommend weights"
 
@@ -44,6 +45,7 @@ def make_parser() -> Parser:
         "--out", type=str | None, metavar="FOLDER", help="folder for inspect.json and inspect.png"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+    add_threads(parser)
     parser.add_argument("--quiet", action="store_true", help="show no progress bars")
     images = parser.add_argument_group("images with masks")
     images.add_argument("--masks", type=str | None, metavar="FOLDER", help="folder of the masks")

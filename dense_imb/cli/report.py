@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from dense_imb.cli._parser import Namespace, Parser, print_next
+from dense_imb.cli._threads import add_threads
 
 SUMMARY = "measure a run and write a page with its scores and figures"
 
@@ -42,6 +43,7 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace files that are no report of the run"
     )
+    add_threads(parser)
     parser.add_argument("--quiet", action="store_true", help="show no progress bars")
     data = parser.add_argument_group("test data")
     data.add_argument(

@@ -6,6 +6,7 @@ from typing import Literal
 
 from dense_imb.cli._device import add_device, chosen_device
 from dense_imb.cli._parser import Namespace, Parser, print_next
+from dense_imb.cli._threads import add_threads
 
 SUMMARY = "write the masks that a trained network gives images"
 
@@ -41,6 +42,7 @@ def make_parser() -> Parser:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing files in OUT")
     add_device(parser)
+    add_threads(parser)
     parser.add_argument("--quiet", action="store_true", help="show no progress bars")
     return parser
 

@@ -24,6 +24,7 @@ from dense_imb.cli._parser import (
     type_metavar,
 )
 from dense_imb.cli._script import continuable
+from dense_imb.cli._threads import add_threads
 from dense_imb.config import (
     KINDS,
     NETWORKS,
@@ -175,6 +176,7 @@ class TrainParser(Parser):
             help="do not warn of validation samples that are trained on, too",
         )
         add_device(run)
+        add_threads(run)
         run.add_argument(
             "--devices",
             type=int,

@@ -16,6 +16,7 @@ from torch.multiprocessing.spawn import (
     start_processes,
 )
 
+from dense_imb.base.threads import share_of_cpus
 from dense_imb.config import SAVED
 
 _GRACE = 30.0  # seconds that processes have to end by themselves once one has
@@ -44,8 +45,8 @@ def launch(main: Callable[[Sequence[str]], int], arguments: Sequence[str], n: in
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {"WORLD_SIZE": str(n), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    if "OMP_NUM_THREADS" not in os.environ:  # processes share the cores
-        shared["OMP_NUM_THREADS"] = str(max((os.cpu_count() or n) // n, 1))
+    if "OMP_NUM_THREADS" not in os.environ:
+        shared["OMP_NUM_THREADS"] = str(share_of_cpus(n))
     context: Any = start_processes(  # type: ignore[no-untyped-call]
         _work, (main, list(arguments), shared), nprocs=n, join=False, start_method="spawn"
     )

@@ -8,6 +8,9 @@ import io
 import json
 import math
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,13 +139,14 @@ def _write(
         torch.export.save(program, content, extra_files={METADATA: text})
         partial.write_bytes(content.getvalue())
         return
-    exported = torch.onnx.export(
-        program,
-        dynamo=True,
-        input_names=list(what.inputs),
-        output_names=list(what.outputs),
-        verbose=False,
-    )
+    with _quiet_torch():
+        exported = torch.onnx.export(
+            program,
+            dynamo=True,
+            input_names=list(what.inputs),
+            output_names=list(what.outputs),
+            verbose=False,
+        )
     assert exported is not None
     for node in exported.model.graph.all_nodes():  # where in the source it was traced
         node.metadata_props.clear()
@@ -157,10 +161,20 @@ def _write(
     exported.save(str(partial), external_data=False)
 
 
+@contextmanager
+def _quiet_torch() -> Iterator[None]:
+    """Ignore two warnings about torch's own code, which torch 2.10 raises as it exports."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)
+        warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
+        yield
+
+
 def _answer(path: Path, suffix: str) -> Answer:
     """Return a function that runs the network of a file."""
     if suffix == ".pt2":
-        module = torch.export.load(io.BytesIO(path.read_bytes())).module()
+        with _quiet_torch():
+            module = torch.export.load(io.BytesIO(path.read_bytes())).module()
         return lambda given: as_list(module(*given))
     session = onnx_session(path)
     names = [one.name for one in session.get_inputs()]
