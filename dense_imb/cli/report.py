@@ -23,44 +23,6 @@ def make_parser() -> Parser:
     )
     parser.add_argument("run", type=str, metavar="RUN", help="folder of a run")
     parser.add_argument(
-        "--test",
-        type=str,
-        nargs="+",
-        default=[],
-        metavar="PATH",
-        help="data to measure on: labelled hits files, where clean ones get the run's degradation; "
-        "a folder of images or an HDF5 file; a CSV file or an archive of CIFAR. By default the "
-        "test images that the run held out, else its validation data",
-    )
-    parser.add_argument(
-        "--masks", type=str | None, metavar="FOLDER", help="folder of the masks of test images"
-    )
-    parser.add_argument(
-        "--images",
-        type=str | None,
-        metavar="FOLDER",
-        help="folder of the images that a CSV file names; by default that of the run",
-    )
-    parser.add_argument(
-        "--targets",
-        type=str | None,
-        metavar="FOLDER",
-        help="folder of the maps of values of test images; of an HDF5 file, the name of their data "
-        "set, by default as in the run",
-    )
-    parser.add_argument(
-        "--cells",
-        type=str | None,
-        metavar="FOLDER",
-        help="folder of the cells of test images; of an HDF5 file, the name of their data set",
-    )
-    parser.add_argument(
-        "--events",
-        type=int | None,
-        help="largest number of events or images to measure; by default 500, or 10,000 whole "
-        "images",
-    )
-    parser.add_argument(
         "--retention",
         type=float | None,
         help="fraction of the signal to keep (signal efficiency), for hits; by default that of "
@@ -77,6 +39,45 @@ def make_parser() -> Parser:
     )
     add_threads(parser)
     parser.add_argument("--quiet", action="store_true", help="show no progress bars")
+    data = parser.add_argument_group("data to measure on")
+    data.add_argument(
+        "--test",
+        type=str,
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="data to measure on: labelled hits files, where clean ones get the run's degradation; "
+        "a folder of images or an HDF5 file; a CSV file or an archive of CIFAR. By default the "
+        "test images that the run held out, else its validation data",
+    )
+    data.add_argument(
+        "--masks", type=str | None, metavar="FOLDER", help="folder of the masks of test images"
+    )
+    data.add_argument(
+        "--images",
+        type=str | None,
+        metavar="FOLDER",
+        help="folder of the images that a CSV file names; by default that of the run",
+    )
+    data.add_argument(
+        "--targets",
+        type=str | None,
+        metavar="FOLDER",
+        help="folder of the maps of values of test images; of an HDF5 file, the name of their data "
+        "set, by default as in the run",
+    )
+    data.add_argument(
+        "--cells",
+        type=str | None,
+        metavar="FOLDER",
+        help="folder of the cells of test images; of an HDF5 file, the name of their data set",
+    )
+    data.add_argument(
+        "--events",
+        type=int | None,
+        help="largest number of events or images to measure; by default 500, or 10,000 whole "
+        "images",
+    )
     return parser
 
 
