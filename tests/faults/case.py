@@ -82,7 +82,7 @@ class Bench:
         self.copy(folder)
         reading, writing = os.pipe()
         words = command.argv(INPUTS, OUTPUTS)
-        child = Child(words, folder, lambda: watch(folder, lambda _: os.write(writing, b".")))
+        child = Child(words, folder, lambda: watch(folder, lambda *_: os.write(writing, b".")))
         ended = child.wait()
         os.close(writing)
         if ended.code != 0:

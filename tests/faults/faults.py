@@ -12,7 +12,7 @@ from tests.faults import state
 from tests.faults.case import INPUTS, OUTPUTS, Case, Skipped, limit_files
 from tests.faults.children import Ended
 from tests.faults.disks import heed_permissions
-from tests.faults.moments import watch
+from tests.faults.moments import tear, watch
 
 _SAVED = 75  # exit code of work that was saved on SIGTERM
 _COLD_START = 6.0  # seconds that a command takes to import its libraries
@@ -67,8 +67,10 @@ def _stopped(case: Case, number: int, *, again: bool = False) -> Ended:
     if case.rng.random() < 0.7 and reference.n_moments:
         chosen = case.rng.randrange(reference.n_moments)
 
-        def act(n: int) -> None:
+        def act(n: int, begun: str | None) -> None:
             if n == chosen or (again and n == chosen + 2):
+                if number == signal.SIGKILL and begun is not None:
+                    tear(begun)
                 os.kill(os.getpid(), number)
 
         return case.start(lambda: watch(case.folder, act)).wait()
