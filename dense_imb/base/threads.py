@@ -15,7 +15,7 @@ _ROOT = Path("/")  # tests replace it
 
 def cpus_of_affinity() -> int:
     """Return the number of CPUs that the process may run on."""
-    if sys.platform == "linux":
+    if hasattr(os, "sched_getaffinity"):  # Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
@@ -79,7 +79,8 @@ def _quotas() -> Iterator[float]:
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers == "":  # version 2: one tree
-            folder, files = _ROOT / "sys/fs/cgroup", ("cpu.max",)
+            folder = _ROOT / "sys/fs/cgroup"
+            files: tuple[str, ...] = ("cpu.max",)
         elif "cpu" in controllers.split(","):
             folder = _ROOT / "sys/fs/cgroup" / controllers
             files = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
