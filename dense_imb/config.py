@@ -203,12 +203,16 @@ class ValuesConfig:
             field, whose cells may overlap.
         cell_names: names of the cells, in the order of labels or bits; by default those in the
             HDF5 file.
+        counted: folder of maps that are nonzero where a pixel counts, in loss, scores and read-out;
+            of an HDF5 file, the name of their data set. By default all pixels count.
         validation: validation images, in the same form as `train`; by default a fraction of
             `train`.
         validation_targets: folder of the maps of `validation`, or the name of their data set; by
             default that of `targets` in an HDF5 file.
         validation_cells: folder of the cells of `validation`, or the name of their data set; by
             default that of `cells` in an HDF5 file.
+        validation_counted: folder of the maps of counted pixels of `validation`, or the name of
+            their data set; by default that of `counted` in an HDF5 file.
         validation_share: fraction of the images of `train` held out for validation, if `validation`
             is not set; the same images for every seed.
         test_share: fraction of the images of `train` kept for tests, unseen by every run; the same
@@ -234,9 +238,11 @@ class ValuesConfig:
     cells: str | None = None
     cell_kind: Literal["labels", "bits"] = "labels"
     cell_names: list[str] | None = None
+    counted: str | None = None
     validation: str | None = None
     validation_targets: str | None = None
     validation_cells: str | None = None
+    validation_counted: str | None = None
     validation_share: float = 0.2
     test_share: float = 0.0
     spatial_dims: int | None = None

@@ -152,6 +152,13 @@ def make_parser() -> Parser:
         "--cell-names", type=str, nargs="+", default=[], metavar="NAME", help="names of the cells"
     )
     values.add_argument(
+        "--counted",
+        type=str | None,
+        metavar="FOLDER",
+        help="folder of maps that are nonzero where a pixel counts; of an HDF5 file, the name of "
+        "their data set; by default all pixels count",
+    )
+    values.add_argument(
         "--level",
         type=float | None,
         help="value above which a pixel is lit; by default half the mean of the values that are "
@@ -254,7 +261,7 @@ _OPTIONS = {
     "hits": ("signal", "noise", "features"),
     "images": ("masks", "labels", "above", "ignore_index", "patch"),
     "labels": ("images", "classes", "size", "test"),
-    "values": ("targets", "cells", "cell_names", "level", "patch"),
+    "values": ("targets", "cells", "cell_names", "counted", "level", "patch"),
 }
 _NAMES = {
     "hits": "hits files",
@@ -307,6 +314,7 @@ def _config(options: Namespace) -> TrainConfig:
             cells=options.cells,
             cell_kind=options.cell_kind,
             cell_names=list(options.cell_names) or None,
+            counted=options.counted,
             level=options.level,
             patch=list(options.patch) or None,
             test_share=options.test_share,

@@ -152,6 +152,13 @@ def make_parser() -> Parser:
         help="folder of the cells; of an HDF5 file, the name of their data set",
     )
     values.add_argument(
+        "--counted",
+        type=str | None,
+        metavar="FOLDER",
+        help="folder of maps that are nonzero where a pixel counts; of an HDF5 file, the name of "
+        "their data set; by default all pixels count",
+    )
+    values.add_argument(
         "--raw",
         action="store_true",
         help="measure predictions as trained only, without the read-out of the runs",
@@ -204,7 +211,7 @@ def run(options: Namespace) -> None:
 
 def _check_own(options: Namespace, kind: str) -> None:
     """Refuse options of maps of values with runs on other data, and of masks with such runs."""
-    own: dict[str, tuple[str, ...]] = {"values": ("targets", "cells", "raw")}
+    own: dict[str, tuple[str, ...]] = {"values": ("targets", "cells", "counted", "raw")}
     if kind == "values":
         own |= {"images": ("masks",), "labels": ("images",), "hits": _OF_HITS}
     for other, names in own.items():
@@ -245,7 +252,7 @@ def _print_next(options: Namespace, run: Run, others: list[str]) -> None:
 
     if not has_report(run.kind):
         return
-    names = ("masks", "images", "targets", "cells")
+    names = ("masks", "images", "targets", "cells", "counted")
     options_of_data = {name: getattr(options, name) for name in names}
     words = [w for name, value in options_of_data.items() if value for w in (f"--{name}", value)]
     print_next("report", run.folder, *(["--test", *others] if others else []), *words)

@@ -78,6 +78,13 @@ def make_parser() -> Parser:
         "--cell-names", type=str, nargs="+", metavar="NAME", help="names of the cells"
     )
     values.add_argument(
+        "--counted",
+        type=str | None,
+        metavar="FOLDER",
+        help="folder of maps that are nonzero where a pixel counts; of an HDF5 file, the name of "
+        "their data set; by default all pixels count",
+    )
+    values.add_argument(
         "--level",
         type=float | None,
         help="value above which a pixel is lit; by default half the mean of the values that are "
@@ -117,6 +124,7 @@ def run(options: Namespace) -> None:
             cells=options.cells,
             cell_kind=options.cell_kind,
             cell_names=options.cell_names,
+            counted=options.counted,
             n_images=options.events,
             level=options.level,
             show_progress=not options.quiet,
@@ -158,7 +166,7 @@ def _check(options: Namespace, has_images: bool, has_values: bool) -> None:
     if has_values:
         _check_values(options)
         return
-    for name in ("cells", "cell_names", "level"):
+    for name in ("cells", "cell_names", "counted", "level"):
         if getattr(options, name) is not None:
             raise refusal(f"{{{name}}} is an option for maps of values; add {{targets=FOLDER}}.")
     folders = [path for path in options.data if Path(path).is_dir()]

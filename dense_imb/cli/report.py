@@ -54,6 +54,13 @@ def make_parser() -> Parser:
         help="folder of the cells of test images; of an HDF5 file, the name of their data set",
     )
     parser.add_argument(
+        "--counted",
+        type=str | None,
+        metavar="FOLDER",
+        help="folder of maps that are nonzero where a pixel of test images counts; of an HDF5 "
+        "file, the name of their data set; by default all pixels count",
+    )
+    parser.add_argument(
         "--events",
         type=int | None,
         help="largest number of events or images to measure; by default 500, or 10,000 whole "
@@ -89,6 +96,7 @@ def run(options: Namespace) -> None:
         images=options.images,
         targets=options.targets,
         cells=options.cells,
+        counted=options.counted,
         out=options.out,
         n_events=options.events,
         retention=options.retention,

@@ -51,10 +51,10 @@ def make_map_examples(table: ComparisonTable) -> list[MapExample]:
     level = trained[first].reading.level
     images = open_test_images(runs[first].config.values)
     lit = [i for i in range(len(images)) if images.pixels_above(i, level)][:_MOST_IMAGES]
-    errors = {
-        i: float(np.abs(trained[first].predict(images.image(i)).numpy() - images.target(i)).mean())
-        for i in lit
-    }
+    errors = {}
+    for i in lit:
+        own = images.only_counted(trained[first].predict(images.image(i)), i)
+        errors[i] = float(np.abs(own - images.counted_values(i)).mean())
     order = sorted(lit, key=lambda i: -errors[i])
     chosen = {}
     if order:

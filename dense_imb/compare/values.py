@@ -106,7 +106,7 @@ class ValuesBenchmark:
 
         def watch(name: str, i: int, prediction: Tensor) -> None:
             if name == _READ_OUT and i in is_blank:
-                is_blank[i] = not bool((prediction > level).any())
+                is_blank[i] = not self._test.only_counted(prediction > level, i).any()
 
         rows = [Predicts(_READ_OUT, network, False), Predicts(_RAW, network, True)]
         table = evaluate_values(rows, self._test, baselines=False, watch=watch)
@@ -156,7 +156,7 @@ def value_edges(images: ValueImages, level: float) -> tuple[float, ...]:
     """
     parts = []
     for i in range(len(images)):
-        values = images.target(i).ravel()
+        values = images.counted_values(i).ravel()
         parts.append(values[:: max(len(values) // _MOST_VALUES, 1)])
     return edges_of(np.concatenate(parts), level)
 

@@ -67,6 +67,7 @@ def inspect_values(
     cell_kind: CellKind = "labels",
     cell_names: Sequence[str] | None = None,
     n_images: int | None = None,
+    counted: str | os.PathLike[str] | None = None,
     level: float | None = None,
     spatial_dims: int | None = None,
     show_progress: bool = True,
@@ -74,7 +75,7 @@ def inspect_values(
     """Measure maps of values: their histogram, the share of each cell, and losses of blank maps.
 
     Args:
-        images, targets, cells, cell_kind, cell_names, spatial_dims: see `open_values`.
+        images, targets, cells, cell_kind, cell_names, counted, spatial_dims: see `open_values`.
         n_images: number of images to inspect, evenly spaced by name; all by default.
         level: value above which a pixel is lit; by default half the mean of the values that are
             not 0.
@@ -86,6 +87,7 @@ def inspect_values(
         cells=cells,
         cell_kind=cell_kind,
         cell_names=cell_names,
+        counted=counted,
         spatial_dims=spatial_dims,
         show_progress=show_progress,
     )
@@ -107,6 +109,7 @@ def inspect_values(
         "targets": None if targets is None else str(targets),
         "cells": None if cells is None else str(cells),
         "cell_kind": None if cells is None else cell_kind,
+        "counted": None if counted is None else str(counted),
         "spatial_dims": data.spatial_dims,
         "channels": data.n_targets,
         "files": n_files,
@@ -139,9 +142,7 @@ def inspect_values(
         "losses": {"constant": [row.as_dict() for row in look.loss_rows()]},
     }
     numbers["warnings"] = _warnings(numbers)
-    return Inspection(
-        numbers, {"lit_share": look.content[:, 1] / look.content.sum(1), "samples": look.samples()}
-    )
+    return Inspection(numbers, {"lit_share": look.lit_shares, "samples": look.samples()})
 
 
 class _Look:
@@ -167,14 +168,15 @@ class _Look:
         self.content = np.zeros((len(data), 2), np.int64)
         self._lit_sum = 0.0
         for i in tqdm(range(len(data)), "inspect", unit="image", disable=not show_progress):
-            image, target, cells = data.image(i), data.target(i), data.cell_map(i)
+            image, target, cells = data.image(i), data.counted_values(i), data.cell_map(i)
             self.kinds[f"{len(image)} channel{'s' * (len(image) > 1)} of {image.dtype}"] += 1
             fine += np.histogram(target[target != 0], _FINE, self._range)[0]
             lit = is_lit(target, level)
             self.content[i] = lit.size - lit.sum(), lit.sum()
             masks = np.stack([~lit, lit])
             if data.cells is not None and cells is not None:
-                masks = data.cells.masks(cells)
+                counted = data.counted(i)
+                masks = data.cells.masks(cells.ravel() if counted is None else cells[counted])
             for k, mask in enumerate(masks):
                 total[k] += target[:, mask].sum(dtype=np.float64)
                 count[k] += target.shape[0] * np.count_nonzero(mask)
@@ -192,6 +194,11 @@ class _Look:
     def _middle(self) -> NDArray[np.float64]:
         ends = np.linspace(*self._range, _FINE + 1)
         return np.asarray((ends[:-1] + ends[1:]) / 2)
+
+    @property
+    def lit_shares(self) -> NDArray[np.float64]:
+        """Lit fraction of each image."""
+        return np.asarray(self.content[:, 1] / np.maximum(self.content.sum(1), 1))
 
     @property
     def quantiles(self) -> dict[str, float]:
@@ -237,8 +244,7 @@ class _Look:
 
     def samples(self) -> list[dict[str, Any]]:
         """Return the images of median and of largest lit share; one slice of a volume."""
-        share = self.content[:, 1] / self.content.sum(1)
-        order = np.argsort(share, kind="stable")
+        order = np.argsort(self.lit_shares, kind="stable")
         samples = []
         for i in dict.fromkeys([int(order[len(order) // 2]), int(order[-1])]):
             image, target, name = self.data.image(i), self.data.target(i)[0], self.data.names[i]

@@ -52,7 +52,7 @@ def compare_command(numbers: Mapping[str, Any]) -> str:
 def _words_of(numbers: Mapping[str, Any], prefix: str) -> list[str]:
     """Return the options that name maps and cells, each with a prefix."""
     words = []
-    for name in ("targets", "cells"):
+    for name in ("targets", "cells", "counted"):
         if numbers[name] is not None:
             words += [f"{prefix}{name}", numbers[name]]
     if numbers["cell_kind"] == "bits":

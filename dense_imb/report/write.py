@@ -60,6 +60,7 @@ def write_report(
     images: str | None = None,
     targets: str | None = None,
     cells: str | None = None,
+    counted: str | None = None,
     out: _Path | None = None,
     n_events: int | None = None,
     retention: float | None = None,
@@ -87,6 +88,8 @@ def write_report(
         targets: folder of the maps of values of test images; of an HDF5 file, the name of their
             data set.
         cells: folder of the cells of test images; of an HDF5 file, the name of their data set.
+        counted: folder of maps that are nonzero where a pixel of test images counts; of an HDF5
+            file, the name of their data set.
         out: path of the page; the JSON file goes beside it, figures are not written as files.
             By default report.html in the folder of the run.
         n_events: largest number of events or images to measure (of events, to choose thresholds
@@ -101,7 +104,7 @@ def write_report(
     paths = (test,) if isinstance(test, str) else tuple(test or ())
     kind = _source_of(run.kind)
     given: dict[str, Any] = {"masks": masks, "images": images, "retention": retention}
-    given |= {"targets": targets, "cells": cells}
+    given |= {"targets": targets, "cells": cells, "counted": counted}
     options = _own_options(kind, given)
     source = kind(run, paths, kind.most if n_events is None else n_events, **options)
     path = run.folder / "report.html" if out is None else Path(out)

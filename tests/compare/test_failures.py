@@ -80,7 +80,7 @@ def test_a_loss_that_cannot_be_built_is_a_row(config, tmp_path, monkeypatch):
     """A library that is missing ends no comparison by default."""
     monkeypatch.setitem(sys.modules, "monai.losses", None)
     monkeypatch.setattr(
-        "dense_imb.compare.run.contestants",
+        "dense_imb.compare.images.contestants",
         lambda *_, **__: [Contestant(PLAIN, "CrossEntropyLoss"), Contestant("Dice", "Dice")],
     )
     table, _ = quiet(config, tmp_path / "out", None, n_seeds=1)

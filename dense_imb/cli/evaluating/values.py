@@ -76,6 +76,7 @@ def _images(options: Namespace, run: Run, trained: TrainedValues, others: list[s
         others[0],
         options.targets or places.targets,
         cells=cells,
+        counted=options.counted or places.counted,
         cell_kind=reading.cell_kind,
         cell_names=None if cells is None else reading.cell_names,
         spatial_dims=len(reading.patch),

@@ -21,7 +21,7 @@ from dense_imb.base.hdf5 import (
     read_attributes,
     reading,
 )
-from dense_imb.base.refusals import Refused, option
+from dense_imb.base.refusals import Refused, literal, option
 from dense_imb.data.images.folders import (
     LARGEST,
     NIFTI,
@@ -347,6 +347,22 @@ def channels_first(
     mask: str,
     cure: str = _MEND,
 ) -> NDArray[Any]:
+    """Return an image as (C, *spatial) of finite numbers, see `move_channels`.
+
+    Args:
+        pixels, spatial, axis, image, mask: see `move_channels`.
+        cure: cure for pixels that are no finite numbers.
+    """
+    pixels = move_channels(pixels, spatial, axis, image, mask)
+    check_finite(pixels, image, cure)
+    if pixels.dtype == bool:
+        pixels = pixels.astype(np.uint8)
+    return np.ascontiguousarray(pixels)
+
+
+def move_channels(
+    pixels: NDArray[Any], spatial: tuple[int, ...], axis: int | None, image: str, mask: str
+) -> NDArray[Any]:
     """Return an image as (C, *spatial); refuse another size than that of its mask.
 
     Args:
@@ -356,7 +372,6 @@ def channels_first(
             preferably the last.
         image: name of the image, for errors.
         mask: name of the mask, for errors.
-        cure: cure for pixels that are no finite numbers.
     """
     if pixels.ndim == len(spatial):
         pixels = pixels[None]
@@ -368,15 +383,24 @@ def channels_first(
         raise ValueError(
             f"Expected {mask} of the size of {image}, {pixels.shape[1:]}, got {spatial}."
         )
+    return pixels
+
+
+def check_finite(pixels: NDArray[Any], place: str, cure: str) -> None:
+    """Refuse NaN and infinite pixels.
+
+    Args:
+        pixels: pixels of any shape.
+        place: name of the image, for errors.
+        cure: cure, with options in braces.
+    """
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         n_broken = int((~np.isfinite(pixels)).sum())
-        raise ValueError(
-            f"Expected {image} to hold finite numbers, got {n_broken} NaN or infinite of "
-            f"{pixels.size}; {cure}."
+        raise Refused(
+            f"{literal(place)} to hold finite numbers",
+            f"{n_broken} NaN or infinite of {pixels.size}",
+            cure,
         )
-    if pixels.dtype == bool:
-        pixels = pixels.astype(np.uint8)
-    return np.ascontiguousarray(pixels)
 
 
 def whole(mask: NDArray[Any], place: str) -> NDArray[Any]:

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from tqdm.auto import tqdm
 
 from dense_imb.base.refusals import Refused
 from dense_imb.data.images.labelled import BUDGET, Decoded, Moments
 from dense_imb.data.values.cells import CellKind, Cells, check_cells, numbered_cells, whole_cells
-from dense_imb.data.values.sources import ValueSource, as_values, find_values
+from dense_imb.data.values.sources import Stored, ValueSource, as_values, find_values
 
 LIT_EMPTY = ("empty", "lit")  # classes of pixels without cells
 
@@ -28,6 +28,8 @@ LIT_EMPTY = ("empty", "lit")  # classes of pixels without cells
 @dataclass(frozen=True)
 class ValueTally:
     """Statistics of images with maps of values, from one pass over them.
+
+    Those of values and cells are over the pixels that count.
 
     Args:
         mean: mean of each channel of the images over all pixels.
@@ -98,6 +100,7 @@ class ValueImages:
         n_channels: number of channels of the images, equal for all; sizes may differ.
         n_targets: number of channels of the maps of values.
         cells: cells of the images; None without any.
+        has_counted: whether some pixels may not count, see `counted`.
         channel_names: names of the channels of the maps in an HDF5 file; None without any.
     """
 
@@ -108,6 +111,7 @@ class ValueImages:
         self.numbers = [int(i) for i in numbers]
         self.names = [source.names[i] for i in self.numbers]
         self.spatial_dims, self.channel_names = source.spatial_dims, source.channel_names
+        self.has_counted = source.has_counted
         self.n_channels = self.n_targets = 0  # unknown until the first image is read
         self.n_channels, self.n_targets = len(self.image(0)), len(self.target(0))
 
@@ -121,15 +125,16 @@ class ValueImages:
             f"to {self.n_targets}{cells}, of {self._source.where})"
         )
 
-    def _triple(self, i: int) -> tuple[NDArray[Any], NDArray[np.float32], NDArray[Any] | None]:
+    def _maps(self, i: int) -> Stored:
+        """Return the maps of an image, checked: finite values, and counted pixels as bool."""
         if not 0 <= i < len(self):
             raise IndexError(f"Expected an image from 0 to {len(self) - 1}, got {i}.")
         number = self.numbers[i]
         if number in self._decoded.held:
-            image, target, cells = self._decoded.held[number]
-            return image, target, cells
+            return Stored(*self._decoded.held[number])
         stored = self._source.stored(number)
         image, target, cells = stored.image, as_values(stored.target), stored.cells
+        counted = None if stored.counted is None else stored.counted != 0
         if not np.isfinite(target).all():
             raise ValueError(
                 f"Expected {self._source.place(number)} to hold values that float32 holds, got "
@@ -147,28 +152,43 @@ class ValueImages:
                 )
         if self.cells is not None and cells is not None:
             cells = self.cells.read(cells, self._source.cell_place(number))
-        arrays = [array for array in (image, target, cells) if array is not None]
+        maps = Stored(image, target, cells, counted)
+        arrays = [array for array in maps if array is not None]
         for array in arrays:
             array.flags.writeable = False
-        self._decoded.keep(self._decoded.held, number, (image, target, cells), arrays)
-        return image, target, cells
+        self._decoded.keep(self._decoded.held, number, tuple(maps), arrays)
+        return maps
 
     def image(self, i: int) -> NDArray[Any]:
         """Return (C, *spatial) pixels of the stored type, read-only."""
-        return self._triple(i)[0]
+        return self._maps(i).image
 
     def target(self, i: int) -> NDArray[np.float32]:
-        """Return (K, *spatial) finite values, read-only."""
-        return self._triple(i)[1]
+        """Return (K, *spatial) finite values, read-only; 0 where a pixel does not count."""
+        return self._maps(i).target
 
     def cell_map(self, i: int) -> NDArray[Any] | None:
         """Return (*spatial) labels or bit fields of the cells; None without cells."""
-        return self._triple(i)[2]
+        return self._maps(i).cells
+
+    def counted(self, i: int) -> NDArray[np.bool_] | None:
+        """Return (*spatial) True where a pixel counts; None where all do."""
+        return self._maps(i).counted
+
+    def counted_values(self, i: int) -> NDArray[np.float32]:
+        """Return (K, n) the values of the pixels that count."""
+        return self.only_counted(self.target(i), i)
+
+    def only_counted(self, maps: ArrayLike, i: int) -> NDArray[Any]:
+        """Return (K, n) the pixels of maps (K, *spatial) that count in an image."""
+        pixels, counted = np.asarray(maps), self.counted(i)
+        return pixels.reshape(len(pixels), -1) if counted is None else pixels[:, counted]
 
     def pixels(self, i: int, level: float) -> dict[int, NDArray[np.int64]]:
         """Return the flat indices of the pixels of each cell, or of the lit pixels without cells.
 
-        Of a label map, cell 0 is left out, as it is the rest of the image.
+        Of a label map, cell 0 is left out, as it is the rest of the image. Pixels that do not count
+        are left out.
 
         Args:
             i: number of the image.
@@ -181,14 +201,16 @@ class ValueImages:
         if self.cells is not None and cells is not None:
             pixels = self.cells.pixels(cells)
         else:
-            lit = np.flatnonzero(is_lit(target, level))
-            pixels = {1: lit} if len(lit) else {}
+            pixels = {1: np.flatnonzero(is_lit(target, level))}
+        if (counted := self.counted(i)) is not None:
+            pixels = {k: flat[counted.ravel()[flat]] for k, flat in pixels.items()}
+        pixels = {k: flat for k, flat in pixels.items() if len(flat)}
         self._decoded.keep(self._decoded.pixels, key, pixels, pixels.values())
         return pixels
 
     def pixels_above(self, i: int, level: float) -> int:
-        """Return the number of pixels of an image with a value above a level."""
-        return int(is_lit(self.target(i), level).sum())
+        """Return the number of pixels of an image that count, with a value above a level."""
+        return int(is_lit(self.counted_values(i), level).sum())
 
     def subset(self, numbers: Sequence[int]) -> ValueImages:
         """Return some of the images, in this order; decoded images are shared."""
@@ -213,7 +235,7 @@ class ValueImages:
     def content(self, level: float) -> NDArray[np.int64]:
         """Return the empty and the lit pixels of each image, (n_images, 2)."""
         lit = [self.pixels_above(i, level) for i in range(len(self))]
-        sizes = [self.target(i)[0].size for i in range(len(self))]
+        sizes = [self.counted_values(i)[0].size for i in range(len(self))]
         return np.stack([np.array(sizes) - lit, np.array(lit)], 1).astype(np.int64)
 
     def tally(self, show_progress: bool = True) -> ValueTally:
@@ -225,15 +247,19 @@ class ValueImages:
         content = None if self.cells is None else np.zeros((len(self), self.cells.n), np.int64)
         bar = tqdm(range(len(self)), "read images", unit="image", disable=not show_progress)
         for i in bar:
-            image, target, cells = self._triple(i)
-            sizes[target.shape[1:]] += 1
+            image, cells, counted = self.image(i), self.cell_map(i), self.counted(i)
+            sizes[image.shape[1:]] += 1
             moments.add(image)
+            target = self.counted_values(i)
+            if not target.size:
+                continue
             values.add(target)
             low, high = min(low, float(target.min())), max(high, float(target.max()))
             absolute = np.abs(target).sum(dtype=np.float64)
             square = np.square(target, dtype=np.float64).sum()
             sums += np.array([target.size, np.count_nonzero(target), absolute, square])
             if content is not None and self.cells is not None and cells is not None:
+                cells = cells if counted is None else cells[counted]
                 content[i] = self.cells.count(cells)
                 n_outside += int((cells == 0).sum()) if self.cells.overlap else 0
         n_values, n_nonzero, absolute, square = sums.tolist()
@@ -261,6 +287,7 @@ def open_values(
     cell_kind: CellKind = "labels",
     cell_names: Sequence[str] | None = None,
     spatial_dims: int | None = None,
+    counted: str | os.PathLike[str] | None = None,
     budget: int = BUDGET,
     show_progress: bool = True,
 ) -> ValueImages:
@@ -278,6 +305,8 @@ def open_values(
         cell_names: name of each cell; by default those in an HDF5 file. Without names, all cells
             are read to count them.
         spatial_dims: 2 or 3; by default as files and shapes say.
+        counted: folder of maps that are nonzero where a pixel counts; of an HDF5 file, the name of
+            their data set. By default all pixels count. Others may hold NaN.
         budget: bytes of decoded images that may stay in memory.
         show_progress: draw a bar where reading the cells takes long.
 
@@ -293,7 +322,7 @@ def open_values(
         ((3, 4, 5), (1, 4, 5))
     """
     check_cells(cell_kind, cell_names)
-    source = find_values(images, targets, cells, spatial_dims)
+    source = find_values(images, targets, cells, spatial_dims, counted)
     known: Cells | None = None
     if cells is not None:
         names = tuple(cell_names or source.cell_names or ())

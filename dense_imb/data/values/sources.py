@@ -24,18 +24,26 @@ from dense_imb.data.images.folders import (
     stem_of,
 )
 from dense_imb.data.images.instances import FolderMaps
-from dense_imb.data.images.sources import HDF5Images, channels_first, digest_files
+from dense_imb.data.images.sources import (
+    HDF5Images,
+    channels_first,
+    check_finite,
+    digest_files,
+    move_channels,
+)
 
 TARGET = "target"  # data set of an HDF5 file, by default
 _MEND = "mend them, or move the image to another folder"
+_LEAVE_OUT = "mend them, or leave them out with {counted=FOLDER}, maps that are 0 there"
 
 
 class Stored(NamedTuple):
-    """An image with its map of values, as channels first, and its cells as stored."""
+    """An image with its map of values, channels first, and its cells and counted pixels."""
 
     image: NDArray[Any]  # (C, *spatial)
     target: NDArray[Any]  # (K, *spatial)
     cells: NDArray[Any] | None  # (*spatial)
+    counted: NDArray[Any] | None  # (*spatial)
 
 
 class ValueSource(Protocol):
@@ -47,6 +55,7 @@ class ValueSource(Protocol):
     cell_names: tuple[str, ...] | None  # names of the cells, where known
     channel_names: tuple[str, ...] | None  # names of the channels of the maps, where known
     has_cells: bool
+    has_counted: bool
 
     def place(self, i: int) -> str:
         """Name target i for an error."""
@@ -54,8 +63,11 @@ class ValueSource(Protocol):
     def cell_place(self, i: int) -> str:
         """Name the cells of image i for an error."""
 
+    def counted_place(self, i: int) -> str:
+        """Name the map of counted pixels of image i for an error."""
+
     def stored(self, i: int) -> Stored:
-        """Return an image with its values and cells; refuse those that do not fit."""
+        """Return an image with its values and other maps; refuse those that do not fit."""
 
     def cells(self, i: int) -> NDArray[Any]:
         """Return the cells of an image as stored."""
@@ -76,6 +88,7 @@ class FolderValues:
         targets: str | os.PathLike[str],
         cells: str | os.PathLike[str] | None = None,
         spatial_dims: int | None = None,
+        counted: str | os.PathLike[str] | None = None,
     ) -> None:
         self.pairs = pair_images(
             images,
@@ -89,17 +102,22 @@ class FolderValues:
         self.where = str(images)
         self.cell_names: tuple[str, ...] | None = None  # folders have none
         self.channel_names: tuple[str, ...] | None = None
-        self.has_cells = cells is not None
+        self.has_cells, self.has_counted = cells is not None, counted is not None
         self.spatial_dims = spatial_dims or self._dimensions()
-        self._cells: FolderMaps | None = None
-        if cells is not None:
-            self._cells = FolderMaps(
-                cells,
-                dict(enumerate(self.names)),
-                self.spatial_dims,
-                what="a map of cells",
-                cure="add them, or drop {cells}",
-            )
+        self._cells = self._maps("cells", cells)
+        self._counted = self._maps("counted pixels", counted)
+
+    def _maps(self, what: str, folder: str | os.PathLike[str] | None) -> FolderMaps | None:
+        """Open a folder of further maps; None without one."""
+        if folder is None:
+            return None
+        return FolderMaps(
+            folder,
+            dict(enumerate(self.names)),
+            self.spatial_dims,
+            what=f"a map of {what}",
+            cure=f"add them, or drop {{{what.partition(' ')[0]}}}",
+        )
 
     def _dimensions(self) -> int:
         """Return the spatial dimensions of the first image and its map."""
@@ -125,7 +143,12 @@ class FolderValues:
             _check_axes(pair.image, pair.mask)
         axes = tuple(None if path.suffix.lower() == ".npy" else -1 for path in pair)
         cells = self.cells(i) if self.has_cells else None
-        return _stored(self, i, str(pair.image), image, target, cells, axes)
+        counted = None if self._counted is None else self._counted.read(i)
+        return _stored(self, i, str(pair.image), image, target, (cells, counted), axes)
+
+    def counted_place(self, i: int) -> str:
+        assert self._counted is not None
+        return self._counted.place(i)
 
     def cells(self, i: int) -> NDArray[Any]:
         assert self._cells is not None
@@ -133,8 +156,9 @@ class FolderValues:
 
     def digest(self, numbers: Iterable[int]) -> str:
         numbers = list(numbers)
-        cells = "" if self._cells is None else self._cells.digest(numbers)
-        return digest_files([path for i in numbers for path in self.pairs[i]], cells.encode())
+        maps = [one for one in (self._cells, self._counted) if one is not None]
+        others = "".join(one.digest(numbers) for one in maps)
+        return digest_files([path for i in numbers for path in self.pairs[i]], others.encode())
 
     def files(self, numbers: Iterable[int]) -> list[Path]:
         return [self.pairs[i].image for i in numbers]
@@ -152,6 +176,7 @@ class HDF5Values(HDF5Images):
         target: name of the data set of values.
         cells: name of the data set of cells.
         spatial_dims: 2 or 3; by default as the shapes say.
+        counted: name of the data set that is nonzero where a pixel counts, (N, *spatial).
     """
 
     def __init__(
@@ -160,10 +185,12 @@ class HDF5Values(HDF5Images):
         target: str = TARGET,
         cells: str | None = None,
         spatial_dims: int | None = None,
+        counted: str | None = None,
     ) -> None:
-        super().__init__(path, ("image", target, *([cells] if cells else [])))
-        self.target_name, self.cells_name = target, cells
+        super().__init__(path, ("image", target, *(name for name in (cells, counted) if name)))
+        self.target_name, self.cells_name, self.counted_name = target, cells, counted
         self.where, self.has_cells = str(path), cells is not None
+        self.has_counted = counted is not None
         shapes = [dataset.shape for n, dataset in self._datasets().items() if n in self.needs]
         if len({shape[:1] for shape in shapes}) > 1 or any(0 in s or len(s) < 3 for s in shapes):
             listed = " and ".join(f"{n} {self._datasets()[n].shape}" for n in self.needs)
@@ -172,8 +199,8 @@ class HDF5Values(HDF5Images):
             )
         self.cell_names = None if cells is None else self.names_of(cells)
         self.channel_names = self.names_of(target)
-        if spatial_dims is None and cells is not None:
-            spatial_dims = len(self._datasets()[cells].shape) - 1
+        if spatial_dims is None and (flat := cells or counted) is not None:
+            spatial_dims = len(self._datasets()[flat].shape) - 1
         if spatial_dims is None and self.channel_axis is not None:
             spatial_dims = len(self._datasets()["image"].shape) - 2
         image, values = (self._datasets()[name].shape[1:] for name in ("image", target))
@@ -188,8 +215,12 @@ class HDF5Values(HDF5Images):
     def stored(self, i: int) -> Stored:
         image, target = (self.read(name, i) for name in ("image", self.target_name))
         cells = self.cells(i) if self.has_cells else None
+        counted = None if self.counted_name is None else self.read(self.counted_name, i)
         axes = (self.channel_axis, None)
-        return _stored(self, i, self.image_place(i), image, target, cells, axes)
+        return _stored(self, i, self.image_place(i), image, target, (cells, counted), axes)
+
+    def counted_place(self, i: int) -> str:
+        return f"{self.counted_name} {i} of {self.path}"
 
     def cells(self, i: int) -> NDArray[Any]:
         assert self.cells_name is not None
@@ -201,18 +232,20 @@ def find_values(
     targets: str | os.PathLike[str] | None = None,
     cells: str | os.PathLike[str] | None = None,
     spatial_dims: int | None = None,
+    counted: str | os.PathLike[str] | None = None,
 ) -> ValueSource:
-    """Open two or three folders, or an HDF5 file, whose data sets `targets` and `cells` name."""
+    """Open folders, or an HDF5 file, whose data sets `targets`, `cells` and `counted` name."""
     if spatial_dims not in (None, 2, 3):
         raise ValueError(f"Expected `spatial_dims` of 2 or 3, got {spatial_dims}.")
     if not Path(images).is_dir():
-        name = None if cells is None else str(cells)
-        return HDF5Values(images, TARGET if targets is None else str(targets), name, spatial_dims)
+        name, mask = (None if one is None else str(one) for one in (cells, counted))
+        target = TARGET if targets is None else str(targets)
+        return HDF5Values(images, target, name, spatial_dims, mask)
     if targets is None:
         raise Refused(
             f"the folder of the maps of values of {images}", "none", "pass {targets=FOLDER}"
         )
-    return FolderValues(images, targets, cells, spatial_dims)
+    return FolderValues(images, targets, cells, spatial_dims, counted)
 
 
 def common_dimensions(image: Sequence[int], target: Sequence[int]) -> int:
@@ -254,10 +287,12 @@ def _stored(
     image_place: str,
     image: NDArray[Any],
     target: NDArray[Any],
-    cells: NDArray[Any] | None,
+    maps: tuple[NDArray[Any] | None, NDArray[Any] | None],
     axes: Sequence[int | None],
 ) -> Stored:
     """Return arrays with the channels first; refuse those of different sizes.
+
+    The target is 0 where a pixel does not count.
 
     Args:
         source: source of the arrays.
@@ -265,14 +300,19 @@ def _stored(
         image_place: name of the image, for errors.
         image: pixels.
         target: values.
-        cells: cells; None without any.
+        maps: cells and counted pixels; None without any.
         axes: axis of the channels of image and target; None if either end may be.
     """
     n_dims, place = source.spatial_dims, source.place(i)
     sizes = [_sizes(array, n_dims, axis) for array, axis in zip((image, target), axes, strict=True)]
     common = [size for size in sizes[1] if size in sizes[0]]
-    if cells is not None and (cells.shape not in common):
-        name, got = source.cell_place(i), cells.shape
+    for array, name_of in zip(maps, (source.cell_place, source.counted_place), strict=True):
+        if array is None:
+            continue
+        if array.shape in common:
+            common = [array.shape]  # it settles which axes are space
+            continue
+        name, got = name_of(i), array.shape
         if not common or len(got) != n_dims:
             wanted = " or ".join(map(str, dict.fromkeys(sizes[0])))
             raise ValueError(f"Expected {name} of the size of {image_place}, {wanted}, got {got}.")
@@ -285,11 +325,15 @@ def _stored(
             "resize one of them, or say with {spatial_dims=2} or {spatial_dims=3} which axes are "
             "space",
         )
-    spatial = common[0] if cells is None else cells.shape
+    spatial, counted = common[0], maps[1]
+    target = move_channels(target, spatial, axes[1], place, image_place)
+    if counted is not None:
+        target = np.where(counted != 0, target, 0)  # elsewhere it may hold NaN
+    check_finite(target, place, _LEAVE_OUT)
     return Stored(
         channels_first(image, spatial, axes[0], image_place, place, _MEND),
-        channels_first(target, spatial, axes[1], place, image_place, _MEND),
-        cells,
+        np.array(target, np.uint8 if target.dtype == bool else None, order="C"),
+        *maps,
     )
 
 

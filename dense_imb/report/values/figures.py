@@ -154,7 +154,7 @@ def _draw_maps(
         shown = axes.imshow(values, cmap="viridis", vmin=low, vmax=high)
         figure.colorbar(shown, ax=axes)
     difference = prediction - target
-    most = float(np.abs(difference).max()) or 1.0
+    most = float(np.nanmax(np.abs(difference), initial=0)) or 1.0
     shown = panels[2].imshow(difference, cmap="RdBu_r", vmin=-most, vmax=most)
     figure.colorbar(shown, ax=panels[2])
 

@@ -32,7 +32,7 @@ class ValueSample:
         part: slice that is shown; "" for flat images.
         image: (H, W) or (H, W, channels).
         channels: name of each channel that is shown; "" for maps of one channel.
-        target, prediction: (n_shown, H, W).
+        target, prediction: (n_shown, H, W); the prediction is NaN where a pixel does not count.
         error: mean absolute error of the whole image.
     """
 
@@ -87,11 +87,11 @@ def measure_values(
     errors = np.zeros(len(images))
 
     def watch(name: str, i: int, prediction: Tensor) -> None:
-        target, values = images.target(i), prediction.numpy()
+        target, values = images.counted_values(i).ravel(), images.only_counted(prediction, i)
         cut = np.clip(values.ravel(), low, high)
-        joint[name] += np.histogram2d(target.ravel(), cut, (edges, edges))[0].astype(np.int64)
-        if name == network.name:
-            errors[i] = np.abs(values - target).mean()
+        joint[name] += np.histogram2d(target, cut, (edges, edges))[0].astype(np.int64)
+        if name == network.name and len(target):
+            errors[i] = np.abs(values.ravel() - target).mean()
 
     update = progress(len(rows) * len(images))
     table = evaluate_values(rows, images, progress=update, watch=watch)
@@ -110,6 +110,8 @@ def _samples(
     for i, title in [*places.items()][:_SAMPLES]:
         image, target = images.image(i), images.target(i)
         prediction = network.predict(image).numpy()
+        if (counted := images.counted(i)) is not None:
+            prediction = np.where(counted, prediction, np.nan)
         shown = lit_channels(target, network.reading.level)
         names = network.reading.names or [f"channel {k}" for k in range(len(target))]
         plane, part = fullest_plane(target[shown])

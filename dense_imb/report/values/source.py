@@ -47,18 +47,20 @@ class ValuesSource(ReportSource):
     Args:
         targets: folder of the maps of the test images, or name of their data set.
         cells: folder of the cells of the test images, or name of their data set.
+        counted: folder of the maps of counted pixels, or name of their data set.
         measured: measurements; None if the network or the images are missing.
         where: description of the measured images.
     """
 
     targets: str | None = None
     cells: str | None = None
+    counted: str | None = None
     measured: ValueMeasures | None = None
     where: str = ""
 
     kind: ClassVar[str] = "values"
     unit: ClassVar[str] = "image"
-    options: ClassVar[frozenset[str]] = frozenset({"targets", "cells"})
+    options: ClassVar[frozenset[str]] = frozenset({"targets", "cells", "counted"})
     figure_names: ClassVar[tuple[str, ...]] = (
         "by_value", "cells", "bins", "training", "sample_1", "sample_2", "sample_3",
     )  # fmt: skip
@@ -67,7 +69,7 @@ class ValuesSource(ReportSource):
         super().__post_init__()
         if len(self.test) > 1:
             raise Refused("one folder of images, or one HDF5 file, to test on", len(self.test))
-        for name in ("targets", "cells"):
+        for name in ("targets", "cells", "counted"):
             if getattr(self, name) is not None and not self.test:
                 raise Refused(
                     f"images to test on beside `{name}` {getattr(self, name)}",
@@ -110,6 +112,7 @@ class ValuesSource(ReportSource):
                 self.test[0],
                 self.targets or places.targets,
                 cells=cells,
+                counted=self.counted or places.counted,
                 cell_kind=reading.cell_kind,
                 cell_names=None if cells is None else reading.cell_names,
                 spatial_dims=len(reading.patch),
@@ -234,10 +237,11 @@ class ValuesSource(ReportSource):
     def numbers(self) -> dict[str, Any]:
         measured = self.measured
         if measured is None:
-            return {"targets": self.targets, "cells": self.cells}
+            return {"targets": self.targets, "cells": self.cells, "counted": self.counted}
         return {
             "targets": self.targets,
             "cells": self.cells,
+            "counted": self.counted,
             "measured_on": self.where,
             "joint": {name: counts.tolist() for name, counts in measured.joint.items()},
             "edges": measured.edges.tolist(),
@@ -264,8 +268,9 @@ class ValuesSource(ReportSource):
         words = [quoted(self.test, "images")]
         if self.targets is not None or not self.test:
             words += ["--targets", shlex.quote(self.targets or "targets")]
-        if self.cells is not None:
-            words += ["--cells", shlex.quote(self.cells)]
+        for name in ("cells", "counted"):
+            if getattr(self, name) is not None:
+                words += [f"--{name}", shlex.quote(getattr(self, name))]
         return " ".join(words)
 
     def report_options(self) -> str:

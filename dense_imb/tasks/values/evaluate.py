@@ -174,7 +174,7 @@ def evaluate_values(
                 target,
                 cells,
                 shown if own.with_input else None,
-                counted_pixels(reading, cells),
+                counted_pixels(reading, cells, images.counted(i)),
             )
             if watch is not None:
                 watch(one.name, i, prediction[0])

@@ -228,9 +228,12 @@ def open_validation_images(values: ValuesConfig, cells: Sequence[str] | None = N
     if values.validation is None:
         return open_images(values)[1]
     places = default_places(values, values.validation)
-    targets = values.validation_targets or places.targets
-    own_cells = values.validation_cells or places.cells
-    return _open(values, values.validation, targets, own_cells, cells)
+    own = Places(
+        values.validation_targets or places.targets,
+        values.validation_cells or places.cells,
+        values.validation_counted or places.counted,
+    )
+    return _open(values, values.validation, own, cells)
 
 
 class Places(NamedTuple):
@@ -239,10 +242,12 @@ class Places(NamedTuple):
     Args:
         targets: maps of values.
         cells: maps of cells.
+        counted: maps of the pixels that count.
     """
 
     targets: str | None = None
     cells: str | None = None
+    counted: str | None = None
 
 
 def default_places(values: ValuesConfig, images: str | os.PathLike[str]) -> Places:
@@ -258,7 +263,7 @@ def default_places(values: ValuesConfig, images: str | os.PathLike[str]) -> Plac
     is_file = is_file or Path(values.train or "").is_file()
     if Path(images).is_dir() or not is_file:
         return Places()
-    return Places(values.targets, values.cells)
+    return Places(values.targets, values.cells, values.counted)
 
 
 def open_test_images(values: ValuesConfig) -> ValueImages:
@@ -285,7 +290,8 @@ def scale_bins(loss: nn.Module, scale: float) -> None:
 
 def _train_and_test(values: ValuesConfig) -> tuple[ValueImages, ValueImages | None]:
     assert values.train is not None
-    opened = _open(values, values.train, values.targets, values.cells, values.cell_names)
+    places = Places(values.targets, values.cells, values.counted)
+    opened = _open(values, values.train, places, values.cell_names)
     if values.test_share == 0:
         return opened, None
     kept, held_out = split_by_image(len(opened), values.test_share, _SPLIT)
@@ -295,14 +301,14 @@ def _train_and_test(values: ValuesConfig) -> tuple[ValueImages, ValueImages | No
 def _open(
     values: ValuesConfig,
     images: str,
-    targets: str | None,
-    cells: str | None,
+    places: Places,
     names: Sequence[str] | None,
 ) -> ValueImages:
     return open_values(
         images,
-        targets,
-        cells=cells,
+        places.targets,
+        cells=places.cells,
+        counted=places.counted,
         cell_kind=values.cell_kind,
         cell_names=names,
         spatial_dims=values.spatial_dims,
@@ -318,7 +324,11 @@ def _check_options(values: ValuesConfig) -> None:
             f"{values.names}."
         )
     if values.validation and Path(values.validation).is_dir():
-        for name, needed in (("targets", True), ("cells", values.cells is not None)):
+        for name, needed in (
+            ("targets", True),
+            ("cells", values.cells is not None),
+            ("counted", values.counted is not None),
+        ):
             if needed and getattr(values, f"validation_{name}") is None:
                 raise Refused(
                     f"`validation_{name}`, the folder of the {name} of {values.validation}",
@@ -368,7 +378,7 @@ def _check_bins(loss: nn.Module, train: ValueImages) -> None:
             continue
         counts = torch.zeros(bins.n_classes, dtype=torch.long)
         for i in range(len(train)):
-            target = torch.from_numpy(train.target(i).copy())
+            target = torch.from_numpy(train.counted_values(i).copy())
             counts += torch.bincount(bins(target, target).flatten(), minlength=bins.n_classes)
         empty = [k for k, n in enumerate(counts.tolist()) if not n]
         if empty:

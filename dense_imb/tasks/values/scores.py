@@ -33,7 +33,11 @@ class Validation:
         self.histogram = ScoreHistogram(scale="logit")
 
     def update(
-        self, prediction: Tensor, target: NDArray[np.float32], cells: NDArray[Any] | None
+        self,
+        prediction: Tensor,
+        target: NDArray[np.float32],
+        cells: NDArray[Any] | None,
+        counted: NDArray[np.bool_] | None = None,
     ) -> None:
         """Add an image.
 
@@ -41,15 +45,16 @@ class Validation:
             prediction: (1, K, *spatial).
             target: (K, *spatial).
             cells: (*spatial); None without cells.
+            counted: (*spatial) pixels that count; None for all.
         """
         reading = self.reading
         truth = torch.from_numpy(target.copy())[None]
-        mask = counted_pixels(reading, cells)
+        mask = counted_pixels(reading, cells, counted)
         add_image(self.scores, prediction, truth, cells, mask=mask)
         score, lit = 8 * prediction / reading.scale - 4, truth > reading.level
         if mask is not None:
-            counted = mask.unsqueeze(1).expand_as(lit)
-            score, lit = score[counted], lit[counted]
+            is_in = mask.unsqueeze(1).expand_as(lit)
+            score, lit = score[is_in], lit[is_in]
         self.histogram.update(score, lit)
 
     def reduce_over_processes(self) -> Self:
@@ -123,14 +128,22 @@ def add_image(
     scores.update(prediction, target, stored, input=shown, mask=mask)
 
 
-def counted_pixels(reading: ValuesReading, cells: NDArray[Any] | None) -> Tensor | None:
+def counted_pixels(
+    reading: ValuesReading, cells: NDArray[Any] | None, counted: NDArray[np.bool_] | None
+) -> Tensor | None:
     """Return the pixels that count, (1, *spatial); None for all.
 
     Args:
         reading: reading of the network.
         cells: (*spatial) bit field; None without cells.
+        counted: (*spatial) pixels that count by a map of their own; None for all.
     """
-    return torch.from_numpy(cells != 0)[None] if reading.only_cells and cells is not None else None
+    is_in = cells != 0 if reading.only_cells and cells is not None else None
+    if is_in is None or counted is None:
+        is_in = counted if is_in is None else is_in
+    else:
+        is_in = is_in & counted
+    return None if is_in is None else torch.from_numpy(is_in.copy())[None]
 
 
 def headline_scores(scores: ValueScores) -> dict[str, float]:

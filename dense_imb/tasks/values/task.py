@@ -125,8 +125,9 @@ class ValuesBatch:
         shown: network input, (B, C, *spatial).
         target: values divided by the scale, (B, K, *spatial).
         cells: labels or bit fields, (B, *spatial); None if the loss wants none.
-        mask: False around images that are smaller than a crop, (B, *spatial); None without any.
-        lit: (B, *spatial) whether a pixel is lit.
+        mask: False where a pixel does not count, as around images that are smaller than a crop,
+            (B, *spatial); None where all count.
+        lit: (B, *spatial) whether a pixel counts and is lit.
     """
 
     shown: Tensor
@@ -201,7 +202,14 @@ class ValuesTask(SampledTask):
                 )
         super().__init__(network, loss, data, options, len(train) * options.patches)
         # of a sum, each part must take it
-        self._takes_mask = "mask" in intake_of(loss).takes and can_ignore(loss)
+        self._passes_mask = "mask" in intake_of(loss).takes and can_ignore(loss)
+        self._takes_mask = self._passes_mask or is_mean_of_pixels(loss)
+        if train.has_counted and not self._takes_mask:
+            raise Refused(
+                "a loss that can leave pixels out, for {values.counted}",
+                f"{type(loss).__name__}, which takes no mask",
+                "take a loss of dense_imb, or MSELoss, L1Loss, SmoothL1Loss or HuberLoss of torch",
+            )
         self.reading = reading
         self.patches, self.foreground = options.patches, options.foreground
         self.flips, self.seed = options.flips, options.seed
@@ -232,8 +240,9 @@ class ValuesTask(SampledTask):
             parts = (crops.shown[partner], crops.target[partner], mask)
         share = torch.from_numpy(plan.share).float().to(device)
         target = mix(crops.target, parts[1], share)
-        lit = (target > self.reading.level / self.reading.scale).any(1)
         mask = _both(crops.mask, parts[2])
+        lit = (target > self.reading.level / self.reading.scale).any(1)
+        lit = lit if mask is None else lit & mask
         return ValuesBatch(mix(crops.shown, parts[0], share), target, None, mask, lit)
 
     def _is_present(self, crops: ValuesBatch) -> NDArray[np.bool_] | None:
@@ -244,7 +253,11 @@ class ValuesTask(SampledTask):
         if cells is None or crops.cells is None:
             flat = crops.lit.flatten(1)
             return torch.stack([~flat.all(1), flat.any(1)], 1).numpy()
-        return np.stack([cells.count(one) > 0 for one in crops.cells.numpy()])
+        maps = crops.cells.numpy()
+        if crops.mask is None:
+            return np.stack([cells.count(one) > 0 for one in maps])
+        masks = crops.mask.numpy()
+        return np.stack([cells.count(one[m]) > 0 for one, m in zip(maps, masks, strict=True)])
 
     def _crops(
         self, samples: NDArray[np.int64], places: NDArray[np.int64], epoch: int
@@ -265,12 +278,13 @@ class ValuesTask(SampledTask):
             )
             images.append(patch.image(train.image(place)))
             targets.append(patch.image(target))
-            masks.append(_inside(patch, frame))
+            is_in, counted = _inside(patch, frame), train.counted(place)
+            masks.append(is_in if counted is None else is_in & patch.image(counted))
             if (cell_map := train.cell_map(place)) is not None:
                 cells.append(patch.image(cell_map).astype(np.int64))
         values = torch.from_numpy(np.stack(targets))
-        lit = (values > self.reading.level).any(1)
         inside = torch.from_numpy(np.stack(masks))
+        lit = (values > self.reading.level).any(1) & inside
         return ValuesBatch(
             self.reading.shown_crops(images),
             values / self.reading.scale,
@@ -282,6 +296,8 @@ class ValuesTask(SampledTask):
     def cost_of(self, output: Tensor, batch: ValuesBatch) -> Tensor:
         """Return the loss of an output for a batch."""
         options: dict[str, Tensor] = {}
+        if batch.mask is not None and not self._passes_mask:
+            return _mean_of_counted(self.output_loss, output, batch.target, batch.mask)
         if batch.mask is not None:
             options["mask"] = batch.mask
         if self.wants_cells:
@@ -297,7 +313,8 @@ class ValuesTask(SampledTask):
         """Return the errors over whole images, by cell, and scores of a collapse."""
         scores = Validation(self.reading)
         for prediction, i in self._predictions(network, device, process, n_processes):
-            scores.update(prediction, self.validation.target(i), self.validation.cell_map(i))
+            known = self.validation
+            scores.update(prediction, known.target(i), known.cell_map(i), known.counted(i))
         self.scores = scores.reduce_over_processes()
         return self.scores.numbers()
 
@@ -310,7 +327,8 @@ class ValuesTask(SampledTask):
         tally = ReadOutTally(reading.n_targets, value=reading.scale, level=reading.level)
         for prediction, i in self._predictions(network, device, process, n_processes, raw=True):
             target = torch.from_numpy(self.validation.target(i).copy())[None]
-            mask = counted_pixels(reading, self.validation.cell_map(i))
+            cells, counted = self.validation.cell_map(i), self.validation.counted(i)
+            mask = counted_pixels(reading, cells, counted)
             tally.update(prediction, target, mask=mask)
         return tally.reduce_over_processes()
 
@@ -353,6 +371,30 @@ def check_takes_values(loss: nn.Module) -> None:
             "take ACBMSELoss, BalancedRegressionLoss or torch.nn:L1Loss; a loss of your own says "
             'feeds_on = "values"',
         )
+
+
+def is_mean_of_pixels(loss: nn.Module) -> bool:
+    """Whether a loss is torch's mean of the errors of single pixels.
+
+    Such a loss takes no mask, but can be called with the pixels that count alone.
+    """
+    kinds = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
+    return type(loss) in kinds and getattr(loss, "reduction", None) == "mean"
+
+
+def _mean_of_counted(loss: nn.Module, output: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Return a mean over the pixels that count; 0 without any.
+
+    Args:
+        loss: loss for which `is_mean_of_pixels`.
+        output, target: (B, K, *spatial).
+        mask: (B, *spatial).
+    """
+    is_in = mask.unsqueeze(1).expand_as(output)
+    if not bool(is_in.any()):
+        return (output * 0).sum()
+    value: Tensor = loss(output[is_in], target[is_in])
+    return value
 
 
 def check_cells_of_loss(loss: nn.Module, cells: Cells | None) -> None:
