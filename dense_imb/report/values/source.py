@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -134,12 +134,12 @@ class ValuesSource(ReportSource):
             if best is None:
                 return "No scores yet."
             return f"Balanced mean absolute error {best:.3g} (validation)."
-        own, blank = measured.table[self.name], measured.table["blank"]
-        return (
-            f"Mean absolute error {number(own['mae'], '.3g')} on {self.where}, balanced "
-            f"{number(own['balanced_mae'], '.3g')}; a blank map has {number(blank['mae'], '.3g')}, "
-            f"balanced {number(blank['balanced_mae'], '.3g')}."
-        )
+        table = measured.table
+        parts = [f"Mean absolute error {_two_errors(table[self.name])} on {self.where}"]
+        if (raw := f"{self.name} as trained") in measured.joint:
+            parts.append(f"as trained, without the read-out, {_two_errors(table[raw])}")
+        parts.append(f"a blank map has {_two_errors(table['blank'])}")
+        return f"{'; '.join(parts)}."
 
     def sections(self) -> list[Section]:
         training = self.training_section(
@@ -183,13 +183,25 @@ class ValuesSource(ReportSource):
             )
         over = "cells" if table.has_cells else f"pixels below and above {table.level:.3g}"
         read_out = self.run.read_out
-        lines = [] if read_out is None else read_out.read_out.describe().splitlines()
+        lines = [] if read_out is None else read_out.describe().splitlines()
         how = "".join(f" {line[0].upper()}{line[1:]}." for line in lines)
         return (
             f"Measured on {self.where}{origin} Balanced MAE is the mean over {over}; skill is 1 "
-            "for a perfect map and 0 for a blank one. Lit / target: pixels predicted above the "
-            f"level for each pixel with such a target.{how}"
+            f"for a perfect map and 0 for a blank one. {self._levels()}{how}"
         )
+
+    def _levels(self) -> str:
+        """Describe the levels above which targets and predictions of the table are lit."""
+        table, read_out = self.table, self.run.read_out
+        assert table is not None
+        text = f"Lit / target of the table: pixels predicted above the level {table.level:.3g}"
+        if read_out is not None and f"{self.name} as trained" in self._scorers():
+            levels = ", ".join(f"{one.matched_level:.3g}" for one in read_out.read_out.effect)
+            text += f", with the read-out above {levels} (the matched level, see below),"
+        return f"{text} for each pixel with a target above {table.level:.3g}."
+
+    def _scorers(self) -> set[str]:
+        return set() if self.table is None else {str(row["scorer"]) for row in self.table.rows}
 
     def _by_value(self) -> Drawing:
         measured = self.measured
@@ -276,3 +288,7 @@ class ValuesSource(ReportSource):
     def report_options(self) -> str:
         test = f"--test {self._test_paths()}" if self.test else ""
         return joined(test, sample_limit(self.n_samples, self.most))
+
+
+def _two_errors(row: Mapping[str, str | float]) -> str:
+    return f"{number(row['mae'], '.3g')}, balanced {number(row['balanced_mae'], '.3g')}"
