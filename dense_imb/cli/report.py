@@ -32,35 +32,6 @@ def make_parser() -> Parser:
         "test images that the run held out, else its validation data",
     )
     parser.add_argument(
-        "--masks", type=str | None, metavar="FOLDER", help="folder of the masks of test images"
-    )
-    parser.add_argument(
-        "--images",
-        type=str | None,
-        metavar="FOLDER",
-        help="folder of the images that a CSV file names; by default that of the run",
-    )
-    parser.add_argument(
-        "--targets",
-        type=str | None,
-        metavar="FOLDER",
-        help="folder of the maps of values of test images; of an HDF5 file, the name of their data "
-        "set, by default as in the run",
-    )
-    parser.add_argument(
-        "--cells",
-        type=str | None,
-        metavar="FOLDER",
-        help="folder of the cells of test images; of an HDF5 file, the name of their data set",
-    )
-    parser.add_argument(
-        "--counted",
-        type=str | None,
-        metavar="FOLDER",
-        help="folder of maps that are nonzero where a pixel of test images counts; of an HDF5 "
-        "file, the name of their data set; by default all pixels count",
-    )
-    parser.add_argument(
         "--events",
         type=int | None,
         help="largest number of events or images to measure; by default 500, or 10,000 whole "
@@ -82,6 +53,36 @@ def make_parser() -> Parser:
         "--overwrite", action="store_true", help="replace files that are no report of the run"
     )
     parser.add_argument("--quiet", action="store_true", help="show no progress bars")
+    test = parser.add_argument_group("maps and tables of test images")
+    test.add_argument(
+        "--masks", type=str | None, metavar="FOLDER", help="folder of the masks of test images"
+    )
+    test.add_argument(
+        "--images",
+        type=str | None,
+        metavar="FOLDER",
+        help="folder of the images that a CSV file names; by default that of the run",
+    )
+    test.add_argument(
+        "--targets",
+        type=str | None,
+        metavar="FOLDER",
+        help="folder of the maps of values of test images; of an HDF5 file, the name of their data "
+        "set, by default as in the run",
+    )
+    test.add_argument(
+        "--cells",
+        type=str | None,
+        metavar="FOLDER",
+        help="folder of the cells of test images; of an HDF5 file, the name of their data set",
+    )
+    test.add_argument(
+        "--counted",
+        type=str | None,
+        metavar="FOLDER",
+        help="folder of maps that are nonzero where a pixel of test images counts; of an HDF5 "
+        "file, the name of their data set; by default all pixels count",
+    )
     return parser
 
 

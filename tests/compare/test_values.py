@@ -157,7 +157,7 @@ def test_names_of_value_bins_can_be_typed():
     "words",
     [
         ["images", "--targets", "maps", "--cells", "c", "--cell-kind", "bits", "--cell-names", "a",
-         "--level", "0.5", "--patch", "16", "16", "--test-share", "0.5"],
+         "--counted", "m", "--level", "0.5", "--patch", "16", "16", "--test-share", "0.5"],
         ["{file}"],
         ["{file}", "--targets", "dose"],
     ],
@@ -172,7 +172,7 @@ def test_options_make_a_configuration_of_values(config, words):
         values = made.values
         assert (values.targets, values.cells, values.cell_kind) == ("maps", "c", "bits")
         assert (values.cell_names, values.level, values.patch) == (["a"], 0.5, [16, 16])
-        assert values.test_share == 0.5
+        assert (values.test_share, values.counted) == (0.5, "m")
 
 
 @pytest.mark.parametrize(
