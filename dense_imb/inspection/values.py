@@ -104,6 +104,7 @@ def inspect_values(
     names = LIT_EMPTY if data.cells is None else data.cells.names
     n_pixels = tally.n_values // data.n_targets
     counts = (tally.n_values - tally.n_nonzero, tally.n_nonzero)
+    edges = data.occupied_edges(tally.bin_edges)
     numbers: dict[str, Any] = {
         "kind": "values",
         "images": str(images),
@@ -140,7 +141,7 @@ def inspect_values(
         },
         "outside_share": tally.n_outside / max(n_pixels, 1),
         "loss_over_cells": _loss_over_cells(tally.cell_content, cell_kind),
-        "recommended_loss": recommended_for_values(counts, tally.bin_edges)._asdict(),
+        "recommended_loss": recommended_for_values(counts, edges)._asdict(),
         "losses": {"constant": [row.as_dict() for row in look.loss_rows()]},
     }
     numbers["warnings"] = _warnings(numbers)

@@ -11,7 +11,6 @@ from dense_imb.config import IN_3D
 from dense_imb.inspection.formats import counted, number, percent, sparkline
 from dense_imb.losses.foreign.recommended import MOSTLY_EMPTY
 
-
 _ANY = "a value in any channel "
 
 
@@ -78,8 +77,8 @@ def _advice(numbers: Mapping[str, Any]) -> list[str]:
     if (over_cells := numbers["loss_over_cells"]) is not None:
         shares = [one["share"] for one in numbers["classes"].values() if one["share"] > 0]
         return [
-            f"the largest cell is {max(shares) / min(shares):,.0f} times the smallest, and the best "
-            "network is the one with the smallest mean error over cells: begin with a loss in "
+            f"the largest cell is {max(shares) / min(shares):,.0f} times the smallest, and the "
+            "best network is the one with the smallest mean error over cells: begin with a loss in "
             f"which they count alike, --loss {shlex.quote(over_cells)}. It predicts small cells "
             f"better and the rest worse than the default, {loss}"
         ]
@@ -119,8 +118,8 @@ def _histogram_lines(numbers: Mapping[str, Any]) -> list[str]:
         f"  {len(counts)} bins from {edges[0]:.4g} to {edges[-1]:.4g} of the values that are not "
         "0, heights logarithmic",
         f"  mean {values['mean']:.5g}; {percent(numbers['nonzero_share'])} are not 0; "
-        f"{percent(numbers['lit_share'])} of the pixels are lit ({_ANY if numbers['channels'] > 1 else ''}"
-        f"above {numbers['level']:.4g})",
+        f"{percent(numbers['lit_share'])} of the pixels are lit "
+        f"({'' if numbers['channels'] == 1 else _ANY}above {numbers['level']:.4g})",
     ]
 
 

@@ -93,7 +93,7 @@ def test_cells_are_named_with_their_share(tmp_path, capsys):
     assert "in no cell" in printed
     assert 'BalancedRegressionLoss("l1", "masks")' in printed
     assert f"dense-imb train values --out RUN --values.train {path} --values.cells" in printed
-    assert "--values.cell_kind bits --loss 'BalancedRegressionLoss(\"l1\", \"masks\")'" in printed
+    assert '--values.cell_kind bits --loss \'BalancedRegressionLoss("l1", "masks")\'' in printed
     assert printed.count("begin with") == 1
     last = printed.splitlines()[-1].strip()
     assert last == f"dense-imb compare {path} --cells cells --cell_kind bits"

@@ -238,6 +238,23 @@ class ValueImages:
         sizes = [self.counted_values(i)[0].size for i in range(len(self))]
         return np.stack([np.array(sizes) - lit, np.array(lit)], 1).astype(np.int64)
 
+    def occupied_edges(self, edges: Sequence[float]) -> tuple[float, ...]:
+        """Return the edges that leave no bin empty, of bins of the values that count.
+
+        An empty bin is joined with the one above it.
+
+        Args:
+            edges: rising edges of bins.
+        """
+        counts = np.zeros(len(edges) + 1, np.int64)
+        # as a loss sees them: edges in the type of the values
+        sides = np.array(edges, np.float32)
+        for i in range(len(self)):
+            places = np.searchsorted(sides, self.counted_values(i).ravel(), side="right")
+            counts += np.bincount(places, minlength=len(counts))
+        kept = [edge for edge, below in zip(edges, counts[:-1], strict=True) if below]
+        return tuple(kept if counts[-1] else kept[:-1])
+
     def tally(self, show_progress: bool = True) -> ValueTally:
         """Count cells and sizes, and sum values and pixels, in one pass."""
         sizes: Counter[tuple[int, ...]] = Counter()

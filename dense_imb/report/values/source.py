@@ -6,7 +6,10 @@ import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
+
+import numpy as np
 
 from dense_imb.base.refusals import Refused
 from dense_imb.data.values.pairs import ValueImages, open_values
@@ -23,6 +26,7 @@ from dense_imb.report.values.measures import (
 )
 from dense_imb.tasks.values.evaluate import ValuesTable
 from dense_imb.tasks.values.recipe import (
+    HDF5,
     default_places,
     open_test_images,
     open_validation_images,
@@ -238,6 +242,8 @@ class ValuesSource(ReportSource):
         where = f"{sample.name}, {sample.part}" if sample.part else sample.name
         is_first = len(sample.target) == MOST_CHANNELS
         part = f" The first {MOST_CHANNELS} channels with lit pixels at most." * is_first
+        has_grey = bool(np.isnan(sample.prediction).any())
+        part += " Grey pixels do not count: they were left out of loss and scores." * has_grey
         return Drawing(
             f"sample_{k}",
             partial(figures.draw_value_sample, sample),
@@ -272,17 +278,30 @@ class ValuesSource(ReportSource):
             ("measure its errors beside baselines", joined("dense-imb evaluate", folder, data)),
             (
                 "predict the values of your own images",
-                f"dense-imb predict {folder} {quoted(self.test, 'images')} predicted",
+                f"dense-imb predict {folder} {self._images()} predicted",
             ),
         ]
 
+    def _images(self) -> str:
+        """Return the paths of test images as typed, or a placeholder of the form of the run's."""
+        return quoted(self.test, "images" if self._is_of_folders else "images.h5")
+
+    @property
+    def _is_of_folders(self) -> bool:
+        return Path(self.run.config.values.train or "").suffix not in HDF5
+
     def _test_paths(self) -> str:
-        words = [quoted(self.test, "images")]
-        if self.targets is not None or not self.test:
-            words += ["--targets", shlex.quote(self.targets or "targets")]
-        for name in ("cells", "counted"):
-            if getattr(self, name) is not None:
-                words += [f"--{name}", shlex.quote(getattr(self, name))]
+        """Return the words for test images, with folders of the maps that the run was trained on.
+
+        The data sets of an HDF5 file have the names of the training file by default.
+        """
+        trained_on, words = self.run.config.values, [self._images()]
+        for name in ("targets", "cells", "counted"):
+            value = getattr(self, name)
+            if not self.test and self._is_of_folders and getattr(trained_on, name) is not None:
+                value = name  # a placeholder
+            if value is not None:
+                words += [f"--{name}", shlex.quote(value)]
         return " ".join(words)
 
     def report_options(self) -> str:

@@ -200,8 +200,8 @@ def evaluate_values(
         if (levels := one.network.reading.lit_levels(raw=one.raw)) is not None:
             listed = ", ".join(f"{value:.3g}" for value in levels)
             notes.append(
-                f"{one.name}: predictions with the read-out are lit above {listed}, which lights as "
-                "many validation pixels as their targets."
+                f"{one.name}: predictions with the read-out are lit above {listed}, which lights "
+                "as many validation pixels as their targets."
             )
     notes += _costs_of_read_outs(networks, rows, len(images))
     if reading.only_cells and has_cells:

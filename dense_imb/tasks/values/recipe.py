@@ -38,6 +38,7 @@ from dense_imb.tasks.values.task import (
 )
 from dense_imb.tasks.values.trained import TrainedValues
 
+HDF5 = (".h5", ".hdf5")  # endings of files
 _SPLIT = 0  # seed of the splits: runs of any seed see the same images
 _HIDDEN = 1  # seed of the choice of images whose maps are used
 _BINS = 4  # of the lit values, in scores
@@ -105,7 +106,8 @@ class ValuesRecipe(Recipe):
     def recommend(self, class_counts: Sequence[int]) -> Recommendation:
         """Return the loss that `dense-imb inspect` recommends for values of which so many are 0."""
         opened = self.opened or self.open()
-        return recommended_for_values(class_counts, opened.tally.bin_edges)
+        edges = opened.train.occupied_edges(opened.tally.bin_edges)
+        return recommended_for_values(class_counts, edges)
 
     def choose_loss(self) -> tuple[Self, str]:
         """Return the recipe with the loss that its maps recommend, and a sentence on it.
@@ -259,7 +261,7 @@ def default_places(values: ValuesConfig, images: str | os.PathLike[str]) -> Plac
         values: configuration of the run.
         images: folder of images, or HDF5 file.
     """
-    is_file = values.train is not None and Path(values.train).suffix in (".h5", ".hdf5")
+    is_file = values.train is not None and Path(values.train).suffix in HDF5
     is_file = is_file or Path(values.train or "").is_file()
     if Path(images).is_dir() or not is_file:
         return Places()

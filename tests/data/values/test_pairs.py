@@ -160,6 +160,18 @@ def test_a_tally_sums_all_values(tmp_path):
     assert content[:, 1].tolist() == [9] * 5
 
 
+def test_bins_of_the_default_loss_are_never_empty(tmp_path):
+    images, targets = write_values(tmp_path, 1, (12, 16))
+    data = open_values(images, targets)
+    height = float(data.target(0).max())
+    edges = (height / 5, height)
+    assert (
+        data.occupied_edges(edges) == edges[:1]
+    )  # one spot: nothing between a fifth and all of it
+    assert data.occupied_edges([-1.0, *edges]) == edges[:1]
+    assert data.occupied_edges([*edges, 1e6]) == edges[:1]
+
+
 def test_a_subset_shares_images_and_has_a_digest_of_its_own(tmp_path):
     data = open_values(*write_values(tmp_path, 4))
     part = data.subset([3, 1])
