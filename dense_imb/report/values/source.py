@@ -54,6 +54,7 @@ class ValuesSource(ReportSource):
         counted: folder of the maps of counted pixels, or name of their data set.
         measured: measurements; None if the network or the images are missing.
         where: description of the measured images.
+        names: names of the channels, if known.
     """
 
     targets: str | None = None
@@ -61,6 +62,7 @@ class ValuesSource(ReportSource):
     counted: str | None = None
     measured: ValueMeasures | None = None
     where: str = ""
+    names: tuple[str, ...] | None = None
 
     kind: ClassVar[str] = "values"
     unit: ClassVar[str] = "image"
@@ -91,6 +93,7 @@ class ValuesSource(ReportSource):
         except (ValueError, OSError, KeyError) as problem:
             self.note("No scores: the network can't be loaded", problem)
             return
+        self.names = network.reading.names
         images = self._open_images(network.reading)
         if images is None:
             return
@@ -187,7 +190,7 @@ class ValuesSource(ReportSource):
             )
         over = "cells" if table.has_cells else f"pixels below and above {table.level:.3g}"
         read_out = self.run.read_out
-        lines = [] if read_out is None else read_out.describe().splitlines()
+        lines = [] if read_out is None else read_out.read_out.describe(self.names).splitlines()
         how = "".join(f" {line[0].upper()}{line[1:]}." for line in lines)
         return (
             f"Measured on {self.where}{origin} Balanced MAE is the mean over {over}; skill is 1 "

@@ -96,12 +96,12 @@ class ValuesRecipe(Recipe):
                 "{calibrate} fits probabilities, and values have none: their read-out is fitted "
                 "anyway ({values.read_out}); drop it."
             )
+        _check_options(values)  # before the images are opened for the default loss
         check_takes_values(self.checked_loss)
         if wants_instances(self.checked_loss):
             raise refusal('Maps of values have no instances; take a loss without per="instance".')
         if wants_cells(self.checked_loss) and values.cells is None:
             check_cells_of_loss(self.checked_loss, None)
-        _check_options(values)
 
     def recommend(self, class_counts: Sequence[int]) -> Recommendation:
         """Return the loss that `dense-imb inspect` recommends for values of which so many are 0."""

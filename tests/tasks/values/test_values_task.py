@@ -294,7 +294,7 @@ def test_bad_options_are_refused(folders, change, sentence):
         ),
         (
             {},
-            "BalancedRegressionLoss('l1', {'n_cells': 3, 'rest': 'cell'})",
+            "BalancedRegressionLoss('l1', partition={'n_cells': 3, 'rest': 'cell'})",
             "over 3; write n_cells=2 in its Cover, which has a cell more for the rest anyway",
         ),
     ],
