@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from dense_imb.base.refusals import refusal
+from dense_imb.cli._maps import add_new_maps
 from dense_imb.cli._parser import Namespace, Parser, one_line_warnings, quoted
 from dense_imb.cli._script import continuable
 from dense_imb.cli._threads import add_threads
@@ -132,41 +132,7 @@ def make_parser() -> Parser:
         help="number of false objects an image at which the recall of objects is reported",
     )
     values = parser.add_argument_group("images with maps of values")
-    values.add_argument(
-        "--targets",
-        type=str | None,
-        metavar="FOLDER",
-        help="folder of the maps of values; of an HDF5 file, the name of their data set, by "
-        "default target",
-    )
-    values.add_argument(
-        "--cells",
-        type=str | None,
-        metavar="FOLDER",
-        help="folder of the cells; of an HDF5 file, the name of their data set",
-    )
-    values.add_argument(
-        "--cell-kind",
-        type=Literal["labels", "bits"],
-        default="labels",
-        help="form of the cells: a map of numbers, or a bit field whose cells may overlap",
-    )
-    values.add_argument(
-        "--cell-names", type=str, nargs="+", default=[], metavar="NAME", help="names of the cells"
-    )
-    values.add_argument(
-        "--counted",
-        type=str | None,
-        metavar="FOLDER",
-        help="folder of maps that are nonzero where a pixel counts; of an HDF5 file, the name of "
-        "their data set; by default all pixels count",
-    )
-    values.add_argument(
-        "--level",
-        type=float | None,
-        help="value above which a pixel is lit; by default half the mean of the values that are "
-        "not 0",
-    )
+    add_new_maps(values)
     crops = parser.add_argument_group("images with masks or maps of values")
     crops.add_argument(
         "--patch", type=int, nargs="+", default=[], help="size of the training crops, in pixels"

@@ -13,6 +13,7 @@ from dense_imb.base.files import refuse_inputs
 from dense_imb.base.refusals import Refused, RefusedFile, refusal
 from dense_imb.cli._aims import add_aims
 from dense_imb.cli._device import add_device, chosen_device
+from dense_imb.cli._maps import add_maps
 from dense_imb.cli._parser import Namespace, Parser, print_next
 from dense_imb.cli._threads import add_threads
 
@@ -149,26 +150,7 @@ def make_parser() -> Parser:
         help="folder of the images that the CSV file names; by default that of the first run",
     )
     values = parser.add_argument_group("images with maps of values")
-    values.add_argument(
-        "--targets",
-        type=str | None,
-        metavar="FOLDER",
-        help="folder of the maps of values; of an HDF5 file, the name of their data set, by "
-        "default as in the first run",
-    )
-    values.add_argument(
-        "--cells",
-        type=str | None,
-        metavar="FOLDER",
-        help="folder of the cells; of an HDF5 file, the name of their data set",
-    )
-    values.add_argument(
-        "--counted",
-        type=str | None,
-        metavar="FOLDER",
-        help="folder of maps that are nonzero where a pixel counts; of an HDF5 file, the name of "
-        "their data set; by default all pixels count",
-    )
+    add_maps(values, "as in the first run")
     values.add_argument(
         "--raw",
         action="store_true",

@@ -8,6 +8,7 @@ from typing import Literal
 
 from dense_imb.base.files import refuse_inputs
 from dense_imb.base.refusals import Refused, RefusedFile, refusal
+from dense_imb.cli._maps import add_new_maps
 from dense_imb.cli._parser import Namespace, Parser
 from dense_imb.cli._script import folder_for_outputs
 from dense_imb.cli._threads import add_threads
@@ -58,41 +59,7 @@ def make_parser() -> Parser:
     )
     images.add_argument("--ignore-index", type=int | None, help="mask value of pixels to leave out")
     values = parser.add_argument_group("images with maps of values")
-    values.add_argument(
-        "--targets",
-        type=str | None,
-        metavar="FOLDER",
-        help="folder of the maps of values; of an HDF5 file, the name of their data set, by "
-        "default target",
-    )
-    values.add_argument(
-        "--cells",
-        type=str | None,
-        metavar="FOLDER",
-        help="folder of the cells; of an HDF5 file, the name of their data set",
-    )
-    values.add_argument(
-        "--cell-kind",
-        type=Literal["labels", "bits"],
-        default="labels",
-        help="form of the cells: a map of numbers, or a bit field whose cells may overlap",
-    )
-    values.add_argument(
-        "--cell-names", type=str, nargs="+", metavar="NAME", help="names of the cells"
-    )
-    values.add_argument(
-        "--counted",
-        type=str | None,
-        metavar="FOLDER",
-        help="folder of maps that are nonzero where a pixel counts; of an HDF5 file, the name of "
-        "their data set; by default all pixels count",
-    )
-    values.add_argument(
-        "--level",
-        type=float | None,
-        help="value above which a pixel is lit; by default half the mean of the values that are "
-        "not 0",
-    )
+    add_new_maps(values)
     hits = parser.add_argument_group("hits")
     hits.add_argument(
         "--verify", action="store_true", help="recompute the content hash of the files"
@@ -127,7 +94,7 @@ def run(options: Namespace) -> None:
             options.targets,
             cells=options.cells,
             cell_kind=options.cell_kind,
-            cell_names=options.cell_names,
+            cell_names=options.cell_names or None,
             counted=options.counted,
             n_images=options.events,
             level=options.level,
@@ -171,7 +138,7 @@ def _check(options: Namespace, has_images: bool, has_values: bool) -> None:
         _check_values(options)
         return
     for name in ("cells", "cell_names", "counted", "level"):
-        if getattr(options, name) is not None:
+        if getattr(options, name) not in (None, []):
             raise refusal(f"{{{name}}} is an option for maps of values; add {{targets=FOLDER}}.")
     folders = [path for path in options.data if Path(path).is_dir()]
     if options.masks is None and folders:

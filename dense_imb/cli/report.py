@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from dense_imb.cli._maps import add_maps
 from dense_imb.cli._parser import Namespace, Parser, print_next
 from dense_imb.cli._threads import add_threads
 
@@ -65,26 +66,7 @@ def make_parser() -> Parser:
         metavar="FOLDER",
         help="folder of the images that a CSV file names; by default that of the run",
     )
-    data.add_argument(
-        "--targets",
-        type=str | None,
-        metavar="FOLDER",
-        help="folder of the maps of values of test images; of an HDF5 file, the name of their data "
-        "set, by default as in the run",
-    )
-    data.add_argument(
-        "--cells",
-        type=str | None,
-        metavar="FOLDER",
-        help="folder of the cells of test images; of an HDF5 file, the name of their data set",
-    )
-    data.add_argument(
-        "--counted",
-        type=str | None,
-        metavar="FOLDER",
-        help="folder of maps that are nonzero where a pixel of test images counts; of an HDF5 "
-        "file, the name of their data set; by default all pixels count",
-    )
+    add_maps(data, "as in the run", " of test images")
     data.add_argument(
         "--allow-overlap",
         action="store_true",
