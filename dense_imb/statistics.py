@@ -377,7 +377,7 @@ class ClassStatistics(TabularBars):
     def text_notes(self) -> list[str]:
         """Return the number of images, and how rare the rarest class is."""
         known = [n for n in self.class_counts if n]
-        notes = [f"{self.n_images:,} images, {sum(known):,} pixels."]
+        notes = [f"{self.n_images:,} image{'s' * (self.n_images != 1)}, {sum(known):,} pixels."]
         if len(known) > 1:
             notes.append(f"The largest class has {max(known) / min(known):,.4g} times the pixels "
                          "of the smallest one.")  # fmt: skip

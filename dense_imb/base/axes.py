@@ -15,6 +15,7 @@ BLUE, RED, GREEN, PINK, SKY, ORANGE = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00",
 )  # fmt: skip
 GREY = "#8A8A8A"
+_MOST_LETTERS = 40  # of a name beside a bar, which would leave no room for the bar
 
 
 def choose_axes(ax: Axes | None) -> Axes:
@@ -76,10 +77,14 @@ def draw_bars(axes: Axes, names: Sequence[str], values: Sequence[float], label: 
         text = f" {value:.3g} " if math.isfinite(value) else " - "
         axes.text(length, place, text, va="center", ha="left" if length >= 0 else "right")
     axes.set_xlim(low - (room if low < 0 else 0.0), high + (room if high > 0 or low == 0 else 0.0))
-    axes.set_yticks(places, [plain_label(name) for name in names])
+    axes.set_yticks(places, [plain_label(_shortened(name)) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlabel(plain_label(label))
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _MOST_LETTERS else f"{name[: _MOST_LETTERS - 3]}..."
 
 
 def plain_label(name: str) -> str:

@@ -32,7 +32,7 @@ def html_card(title: str, parts: Sequence[str], notes: Sequence[str] = ()) -> st
         for note in notes
     )
     return (
-        f'<div style="max-width: 60em"><div style="font-weight: 600; margin-bottom: 0.4em">'
+        f'<div style="max-width: 80em"><div style="font-weight: 600; margin-bottom: 0.4em">'
         f'{text_cell(title)}</div><div style="display: flex; flex-wrap: wrap; gap: 0.8em 1.6em; '
         f'align-items: flex-start">{row}</div>{below}</div>'
     )
@@ -59,7 +59,20 @@ def html_table(rows: Sequence[Sequence[str]], *, has_header: bool = True, n_left
         lines.append(f'<tr><td colspan="{width}" style="{_style("left", 400)}">{rest}</td></tr>')
     return (
         '<table style="border-collapse: collapse; font-variant-numeric: tabular-nums; '
-        f'margin: 0">{"".join(lines)}</table>'
+        f'font-size: inherit; color: inherit; margin: 0">{"".join(lines)}</table>'
+    )
+
+
+def html_legend(entries: Sequence[tuple[str, str]]) -> str:
+    """Return a dot and a text for each entry.
+
+    Args:
+        entries: text and colour in CSS of each.
+    """
+    return " ".join(
+        f'<span style="white-space: nowrap; margin-right: 0.8em"><span style="color: '
+        f'{text_cell(colour)}">&#9679;</span> {text_cell(text)}</span>'
+        for text, colour in entries
     )
 
 

@@ -10,6 +10,7 @@ from dense_imb.base.html_text import text_cell
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 20, 34  # margins in pixels, for labels
 _FONT = 11
+_LEAST = 1e-9  # length of an axis relative to its limits; a shorter one has no round numbers
 
 
 class SvgAxis(NamedTuple):
@@ -60,15 +61,18 @@ def svg_plot(
         f'<rect x="{_LEFT}" y="{_TOP}" width="{inner[0]}" height="{inner[1]}" fill="none" '
         'stroke="currentColor" stroke-opacity="0.4"/>'
     )
-    right, bottom = _LEFT + inner[0], _TOP + inner[1]
-    middle = _TOP + inner[1] / 2
+    bottom, middle = _TOP + inner[1], _TOP + inner[1] / 2
     texts = [
         _text(_LEFT, 13, title, "start"),
-        _text(_LEFT, bottom + 14, f"{x.low:.4g}", "start"),
-        _text(right, bottom + 14, f"{x.high:.4g}", "end"),
         _text(_LEFT + inner[0] / 2, bottom + 28, x.label, "middle"),
-        _text(_LEFT - 5, bottom, f"{y.low:.4g}", "end"),
-        _text(_LEFT - 5, _TOP + 9, f"{y.high:.4g}", "end"),
+        *(
+            _text(_LEFT + inner[0] * (tick - x.low) / (x.high - x.low), bottom + 14, text, "middle")
+            for tick, text in ticks(x.low, x.high, inner[0] / 60)
+        ),
+        *(
+            _text(_LEFT - 5, _TOP + inner[1] * (y.high - tick) / (y.high - y.low) + 4, text, "end")
+            for tick, text in ticks(y.low, y.high, inner[1] / 35)
+        ),
         _text(14, middle, y.label, "middle", f' transform="rotate(-90 14 {middle:.1f})"'),
     ]
     return (
@@ -79,12 +83,34 @@ def svg_plot(
     )
 
 
+def ticks(low: float, high: float, most: float) -> list[tuple[float, str]]:
+    """Return round numbers within limits, and their texts.
+
+    Args:
+        low, high: limits.
+        most: largest number of steps between the limits; below 1 counts as 1.
+
+    Example:
+        >>> ticks(-2.6, 89.6, 3)
+        [(0.0, '0'), (50.0, '50')]
+        >>> ticks(0.7, 0.8844, 4)
+        [(0.7, '0.7'), (0.75, '0.75'), (0.8, '0.8'), (0.85, '0.85')]
+    """
+    length = (high - low) / max(most, 1.0)
+    power = 10.0 ** math.floor(math.log10(length))
+    step = next(power * m for m in (1, 2, 5, 10) if power * m >= length * (1 - 1e-9))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    numbers = [float(f"{k * step:.12g}") for k in range(first, min(last, first + 99) + 1)]
+    return [(one, f"{one:.6g}") for one in numbers]
+
+
 def _widened(axis: SvgAxis) -> SvgAxis:
     """Return an axis that has a length, for any limits."""
-    low, high = axis.low, axis.high
+    low, high = sorted((axis.low, axis.high))
     if not (math.isfinite(low) and math.isfinite(high) and math.isfinite(high - low)):
         return SvgAxis(axis.label, 0.0, 1.0)
-    room = 0.0 if high > low else max(abs(low) / 10, 0.5)
+    is_long = high - low > _LEAST * max(abs(low), abs(high), _LEAST)
+    room = 0.0 if is_long else max(abs(low) / 10, 0.5)
     return SvgAxis(axis.label, low - room, high + room)
 
 

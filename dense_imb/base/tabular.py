@@ -114,7 +114,7 @@ def cells_of_rows(rows: Rows) -> list[list[str]]:
     if not names:
         return []
     return [
-        [name.replace("_", " ") for name in names],
+        [name.replace("_", " ") if name.islower() else name for name in names],
         *([number_cell(row.get(name, math.nan)) for name in names] for row in rows),
     ]
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from dense_imb.base.axes import BLUE, GREEN, GREY, ORANGE, PINK, RED, choose_axes, plain_label
-from dense_imb.base.html_text import html_card, html_table
+from dense_imb.base.html_text import html_card, html_legend, html_table
 from dense_imb.base.refusals import suggest
 from dense_imb.base.svg_text import SvgAxis, SvgMarks, svg_plot
 from dense_imb.hits.events import Array, Events
@@ -111,9 +111,12 @@ def card_of_events(events: Events) -> str:
     if number is not None:
         one = events[number].numpy()
         plots, is_whole = _small_plots(one, number)
-        parts += plots
-        kinds = [f"{int(chosen.sum()):,} {name}" for name, chosen, _ in _classes(one)]
-        notes = [f"Event {number}: {', '.join(kinds)}{'' if is_whole else '; not all are drawn'}."]
+        legend = [
+            (f"{name}: {int(chosen.sum()):,}", colour) for name, chosen, colour in _classes(one)
+        ]
+        parts.append(f"{''.join(plots)}<div>{html_legend(legend)}</div>")
+        if not is_whole:
+            notes.append(f"The plots show a part of the hits of event {number}.")
     return html_card(repr(events), parts, notes)
 
 
@@ -189,4 +192,4 @@ def _range_text(column: Array) -> str:
     if values.dtype.kind not in "biuf":
         return ""
     values = values[np.isfinite(values)]
-    return f"{values.min():.6g} to {values.max():.6g}" if values.size else ""
+    return f"{values.min():.5g} to {values.max():.5g}" if values.size else ""

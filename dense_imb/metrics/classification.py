@@ -241,7 +241,11 @@ class ClassificationScores(StreamingCounts, TabularBars):
 
     def text_tables(self) -> list[list[list[str]]]:
         """Return the tables of the scores over all classes, and of the classes, as texts."""
-        return [cells_of_rows([self.scores()]), cells_of_rows(self.table_rows())]
+        scores = [
+            {"score": name.replace("_", " "), "value": value}
+            for name, value in self.scores().items()
+        ]
+        return [cells_of_rows(scores), cells_of_rows(self.table_rows())]
 
     def bar_column(self) -> str:
         """Return the recall, which is the per-class accuracy."""
