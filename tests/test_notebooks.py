@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+import dense_imb
 from dense_imb.base.html_text import MOST_ROWS, html_table
 from dense_imb.base.svg_text import SvgAxis, SvgMarks, svg_plot
 from dense_imb.base.tabular import Tabular
@@ -389,6 +390,15 @@ def test_a_run_refuses_what_it_can_not_draw(run):
     (run.folder / "history.csv").unlink()
     with pytest.raises(ValueError, match="Expected a validation in .*history.csv, got none yet"):
         run.plot(own_axes())
+
+
+def test_a_network_of_the_package_has_a_card_and_no_history():
+    network = dense_imb.pretrained("arc")
+    page = Checked(network._repr_html_())
+    assert {"Pretrained network arc", "88 x 128 x 1000", "AUC"} <= set(page.texts)
+    assert repr(network) == "Pretrained('arc', hits, hits:base)"
+    with pytest.raises(ValueError, match="come without the history of their training; `card"):
+        network.plot(own_axes())
 
 
 def test_a_sweep_is_drawn():

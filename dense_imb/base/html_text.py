@@ -102,5 +102,5 @@ def _style(side: str, weight: int) -> str:
     return (
         f"text-align: {side}; font-weight: {weight}; padding: 0.15em 0.7em 0.15em 0; "
         f"border: 0; border-bottom: {_LINE}; background: transparent; color: inherit; "
-        "white-space: nowrap"
+        f"vertical-align: bottom; white-space: {'nowrap' if weight == 400 else 'normal'}"
     )

@@ -99,7 +99,11 @@ def plot_event(
     if "t" not in names and 1 / _SQUARE < vertical.length / horizontal.length < _SQUARE:
         axes.set_aspect("equal")
     if one.n_hits:
-        axes.legend()
+        # beside the hits, which may lie anywhere
+        axes.legend(
+            loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, frameon=False, fontsize="small",
+            borderaxespad=0.2, columnspacing=1.0, handletextpad=0.2,
+        )  # fmt: skip
     return axes
 
 

@@ -241,7 +241,7 @@ class ClassificationScores(StreamingCounts, TabularBars):
 
     def text_tables(self) -> list[list[list[str]]]:
         """Return the tables of the scores over all classes, and of the classes, as texts."""
-        scores = [
+        scores: list[dict[str, str | float]] = [
             {"score": name.replace("_", " "), "value": value}
             for name, value in self.scores().items()
         ]

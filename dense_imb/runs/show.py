@@ -93,6 +93,19 @@ def card_of_run(run: Run) -> str:
     return html_card(f"Run {run.folder.name}", parts, notes)
 
 
+def card_of_pretrained(run: Run) -> str:
+    """Return a network of the package as HTML: its facts, and its validation scores."""
+    facts = [
+        ["data", run.kind.description],
+        ["trained on", run.geometry().size_text()],
+        ["network", run.config.model.name],
+    ]
+    tables = [html_table(facts, has_header=False, n_left=2)]
+    tables += [html_table(cells) for cells in run.scores().text_tables()]
+    note = "card() says what it was trained on, and what it is not for."
+    return html_card(f"Pretrained network {run.name}", tables, [note])
+
+
 def _facts(metrics: Mapping[str, Any]) -> list[list[str]]:
     """Return steps, time, size and samples, as far as they are known."""
     facts = []
