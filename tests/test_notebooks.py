@@ -7,6 +7,7 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +25,7 @@ from dense_imb.base.html_text import MOST_ROWS, html_table
 from dense_imb.base.svg_text import SvgAxis, SvgMarks, svg_plot
 from dense_imb.base.tabular import Tabular
 from dense_imb.compare import ComparisonTable, Contestant
-from dense_imb.curves.table import Column, Table
+from dense_imb.curves.table import Column, Table, View
 from dense_imb.hits import Events, Geometry, Sensors
 from dense_imb.hits.table import Evaluation
 from dense_imb.metrics import DoseScores, KeyPointScores
@@ -399,6 +400,11 @@ def test_a_network_of_the_package_has_a_card_and_no_history():
     assert repr(network) == "Pretrained('arc', hits, hits:base)"
     with pytest.raises(ValueError, match="come without the history of their training; `card"):
         network.plot(own_axes())
+
+
+def test_names_of_strangers_are_no_formulas_in_a_sweep():
+    view = View(regions=((EVIL, 1.0, 2.0),), diagonal=EVIL)
+    draw(replace(sweep(), axis=Column(EVIL, EVIL, (1.0, 2.0)), view=view).plot(own_axes()))
 
 
 def test_a_sweep_is_drawn():

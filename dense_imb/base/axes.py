@@ -15,6 +15,7 @@ BLUE, RED, GREEN, PINK, SKY, ORANGE = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00",
 )  # fmt: skip
 GREY = "#8A8A8A"
+BRIGHT_BLUE = "#2A93D5"  # in place of BLUE where the page may be dark
 _MOST_LETTERS = 40  # of a name beside a bar, which would leave no room for the bar
 
 

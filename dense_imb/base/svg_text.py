@@ -52,10 +52,10 @@ def svg_plot(
         marks: points and lines, the first ones below the others.
         x, y: axes.
         title: text above the plot.
-        size: width and height in pixels, with the labels.
+        size: width and height of the frame in pixels, without labels.
     """
-    x, y, (width, height) = _widened(x), _widened(y), size
-    inner = width - _LEFT - _RIGHT, height - _TOP - _BOTTOM
+    x, y, inner = _widened(x), _widened(y), size
+    width, height = inner[0] + _LEFT + _RIGHT, inner[1] + _TOP + _BOTTOM
     drawn = [_drawn(one, x, y, inner) for one in marks]
     frame = (
         f'<rect x="{_LEFT}" y="{_TOP}" width="{inner[0]}" height="{inner[1]}" fill="none" '

@@ -10,7 +10,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dense_imb.base.axes import BLUE, GREEN, GREY, ORANGE, PINK, RED, choose_axes, plain_label
+from dense_imb.base.axes import (
+    BLUE,
+    BRIGHT_BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PINK,
+    RED,
+    choose_axes,
+    plain_label,
+)
 from dense_imb.base.html_text import html_card, html_legend, html_table
 from dense_imb.base.refusals import suggest
 from dense_imb.base.svg_text import SvgAxis, SvgMarks, svg_plot
@@ -20,11 +30,12 @@ from dense_imb.hits.geometry import Geometry
 if TYPE_CHECKING:  # the package must not wait for matplotlib
     from matplotlib.axes import Axes
 
-_COLOURS = (BLUE, RED, GREEN, PINK, ORANGE)  # classes of signal
+_COLOURS = (RED, GREEN, PINK, ORANGE)  # further classes of signal
 _SQUARE = 6.0  # views of space that are longer or taller than this have other scales
 _MOST_MARKS = 1500  # hits of a kind in a card
 _MOST_RANGED = 1_000_000  # hits whose smallest and largest values a card shows
-_HEIGHT = 190  # of a small plot, in pixels
+_HEIGHT, _WIDEST = 136, 200  # of the frame of a small plot, in pixels
+_Kind = tuple[str, NDArray[np.bool_], str]  # name, hits and colour
 
 
 @dataclass(frozen=True)
@@ -114,12 +125,11 @@ def card_of_events(events: Events) -> str:
     notes = []
     if number is not None:
         one = events[number].numpy()
-        plots, is_whole = _small_plots(one, number)
-        legend = [
-            (f"{name}: {int(chosen.sum()):,}", colour) for name, chosen, colour in _classes(one)
-        ]
-        parts.append(f"{''.join(plots)}<div>{html_legend(legend)}</div>")
-        if not is_whole:
+        kinds = list(_classes(one, BRIGHT_BLUE))
+        legend = [(f"{name}: {int(chosen.sum()):,}", colour) for name, chosen, colour in kinds]
+        plots = "".join(_small_plots(one, kinds, f"event {number}"))
+        parts.append(f"{plots}<div>{html_legend(legend)}</div>")
+        if any(int(chosen.sum()) > _MOST_MARKS for _, chosen, _ in kinds):
             notes.append(f"The plots show a part of the hits of event {number}.")
     return html_card(repr(events), parts, notes)
 
@@ -131,46 +141,47 @@ def _first_with_hits(events: Events) -> int | None:
     return int(torch.as_tensor(count).int().argmax())
 
 
-def _classes(events: Events) -> Iterator[tuple[str, NDArray[np.bool_], str]]:
-    """Yield name, hits and colour of noise and of each class of signal that the events have."""
+def _classes(events: Events, blue: str = BLUE) -> Iterator[_Kind]:
+    """Yield name, hits and colour of noise and of each class of signal that the events have.
+
+    Args:
+        events: events.
+        blue: colour of the first class, and of hits without labels.
+    """
+    colours = (blue, *_COLOURS)
     if events.label is None:
-        yield "hits", np.ones(events.n_hits, bool), BLUE
+        yield "hits", np.ones(events.n_hits, bool), blue
         return
     label = np.asarray(events.label)
     present = np.unique(label).tolist()
     for k in present:
         name = "noise" if k == 0 else "signal" if max(present) <= 1 else f"signal class {k:g}"
-        yield name, label == k, GREY if k == 0 else _COLOURS[(int(k) - 1) % len(_COLOURS)]
+        yield name, label == k, GREY if k == 0 else colours[(int(k) - 1) % len(colours)]
 
 
-def _small_plots(one: Events, number: int) -> tuple[list[str], bool]:
-    """Return two views of one event as SVG, and whether they show all hits."""
+def _small_plots(one: Events, kinds: Sequence[_Kind], title: str) -> Iterator[str]:
+    """Yield the views of one event, in space and in time, as SVG."""
     sides = coordinates(one)
-    vertical = "z" if "z" in sides else "y"
-    step = {name: -(-int(chosen.sum()) // _MOST_MARKS) or 1 for name, chosen, _ in _classes(one)}
-    plots = []
+    up = sides["z" if "z" in sides else "y"]
     for horizontal in ("x", "t"):
-        across, up = sides[horizontal], sides[vertical]
+        across = sides[horizontal]
         marks = []
-        for name, chosen, colour in _classes(one):
-            kept = np.flatnonzero(chosen)[:: step[name]]
-            kept = kept[np.isfinite(across.values[kept]) & np.isfinite(up.values[kept])]
-            places = across.values[kept].tolist(), up.values[kept].tolist()
-            marks.append(SvgMarks(*places, colour, radius=1.3 if colour == GREY else 2.0))
-        width = 260
-        if horizontal != "t" and up.length > 0:
-            width = int(np.clip(136 * across.length / up.length, 80, 260)) + 58
-        title = f"event {number}" if horizontal == "x" else ""
-        plots.append(
-            svg_plot(
-                marks,
-                SvgAxis(across.label, *across.limits),
-                SvgAxis(up.label, *up.limits),
-                title=title,
-                size=(width, _HEIGHT),
-            )
+        for _, chosen, colour in kinds:
+            place = np.flatnonzero(chosen)
+            place = place[:: max(1, -(-len(place) // _MOST_MARKS))]
+            place = place[np.isfinite(across.values[place]) & np.isfinite(up.values[place])]
+            values = across.values[place].tolist(), up.values[place].tolist()
+            marks.append(SvgMarks(*values, colour, radius=1.3 if colour == GREY else 2.0))
+        width = _WIDEST
+        if horizontal != "t":  # pixels and metres are as long in both directions
+            width = int(np.clip(_HEIGHT * across.length / up.length, _HEIGHT / 4, _WIDEST))
+        yield svg_plot(
+            marks,
+            SvgAxis(across.label, *across.limits),
+            SvgAxis(up.label, *up.limits),
+            title=title if horizontal == "x" else "",
+            size=(width, _HEIGHT),
         )
-    return plots, all(one == 1 for one in step.values())
 
 
 def _column_cells(events: Events) -> list[list[str]]:

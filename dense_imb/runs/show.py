@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dense_imb.base.axes import BLUE, GREEN, GREY, ORANGE, PINK, RED, choose_axes, plain_label
+from dense_imb.base.axes import (
+    BLUE,
+    BRIGHT_BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PINK,
+    RED,
+    choose_axes,
+    plain_label,
+)
 from dense_imb.base.html_text import html_card, html_table
 from dense_imb.base.refusals import suggest
 from dense_imb.base.svg_text import SvgAxis, SvgMarks, svg_plot
@@ -23,7 +33,7 @@ _STYLES = (
     (BLUE, "-"), (RED, "--"), (GREEN, "-."), (PINK, ":"), (ORANGE, "-"), (GREY, "--"),
 )  # fmt: skip
 _MOST_SCORES = 12
-_SIZE = (320, 190)  # of the small plot, in pixels
+_SIZE = (260, 136)  # of the frame of the small plot, in pixels
 _UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, OSError)
 
 
@@ -143,8 +153,8 @@ def _small_plot(metrics: Mapping[str, Any], history: Sequence[Mapping[str, float
         return ""
     step, score = zip(*points, strict=True)
     marks = [
-        SvgMarks(step, score, BLUE, is_line=True),
-        SvgMarks(step, score, BLUE, radius=2.2),
+        SvgMarks(step, score, BRIGHT_BLUE, is_line=True),
+        SvgMarks(step, score, BRIGHT_BLUE, radius=2.2),
     ]
     return svg_plot(
         marks,
