@@ -24,6 +24,7 @@ from dense_imb.base.checks import (
     is_other,
 )
 from dense_imb.base.files import write_whole
+from dense_imb.base.tabular import Rows, TabularBars
 from dense_imb.losses import ValueBins, class_weights
 from dense_imb.losses.core.class_weights import EFFECTIVE_BETA, scale_to_mean_one
 from dense_imb.losses.core.counts import class_counts_of
@@ -54,7 +55,7 @@ def _keys(batch: Any) -> list[Any]:
     return list(batch if isinstance(batch, dict) else range(len(batch)))
 
 
-class ClassStatistics:
+class ClassStatistics(TabularBars):
     """Class counts of a data set; losses accept it in place of `class_counts`.
 
     Args:
@@ -364,6 +365,27 @@ class ClassStatistics:
                 "got something else; write them again with ClassStatistics.save."
             ) from why
         return loaded
+
+    def table_rows(self) -> Rows:
+        """Return a row for each class: its pixels, their share, and the images that hold any."""
+        columns = zip(self.class_counts, self.shares, self.image_presence, strict=True)
+        return [
+            {"class": str(k), "pixels": float(n), "share": share, "images": float(n_images)}
+            for k, (n, share, n_images) in enumerate(columns)
+        ]
+
+    def text_notes(self) -> list[str]:
+        """Return the number of images, and how rare the rarest class is."""
+        known = [n for n in self.class_counts if n]
+        notes = [f"{self.n_images:,} image{'s' * (self.n_images != 1)}, {sum(known):,} pixels."]
+        if len(known) > 1:
+            notes.append(f"The largest class has {max(known) / min(known):,.4g} times the pixels "
+                         "of the smallest one.")  # fmt: skip
+        return notes
+
+    def bar_column(self) -> str:
+        """Return the share of the pixels."""
+        return "share"
 
     def __repr__(self) -> str:
         shares: Sequence[str] = [f"{share:.3g}" for share in self.shares]

@@ -24,6 +24,7 @@ PAGES = (
     "docs/value_losses.md",
     "docs/values.md",
     "docs/key_points_and_dose.md",
+    "docs/notebooks.md",
 )
 EXAMPLES = {page: examples_of(page) for page in PAGES}
 

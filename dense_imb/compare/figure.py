@@ -13,9 +13,11 @@ from dense_imb.base.files import write_whole
 from dense_imb.compare.headings import UNORDERED, header
 from dense_imb.compare.objects import Curve, recall_at
 from dense_imb.compare.table import ComparisonTable
+from dense_imb.metrics.score_table import Row
 from dense_imb.report.drawing import line_style, plain_label
 
 if TYPE_CHECKING:  # the package must not wait for matplotlib
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _BLUE, _RED, _GREY = "#0072B2", "#D55E00", "#777777"
@@ -25,36 +27,51 @@ _LEAST = 0.02  # range of an axis
 
 def draw(table: ComparisonTable, figure: Figure) -> None:
     """Draw one panel for each score, and in it one row for each loss."""
-    from matplotlib.ticker import MaxNLocator
-
     scores = _shown_scores(table)
     panels: Any = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
-    rows = [row for row in table.rows if float(row["n_seeds"]) > 0]
-    names = [plain_label(str(row["loss"])) for row in rows]
     for score, axes in zip(scores, panels, strict=True):
-        for place, row in enumerate(rows):
-            values = [run[score] for run in table.runs if run["loss"] == row["loss"]]
-            colour = _RED if row["loss"] == table.plain else _BLUE
-            axes.plot(values, [place] * len(values), "o", color=colour, alpha=0.45, markersize=5)
-            axes.plot([row[score]], [place], "|", color=colour, markersize=14, markeredgewidth=2.2)
-        plain = next((row for row in rows if row["loss"] == table.plain), None)
-        if plain is not None:
-            axes.axvline(float(plain[score]), color=_RED, linewidth=0.9, linestyle=":", zorder=0)
-        known = [float(run[score]) for run in table.runs if not math.isnan(float(run[score]))]
-        axes.set_xlim(*_limits(known))
-        axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
-        axes.set_title(header(score), loc="left", fontsize=10)
-        axes.grid(axis="y", color="#E8E8E8", linewidth=0.7)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_yticks(range(len(names)), names)
-    panels[0].set_ylim(len(names) - 0.4, -0.6)
+        draw_score(table, score, axes)
+    name_rows(table, panels[0])
     figure.supxlabel(
         f"dots: single runs of {table.steps} steps, {table.describe_seeds()}; "
         f"bars: means{'' if table.plain is None else f'; dotted: {table.plain}'}",
         fontsize=9,
         color=_GREY,
     )
+
+
+def draw_score(table: ComparisonTable, score: str, axes: Axes) -> None:
+    """Draw a dot for each run and a bar for each mean, one loss below the other."""
+    from matplotlib.ticker import MaxNLocator
+
+    rows = _rows(table)
+    for place, row in enumerate(rows):
+        values = [float(run[score]) for run in table.runs if run["loss"] == row["loss"]]
+        colour, mean = _RED if row["loss"] == table.plain else _BLUE, float(row[score])
+        axes.plot(values, [place] * len(values), "o", color=colour, alpha=0.45, markersize=5)
+        axes.plot([mean], [place], "|", color=colour, markersize=14, markeredgewidth=2.2)
+    plain = next((row for row in rows if row["loss"] == table.plain), None)
+    if plain is not None:
+        axes.axvline(float(plain[score]), color=_RED, linewidth=0.9, linestyle=":", zorder=0)
+    known = [float(run[score]) for run in table.runs if not math.isnan(float(run[score]))]
+    axes.set_xlim(*_limits(known))
+    axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+    axes.set_title(header(score), loc="left", fontsize=10)
+    axes.grid(axis="y", color="#E8E8E8", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def name_rows(table: ComparisonTable, axes: Axes) -> None:
+    """Write the name of each loss beside its row, the first on top."""
+    names = [plain_label(str(row["loss"])) for row in _rows(table)]
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+
+
+def _rows(table: ComparisonTable) -> list[Row]:
+    """Return the rows of the losses that were trained."""
+    return [row for row in table.rows if float(row["n_seeds"]) > 0]
 
 
 def _shown_scores(table: ComparisonTable) -> list[str]:

@@ -10,13 +10,17 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
+from dense_imb.base.refusals import suggest
 from dense_imb.compare.contestants import Contestant
 from dense_imb.compare.headings import FORMS, SECOND, explain, header
 from dense_imb.losses.foreign.parse import LOSS_MODULES, is_in, parse_spec
 from dense_imb.losses.foreign.short_names import SHORT_NAMES, full_text
 from dense_imb.metrics.score_table import Row, ScoreTable, aligned, finite_rows
+
+if TYPE_CHECKING:  # the package must not wait for matplotlib
+    from matplotlib.axes import Axes
 
 _FORMAT, _VERSION = "dense-imb-comparison", 1
 _CHANCE = 0.05
@@ -172,9 +176,40 @@ class ComparisonTable(ScoreTable):
 
     def text(self) -> str:
         """Return the table and the advice, for a terminal."""
-        lines = [*aligned(self.cells()), f"{self.legend()}.", ""]
-        lines += [f"{row['loss']} fails: {row['failed']}." for row in self.rows if row["failed"]]
+        legend, *failures = self.text_notes()
+        lines = [*aligned(self.cells()), legend, "", *failures]
         return "\n".join([*lines, self.advice()])
+
+    def text_tables(self) -> list[list[list[str]]]:
+        """Return the table of `cells`."""
+        return [self.cells()]
+
+    def text_notes(self) -> list[str]:
+        """Return the legend, and a sentence for each loss that fails."""
+        failures = (f"{row['loss']} fails: {row['failed']}." for row in self.rows if row["failed"])
+        return [f"{self.legend()}.", *failures]
+
+    def plot(self, ax: Axes | None = None, column: str | None = None) -> Axes:
+        """Draw a score, a row for each loss and a dot for each seed, and return the axes.
+
+        Args:
+            ax: axes of matplotlib to draw on; None takes the current ones of pyplot where it is in
+                use, and new ones elsewhere.
+            column: name of the score; None takes the first one, which decides.
+        """
+        from dense_imb.base.axes import choose_axes
+        from dense_imb.compare.figure import draw_score, name_rows
+
+        column, known = self.scores[0] if column is None else column, self.known_scores
+        if column not in known:
+            raise ValueError(
+                f"Expected `column` to be one of {', '.join(known)}, got {column!r}."
+                f"{suggest(column, known)}"
+            )
+        axes = choose_axes(ax)
+        draw_score(self, column, axes)
+        name_rows(self, axes)
+        return axes
 
     def cells(self) -> list[list[str]]:
         """Return the table as texts, the header first."""

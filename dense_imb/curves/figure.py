@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dense_imb.base.axes import plain_label
 from dense_imb.base.files import write_whole
 from dense_imb.curves.table import Column, Table, View
 
@@ -71,7 +72,7 @@ def draw(table: Table, axes: Axes, *, quantities: Sequence[str] | None = None) -
     lines = _lines(table, quantities)
     curves = [curve for line in lines for curve in line.curves]
 
-    axes.set_title(table.title, fontsize=10, loc="left")
+    axes.set_title(plain_label(table.title), fontsize=10, loc="left")
     axes.set_xlabel(_label(table.axis.name, table.axis.unit))
     # several quantities share their first word, for example "loss"
     name = quantities[0] if len(quantities) == 1 else quantities[0].split()[0]
@@ -149,7 +150,7 @@ def _equal(curve: Column, other: Column) -> bool:
 
 
 def _label(name: str, unit: str) -> str:
-    return f"{name[:1].upper()}{name[1:]}" + (f" [{unit}]" if unit != "1" else "")
+    return plain_label(f"{name[:1].upper()}{name[1:]}" + (f" [{unit}]" if unit != "1" else ""))
 
 
 def _set_y_scale(axes: Axes, view: View, curves: Sequence[Column]) -> None:
@@ -201,7 +202,7 @@ def _shade(axes: Axes, regions: Sequence[tuple[str, float, float]], *, above: bo
         axes.text(
             (left + right) / 2 if is_wide else right + 0.01,
             1.02 if above else 0.98,
-            name,
+            plain_label(name),
             transform=axes.transAxes,
             rotation=0 if is_wide else 90,
             ha="center" if is_wide else "left",
@@ -221,7 +222,7 @@ def _draw_diagonal(axes: Axes, table: Table) -> None:
     ends = [table.axis.values[0], table.axis.values[-1]]
     axes.plot(ends, ends, color="#999999", linewidth=4, alpha=0.5, zorder=1)
     axes.annotate(
-        table.view.diagonal,
+        plain_label(table.view.diagonal),
         xy=(ends[0], ends[0]),
         xytext=(40, 4),
         textcoords="offset points",
@@ -235,7 +236,7 @@ def _style_handles(quantities: Sequence[str]) -> list[Line2D]:
     from matplotlib.lines import Line2D
 
     return [
-        Line2D([], [], color="#555555", linestyle=style, label=quantity)
+        Line2D([], [], color="#555555", linestyle=style, label=plain_label(quantity))
         for quantity, style in zip(quantities, _STYLES, strict=False)
     ]
 

@@ -5,11 +5,17 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dense_imb.base.files import write_whole
+from dense_imb.base.html_text import html_card, html_table
+from dense_imb.base.tabular import Tabular, cells_of_rows
+
+if TYPE_CHECKING:  # the package must not wait for matplotlib
+    from matplotlib.axes import Axes
 
 
 class Column(NamedTuple):
@@ -40,7 +46,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Table:
+class Table(Tabular):
     """Result of a sweep: an axis, and the numbers of each loss along it.
 
     A CSV file holds the columns, a JSON file also the title, the caption and the view. NaN, null in
@@ -69,6 +75,34 @@ class Table:
                 return curve.values
         known = ", ".join(dict.fromkeys(repr(curve.name) for curve in self.curves))
         raise KeyError(f"Expected one of {known}, got {name!r}.")
+
+    def table_rows(self) -> list[dict[str, str | float]]:
+        """Return a row for each point of the axis; columns are called as in a CSV file."""
+        columns = (self.axis, *self.curves)
+        names = [column.header for column in columns]
+        return [
+            dict(zip(names, row, strict=True))
+            for row in zip(*(column.values for column in columns), strict=True)
+        ]
+
+    def plot(self, ax: Axes | None = None, quantities: Sequence[str] | None = None) -> Axes:
+        """Draw the curves, see `dense_imb.curves.draw`, and return the axes.
+
+        Args:
+            ax: axes of matplotlib to draw on; None takes the current ones of pyplot where it is in
+                use, and new ones elsewhere.
+            quantities: columns to draw, for example ["gradient"]; by default those of the view.
+        """
+        from dense_imb.base.axes import choose_axes
+        from dense_imb.curves.figure import draw
+
+        axes = choose_axes(ax)
+        draw(self, axes, quantities=quantities)
+        return axes
+
+    def _repr_html_(self) -> str:
+        rows = html_table(cells_of_rows(self.table_rows()), n_left=0)
+        return html_card(self.title, [rows], [self.caption] if self.caption else [])
 
     def write(self, path: str | Path) -> None:
         """Write a .csv or .json file, whole or not at all."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from dense_imb.hits.geometry import Geometry, Sensors, as_grid, describe_difference
+
+if TYPE_CHECKING:  # the package must not wait for matplotlib
+    from matplotlib.axes import Axes
 
 Array = Any  # np.ndarray or torch.Tensor; a batch holds arrays of one kind
 
@@ -57,6 +60,42 @@ class Events:
         from dense_imb.hits import jagged
 
         return jagged.from_awkward(array, geometry, columns)
+
+    def to_awkward(self) -> Any:
+        """Return an awkward array with one record an event: `dense_imb.hits.to_awkward`."""
+        from dense_imb.hits import jagged
+
+        return jagged.to_awkward(self)
+
+    def to_pandas(self) -> Any:
+        """Return a `pandas.DataFrame` with one row a hit; needs pandas.
+
+        The index is the number of the event and of the hit in it. Columns of events are repeated
+        for each hit, and columns of vectors are taken apart: `direction_0`, `direction_1`.
+        """
+        from dense_imb.hits import jagged
+
+        return jagged.to_pandas(self)
+
+    def plot(
+        self, ax: Axes | None = None, *, event: int = 0, view: Sequence[str] = ("x", "y")
+    ) -> Axes:
+        """Draw the hits of one event, noise and signal apart, and return the axes.
+
+        Args:
+            ax: axes of matplotlib to draw on; None takes the current ones of pyplot where it is in
+                use, and new ones elsewhere.
+            event: number of the event.
+            view: horizontal and vertical coordinate, two of x, y, t, and z for sensors in 3-D.
+        """
+        from dense_imb.hits import display
+
+        return display.plot_event(self, ax, event=event, view=view)
+
+    def _repr_html_(self) -> str:
+        from dense_imb.hits import display
+
+        return display.card_of_events(self)
 
     def __post_init__(self) -> None:
         for name in (*self.geometry.columns, "t"):

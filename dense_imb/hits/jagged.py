@@ -1,14 +1,17 @@
-"""Events as awkward arrays, with one record an event."""
+"""Events as awkward arrays, with one record an event, and as DataFrame, with one row a hit."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dense_imb.base.refusals import suggest
+from dense_imb.base.tabular import import_pandas
 from dense_imb.hits.build import from_arrays
 from dense_imb.hits.events import Events
 from dense_imb.hits.geometry import Geometry, Sensors
@@ -92,6 +95,31 @@ def to_awkward(events: Events) -> Any:
         key = f"hit_{name}" if name in fields else name
         fields[key] = awkward.unflatten(np.asarray(column), counts)
     return awkward.Array(fields)
+
+
+def to_pandas(events: Events) -> Any:
+    """Return events as `pandas.DataFrame` with one row a hit: `Events.to_pandas`."""
+    pandas = import_pandas()
+    events = events.numpy()
+    offset = np.asarray(events.offset)
+    counts = np.diff(offset)
+    event = np.repeat(np.arange(len(events)), counts)
+    hit = np.arange(events.n_hits) - np.repeat(offset[:-1], counts)
+    columns: dict[str, Any] = {}
+    for name, column in events.event.items():
+        columns |= _flat_columns(name, np.asarray(column)[event])
+    for name, column in events.hit_columns().items():
+        columns |= _flat_columns(f"hit_{name}" if name in events.event else name, column)
+    index = pandas.MultiIndex.from_arrays([event, hit], names=["event", "hit"])
+    return pandas.DataFrame(columns, index=index)
+
+
+def _flat_columns(name: str, column: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Return a column of numbers as it is, and one of vectors as a column for each component."""
+    if column.ndim == 1:
+        return {name: column}
+    flat = column.reshape(len(column), math.prod(column.shape[1:]))
+    return {f"{name}_{k}": flat[:, k] for k in range(flat.shape[1])}
 
 
 def awkward_leaves(array: Any) -> dict[str, Any]:

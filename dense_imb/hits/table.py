@@ -194,7 +194,41 @@ class Evaluation(ScoreTable):
             parts += ["", *aligned(class_table(self.classes))]
         return "\n".join([*parts, *(f"Note: {note}" for note in self.notes)])
 
-    def _block(self, rows: list[Row]) -> str:
+    def text_tables(self) -> list[list[list[str]]]:
+        """Return the tables of scores, operating points and classes, as texts."""
+        tables: list[list[list[str]]] = []
+        for level in dict.fromkeys(row.get("noise") for row in self.rows):
+            rows = [row for row in self.rows if row.get("noise") == level]
+            columns = self._columns(rows)
+            _, *cells = _texts(rows, columns)
+            corner = "" if level is None else f"{level} noise hits added"
+            header = [corner, *(f"{group} {name}".strip() for group, name, _ in columns)]
+            tables += [[header, *cells], *([self.point_table(rows)] if self.points else [])]
+        return [*tables, *([class_table(self.classes)] if self.classes else [])]
+
+    def text_notes(self) -> list[str]:
+        """Return the explanation of the columns, and the notes."""
+        return [
+            f"Thresholds that {self.aim}. Shares in percent: kept is the retention (signal "
+            "efficiency), removed the removal (background rejection).",
+            f"{self.chosen_on[:1].upper()}{self.chosen_on[1:]}.",
+            *(self.point_notes() if self.points else ()),
+            *self.notes,
+        ]
+
+    def bar_rows(self) -> list[Row]:
+        """Return a row for each scorer and noise level, with the level in its name."""
+        return [
+            row if "noise" not in row else {**row, "level": f"{row['noise']} noise hits"}
+            for row in self.rows
+        ]
+
+    def bar_column(self) -> str:
+        """Return the removal; the retention where another property than it was wanted."""
+        return "removal" if self.aim.name == "retention" else "retention"
+
+    def _columns(self, rows: Sequence[Row]) -> list[tuple[str, str, str]]:
+        """Return group, header and name of the columns that have data."""
         columns = [("", "kept", "retention")]
         if self.aim.name != "retention":
             columns.append(("", "removed", "removal"))
@@ -217,13 +251,24 @@ class Evaluation(ScoreTable):
         ]
         if all(_is_unknown(row["false_alarm_event_share"]) for row in rows):
             columns = [column for column in columns if column[0] != "false alarms"]
-        table = [["", *(header for _, header, _ in columns)]]
-        table += [[str(row["scorer"]), *(_cell(key, row) for *_, key in columns)] for row in rows]
+        return columns
+
+    def _block(self, rows: list[Row]) -> str:
+        columns = self._columns(rows)
+        table = _texts(rows, columns)
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = aligned(table)
         groups = _groups([group for group, *_ in columns], widths)
         is_alarming = any(column[0] == "false alarms" for column in columns)
         return "\n".join([groups, *lines, *_legend(rows, self.aim, is_alarming)])
+
+
+def _texts(rows: Sequence[Row], columns: Sequence[tuple[str, str, str]]) -> list[list[str]]:
+    """Return the cells of rows as texts, below the headers."""
+    return [
+        ["", *(header for _, header, _ in columns)],
+        *([str(row["scorer"]), *(_cell(key, row) for *_, key in columns)] for row in rows),
+    ]
 
 
 def _rows_of(stored: Sequence[Mapping[str, Any]]) -> list[Row]:

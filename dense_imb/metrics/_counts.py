@@ -15,11 +15,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from dense_imb.base.files import write_whole
+from dense_imb.base.tabular import Rows, Tabular
 
 _VERSION = 1
 
 
-class StreamingCounts:
+class StreamingCounts(Tabular):
     """Base class of scores that are functions of sums: `_tensors`, all on the CPU."""
 
     _n_newer = 0  # number of the last sums that files of older versions lack
@@ -38,6 +39,11 @@ class StreamingCounts:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({summary_text(*self._summary())})"
+
+    def table_rows(self) -> Rows:
+        """Return a row of the counts and the main scores; some scores return a row a class."""
+        counts, scores = self._summary()
+        return [{**counts, **scores}]
 
     @classmethod
     def _from_settings(cls, settings: dict[str, Any]) -> Self:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dense_imb.base.checks import check_at_least, check_n_entries, readable
+from dense_imb.base.tabular import Rows, TabularBars, cells_of_rows
 from dense_imb.metrics._checks import refuse_class_numbers
 from dense_imb.metrics._counts import StreamingCounts, ratio
 from dense_imb.metrics.score_table import mean_of_known
@@ -42,7 +43,7 @@ def class_groups(
     return {name: tuple(k for k, g in enumerate(group) if g == i) for i, name in enumerate(GROUPS)}
 
 
-class ClassificationScores(StreamingCounts):
+class ClassificationScores(StreamingCounts, TabularBars):
     """Overall and per-class accuracy of a data set of images with one label each.
 
     O_jk is the number of images of class j that are predicted as class k. Further, n = sum O is
@@ -223,6 +224,32 @@ class ClassificationScores(StreamingCounts):
             "calibration_error": self.calibration_error(),
             "most_called": self.most_called(),
         }
+
+    def table_rows(self) -> Rows:
+        """Return a row for each class: its images, and its scores against the rest."""
+        columns = {
+            "images": tuple(map(float, self.confusion.sum(1).tolist())),
+            "recall": self.recall(),
+            "precision": self.by_class.precision(),
+            "f1": self.by_class.dice(),
+            "auc": tuple(histogram.auc() for histogram in self.by_class.histograms),
+        }
+        return [
+            {"class": str(k), **{name: values[k] for name, values in columns.items()}}
+            for k in range(self.n_classes)
+        ]
+
+    def text_tables(self) -> list[list[list[str]]]:
+        """Return the tables of the scores over all classes, and of the classes, as texts."""
+        scores: list[dict[str, str | float]] = [
+            {"score": name.replace("_", " "), "value": value}
+            for name, value in self.scores().items()
+        ]
+        return [cells_of_rows(scores), cells_of_rows(self.table_rows())]
+
+    def bar_column(self) -> str:
+        """Return the recall, which is the per-class accuracy."""
+        return "recall"
 
     def _summary(self) -> tuple[Mapping[str, int], Mapping[str, float]]:
         accuracy = {"accuracy": self.accuracy(), "balanced accuracy": self.balanced_accuracy()}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dense_imb.base.checks import check_floating, check_integral, check_same_shape, readable
+from dense_imb.base.tabular import Rows, TabularBars
 from dense_imb.metrics._counts import StreamingCounts, in_float64, ratio
 
 ORGAN_VALUES = ("D_0.1cc", "mean")
@@ -144,7 +145,7 @@ def dose_volume_curve(dose: Tensor, structure: Tensor, at: Tensor) -> Tensor:
     return (len(inside) - below).double() / len(inside)
 
 
-class DoseScores(StreamingCounts):
+class DoseScores(StreamingCounts, TabularBars):
     """Dose score, DVH score and errors of each structure, over patients.
 
         dose score = mean over patients of the mean absolute error where dose is possible
@@ -297,6 +298,14 @@ class DoseScores(StreamingCounts):
                 **{value: ratio(self._volume[k, j], n) for j, value in enumerate(self._values(k))},
             }
         return rows
+
+    def table_rows(self) -> Rows:
+        """Return the scores of each structure as a row, see `rows`."""
+        return [{"structure": name, **row} for name, row in self.rows().items()]
+
+    def bar_column(self) -> str:
+        """Return the mean absolute error."""
+        return "mae"
 
     def scores(self) -> dict[str, float]:
         """Return `dose_score`, its spread over patients, and `dvh_score`, in Gy."""

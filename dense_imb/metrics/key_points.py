@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dense_imb.base.checks import check_floating, check_same_shape, readable
+from dense_imb.base.tabular import Rows, TabularBars
 from dense_imb.metrics._counts import StreamingCounts, in_float64, ratio
 from dense_imb.metrics.score_table import mean_of_known
 
@@ -18,7 +19,7 @@ _SMALLEST, _LARGEST, _WIDTH = 0.01, 1e4, 0.01
 _N_BINS = math.ceil(math.log(_LARGEST / _SMALLEST) / _WIDTH) + 2  # one more at either end
 
 
-class KeyPointScores(StreamingCounts):
+class KeyPointScores(StreamingCounts, TabularBars):
     """Pixel error, PCK, blank rate and visibility accuracy of key points.
 
         error        = |predicted - true position| in pixels, over the visible true points
@@ -113,6 +114,14 @@ class KeyPointScores(StreamingCounts):
     def rows(self) -> dict[str, dict[str, float]]:
         """Return the scores of each key point by its name, NaN where it is never visible."""
         return {name: self._row([k]) for k, name in enumerate(self.names)}
+
+    def table_rows(self) -> Rows:
+        """Return the scores of each key point as a row, see `rows`."""
+        return [{"point": name, **row} for name, row in self.rows().items()]
+
+    def bar_column(self) -> str:
+        """Return the mean error."""
+        return "error"
 
     def scores(self) -> dict[str, float]:
         """Return the scores over all points: `error`, `median_error`, `pck_4`, `blank_rate`.

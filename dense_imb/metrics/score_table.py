@@ -1,4 +1,4 @@
-"""Tables of scores: strict JSON, CSV and aligned text."""
+"""Tables of scores: strict JSON, CSV, aligned text, and what notebooks show."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from dense_imb.base.files import write_whole
+from dense_imb.base.tabular import TabularBars
 
 Row = dict[str, str | float]
 
 
-class ScoreTable:
+class ScoreTable(TabularBars):
     """Base class of tables whose rows hold names and numbers; NaN is null in JSON."""
 
     rows: tuple[Row, ...]
@@ -24,6 +25,10 @@ class ScoreTable:
     def __repr__(self) -> str:
         scorers = ", ".join(dict.fromkeys(str(row["scorer"]) for row in self.rows))
         return f"{type(self).__name__}({len(self.rows)} rows of {scorers})"
+
+    def table_rows(self) -> Sequence[Row]:
+        """Return all rows, with all columns."""
+        return self.rows
 
     def as_json(self) -> dict[str, Any]:
         """Return the table as a dictionary for strict JSON."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dense_imb.base.checks import check_at_least, check_same_shape, readable
+from dense_imb.base.tabular import Rows, TabularBars
 from dense_imb.losses.core.target import pixel_target
 from dense_imb.metrics._checks import refuse_class_numbers
 from dense_imb.metrics._counts import StreamingCounts, ratio
@@ -17,7 +18,7 @@ from dense_imb.metrics.histogram import ScoreHistogram
 from dense_imb.metrics.score_table import mean_of_known
 
 
-class SegmentationScores(StreamingCounts):
+class SegmentationScores(StreamingCounts, TabularBars):
     """IoU, Dice, precision, recall, average precision and calibration of each class.
 
         IoU_k = TP / (TP + FP + FN),   Dice_k = 2 TP / (2 TP + FP + FN)
@@ -174,6 +175,26 @@ class SegmentationScores(StreamingCounts):
             scores[f"mean_{name}"] = mean_of_known(values)
             scores[f"foreground_{name}"] = mean_of_known(values[1:])
         return scores
+
+    def table_rows(self) -> Rows:
+        """Return a row for each class."""
+        columns = {
+            "pixels": tuple(map(float, self._confusion.sum(1).tolist())),
+            "iou": self.iou(),
+            "dice": self.dice(),
+            "precision": self.precision(),
+            "recall": self.recall(),
+            "average_precision": self.average_precision(),
+            "best_f1": tuple(f1 for f1, _ in self.best_f1()),
+        }
+        return [
+            {"class": str(k), **{name: values[k] for name, values in columns.items()}}
+            for k in range(self.n_classes)
+        ]
+
+    def bar_column(self) -> str:
+        """Return the intersection over union."""
+        return "iou"
 
     def _summary(self) -> tuple[Mapping[str, int], Mapping[str, float]]:
         counts = {"pixels": int(self._confusion.sum()), "classes": self.n_classes}

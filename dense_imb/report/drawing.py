@@ -10,6 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from dense_imb.base.axes import BLUE as BLUE
+from dense_imb.base.axes import GREEN as GREEN
+from dense_imb.base.axes import ORANGE as ORANGE
+from dense_imb.base.axes import PINK as PINK
+from dense_imb.base.axes import RED as RED
+from dense_imb.base.axes import SKY as SKY
+from dense_imb.base.axes import plain_label as plain_label
 from dense_imb.metrics import ScoreHistogram
 
 if TYPE_CHECKING:  # the package must not wait for matplotlib
@@ -17,10 +24,7 @@ if TYPE_CHECKING:  # the package must not wait for matplotlib
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-# colours of Okabe and Ito; lines differ in their dashes, hits in their markers, too
-BLUE, RED, GREEN, PINK, SKY, ORANGE = (
-    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00",
-)  # fmt: skip
+# lines differ in their dashes, hits in their markers, too
 _ORDER = (BLUE, RED, "#000000", GREEN, PINK, ORANGE, SKY)
 _DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (6, 2, 1.5, 2, 1.5, 2)))
 _MARKS = "osv^DP"
@@ -212,17 +216,6 @@ def plain_log_ticks(axes: Axes, name: Literal["x", "y"], values: Values) -> None
     axis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-
-
-def plain_label(name: str) -> str:
-    """Return a name from the data as a label that matplotlib neither typesets nor hides.
-
-    Example:
-        >>> plain_label("5 $"), plain_label("_arc")
-        ('5 \\\\$', ' _arc')
-    """
-    plain = name.replace("$", r"\$")
-    return f" {plain}" if plain.startswith("_") else plain
 
 
 def write_message(axes: Axes, sentence: str) -> None:

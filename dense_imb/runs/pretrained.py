@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from safetensors.torch import load_file
 
 from dense_imb.base.refusals import refusal, suggest
 from dense_imb.runs.read import Run
+
+if TYPE_CHECKING:  # the package must not wait for matplotlib
+    from matplotlib.axes import Axes
 
 SETUP = "setup.json"  # geometry and reading, as in the checkpoint of a run
 CARD = "README.md"
@@ -22,6 +26,21 @@ class Pretrained(Run):
     Its folder holds the weights, the validation scores that thresholds are chosen from, and a card
     that says what it was trained on. Nothing is downloaded.
     """
+
+    def __repr__(self) -> str:
+        return f"Pretrained({self.folder.name!r}, {self.kind.name}, {self.config.model.name})"
+
+    def _repr_html_(self) -> str:
+        from dense_imb.runs import show
+
+        return show.card_of_pretrained(self)
+
+    def plot(self, ax: Axes | None = None, columns: str | Sequence[str] | None = None) -> Axes:
+        """Refuse: a network of the package has no history."""
+        raise refusal(
+            "Networks of the package come without the history of their training; `card()` has "
+            "their scores."
+        )
 
     def checkpoint(self, which: Literal["best", "last"] = "best") -> dict[str, Any]:
         """Load weights and setup; there is one checkpoint."""

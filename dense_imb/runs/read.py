@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import yaml
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from dense_imb.base.files import decoding
 from dense_imb.base.refusals import Refused, literal
+from dense_imb.base.tabular import data_frame
 from dense_imb.base.values import build_dataclass
 from dense_imb.base.yaml_text import read_yaml_file
 from dense_imb.config import TrainConfig, upgrade, with_defaults
@@ -40,6 +41,9 @@ from dense_imb.runs.write import CHECKPOINTS, SCORES, scored_weights
 from dense_imb.tasks.hits.recipe import geometry_of_setup
 from dense_imb.tasks.kind import Kind
 from dense_imb.tasks.recipe import Recipe
+
+if TYPE_CHECKING:  # the package must not wait for matplotlib
+    from matplotlib.axes import Axes
 
 _SILENT = 0.01  # fraction of confident pseudo-labels below which they teach nothing
 _SURE_OF_CLASS = re.compile(r"sure_share_\d+")  # columns of the history
@@ -114,6 +118,28 @@ class Run:
             return {}
         with decoding(f"names and values as JSON in {path}"):
             return dict(json.loads(path.read_text()))
+
+    def to_pandas(self) -> Any:
+        """Return the history as `pandas.DataFrame`, a row for each validation; needs pandas."""
+        return data_frame(self.history, index="step")
+
+    def plot(self, ax: Axes | None = None, columns: str | Sequence[str] | None = None) -> Axes:
+        """Draw columns of the history against the step, and return the axes.
+
+        Args:
+            ax: axes of matplotlib to draw on; None takes the current ones of pyplot where it is in
+                use, and new ones elsewhere.
+            columns: names of columns of the history, for example "loss"; None takes the score
+                that chooses the best network, with a ring around the best.
+        """
+        from dense_imb.runs import show
+
+        return show.plot_history(self, ax, columns)
+
+    def _repr_html_(self) -> str:
+        from dense_imb.runs import show
+
+        return show.card_of_run(self)
 
     def summary(self) -> str:
         """Format the result in a few lines."""

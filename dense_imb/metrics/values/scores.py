@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dense_imb.base.tabular import Rows, cells_of_rows
 from dense_imb.metrics._counts import ratio
 from dense_imb.metrics.score_table import Row, aligned, finite_rows, mean_of_known
 from dense_imb.metrics.values.sums import BLANK, INPUT, MEAN, PREDICTION, ValueSums
@@ -65,6 +66,18 @@ class ValueScores(ValueSums):
             for name, part in parts
             for number, scorer in enumerate(self.scorers)
         ]
+
+    def table_rows(self) -> Rows:
+        """Return the rows over all pixels, see `rows`."""
+        return self.rows()
+
+    def text_tables(self) -> list[list[list[str]]]:
+        """Return the tables over pixels, cells and value bins, as texts."""
+        return [cells_of_rows(rows) for rows in (self.rows(), self.cell_rows(), self.bin_rows())]
+
+    def text_notes(self) -> list[str]:
+        """Return the notes on scores without data."""
+        return self.notes()
 
     def _scores_of(self, number: int, part: slice) -> dict[str, float]:
         n, n_target = self._count[part].sum(0).tolist()

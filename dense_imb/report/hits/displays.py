@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dense_imb.hits import Events, Geometry, Sensors
+from dense_imb.hits import Geometry, Sensors
+from dense_imb.hits.display import Coordinate, coordinates, with_room
 from dense_imb.report.drawing import BLUE, RED
 from dense_imb.report.hits.measures import VERDICTS, EventSample
 
@@ -28,19 +29,6 @@ _WIDTH = 3.55  # of a view, in inches
 _LEGEND, _LABELS, _DEEP = 0.6, 0.7, 3.8  # heights in inches
 _SQUARE = 6.0  # views of space that are longer or taller than this have other scales
 _TIMES = "viridis"
-
-
-@dataclass(frozen=True)
-class _Axis:
-    """A coordinate of the hits: values, label and limits of the axis."""
-
-    values: Values
-    label: str
-    limits: tuple[float, float]
-
-    @property
-    def length(self) -> float:
-        return self.limits[1] - self.limits[0]
 
 
 @dataclass(frozen=True)
@@ -86,7 +74,7 @@ def draw_sample(sample: EventSample, figure: Figure) -> None:
     in their pixel. Hits of a table of sensors are drawn in space and in flat views of it, where
     colours show the time, and in time and depth.
     """
-    views, axes, rows = _views_of(sample), _axes_of(sample.events), _rows(sample)
+    views, axes, rows = _views_of(sample), coordinates(sample.events), _rows(sample)
     grid = figure.add_gridspec(len(rows), 2, height_ratios=[height for _, height in rows])
     coloured: list[Any] = []
     for place, (title, parts) in enumerate(_columns(sample, views)):
@@ -125,7 +113,7 @@ def _columns(sample: EventSample, views: _Views) -> list[tuple[str, list[_Part]]
     marks = (*_MARKS[:2], noise, _MARKS[3])
     times = None
     if views.is_crowded:
-        times = _with_room(np.asarray(sample.events.t, np.float64)[is_signal])
+        times = with_room(np.asarray(sample.events.t, np.float64)[is_signal])
     before = [
         _Part(~is_signal, "noise", noise),
         _Part(is_signal, "signal", _MARKS[0], times),
@@ -161,7 +149,7 @@ def _views_of(sample: EventSample) -> _Views:
 
 def _rows(sample: EventSample) -> list[tuple[tuple[str, ...], float]]:
     """Return the views from top to bottom with their heights, which hold labels and a legend."""
-    views, axes = _views_of(sample), _axes_of(sample.events)
+    views, axes = _views_of(sample), coordinates(sample.events)
     rows: list[tuple[tuple[str, ...], float]] = []
     for horizontal, vertical in views.flat:
         height = 1.8
@@ -172,32 +160,6 @@ def _rows(sample: EventSample) -> list[tuple[tuple[str, ...], float]]:
         rows.append(((horizontal, vertical), height + _LEGEND * is_last))
     deep = (views.deep, _DEEP)
     return [deep, *rows] if views.deep_first else [*rows, deep]
-
-
-def _axes_of(events: Events) -> dict[str, _Axis]:
-    """Return the coordinates of the hits by name: x, y, perhaps z, and t."""
-    geometry, time = events.geometry, np.asarray(events.t, np.float64)
-    position = np.asarray(events.position(), np.float64)
-    if isinstance(geometry, Geometry):
-        room = 0.02 * max(geometry.width, geometry.height)
-        sides = {"x": geometry.width, "y": geometry.height}
-        axes = {
-            name: _Axis(position[:, k], f"{name} (pixels)", (-room, side - 1 + room))
-            for k, (name, side) in enumerate(sides.items())
-        }
-        return {**axes, "t": _Axis(time, "time (steps)", (0, geometry.time_steps))}
-    axes = {
-        name: _Axis(position[:, k], f"{name} (m)", _with_room(geometry.position[:, k]))
-        for k, name in enumerate("xyz"[: geometry.n_axes])
-    }
-    return {**axes, "t": _Axis(time, "time (ns)", _with_room(time))}
-
-
-def _with_room(values: NDArray[Any]) -> tuple[float, float]:
-    """Return limits a little beyond the values."""
-    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
-    room = 0.03 * (high - low) or 0.5
-    return low - room, high + room
 
 
 def _draw_sensors(axes: Any, geometry: Geometry | Sensors, names: tuple[str, ...]) -> None:
@@ -214,7 +176,9 @@ def _draw_sensors(axes: Any, geometry: Geometry | Sensors, names: tuple[str, ...
         axes.scatter(*place[first].T, **style)
 
 
-def _draw_part(view: Any, part: _Part, axes: Mapping[str, _Axis], names: tuple[str, ...]) -> Any:
+def _draw_part(
+    view: Any, part: _Part, axes: Mapping[str, Coordinate], names: tuple[str, ...]
+) -> Any:
     """Draw some hits in a view; return the marks, None if the view omits them."""
     has_depth = len(names) == 3
     if has_depth and part.is_gone:
@@ -237,7 +201,7 @@ def _draw_part(view: Any, part: _Part, axes: Mapping[str, _Axis], names: tuple[s
     return view.scatter(*values, **style)
 
 
-def _dress_flat(view: Any, horizontal: _Axis, vertical: _Axis) -> None:
+def _dress_flat(view: Any, horizontal: Coordinate, vertical: Coordinate) -> None:
     view.locator_params(axis="x", nbins=6)
     view.set(xlim=horizontal.limits, ylim=vertical.limits)
     view.set(xlabel=horizontal.label, ylabel=vertical.label)
@@ -246,7 +210,7 @@ def _dress_flat(view: Any, horizontal: _Axis, vertical: _Axis) -> None:
         view.set(aspect="equal")
 
 
-def _dress_deep(view: Any, sides: list[_Axis], is_crowded: bool) -> None:
+def _dress_deep(view: Any, sides: list[Coordinate], is_crowded: bool) -> None:
     from matplotlib.ticker import MaxNLocator
 
     view.set(**{f"{n}lim": side.limits for n, side in zip("xyz", sides, strict=True)})
@@ -262,7 +226,7 @@ def _dress_deep(view: Any, sides: list[_Axis], is_crowded: bool) -> None:
         axis.set_major_locator(MaxNLocator(5))
 
 
-def _box(sides: list[_Axis]) -> tuple[float, ...]:
+def _box(sides: list[Coordinate]) -> tuple[float, ...]:
     """Return the sides of the box around a detector: its own, unless one is far longer."""
     longest = max(side.length for side in sides)
     return tuple(max(side.length / longest, 0.4) for side in sides)

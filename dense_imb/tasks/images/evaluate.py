@@ -134,6 +134,23 @@ class ImagesTable(ScoreTable):
 
     def text(self) -> str:
         """Format the table."""
+        (table,) = self.text_tables()
+        return "\n".join([*aligned(table), *self.text_notes()])
+
+    def bar_rows(self) -> list[Row]:
+        """Return the mean row of each scorer."""
+        return [
+            {name: value for name, value in row.items() if name not in ("class", "class_name")}
+            for row in self.rows
+            if row["class"] == MEAN
+        ]
+
+    def bar_column(self) -> str:
+        """Return the average precision."""
+        return "average_precision"
+
+    def text_tables(self) -> list[list[list[str]]]:
+        """Return the table as texts, the header first."""
         is_binary = not any(row["class"] not in (MEAN, "1") for row in self.rows)
         rows = [row for row in self.rows if not is_binary or row["class"] == MEAN]
         counted = [] if is_binary else ["class", "pixels", "images"]
@@ -144,18 +161,19 @@ class ImagesTable(ScoreTable):
                 name = str(row.get("class_name", row["class"]))
                 cells += [name, *(f"{float(row[n]):,.0f}" for n in ("n_pixels", "n_with"))]
             table.append([*cells, *(score_cell(row[name]) for _, name in self.headers())])
+        return [table]
+
+    def text_notes(self) -> list[str]:
+        """Return the explanation of the columns, and a sentence for each rare class."""
         first = self.rows[0]
         share = 100 * float(first["share"])
-        return "\n".join(
-            [
-                *aligned(table),
-                f"{float(first['n_images']):.0f} images, {share:.3g} % of their pixels are "
-                "foreground. F1, precision, recall and IoU are at the threshold that the run's own "
-                "validation images chose, F1 auto at that which the probabilities of these images "
-                "choose without labels; likeliest: each pixel called its likeliest class.",
-                *self.few(),
-            ]
-        )
+        return [
+            f"{float(first['n_images']):.0f} images, {share:.3g} % of their pixels are "
+            "foreground. F1, precision, recall and IoU are at the threshold that the run's own "
+            "validation images chose, F1 auto at that which the probabilities of these images "
+            "choose without labels; likeliest: each pixel called its likeliest class.",
+            *self.few(),
+        ]
 
     def few(self) -> list[str]:
         """Return a sentence for each class with too few pixels, if the mean is over several."""

@@ -84,16 +84,38 @@ class LabelsTable(ScoreTable):
 
     def text(self) -> str:
         """Format the table, and the confusion of each scorer if the classes are few."""
+        table, *confusions = map(aligned, self.text_tables())
+        blocks = [[*table, *self.text_notes()], *confusions]
+        return "\n\n".join("\n".join(lines) for lines in blocks)
+
+    def text_notes(self) -> list[str]:
+        """Return the explanation of the columns."""
+        n_images = float(self.bar_rows()[0]["n_images"])
+        return [
+            f"{n_images:.0f} images of {len(self.class_names)} classes; head: "
+            f"more than {self.many:g} training images, tail: fewer than {self.few:g}; balanced, "
+            "head, middle and tail: mean of the classes"
+        ]
+
+    def bar_rows(self) -> list[Row]:
+        """Return the row of each scorer over all classes."""
+        return [
+            {name: value for name, value in row.items() if name != "class"}
+            for row in self.rows
+            if row["class"] == ALL
+        ]
+
+    def bar_column(self) -> str:
+        """Return the balanced accuracy."""
+        return "balanced_accuracy"
+
+    def text_tables(self) -> list[list[list[str]]]:
+        """Return the table as texts, and the confusion of each scorer if the classes are few."""
         table = [["", *(header for header, _ in _COLUMNS)]]
-        rows = [row for row in self.rows if row["class"] == ALL]
+        rows = self.bar_rows()
         for row in rows:
             table.append([str(row["scorer"]), *(score_cell(row[name]) for _, name in _COLUMNS)])
-        lines = [
-            *aligned(table),
-            f"{float(rows[0]['n_images']):.0f} images of {len(self.class_names)} classes; head: "
-            f"more than {self.many:g} training images, tail: fewer than {self.few:g}; balanced, "
-            "head, middle and tail: mean of the classes",
-        ]
+        tables = [table]
         if len(self.class_names) <= _SHOWN:
             for row in (row for row in rows if row["scorer"] != Commonest.name):
                 matrix = self.confusion[str(row["scorer"])]
@@ -102,8 +124,8 @@ class LabelsTable(ScoreTable):
                     for name, counts in zip(self.class_names, matrix, strict=True)
                 ]
                 head = [f"{row['scorer']}: true, called", *self.class_names]
-                lines += ["", *aligned([head, *cells])]
-        return "\n".join(lines)
+                tables.append([head, *cells])
+        return tables
 
 
 def evaluate_labels(

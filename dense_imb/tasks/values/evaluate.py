@@ -112,20 +112,37 @@ class ValuesTable(ScoreTable):
 
     def text(self) -> str:
         """Format a table over all pixels, one of the cells, and one of the value bins."""
-        over = "cells" if self.has_cells else f"pixels below and above {self.level:.3g}"
-        blocks = [
-            self._lines(ALL, _OVERALL),
-            *(lines for kind in ("cell", "bin") if (lines := self._lines(kind, _PARTS))),
-            [
-                f"{self.n_images:,} images; balanced MAE is the mean over {over}; skill is 1 "
-                f"for a perfect map and 0 for a blank one; lit targets are above {self.level:.3g}, "
-                "and lit predictions, too, unless a line below says otherwise.",
-                *self.notes,
-            ],
-        ]
+        blocks = [*map(aligned, self.text_tables()), self.text_notes()]
         return "\n\n".join("\n".join(lines) for lines in blocks)
 
-    def _lines(self, kind: str, columns: Sequence[tuple[str, str]]) -> list[str]:
+    def text_tables(self) -> list[list[list[str]]]:
+        """Return the tables over all pixels, of the cells, and of the value bins, as texts."""
+        parts = (self._cells(kind, _PARTS) for kind in ("cell", "bin"))
+        return [self._cells(ALL, _OVERALL), *(cells for cells in parts if cells)]
+
+    def text_notes(self) -> list[str]:
+        """Return the explanation of the columns, and the notes."""
+        over = "cells" if self.has_cells else f"pixels below and above {self.level:.3g}"
+        return [
+            f"{self.n_images:,} images; balanced MAE is the mean over {over}; skill is 1 "
+            f"for a perfect map and 0 for a blank one; lit targets are above {self.level:.3g}, "
+            "and lit predictions, too, unless a line below says otherwise.",
+            *self.notes,
+        ]
+
+    def bar_rows(self) -> list[Row]:
+        """Return the row of each scorer over all pixels."""
+        return [
+            {name: value for name, value in row.items() if name not in ("kind", "part")}
+            for row in self.rows
+            if row["kind"] == ALL
+        ]
+
+    def bar_column(self) -> str:
+        """Return the balanced mean absolute error."""
+        return "balanced_mae"
+
+    def _cells(self, kind: str, columns: Sequence[tuple[str, str]]) -> list[list[str]]:
         rows = [row for row in self.rows if row["kind"] == kind]
         if not rows:
             return []
@@ -136,7 +153,7 @@ class ValuesTable(ScoreTable):
             first = [] if kind == ALL else [str(row["part"]), f"{float(row['n']):,.0f}"]
             numbers = [_number(row[name]) for _, name in columns]
             table.append([str(row["scorer"]), *first, *numbers])
-        return aligned(table)
+        return table
 
 
 def evaluate_values(
