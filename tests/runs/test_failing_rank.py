@@ -47,7 +47,7 @@ def is_alive(pid: int) -> bool:
 @pytest.mark.parametrize(
     ("failure", "code", "sentence"),
     [
-        (RAISES, 2, "Expected finite images, got NaN in bad.png."),
+        (RAISES, 2, "got ValueError: Expected finite images, got NaN in bad.png (after 5 steps)"),
         (CHECKS, 2, "Expected `target` between 0 and 1, got "),
         (DIES, 1, "process 1 was ended by SIGKILL; the others were stopped"),
     ],
