@@ -7,7 +7,6 @@ anybody.
 from __future__ import annotations
 
 import csv
-import json
 import math
 import os
 import re
@@ -33,6 +32,7 @@ from dense_imb.losses.core.natural import Natural
 from dense_imb.metrics import OperatingPoint
 from dense_imb.metrics.operating_point import Aim
 from dense_imb.runs.confined import check_confined
+from dense_imb.runs.metrics import read_metrics
 from dense_imb.runs.natural import NATURAL, NaturalRecord, read_natural
 from dense_imb.runs.read_out import READ_OUT, ReadOutRecord, read_read_out
 from dense_imb.runs.stages import FIRST, describe_stages
@@ -110,10 +110,7 @@ class Run:
     def metrics(self) -> dict[str, Any]:
         """The content of `metrics.json`; empty before the first validation."""
         path = self.folder / "metrics.json"
-        if not path.exists():
-            return {}
-        with decoding(f"names and values as JSON in {path}"):
-            return dict(json.loads(path.read_text()))
+        return read_metrics(path) if path.exists() else {}
 
     def summary(self) -> str:
         """Format the result in a few lines."""

@@ -186,12 +186,14 @@ def _read_mutant(
     row = {"seed": seed, "mutator": mutator.__name__}
     contents: list[Any] = []
     sentences: list[str] = []
-    for read in form.readers:
+    is_refused = False
+    for read, wanted in zip(form.readers, known[sample.name], strict=True):
         code, content, text = _guarded(read, path)
         if code not in (0, 2):
             return Verdict(**row, verdict="traceback", text=text)
         contents.append(content)
         sentences += [text] if code == 2 else []
+        is_refused |= code == 2 and wanted is not None
     taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used.ru_maxrss
     if taken * 1024 > _LARGEST or any("fit into memory" in one for one in sentences):
         return Verdict(**row, verdict="memory", text=f"{taken / 1024:.0f} MB; {sentences[:1]}")
@@ -201,7 +203,6 @@ def _read_mutant(
     wrong = _silent(form, path, contents, known[sample.name], is_sealed=is_sealed)
     if wrong:
         return Verdict(**row, verdict="silent", text=wrong)
-    is_refused = len(sentences) == len(form.readers)
     return Verdict(**row, verdict="refused" if is_refused else "read", text=(*sentences, "")[0])
 
 

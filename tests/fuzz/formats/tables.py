@@ -69,7 +69,7 @@ def make_tables(folder: Path) -> None:
     for k in range(3):
         Image.new("L", (6, 5), 40 * k).save(folder / "labels" / f"{k}.png")
     (folder / "labels" / "t.csv").write_text("image,label\n0.png,0\n1.png,1\n2.png,0\n")
-    points = ["image,nose x,nose y,tail x,tail y", "0.png,1.5,2,3,4", "1.png,2,1,,", ""]
+    points = ["image,nose_x,nose_y,tail_x,tail_y", "0.png,1.5,2,3,4", "1.png,2,1,,", ""]
     (folder / "points" / "t.csv").write_text("\n".join(points))
     sensors = ["x,y,z,dx,dy,dz", *(f"{k}.5,{k % 3},{k},0,0,1" for k in range(5)), ""]
     (folder / "sensors" / "t.csv").write_text("\n".join(sensors))
