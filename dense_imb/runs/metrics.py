@@ -21,7 +21,8 @@ def read_metrics(path: Path) -> dict[str, Any]:
         if not isinstance(stored, dict):
             raise ValueError(f"a {type(stored).__name__}")
         for name, (is_right, wanted) in _ENTRIES.items():
-            if not is_right(stored.get(name)):
+            is_there = name in stored or name not in _ALWAYS
+            if not is_there or not is_right(stored.get(name)):
                 got = repr(stored[name])[:60] if name in stored else "none"
                 raise ValueError(f"{got} as `{name}`, which is {wanted}")
         for name in ("last", "first"):
@@ -54,6 +55,7 @@ def _are_counts(value: Any) -> bool:
     return is_whole and all(map(_is_count, value.values()))
 
 
+_ALWAYS = ("monitor", "best", "steps", "seconds", "parameters", "stopped")
 _ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "monitor": (lambda value: isinstance(value, str), "the name of a score"),
     "best": (_is_best, "a row of scores"),

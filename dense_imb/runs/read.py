@@ -25,7 +25,12 @@ from dense_imb.base.refusals import Refused, literal
 from dense_imb.base.values import build_dataclass
 from dense_imb.base.yaml_text import read_yaml_file
 from dense_imb.config import TrainConfig, upgrade, with_defaults
-from dense_imb.engine.checkpoint import CheckpointError, digest_weights, load_checkpoint
+from dense_imb.engine.checkpoint import (
+    CheckpointError,
+    check_weights,
+    digest_weights,
+    load_checkpoint,
+)
 from dense_imb.hits import Geometry
 from dense_imb.hits.drift import EventProfile, load_profile
 from dense_imb.losses.core.natural import Natural
@@ -179,7 +184,7 @@ class Run:
                 f"{self._why_no_checkpoint()}."
             )
         wanted = scored_weights(self.folder) if which == "best" else None
-        return load_checkpoint(paths[-1]) if wanted is None else self._scored(paths, wanted)
+        return _load(paths[-1]) if wanted is None else self._scored(paths, wanted)
 
     def _scored(self, paths: Sequence[Path], weights: str) -> dict[str, Any]:
         """Load the checkpoint of the weights that the validation scores are of.
@@ -189,7 +194,7 @@ class Run:
         problems = []
         for path in reversed(paths):
             try:
-                content = load_checkpoint(path)
+                content = _load(path)
             except CheckpointError as problem:
                 problems.append(problem)
                 continue
@@ -228,10 +233,12 @@ class Run:
         content = self.checkpoint(which)
         try:
             trained = self.recipe.trained(self.name, content, _device(device))
-        except RuntimeError as problem:
+        except (OSError, ImportError, MemoryError, ValueError, RecursionError, OverflowError):
+            raise
+        except Exception as problem:  # whatever the weights and the setup lead to
             raise CheckpointError(
                 f"Expected weights of {self.config.model.name} in {self.folder}, got others "
-                f"({str(problem).splitlines()[-1].strip()})."
+                f"({' '.join(str(problem).splitlines()[-1:]).strip() or type(problem).__name__})."
             ) from problem
         if self._natural is not None:
             trained.reading = replace(trained.reading, natural=self._natural)
@@ -387,6 +394,12 @@ def config_from(stored: dict[str, Any], *, is_run: bool = False) -> TrainConfig:
     """
     config: TrainConfig = build_dataclass(TrainConfig, upgrade(stored, is_run=is_run))
     return with_defaults(replace(config, allow_import=[]))
+
+
+def _load(path: Path) -> dict[str, Any]:
+    content = load_checkpoint(path)
+    check_weights(content, path)
+    return content
 
 
 def _format_steps(metrics: dict[str, Any], *, is_second: bool) -> str:

@@ -116,7 +116,7 @@ def change_members(rng: random.Random, path: Path) -> bool:
     elif change == 2:
         members[k], members[j] = (name, members[j][1]), (members[j][0], data)
     elif change == 3:
-        new = rng.choice(TEXTS).replace("\ud800", "") + rng.choice(("", ".npy"))
+        new = rng.choice(TEXTS).strip("\0\ud800") + rng.choice(("", ".npy"))
         members[k] = (new or "x", data)
     elif change == 4 and name.endswith(".npy"):
         members[k] = (name, _with_header(rng, data))

@@ -16,7 +16,7 @@ _TEXTS = (
     "FocalLoss + 0.5 * monai.losses:DiceLoss(sigmoid=True)",
     "RegionLoss(Matthews(), balance=Balance(scope='image'))",
     "torch.nn:CrossEntropyLoss(label_smoothing=0.1)",
-    "ClassWeightedLoss(class_weight='inverse')",
+    "FocalLoss(class_weight='inverse')",
     "HardMiningLoss(balance={}, spread={'hardest': 0.1})",
     "ACBMSELoss(hit_weight=2.0) + 1e+3 * torch.nn:HuberLoss(delta=2.0)",
     "segmentation_models_pytorch.losses:TverskyLoss(mode='binary', alpha=0.3)",
