@@ -38,7 +38,7 @@ class Format:
     mutators: tuple[Mutator, ...]
     check: Callable[[Path, list[Any]], str] = accept
     needs: tuple[str, ...] = ()
-    seconds: int = 10
+    seconds: int = 3
 
 
 def of_bytes(*, sealed: bool, header: int = 256) -> Mutator:
