@@ -178,7 +178,7 @@ def split_sum(text: str) -> list[tuple[float | None, str]]:
             depth += 1
         elif symbol in ")]}":
             depth -= 1
-        elif symbol == "+" and depth == 0 and not _EXPONENT.search(text[max(place - 40, 0) : place]):
+        elif symbol == "+" and depth == 0 and not _EXPONENT.search(text[:place][-40:]):
             terms.append(text[start:place])
             start = place + 1
     terms.append(text[start:])
