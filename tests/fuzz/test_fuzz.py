@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 
+from dense_imb.base.yaml_text import parse_yaml
 from dense_imb.cli import main
 from dense_imb.data.events.formats import npy_source, pt_source
 from dense_imb.data.images.folders import read_image
@@ -87,6 +89,13 @@ def test_tables_count_verdicts():
 
 
 # what mutants found, each once
+
+
+@pytest.mark.parametrize("text", ["steps: 1\nseed: 2\nsteps: 3", "hits: {noise: 1, 'noise': 2}"])
+def test_yaml_with_a_name_twice_is_refused(text):
+    assert parse_yaml("a: {b: 1}\nc: {b: 2}") == {"a": {"b": 1}, "c": {"b": 2}}
+    with pytest.raises(yaml.YAMLError, match="the name '(steps|noise)' twice"):
+        parse_yaml(text)
 
 
 def refused(read: Callable[[], object], sentence: str) -> None:
