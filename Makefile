@@ -1,5 +1,6 @@
 PYTHON ?= python3
 MINUTES ?= 30
+MUTANTS ?= 2000
 SEED ?= 0
 
 demo: .venv
@@ -19,6 +20,11 @@ test-all: .venv
 soak: .venv
 	.venv/bin/pip install -e ".[test]"
 	.venv/bin/python -m tests.faults --minutes $(MINUTES) --seed $(SEED) --out soak-$(SEED).json
+
+# damaged files of every format; an unfinished campaign goes on
+fuzz: .venv
+	.venv/bin/pip install -e ".[test]"
+	.venv/bin/python -m tests.fuzz --mutants $(MUTANTS) --seed $(SEED) --out fuzz-$(SEED).json
 
 check: .venv
 	.venv/bin/pip install -e ".[dev]"
@@ -40,4 +46,4 @@ dist: .venv
 .venv:
 	$(PYTHON) -m venv .venv
 
-.PHONY: demo test test-all soak versions check dist
+.PHONY: demo test test-all soak fuzz versions check dist

@@ -113,6 +113,9 @@ class _Sentence(Refused):
         return str(self.args[0])
 
 
+_LONGEST = 200  # characters of a name that is compared with others
+
+
 def suggest(name: str, known: Iterable[str], *, cutoff: float = 0.5) -> str:
     """Return " Did you mean ...?" with the nearest known name, or "" where none is near.
 
@@ -130,6 +133,8 @@ def suggest(name: str, known: Iterable[str], *, cutoff: float = 0.5) -> str:
 
 def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.5) -> str | None:
     """Return the known name that is spelt most like `name`; None where none is near."""
+    if len(name) > _LONGEST:  # the time to compare names grows with their length
+        return None
     plain = {_plain(one): one for one in known}
     close = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=cutoff)
     return plain[close[0]] if close else None

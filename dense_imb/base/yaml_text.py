@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,24 @@ _DEEPEST = 50  # brackets around a value
 
 
 class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
-    """Loader of plain values. Aliases are refused: nested ones grow a few lines to any size."""
+    """Loader of plain values.
+
+    Aliases are refused, since nested ones grow a few lines to any size, and names that are there
+    twice, since one would hide the other.
+    """
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             name = self.peek_event().anchor
             raise yaml.YAMLError(f"the alias *{name}, where only plain values are read")
         return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if len(set(names)) < len(names):
+            twice, _ = Counter(names).most_common(1)[0]
+            raise yaml.YAMLError(f"the name {twice!r} twice, of which one would be ignored")
+        return super().construct_mapping(node, deep)
 
 
 def parse_yaml(text: str) -> Any:

@@ -17,6 +17,8 @@ from dense_imb.base.refusals import Refused
 from dense_imb.cli._parser import Namespace, Parser
 from dense_imb.config import SAVED
 
+_LONGEST = 2000  # characters of an error: a file may hold texts of any length
+
 
 class Terminated(KeyboardInterrupt):
     """A signal such as SIGTERM asked the command to end.
@@ -44,7 +46,7 @@ def guarded(parser: Parser, action: Callable[[], int | None]) -> int:
         sentence = parser.sentence(problem)
         if isinstance(problem, OSError) and not isinstance(problem, Refused) and problem.strerror:
             sentence = _sentence_of_system(problem)  # without "[Errno 28]"
-        print(f"{parser.prog}: error: {sentence}", file=sys.stderr)
+        print(f"{parser.prog}: error: {_one_line(sentence)}", file=sys.stderr)
         return 2
     except (OverflowError, RecursionError, MemoryError) as problem:
         print(f"{parser.prog}: error: {_sentence_of_limits(problem)}", file=sys.stderr)
@@ -93,6 +95,18 @@ def _raised(*numbers: int | None, unless_handled: bool = False) -> Iterator[None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _one_line(sentence: str) -> str:
+    """Return a sentence that quotes a hostile file: in one line, and short.
+
+    Example:
+        >>> print(_one_line("Expected a number, got 'a\\nb\\x1b'."))
+        Expected a number, got 'a\\nb\\x1b'.
+    """
+    if len(sentence) > _LONGEST:
+        sentence = f"{sentence[: _LONGEST // 2]} ... {sentence[-_LONGEST // 4 :]}"
+    return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in sentence)
 
 
 def _sentence_of_limits(problem: Exception) -> str:

@@ -91,6 +91,36 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     return dict(state)
 
 
+def check_weights(content: Mapping[str, Any], path: Path) -> None:
+    """Refuse a checkpoint without plain weights and a setup.
+
+    Args:
+        content: content of the checkpoint.
+        path: its file, for the error.
+    """
+    weights, setup = content.get("network"), content.get("setup")
+    if not isinstance(weights, dict) or not isinstance(setup, dict):
+        raise CheckpointError(f"Expected weights and a setup in {path}, got another checkpoint.")
+    for name, value in weights.items():
+        if not _is_plain(value):
+            raise CheckpointError(
+                f"Expected the weights `{name}` of {path} as a plain tensor, got "
+                f"{type(value).__name__ if not isinstance(value, Tensor) else 'another kind'}; use "
+                "an older checkpoint or train again."
+            )
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a value is a tensor of numbers that is stored whole."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and not (value.is_meta or value.is_quantized or value.is_nested)
+        # an expanded tensor can declare any size over a few stored bytes
+        and value.nbytes <= value.untyped_storage().nbytes()
+    )
+
+
 def newest_checkpoint(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
     """Load the newest undamaged checkpoint of a folder; None if it has no checkpoint."""
     problems = []

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dense_imb.base.files import refuse_existing, write_whole
+from dense_imb.base.files import decoding, refuse_existing, write_whole
 from dense_imb.base.refusals import Refused
 from dense_imb.export.base import Answer, Exportable, Inputs, as_list
 from dense_imb.export.card import card_facts, render_card
@@ -237,7 +237,8 @@ def onnx_session(path: Path, threads: int | None = None) -> Any:
     options.intra_op_num_threads = threads or torch.get_num_threads()
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # errors are raised, too
-    return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    with decoding(f"a network as ONNX in {path}"):
+        return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def _first_line(problem: Exception) -> str:

@@ -148,7 +148,9 @@ def reading_json(path: str | os.PathLike[str], kind: str) -> Iterator[dict[str, 
         if stored["format"] != _format(kind) or stored["version"] != _VERSION:
             raise KeyError("format")
         yield stored
-    except (ValueError, KeyError, TypeError, RuntimeError) as why:  # a RecursionError too
+    except (OSError, MemoryError):
+        raise
+    except Exception as why:  # whatever the values of a foreign file lead to
         raise ValueError(
             f"Expected JSON of version {_VERSION} of {kind} in {os.fspath(path)}, got something "
             f"else ({why}); write it again with {kind}.save."

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from safetensors.torch import load_file
 
+from dense_imb.base.files import decoding
 from dense_imb.base.refusals import refusal, suggest
 from dense_imb.runs.read import Run
 
@@ -44,7 +45,9 @@ class Pretrained(Run):
 
     def checkpoint(self, which: Literal["best", "last"] = "best") -> dict[str, Any]:
         """Load weights and setup; there is one checkpoint."""
-        weights = load_file(self.folder / "best.safetensors")
+        path = self.folder / "best.safetensors"
+        with decoding(f"the weights of a network in {path}"):
+            weights = load_file(path)
         return {
             "network": {name: value.float() for name, value in weights.items()},
             "setup": json.loads((self.folder / SETUP).read_text()),

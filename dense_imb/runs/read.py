@@ -7,7 +7,6 @@ anybody.
 from __future__ import annotations
 
 import csv
-import json
 import math
 import os
 import re
@@ -27,13 +26,19 @@ from dense_imb.base.tabular import data_frame
 from dense_imb.base.values import build_dataclass
 from dense_imb.base.yaml_text import read_yaml_file
 from dense_imb.config import TrainConfig, upgrade, with_defaults
-from dense_imb.engine.checkpoint import CheckpointError, digest_weights, load_checkpoint
+from dense_imb.engine.checkpoint import (
+    CheckpointError,
+    check_weights,
+    digest_weights,
+    load_checkpoint,
+)
 from dense_imb.hits import Geometry
 from dense_imb.hits.drift import EventProfile, load_profile
 from dense_imb.losses.core.natural import Natural
 from dense_imb.metrics import OperatingPoint
 from dense_imb.metrics.operating_point import Aim
 from dense_imb.runs.confined import check_confined
+from dense_imb.runs.metrics import read_metrics
 from dense_imb.runs.natural import NATURAL, NaturalRecord, read_natural
 from dense_imb.runs.read_out import READ_OUT, ReadOutRecord, describe_cost, read_read_out
 from dense_imb.runs.stages import FIRST, describe_stages
@@ -114,10 +119,7 @@ class Run:
     def metrics(self) -> dict[str, Any]:
         """The content of `metrics.json`; empty before the first validation."""
         path = self.folder / "metrics.json"
-        if not path.exists():
-            return {}
-        with decoding(f"names and values as JSON in {path}"):
-            return dict(json.loads(path.read_text()))
+        return read_metrics(path) if path.exists() else {}
 
     def to_pandas(self) -> Any:
         """Return the history as `pandas.DataFrame`, a row for each validation; needs pandas."""
@@ -217,7 +219,7 @@ class Run:
                 f"{self._why_no_checkpoint()}."
             )
         wanted = scored_weights(self.folder) if which == "best" else None
-        return load_checkpoint(paths[-1]) if wanted is None else self._scored(paths, wanted)
+        return _load(paths[-1]) if wanted is None else self._scored(paths, wanted)
 
     def _scored(self, paths: Sequence[Path], weights: str) -> dict[str, Any]:
         """Load the checkpoint of the weights that the validation scores are of.
@@ -227,7 +229,7 @@ class Run:
         problems = []
         for path in reversed(paths):
             try:
-                content = load_checkpoint(path)
+                content = _load(path)
             except CheckpointError as problem:
                 problems.append(problem)
                 continue
@@ -266,10 +268,12 @@ class Run:
         content = self.checkpoint(which)
         try:
             trained = self.recipe.trained(self.name, content, _device(device))
-        except RuntimeError as problem:
+        except (OSError, ImportError, MemoryError, ValueError, RecursionError, OverflowError):
+            raise
+        except Exception as problem:  # whatever the weights and the setup lead to
             raise CheckpointError(
                 f"Expected weights of {self.config.model.name} in {self.folder}, got others "
-                f"({str(problem).splitlines()[-1].strip()})."
+                f"({' '.join(str(problem).splitlines()[-1:]).strip() or type(problem).__name__})."
             ) from problem
         if self._natural is not None:
             trained.reading = replace(trained.reading, natural=self._natural)
@@ -425,6 +429,12 @@ def config_from(stored: dict[str, Any], *, is_run: bool = False) -> TrainConfig:
     """
     config: TrainConfig = build_dataclass(TrainConfig, upgrade(stored, is_run=is_run))
     return with_defaults(replace(config, allow_import=[]))
+
+
+def _load(path: Path) -> dict[str, Any]:
+    content = load_checkpoint(path)
+    check_weights(content, path)
+    return content
 
 
 def _format_steps(metrics: dict[str, Any], *, is_second: bool) -> str:

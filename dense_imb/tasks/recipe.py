@@ -37,6 +37,7 @@ from dense_imb.losses.foreign.feeding import feeds_on, takes_logits
 from dense_imb.losses.foreign.parse import (
     LOSS_MODULES,
     build_spec,
+    check_length,
     parse_loss,
     parse_spec,
     split_sum,
@@ -401,6 +402,7 @@ class ParsedLoss:
     """
 
     def __init__(self, text: str, allow_import: Sequence[str] = ()) -> None:
+        check_length(text)
         name = text.strip().partition("(")[0]
         is_code = (name.isidentifier() and name[0].islower()) or name.startswith(("CB", "LDAM-"))
         self.text, self._packages = text, (*LOSS_MODULES, *allow_import)

@@ -153,7 +153,7 @@ def _run(bench: Bench, name: str, *, keep: bool = False, as_json: bool = False) 
 
 def _stored(options: argparse.Namespace) -> dict[str, Any]:
     """Return the results of an unfinished soak of the same seed, or none."""
-    here = {"seed": options.seed, "commit": _commit(), "only": options.only}
+    here = {"seed": options.seed, "commit": commit(), "only": options.only}
     if options.out.exists():
         stored: dict[str, Any] = json.loads(options.out.read_text())
         if all(stored[name] == value for name, value in here.items()):
@@ -163,7 +163,9 @@ def _stored(options: argparse.Namespace) -> dict[str, Any]:
     return {**here, "date": date, "n_cases": 0, "seconds": 0.0, "counts": {}, "failures": []}
 
 
-def _commit() -> str:
+def commit() -> str:
+    """Return the commit, with "+" where files differ from it."""
+
     def git(*words: str) -> str:
         done = subprocess.run(["git", *words], capture_output=True, text=True)
         return done.stdout.strip()

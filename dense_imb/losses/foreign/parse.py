@@ -44,7 +44,8 @@ _SPREADS: dict[str, Callable[[Any], Spread]] = {
 }
 _LOADED = re.compile(r"pretrained|cache_dir|checkpoint|hub|url")  # options that name files
 _EXPONENT = re.compile(r"(?<![\w.])[\d.]+[eE]$")  # before the + of 1e+3
-_WEIGHTED = re.compile(r"\s*((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*\*\s*(.*\S)\s*$", re.DOTALL)
+_WEIGHT = re.compile(r"((?:\d++(?:\.\d*+)?|\.\d++)(?:[eE][+-]?\d++)?)\s*+\*")
+_LONGEST = 20_000  # characters, enough for the weights of 1,000 classes
 
 
 class Term(NamedTuple):
@@ -93,11 +94,21 @@ def parse_spec(text: str) -> Spec:
         >>> spec.takes_logits, parse_spec("ACBMSELoss + torch.nn:L1Loss").takes_logits
         (True, False)
     """
+    check_length(text)
     weights, terms = [], []
     for weight, call in split_sum(text):
         weights.append(weight)
         terms.append(_parse_term(call, text))
     return Spec(text, tuple(terms), tuple(weights))
+
+
+def check_length(text: str) -> None:
+    """Refuse a text that is too long for a loss, before the time to read it grows."""
+    if len(text) > _LONGEST:
+        raise ValueError(
+            f"Expected `loss` in at most {_LONGEST:,} characters, got {len(text):,}, which begin "
+            f"with {text[:60]!r}."
+        )
 
 
 def _parse_term(call: str, text: str) -> Term:
@@ -167,16 +178,15 @@ def split_sum(text: str) -> list[tuple[float | None, str]]:
             depth += 1
         elif symbol in ")]}":
             depth -= 1
-        elif symbol == "+" and depth == 0 and not _EXPONENT.search(text[:place]):
+        elif symbol == "+" and depth == 0 and not _EXPONENT.search(text[:place][-40:]):
             terms.append(text[start:place])
             start = place + 1
     terms.append(text[start:])
     weighted_terms: list[tuple[float | None, str]] = []
-    for term in terms:
-        weighted = _WEIGHTED.match(term)
-        weighted_terms.append(
-            (float(weighted[1]), weighted[2]) if weighted else (None, term.strip())
-        )
+    for term in map(str.strip, terms):
+        weighted = _WEIGHT.match(term)
+        call = term[weighted.end() :].strip() if weighted else ""
+        weighted_terms.append((float(weighted[1]), call) if weighted and call else (None, term))
     return weighted_terms
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,9 @@ class ValuesKind:
     def headline(self, best: Mapping[str, Any], scores: ValueScores | None) -> str:
         """Format the balanced error, beside that of a blank map."""
         over = "cells" if scores is not None and scores.cells else "lit and empty pixels"
-        parts = [f"mean absolute error {best['balanced_mae']:.4g}, mean over {over}"]
+        parts = [
+            f"mean absolute error {best.get('balanced_mae') or math.nan:.4g}, mean over {over}"
+        ]
         if best.get("skill") is not None:
             side = "below" if best["skill"] >= 0 else "above"
             parts.append(f"{100 * abs(best['skill']):.3g} % {side} that of a blank map")

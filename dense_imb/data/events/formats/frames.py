@@ -27,6 +27,10 @@ from dense_imb.data.images.folders import list_images, pair_images, read_image
 from dense_imb.hits import Geometry, frames_to_events
 
 PathLike = str | os.PathLike[str]
+_TYPES = (
+    torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.int8, torch.int16, torch.int32,
+    torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64,
+)  # fmt: skip
 _MAX_PIXELS = 1 << 28  # of a frame; more means a damaged header or a bomb
 
 
@@ -118,6 +122,7 @@ def pt_source(path: PathLike, key: str | None = None, labels: str | None = None)
     """Read frames of a .pt bundle: a tensor, or a dict of tensors. Only tensors are loaded."""
     try:
         with decoding(f"{path} to be a .pt bundle of tensors"):
+            _check_archive(path)
             loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except UnreadableFileError as problem:
         if not isinstance(problem.__cause__, pickle.UnpicklingError):
@@ -138,17 +143,31 @@ def pt_source(path: PathLike, key: str | None = None, labels: str | None = None)
     chosen = choose_key(path, [*tensors], key, [labels])
     rows = None if labels is None else tensors[choose_key(path, [*tensors], labels)]
     for name in (chosen, labels):
-        # an expanded tensor can declare any size over a few stored bytes
-        if name is not None and (
-            tensors[name].layout != torch.strided
-            or tensors[name].nbytes > os.path.getsize(path)
-            or tensors[name].is_meta
-        ):
-            raise ValueError(
-                f"Expected `{name}` of {path} to be stored whole, got a tensor of "
-                f"{tuple(tensors[name].shape)} in a file of {os.path.getsize(path)} bytes."
-            )
+        if name is not None:
+            _check_tensor(tensors[name], f"`{name}` of {path}", os.path.getsize(path))
     return frames_source(f"{chosen} of {path}", tensors[chosen], rows)
+
+
+def _check_archive(path: PathLike) -> None:
+    """Compare the records of a bundle with their checksums, which torch ignores."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"other bytes in {damaged} than its checksum says; save it again")
+
+
+def _check_tensor(tensor: torch.Tensor, what: str, n_bytes: int) -> None:
+    """Refuse tensors that are no plain array of numbers in a file of `n_bytes`."""
+    if tensor.is_nested or tensor.is_quantized or tensor.dtype not in _TYPES:
+        kind = "a nested tensor" if tensor.is_nested else tensor.dtype
+        raise ValueError(f"Expected {what} to be a tensor of numbers, got {kind}.")
+    # an expanded tensor can declare any size over a few stored bytes
+    if tensor.layout != torch.strided or tensor.nbytes > n_bytes or tensor.is_meta:
+        raise ValueError(
+            f"Expected {what} to be stored whole, got a tensor of {tuple(tensor.shape)} in a file "
+            f"of {n_bytes} bytes."
+        )
 
 
 def image_source(
