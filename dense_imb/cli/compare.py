@@ -21,6 +21,7 @@ from dense_imb.config import (
 )
 
 SUMMARY = "compare losses on your own data and choose one"
+_CURE = "repeat the command to continue"
 
 
 def make_parser() -> Parser:
@@ -174,6 +175,7 @@ def make_parser() -> Parser:
     return parser
 
 
+@continuable("dense-imb compare", _CURE)
 def run(options: Namespace) -> None:
     """Compare as the options say."""
     import sys
@@ -183,8 +185,7 @@ def run(options: Namespace) -> None:
     from dense_imb.engine import Interrupted
 
     config = _config(options)
-    cure = "repeat the command to continue"
-    with one_line_warnings("compare"), continuable("dense-imb compare", cure):
+    with one_line_warnings("compare"):
         try:
             table = compare(
                 config,
@@ -202,7 +203,7 @@ def run(options: Namespace) -> None:
                 is_quiet=options.quiet,
             )
         except Interrupted as stopped:
-            print(f"dense-imb compare: {stopped}; {cure}", file=sys.stderr)
+            print(f"dense-imb compare: {stopped}; {_CURE}", file=sys.stderr)
             sys.exit(stopped.exit_code)
         save_figure(table, Path(options.out) / "comparison.png")
         page = write_page(table)

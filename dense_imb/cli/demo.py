@@ -9,6 +9,7 @@ from dense_imb.cli._script import continuable
 from dense_imb.cli._threads import add_threads
 
 SUMMARY = "simulate, train, denoise, compare and report within a minute on a laptop"
+_CURE = "repeat the command to continue"
 
 
 def make_parser() -> Parser:
@@ -35,6 +36,7 @@ def make_parser() -> Parser:
     return parser
 
 
+@continuable("dense-imb demo", _CURE)
 def run(options: Namespace) -> None:
     """Run the demo as the options say."""
     from dense_imb.base.checks import check_at_least
@@ -43,8 +45,7 @@ def run(options: Namespace) -> None:
 
     for name, least in (("events", 100), ("test_events", 10)):
         check_at_least(name, options[name], least)
-    cure = "repeat the command to continue"
-    with one_line_warnings("demo"), continuable("dense-imb demo", cure):
+    with one_line_warnings("demo"):
         try:
             demo(
                 options.out,
@@ -56,5 +57,5 @@ def run(options: Namespace) -> None:
                 is_quiet=options.quiet,
             )
         except Interrupted as stopped:
-            print(f"dense-imb demo: {stopped}; {cure}", file=sys.stderr)
+            print(f"dense-imb demo: {stopped}; {_CURE}", file=sys.stderr)
             sys.exit(stopped.exit_code)

@@ -323,6 +323,11 @@ def _plain(option: str) -> str:
 
 def run(options: Namespace) -> None:
     """Train as the options say."""
+    with continuable(f"dense-imb train {options.kind}", "--resume goes on"):
+        _train(options)
+
+
+def _train(options: Namespace) -> None:
     from dense_imb.engine import Interrupted, is_launched, launch
     from dense_imb.runs import Recipe, check_folder
     from dense_imb.runs import train as train_run
@@ -347,10 +352,7 @@ def run(options: Namespace) -> None:
     if is_main and not options.resume and (remark := recipe.remark()):
         sentence = render(remark, TrainParser(kind).write_option)
         print(f"dense-imb train {kind}: note: {sentence}", file=sys.stderr)
-    with (
-        one_line_warnings(f"train {kind}"),
-        continuable(f"dense-imb train {kind}", "--resume goes on"),
-    ):
+    with one_line_warnings(f"train {kind}"):
         recipe, chosen = recipe.resolved()
         if is_main and chosen:
             print(render(chosen, TrainParser(kind).write_option), flush=True)

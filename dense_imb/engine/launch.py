@@ -47,20 +47,27 @@ def launch(main: Callable[[Sequence[str]], int], arguments: Sequence[str], n: in
     shared = {"WORLD_SIZE": str(n), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     if "OMP_NUM_THREADS" not in os.environ:
         shared["OMP_NUM_THREADS"] = str(share_of_cpus(n))
-    context: Any = start_processes(  # type: ignore[no-untyped-call]
-        _work, (main, list(arguments), shared), nprocs=n, join=False, start_method="spawn"
-    )
-
     received: list[int] = []
+    processes: list[Any] = []
 
-    def pass_on(number: int, frame: Any) -> None:
-        received.append(number)
-        for process in context.processes:
+    def send(number: int) -> None:
+        for process in processes:
             if process.is_alive():
                 os.kill(process.pid, number)
 
+    def pass_on(number: int, frame: Any) -> None:
+        received.append(number)
+        send(number)
+
     before = {n: signal.signal(n, pass_on) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    context: Any = None
     try:
+        context = start_processes(  # type: ignore[no-untyped-call]
+            _work, (main, list(arguments), shared), nprocs=n, join=False, start_method="spawn"
+        )
+        processes.extend(context.processes)
+        for number in [*received]:  # while the processes were started
+            send(number)
         while not context.join(grace_period=_GRACE):
             pass
     except ProcessExitedException as ended:
@@ -69,6 +76,9 @@ def launch(main: Callable[[Sequence[str]], int], arguments: Sequence[str], n: in
         # the errors of the surviving processes only hide the cause
         if code := _killed(context, received):
             return code
+        raise
+    except KeyboardInterrupt:  # a signal that is not passed on, such as SIGHUP
+        send(signal.SIGTERM)
         raise
     finally:
         for number, handler in before.items():

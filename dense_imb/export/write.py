@@ -117,7 +117,8 @@ def export_run(
             return
 
     write_whole(path, write)
-    write_whole(beside[0], lambda partial: partial.write_text(render_card(written)))
+    card = _in_utf8(render_card(written))
+    write_whole(beside[0], lambda partial: partial.write_text(card, encoding="utf-8"))
     text = json.dumps(written, indent=1, allow_nan=False)
     write_whole(beside[1], lambda partial: partial.write_text(text + "\n"))
     return Exported(path, beside[0], written, written["check"]["max_difference"])
@@ -170,8 +171,13 @@ def _write(
         "dense_imb",
         facts["versions"]["dense_imb"],
     )
-    exported.model.doc_string = f"{facts['kind']} {facts['name']}, see {facts['file']}.md"
+    exported.model.doc_string = _in_utf8(f"{facts['kind']} {facts['name']}, see {facts['file']}.md")
     exported.save(str(partial), external_data=False)
+
+
+def _in_utf8(text: str) -> str:
+    """Return a text whose names of files may be no UTF-8, with question marks in their place."""
+    return text.encode(errors="replace").decode()
 
 
 @contextmanager
@@ -238,7 +244,8 @@ def onnx_session(path: Path, threads: int | None = None) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # errors are raised, too
     with decoding(f"a network as ONNX in {path}"):
-        return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        content = path.read_bytes()  # the path may be no UTF-8
+        return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def _first_line(problem: Exception) -> str:

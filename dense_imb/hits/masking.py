@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from dense_imb.base.checks import check_at_least
-from dense_imb.base.files import refuse_inputs, write_whole
+from dense_imb.base.files import clear_leftovers, refuse_inputs, write_whole
 from dense_imb.hits.baselines import Scorer
 from dense_imb.hits.drift import EventProfile, describe_drift
 from dense_imb.hits.events import Array, Events
@@ -350,6 +350,7 @@ def mask_files(
     targets = output_paths(sources, folder)
     refuse_inputs(targets, targets.values())  # all of them, before anything is written
     folder.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(folder)  # also where all files are finished
     done = []
     for target, source in targets.items():
         if target.exists() and not overwrite:

@@ -44,9 +44,8 @@ from dense_imb.hits.writer import HitsWriter
 from dense_imb.metrics import OperatingPoint
 
 _PLAN, _INDEX = "plan.json", "index.json"
-_OWN = re.compile(
-    r"(plan|index)\.json|events-\d{12,}-\d{12,}\.h5(\.\w+\.json)?|\.events-.*\.[0-9a-f-]+\.partial"
-)
+_OWN = re.compile(r"index\.json|events-\d{12,}-\d{12,}\.h5(\.\w+\.json)?")
+_PARTIAL = re.compile(r"\.(plan|index|events-).*\.[0-9a-f-]+\.partial")
 _SHARDS, _LARGEST = 64, 65536  # shards of a file, of at most so many events
 _PATIENCE = 120.0  # least seconds without a finished shard after which process 0 stops waiting
 _LOOK_EVERY = 0.2  # seconds
@@ -208,6 +207,8 @@ class _Call:
                 # another call may have worked in it since it was checked
                 finished = self._checked(given[one.plan.target], one.plan)
                 prepared[number] = _Prepared(one.plan, [], finished)
+            if prepared[number].finished is not None and not self.keep_shards:
+                self._tidy(one.plan, locks, is_locked=one.finished is None)
         return [
             one if one.finished is not None else _Prepared(one.plan, self._begin(one.plan), None)
             for one in prepared
@@ -251,6 +252,25 @@ class _Call:
             locking=self.locking,
         )  # fmt: skip
 
+    def _tidy(self, plan: _Plan, locks: ExitStack, *, is_locked: bool) -> None:
+        """Remove what a call left that was killed after it had finished its file."""
+        clear_leftovers(plan.target.parent)
+        if not plan.folder.is_dir():
+            return
+        if not is_locked:
+            try:
+                locks.enter_context(locked_folder(plan.folder, makes_file=False))
+            except (Refused, OSError):  # another call removes it, or has
+                return
+        stored: dict[str, Any] = {}
+        with suppress(ValueError):  # a damaged plan says nothing
+            stored = self._stored(plan) or {}
+        made = plan.as_json()
+        is_ours = bool(stored) and all(stored.get(n) == made[n] for n in ("scorer", "masking"))
+        if not (plan.folder / _INDEX).exists():  # else they were to be kept
+            with suppress(OSError):  # the folder may be read-only
+                _remove(plan.folder, is_ours=is_ours)
+
     def _stored(self, plan: _Plan) -> dict[str, Any] | None:
         path = plan.folder / _PLAN
         try:
@@ -264,7 +284,7 @@ class _Call:
 
     def _check_folder(self, plan: _Plan) -> None:
         stored = self._stored(plan)
-        if plan.folder.exists() and stored is None and any(plan.folder.iterdir()):
+        if stored is None and plan.folder.exists() and _holds_others(plan.folder):
             raise RefusedFile(
                 f"no folder {plan.folder}, or one of shards",
                 "other files in it",
@@ -376,9 +396,7 @@ class _Call:
             for events in self._shard_batches(plan):
                 writer.append(_in_order_of(empty, events))
         if not (plan.folder / _INDEX).exists():  # else they were to be kept
-            _remove_own(plan.folder)
-            with suppress(OSError):  # files of others stay
-                plan.folder.rmdir()
+            _remove(plan.folder)
         return result
 
     def _shard_batches(self, plan: _Plan) -> Iterator[Events]:
@@ -408,11 +426,25 @@ class _Call:
         write_whole(plan.folder / _INDEX, lambda to: to.write_text(text))
 
 
+def _holds_others(folder: Path) -> bool:
+    """Tell whether a folder without a plan holds more than the beginning of one."""
+    return any(_PARTIAL.fullmatch(path.name) is None for path in folder.iterdir())
+
+
+def _remove(folder: Path, *, is_ours: bool = True) -> None:
+    """Remove a folder of shards; files of others stay, and their folder."""
+    if is_ours:
+        _remove_own(folder)
+    with suppress(OSError):
+        folder.rmdir()
+
+
 def _remove_own(folder: Path) -> None:
     """Remove the files of a call from its folder of shards."""
     for path in folder.iterdir():
-        if _OWN.fullmatch(path.name):
-            path.unlink()
+        if _OWN.fullmatch(path.name) or _PARTIAL.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+    (folder / _PLAN).unlink(missing_ok=True)  # last: it says whose the others are
 
 
 def _in_order_of(first: Events, events: Events) -> Events:

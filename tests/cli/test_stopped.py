@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import pytest
+from torch.multiprocessing.spawn import ProcessExitedException
 
 from dense_imb.base.files import write_whole
+from dense_imb.cli import main
 from dense_imb.cli._parser import Parser
 from dense_imb.cli._script import continuable, guarded
+from dense_imb.engine import launch
 
 
 def test_a_signal_removes_temporary_files_and_has_its_own_exit_code(tmp_path, capsys):
@@ -48,3 +54,71 @@ def test_a_command_that_can_be_continued_says_how(number, capsys):
     told = capsys.readouterr().err
     name = signal.Signals(number).name
     assert told == f"dense-imb compare: stopped by {name}; repeat the command to continue\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "early"),
+    [
+        (["train", "hits", "--out", "run"], "dense_imb.cli.train.config_of"),
+        (["compare", "images"], "dense_imb.cli.compare._config"),
+        (["demo"], "dense_imb.base.checks.check_at_least"),
+    ],
+)
+def test_such_a_command_is_continued_also_if_it_was_stopped_before_it_trained(
+    words, early, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(early, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 75
+    assert not [*tmp_path.iterdir()]
+
+
+class _Process:
+    """A process as `start_processes` returns it."""
+
+    def __init__(self) -> None:
+        words = [sys.executable, "-c", "import time; time.sleep(60)"]
+        self._process = subprocess.Popen(words)
+        self.pid = self._process.pid
+
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    @property
+    def exitcode(self) -> int | None:
+        return self._process.poll()
+
+    def wait(self, grace_period: float) -> bool:
+        raise ProcessExitedException("", 0, self.pid, self._process.wait(20))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_reaches_processes_that_are_just_started(number, code, monkeypatch):
+    process = _Process()
+
+    def start(*_: object, **__: object) -> SimpleNamespace:
+        os.kill(os.getpid(), number)
+        return SimpleNamespace(processes=[process], join=process.wait)
+
+    module = sys.modules["dense_imb.engine.launch"]
+    monkeypatch.setattr(module, "start_processes", start)
+    assert launch(main, [], 1) == code
+    assert not process.is_alive()
+
+
+def test_a_closed_terminal_stops_the_processes(monkeypatch):
+    process = _Process()
+
+    def join(grace_period: float) -> bool:
+        os.kill(os.getpid(), signal.SIGHUP)
+        return False
+
+    context = SimpleNamespace(processes=[process], join=join)
+    module = sys.modules["dense_imb.engine.launch"]
+    monkeypatch.setattr(module, "start_processes", lambda *_, **__: context)
+    assert guarded(Parser(), lambda: launch(main, [], 1)) == 129
+    with pytest.raises(ProcessExitedException):
+        process.wait(0)
+    assert process.exitcode == -signal.SIGTERM

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 from dense_imb.export import export_run
+from dense_imb.export.write import onnx_session
 from dense_imb.hits import rasterise
 from dense_imb.metrics import SegmentationScores
 from dense_imb.metrics.score_table import mean_of_known
@@ -49,6 +51,13 @@ def loaded(path: Path) -> Callable[[np.ndarray], list[np.ndarray]]:
 def answers(path: Path, given: np.ndarray) -> list[np.ndarray]:
     """Of the file alone."""
     return loaded(path)(given)
+
+
+def test_a_file_is_read_whatever_its_name(case_of, tmp_path):
+    _, exported = case_of("scores.onnx")
+    path = tmp_path / "caf\udce9.onnx"  # no UTF-8
+    shutil.copyfile(exported.path, path)
+    assert onnx_session(path).get_inputs()
 
 
 @pytest.mark.parametrize("name", HITS)

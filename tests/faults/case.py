@@ -109,6 +109,7 @@ class Case:
         i, o: names of the folders of inputs and outputs.
         out: the output, if it has another name than usual.
         others: names that differ from those of the reference, with those of the reference.
+        moved: inputs that have another path below their folder.
         problems: what was wrong, in words.
         codes: exit codes of the commands that ran.
     """
@@ -122,6 +123,7 @@ class Case:
     o: str = OUTPUTS
     out: str | None = None
     others: list[tuple[str, str]] = field(default_factory=list)
+    moved: dict[Path, Path] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     codes: list[int | None] = field(default_factory=list)
     _strangers: dict[Path, bytes] = field(default_factory=dict)
@@ -187,7 +189,8 @@ class Case:
         """Check that inputs and files of others are as they were."""
         place = self.folder / self.i
         for name, digest in self.bench.inputs.items():
-            path = place / Path(name).relative_to(INPUTS)
+            below = Path(name).relative_to(INPUTS)
+            path = place / self.moved.get(below, below)
             is_free = any(fnmatch.fnmatch(name, f"{INPUTS}/{one}") for one in self.command.changes)
             if not is_free and state.raw_of(path) != digest:
                 self.problems.append(f"input lost: {name}")
@@ -224,9 +227,10 @@ class Case:
                 if there[name] != wanted[name]:
                     self.problems.append(f"half written: {name}")
 
-    def check_finished(self) -> None:
-        """Check that all files are those of the undisturbed run, to the bit."""
-        there, wanted = self.there(), self.reference.state
+    def check_finished(self, wanted: Mapping[str, str] | None = None) -> None:
+        """Check that all files are those of the undisturbed run, or other ones, to the bit."""
+        there = self.there()
+        wanted = self.reference.state if wanted is None else wanted
         differing = {name for name in there.keys() & wanted.keys() if there[name] != wanted[name]}
         if self.others:  # texts name the inputs
             differing = {name for name in differing if Path(name).suffix not in _TEXTS}

@@ -29,6 +29,8 @@ class Command:
         in_stages: files change until the end, so that a stopped run has other ones.
         saves: SIGTERM saves the work, and ends it with 75.
         skips: files that are finished are kept; --overwrite replaces them.
+        maps: it writes a file for each image of a folder.
+        beside: another row, and its output in a folder that this command writes to.
         is_slow: takes seconds, too long for `make test`.
     """
 
@@ -40,6 +42,8 @@ class Command:
     in_stages: bool = False
     saves: bool = False
     skips: bool = False
+    maps: bool = False
+    beside: tuple[str, str] | None = None
     is_slow: bool = False
 
     def argv(self, i: str, o: str, out: str | None = None) -> list[str]:
@@ -81,6 +85,7 @@ COMMANDS = {
             f"--hits.noise 10 --hits.validation_share 0.25 {_STEPS}",
             "{o}/run",
             same=("{i}", "{i}/hits.h5"),
+            beside=("denoise", "{o}/run/clean.h5"),
             in_stages=True,
             saves=True,
         ),
@@ -100,6 +105,7 @@ COMMANDS = {
             f"{{i}}/masks --images.patch 16 16 {_UNET} {_STEPS}",
             "{o}/run",
             same=("{i}/images", "{i}/masks"),
+            beside=("segment", "{o}/run/masks"),
             in_stages=True,
             saves=True,
         ),
@@ -118,6 +124,7 @@ COMMANDS = {
             f"{{i}}/targets --values.patch 16 16 {_UNET} {_STEPS}",
             "{o}/run",
             same=("{i}/images", "{i}/targets"),
+            beside=("predict", "{o}/run/maps"),
             in_stages=True,
             saves=True,
         ),
@@ -147,6 +154,8 @@ COMMANDS = {
             "{o}/masks",
             same=("{i}/images", "{i}/masks", "{i}/images/00.png"),
             skips=True,
+            maps=True,
+            beside=("segment --threshold", "{o}/masks"),
         ),
         Command(
             "predict",
@@ -154,6 +163,8 @@ COMMANDS = {
             "{o}/maps",
             same=("{i}/images", "{i}/targets", "{i}/images/00.png"),
             skips=True,
+            maps=True,
+            beside=("predict --raw", "{o}/maps"),
         ),
         Command(
             "report",
@@ -192,6 +203,25 @@ COMMANDS = {
             in_stages=True,
             saves=True,
             is_slow=True,
+        ),
+    )
+}
+
+# commands that only work beside others
+OTHERS = {
+    row.name: row
+    for row in (
+        Command(
+            "segment --threshold",
+            "segment {i}/run_images {i}/images {o}/masks --threshold 0.9 --quiet",
+            "{o}/masks",
+            skips=True,
+        ),
+        Command(
+            "predict --raw",
+            "predict {i}/run_values {i}/images {o}/maps --raw --quiet",
+            "{o}/maps",
+            skips=True,
         ),
     )
 }

@@ -7,10 +7,12 @@ import signal
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from tests.faults import state
 from tests.faults.case import INPUTS, OUTPUTS, Case, Skipped, limit_files
-from tests.faults.children import Ended
+from tests.faults.children import Child, Ended
+from tests.faults.commands import COMMANDS, OTHERS
 from tests.faults.disks import heed_permissions
 from tests.faults.moments import tear, watch
 
@@ -39,8 +41,7 @@ def kill(case: Case) -> None:
 
 def stop(case: Case, number: int) -> None:
     """Stop it by SIGTERM or SIGINT: it leaves nothing half done, and says so in one line."""
-    codes = {0, 130} if number == signal.SIGINT else {0, 143}
-    codes |= {_SAVED} if case.command.saves else set()
+    codes = {0, 130 if number == signal.SIGINT else _SAVED if case.command.saves else 143}
     case.begin()
     if case.rng.random() < 0.3:
         case.run()
@@ -152,6 +153,40 @@ def two_processes(case: Case) -> None:
     case.finish()
 
 
+def two_commands(case: Case) -> None:
+    """Start it beside another command in one folder: one refuses, or neither harms the other."""
+    if case.command.beside is None:
+        raise Skipped("no other command works in its folder")
+    name, out = case.command.beside
+    other = {**COMMANDS, **OTHERS}[name]
+    case.begin()
+    if case.command.saves:  # the folder must be that of a run
+        case.expect(_stopped(case, signal.SIGTERM), {0, _SAVED, -signal.SIGTERM})
+        if not (case.folder / case.o / "run/config.yaml").exists():
+            case.run()
+    words = other.argv(case.i, case.o, out.replace("{o}", case.o))
+    starts = [case.start, lambda: Child(words, case.folder)]
+    is_first = case.rng.random() < 0.5
+    children = [starts[not is_first]()]
+    time.sleep(case.rng.choice((0.0, case.rng.random())) * case.reference.seconds)
+    children.append(starts[is_first]())
+    ended = [child.wait() for child in children]
+    own, others = ended if is_first else reversed(ended)
+    is_either = case.command.out == out
+    for one in (own, others):
+        case.expect(one, {0, 2} if is_either else {0})
+    if is_either and own.code == others.code:
+        case.problems.append("both refused" if own.code else "both write to one folder")
+    case.check_kept()
+    start, end = (one.removeprefix("{o}/") for one in (other.out, out))
+    state_of_other = {
+        key.replace(f"{OUTPUTS}/{start}", f"{OUTPUTS}/{end}", 1): digest
+        for key, digest in case.bench.reference(other).state.items()
+    }
+    wanted = {} if is_either and own.code else case.reference.state
+    case.check_finished({**wanted, **({} if is_either and others.code else state_of_other)})
+
+
 def same_path(case: Case) -> None:
     """Name an input as the output: refused, or harmless."""
     if not case.command.same:
@@ -195,6 +230,22 @@ def names(case: Case) -> None:
         case.check_finished()
 
 
+def image_names(case: Case) -> None:
+    """Give an image of a folder a name that few programs expect."""
+    if not case.command.maps:
+        raise Skipped("it writes no file for each image")
+    case.begin()
+    name = case.rng.choice([one for one in NAMES if one[0] != "."])  # hidden files are left out
+    old = f"{case.rng.randrange(8):02d}"
+    case.moved = {Path(f"images/{old}.png"): Path(f"images/{name}.png")}
+    for before, now in case.moved.items():
+        os.rename(case.folder / case.i / before, case.folder / case.i / now)
+    case.others = [(name, old)]
+    if case.rng.random() < 0.5:
+        case.expect(_stopped(case, signal.SIGKILL), {0, -signal.SIGKILL})
+    case.finish()
+
+
 def clock(case: Case) -> None:
     """Set dates of files to other years, and let the clock jump: nobody may rely on it."""
     case.begin()
@@ -228,7 +279,9 @@ FAULTS: dict[str, Callable[[Case], None]] = {
     "full disk": full_disk,
     "read-only": read_only,
     "two processes": two_processes,
+    "two commands": two_commands,
     "same path": same_path,
     "names": names,
+    "image names": image_names,
     "clock": clock,
 }

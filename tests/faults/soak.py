@@ -23,11 +23,11 @@ from tests.faults.faults import FAULTS
 # of `make test`: each fault and each command at least once, the slow ones where they refuse early,
 # and kills before a change of a file, whose moments don't depend on the load of the machine
 SHORT = (
-    "simulate/kill/1", "simulate/names/0", "simulate/full disk/0", "convert/SIGTERM/3",
+    "simulate/kill/7", "simulate/names/0", "simulate/full disk/0", "convert/SIGTERM/3",
     "convert/same path/0", "train hits/kill/3", "train hits/two processes/0",
     "train images/SIGTERM/0", "train labels/SIGINT/0", "train values/same path/0",
-    "denoise/kill/13", "denoise/two processes/0", "denoise --out/same path/0", "evaluate/clock/4",
-    "segment/kill/26", "predict/SIGTERM/0", "curves/read-only/2",
+    "denoise/kill/5", "denoise/two processes/0", "denoise --out/same path/0", "evaluate/clock/4",
+    "segment/kill/17", "segment/two commands/0", "predict/image names/1", "curves/read-only/2",
     "inspect/same path/0", "report/read-only/0", "export/same path/0", "compare/same path/0",
     "demo/read-only/0", "train hits --devices 2/same path/0",
 )  # fmt: skip

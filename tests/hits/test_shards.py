@@ -130,6 +130,43 @@ def test_an_interrupted_call_is_finished_by_the_next(tmp_path):
     assert in_shards(source, target, Stub(fails_at=1), resume=True).is_skipped
 
 
+@pytest.mark.parametrize("n_removed", [0, 5, 16, 17])
+def test_shards_that_a_killed_call_left_beside_its_file_are_removed(
+    tmp_path, monkeypatch, n_removed
+):
+    source, target = write(tmp_path / "raw.h5", bare(15)), tmp_path / "clean.h5"
+    folder, left = tmp_path / "clean.h5.shards", [n_removed]
+
+    def until_killed(change):
+        def killed(path: Path, **options: bool) -> None:
+            if (path == folder or path.parent == folder) and path.name[0] != ".":
+                if left[0] == 0:
+                    raise KeyboardInterrupt
+                left[0] -= 1
+            change(path, **options)
+
+        return killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", until_killed(Path.unlink))
+        patch.setattr(Path, "rmdir", until_killed(Path.rmdir))
+        with pytest.raises(KeyboardInterrupt):
+            in_shards(source, target, shard_events=4)
+    assert target.exists()
+    assert folder.exists()
+    leave_behind(target)
+    assert in_shards(source, target, resume=True).is_skipped
+    assert sorted(tmp_path.iterdir()) == [target, source]
+
+
+def test_a_call_that_was_killed_while_it_wrote_its_plan_can_be_repeated(tmp_path):
+    source, target = write(tmp_path / "raw.h5", bare(9)), tmp_path / "clean.h5"
+    (tmp_path / "clean.h5.shards").mkdir()
+    leave_behind(tmp_path / "clean.h5.shards" / "plan.json")
+    in_shards(source, target, resume=True)
+    assert sorted(tmp_path.iterdir()) == [target, source]
+
+
 def test_shards_of_another_call_are_refused_and_replaced_on_demand(tmp_path):
     source, target = write(tmp_path / "raw.h5", bare(60)), tmp_path / "clean.h5"
     folder = tmp_path / "clean.h5.shards"
