@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,8 +18,9 @@ from PIL import Image
 from torch import nn
 
 from dense_imb.integrations.nnunet import TRAINERS, trainers_folder
-from dense_imb.losses import CrossEntropyLoss
-from tests.integrations.nnunet_folder import LABELS, REGIONS, Workplace
+from dense_imb.losses import CrossEntropyLoss, FocalLoss
+from tests.integrations.nnunet_folder import LABELS, REGIONS, ROOT, Workplace
+from tests.limits import HANG_SECONDS
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of its own imports
@@ -119,18 +124,19 @@ def test_nnunet_finds_it(name, monkeypatch):
     assert found is getattr(importlib.import_module(trainers.__name__), name)
 
 
-def test_a_trainer_of_nnunet_adds_its_options(tmp_path, monkeypatch):
-    (tmp_path / "mine.py").write_text(
-        "from nnunetv2.training.nnUNetTrainer.variants.training_length.nnUNetTrainer_Xepochs "
-        "import nnUNetTrainer_5epochs\n"
-        "from dense_imb.integrations.nnunet.trainers import nnUNetTrainerBlobLoss\n"
-        "class nnUNetTrainerBlobLoss_5epochs(nnUNetTrainerBlobLoss, nnUNetTrainer_5epochs): ...\n"
-    )
-    monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path))
-    found = recursive_find_trainer_class_by_name("nnUNetTrainerBlobLoss_5epochs")
+def test_nnunet_finds_the_trainers_of_the_documentation(tmp_path, monkeypatch):
+    page = (ROOT / "docs" / "nnunet.md").read_text()
+    (example,) = re.findall(r"```py\n(.*?)```", page, flags=re.DOTALL)
+    (tmp_path / "mine.py").write_text(example)
+    folders = os.pathsep.join([str(trainers_folder()), str(tmp_path)])
+    monkeypatch.setenv("nnUNet_extTrainer", folders)
+    found = recursive_find_trainer_class_by_name("nnUNetTrainerBlobLoss_250epochs")
     assert [kind.__name__ for kind in found.__mro__[1:5]] == [
-        "nnUNetTrainerBlobLoss", "WithLoss", "nnUNetTrainer_5epochs", "nnUNetTrainer"
+        "nnUNetTrainerBlobLoss", "WithLoss", "nnUNetTrainer_250epochs", "nnUNetTrainer"
     ]  # fmt: skip
+    focal = recursive_find_trainer_class_by_name("nnUNetTrainerDiceFocalLoss")
+    loss = trainer_of(focal, "labels", is_deep=False, batch_dice=True)._build_loss()
+    assert isinstance(loss.loss, FocalLoss)
 
 
 def test_another_loss_of_nnunet_is_one_sentence(monkeypatch):
@@ -138,6 +144,15 @@ def test_another_loss_of_nnunet_is_one_sentence(monkeypatch):
     trainer = trainer_of(PlainTrainer, "labels", is_deep=False, batch_dice=True)
     with pytest.raises(TypeError, match=r"got Identity; the trainers are made for nnunetv2 2\.8\."):
         trainer._build_loss()
+
+
+def test_two_processes_have_the_gradient_of_one():
+    script = str(Path(__file__).with_name("nnunet_pair.py"))
+    words = ["-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [sys.executable, *words, script], capture_output=True, text=True, timeout=HANG_SECONDS
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
 
 
 # by nnU-Net's own commands
