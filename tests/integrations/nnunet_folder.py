@@ -89,6 +89,7 @@ class Workplace:
             "nnUNet_extTrainer": os.pathsep.join([str(trainers_folder()), str(short)]),
             "nnUNet_n_proc_DA": "1",  # planning takes it for a number of threads
             "nnUNet_def_n_proc": "1",
+            "OMP_WAIT_POLICY": "passive",  # it takes every core, and others may be at work
         }
 
     def run(self, command: str, *words: object, **environment: str) -> str:
