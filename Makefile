@@ -30,7 +30,14 @@ check: .venv
 versions:
 	$(PYTHON) -m tests.versions versions --processes 2
 
+# sdist and wheel, checked; the wheel of the package alone is below 3 MB
+dist: .venv
+	.venv/bin/pip install build twine
+	rm -rf dist
+	.venv/bin/python -m build
+	.venv/bin/python -m twine check --strict dist/*
+
 .venv:
 	$(PYTHON) -m venv .venv
 
-.PHONY: demo test test-all soak versions check
+.PHONY: demo test test-all soak versions check dist

@@ -33,7 +33,11 @@ def make_parser() -> Parser:
         "--reach", type=float, default=4.0, help="radius of a blob in sigma; it is 0 beyond"
     )
     parser.add_argument(
-        "--shares", type=str, nargs="+", default=[], help="parts, and the share of frames in each"
+        "--shares",
+        type=str,
+        nargs="+",
+        default=[],
+        help="parts, and the share of frames in each, 1 together",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     return parser
@@ -76,6 +80,13 @@ def _shares(texts: Sequence[str]) -> dict[str, float]:
             shares[name] = float(number)
         except ValueError:
             raise Refused("{shares} like train=0.8", repr(text)) from None
+    if abs(sum(shares.values()) - 1) > 1e-6:
+        rest = 1 - sum(shares.values())
+        raise Refused(
+            "{shares} that add up to 1",
+            " ".join(texts),
+            f"the rest may be a part of its own, for example test={rest:.3g}" if rest > 0 else "",
+        )
     return shares
 
 

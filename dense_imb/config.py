@@ -473,6 +473,7 @@ OF_HITS = ("features", "n_classes", "balance_over", "value", "augment")  # netwo
 OF_FRAMES = ("target", "pixels", "channels", "threshold", "output")  # networks of frames only
 # by default
 NETWORKS = {"hits": "hits", "images": "fast_unet", "labels": "resnet32", "values": "fast_unet"}
+IN_3D = "monai:UNet"  # network to begin with in 3-D, where only MONAI has networks
 _RATE, _DECAY = 6e-3, 0.01  # by default
 _PLAIN = "CrossEntropyLoss"  # the default loss of older versions, and of whole images
 _OF_MUON = {"rate": 0.03, "decay": 0.3}  # measured in experiments/hits

@@ -70,7 +70,7 @@ def test_an_environment_of_floors_gets_them_as_constraints(monkeypatch, tmp_path
 def build_wheel(folder, *, mask, time):
     """Build the wheel in a copy of the package; return its digest."""
     shutil.copytree(ROOT / "dense_imb", folder / "dense_imb")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICES.md"):
         shutil.copy(ROOT / name, folder)
     for path in folder.rglob("*"):
         path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)

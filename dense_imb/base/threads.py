@@ -15,7 +15,7 @@ _ROOT = Path("/")  # tests replace it
 
 def cpus_of_affinity() -> int:
     """Return the number of CPUs that the process may run on."""
-    if hasattr(os, "sched_getaffinity"):  # Linux
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
@@ -78,13 +78,11 @@ def _quotas() -> Iterator[float]:
         return
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        if controllers == "":  # version 2: one tree
-            folder = _ROOT / "sys/fs/cgroup"
-            files: tuple[str, ...] = ("cpu.max",)
-        elif "cpu" in controllers.split(","):
-            folder = _ROOT / "sys/fs/cgroup" / controllers
+        files: tuple[str, ...] = ("cpu.max",)
+        folder = _ROOT / "sys/fs/cgroup" / controllers
+        if "cpu" in controllers.split(","):
             files = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
-        else:
+        elif controllers:  # of version 1, for other things; version 2 is one tree without a name
             continue
         inner = folder / path.lstrip("/")  # in a container it may not exist: then the root is ours
         for group in (inner, *inner.parents):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from dense_imb.base.refusals import Refused
 from dense_imb.cli._parser import Namespace, Parser
 from dense_imb.cli._threads import add_threads
@@ -34,7 +36,7 @@ def make_parser() -> Parser:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     add_threads(parser)
-    parser.add_argument("--quiet", action="store_true", help="show no progress bars")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
     return parser
 
 
@@ -44,8 +46,15 @@ def run(options: Namespace) -> None:
         raise Refused("a file name that ends in .onnx with {benchmark}", repr(options.out))
     from dense_imb.export import export_run, throughput
 
+    def say(text: str) -> None:
+        print(f"dense-imb export: {text} ...", file=sys.stderr)
+
     exported = export_run(
-        options.run, options.out, tolerance=options.tolerance, overwrite=options.overwrite
+        options.run,
+        options.out,
+        tolerance=options.tolerance,
+        overwrite=options.overwrite,
+        progress=None if options.quiet else say,
     )
     check, inputs = exported.facts["check"], exported.facts["inputs"]
     takes = ", ".join(f"{one['name']} ({', '.join(map(str, one['shape']))})" for one in inputs)

@@ -50,6 +50,7 @@ def make_parser() -> Parser:
 def run(options: Namespace) -> None:
     """Predict as the options say."""
     from dense_imb.engine.processes import joined
+    from dense_imb.runs import open_run
     from dense_imb.runs.apply import predict
 
     device = chosen_device(options)
@@ -69,6 +70,8 @@ def run(options: Namespace) -> None:
     there += " (the share of this process)" if processes.n > 1 else ""
     how = "with the read-out" if done.is_read_out else "as trained"
     print(f"{done.path}: {done.n_done} maps of values predicted, {how}{there}")
+    if done.is_read_out and (cost := open_run(options.run).read_out_cost()):
+        print(cost)
     if (targets := _words_of_targets(options)) is not None:
         print_next("evaluate", options.run, options.images, *targets)
 

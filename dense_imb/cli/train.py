@@ -187,7 +187,8 @@ class TrainParser(Parser):
             "--report",
             type=bool,
             default=True,
-            help="write RUN/report.html at the end, which takes some 20 s",
+            help="write RUN/report.html at the end, which takes some 20 s; type false with "
+            "--resume, too",
         )
         run.add_argument("--quiet", action="store_true", help="show no progress bar")
         groups: dict[str, Any] = {}

@@ -118,7 +118,7 @@ def hash_samples(
         >>> pixels = np.random.default_rng(0).integers(0, 256, (4, 3, 32, 32)).astype(np.uint8)
         >>> images = WholeImages(ArrayImages(pixels), range(4))
         >>> hash_samples(WholeImages(images.source, [1, 1, 3])).overlap(hash_samples(images))
-        Overlap(n=3, identical=3, near=0)
+        Overlap(n=3, identical=3, near=0, is_of_events=False)
     """
     n = len(samples) if most is None else min(len(samples), most)
     bar = tqdm(total=n, desc="compare", unit="sample", disable=not show_progress, delay=2)

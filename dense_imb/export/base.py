@@ -84,6 +84,10 @@ class Exportable:
         """Return the validation scores of natural probabilities; {} where they can't be read."""
         return {}
 
+    def read_out_scores(self) -> dict[str, float]:
+        """Return the validation scores of the values after the read-out of the run."""
+        raise NotImplementedError
+
     def operating_point(self) -> dict[str, Any] | None:
         """Return the decision rule that validation chose; None if its counts are missing."""
         raise NotImplementedError

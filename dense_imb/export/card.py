@@ -75,11 +75,16 @@ def card_facts(what: Exportable, file: str, *, any_size: bool) -> dict[str, Any]
 
 
 def _scores(what: Exportable, best: dict[str, Any]) -> dict[str, Any]:
-    """Return the validation scores of the probabilities that the file returns.
+    """Return the validation scores of the probabilities, or values, that the file returns.
 
     Those of the training are of the outputs as trained.
     """
     record = what.run.natural
+    if what.run.read_out is not None:
+        scores = {n: v if math.isfinite(v) else None for n, v in what.read_out_scores().items()}
+        step = {name: best[name] for name in ("step", "epoch") if name in best}
+        where = "validation images of the run, with the read-out, as in the file"
+        return {"measured_on": where, "best": {**step, **scores}}
     if record is None:
         return {"best": best}
     natural = {} if record.natural is None else what.natural_scores()

@@ -19,6 +19,7 @@ from dense_imb.export.pixels import (
 )
 from dense_imb.runs import Run
 from dense_imb.tasks.values.recipe import open_images
+from dense_imb.tasks.values.scores import headline_scores
 from dense_imb.tasks.values.task import ValuesReading
 
 
@@ -95,10 +96,14 @@ class ExportablePredictor(ExportablePixels):
         names = ("mean_absolute_error", "mean_absolute_error_of_predict")
         return {**dict(zip(names, means, strict=True)), "n_images": len(self.wholes)}
 
+    def read_out_scores(self) -> dict[str, float]:
+        return headline_scores(self.run.scores())
+
     def operating_point(self) -> dict[str, Any] | None:
         if self.reading.read_out is None:
             return None
-        return {"scale": "value", "read_out": self.reading.read_out.describe()}
+        read_out = self.reading.read_out.describe(self.reading.names)
+        return {"scale": "value", "read_out": read_out}
 
     def limitations(self, any_size: bool) -> list[str]:
         limits = self.size_limits(any_size)

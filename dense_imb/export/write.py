@@ -9,7 +9,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +54,7 @@ def export_run(
     *,
     tolerance: float = TOLERANCE,
     overwrite: bool = False,
+    progress: Callable[[str], object] | None = None,
 ) -> Exported:
     """Write a run's best network as ONNX (.onnx) or torch.export (.pt2), with its model card.
 
@@ -67,7 +68,10 @@ def export_run(
         out: name of the file; FILE.md and FILE.json are written beside it.
         tolerance: largest accepted difference between PyTorch and the file.
         overwrite: replace existing files.
+        progress: called with what is done next, in words; tracing a network takes half a minute,
+            and longer in 3-D.
     """
+    say = progress or (lambda text: None)
     path = Path(out)
     if path.suffix not in FORMATS:
         raise Refused("a file name that ends in .onnx or .pt2", repr(os.fspath(out)))
@@ -85,7 +89,8 @@ def export_run(
         for any_size in what.sizes_to_try:
             facts = card_facts(what, path.name, any_size=any_size)
             try:
-                _write(what, partial, path.suffix, facts, any_size=any_size)
+                _write(what, partial, path.suffix, facts, any_size=any_size, say=say)
+                say("compare the file with PyTorch")
                 answer = _answer(partial, path.suffix)
                 difference = _difference(what, answer, any_size=any_size)
                 if not difference <= tolerance:
@@ -130,8 +135,15 @@ def traced(what: Exportable, *, any_size: bool) -> torch.export.ExportedProgram:
 
 
 def _write(
-    what: Exportable, partial: Path, suffix: str, facts: dict[str, Any], *, any_size: bool
+    what: Exportable,
+    partial: Path,
+    suffix: str,
+    facts: dict[str, Any],
+    *,
+    any_size: bool,
+    say: Callable[[str], object],
 ) -> None:
+    say(f"trace the network{' for inputs of any size' if any_size else ''}")
     program = traced(what, any_size=any_size)
     text = json.dumps(facts, allow_nan=False)
     if suffix == ".pt2":
@@ -139,6 +151,7 @@ def _write(
         torch.export.save(program, content, extra_files={METADATA: text})
         partial.write_bytes(content.getvalue())
         return
+    say("translate it to ONNX")
     with _quiet_torch():
         exported = torch.onnx.export(
             program,

@@ -25,6 +25,7 @@ _QUANTILES = {"q05": 0.05, "median": 0.5, "q95": 0.95}
 _LOOKS_GOOD, _LOOKS_BAD = 1.1, 1.5
 _SAMPLES = 2
 _FEW = 20  # pixels of a cell, of which errors are luck
+_UNEVEN = 10  # pixels of the largest cell over the smallest, from where on each should count alike
 
 
 class ConstantRow(NamedTuple):
@@ -103,6 +104,7 @@ def inspect_values(
     names = LIT_EMPTY if data.cells is None else data.cells.names
     n_pixels = tally.n_values // data.n_targets
     counts = (tally.n_values - tally.n_nonzero, tally.n_nonzero)
+    edges = data.bin_edges(tally)
     numbers: dict[str, Any] = {
         "kind": "values",
         "images": str(images),
@@ -138,7 +140,8 @@ def inspect_values(
             for k, name in enumerate(names)
         },
         "outside_share": tally.n_outside / max(n_pixels, 1),
-        "recommended_loss": recommended_for_values(counts, data.bin_edges(tally))._asdict(),
+        "loss_over_cells": _loss_over_cells(tally.cell_content, cell_kind),
+        "recommended_loss": recommended_for_values(counts, edges)._asdict(),
         "losses": {"constant": [row.as_dict() for row in look.loss_rows()]},
     }
     numbers["warnings"] = _warnings(numbers)
@@ -166,7 +169,9 @@ class _Look:
         total, count = np.zeros(n_cells), np.zeros(n_cells)
         self.kinds: Counter[str] = Counter()
         self.content = np.zeros((len(data), 2), np.int64)
-        self._lit_sum = 0.0
+        # weight of a value in the mean over cells, summed by bin; of values that are 0; of |value|
+        self._weighted, self._weight_of_zeros, self._weighted_sum = np.zeros(_FINE), 0.0, 0.0
+        weight = _cell_weights(tally.cell_content, data.n_targets)
         for i in tqdm(range(len(data)), "inspect", unit="image", disable=not show_progress):
             image, target, cells = data.image(i), data.counted_values(i), data.cell_map(i)
             self.kinds[f"{len(image)} channel{'s' * (len(image) > 1)} of {image.dtype}"] += 1
@@ -177,6 +182,7 @@ class _Look:
             if data.cells is not None and cells is not None:
                 counted = data.counted(i)
                 masks = data.cells.masks(cells.ravel() if counted is None else cells[counted])
+                self._add_weighted(target, weight @ masks)
             for k, mask in enumerate(masks):
                 total[k] += target[:, mask].sum(dtype=np.float64)
                 count[k] += target.shape[0] * np.count_nonzero(mask)
@@ -189,6 +195,16 @@ class _Look:
         self.counts: list[int] = shown.tolist()
         ends = np.linspace(*self._range, _FINE + 1)
         self.edges: list[float] = [*ends[:-1:step].tolist(), self._range[1]]
+
+    def _add_weighted(self, values: NDArray[np.float32], weight: NDArray[np.float64]) -> None:
+        """Add values (K, n) of pixels that have a weight in the mean over cells, (n,)."""
+        weights = np.broadcast_to(weight, values.shape)
+        is_zero = values == 0
+        self._weighted += np.histogram(
+            values[~is_zero], _FINE, self._range, weights=weights[~is_zero]
+        )[0]
+        self._weight_of_zeros += float(weights[is_zero].sum())
+        self._weighted_sum += float((weights * np.abs(values)).sum())
 
     @property
     def _middle(self) -> NDArray[np.float64]:
@@ -231,13 +247,23 @@ class _Look:
             empty = c * c if share < 1 else 0.0
             return empty + (mse(c) - (1 - share) * c * c) / share if share else empty
 
+        def over_cells(c: float) -> float:
+            if c == 0:
+                return self._weighted_sum
+            return float(np.abs(self._middle - c) @ self._weighted) + abs(c) * self._weight_of_zeros
+
         best_acb = mean / share if share == 1 else mean / max(share, 1e-300) / 2
-        rows = []
-        for name, loss, best in (
+        losses = [
             ("torch.nn.MSELoss()", mse, mean),
             ("torch.nn.L1Loss()", mae, median),
             ("ACBMSELoss()", acb, best_acb),
-        ):
+        ]
+        if (cells := self.data.cells) is not None:
+            values = np.append(self._middle, 0.0)
+            best = _quantiles(values, np.append(self._weighted, self._weight_of_zeros))["median"]
+            losses.append((_over_cells(cells.kind), over_cells, best))
+        rows = []
+        for name, loss, best in losses:
             least = loss(best) if share else 0.0
             rows.append(ConstantRow(name, loss(0.0), loss(mean), loss(median), least, best))
         return rows
@@ -258,7 +284,38 @@ class _Look:
         return samples[:_SAMPLES]
 
 
-def _quantiles(values: NDArray[np.float64], counts: NDArray[np.int64]) -> dict[str, float]:
+def _loss_over_cells(content: NDArray[np.int64] | None, kind: CellKind) -> str | None:
+    """Return the loss in which uneven cells count alike; None for even cells, or without any.
+
+    Args:
+        content: (n_images, n_cells) pixels of each cell in each image; None without cells.
+        kind: form of the cells.
+    """
+    if content is None:
+        return None
+    pixels = [n for n in content.sum(0).tolist() if n]
+    if not pixels or max(pixels) <= _UNEVEN * min(pixels):
+        return None
+    return _over_cells(kind)
+
+
+def _over_cells(kind: CellKind) -> str:
+    return f'BalancedRegressionLoss("l1", "{"masks" if kind == "bits" else "labels"}")'
+
+
+def _cell_weights(content: NDArray[np.int64] | None, n_targets: int) -> NDArray[np.float64]:
+    """Return the weight of a value in the mean over cells of its mean, (n_cells,).
+
+    Args:
+        content: (n_images, n_cells) pixels of each cell in each image; None without cells.
+        n_targets: values of a pixel.
+    """
+    pixels = np.zeros(0) if content is None else content.sum(0)
+    n_present = np.count_nonzero(pixels)
+    return np.divide(1, n_targets * n_present * pixels, out=np.zeros(len(pixels)), where=pixels > 0)
+
+
+def _quantiles(values: NDArray[np.float64], counts: NDArray[Any]) -> dict[str, float]:
     """Return quantiles of values with frequencies; NaN without any."""
     order = np.argsort(values, kind="stable")
     below = counts[order].cumsum()

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dense_imb.base.refusals import suggest
+from dense_imb.base.refusals import Refused, option, suggest
+from dense_imb.config import IN_3D
 from dense_imb.models._checks import check_frame, check_whole, refuse_unknown_options
 from dense_imb.models.autoencoder import Autoencoder
 from dense_imb.models.external import monai_network, smp_network
@@ -60,15 +61,12 @@ def build_model(
     library, _, inner = name.partition(":")
     if library == "monai" and inner:
         return monai_network(inner, in_channels, out_channels, size, spatial_dims, options)
+    if spatial_dims == 3:
+        raise Refused("a network for volumes", repr(name), f"take {option('model.name', IN_3D)}")
     if name not in ("autoencoder", "fast_unet") and not (library == "smp" and inner):
         cure = suggest(name, (*MODELS, "smp:Unet/resnet18", "monai:UNet"))
         raise ValueError(
             f"Expected the model to be one of {', '.join(MODELS)}; got {name!r}.{cure}"
-        )
-    if spatial_dims != 2:
-        raise ValueError(
-            f"Expected `spatial_dims` 2 for {name!r}, got 3; use one of MONAI's networks in 3-D, "
-            "such as 'monai:UNet'."
         )
     if library == "smp":
         return smp_network(inner, in_channels, out_channels, options)

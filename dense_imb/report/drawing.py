@@ -75,6 +75,8 @@ def draw_panels(
         figure: figure to draw on.
         second: step at which a second stage begins; None without one.
     """
+    from matplotlib.ticker import MaxNLocator
+
     places = figure.subplots(len(panels) // 2, 2, sharex=True).ravel()
     # a legend hides the line of the second stage
     ground: dict[str, Any] = {"frameon": True, "framealpha": 1, "edgecolor": "none"}
@@ -102,6 +104,7 @@ def draw_panels(
             write_message(axes, "not recorded")
     for axes in places[-2:]:
         axes.set_xlabel("step")
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
 
 
 def loss_panel(rows: Rows) -> Panel:

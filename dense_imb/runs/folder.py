@@ -27,7 +27,7 @@ _FREE = ("save_every", "trackers", "allow_import")
 # names of a run's own files while they are written, by this version and by older ones
 _OWN = (
     r"config\.yaml|environment\.json|history\.csv|metrics\.json|validation_(scores|events)\.json"
-    r"|(best|last)\.safetensors|(step|best)-\d{8,}\.pt(\.sha256)?"
+    r"|(best|last|sample_hashes)\.safetensors|(step|best)-\d{8,}\.pt(\.sha256)?"
 )
 _PARTIAL = re.compile(rf"\.?({_OWN})\.(\d+|[0-9a-f]{{6}}-\d+-\d+)\.partial")
 

@@ -34,7 +34,7 @@ from dense_imb.metrics import OperatingPoint
 from dense_imb.metrics.operating_point import Aim
 from dense_imb.runs.confined import check_confined
 from dense_imb.runs.natural import NATURAL, NaturalRecord, read_natural
-from dense_imb.runs.read_out import READ_OUT, ReadOutRecord, read_read_out
+from dense_imb.runs.read_out import READ_OUT, ReadOutRecord, describe_cost, read_read_out
 from dense_imb.runs.stages import FIRST, describe_stages
 from dense_imb.runs.write import CHECKPOINTS, SCORES, scored_weights
 from dense_imb.tasks.hits.recipe import geometry_of_setup
@@ -131,13 +131,22 @@ class Run:
             f"{metrics['parameters']:,} parameters",
             f"best after step {best['step']:.0f}; {self.kind.headline(best, scores)}",
             *([self.natural.summary()] if self.natural is not None else []),
-            *([self.read_out.summary()] if self.read_out is not None else []),
+            *([self.read_out.summary(), self.read_out_cost()] if self.read_out is not None else []),
             self.format_sample_counts(),
             self.format_teacher(),
         ]
         if FIRST in metrics:
             lines.append(describe_stages(metrics, self.folder))
         return "\n".join(line for line in [*lines, metrics["stopped"]] if line)
+
+    def read_out_cost(self) -> str:
+        """Describe what the read-out costs in balanced error on the validation images.
+
+        "" where it costs nothing, and without a read-out.
+        """
+        if self.read_out is None or not (self._scores_folder / SCORES).exists():
+            return ""
+        return describe_cost(self.metrics.get("best") or {}, self.scores())
 
     def format_sample_counts(self) -> str:
         """Format the numbers of labelled, unlabelled and validation samples; "" if unknown."""

@@ -49,7 +49,7 @@ from dense_imb.runs.folder import (
 from dense_imb.runs.natural import write_natural
 from dense_imb.runs.read import Run, open_run
 from dense_imb.runs.read_out import write_read_out
-from dense_imb.runs.seen import write_hashes
+from dense_imb.runs.seen import HASHES, write_hashes
 from dense_imb.runs.stages import FIRST, check_same_data
 from dense_imb.runs.write import CHECKPOINTS, RunFiles, write_config
 from dense_imb.tasks.recipe import Recipe, SamplingWarning
@@ -122,13 +122,14 @@ def train(
         begun = [one for one in {folder, own} if not (one / "config.yaml").exists()]
         if accelerator.is_main_process:
             write_config(folder, recipe.whole_config)
-            if task is not None:
-                write_hashes(folder, task, recipe.kind.samples, allow_overlap=allow_overlap)
         if task is not None:
             with (
                 nullcontext() if second is None else locked(own, accelerator),
                 _forgotten_if_refused(begun if accelerator.is_main_process else []),
             ):
+                if accelerator.is_main_process:
+                    samples = recipe.kind.samples
+                    write_hashes(folder, task, samples, allow_overlap=allow_overlap)
                 stage = "" if second is None else _STAGES[0]
                 _fit(recipe.config, own, task, accelerator, how, stage)
         if second is not None:
@@ -160,7 +161,7 @@ def _forgotten_if_refused(begun: Sequence[Path]) -> Iterator[None]:
     except Exception:
         if not any(has_checkpoint(folder) for folder in begun):
             for folder in begun:
-                for name in ("config.yaml", "environment.json"):
+                for name in ("config.yaml", "environment.json", HASHES):
                     (folder / name).unlink(missing_ok=True)
         raise
 

@@ -52,6 +52,8 @@ def test_key_points_are_divided_in_their_order(tmp_path, capsys):
     assert "overwrite it with --overwrite" in capsys.readouterr().err
     assert run("key_points", *words, "--shares", "train") == 2
     assert "--shares like train=0.8" in capsys.readouterr().err
+    assert run("key_points", *words, "--overwrite", "--shares", "train=0.8") == 2
+    assert "--shares that add up to 1, got train=0.8; the rest may be" in capsys.readouterr().err
 
 
 def test_plans_become_images_targets_and_cells(tmp_path, capsys):

@@ -32,7 +32,9 @@ def run(folders, tmp_path_factory):
 def test_a_file_answers_as_predict_does_for_any_size(run, folders, tmp_path, suffix, capsys):
     path = tmp_path / f"model.{suffix}"
     assert main(["export", str(run.folder), str(path)]) == 0
-    assert "mean absolute error" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "mean absolute error" in printed.out
+    assert "export: trace the network for inputs of any size ..." in printed.err
     image = open_values(*folders).image(0)
     wanted = run.trained(device="cpu").predict(image).numpy()
     given = image[None].astype(np.float32)
@@ -47,6 +49,10 @@ def test_a_file_answers_as_predict_does_for_any_size(run, folders, tmp_path, suf
     card = (tmp_path / f"model.{suffix}.md").read_text()
     assert "## Read-out" in card
     assert "knots; lit / target" in card
+    assert (
+        "Measured on the validation images of the run, with the read-out, as in the file." in card
+    )
+    assert f"| rmse | {run.scores().scores()['rmse']:.4g} |" in card
 
 
 def test_channels_are_named_and_a_run_without_read_out_says_so(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,8 +46,12 @@ class Command:
         """Return the words for two folders, with another output if given."""
         words = shlex.split(self.words)
         assert self.out in words
-        words = [out if out is not None and word == self.out else word for word in words]
-        return [word.replace("{i}", i).replace("{o}", o) for word in words]
+        return [
+            out
+            if out is not None and word == self.out
+            else re.sub(r"\{([io])\}", lambda found: {"i": i, "o": o}[found[1]], word)
+            for word in words
+        ]
 
 
 COMMANDS = {
@@ -152,7 +157,7 @@ COMMANDS = {
         ),
         Command(
             "report",
-            "report {i}/run_images --quiet",
+            "report {i}/run_images --test {i}/images --masks {i}/masks --quiet",
             "{i}/run_images",
             changes=("run_images/report.*", "run_images/figures/*"),
             is_slow=True,

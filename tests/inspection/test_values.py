@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from dense_imb.cli import main
 from dense_imb.inspection import inspect_values, save_figure, text_of
-from dense_imb.losses import acb_mse_loss
+from dense_imb.losses import BalancedRegressionLoss, acb_mse_loss
 from dense_imb.tasks.recipe import build_loss
 from tests.data.values.value_files import save_npy, spots, write_hdf5, write_values
 
@@ -92,8 +93,44 @@ def test_cells_are_named_with_their_share(tmp_path, capsys):
     assert "in no cell" in printed
     assert 'BalancedRegressionLoss("l1", "masks")' in printed
     assert f"dense-imb train values --out RUN --values.train {path} --values.cells" in printed
+    assert '--values.cell_kind bits --loss \'BalancedRegressionLoss("l1", "masks")\'' in printed
+    assert printed.count("begin with") == 1
     last = printed.splitlines()[-1].strip()
     assert last == f"dense-imb compare {path} --cells cells --cell_kind bits"
+
+
+def test_blank_maps_are_measured_by_a_loss_over_cells(tmp_path):
+    images, targets = spots(4, (20, 24))
+    cells = (targets > 0).astype(np.uint8)
+    cells[:, :10] |= 2
+    path = write_hdf5(tmp_path / "a.h5", image=images, target=targets, cells=cells)
+    rows = look(path, cells="cells", cell_kind="bits").numbers["losses"]["constant"]
+    row = next(one for one in rows if one["loss"] == 'BalancedRegressionLoss("l1", "masks")')
+    loss = BalancedRegressionLoss("l1", "masks", n_classes=2)
+    target, label = torch.from_numpy(targets)[:, None].double(), torch.from_numpy(cells).long()
+    for column, value in (("blank", 0.0), ("best", row["best_value"])):
+        wanted = float(loss(torch.full_like(target, value), target, label=label))
+        assert row[column] == pytest.approx(wanted, rel=1e-3), column
+    assert row["best"] <= row["blank"]
+
+
+def test_the_commands_for_volumes_name_a_network_in_3d(tmp_path, capsys):
+    folders = write_values(tmp_path, 5, (8, 8, 8))
+    assert main(["inspect", folders[0], "--targets", folders[1], "--quiet"]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[-1].endswith("--model monai:UNet")
+    (command,) = [line for line in lines if line.startswith("dense-imb train values")]
+    words = shlex.split(command.replace("RUN", str(tmp_path / "run")))[1:]
+    words += ["--steps", "1", "--values.patch", "8", "8", "8", "--report", "false", "--quiet"]
+    assert main(words) == 0
+
+
+def test_a_2d_network_for_volumes_is_refused_with_one_that_fits(tmp_path, capsys):
+    images, targets = write_values(tmp_path, 5, (8, 8, 8))
+    words = ["train", "values", "--out", str(tmp_path / "run"), "--values.train", images]
+    for name in ("fast_unet", "fast_unet2"):
+        assert main([*words, "--values.targets", targets, "--model.name", name]) == 2
+        assert "take --model.name monai:UNet." in capsys.readouterr().err
 
 
 def test_a_figure_and_a_json_are_written(folders, tmp_path, capsys):

@@ -54,7 +54,7 @@ def test_a_bound_is_static_where_values_cannot_be_read():
     assert torch.equal(number, (MAP - 1).clamp(min=0).int())
     assert n_slots == 3
     with pytest.raises(ValueError, match="Expected `max_instances` where the values of `instance`"):
-        instance_map(MAP.to("meta"), PIXELS, max_instances=None)
+        instance_map(MAP.to("meta"), PIXELS.to("meta"), max_instances=None)
 
 
 def test_large_numbers_are_renumbered_without_a_bound():

@@ -164,7 +164,7 @@ def test_half_precision_is_computed_in_single():
     [
         (lambda f, y: range_loss(f, y[:3]), r"`label` of the shape \(20,\), got \(3,\)"),
         (lambda f, y: range_loss(f, y + 0.5), "`label` to hold class indices, got 0.5"),
-        (lambda f, y: range_loss(f, y + 0j), "`label` to be bool or integer"),
+        (lambda f, y: range_loss(f, y + 0j), "`label` to be real, got torch.complex64"),
         (lambda f, y: range_loss(f.long(), y), "`features` to be floating point"),
         (lambda f, y: range_loss(f[0], y), r"`features` of the shape \(N, D\)"),
         (lambda f, y: range_loss(f, y, k=0), "`k` to be a number of at least 1, got 0"),

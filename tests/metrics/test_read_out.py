@@ -356,3 +356,15 @@ def test_bad_input_is_refused(bad):
     call, sentence = bad
     with pytest.raises(ValueError, match=sentence):
         call()
+
+
+def test_an_empty_tally_is_refused():
+    with pytest.raises(ValueError, match="Expected `tally` with pixels, got none"):
+        ReadOut.fit(ReadOutTally())
+
+
+def test_maps_are_described_by_the_names_of_their_channels():
+    tally = ReadOutTally(2)
+    tally.update(torch.zeros(1, 2, 4), torch.zeros(1, 2, 4))
+    lines = ReadOut.fit(tally).describe(["nose", "tail"]).splitlines()
+    assert [line.split(":")[0] for line in lines] == ["read-out of nose", "read-out of tail"]

@@ -63,9 +63,9 @@ def test_an_autoencoder_without_a_frame_is_refused():
         build_model("autoencoder", **CHANNELS)
 
 
-@pytest.mark.parametrize("name", ["autoencoder", "fast_unet", "smp:Unet/resnet18"])
+@pytest.mark.parametrize("name", ["autoencoder", "fast_unet", "smp:Unet/resnet18", "fast_unet2"])
 def test_networks_in_2d_refuse_3d(name):
-    with pytest.raises(ValueError, match="MONAI's networks in 3-D, such as 'monai:UNet'"):
+    with pytest.raises(ValueError, match=r"for volumes, got .*; take `model.name=monai:UNet`\."):
         build_model(name, **CHANNELS, spatial_dims=3)
 
 

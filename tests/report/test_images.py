@@ -201,7 +201,7 @@ def test_a_run_without_validation_has_a_page(run_folder):
         ({"masks": "m"}, "images to test on beside `masks`"),
         (
             {"test": "a", "masks": "m"},
-            "Expected a folder of images or masks, got m, which does not exist",
+            "Expected a folder of masks, got m, which does not exist",
         ),
     ],
     ids=str,

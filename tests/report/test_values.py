@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from dense_imb.cli import main
 from dense_imb.data.values.pairs import open_values
 from dense_imb.report import write_report
-from dense_imb.report.values.figures import draw_value_sample
+from dense_imb.report.values.figures import draw_value_sample, draw_values_training
 from dense_imb.report.values.measures import fullest_plane, lit_channels, measure_values
 from dense_imb.runs import train
 from tests.data.values.value_files import save_npy, spots, write_hdf5, write_values
@@ -36,7 +36,13 @@ def test_a_page_has_scores_figures_and_the_read_out(run):
     page = Page(text)
     assert all(source.startswith("data:image/png") for source in page.sources)
     assert report.headline.startswith("Mean absolute error")
-    assert "a blank map has" in report.headline
+    raw, read = (report.evaluation[name]["balanced_mae"] for name in ("spots as trained", "spots"))
+    assert f"balanced {read:.3g} on" in report.headline
+    assert "; as trained, without the read-out, " in report.headline
+    assert f"balanced {raw:.3g}; a blank map has" in report.headline
+    matched = run.read_out.read_out.effect[0].matched_level
+    assert f"with the read-out above {matched:.3g} (the matched level, see below)" in text
+    assert "evaluate spots images --targets targets" in text.replace(f"{run.folder.parent}/", "")
     assert "Read-out of all channels" in text
     assert "spots as trained" in text
     assert pngs(run.folder) == ["bins", "by_value", "sample_1", "sample_2", "training"]
@@ -71,7 +77,50 @@ def test_volumes_with_cells(tmp_path):
     report = quiet(folder)
     assert "cells" in pngs(folder)
     assert "slice" in report.path.read_text()
-    assert "mean over cells" in report.path.read_text()
+    text = report.path.read_text()
+    assert "mean over cells" in text
+    assert f"dense-imb evaluate {folder} images.h5\n" in text
+    assert f"dense-imb predict {folder} images.h5 predicted" in text
+    assert "as the loss leaves them out" not in text
+
+
+def test_pixels_that_do_not_count_are_grey(tmp_path):
+    images, targets = spots(6, (24, 32))
+    cells = np.zeros(targets.shape, np.uint8)
+    cells[:, :, :16] = 1
+    cells[targets > 0] |= 2
+    path = write_hdf5(
+        tmp_path / "a.h5", ["left", "spot"], image=images, target=targets, cells=cells
+    )
+    values = {"patch": [16, 16], "cells": "cells", "cell_kind": "bits", "names": ["dose"]}
+    config = tiny_values(path, values=values, steps=2, loss="BalancedRegressionLoss('l1', 'masks')")
+    run = train(config, tmp_path / "run", is_quiet=True)
+    data = open_values(path, cells="cells", cell_kind="bits")
+    measured = measure_values(run.trained(device="cpu"), data, lambda n: lambda k: None)
+    for sample in measured.samples:
+        counts = cells[int(sample.name)] > 0
+        np.testing.assert_array_equal(np.isnan(sample.prediction[0]), ~counts)
+        assert sample.channels == ("dose",)
+    assert all(joint.sum() == (cells > 0).sum() for joint in measured.joint.values())
+    (pixels,) = {row["n"] for row in measured.table.rows if row["kind"] == "all"}
+    assert pixels == (cells > 0).sum()
+    report = quiet(run.folder)
+    text = report.path.read_text()
+    assert "Grey pixels do not count" in text
+    assert "left out, as the loss leaves them out" in text
+    figure = Figure(layout="constrained")
+    draw_value_sample(measured.samples[0], figure)
+    figure.draw_without_rendering()
+    image, prediction = figure.axes[0], figure.axes[2]
+    assert image.get_position().x0 == pytest.approx(prediction.get_position().x0, abs=0.005)
+
+
+def test_steps_of_training_have_whole_ticks():
+    figure = Figure(figsize=(9.5, 9))
+    rows = [{"step": float(step), "loss": 1.0} for step in range(1, 11)]
+    draw_values_training(rows, figure)
+    figure.draw_without_rendering()
+    assert all(tick == int(tick) for axes in figure.axes for tick in axes.get_xticks())
 
 
 def test_missing_data_are_a_note(folders, tmp_path):

@@ -47,12 +47,22 @@ def is_nifti(path: Path) -> bool:
     return path.name.lower().endswith(NIFTI)
 
 
-def list_images(folder: str | os.PathLike[str], suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
-    """List the images of a folder by name; ignore hidden files and other kinds."""
+def list_images(
+    folder: str | os.PathLike[str],
+    suffixes: tuple[str, ...] = SUFFIXES,
+    what: str = "images or masks",
+) -> list[Path]:
+    """List the images of a folder by name; ignore hidden files and other kinds.
+
+    Args:
+        folder: folder of the images.
+        suffixes: endings of the names of images.
+        what: content of the folder, for errors.
+    """
     root = Path(folder)
     if not root.is_dir():
         is_what = "is none" if root.exists() else "does not exist"
-        raise ValueError(f"Expected a folder of images or masks, got {root}, which {is_what}.")
+        raise ValueError(f"Expected a folder of {what}, got {root}, which {is_what}.")
     images = sorted(
         path
         for path in root.iterdir()
@@ -85,7 +95,8 @@ def pair_images(
         cure: cure for images without one.
     """
     by_name: dict[str, Path] = {}
-    for mask in list_images(masks, mask_suffixes or suffixes):
+    first, *further = what.split()
+    for mask in list_images(masks, mask_suffixes or suffixes, " ".join([f"{first}s", *further])):
         name = stem_of(mask)
         if name in by_name:
             raise ValueError(
@@ -93,7 +104,7 @@ def pair_images(
                 f"{mask.name}."
             )
         by_name[name] = mask
-    paths = list_images(images, suffixes)
+    paths = list_images(images, suffixes, "images")
     missing = [path.name for path in paths if stem_of(path) not in by_name]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
@@ -103,6 +114,9 @@ def pair_images(
             cure,
         )
     return [Pair(path, by_name[stem_of(path)]) for path in paths]
+
+
+VOLUMES = "volumes are TIFF with a page for each slice, .npy or NIfTI"
 
 
 def read_image(
@@ -145,6 +159,8 @@ def _read_pages(source: Path, is_volume: bool, as_indices: bool) -> NDArray[Any]
         if is_volume and image.width * image.height * n_pages > LARGEST:
             size = f"{image.width} x {image.height} x {n_pages}"
             raise ValueError(f"it declares {size} pixels, more than {LARGEST:,}")
+        if is_volume and image.format != "TIFF":
+            raise ValueError(f"a flat image; {VOLUMES}")
         if n_pages > 1 and not is_volume:
             raise ValueError(f"{n_pages} pages; save each as a file of its own")
         if not is_volume:

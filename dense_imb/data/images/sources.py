@@ -186,6 +186,9 @@ def digest_ends(path: Path) -> str:
     return digest.hexdigest()
 
 
+_MOST_NAMES = 8  # of data sets, in an error
+
+
 class HDF5Images:
     """HDF5 file with a data set `image`; each process opens it, and a pickle has no handle.
 
@@ -233,15 +236,20 @@ class HDF5Images:
             datasets = list_datasets(file, self.path)
             if not {*self.needs} <= set(datasets):
                 wanted = " and ".join(f"`{name}`" for name in self.needs)
-                raise ValueError(
-                    f"Expected data sets {wanted} in {self.path}, got "
-                    f"{', '.join(sorted(datasets)[:5]) or 'none'}; rename or convert them."
+                raise Refused(
+                    f"data sets {literal(wanted)} in {literal(self.path)}",
+                    ", ".join(sorted(datasets)[:_MOST_NAMES]) or "none",
+                    self._cure_of_missing(sorted(datasets)),
                 )
         except BaseException:
             file.close()
             raise
         self._opened, self._identity = (os.getpid(), file, datasets), identity
         return datasets
+
+    def _cure_of_missing(self, present: list[str]) -> str:
+        """Return the cure where a data set is missing, with options in braces."""
+        return "rename or convert them"
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": None}

@@ -12,9 +12,11 @@ from typing import Any
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from dense_imb.base.refusals import Refused, literal
 from dense_imb.data.images.folders import (
     NIFTI,
     SUFFIXES,
+    VOLUMES,
     is_nifti,
     list_images,
     read_image,
@@ -68,10 +70,19 @@ class UnlabelledImages:
         if self._stored is not None:
             number, axis = self._numbers[i], self._stored.channel_axis
             pixels = self._stored.read("image", number)
+            if axis is not None and pixels.ndim == self.spatial_dims:
+                raise self._refusal(self._stored.image_place(number), pixels.shape)
             return self._checked(pixels, self._stored.image_place(number), axis)
         path = self.paths[i]
         pixels = read_image(path, is_volume=self.spatial_dims == 3)
-        return self._checked(pixels, str(path), None if path.suffix.lower() == ".npy" else -1)
+        is_array = path.suffix.lower() == ".npy"
+        if self.spatial_dims == 3 and len(pixels) == 1 and not (is_array or is_nifti(path)):
+            raise Refused(
+                f"{literal(path)} to be a volume, as the network was trained on",
+                "a flat image",
+                VOLUMES,
+            )
+        return self._checked(pixels, str(path), None if is_array else -1)
 
     def files(self) -> list[Path]:
         """Return the files of the images; for HDF5 the one file."""
@@ -121,10 +132,14 @@ class UnlabelledImages:
             if shape[axis] == n_channels:
                 spatial = shape[1:] if axis == 0 else shape[:-1]
                 return channels_first(pixels, spatial, axis, place, place)
-        raise ValueError(
-            f"Expected {place} with {n_channels} channel{'s' * (n_channels > 1)} in "
-            f"{self.spatial_dims}-D, as the network was trained on, got an array {shape}; convert "
-            "it, or move it to a folder of its own."
+        raise self._refusal(place, shape)
+
+    def _refusal(self, place: str, shape: tuple[int, ...]) -> ValueError:
+        n = self.n_channels
+        return ValueError(
+            f"Expected {place} with {n} channel{'s' * (n > 1)} in {self.spatial_dims}-D, as the "
+            f"network was trained on, got an array {shape}; convert it, or move it to a folder of "
+            "its own."
         )
 
 

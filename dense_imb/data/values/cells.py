@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dense_imb.base.checks import check_choice
-from dense_imb.base.refusals import Refused
+from dense_imb.base.refusals import Refused, literal
 from dense_imb.data.images.labelled import list_values
 from dense_imb.data.images.sources import are_names, whole
 
@@ -108,7 +108,12 @@ def whole_cells(stored: NDArray[Any], place: str, kind: CellKind) -> NDArray[Any
     most = (1 << MOST_BITS) - 1 if kind == "bits" else _MOST_LABELS - 1
     if low < 0 or high > most:
         what = f"a bit field of up to {MOST_BITS} cells" if kind == "bits" else "labels of cells"
-        raise Refused(f"{place} to hold {what}, from 0 to {most}", f"values from {low} to {high}")
+        is_field = kind == "labels" and low >= 0
+        raise Refused(
+            f"{literal(place)} to hold {what}, from 0 to {most}",
+            f"values from {low} to {high}",
+            "if they are bit fields, add {cell_kind=bits}" if is_field else "",
+        )
     # uint64 has no shift by a signed number
     return cells.astype(np.int64) if cells.dtype.kind == "u" else cells
 

@@ -241,7 +241,9 @@ class ValueImages:
             edges = [*(-edge for edge in reversed(edges)), *edges]
         counts = np.zeros(len(edges) + 1, np.int64)
         for i in range(len(self)):
-            places = np.searchsorted(edges, self.counted_values(i).ravel(), "right")
+            # as a loss sees them: edges in the type of the values
+            sides = np.array(edges, np.float32)
+            places = np.searchsorted(sides, self.counted_values(i).ravel(), side="right")
             counts += np.bincount(places, minlength=len(counts))
         kept, below = [], 0  # an edge that has no values below it or above it goes
         for k, edge in enumerate(edges):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dense_imb.base.refusals import Refused
+from dense_imb.base.refusals import Refused, nearest, option
 from dense_imb.data.images.folders import (
     NIFTI,
     SUFFIXES,
@@ -185,6 +185,7 @@ class HDF5Values(HDF5Images):
         spatial_dims: int | None = None,
         counted: str | None = None,
     ) -> None:
+        self._names = {"targets": target, "cells": cells, "counted": counted}  # by option
         super().__init__(path, ("image", target, *(name for name in (cells, counted) if name)))
         self.target_name, self.cells_name, self.counted_name = target, cells, counted
         self.where, self.has_cells = str(path), cells is not None
@@ -203,6 +204,18 @@ class HDF5Values(HDF5Images):
             spatial_dims = len(self._datasets()["image"].shape) - 2
         image, values = (self._datasets()[name].shape[1:] for name in ("image", target))
         self.spatial_dims = spatial_dims or common_dimensions(image, values)
+
+    def _cure_of_missing(self, present: list[str]) -> str:
+        free = [name for name in present if name not in ("image", *self._names.values())]
+        cures = []
+        for name_of_option, name in self._names.items():
+            if name is None or name in present:
+                continue
+            usual = {"targets": TARGET}.get(name_of_option, name_of_option)
+            near = usual if usual in free else nearest(name, free)
+            if near is not None:
+                cures.append(f"pass {option(name_of_option, near)}")
+        return " and ".join(cures) or super()._cure_of_missing(present)
 
     def place(self, i: int) -> str:
         return f"{self.target_name} {i} of {self.path}"
@@ -311,6 +324,8 @@ def _stored(
             common = [array.shape]  # it settles which axes are space
             continue
         name, got = name_of(i), array.shape
+        if not common and any(got in known for known in sizes):
+            break  # it fits one of the two, which do not fit each other
         if not common or len(got) != n_dims:
             wanted = " or ".join(map(str, dict.fromkeys(sizes[0])))
             raise ValueError(f"Expected {name} of the size of {image_place}, {wanted}, got {got}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
@@ -55,8 +56,8 @@ class ReadOutEffect:
             return "no pixels"
         before, after = self.overshoot
         lit = (
-            f"lit / target {before:.3g} -> {after:.3g} above {self.level:g}, equal above "
-            f"{self.matched_level:.3g}"
+            f"lit / target {before:.3g} -> {after:.3g} above {self.level:.3g}, 1 above the "
+            f"matched level {self.matched_level:.3g}"
             if self.n_target
             else f"no target above {self.level:g}, lit {self.lit_before:,} -> {self.lit_after:,}"
         )
@@ -91,7 +92,7 @@ class ReadOut:
         >>> bool((read_out.apply(prediction) - probability).abs().mean() < 0.01)
         True
         >>> print(read_out.effect[0].describe())
-        lit / target 2.36 -> 0.77 above 0.5, equal above 0.389, RMSE 0.334 -> 0.227
+        lit / target 2.36 -> 0.77 above 0.5, 1 above the matched level 0.389, RMSE 0.334 -> 0.227
     """
 
     maps: tuple[ValueMap, ...]
@@ -121,6 +122,8 @@ class ReadOut:
             min_pixels: smallest number of pixels from which a mean target is taken.
         """
         check_at_least("min_pixels", min_pixels, 1)
+        if not tally.n_pixels:
+            raise ValueError("Expected `tally` with pixels, got none; update it with maps first.")
         maps = tuple(
             fitted_map(*tally.moments(number), min_pixels) for number in range(tally.n_maps)
         )
@@ -193,11 +196,17 @@ class ReadOut:
         channels = zip(self.maps, prediction.unbind(1), strict=True)
         return torch.stack([one(channel) for one, channel in channels], 1)
 
-    def describe(self) -> str:
-        """Return the maps and their effect, a line for each."""
+    def describe(self, names: Sequence[str] | None = None) -> str:
+        """Return the maps and their effect, a line for each.
+
+        Args:
+            names: names of the channels.
+        """
         lines = []
         for number, one in enumerate(self.maps):
             name = "all channels" if len(self.maps) == 1 else f"channel {number}"
+            if names is not None and len(names) == len(self.maps):
+                name = names[number]
             effect = f"; {self.effect[number].describe()}" if self.effect else ""
             lines.append(f"read-out of {name}: {one.describe()}{effect}")
         return "\n".join(lines)

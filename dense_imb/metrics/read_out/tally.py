@@ -69,6 +69,11 @@ class ReadOutTally(StreamingCounts):
         """Number of maps to fit: one for each channel, or one."""
         return 1 if self.shared else self.n_channels
 
+    @property
+    def n_pixels(self) -> int:
+        """Number of pixels so far, of all maps together."""
+        return int(self._moments[:, 0].sum())
+
     def _settings(self) -> dict[str, Any]:
         return {
             "n_channels": self.n_channels,
@@ -145,7 +150,7 @@ class ReadOutTally(StreamingCounts):
 
     def _summary(self) -> tuple[Mapping[str, int], Mapping[str, float]]:
         n_lit, n_target = self._lit.sum(0).tolist()
-        counts = {"pixels": int(self._moments[:, 0].sum()), "lit": n_lit, "target": n_target}
+        counts = {"pixels": self.n_pixels, "lit": n_lit, "target": n_target}
         return counts, {"lit / target": ratio(n_lit, n_target)}
 
 

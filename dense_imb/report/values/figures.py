@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # the package must not wait for matplotlib
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_UNCOUNTED = "#BDBDBD"  # colour of pixels that do not count
 MOST_PARTS = 16  # cells or bins in a figure
 
 
@@ -129,7 +130,9 @@ def draw_value_sample(sample: ValueSample, figure: Figure) -> None:
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
     panels[0, 0].set_title("Image")
-    panels[0, 0].imshow(displayed(sample.image), cmap="gray", vmin=0, vmax=1)
+    image = panels[0, 0].imshow(displayed(sample.image), cmap="gray", vmin=0, vmax=1)
+    if n == 1:  # room for a bar, so that image and prediction are drawn in line
+        figure.colorbar(image, ax=panels[0, 0]).ax.set_visible(False)
     for row, name, target, prediction in zip(
         panels, sample.channels, sample.target, sample.prediction, strict=True
     ):
@@ -150,6 +153,8 @@ def _draw_maps(
     """Draw a map, its prediction in the same colours, and their difference."""
     low = float(min(target.min(), 0))
     high = float(max(target.max(), low + 1e-12))
+    for axes in panels:
+        axes.set_facecolor(_UNCOUNTED)
     for axes, values in zip(panels, (target, prediction), strict=False):
         shown = axes.imshow(values, cmap="viridis", vmin=low, vmax=high)
         figure.colorbar(shown, ax=axes)

@@ -13,6 +13,7 @@ from torch import Tensor
 from dense_imb.data.values.pairs import ValueImages
 from dense_imb.hits.masking import Progress
 from dense_imb.tasks.values.evaluate import Predicts, ValuesTable, evaluate_values
+from dense_imb.tasks.values.scores import counted_pixels
 from dense_imb.tasks.values.trained import TrainedValues
 
 N_BINS = 60  # of target and prediction, in their joint histogram
@@ -33,7 +34,7 @@ class ValueSample:
         image: (H, W) or (H, W, channels).
         channels: name of each channel that is shown; "" for maps of one channel.
         target, prediction: (n_shown, H, W); the prediction is NaN where a pixel does not count.
-        error: mean absolute error of the whole image.
+        error: mean absolute error of the pixels that count in the whole image.
     """
 
     name: str
@@ -87,8 +88,10 @@ def measure_values(
     errors = np.zeros(len(images))
 
     def watch(name: str, i: int, prediction: Tensor) -> None:
-        target, values = images.counted_values(i).ravel(), images.only_counted(prediction, i)
-        cut = np.clip(values.ravel(), low, high)
+        target, values = images.target(i), prediction.numpy()
+        if (counted := _counted(network, images, i)) is not None:
+            target, values = target[:, counted], values[:, counted]
+        target, cut = target.ravel(), np.clip(values.ravel(), low, high)
         joint[name] += np.histogram2d(target, cut, (edges, edges))[0].astype(np.int64)
         if name == network.name and len(target):
             errors[i] = np.abs(values.ravel() - target).mean()
@@ -110,10 +113,11 @@ def _samples(
     for i, title in [*places.items()][:_SAMPLES]:
         image, target = images.image(i), images.target(i)
         prediction = network.predict(image).numpy()
-        if (counted := images.counted(i)) is not None:
+        if (counted := _counted(network, images, i)) is not None:
             prediction = np.where(counted, prediction, np.nan)
         shown = lit_channels(target, network.reading.level)
         names = network.reading.names or [f"channel {k}" for k in range(len(target))]
+        is_named = len(target) > 1 or network.reading.names is not None
         plane, part = fullest_plane(target[shown])
         samples.append(
             ValueSample(
@@ -121,13 +125,19 @@ def _samples(
                 title,
                 part,
                 np.moveaxis(image, 0, -1)[plane],
-                tuple(names[k] if len(target) > 1 else "" for k in shown),
+                tuple(names[k] if is_named else "" for k in shown),
                 target[shown][:, *plane],
                 prediction[shown][:, *plane],
                 float(errors[i]),
             )
         )
     return samples
+
+
+def _counted(network: TrainedValues, images: ValueImages, i: int) -> NDArray[np.bool_] | None:
+    """Return the pixels of an image that count in its scores, (*spatial); None for all."""
+    counted = counted_pixels(network.reading, images.cell_map(i), images.counted(i))
+    return None if counted is None else np.asarray(counted[0])
 
 
 def lit_channels(target: NDArray[np.float32], level: float) -> list[int]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
+
+import numpy as np
 
 from dense_imb.base.refusals import Refused
 from dense_imb.data.values.pairs import ValueImages, open_values
@@ -23,6 +26,7 @@ from dense_imb.report.values.measures import (
 )
 from dense_imb.tasks.values.evaluate import ValuesTable
 from dense_imb.tasks.values.recipe import (
+    HDF5,
     default_places,
     open_test_images,
     open_validation_images,
@@ -50,6 +54,7 @@ class ValuesSource(ReportSource):
         counted: folder of the maps of counted pixels, or name of their data set.
         measured: measurements; None if the network or the images are missing.
         where: description of the measured images.
+        names: names of the channels, if known.
     """
 
     targets: str | None = None
@@ -57,6 +62,7 @@ class ValuesSource(ReportSource):
     counted: str | None = None
     measured: ValueMeasures | None = None
     where: str = ""
+    names: tuple[str, ...] | None = None
 
     kind: ClassVar[str] = "values"
     unit: ClassVar[str] = "image"
@@ -87,6 +93,7 @@ class ValuesSource(ReportSource):
         except (ValueError, OSError, KeyError) as problem:
             self.note("No scores: the network can't be loaded", problem)
             return
+        self.names = network.reading.names
         images = self._open_images(network.reading)
         if images is None:
             return
@@ -135,12 +142,12 @@ class ValuesSource(ReportSource):
             if best is None:
                 return "No scores yet."
             return f"Balanced mean absolute error {best:.3g} (validation)."
-        own, blank = measured.table[self.name], measured.table["blank"]
-        return (
-            f"Mean absolute error {number(own['mae'], '.3g')} on {self.where}, balanced "
-            f"{number(own['balanced_mae'], '.3g')}; a blank map has {number(blank['mae'], '.3g')}, "
-            f"balanced {number(blank['balanced_mae'], '.3g')}."
-        )
+        table = measured.table
+        parts = [f"Mean absolute error {_two_errors(table[self.name])} on {self.where}"]
+        if (raw := f"{self.name} as trained") in measured.joint:
+            parts.append(f"as trained, without the read-out, {_two_errors(table[raw])}")
+        parts.append(f"a blank map has {_two_errors(table['blank'])}")
+        return f"{'; '.join(parts)}."
 
     def sections(self) -> list[Section]:
         training = self.training_section(
@@ -184,13 +191,25 @@ class ValuesSource(ReportSource):
             )
         over = "cells" if table.has_cells else f"pixels below and above {table.level:.3g}"
         read_out = self.run.read_out
-        lines = [] if read_out is None else read_out.read_out.describe().splitlines()
+        lines = [] if read_out is None else read_out.read_out.describe(self.names).splitlines()
         how = "".join(f" {line[0].upper()}{line[1:]}." for line in lines)
         return (
             f"Measured on {self.where}{origin} Balanced MAE is the mean over {over}; skill is 1 "
-            "for a perfect map and 0 for a blank one. Lit / target: pixels predicted above the "
-            f"level for each pixel with such a target.{how}"
+            f"for a perfect map and 0 for a blank one. {self._levels()}{how}"
         )
+
+    def _levels(self) -> str:
+        """Describe the levels above which targets and predictions of the table are lit."""
+        table, read_out = self.table, self.run.read_out
+        assert table is not None
+        text = f"Lit / target of the table: pixels predicted above the level {table.level:.3g}"
+        if read_out is not None and f"{self.name} as trained" in self._scorers():
+            levels = ", ".join(f"{one.matched_level:.3g}" for one in read_out.read_out.effect)
+            text += f", with the read-out above {levels} (the matched level, see below),"
+        return f"{text} for each pixel with a target above {table.level:.3g}."
+
+    def _scorers(self) -> set[str]:
+        return set() if self.table is None else {str(row["scorer"]) for row in self.table.rows}
 
     def _by_value(self) -> Drawing:
         measured = self.measured
@@ -227,6 +246,8 @@ class ValuesSource(ReportSource):
         where = f"{sample.name}, {sample.part}" if sample.part else sample.name
         is_first = len(sample.target) == MOST_CHANNELS
         part = f" The first {MOST_CHANNELS} channels with lit pixels at most." * is_first
+        has_grey = bool(np.isnan(sample.prediction).any())
+        part += " Grey pixels do not count: they were left out of loss and scores." * has_grey
         return Drawing(
             f"sample_{k}",
             partial(figures.draw_value_sample, sample),
@@ -261,19 +282,36 @@ class ValuesSource(ReportSource):
             ("measure its errors beside baselines", joined("dense-imb evaluate", folder, data)),
             (
                 "predict the values of your own images",
-                f"dense-imb predict {folder} {quoted(self.test, 'images')} predicted",
+                f"dense-imb predict {folder} {self._images()} predicted",
             ),
         ]
 
+    def _images(self) -> str:
+        """Return the paths of test images as typed, or a placeholder of the form of the run's."""
+        return quoted(self.test, "images" if self._is_of_folders else "images.h5")
+
+    @property
+    def _is_of_folders(self) -> bool:
+        return Path(self.run.config.values.train or "").suffix not in HDF5
+
     def _test_paths(self) -> str:
-        words = [quoted(self.test, "images")]
-        if self.targets is not None or not self.test:
-            words += ["--targets", shlex.quote(self.targets or "targets")]
-        for name in ("cells", "counted"):
-            if getattr(self, name) is not None:
-                words += [f"--{name}", shlex.quote(getattr(self, name))]
+        """Return the words for test images, with folders of the maps that the run was trained on.
+
+        The data sets of an HDF5 file have the names of the training file by default.
+        """
+        trained_on, words = self.run.config.values, [self._images()]
+        for name in ("targets", "cells", "counted"):
+            value = getattr(self, name)
+            if not self.test and self._is_of_folders and getattr(trained_on, name) is not None:
+                value = name  # a placeholder
+            if value is not None:
+                words += [f"--{name}", shlex.quote(value)]
         return " ".join(words)
 
     def report_options(self) -> str:
         test = f"--test {self._test_paths()}" if self.test else ""
         return joined(test, sample_limit(self.n_samples, self.most))
+
+
+def _two_errors(row: Mapping[str, str | float]) -> str:
+    return f"{number(row['mae'], '.3g')}, balanced {number(row['balanced_mae'], '.3g')}"

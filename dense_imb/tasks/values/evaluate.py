@@ -14,7 +14,13 @@ from torch import Tensor
 from dense_imb.data.values.pairs import ValueImages
 from dense_imb.metrics.score_table import Row, ScoreTable, aligned
 from dense_imb.metrics.values import PREDICTION, ValueScores
-from dense_imb.tasks.values.scores import add_image, balanced_mae, counted_pixels, new_scores
+from dense_imb.tasks.values.scores import (
+    add_image,
+    balanced_mae,
+    counted_pixels,
+    larger_balanced_error,
+    new_scores,
+)
 from dense_imb.tasks.values.task import ValuesReading
 
 ALL = "all"  # pixels of a row over the whole image
@@ -112,7 +118,8 @@ class ValuesTable(ScoreTable):
             *(lines for kind in ("cell", "bin") if (lines := self._lines(kind, _PARTS))),
             [
                 f"{self.n_images:,} images; balanced MAE is the mean over {over}; skill is 1 "
-                f"for a perfect map and 0 for a blank one; lit: above {self.level:.3g}.",
+                f"for a perfect map and 0 for a blank one; lit targets are above {self.level:.3g}, "
+                "and lit predictions, too, unless a line below says otherwise.",
                 *self.notes,
             ],
         ]
@@ -193,12 +200,39 @@ def evaluate_values(
         if (levels := one.network.reading.lit_levels(raw=one.raw)) is not None:
             listed = ", ".join(f"{value:.3g}" for value in levels)
             notes.append(
-                f"{one.name}: predictions are lit above {listed}, which lights as many validation "
-                "pixels as their targets do."
+                f"{one.name}: predictions with the read-out are lit above {listed}, which lights "
+                "as many validation pixels as their targets."
             )
+    notes += _costs_of_read_outs(networks, rows, len(images))
     if reading.only_cells and has_cells:
-        notes.append("Pixels in no cell are left out, as in the training of the first run.")
+        whose = f"the loss of {networks[0].name}" if _n_different(networks) > 1 else "the loss"
+        notes.append(f"Pixels in no cell are left out, as {whose} leaves them out.")
     return ValuesTable(tuple(rows), reading.level, len(images), has_cells, tuple(notes))
+
+
+def _n_different(networks: Sequence[Predicts]) -> int:
+    """Return the number of networks; one with and without its read-out counts once."""
+    return len({id(one.network) for one in networks})
+
+
+def _costs_of_read_outs(networks: Sequence[Predicts], rows: Sequence[Row], n: int) -> list[str]:
+    """Return a line for each network whose read-out makes the balanced error larger.
+
+    Args:
+        networks: networks, with their read-outs and without.
+        rows: rows of the table.
+        n: number of images.
+    """
+    error = {row["scorer"]: float(row["balanced_mae"]) for row in rows if row["kind"] == ALL}
+    as_trained = {id(one.network): one.name for one in networks if one.raw}
+    lines = []
+    for one in networks:
+        raw = as_trained.get(id(one.network))
+        if one.raw or raw is None:
+            continue
+        if line := larger_balanced_error(f"these {n:,} images", error[raw], error[one.name]):
+            lines.append(f"{one.name}: {line}.")
+    return lines
 
 
 def _rows(scores: ValueScores, place: int, name: str) -> list[Row]:

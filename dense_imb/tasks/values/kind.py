@@ -35,8 +35,9 @@ class ValuesKind:
             side = "below" if best["skill"] >= 0 else "above"
             parts.append(f"{100 * abs(best['skill']):.3g} % {side} that of a blank map")
         if best.get("lit_ratio") is not None:
-            parts.append(f"lit / target pixels {best['lit_ratio']:.3g}")
-        return f"{', '.join(parts)} (validation images)"
+            level = "" if scores is None else f" above {scores.level:.3g}"
+            parts.append(f"lit / target pixels {best['lit_ratio']:.3g}{level}")
+        return f"{', '.join(parts)} (validation images, as trained)"
 
 
 KIND = ValuesKind()

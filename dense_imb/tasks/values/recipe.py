@@ -38,6 +38,7 @@ from dense_imb.tasks.values.task import (
 )
 from dense_imb.tasks.values.trained import TrainedValues
 
+HDF5 = (".h5", ".hdf5")  # endings of files
 _SPLIT = 0  # seed of the splits: runs of any seed see the same images
 _HIDDEN = 1  # seed of the choice of images whose maps are used
 _BINS = 4  # of the lit values, in scores
@@ -95,12 +96,12 @@ class ValuesRecipe(Recipe):
                 "{calibrate} fits probabilities, and values have none: their read-out is fitted "
                 "anyway ({values.read_out}); drop it."
             )
+        _check_options(values)  # before the images are opened for the default loss
         check_takes_values(self.checked_loss)
         if wants_instances(self.checked_loss):
             raise refusal('Maps of values have no instances; take a loss without per="instance".')
         if wants_cells(self.checked_loss) and values.cells is None:
             check_cells_of_loss(self.checked_loss, None)
-        _check_options(values)
 
     def recommend(self, class_counts: Sequence[int]) -> Recommendation:
         """Return the loss that `dense-imb inspect` recommends for values of which so many are 0.
@@ -264,7 +265,7 @@ def default_places(values: ValuesConfig, images: str | os.PathLike[str]) -> Plac
         values: configuration of the run.
         images: folder of images, or HDF5 file.
     """
-    is_file = values.train is not None and Path(values.train).suffix in (".h5", ".hdf5")
+    is_file = values.train is not None and Path(values.train).suffix in HDF5
     is_file = is_file or Path(values.train or "").is_file()
     if Path(images).is_dir() or not is_file:
         return Places()

@@ -184,6 +184,21 @@ def balanced_mae(scores: ValueScores, row: int = _PREDICTION) -> float:
     return mean_of_known(errors) if errors else math.nan
 
 
+def larger_balanced_error(where: str, before: float, after: float) -> str:
+    """Return the sentence on a read-out that makes the balanced error larger; "" if it does not.
+
+    Args:
+        where: description of the measured images.
+        before, after: mean over cells of the mean absolute error, as trained and read out.
+    """
+    if not after > before:
+        return ""
+    return (
+        f"the read-out makes the balanced error larger, {before:.3g} -> {after:.3g} ({where}): "
+        "--raw leaves it out, for rare values, arg-max and key points"
+    )
+
+
 def _known(value: Any) -> float:
     """Return a number, 0 for NaN."""
     number = float(value)

@@ -171,7 +171,6 @@ class ValuesTask(SampledTask):
     """
 
     monitor = "skill"
-    balance_cure = "use a balanced loss (ACBMSELoss), or a lower learning rate"
 
     def __init__(
         self,
@@ -215,6 +214,18 @@ class ValuesTask(SampledTask):
         self.flips, self.seed = options.flips, options.seed
         self.fits_read_out = options.read_out
         self.scores = Validation(reading)  # of the last validation
+
+    @property
+    def balance_cure(self) -> str:
+        """Return the cure of a network that ranks by chance, for `CollapseAlarm`."""
+        for part in self.loss.modules():
+            # Balanced MSE balances through the spread of its errors
+            if getattr(part, "balance", None) is not None or hasattr(part, "noise_sigma"):
+                return (
+                    "the loss is balanced already: train for longer, or use another learning rate "
+                    "or network"
+                )
+        return "use a balanced loss (BalancedRegressionLoss), or a lower learning rate"
 
     def describe_input(self) -> Mapping[str, str]:
         """Describe values, cells and crops."""
@@ -416,10 +427,14 @@ def check_cells_of_loss(loss: nn.Module, cells: Cells | None) -> None:
         wanted = partition.n_cells if isinstance(partition, Cover) else n_classes
         is_over_cells = isinstance(partition, Cover) or partition in ("labels", "masks")
         if is_over_cells and wanted != cells.n:
+            cure = f"write n_classes={cells.n}, or omit it"
+            if isinstance(partition, Cover):
+                cure = f"write n_cells={cells.n} in its Cover"
+                cure += ", which has a cell more for the rest anyway" * (partition.rest == "cell")
             raise Refused(
                 f"a loss over the {cells.n} cells of the images",
                 f"{type(part).__name__} over {wanted}",
-                f"write n_classes={cells.n}, or omit it",
+                cure,
             )
 
 

@@ -214,6 +214,7 @@ def test_bad_values_are_refused(tmp_path, spoil, sentence):
         ),
         (np.full((2, 6, 6), 0.5), {}, "to hold labels, whole numbers"),
         (np.full((2, 6, 6), -1), {}, "labels of cells, from 0 to 1023, got values from -1"),
+        (np.full((2, 6, 6), 1553), {}, "to 1553; if they are bit fields, add `cell_kind=bits`"),
         (np.zeros((2, 6, 6)), {"cell_kind": "bits"}, "bit fields with a cell, got 0 in every"),
         (np.zeros((1, 6, 6)), {}, "a map of cells of the same name in .* got none for 001"),
         (np.zeros((2, 6, 6)), {"cell_names": ["a", "a"]}, "a short name for each cell"),
@@ -224,6 +225,36 @@ def test_bad_cells_are_refused(tmp_path, cells, options, sentence):
     folder = save_npy(tmp_path / "cells", cells)
     with pytest.raises(ValueError, match=sentence):
         open_values(images, targets, cells=folder, **options).tally(show_progress=False)
+
+
+def test_the_map_that_differs_from_image_and_cells_is_blamed(tmp_path):
+    images, targets = spots(2, (8, 8, 8))
+    arrays = {"image": images, "target": targets[:, :4], "cells": np.ones(images.shape, np.uint8)}
+    path = write_hdf5(tmp_path / "a.h5", **arrays)
+    with pytest.raises(ValueError, match=r"Expected target 0 .*\(8, 8, 8\), got \(4, 8, 8\)"):
+        open_values(path, cells="cells", cell_kind="bits")
+
+
+@pytest.mark.parametrize(
+    ("names", "cure"),
+    [
+        ({"cells": "organs"}, "pass `cells=cells`"),
+        ({"targets": "targt"}, "pass `targets=target`"),
+        ({"targets": "xyz", "cells": "cells"}, "pass `targets=target`"),
+        ({"counted": "xyz"}, "rename or convert them"),
+    ],
+)
+def test_a_missing_data_set_is_refused_with_the_one_that_was_meant(tmp_path, names, cure):
+    images, targets = spots(2, (6, 6))
+    path = write_hdf5(tmp_path / "a.h5", image=images, target=targets, cells=targets)
+    with pytest.raises(ValueError, match=f"got cells, image, target; {cure}"):
+        open_values(path, **names)
+
+
+def test_a_missing_folder_of_maps_is_named(tmp_path):
+    images, _ = write_values(tmp_path, 2, (6, 6))
+    with pytest.raises(ValueError, match="Expected a folder of maps of values, got nofolder"):
+        open_values(images, "nofolder")
 
 
 def test_names_without_cells_and_folders_without_targets_are_refused(tmp_path):

@@ -77,6 +77,30 @@ def test_nifti_volumes_of_two_channels_keep_their_place(tmp_path):
     )
 
 
+def test_images_of_other_dimensions_and_channels_are_refused(trained, tmp_path):
+    def refuses(run, where, sentence):
+        out = tmp_path / "out"
+        with pytest.raises(ValueError, match=sentence):
+            predict(run, where, out, show_progress=False)
+        assert not out.exists()
+
+    volumes, targets = spots(5, (8, 8, 8))
+    data = write_hdf5(tmp_path / "a.h5", image=volumes, target=targets)
+    model = {"name": "monai:UNet", "options": {"channels": [4, 8], "strides": [2]}}
+    config = tiny_values(data, values={"patch": [8, 8, 8]}, model=model, steps=1)
+    run = train(config, tmp_path / "run", is_quiet=True)
+    for suffix in ("png", "tif"):
+        save(tmp_path / suffix / f"0.{suffix}", volumes[0][0])
+        refuses(run, tmp_path / suffix, "a flat image; volumes are TIFF")
+    flat = write_hdf5(tmp_path / "flat.h5", image=volumes)
+    with h5py.File(flat, "a") as file:
+        file["image"].attrs["channel_axis"] = 1
+    refuses(run, flat, r"with 1 channel in 3-D, as the network was trained on, got an array")
+    refuses(trained, data, r"with 1 channel in 2-D, as the network was trained on, got an array")
+    save(tmp_path / "rgb" / "0.png", np.zeros((8, 8, 3), np.uint8))
+    refuses(trained, tmp_path / "rgb", r"with 1 channel in 2-D, .* got an array \(8, 8, 3\)")
+
+
 def test_a_stopped_call_continues_and_other_maps_are_kept(trained, folders, tmp_path):
     out = tmp_path / "out"
     predict(trained, folders[0], out, show_progress=False)

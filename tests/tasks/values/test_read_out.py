@@ -16,6 +16,7 @@ from dense_imb.metrics.read_out import ReadOut
 from dense_imb.runs import open_run, predict, train
 from dense_imb.runs.read_out import READ_OUT, read_read_out
 from dense_imb.runs.write import scored_weights
+from dense_imb.tasks.values.scores import balanced_mae, larger_balanced_error
 from tests.tasks.values.tiny_values import tiny_values
 
 pytestmark = pytest.mark.filterwarnings("ignore::dense_imb.engine.CollapseWarning")
@@ -52,6 +53,24 @@ def test_predictions_pass_through_it_unless_raw_is_asked_for(trained, folders, t
     assert main([*words, "--quiet"]) == 0
     assert "8 maps of values predicted, as trained" in capsys.readouterr().out
     np.testing.assert_array_equal(np.load(tmp_path / "raw" / "000.npy"), raw[0].numpy())
+
+
+def test_the_cost_in_balanced_error_is_said_with_the_cure(trained, folders, tmp_path, capsys):
+    raw, read = trained.metrics["best"]["balanced_mae"], balanced_mae(trained.scores())
+    assert read > raw  # the loss is balanced, and the network unsure
+    line = f"the read-out makes the balanced error larger, {raw:.3g} -> {read:.3g} (validation"
+    assert f"{line} images): --raw leaves it out" in trained.summary()
+    words = [str(trained.folder), folders[0]]
+    for more, is_said in ([], True), (["--raw"], False):
+        out = str(tmp_path / f"out{is_said}")
+        assert main(["predict", *words, out, *more, "--quiet"]) == 0
+        assert (line in capsys.readouterr().out) is is_said
+        assert main(["evaluate", *words, "--targets", folders[1], *more, "--quiet"]) == 0
+        assert ("larger, " in capsys.readouterr().out) is is_said
+
+
+def test_a_read_out_that_costs_nothing_is_not_mentioned():
+    assert larger_balanced_error("here", 2.0, 1.0) == ""
 
 
 def test_evaluate_shows_the_overshoot_before_and_after(trained, folders, capsys):

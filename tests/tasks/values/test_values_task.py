@@ -290,7 +290,12 @@ def test_bad_options_are_refused(folders, change, sentence):
         (
             {},
             "BalancedRegressionLoss('l1', 'masks', n_classes=5)",
-            "over the 2 cells of the images, got BalancedRegressionLoss over 5",
+            "over the 2 cells of the images, got BalancedRegressionLoss over 5; write n_classes=2",
+        ),
+        (
+            {},
+            "BalancedRegressionLoss('l1', partition={'n_cells': 3, 'rest': 'cell'})",
+            "over 3; write n_cells=2 in its Cover, which has a cell more for the rest anyway",
         ),
     ],
 )
@@ -317,6 +322,20 @@ def test_pixels_in_no_cell_are_counted_for_a_loss_that_refuses_them(bits):
     with pytest.raises(ValueError, match=r"pixel in a cell, got 5,\d\d\d of 11,520 in none; take"):
         Recipe.of(config, loss=BalancedRegressionLoss("l1", Cover(2, rest="refuse"))).build_task()
     Recipe.of(config, loss=BalancedRegressionLoss("l1", Cover(2, rest="cell"))).build_task()
+
+
+@pytest.mark.parametrize(
+    ("loss", "is_balanced"),
+    [
+        ("torch.nn:MSELoss", False),
+        ("ACBMSELoss", True),
+        ("BalancedMSELoss(noise_sigma=1.0)", True),
+        ('BalancedRegressionLoss("l1", ValueBins([5.0]))', True),
+    ],
+)
+def test_the_alarm_names_a_balanced_loss_only_where_there_is_none(folders, loss, is_balanced):
+    cure = build_task(tiny_values(folders, loss=loss)).balance_cure
+    assert ("balanced already" in cure) is is_balanced
 
 
 def test_an_empty_bin_is_refused(folders):
