@@ -22,8 +22,11 @@ settings.load_profile("patient")
 _NEED = {
     "ignite": "dense_imb/integrations/monai/*",
     "lightning": "dense_imb/integrations/lightning.py",
+    "nnunetv2": "dense_imb/integrations/nnunet/trainers.py",
 }
 collect_ignore_glob = [path for package, path in _NEED.items() if find_spec(package) is None]
+# nnU-Net imports it by its bare name
+collect_ignore_glob.append("dense_imb/integrations/nnunet/search_path/*")
 
 
 @pytest.fixture(autouse=True)

@@ -19,6 +19,7 @@ from dense_imb.cli import (
     export,
     inspect,
     losses,
+    nnunet_path,
     predict,
     report,
     segment,
@@ -66,10 +67,12 @@ class Command:
 
 
 COMMANDS: dict[str, Command] = {
-    module.__name__.rpartition(".")[2]: Command(module.SUMMARY, module.make_parser, module.run)
+    module.__name__.rpartition(".")[2].replace("_", "-"): Command(
+        module.SUMMARY, module.make_parser, module.run
+    )
     for module in (
-        compare, convert, curves, demo, denoise, evaluate, export, inspect, losses, predict, report,
-        segment, simulate,
+        compare, convert, curves, demo, denoise, evaluate, export, inspect, losses, nnunet_path,
+        predict, report, segment, simulate,
     )
 }  # fmt: skip
 COMMANDS |= {
