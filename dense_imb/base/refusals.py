@@ -9,6 +9,9 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+_Problem = TypeVar("_Problem", bound=Exception)
 
 # our own markup; nothing else is parsed
 _BRACE = "\ue000"  # stands for a literal brace until a sentence is rendered
@@ -111,6 +114,17 @@ class _Sentence(Refused):
     @property
     def sentence(self) -> str:
         return str(self.args[0])
+
+
+def mark_shared(problem: _Problem) -> _Problem:
+    """Mark a problem that all processes raise, so that the command of the first one prints it."""
+    vars(problem)["is_shared"] = True
+    return problem
+
+
+def is_shared(problem: Exception) -> bool:
+    """Tell whether a problem was marked by `mark_shared`."""
+    return "is_shared" in vars(problem)
 
 
 _LONGEST = 200  # characters of a name that is compared with others

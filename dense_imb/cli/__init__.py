@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -144,4 +145,6 @@ def entry_point() -> None:
     except KeyboardInterrupt:  # before the command began
         print("dense-imb: stopped", file=sys.stderr)
         code = 130
+    finally:  # a late Ctrl-C ends it without a traceback
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.exit(code)

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from dense_imb.base.files import final_name, reason_of
 from dense_imb.base.imports import installed_only
-from dense_imb.base.refusals import Refused
+from dense_imb.base.refusals import Refused, is_shared
 from dense_imb.cli._parser import Namespace, Parser
 from dense_imb.config import SAVED
 
@@ -34,26 +34,43 @@ class Terminated(KeyboardInterrupt):
 
 def guarded(parser: Parser, action: Callable[[], int | None]) -> int:
     """Run an action; return 0 or its own code, 2 on bad input, 130 or 143 when stopped."""
+    received: list[int] = []
     try:
         # processes of a group are ended by their launcher
         ending = () if "RANK" in os.environ else (signal.SIGTERM, getattr(signal, "SIGHUP", None))
-        with _raised(*ending, unless_handled=True), installed_only():
+        numbers = (signal.SIGINT, *ending)
+        with _raised(*numbers, unless_handled=True, received=received), installed_only():
             return action() or 0
     except BrokenPipeError:  # the reader, for example `head`, has seen enough
         sys.stderr.close()
         return 0
-    except (ValueError, TypeError, OSError, ImportError) as problem:
+    except Exception as problem:
+        if received:  # a library made another error of it
+            return _stopped(parser.prog, received[0])
+        return _refused(parser, problem)
+    except KeyboardInterrupt as stop:
+        return _stopped(parser.prog, stop.number if isinstance(stop, Terminated) else signal.SIGINT)
+
+
+def _stopped(program: str, number: int) -> int:
+    print(f"{program}: stopped", file=sys.stderr)
+    return 128 + number
+
+
+def _refused(parser: Parser, problem: Exception) -> int:
+    """Print the sentence of a problem that is no mistake of ours; raise others."""
+    if isinstance(problem, (ValueError, TypeError, OSError, ImportError)):
+        if is_shared(problem) and os.environ.get("RANK", "0") != "0":  # the first one says it
+            return 2
         sentence = parser.sentence(problem)
         if isinstance(problem, OSError) and not isinstance(problem, Refused) and problem.strerror:
             sentence = _sentence_of_system(problem)  # without "[Errno 28]"
         print(f"{parser.prog}: error: {_one_line(sentence)}", file=sys.stderr)
         return 2
-    except (OverflowError, RecursionError, MemoryError) as problem:
+    if isinstance(problem, (OverflowError, RecursionError, MemoryError)):
         print(f"{parser.prog}: error: {_sentence_of_limits(problem)}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt as stop:
-        print(f"{parser.prog}: stopped", file=sys.stderr)
-        return 128 + (stop.number if isinstance(stop, Terminated) else signal.SIGINT)
+    raise problem
 
 
 @contextmanager
@@ -75,20 +92,33 @@ def continuable(program: str, cure: str) -> Iterator[None]:
 
 
 @contextmanager
-def _raised(*numbers: int | None, unless_handled: bool = False) -> Iterator[None]:
-    """Raise signals as `Terminated`, so that temporary files are removed; the second one kills."""
+def _raised(
+    *numbers: int | None, unless_handled: bool = False, received: list[int] | None = None
+) -> Iterator[None]:
+    """Raise signals as `Terminated`, so that temporary files are removed; the second one kills.
+
+    Args:
+        numbers: the signals.
+        unless_handled: leave those with a handler alone.
+        received: list that the numbers of signals are added to.
+    """
     owner = os.getpid()
+    unhandled = (signal.SIG_DFL, signal.default_int_handler)
 
     def leave(number: int, frame: Any) -> NoReturn:
         if os.getpid() != owner:  # a worker, which owns no files
             os._exit(128 + number)
+        if received is not None:
+            received.append(number)
+        if number == signal.SIGINT:  # often sent twice
+            raise KeyboardInterrupt
         signal.signal(number, signal.SIG_DFL)
         raise Terminated(number)
 
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():  # signals arrive in no other
         for number in filter(None, numbers):
-            if not unless_handled or signal.getsignal(number) is signal.SIG_DFL:
+            if not unless_handled or signal.getsignal(number) in unhandled:
                 before[number] = signal.signal(number, leave)
     try:
         yield

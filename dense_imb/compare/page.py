@@ -65,7 +65,7 @@ def write_page(table: ComparisonTable) -> Path:
 
 
 def _write_text(text: str, to: Path) -> None:
-    to.write_text(text, encoding="utf-8")
+    to.write_text(text, encoding="utf-8", errors="replace")  # names of files may be no UTF-8
 
 
 def _scores(table: ComparisonTable) -> Section:

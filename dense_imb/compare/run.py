@@ -8,6 +8,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from textwrap import shorten
@@ -102,7 +103,8 @@ def compare(
             try:
                 planned = _new_plan(benchmark, n_losses, n_seeds, first_seeds or 0, minutes, steps)
             except Exception:  # it starts nothing
-                folder.rmdir()
+                with suppress(OSError):
+                    folder.rmdir()
                 raise
             _write(folder / _PLAN, {"asked": asked, "plan": planned._asdict()})
         chosen, left_out = competing[: planned.n_losses], competing[planned.n_losses :]
@@ -205,7 +207,7 @@ def _stored_plan(folder: Path, asked: dict[str, Any]) -> Plan | None:
     """Return the plan of the comparison in a folder; None where the folder is new or empty."""
     path = folder / _PLAN
     if not path.exists():
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and any(path.suffix != ".partial" for path in folder.iterdir()):
             raise ValueError(f"Expected a new or empty folder, got {folder}, with files.")
         return None
     stored = json.loads(path.read_text())

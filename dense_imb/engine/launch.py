@@ -90,6 +90,9 @@ def _killed(context: Any, received: list[int]) -> int:
     """Return the exit code if a signal ended a process, after printing which; else 0."""
     for rank, process in enumerate(context.processes):
         if -(process.exitcode or 0) in received:  # before training began
+            print(
+                f"dense-imb: stopped by {signal.Signals(-process.exitcode).name}", file=sys.stderr
+            )
             return 130 if -process.exitcode == signal.SIGINT else SAVED
         if (process.exitcode or 0) < 0:
             name = signal.Signals(-process.exitcode).name

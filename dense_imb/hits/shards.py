@@ -23,7 +23,7 @@ import torch.distributed as dist
 from dense_imb.base.checks import check_at_least
 from dense_imb.base.files import clear_leftovers, refuse_existing, refuse_inputs, write_whole
 from dense_imb.base.locks import locked_folder
-from dense_imb.base.refusals import Refused, RefusedFile
+from dense_imb.base.refusals import Refused, RefusedFile, mark_shared
 from dense_imb.hits.baselines import Scorer
 from dense_imb.hits.drift import EventProfile
 from dense_imb.hits.events import Events
@@ -479,7 +479,7 @@ def _together(prepare: Any) -> list[_Prepared]:
         dist.broadcast_object_list(shared)
         result = shared[0]
     if isinstance(result, Exception):
-        raise result
+        raise mark_shared(result)
     prepared: list[_Prepared] = result
     return prepared
 

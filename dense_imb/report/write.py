@@ -151,7 +151,8 @@ def write_report(
         _write_figures(path.parent / "figures", pngs, source.figure_names)
     stored = json.dumps(numbers, indent=1, allow_nan=False) + "\n"
     write_whole(path.with_suffix(".json"), partial(_write_bytes, stored.encode()))
-    write_whole(path, partial(_write_bytes, page.encode()))
+    # names of files may be no UTF-8
+    write_whole(path, partial(_write_bytes, page.encode(errors="replace")))
     return Report(path, numbers, headline, source.table, tuple(source.notes))
 
 

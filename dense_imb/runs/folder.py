@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +15,7 @@ from accelerate.utils import broadcast_object_list
 
 from dense_imb.base.files import clear_leftovers
 from dense_imb.base.locks import LOCK, locked_folder
-from dense_imb.base.refusals import Refused
+from dense_imb.base.refusals import Refused, mark_shared
 from dense_imb.config import AUTO, TrainConfig
 from dense_imb.runs.read import read_config
 from dense_imb.runs.stages import FIRST
@@ -45,7 +45,7 @@ def check_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
             f"{folder}, which holds one",
             "continue it with {resume}, or choose another name",
         )
-    if folder.is_dir() and not stored.exists() and _has_files(folder):
+    if folder.is_dir() and not stored.exists() and has_files(folder):
         raise ValueError(f"Expected a new or empty folder for the run, got {folder}, with files.")
     if stored.exists():
         if differences := _describe_differences(folder, recipe.whole_config):
@@ -69,7 +69,7 @@ def with_stored_loss(recipe: Recipe, folder: Path) -> Recipe:
 def _check_first(folder: Path, config: TrainConfig) -> None:
     """Refuse a first stage that is not this run's; there may be none yet."""
     if not (folder / "config.yaml").exists():
-        if folder.is_dir() and _has_files(folder):
+        if folder.is_dir() and has_files(folder):
             raise ValueError(
                 f"Expected a new or empty folder for the run, got {folder}, with files."
             )
@@ -113,10 +113,10 @@ def has_checkpoint(folder: Path) -> bool:
     return any((folder / CHECKPOINTS).glob("step-*.pt"))
 
 
-def _has_files(folder: Path) -> bool:
-    """Tell whether a folder holds files other than those a run begins with."""
+def has_files(folder: Path, *, except_for: Collection[str] = ()) -> bool:
+    """Tell whether a folder holds files other than locks, unfinished ones and some names."""
     return any(
-        path.is_file() and path.name != LOCK and path.suffix != ".partial"
+        path.is_file() and path.name not in (LOCK, *except_for) and path.suffix != ".partial"
         for path in folder.rglob("*")
     )
 
@@ -144,7 +144,7 @@ def locked(
                 problem = [caught]
         broadcast_object_list(problem)  # or the others would wait for the main process
         if problem[0] is not None:
-            raise problem[0]
+            raise mark_shared(problem[0])
         yield
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from dense_imb.base.files import write_whole
 from dense_imb.data.hashes import WORDS, SampleHashes, hash_samples
@@ -130,4 +130,5 @@ def _save(hashes: Mapping[str, SampleHashes], to: Path) -> None:
             f"{part}.exact": kept.exact,
             f"{part}.near": kept.near,
         }
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, to)
+    stored = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    to.write_bytes(stored)  # save_file hides a full disk

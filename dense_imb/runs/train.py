@@ -43,6 +43,7 @@ from dense_imb.runs.folder import (
     check_folder,
     config_differences,
     has_checkpoint,
+    has_files,
     locked,
     with_stored_loss,
 )
@@ -149,7 +150,7 @@ def train(
 
 @contextmanager
 def _forgotten_if_refused(begun: Sequence[Path]) -> Iterator[None]:
-    """Remove the configuration of a run that fails before its first checkpoint.
+    """Remove the configuration of a run that fails before it writes anything else.
 
     The corrected command may then use the same folder.
 
@@ -159,9 +160,10 @@ def _forgotten_if_refused(begun: Sequence[Path]) -> Iterator[None]:
     try:
         yield
     except Exception:
-        if not any(has_checkpoint(folder) for folder in begun):
+        names = ("config.yaml", "environment.json", HASHES)
+        if not any(has_files(folder, except_for=names) for folder in begun):
             for folder in begun:
-                for name in ("config.yaml", "environment.json", HASHES):
+                for name in names:
                     (folder / name).unlink(missing_ok=True)
         raise
 

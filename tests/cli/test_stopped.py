@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
 from torch.multiprocessing.spawn import ProcessExitedException
 
 from dense_imb.base.files import write_whole
+from dense_imb.base.refusals import mark_shared
 from dense_imb.cli import main
 from dense_imb.cli._parser import Parser
 from dense_imb.cli._script import continuable, guarded
@@ -31,6 +33,21 @@ def test_a_signal_removes_temporary_files_and_has_its_own_exit_code(tmp_path, ca
     assert capsys.readouterr().err == "dense-imb convert: stopped\n"
     assert [*tmp_path.iterdir()] == []
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_stop_that_a_library_hides_is_a_stop(capsys):
+    def work() -> None:
+        with suppress(BaseException):
+            signal.raise_signal(signal.SIGINT)
+        raise RecursionError
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may ignore it
+    try:
+        assert guarded(Parser(program="dense-imb export"), work) == 130
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capsys.readouterr().err == "dense-imb export: stopped\n"
 
 
 def test_a_handler_of_the_caller_stays(capsys):
@@ -61,18 +78,28 @@ def test_a_command_that_can_be_continued_says_how(number, capsys):
     [
         (["train", "hits", "--out", "run"], "dense_imb.cli.train.config_of"),
         (["compare", "images"], "dense_imb.cli.compare._config"),
-        (["demo"], "dense_imb.base.checks.check_at_least"),
+        (["demo"], "dense_imb.demo.demo"),
     ],
 )
 def test_such_a_command_is_continued_also_if_it_was_stopped_before_it_trained(
     words, early, monkeypatch, tmp_path
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(early, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(early, lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(SystemExit) as ended:
         main(words)
     assert ended.value.code == 75
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(("rank", "n_sentences"), [("0", 1), ("1", 0)])
+def test_a_refusal_of_all_processes_is_printed_by_the_first(rank, n_sentences, monkeypatch, capsys):
+    def refuse() -> None:
+        raise mark_shared(ValueError("Expected a, got b."))
+
+    monkeypatch.setenv("RANK", rank)
+    assert guarded(Parser(program="dense-imb train hits"), refuse) == 2
+    assert capsys.readouterr().err.count("Expected a, got b.") == n_sentences
 
 
 class _Process:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 _CAPABILITIES = 0x20080522  # version of the structures below
 _OVERRIDE = 0b110  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
+_BOUNDING_DROP = 24  # option of prctl
 _NEWNS, _PRIVATE, _REC, _REMOUNT, _DETACH = 0x20000, 1 << 18, 1 << 14, 1 << 5, 2
 
 
@@ -70,6 +71,8 @@ def heed_permissions() -> None:
     header = (ctypes.c_uint32 * 2)(_CAPABILITIES, 0)
     sets = (ctypes.c_uint32 * 6)()  # effective, permitted and inheritable, of two words each
     if _libc().capget(header, sets) == 0:
+        for number in (1, 2):  # nor may a program that it starts have them
+            _libc().prctl(_BOUNDING_DROP, number, 0, 0, 0)
         for k in range(3):
             sets[k] &= ~_OVERRIDE
         if _libc().capset(header, sets) == 0:

@@ -49,7 +49,7 @@ def stop(case: Case, number: int) -> None:
         _stop_cold(case, number, codes | {-number})
     else:
         ended = _stopped(case, number, again=case.rng.random() < 0.3)
-        case.expect(ended, codes | ({-number} if number == signal.SIGTERM else set()))
+        case.expect(ended, codes | {-number})
         if ended.code and ended.code > 0 and "stopped" not in ended.err:
             case.problems.append(f"no word of being stopped: {ended.err[-300:]}")
     case.check_whole(litter=False)

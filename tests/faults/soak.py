@@ -107,6 +107,8 @@ def case_name(seed: int, k: int, only: str = "") -> str:
         for name, command in COMMANDS.items()
         for fault in FAULTS
         if only in f"{name}/{fault}"
+        and (fault != "image names" or command.maps)
+        and (fault != "two commands" or command.beside is not None)
     }
     rng = random.Random(f"{seed} {k}")
     (pair,) = rng.choices([*pairs], [*pairs.values()])
