@@ -110,4 +110,9 @@ def _work(
     os.setpgrp()
     os.environ.update(shared, RANK=str(rank), LOCAL_RANK=str(rank))
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
-    sys.exit(main(arguments))
+    code = main(arguments)
+    if code:  # threads of a group that is still open would abort an orderly exit
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(0)

@@ -135,6 +135,15 @@ def test_a_signal_reaches_processes_that_are_just_started(number, code, monkeypa
     assert not process.is_alive()
 
 
+@pytest.fixture
+def hears_hangups():
+    """Let SIGHUP end this process, also where the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hears_hangups")
 def test_a_closed_terminal_stops_the_processes(monkeypatch):
     process = _Process()
 

@@ -12,7 +12,7 @@ from dense_imb.cli import COMMANDS, main
 from tests.limits import HANG_SECONDS
 
 # these work on one core, whatever the number of threads
-SINGLE = {"convert", "losses", "simulate"}
+SINGLE = {"convert", "losses", "nnunet-path", "simulate"}
 
 PROBE = """
 import os, sys
