@@ -217,7 +217,7 @@ def write_records(folder: Path, **metrics: object) -> None:
     best = {"step": 20.0, "epoch": 1.0, "removal_at_97": 0.9, EVIL: 0.5, "auc": None}
     known = {
         "monitor": "removal_at_97", "best": best, "steps": 20, "seconds": 3.0, "parameters": 77,
-        "samples": {EVIL: 12}, "stopped": EVIL, "is_finished": False,
+        "samples": {"train": 8, "validation": 4, EVIL: 12}, "stopped": EVIL, "is_finished": False,
     }  # fmt: skip
     (folder / "metrics.json").write_text(json.dumps({**known, **metrics}))
     (folder / "history.csv").write_text(
