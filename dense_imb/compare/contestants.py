@@ -12,6 +12,7 @@ from torch import nn
 from dense_imb.base.checks import check_choice
 from dense_imb.losses.foreign.catalogue import CATALOGUE
 from dense_imb.losses.foreign.codes import is_code
+from dense_imb.losses.foreign.recommended import value_bins_loss
 from dense_imb.losses.foreign.short_names import SHORT_NAMES, full_text
 
 PLAIN = "cross-entropy"  # the loss that the others are compared with
@@ -137,9 +138,8 @@ def _texts_of_values(edges: Sequence[float], cells: tuple[str, int] | None) -> d
     """Return the losses of values that depend on the data, by name."""
     texts = {}
     if edges:
-        listed = f"[{', '.join(f'{edge:g}' for edge in edges)}]"
-        texts[_BINS] = f'BalancedRegressionLoss("mse", ValueBins({listed}))'
-        texts[_ROOT_BINS] = f'BalancedRegressionLoss("mse", ValueBins({listed}, power=0.5))'
+        texts[_BINS] = value_bins_loss(edges)
+        texts[_ROOT_BINS] = value_bins_loss(edges, power=0.5)
     if cells is not None:
         partition, n = cells
         texts[_CELLS] = f'BalancedRegressionLoss("l1", "{partition}", n_classes={n})'

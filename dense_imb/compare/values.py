@@ -26,9 +26,9 @@ from dense_imb.config import TrainConfig
 from dense_imb.data.values.pairs import ValueImages
 from dense_imb.losses.foreign.short_names import SHORT_NAMES
 from dense_imb.runs import Run
-from dense_imb.tasks.recipe import build_task
+from dense_imb.tasks.recipe import Recipe
 from dense_imb.tasks.values.evaluate import Predicts, ValuesTable, evaluate_values
-from dense_imb.tasks.values.recipe import open_test_images
+from dense_imb.tasks.values.recipe import ValuesRecipe, open_test_images
 from dense_imb.tasks.values.task import ValuesReading
 
 _READ_OUT, _RAW = "read out", "as trained"  # rows of a network
@@ -56,7 +56,10 @@ class ValuesBenchmark:
         refuse_test(settings, "images with maps of values")
         self._config = config
         self._test: ValueImages = open_test_images(config.values)
-        self._task = build_task(replace(config, loss=SHORT_NAMES[PLAIN_OF_VALUES]))
+        recipe = Recipe.of(replace(config, loss=SHORT_NAMES[PLAIN_OF_VALUES]))
+        assert isinstance(recipe, ValuesRecipe)
+        self._opened = recipe.open()
+        self._task = replace(recipe, opened=self._opened).labelled_task()
         reading: ValuesReading = self._task.reading
         self._lit = [i for i in range(len(self._test)) if self._has_lit(i, reading.level)]
 
@@ -66,8 +69,7 @@ class ValuesBenchmark:
     def contestants(self) -> list[Contestant]:
         cells = self._task.reading.cells
         partition = None if cells is None else ("masks" if cells.overlap else "labels", cells.n)
-        train: ValueImages = self._task.train
-        edges = train.bin_edges(train.tally(show_progress=False))
+        edges = self._opened.train.bin_edges(self._opened.tally)
         return contestants("values", edges=edges, cells=partition)
 
     def references(self) -> list[ReferenceRow]:

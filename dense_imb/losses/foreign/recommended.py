@@ -77,10 +77,22 @@ def recommended_for_values(class_counts: Sequence[int], edges: Sequence[float]) 
     reason = f"maps in which {100 * share:.2g} % of the values are not 0"
     if not edges or share >= MOSTLY_EMPTY:
         return Recommendation("torch.nn:MSELoss", reason)
-    listed = ", ".join(f"{edge}" for edge in edges)
-    return Recommendation(
-        f'BalancedRegressionLoss("mse", ValueBins([{listed}], power=0.5))', reason
-    )
+    return Recommendation(value_bins_loss(edges, power=0.5), reason)
+
+
+def value_bins_loss(edges: Sequence[float], power: float = 1.0) -> str:
+    """Return the text of the mean squared error over value bins.
+
+    Args:
+        edges: edges of the bins.
+        power: power of the bins, see `ValueBins`.
+
+    Example:
+        >>> print(value_bins_loss([0.1, 0.5]))
+        BalancedRegressionLoss("mse", ValueBins([0.1, 0.5]))
+    """
+    options = "" if power == 1 else f", power={power:g}"
+    return f'BalancedRegressionLoss("mse", ValueBins({[*edges]}{options}))'
 
 
 def recommended_for_hits() -> Recommendation:
