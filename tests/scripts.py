@@ -1,17 +1,23 @@
-"""Run a script of this repository inside the test process, which has imported torch already."""
+"""Run a script of this repository inside the test process, or a module of its tests beside it."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import runpy
+import subprocess
 import sys
 import warnings
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+
+from tests.limits import HANG_SECONDS
+
+_ROOT = Path(__file__).parents[1]
 
 
 class Finished(NamedTuple):
@@ -54,6 +60,25 @@ def run_script(path: Path, *arguments: object, **environment: str | None) -> Fin
     return Finished(int(code or 0), out.getvalue(), err.getvalue())  # type: ignore[call-overload]
 
 
+def json_lines(module: str, *arguments: str) -> list[Any]:
+    """Run a module as `python -m` does, in a process of one thread, and return what it prints.
+
+    Args:
+        module: name of the module; it prints lines of JSON, and ends with 0 or 1.
+        arguments: its words on the command line.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=_ROOT,
+        env={**os.environ, "PYTHONPATH": str(_ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
+    )
+    assert done.returncode in (0, 1), done.stderr[-2000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
 def _restore(
     environment: dict[str, str], places: list[str], words: list[str], modules: set[str]
 ) -> None:
@@ -61,7 +86,7 @@ def _restore(
     os.environ.clear()
     os.environ.update(environment)
     sys.path[:], sys.argv[:] = places, words
-    scripts = Path(__file__).parents[1] / "experiments"
+    scripts = _ROOT / "experiments"
     for name in set(sys.modules) - modules:
         file = getattr(sys.modules[name], "__file__", None)
         if file is not None and Path(file).is_relative_to(scripts):

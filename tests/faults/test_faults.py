@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +12,7 @@ import pytest
 from tests.faults.commands import COMMANDS
 from tests.faults.faults import FAULTS
 from tests.faults.soak import SHORT, case_name, table
-from tests.limits import HANG_SECONDS
+from tests.scripts import json_lines
 
 _ROOT = Path(__file__).parents[2]
 
@@ -24,17 +22,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, and read
 @pytest.fixture(scope="module")
 def results() -> dict[str, Any]:
     """The results of all cases, in a process of one thread, which forks."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.faults", "--short", "--json"],
-        cwd=_ROOT,
-        env={**os.environ, "PYTHONPATH": str(_ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=HANG_SECONDS,
-    )
-    assert done.returncode in (0, 1), done.stderr[-2000:]
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
-    return {row["name"]: row for row in rows}
+    return {row["name"]: row for row in json_lines("tests.faults", "--short", "--json")}
 
 
 @pytest.mark.parametrize("name", SHORT)

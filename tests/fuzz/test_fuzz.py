@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -29,9 +27,8 @@ from dense_imb.runs.metrics import read_metrics
 from dense_imb.runs.pretrained import Pretrained
 from dense_imb.tasks.recipe import ParsedLoss
 from tests.fuzz.campaign import markdown, seeds_of, text_table
-from tests.limits import HANG_SECONDS
+from tests.scripts import json_lines
 
-_ROOT = Path(__file__).parents[2]
 _SLOW = ("checkpoint", "card", "records")  # whose files are runs, which must be trained
 _QUICK = (
     "hits v1", "hits v2", "image HDF5", "list HDF5", "PNG", "TIFF", "JPEG, BMP", "NIfTI", "NPY",
@@ -43,17 +40,8 @@ _QUICK = (
 def verdicts() -> dict[str, list[dict[str, Any]]]:
     """The verdicts of 20 mutants of each format, in a process of one thread, which forks."""
     words = ["--json", "--mutants", "20", "--formats", *_QUICK]
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.fuzz", *words],
-        cwd=_ROOT,
-        env={**os.environ, "PYTHONPATH": str(_ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=HANG_SECONDS,
-    )
-    assert done.returncode in (0, 1), done.stderr[-2000:]
     found: dict[str, list[dict[str, Any]]] = {}
-    for row in map(json.loads, done.stdout.splitlines()):
+    for row in json_lines("tests.fuzz", *words):
         found.setdefault(row["format"], []).append(row)
     return found
 
