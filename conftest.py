@@ -20,11 +20,12 @@ settings.load_profile("patient")
 
 # rooms that another library's absence keeps from being imported: their tests say so and skip
 _NEED = {
-    "ignite": "dense_imb/integrations/monai/*",
-    "lightning": "dense_imb/integrations/lightning.py",
-    "nnunetv2": "dense_imb/integrations/nnunet/trainers.py",
+    "dense_imb/integrations/monai/*": "ignite",
+    "dense_imb/integrations/lightning.py": "lightning",
+    "dense_imb/integrations/nnunet/trainers.py": "nnunetv2",
+    "tests/integrations/nnunet_pair.py": "nnunetv2",
 }
-collect_ignore_glob = [path for package, path in _NEED.items() if find_spec(package) is None]
+collect_ignore_glob = [path for path, package in _NEED.items() if find_spec(package) is None]
 # nnU-Net imports it by its bare name
 collect_ignore_glob.append("dense_imb/integrations/nnunet/search_path/*")
 

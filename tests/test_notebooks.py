@@ -428,11 +428,11 @@ def test_plots_need_no_display_and_no_pyplot(monkeypatch):
 def test_where_pyplot_is_in_use_its_current_axes_are_taken(is_notebook, monkeypatch):
     from matplotlib import pyplot
 
+    figure = pyplot.figure()  # the first one looks for the shell, which is a stub below
     if is_notebook:  # whose code may not have imported pyplot
         shell = SimpleNamespace(get_ipython=lambda: "a shell")
         monkeypatch.setitem(sys.modules, "IPython", shell)
         monkeypatch.delitem(sys.modules, "matplotlib.pyplot")
-    figure = pyplot.figure()
     monkeypatch.setattr(pyplot, "show", None)
     assert events().plot() is pyplot.gca()
     pyplot.close(figure)
