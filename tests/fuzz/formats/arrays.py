@@ -153,7 +153,7 @@ def change_records(rng: random.Random, path: Path) -> bool:
              torch.uint64, torch.float8_e5m2, torch.int8)  # fmt: skip
     made = rng.choice((
         lambda: tensor.to(rng.choice(kinds)),
-        lambda: torch.full((2, 3, 2), float(rng.choice(NUMBERS))),
+        lambda: torch.full((2, 3, 2), float(rng.choice(NUMBERS)), dtype=torch.float64).float(),
         lambda: {rng.choice(TEXTS): tensor, rng.choice(NUMBERS): tensor},
         lambda: tensor.to_sparse(),
         lambda: torch.quantize_per_tensor(tensor, 0.1, 0, torch.quint8),
