@@ -82,6 +82,12 @@ def png_bomb(path: Path) -> None:
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + data)
 
 
+def small_png_bomb(path: Path) -> None:
+    size = struct.pack(">IIBBBBB", 11, 8_388_622, 4, 0, 0, 0, 0)
+    data = chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(bytes(200))) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+
+
 def tiff_bomb(path: Path) -> None:
     tags = [(256, 60_000), (257, 60_000), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1),
             (278, 60_000), (279, 100)]  # fmt: skip
@@ -118,6 +124,14 @@ def test_a_picture_is_refused_by_the_size_that_it_declares(tmp_path, bomb, reade
     path = tmp_path / "a.png"
     bomb(path)
     refused(tmp_path, r"(exceeds limit|it declares 60000 x 60000)", lambda: READERS[reader](path))
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_png_is_refused_that_is_too_small_for_its_pixels(tmp_path, reader):
+    path = tmp_path / "a.png"
+    small_png_bomb(path)
+    sentence = "it declares 11 x 8388622 pixels, more than so small a file can hold"
+    refused(tmp_path, sentence, lambda: READERS[reader](path))
 
 
 def test_commands_refuse_pictures_of_other_programs(tmp_path, capsys, monkeypatch):

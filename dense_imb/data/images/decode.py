@@ -14,6 +14,7 @@ from dense_imb.base.files import UnreadableFileError, decoding
 
 PICTURES = ("PNG", "JPEG", "TIFF", "BMP")  # formats of Pillow, none of which runs another program
 LARGEST = 1 << 28  # pixels of an image; more means a damaged header or a bomb
+_DEFLATE = 1032  # the most bytes that one byte of a PNG stands for
 _WORDS = {"LAB": "CIELAB", "YCbCr": "YCbCr", "HSV": "HSV", "CMYK": "CMYK"}
 _WIDE = "on one scale for all images, for example with data_tools/prepare_images.py --white 65535"
 _WIDTH, _HEIGHT, _BITS, _MEANING, _SIGN = 256, 257, 258, 262, 339  # tags of TIFF
@@ -45,6 +46,8 @@ def open_picture(path: Path, wanted: str = "an image") -> Iterator[Any]:
             if image.width * image.height > LARGEST:
                 size = f"{image.width} x {image.height}"
                 raise ValueError(f"it declares {size} pixels, more than {LARGEST:,}")
+            if image.format == "PNG":
+                _check_holds(image, path)
             image.filename = ""  # or Pillow maps the file, and scrambles a TIFF that it turns
             yield image
 
@@ -86,6 +89,8 @@ def decode(image: Any, path: Path, *, as_indices: bool = False) -> NDArray[Any]:
     """
     raw = _raw_mode(image)
     _check_mode(image, raw, path)
+    if image.format == "PNG":
+        _check_sums(path)
     if image.mode in ("P", "PA") and not as_indices:
         has_alpha = image.mode == "PA" or "transparency" in image.info
         pixels = np.asarray(image.convert("RGBA" if has_alpha else "RGB"))
@@ -139,6 +144,22 @@ def turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
         orientation, (0, 0)
     )
     return pixels[:: -1 if rows else 1, :: -1 if columns else 1]
+
+
+def _check_holds(image: Any, path: Path) -> None:
+    """Refuse a PNG that is too small to hold the pixels that it declares."""
+    least = image.width * image.height // 8  # bytes, at one bit a pixel
+    if least > _DEFLATE * path.stat().st_size:
+        size = f"{image.width} x {image.height}"
+        raise ValueError(f"it declares {size} pixels, more than so small a file can hold")
+
+
+def _check_sums(path: Path) -> None:
+    """Compare the chunks of a PNG with their checksums, which Pillow ignores as it decodes."""
+    from PIL import Image
+
+    with Image.open(path, formats=("PNG",)) as image:
+        image.verify()
 
 
 def _orientation(image: Any, *, from_header: bool = False) -> int:

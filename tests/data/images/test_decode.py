@@ -31,6 +31,19 @@ def write_png(path, bits, kind, rows, width, chunks=()):
     return path
 
 
+@pytest.mark.parametrize("read", [read_image, read_colours])
+def test_a_png_whose_chunk_ends_early_is_refused(tmp_path, read):
+    # the checksum of the pixels is cut off, and the one of the chunk tells
+    path = write_png(tmp_path / "a.png", 8, 0, [bytes(range(40))] * 30, 40)
+    data = bytearray(path.read_bytes())
+    (n,) = struct.unpack(">I", data[33:37])
+    data[33:37] = struct.pack(">I", n - 4)
+    data[45] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UnreadableFileError, match=r"Expected .*a\.png, got"):
+        read(path)
+
+
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "u4", "i4", "f4", "f2", "f8", "u8"])
 def test_a_grey_tiff_gives_its_values_or_a_sentence(tmp_path, dtype, order):
