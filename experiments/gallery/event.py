@@ -12,7 +12,7 @@ from dense_imb import Events, Geometry
 if TYPE_CHECKING:  # --help must not wait for matplotlib
     from matplotlib.figure import Figure
 
-HEIGHT = 6.0
+SIZE = (10.0, 6.0)
 
 
 def measure() -> dict[str, Any]:

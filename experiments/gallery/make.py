@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 FIGURES = (
-    "event",
+    "event", "retention", "collapse", "curves", "gradient_share", "dvh",
 )  # fmt: skip
 NUMBERS = Path(__file__).parent / "numbers"
 
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write_numbers(name, module.measure())
         numbers = read_numbers(name)
         path = options.out / f"{name}.png"
-        write_figure(lambda figure, m=module, n=numbers: m.draw(figure, n), module.HEIGHT, path)
+        write_figure(lambda figure, m=module, n=numbers: m.draw(figure, n), module.SIZE, path)
         print(path)
 
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:  # --help must not wait for matplotlib
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH = 10.0  # inches
-DPI = 160  # 1600 pixels
+_PIXELS = 1600  # width of every figure
+_WIDTH = 10.0  # inches for which the sizes of text below are meant
 _N_COLOURS = 128
 RC: dict[Any, Any] = {
     "font.size": 12.0,
@@ -37,12 +37,12 @@ RC: dict[Any, Any] = {
 }
 
 
-def write_figure(draw: Callable[[Figure], None], height: float, path: Path) -> None:
+def write_figure(draw: Callable[[Figure], None], size: tuple[float, float], path: Path) -> None:
     """Draw a figure without a display, and write it as a PNG file of few colours.
 
     Args:
         draw: function that draws on an empty figure.
-        height: height in inches.
+        size: width and height in inches; text is as large on the page for any width.
         path: file to write.
     """
     from matplotlib import rc_context
@@ -50,8 +50,10 @@ def write_figure(draw: Callable[[Figure], None], height: float, path: Path) -> N
     from matplotlib.figure import Figure
     from PIL import Image
 
-    with rc_context(RC):
-        figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
+    scale = size[0] / _WIDTH
+    sizes = {key: scale * value for key, value in RC.items() if isinstance(value, float)}
+    with rc_context({**RC, **sizes}):
+        figure = Figure(figsize=size, dpi=_PIXELS / size[0], layout="constrained")
         FigureCanvasAgg(figure)
         draw(figure)
         content = io.BytesIO()
