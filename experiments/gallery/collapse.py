@@ -13,7 +13,9 @@ if TYPE_CHECKING:  # --help must not wait for matplotlib
     from matplotlib.figure import Figure
 
 SIZE = (10.0, 7.6)
-NUMBERS = Path(__file__).parents[1] / "values" / "collapse.json"  # of experiments/values/collapse.py
+NUMBERS = (
+    Path(__file__).parents[1] / "values" / "collapse.json"
+)  # of experiments/values/collapse.py
 STYLES = {  # colour and marker
     "MSE": ("#000000", "o"),
     "MAE": (GREY, "s"),

@@ -48,7 +48,9 @@ def measure() -> dict[str, Any]:
         title: {
             name: [
                 round(dose, 2)
-                for dose in (doses.UNIT * one[(patient.field >> bit & 1).bool()].quantile(at)).tolist()
+                for dose in (
+                    doses.UNIT * one[(patient.field >> bit & 1).bool()].quantile(at)
+                ).tolist()
             ]
             for name, bit in bits.items()
         }
@@ -62,7 +64,8 @@ def draw(figure: Figure, numbers: dict[str, Any]) -> None:
     dose = {title: torch.tensor([*structures.values()]) for title, structures in numbers.items()}
     planned = dose.pop("planned")
     structures = {
-        label: torch.arange(len(planned))[:, None].expand_as(planned) == [*numbers["planned"]].index(name)
+        label: torch.arange(len(planned))[:, None].expand_as(planned)
+        == [*numbers["planned"]].index(name)
         for name, label in STRUCTURES.items()
     }
     panels = figure.subplots(1, len(dose), sharey=True)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 FIGURES = (
+    "concept_balance", "concept_cells", "concept_combination", "concept_read_out",
     "event", "retention", "collapse", "curves", "gradient_share", "dvh",
 )  # fmt: skip
 NUMBERS = Path(__file__).parent / "numbers"
