@@ -10,7 +10,7 @@ import pytest
 from dense_imb.losses.foreign.catalogue import CATALOGUE
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+LOSSES = (ROOT / "docs" / "guide" / "losses.md").read_text()
 
 
 def examples_of(page: str) -> list[str]:
@@ -19,6 +19,11 @@ def examples_of(page: str) -> list[str]:
 
 PAGES = (
     "README.md",
+    *(
+        f"docs/{path.parent.name}/{path.name}"
+        for folder in ("start", "guide", "howto")
+        for path in sorted((ROOT / "docs" / folder).glob("*.md"))
+    ),
     "docs/probabilities.md",
     "docs/region_losses.md",
     "docs/value_losses.md",
@@ -43,4 +48,8 @@ def test_example_runs(page, number, tmp_path, monkeypatch):
 
 def test_every_loss_has_its_row():
     for entry in CATALOGUE:
-        assert f"`{entry.name}(" in README
+        assert f"`{entry.name}(" in LOSSES
+
+
+def test_readme_has_two_screens():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
