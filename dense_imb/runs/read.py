@@ -393,8 +393,9 @@ def open_run(folder: str | os.PathLike[str]) -> Run:
     return Run(folder)
 
 
-def read_config(path: Path) -> TrainConfig:
+def read_config(path: str | Path) -> TrainConfig:
     """Read the configuration of a run from its YAML file."""
+    path = Path(path)
     check_confined(path.parent)
     return config_from(read_yaml(path), is_run=True)
 

@@ -126,7 +126,7 @@ def test_an_old_configuration_of_images_holds_the_defaults_of_hits(tmp_path):
     text = "images: {train: a, masks: b}\nhits: {train: [], mixing: linear, noise: 0}\n"
     config = config_in(text, "images", tmp_path)
     assert Recipe.of(config).config.hits == HitsConfig()
-    assert read_config(tmp_path / "config.yaml").hits == HitsConfig()
+    assert read_config(str(tmp_path / "config.yaml")).hits == HitsConfig()
 
 
 @pytest.mark.parametrize(
