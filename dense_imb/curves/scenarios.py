@@ -25,7 +25,7 @@ class Point(NamedTuple):
 
     Example:
         >>> from dense_imb.curves import SignalSize
-        >>> first, *_ = SignalSize(frame=(10, 10))  # Points
+        >>> first, *_ = SignalSize(frame=(10, 10))  # each is a Point
         >>> first.x, first.target.sum().item(), first.prediction.sum().item()
         (0.02, 200.0, 100.0)
     """

@@ -41,6 +41,8 @@ class Index:
         >>> f2 = lambda o: 5 * o.tp / (5 * o.tp + 4 * o.fn + o.fp)
         >>> RegionLoss(f2)(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 0, 1]]))
         tensor(0.5833)
+        >>> isinstance(Dice(), Index)
+        True
     """
 
     is_joint: ClassVar[bool] = False  # one number for all classes, not one for each
