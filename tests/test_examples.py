@@ -48,7 +48,7 @@ def public_names() -> list[Name]:
         try:
             module = importlib.import_module(package)
         except ImportError as problem:
-            if "dense_imb[" not in str(problem):  # an extra that is not installed
+            if "dense-imb[" not in str(problem):  # an extra that is not installed
                 raise
             continue
         for name in getattr(module, "__all__", ()):

@@ -133,8 +133,8 @@ class HitsFile(_Hits):
         >>> with HitsWriter(path, arcs.geometry) as writer:
         ...     writer.append(arcs)
         >>> hits = HitsFile(path)
-        >>> len(hits), hits[1].n_hits == arcs[1].n_hits, hits[:2]
-        (3, True, Events(2 events, 2574 hits, 88 x 128 x 1000))
+        >>> len(hits), len(hits[:2]), hits[1].n_hits == arcs[1].n_hits
+        (3, 2, True)
     """
 
     def __init__(
