@@ -105,10 +105,18 @@ class OrderedTask(Task, Protocol):
     """A task that chooses the samples of an epoch.
 
     Example:
+        >>> import numpy as np, torch
+        >>> from dense_imb.data.labels.classified import ArrayImages, ClassifiedImages
         >>> from dense_imb.engine import OrderedTask
-        >>> from dense_imb.tasks import ImagesTask  # draws rare classes more often
-        >>> callable(OrderedTask.order), callable(ImagesTask.order)
-        (True, True)
+        >>> from dense_imb.tasks import LabelsReading, LabelsTask, TrainingData
+        >>> pixels = np.zeros((4, 3, 8, 8), np.uint8)
+        >>> images = ClassifiedImages(ArrayImages(pixels), [0, 0, 0, 1], ["sound", "cracked"])
+        >>> reading = LabelsReading(("sound", "cracked"), (3, 1), (0.0,) * 3, (1.0,) * 3, (8, 8))
+        >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2))
+        >>> data = TrainingData(images, images, class_counts=(3, 1))
+        >>> task = LabelsTask(network, torch.nn.CrossEntropyLoss(), data, reading)
+        >>> isinstance(task, OrderedTask), sorted(task.order(seed=0, epoch=1).tolist())
+        (True, [0, 1, 2, 3])
     """
 
     def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
