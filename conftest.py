@@ -18,12 +18,16 @@ from dense_imb.statistics import ClassStatistics
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
-# rooms that another library's absence keeps from being imported: their tests say so and skip
+# modules that another library's absence keeps from being imported or shown: their tests skip
 _NEED = {
     "dense_imb/integrations/monai/*": "ignite",
     "dense_imb/integrations/lightning.py": "lightning",
     "dense_imb/integrations/nnunet/trainers.py": "nnunetv2",
     "tests/integrations/nnunet_pair.py": "nnunetv2",
+    # files whose examples need an extra
+    "dense_imb/data/events/formats/records.py": "pyarrow",
+    "dense_imb/data/events/formats/root.py": "uproot",
+    "dense_imb/export/speed.py": "onnxruntime",
 }
 collect_ignore_glob = [path for path, package in _NEED.items() if find_spec(package) is None]
 # nnU-Net imports it by its bare name

@@ -54,6 +54,12 @@ class HitsConfig:
             `value_loss`; signal hits only.
         augment: random changes of training events for networks of hits: none, mirror (x and y) or
             rotate (about the z axis, and mirror); auto rotates tables of sensors, and leaves grids.
+
+    Example:
+        >>> from dense_imb import HitsConfig
+        >>> hits = HitsConfig(train="runs/*.h5", signal=30, noise=[100, 200], smear_x=1.5)
+        >>> hits.noise, hits.retention  # a range of noise hits to add; keep 97 % of the signal
+        ([100, 200], 0.97)
     """
 
     train: str | list[str] = field(default_factory=list)
@@ -114,6 +120,12 @@ class ImagesConfig:
             class; 0 elsewhere), nearest (the nearest component at each pixel), or stored maps, a
             folder with a map of the name of each image or a data set of the HDF5 file; by default
             components.
+
+    Example:
+        >>> from dense_imb import ImagesConfig
+        >>> images = ImagesConfig(train="images", masks="masks", labels=[0, 255], patch=[128, 128])
+        >>> images.labels, images.foreground  # half of the crops hold a drawn pixel of a class
+        ([0, 255], 0.5)
     """
 
     train: str | None = None
@@ -162,6 +174,12 @@ class LabelsConfig:
             small.
         many: smallest number of training images, exclusive, of a head class.
         few: largest number of training images, exclusive, of a tail class.
+
+    Example:
+        >>> from dense_imb import LabelsConfig
+        >>> labels = LabelsConfig(train="train.csv", images="photos", group_column="patient")
+        >>> labels.is_table, LabelsConfig(train="cifar-10-python.tar.gz", imb_ratio=100).is_table
+        (True, False)
     """
 
     train: str | None = None
@@ -231,6 +249,12 @@ class ValuesConfig:
         flips: mirror half of the crops along each axis.
         read_out: fit the read-out, a rising map from predictions to mean values, on the validation
             images at the end.
+
+    Example:
+        >>> from dense_imb import ValuesConfig
+        >>> values = ValuesConfig(train="plans.h5", cells="structures", cell_kind="bits")
+        >>> values.cell_kind, values.read_out
+        ('bits', True)
     """
 
     train: str | None = None
@@ -265,6 +289,12 @@ class ModelConfig:
             images and values: fast_unet, autoencoder, smp:Unet/resnet18, monai:UNet, ... For whole
             images: resnet32, timm:resnet18, ... auto takes hits, fast_unet and resnet32.
         options: options of the network, by name.
+
+    Example:
+        >>> from dense_imb import ModelConfig
+        >>> model = ModelConfig("fast_unet", {"widths": [16, 32]})
+        >>> model.name, ModelConfig().name
+        ('fast_unet', 'auto')
     """
 
     name: str = AUTO
@@ -283,6 +313,11 @@ class OptimizerConfig:
         schedule: learning-rate schedule: one-cycle, cosine or constant.
         clip: largest norm of the gradient; larger ones are scaled down.
         parts: parameters to train: all, or the head only, which is the last layer.
+
+    Example:
+        >>> from dense_imb import OptimizerConfig
+        >>> OptimizerConfig("adamw", learning_rate=0.003).schedule
+        'one-cycle'
     """
 
     name: Literal["auto", "adamw", "adam", "sgd", "muon"] = AUTO
@@ -303,6 +338,11 @@ class SamplingConfig:
             instance to class. mean equals class, reverse is n_k^-2.
         power: exponent for kind power; 1/8 reproduces what the literature calls cube root.
         epochs: epochs until progressive has reached class; by default all epochs of the run.
+
+    Example:
+        >>> from dense_imb.runs import SamplingConfig
+        >>> SamplingConfig("progressive", epochs=30)
+        SamplingConfig(kind='progressive', power=0.125, epochs=30)
     """
 
     kind: Literal["instance", "class", "sqrt", "power", "progressive", "mean", "reverse"] = (
@@ -322,6 +362,11 @@ class MixingConfig:
         alpha: parameter of the Beta distribution of the mixing share, above 0; small values mix
             little.
         tau: unimix only: partners are drawn with weight n_k^tau.
+
+    Example:
+        >>> from dense_imb.runs import MixingConfig
+        >>> MixingConfig("balanced-mixup", alpha=0.2)
+        MixingConfig(kind='balanced-mixup', alpha=0.2, tau=-1.0)
     """
 
     kind: Literal["none", "mixup", "balanced-mixup", "unimix"] = "none"
@@ -352,6 +397,12 @@ class UnlabelledConfig:
             none; auto takes the first that fits.
         operations: RandAugment: number of operations in sequence.
         magnitude: RandAugment: strength of each operation, 0 to 30.
+
+    Example:
+        >>> from dense_imb.runs import UnlabelledConfig
+        >>> unlabelled = UnlabelledConfig(train="unlabelled/*.h5", ratio=4)
+        >>> unlabelled.threshold  # smallest probability of a pseudo-label
+        0.95
     """
 
     train: str | list[str] | None = None
@@ -380,6 +431,12 @@ class SecondConfig:
             and a tenth of it for all parameters.
         sampling: sampling of the second stage; by class by default.
         mixing: mixing of the second stage; none by default.
+
+    Example:
+        >>> from dense_imb.runs import SecondConfig
+        >>> second = SecondConfig(steps=500, parts="head")  # decoupled training
+        >>> second.sampling.kind
+        'class'
     """
 
     steps: int = 0
@@ -430,6 +487,12 @@ class TrainConfig:
             device has instructions for it.
         trackers: experiment trackers to log to, if installed: tensorboard, mlflow, wandb, ...
         compile: compile the network with torch.compile.
+
+    Example:
+        >>> from dense_imb import HitsConfig, TrainConfig
+        >>> config = TrainConfig(hits=HitsConfig(train="clean.h5", noise=200), steps=5000)
+        >>> config.kinds, config.batch_size, config.is_semi_supervised
+        (('hits',), 16, False)
     """
 
     hits: HitsConfig = field(default_factory=HitsConfig)

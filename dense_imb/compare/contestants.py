@@ -26,6 +26,12 @@ class Contestant(NamedTuple):
         name: name in tables.
         loss: text as `dense-imb train --loss` takes it, or a Module.
         is_ours: whether it is a loss of this library.
+
+    Example:
+        >>> from dense_imb.compare import Contestant
+        >>> mine = Contestant("mild focal", "FocalLoss(gamma=1.0)")
+        >>> mine.text, mine.folder
+        ('FocalLoss(gamma=1.0)', 'mild-focal')
     """
 
     name: str
@@ -117,6 +123,11 @@ def contestants(
         edges: for maps of values: edges of value bins; no loss has bins without.
         cells: for maps of values: partition of the cells, "labels" or "masks", and their number;
             no loss has cells without.
+
+    Example:
+        >>> from dense_imb.compare import contestants
+        >>> [one.name for one in contestants("hits")][:4]
+        ['cross-entropy', 'balanced cross-entropy', 'Dice', 'balanced softmax']
     """
     texts = {**SHORT_NAMES, **_texts_of_values(edges, cells)}
     chosen = [

@@ -76,6 +76,24 @@ def compare(
             advice.
         is_quiet: show no progress bars.
         say: called with a line on each step of the comparison.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from dense_imb import HitsConfig, ModelConfig, TrainConfig
+        >>> from dense_imb.compare import compare
+        >>> from dense_imb.hits import Geometry, HitsWriter, simulate
+        >>> rings = simulate("ring", 8, 1, Geometry(24, 24, 50))
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> with HitsWriter(folder / "rings.h5", rings.geometry) as writer:
+        ...     writer.append(rings)
+        >>> hits = HitsConfig(str(folder / "rings.h5"), signal=20, noise=50, validation_share=0.5)
+        >>> tiny = ModelConfig("hits", {"width": 8, "depth": 1, "heads": 1})
+        >>> table = compare(
+        ...     TrainConfig(hits, model=tiny), folder / "losses", losses=["cross-entropy", "focal"],
+        ...     n_seeds=1, steps=2, is_quiet=True, say=lambda line: None,
+        ... )
+        >>> sorted(row["loss"] for row in table.rows)
+        ['cross-entropy', 'focal']
     """
     check_at_least("n_seeds", n_seeds, 1)
     if not minutes > 0:

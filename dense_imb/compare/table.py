@@ -55,6 +55,15 @@ class ComparisonTable(ScoreTable):
         typed: command of the comparison without its losses, seeds and folder; "" where there is
             none.
         references: rows without a network, such as a blank map.
+
+    Example:
+        >>> from dense_imb.compare import ComparisonTable, Contestant
+        >>> losses = [Contestant(name, name) for name in ("FocalLoss", "DiceLoss")]
+        >>> runs = [{"loss": one.name, "seed": 0, "cpu_seconds": 9.0} for one in losses]
+        >>> runs[0]["auc"], runs[1]["auc"] = 0.5, 0.75
+        >>> table = ComparisonTable.from_runs(runs, ["auc"], losses, steps=2000)
+        >>> [(row["loss"], row["auc"]) for row in table.rows]
+        [('DiceLoss', 0.75), ('FocalLoss', 0.5)]
     """
 
     rows: tuple[Row, ...]

@@ -8,6 +8,11 @@ and returns a `Table`. `draw` draws the table on given axes:
     draw(table, axes)
 
 `dense-imb curves` and `write_figures` make all figures at once.
+
+Example:
+    >>> from dense_imb.curves import SCENARIOS
+    >>> list(SCENARIOS)[:5]
+    ['signal-size', 'recovery', 'probability', 'class-frequency', 'value-error']
 """
 
 from dense_imb.curves.figure import draw, save_figure

@@ -63,6 +63,15 @@ def draw(table: Table, axes: Axes, *, quantities: Sequence[str] | None = None) -
         axes: matplotlib axes; they are not cleared.
         quantities: columns to draw, for example ["gradient"]; by default those of the table's
             view.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> from dense_imb.curves import SignalSize, draw, sweep
+        >>> from dense_imb.losses import ACBMSELoss
+        >>> axes = Figure(layout="constrained").add_subplot()
+        >>> draw(sweep(SignalSize(frame=(10, 10), points=9), {"ACB-MSE": ACBMSELoss()}), axes)
+        >>> axes.get_xlabel()
+        'Signal size [fraction of the frame]'
     """
     quantities = tuple(table.view.quantities if quantities is None else quantities)
     known = tuple(dict.fromkeys(curve.quantity for curve in table.curves))
@@ -97,7 +106,18 @@ def draw(table: Table, axes: Axes, *, quantities: Sequence[str] | None = None) -
 
 
 def save_figure(table: Table, path: str | Path) -> None:
-    """Draw a table to a .png, .svg or .pdf file, whole or not at all."""
+    """Draw a table to a .png, .svg or .pdf file, whole or not at all.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from dense_imb.curves import SignalSize, save_figure, sweep
+        >>> from dense_imb.losses import ACBMSELoss
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "size.svg"
+        >>> table = sweep(SignalSize(frame=(10, 10), points=9), {"ACB-MSE": ACBMSELoss()})
+        >>> save_figure(table, path)
+        >>> path.read_text().count("<svg")
+        1
+    """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 

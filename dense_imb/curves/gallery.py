@@ -128,6 +128,15 @@ def write_figures(
 
     Returns:
         The files written.
+
+    Example:
+        >>> import tempfile
+        >>> from dense_imb.curves import write_figures
+        >>> from dense_imb.losses import ACBMSELoss
+        >>> files = write_figures(tempfile.mkdtemp(), losses={"ACB-MSE": ACBMSELoss()},
+        ...                       scenarios=["signal-size"], formats=["svg"], points=9)
+        >>> sorted(file.name for file in files)
+        ['signal-size.csv', 'signal-size.svg', 'signal-size.txt']
     """
     for name in scenarios:
         check_choice("scenario", name, (*SCENARIOS, PUBLISHED))

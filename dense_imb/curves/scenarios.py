@@ -21,7 +21,14 @@ Constants = Callable[[float], Tensor]  # the constant answers, from one end (0) 
 
 
 class Point(NamedTuple):
-    """One step of a scenario; `others` are further predictions for the same target."""
+    """One step of a scenario; `others` are further predictions for the same target.
+
+    Example:
+        >>> from dense_imb.curves import SignalSize
+        >>> first, *_ = SignalSize(frame=(10, 10))  # each is a Point
+        >>> first.x, first.target.sum().item(), first.prediction.sum().item()
+        (0.02, 200.0, 100.0)
+    """
 
     x: float
     prediction: Tensor  # values (1, 1, H, W) or log-probabilities (B, C, H, W)
@@ -32,7 +39,13 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """A series of (prediction, target) pairs, with the name and unit of its axis."""
+    """A series of (prediction, target) pairs, with the name and unit of its axis.
+
+    Example:
+        >>> from dense_imb.curves import SCENARIOS, Scenario
+        >>> isinstance(SCENARIOS["recovery"], Scenario), SCENARIOS["recovery"].axis
+        (True, ('returned pixels', 'half frames'))
+    """
 
     points: int = MAX_POINTS
 
@@ -93,7 +106,15 @@ class _Frames(Scenario):
 
 @dataclass(frozen=True, kw_only=True)
 class SignalSize(_Frames):
-    """Hits of one value fill the frame in two-pixel steps; a fixed part is recovered."""
+    """Hits of one value fill the frame in two-pixel steps; a fixed part is recovered.
+
+    Example:
+        >>> import torch
+        >>> from dense_imb.curves import SignalSize, sweep
+        >>> table = sweep(SignalSize(frame=(10, 10), points=3), {"MSE": torch.nn.MSELoss()})
+        >>> table.axis.values, table["MSE"]  # half of the hits, of value 100, are missed
+        ((0.02, 0.52, 1.0), (100.0, 2600.0, 5000.0))
+    """
 
     recovered: float = 0.5
 
@@ -121,7 +142,16 @@ class SignalSize(_Frames):
 
 @dataclass(frozen=True, kw_only=True)
 class Recovery(_Frames):
-    """A signal is returned pixel by pixel, then background pixels are, up to the full frame."""
+    """A signal is returned pixel by pixel, then background pixels are, up to the full frame.
+
+    Example:
+        >>> import torch
+        >>> from dense_imb.curves import Recovery, sweep
+        >>> scenario = Recovery(frame=(10, 10), points=3, signal=0.5)
+        >>> table = sweep(scenario, {"MAE": torch.nn.L1Loss()})
+        >>> table.axis.values, table["MAE"]  # missed, complete, and all background lit
+        ((0.0, 1.0, 2.0), (50.0, 0.0, 50.0))
+    """
 
     signal: float = 1 / 6
 
@@ -154,7 +184,16 @@ class Recovery(_Frames):
 
 @dataclass(frozen=True, kw_only=True)
 class ValueResidual(_Frames):
-    """Every hit is recovered in its pixel, with a growing error of its value."""
+    """Every hit is recovered in its pixel, with a growing error of its value.
+
+    Example:
+        >>> import torch
+        >>> from dense_imb.curves import ValueResidual, sweep
+        >>> scenario = ValueResidual(frame=(10, 10), points=3, n_hits=10)
+        >>> table = sweep(scenario, {"MSE": torch.nn.MSELoss()})
+        >>> table.axis.values, table["MSE"]
+        ((0.0, 50.0, 100.0), (0.0, 250.0, 1000.0))
+    """
 
     n_hits: int = 30
 
@@ -179,7 +218,14 @@ class ValueResidual(_Frames):
 
 @dataclass(frozen=True, kw_only=True)
 class OverlappingCells(_Frames):
-    """Two cells of equal size slide over each other; the pixels that they share are missed."""
+    """Two cells of equal size slide over each other; the pixels that they share are missed.
+
+    Example:
+        >>> from dense_imb.curves import OverlappingCells
+        >>> points = list(OverlappingCells(frame=(16, 16), points=3))
+        >>> [point.x for point in points], points[0].cells.shape
+        ([0.0, 0.5, 1.0], torch.Size([1, 2, 16, 16]))
+    """
 
     points: int = 41
     cell: float = 1 / 16
@@ -223,7 +269,18 @@ class OverlappingCells(_Frames):
 
 @dataclass(frozen=True, kw_only=True)
 class Probability(Scenario):
-    """One pixel whose true class has the probability p; the others share the rest."""
+    """One pixel whose true class has the probability p; the others share the rest.
+
+    Example:
+        >>> import math
+        >>> from dense_imb.curves import Probability, sweep
+        >>> from dense_imb.losses import CrossEntropyLoss
+        >>> table = sweep(Probability(points=5), {"cross-entropy": CrossEntropyLoss()})
+        >>> [round(p, 2) for p in table.axis.values]
+        [0.0, 0.01, 0.5, 0.9, 1.0]
+        >>> [round(math.exp(-loss), 2) for loss in table["cross-entropy"]]
+        [0.0, 0.01, 0.5, 0.9, 1.0]
+    """
 
     name = "probability"
     title = "Response to the probability of the true class"
@@ -252,7 +309,16 @@ class Probability(Scenario):
 
 @dataclass(frozen=True, kw_only=True)
 class ClassFrequency(_Frames):
-    """One rare class grows from a pixel to half the frame, with one error rate in every class."""
+    """One rare class grows from a pixel to half the frame, with one error rate in every class.
+
+    Example:
+        >>> from dense_imb.curves import ClassFrequency, sweep
+        >>> from dense_imb.losses import Balance, CrossEntropyLoss
+        >>> scenario = ClassFrequency(frame=(8, 8), points=5)
+        >>> table = sweep(scenario, {"balanced": CrossEntropyLoss(balance=Balance())})
+        >>> len(set(round(value, 6) for value in table["balanced"]))  # frequency does not matter
+        1
+    """
 
     points: int = 40
     error_rate: float = 0.25
@@ -333,7 +399,18 @@ class _TwoClasses(_Frames):
 
 @dataclass(frozen=True, kw_only=True)
 class Collapse(_TwoClasses):
-    """Losses of a blank frame, of the best constant and of a perfect answer."""
+    """Losses of a blank frame, of the best constant and of a perfect answer.
+
+    Example:
+        >>> import torch
+        >>> from dense_imb.curves import Collapse, sweep
+        >>> from dense_imb.losses import ACBMSELoss
+        >>> losses = {"MSE": torch.nn.MSELoss(), "ACB-MSE": ACBMSELoss()}
+        >>> table = sweep(Collapse(frame=(10, 10), points=4), losses)
+        >>> blank = [one for one in table.curves if one.quantity == "loss of a blank frame"]
+        >>> [(one.name, round(one.values[0])) for one in blank]  # with one hit in 100 pixels
+        [('MSE', 100), ('ACB-MSE', 10000)]
+    """
 
     confidence: float = 0.999
 
@@ -387,7 +464,16 @@ class Collapse(_TwoClasses):
 
 @dataclass(frozen=True, kw_only=True)
 class GradientShare(_TwoClasses):
-    """Share of the total gradient that each class receives, against its frequency."""
+    """Share of the total gradient that each class receives, against its frequency.
+
+    Example:
+        >>> import torch
+        >>> from dense_imb.curves import GradientShare, sweep
+        >>> table = sweep(GradientShare(frame=(10, 10), points=4), {"MSE": torch.nn.MSELoss()})
+        >>> share = next(one for one in table.curves if one.quantity.endswith("the rare class"))
+        >>> table.axis.values[0], round(share.values[0], 3)
+        (0.01, 0.083)
+    """
 
     given: float = 0.1
 

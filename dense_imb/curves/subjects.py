@@ -151,7 +151,14 @@ def _accepts(subject: Subject) -> bool:
 
 
 def parse_losses(texts: Sequence[str]) -> dict[str, nn.Module]:
-    """Parse losses, and name each by the shortest distinct part of its text."""
+    """Parse losses, and name each by the shortest distinct part of its text.
+
+    Example:
+        >>> from dense_imb.curves import parse_losses
+        >>> losses = parse_losses(["FocalLoss(gamma=1.0)", "torch.nn:MSELoss"])
+        >>> losses["MSELoss"]
+        MSELoss()
+    """
     calls = [
         text if len(split_sum(text)) > 1 else split_call(text)[1].removesuffix("()")
         for text in texts

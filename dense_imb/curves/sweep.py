@@ -16,7 +16,18 @@ from dense_imb.curves.table import Column, Table
 
 
 class CurveWarning(UserWarning):
-    """A loss that a sweep omits, or a gap in its curve."""
+    """A loss that a sweep omits, or a gap in its curve.
+
+    Example:
+        >>> import warnings
+        >>> from dense_imb.curves import CurveWarning, SignalSize, sweep
+        >>> from dense_imb.losses import ACBMSELoss, FocalLoss
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always", CurveWarning)
+        ...     _ = sweep(SignalSize(frame=(10, 10), points=3), [ACBMSELoss(), FocalLoss()])
+        >>> [str(one.message) for one in caught]
+        ['skipped FocalLoss: it takes logits, signal-size feeds values']
+    """
 
 
 def sweep(

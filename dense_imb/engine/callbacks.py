@@ -41,7 +41,14 @@ _SYMPTOMS: dict[Collapse, tuple[str, str]] = {  # and their cures
 
 
 class CollapseWarning(UserWarning):
-    """A network that has collapsed, see `CollapseAlarm`."""
+    """A network that has collapsed, see `CollapseAlarm`.
+
+    Example:
+        >>> import warnings
+        >>> from dense_imb.engine import CollapseWarning
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("error", CollapseWarning)  # stop at a collapse
+    """
 
 
 def find_collapse(
@@ -95,6 +102,17 @@ class CollapseAlarm(Callback):
             not counted.
         grace: fraction of the steps before a network is judged; one that cannot learn is reported
             at once.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from dense_imb.engine import CollapseAlarm, LoopSettings, State
+        >>> state, settings = State(step=80, history=[{}]), LoopSettings(steps=100, batch_size=4)
+        >>> loop = SimpleNamespace(state=state, settings=settings, task=None, is_main=False)
+        >>> alarm = CollapseAlarm("stop", patience=2)
+        >>> for _ in range(2):
+        ...     alarm.on_validation(loop, {"auc": 0.5})
+        >>> loop.state.stop
+        'collapsed: the network ranks no better than chance (auc 0.5000)'
     """
 
     def __init__(
@@ -157,6 +175,16 @@ class EarlyStopping(Callback):
     Args:
         patience: number of validations without an improvement.
         least_gain: smallest improvement that counts.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from dense_imb.engine import EarlyStopping, State
+        >>> loop = SimpleNamespace(state=State(), task=SimpleNamespace(monitor="auc"))
+        >>> stopping = EarlyStopping(patience=2)
+        >>> for auc in (0.7, 0.9, 0.8, 0.8):
+        ...     stopping.on_validation(loop, {"auc": auc})
+        >>> loop.state.stop
+        'auc has not improved on 0.9000 for 2 validations'
     """
 
     def __init__(self, patience: int, least_gain: float = 0.0) -> None:
@@ -183,6 +211,24 @@ class GradientShares(Callback):
     A share is one of the sum of |d loss / d output|. The scores get `gradient_share_signal`,
     `_noise` and `_empty` for hits, and `_class_0`, `_class_1`, ... for images. A signal share near
     0 predicts a blank network.
+
+    Example:
+        >>> import numpy as np, torch
+        >>> from dense_imb.data.labels.classified import ArrayImages, ClassifiedImages
+        >>> from dense_imb.engine import GradientShares, Loop, LoopSettings
+        >>> from dense_imb.losses import Balance, CrossEntropyLoss
+        >>> from dense_imb.tasks import LabelsReading, LabelsTask, TrainingData
+        >>> pixels = np.zeros((8, 3, 8, 8), np.uint8)
+        >>> images = ClassifiedImages(ArrayImages(pixels), [0] * 6 + [1] * 2, ["sound", "cracked"])
+        >>> reading = LabelsReading(("sound", "cracked"), (6, 2), (0.0,) * 3, (1.0,) * 3, (8, 8))
+        >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2, False))
+        >>> data = TrainingData(images, images, class_counts=(6, 2))
+        >>> task = LabelsTask(network, CrossEntropyLoss(balance=Balance()), data, reading)
+        >>> settings = LoopSettings(steps=1, batch_size=8)
+        >>> optimizer = torch.optim.SGD(network.parameters())
+        >>> state = Loop(task, optimizer, settings, callbacks=[GradientShares()]).run()
+        >>> [round(state.history[0][f"gradient_share_class_{k}"], 2) for k in (0, 1)]
+        [0.5, 0.5]
     """
 
     def on_validation(self, loop: Loop, scores: dict[str, float]) -> None:
@@ -202,6 +248,17 @@ class LossParts(Callback):
     """Terms of a `CompoundLoss` without their weights, in the last step before a validation.
 
     The scores get `loss_NAME` for each term, and `loss_features` for a feature loss.
+
+    Example:
+        >>> import torch
+        >>> from types import SimpleNamespace
+        >>> from dense_imb.engine import LossParts
+        >>> from dense_imb.losses import CompoundLoss, CrossEntropyLoss, DiceLoss
+        >>> loss, scores = CompoundLoss(CrossEntropyLoss(), DiceLoss()), {}
+        >>> _ = loss(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 0, 1]]))
+        >>> LossParts().on_validation(SimpleNamespace(task=SimpleNamespace(loss=loss)), scores)
+        >>> {name: round(value, 2) for name, value in scores.items()}
+        {'loss_CrossEntropyLoss': 0.69, 'loss_DiceLoss': 0.67}
     """
 
     def on_validation(self, loop: Loop, scores: dict[str, float]) -> None:
@@ -234,6 +291,12 @@ class ProgressBar(Callback):
     Args:
         is_quiet: show no bar.
         name: label of the bar.
+
+    Example:
+        >>> from dense_imb.engine import ProgressBar
+        >>> callbacks = [ProgressBar(name="arcs")]  # for `Loop`
+        >>> callbacks[0].name
+        'arcs'
     """
 
     def __init__(self, is_quiet: bool = False, name: str = "train") -> None:

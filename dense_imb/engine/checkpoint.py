@@ -21,7 +21,19 @@ _VERSION = 1
 
 
 class CheckpointError(ValueError):
-    """A checkpoint is damaged, of another program or of another setup."""
+    """A checkpoint is damaged, of another program or of another setup.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from dense_imb.engine import CheckpointError, load_checkpoint
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "best.pt"
+        >>> _ = path.write_bytes(b"half a file")
+        >>> try:
+        ...     load_checkpoint(path)
+        ... except CheckpointError:
+        ...     print("take an older one")
+        take an older one
+    """
 
 
 class OtherSetupError(Refused, CheckpointError):
@@ -29,7 +41,14 @@ class OtherSetupError(Refused, CheckpointError):
 
 
 class CheckpointWarning(UserWarning):
-    """A damaged checkpoint was skipped."""
+    """A damaged checkpoint was skipped.
+
+    Example:
+        >>> import warnings
+        >>> from dense_imb.engine import CheckpointWarning
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("error", CheckpointWarning)  # stop at a damaged one
+    """
 
 
 def save_checkpoint(path: str | os.PathLike[str], state: dict[str, Any]) -> None:
@@ -40,6 +59,14 @@ def save_checkpoint(path: str | os.PathLike[str], state: dict[str, Any]) -> None
     Args:
         path: file to write; the digest goes to the same name with .sha256.
         state: tensors, numbers, strings and containers of them.
+
+    Example:
+        >>> import pathlib, tempfile, torch
+        >>> from dense_imb.engine import load_checkpoint, save_checkpoint
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "step-00000010.pt"
+        >>> save_checkpoint(path, {"step": 10, "weight": torch.ones(2)})
+        >>> sorted(one.name for one in path.parent.iterdir()), load_checkpoint(path)["step"]
+        (['step-00000010.pt', 'step-00000010.pt.sha256'], 10)
     """
     path = Path(path)
     # through memory: torch's own writer hides a full disk behind a RuntimeError
@@ -61,7 +88,16 @@ def save_checkpoint(path: str | os.PathLike[str], state: dict[str, Any]) -> None
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Load a checkpoint to the CPU; raise `CheckpointError` if anything is wrong with it."""
+    """Load a checkpoint to the CPU; raise `CheckpointError` if anything is wrong with it.
+
+    Example:
+        >>> import pathlib, tempfile, torch
+        >>> from dense_imb.engine import load_checkpoint, save_checkpoint
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "best.pt"
+        >>> save_checkpoint(path, {"step": 10, "weight": torch.ones(2)})
+        >>> load_checkpoint(path)
+        {'format': 'dense-imb-checkpoint', 'version': 1, 'step': 10, 'weight': tensor([1., 1.])}
+    """
     path = Path(path)
     cure = "use an older checkpoint or train again"
     try:

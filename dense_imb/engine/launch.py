@@ -24,7 +24,13 @@ SECONDS_TO_END = 2 * _GRACE  # after which no process is left once one has faile
 
 
 def is_launched() -> bool:
-    """Tell whether the process is one of several, started by torchrun, Accelerate or `launch`."""
+    """Tell whether the process is one of several, started by torchrun, Accelerate or `launch`.
+
+    Example:
+        >>> from dense_imb.engine import is_launched
+        >>> is_launched()  # this process is alone
+        False
+    """
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
@@ -35,6 +41,11 @@ def launch(main: Callable[[Sequence[str]], int], arguments: Sequence[str], n: in
         main: function at the top level of a module, so that a new process can import it.
         arguments: arguments of each process.
         n: number of processes, one per device.
+
+    Example:
+        >>> from dense_imb.engine import launch
+        >>> launch(len, [], n=1)  # any function that a new process can import; 0 is success
+        0
     """
     if torch.cuda.is_available() and n > torch.cuda.device_count():
         raise ValueError(

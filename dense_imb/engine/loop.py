@@ -35,7 +35,13 @@ _CHECK_EVERY = 16  # steps on an accelerator between two checks of the losses, e
 
 
 class TrainingError(ValueError):
-    """Training cannot continue; the message says why and which checkpoints are kept."""
+    """Training cannot continue; the message says why and which checkpoints are kept.
+
+    Example:
+        >>> from dense_imb.engine import TrainingError
+        >>> issubclass(TrainingError, ValueError)  # "Expected a finite loss, got nan in step 8 ..."
+        True
+    """
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,12 @@ class LoopSettings:
         clip: largest norm of the gradient; inf does not clip.
         validate_every: steps between two validations; the last step is validated, too.
         save_every: seconds between two checkpoints; each validation saves one, too.
+
+    Example:
+        >>> from dense_imb.engine import LoopSettings
+        >>> settings = LoopSettings(steps=2000, batch_size=16, validate_every=200)
+        >>> settings.schedule, settings.clip
+        ('one-cycle', 1.0)
     """
 
     steps: int
@@ -63,7 +75,14 @@ class LoopSettings:
 
 @dataclass
 class State:
-    """State of a run, stored in checkpoints."""
+    """State of a run, stored in checkpoints.
+
+    Example:
+        >>> from dense_imb.engine import State
+        >>> state = State(step=40, best=0.75, best_step=20)
+        >>> State(**state.as_dict()) == state
+        True
+    """
 
     step: int = 0  # steps done
     rate_scale: float = 1.0  # of the learning rate, lowered by a roll-back
@@ -85,6 +104,18 @@ class Callback:
     """Base class of callbacks.
 
     Every process runs the same callbacks, and they must take the same decisions.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from dense_imb.engine import Callback, State
+        >>> class StopWhenGood(Callback):
+        ...     def on_validation(self, loop, scores):
+        ...         if scores["auc"] > 0.99:
+        ...             loop.state.stop = "good enough"
+        >>> loop = SimpleNamespace(state=State())
+        >>> StopWhenGood().on_validation(loop, {"auc": 0.995})
+        >>> loop.state.stop
+        'good enough'
     """
 
     def on_start(self, loop: Loop) -> None:
@@ -120,6 +151,22 @@ class Loop:
         accelerator: devices, precision and processes.
         callbacks: callbacks, called in this order.
         compile_network: whether to compile the network by torch.compile.
+
+    Example:
+        >>> import numpy as np, torch
+        >>> from dense_imb.data.labels.classified import ArrayImages, ClassifiedImages
+        >>> from dense_imb.engine import Loop, LoopSettings
+        >>> from dense_imb.tasks import LabelsReading, LabelsTask, TrainingData
+        >>> pixels = np.zeros((8, 3, 8, 8), np.uint8)
+        >>> images = ClassifiedImages(ArrayImages(pixels), [0] * 6 + [1] * 2, ["sound", "cracked"])
+        >>> reading = LabelsReading(("sound", "cracked"), (6, 2), (0.0,) * 3, (1.0,) * 3, (8, 8))
+        >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2))
+        >>> data = TrainingData(images, images, class_counts=(6, 2))
+        >>> task = LabelsTask(network, torch.nn.CrossEntropyLoss(), data, reading)
+        >>> optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+        >>> state = Loop(task, optimizer, LoopSettings(steps=4, batch_size=4)).run()
+        >>> state.step, state.history[-1]["balanced_accuracy"]
+        (4, 0.5)
     """
 
     def __init__(

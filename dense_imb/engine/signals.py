@@ -11,7 +11,15 @@ from dense_imb.config import SAVED
 
 
 class Interrupted(Exception):
-    """A signal asked the run to stop; it is saved and can be resumed."""
+    """A signal asked the run to stop; it is saved and can be resumed.
+
+    Example:
+        >>> import signal
+        >>> from dense_imb.engine import Interrupted
+        >>> stopped = Interrupted(signal.SIGTERM, step=120)
+        >>> str(stopped), stopped.exit_code
+        ('stopped by SIGTERM after step 120, saved', 75)
+    """
 
     def __init__(self, number: int, step: int, stage: str = "") -> None:
         where = f"step {step} of {stage}" if stage else f"step {step}"

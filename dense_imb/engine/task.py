@@ -19,6 +19,28 @@ class Task(Protocol):
 
     Everything random in a batch is a function of its samples and the epoch, so that a run can
     resume at any step.
+
+    Example:
+        >>> import torch
+        >>> from dense_imb.engine import Loop, LoopSettings, Task
+        >>> class Line:  # learns y = 2 x; a Task
+        ...     monitor, n_samples = "accuracy", 8
+        ...     def __init__(self):
+        ...         self.network, self.loss = torch.nn.Linear(1, 1), torch.nn.MSELoss()
+        ...     def batch(self, samples, epoch, device):
+        ...         return torch.as_tensor(samples, device=device)[:, None] / 8.0
+        ...     def cost(self, network, x):
+        ...         return self.loss(network(x), 2 * x)
+        ...     def validate(self, network, device, process, n_processes):
+        ...         x = torch.ones(1, 1, device=device)
+        ...         return {"accuracy": -float(self.cost(network, x))}
+        ...     def describe(self):
+        ...         return {"task": "line"}
+        >>> task: Task = Line()
+        >>> optimizer = torch.optim.Adam(task.network.parameters(), lr=0.1)
+        >>> state = Loop(task, optimizer, LoopSettings(steps=100, batch_size=4)).run()
+        >>> state.step, state.best > -0.1
+        (100, True)
     """
 
     network: nn.Module
@@ -80,7 +102,22 @@ class LoggedTerm(Protocol):
 
 @runtime_checkable
 class OrderedTask(Task, Protocol):
-    """A task that chooses the samples of an epoch."""
+    """A task that chooses the samples of an epoch.
+
+    Example:
+        >>> import numpy as np, torch
+        >>> from dense_imb.data.labels.classified import ArrayImages, ClassifiedImages
+        >>> from dense_imb.engine import OrderedTask
+        >>> from dense_imb.tasks import LabelsReading, LabelsTask, TrainingData
+        >>> pixels = np.zeros((4, 3, 8, 8), np.uint8)
+        >>> images = ClassifiedImages(ArrayImages(pixels), [0, 0, 0, 1], ["sound", "cracked"])
+        >>> reading = LabelsReading(("sound", "cracked"), (3, 1), (0.0,) * 3, (1.0,) * 3, (8, 8))
+        >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2))
+        >>> data = TrainingData(images, images, class_counts=(3, 1))
+        >>> task = LabelsTask(network, torch.nn.CrossEntropyLoss(), data, reading)
+        >>> isinstance(task, OrderedTask), sorted(task.order(seed=0, epoch=1).tolist())
+        (True, [0, 1, 2, 3])
+    """
 
     def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
         """Return the samples of an epoch, (n_samples,); a pure function of the run's seed."""

@@ -72,6 +72,27 @@ def throughput(
         path: its .onnx file.
         batches: batch sizes.
         seconds: time to spend on each batch size.
+
+    Example:
+        >>> import numpy as np, pathlib, tempfile
+        >>> from PIL import Image
+        >>> from dense_imb import LabelsConfig, ModelConfig, TrainConfig, train
+        >>> from dense_imb.export import export_run, throughput
+        >>> folder, rng = pathlib.Path(tempfile.mkdtemp()), np.random.default_rng(0)
+        >>> for i in range(12):
+        ...     pixels = rng.integers(0, 256, (8, 8, 3), np.uint8)
+        ...     Image.fromarray(pixels).save(folder / f"{i}.png")
+        >>> rows = "".join(f"{i}.png,{int(i > 7)}\\n" for i in range(12))
+        >>> _ = (folder / "train.csv").write_text("name,label\\n" + rows)
+        >>> tiny = ModelConfig("resnet32", {"depth": 8, "width": 4})
+        >>> labels = LabelsConfig(str(folder / "train.csv"))
+        >>> config = TrainConfig(labels=labels, model=tiny, steps=2, validate_every=2)
+        >>> run = train(config, folder / "run", is_quiet=True, device="cpu")
+        >>> _ = export_run(run, folder / "tiny.onnx")
+        >>> for row in throughput(run, folder / "tiny.onnx", seconds=0.05):
+        ...     print(row.batch, row.unit, row.size)
+        1 frames 8 x 8 pixels
+        16 frames 8 x 8 pixels
     """
     what = exportable(run if isinstance(run, Run) else open_run(run))
     threads = torch.get_num_threads()

@@ -40,6 +40,13 @@ class Exported:
         card: model card for people.
         facts: model card for machines, also in the network's file and in `path` + ".json".
         max_difference: largest difference from PyTorch, over all sample inputs and outputs.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from dense_imb.export import Exported
+        >>> done = Exported(Path("arc.onnx"), Path("arc.onnx.md"), {"kind": "denoiser"}, 1e-7)
+        >>> done.card.name, done.max_difference < 1e-3
+        ('arc.onnx.md', True)
     """
 
     path: Path
@@ -70,6 +77,23 @@ def export_run(
         overwrite: replace existing files.
         progress: called with what is done next, in words; tracing a network takes half a minute,
             and longer in 3-D.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from dense_imb import HitsConfig, ModelConfig, TrainConfig, train
+        >>> from dense_imb.export import export_run
+        >>> from dense_imb.hits import Geometry, HitsWriter, simulate
+        >>> rings = simulate("ring", 8, 1, Geometry(24, 24, 50))
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> with HitsWriter(folder / "rings.h5", rings.geometry) as writer:
+        ...     writer.append(rings)
+        >>> hits = HitsConfig(str(folder / "rings.h5"), signal=20, noise=50, validation_share=0.5)
+        >>> tiny = ModelConfig("hits", {"width": 8, "depth": 1, "heads": 1})
+        >>> config = TrainConfig(hits, model=tiny, steps=2, validate_every=2)
+        >>> run = train(config, folder / "run", is_quiet=True, device="cpu")
+        >>> done = export_run(run, folder / "rings.pt2")
+        >>> done.max_difference < 1e-3, [one["name"] for one in done.facts["inputs"]]
+        (True, ['coordinate', 'is_hit'])
     """
     say = progress or (lambda text: None)
     path = Path(out)

@@ -1,6 +1,13 @@
 """Events of sparse hits: arrays, files, degradation, frames, simulation, baselines, evaluation.
 
 `dense_imb.hits.format` documents the file format.
+
+Example:
+    >>> from dense_imb.hits import BASELINES, PATTERNS
+    >>> list(PATTERNS)
+    ['arc', 'cross', 'line', 'v', 'parabola', 'ring', 'hemisphere', 'torch']
+    >>> list(BASELINES)
+    ['identity', 'blank', 'blurred hits', 'hit density', 'median filter', 'DBSCAN']
 """
 
 from dense_imb.base.random import Draws

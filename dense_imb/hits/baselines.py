@@ -71,7 +71,14 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True)
 class Identity:
-    """Baseline that keeps everything: score 1."""
+    """Baseline that keeps everything: score 1.
+
+    Example:
+        >>> from dense_imb.hits import Identity, simulate
+        >>> arcs = simulate("arc", 2, seed=1)
+        >>> Identity().score(arcs).unique()
+        tensor([1.])
+    """
 
     name: ClassVar[str] = "identity"
 
@@ -81,7 +88,14 @@ class Identity:
 
 @dataclass(frozen=True)
 class KeepNothing:
-    """Baseline that keeps nothing at any threshold above 0: score 0."""
+    """Baseline that keeps nothing at any threshold above 0: score 0.
+
+    Example:
+        >>> from dense_imb.hits import KeepNothing, simulate
+        >>> arcs = simulate("arc", 2, seed=1)
+        >>> KeepNothing().score(arcs).unique()
+        tensor([0.])
+    """
 
     name: ClassVar[str] = "blank"
 
@@ -100,6 +114,14 @@ class BlurredHits:
 
     Args:
         sigma: standard deviation of the Gaussian in pixels.
+
+    Example:
+        >>> import numpy as np
+        >>> from dense_imb.hits import BlurredHits, Events, Geometry
+        >>> x = np.array([10, 10, 70])  # two hits in one pixel, and one far away
+        >>> events = Events(Geometry(), np.array([0, 3]), x, x, x + 1)
+        >>> BlurredHits(sigma=6.0).score(events)
+        tensor([0.5000, 0.5000, 0.0000])
     """
 
     sigma: float = 6.0
@@ -131,6 +153,14 @@ class HitDensity:
     Args:
         radius_xy: radius in pixels; in space, in metres, for a table of sensors.
         radius_t: radius in time steps; in ns for a table of sensors.
+
+    Example:
+        >>> import numpy as np
+        >>> from dense_imb.hits import Events, Geometry, HitDensity
+        >>> x, t = np.array([10, 10, 70]), np.array([500, 560, 500])
+        >>> events = Events(Geometry(), np.array([0, 3]), x, x, t)
+        >>> HitDensity(radius_xy=20.0, radius_t=120.0).score(events)  # n = 3/4, 3/4, 0
+        tensor([0.4286, 0.4286, 0.0000])
     """
 
     radius_xy: float = 20.0
@@ -170,6 +200,14 @@ class MedianFilter:
 
     Args:
         size: width of the window in pixels, odd.
+
+    Example:
+        >>> import numpy as np
+        >>> from dense_imb.hits import Events, Geometry, MedianFilter
+        >>> x = np.array([10, 11, 12, 70])
+        >>> events = Events(Geometry(), np.array([0, 4]), x, x, x)
+        >>> MedianFilter(size=5).score(events)  # 3, 3, 3 and 1 lit pixels of 25
+        tensor([0.1200, 0.1200, 0.1200, 0.0400])
     """
 
     size: int = 21
@@ -199,6 +237,14 @@ class DBSCANScorer:
         radius_xy: radius in pixels; in space, in metres, for a table of sensors.
         radius_t: radius in time steps; in ns for a table of sensors.
         min_samples: neighbours of a core hit, itself included.
+
+    Example:
+        >>> import numpy as np
+        >>> from dense_imb.hits import DBSCANScorer, Events, Geometry
+        >>> x = np.array([10, 11, 12, 70])
+        >>> events = Events(Geometry(), np.array([0, 4]), x, x, x)
+        >>> DBSCANScorer(min_samples=3).score(events)  # a cluster of 3, and a lone hit
+        tensor([0.7500, 0.7500, 0.7500, 0.0000])
     """
 
     radius_xy: float = 18.0

@@ -66,6 +66,15 @@ class Degradation:
         profiles: spatial profiles of the noise; each noise hit draws one by weight.
         dead_rows: y of rows without hits, noise included.
         dead_columns: x of columns without hits, noise included.
+
+    Example:
+        >>> from dense_imb.hits import Degradation, degrade, simulate
+        >>> how = Degradation(signal=30, smear_x=1.5, smear_t=4.0, noise=(100, 200), dead_rows=[64])
+        >>> how.noise
+        (100, 200)
+        >>> noisy = degrade(simulate("arc", 20, seed=1), how, seed=1)
+        >>> int((noisy.y == 64).sum())
+        0
     """
 
     signal: Range | None = None

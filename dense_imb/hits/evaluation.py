@@ -107,6 +107,13 @@ def choose_point(
         batch_size: events scored together.
         progress: called with the number of events processed since the last call.
         over_processes: see `evaluate`.
+
+    Example:
+        >>> from dense_imb.hits import Degradation, HitDensity, choose_point, degrade, simulate
+        >>> noisy = degrade(simulate("arc", 10, seed=1), Degradation(signal=30, noise=100), seed=1)
+        >>> point = choose_point(HitDensity(), noisy, retention=0.9)
+        >>> point.retention >= 0.9, point.n_signal, point.n_noise
+        (True, 300, 1000)
     """
     aim = Aim.of(retention, fakes, purity)
     evaluator = Evaluator([scorer], (), aim, batch_size, None, progress, over_processes)
@@ -130,6 +137,16 @@ def promised_threshold(
         scorer: trained model.
         source: events, see `evaluate`.
         batch_size, progress, over_processes: see `choose_point`.
+
+    Example:
+        >>> import torch
+        >>> from dense_imb.hits import promised_threshold, simulate
+        >>> class Sure:
+        ...     name = "sure"
+        ...     def score(self, events):  # 9 of 10 hits with this score are signal
+        ...         return torch.full((events.n_hits,), 0.9)
+        >>> round(promised_threshold(Sure(), simulate("arc", 2, seed=1)), 2)
+        0.9
     """
     rank, n_processes = (dist.get_rank(), dist.get_world_size()) if over_processes else (0, 1)
     histogram = ScoreHistogram()
@@ -178,6 +195,15 @@ def noise_sweep(
         seed: random seed of the degradation.
         profiles: profiles of the noise, see `Degradation`.
         validation: clean events for the thresholds, see `evaluate`.
+
+    Example:
+        >>> from dense_imb.hits import BlurredHits, noise_sweep, simulate
+        >>> clean = simulate("arc", 10, seed=1, n_photons=40)
+        >>> table = noise_sweep([BlurredHits()], clean, [20, 200], signal=30)
+        >>> [row["noise"] for row in table.rows]
+        [20, 200]
+        >>> table.rows[0]["purity"] > table.rows[1]["purity"]
+        True
     """
     aim = Aim.of(retention, fakes, purity)
     evaluator = Evaluator(scorers, retentions, aim, batch_size, n_events, progress, over_processes)

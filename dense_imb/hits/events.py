@@ -33,6 +33,16 @@ class Events:
         hit: further columns of hits by name, such as the charge, (n_hits, ...) each.
         event: further columns of events by name, such as the run number, (n_events, ...) each.
         sensor: (n_hits,) row of each hit in the table of sensors; None on a grid.
+
+    Example:
+        >>> import numpy as np
+        >>> from dense_imb import Events, Geometry
+        >>> x, y, t = np.array([[3, 4, 40], [7, 7, 90], [500, 505, 20]])
+        >>> events = Events(Geometry(), np.array([0, 2, 3]), x, y, t, label=np.array([1, 1, 0]))
+        >>> events
+        Events(2 events, 3 hits, 88 x 128 x 1000)
+        >>> events[0].t.tolist(), events.select(events.label > 0).n_hits
+        ([500, 505], 2)
     """
 
     geometry: Geometry | Sensors
@@ -290,7 +300,15 @@ def _torch_compatible(column: Array) -> Array:
 
 
 def concatenate(parts: Sequence[Events]) -> Events:
-    """Concatenate batches of one geometry with the same columns."""
+    """Concatenate batches of one geometry with the same columns.
+
+    Example:
+        >>> from dense_imb.hits import concatenate, simulate
+        >>> arcs, rings = simulate("arc", 2, seed=1), simulate("ring", 3, seed=1)
+        >>> both = concatenate([arcs, rings])
+        >>> len(both), both.n_hits == arcs.n_hits + rings.n_hits
+        (5, True)
+    """
     if not parts:
         raise ValueError("Expected at least one batch of events, got none.")
     first = parts[0]

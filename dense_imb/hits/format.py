@@ -117,7 +117,19 @@ def layout_of(geometry: Geometry | Sensors) -> Layout:
 
 
 class HitsFileError(UnreadableFileError):
-    """Error for a file that is not a hits file, or is damaged or unsafe."""
+    """Error for a file that is not a hits file, or is damaged or unsafe.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from dense_imb.hits import HitsFile, HitsFileError
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "hits.h5"
+        >>> _ = path.write_text("event,x,y,t")
+        >>> try:
+        ...     HitsFile(path)
+        ... except HitsFileError:
+        ...     print("no hits file")
+        no hits file
+    """
 
 
 def check_dtype(

@@ -32,6 +32,14 @@ class Raster:
         frame: (B, 1, H, W) float32 times, or numbers of hits; 0 for empty pixels.
         is_visible: (n_hits,) bool, True for the one hit that each lit pixel shows.
         n_occluded: (B,) int64, hits of each event that lie behind another hit.
+
+    Example:
+        >>> import numpy as np
+        >>> from dense_imb.hits import Events, Geometry, rasterise
+        >>> x, t = np.array([0, 0, 2]), np.array([4, 7, 5])
+        >>> raster = rasterise(Events(Geometry(3, 1, 9), np.array([0, 3]), x, 0 * x, t))  # a Raster
+        >>> raster.is_visible, raster.n_occluded  # the hit of t = 4 lies behind that of t = 7
+        (tensor([False,  True,  True]), tensor([1]))
     """
 
     frame: Tensor
@@ -135,6 +143,15 @@ def paint(events: Events, values: Tensor, is_visible: Tensor) -> Tensor:
         events: events to draw.
         values: (n_hits, C) values.
         is_visible: (n_hits,) bool, at most one hit per pixel.
+
+    Example:
+        >>> import numpy as np, torch
+        >>> from dense_imb.hits import Events, Geometry, paint
+        >>> x = np.array([0, 2])
+        >>> events = Events(Geometry(3, 1, 9), np.array([0, 2]), x, 0 * x, x + 1)
+        >>> charge = torch.tensor([[1.5], [2.5]])
+        >>> paint(events, charge, torch.tensor([True, True]))
+        tensor([[[[1.5000, 0.0000, 2.5000]]]])
     """
     events, geometry = events.torch(values.device), events.grid
     pixel = _pixel(events, events.event_index())[is_visible]
@@ -220,7 +237,15 @@ def gap(time: Tensor, time_steps: float, threshold: float = 0.5) -> Tensor:
 
 
 def ungap(value: Tensor, time_steps: float, threshold: float = 0.5) -> Tensor:
-    """Invert `gap`; values up to r become 0, an empty pixel."""
+    """Invert `gap`; values up to r become 0, an empty pixel.
+
+    Example:
+        >>> import torch
+        >>> from dense_imb.hits import gap, ungap
+        >>> value = gap(torch.tensor([0.0, 250.0, 1000.0]), 1000)
+        >>> ungap(value, 1000)
+        tensor([   0.,  250., 1000.])
+    """
     _check_threshold(threshold)
     time = (value - threshold) / (1.0 - threshold) * time_steps
     return time.masked_fill(value <= threshold, 0.0)
@@ -246,6 +271,12 @@ def encode(
             (sin and cos of n 2 pi t / T for n = 1, 2, 4: six channels).
         rule: visible hit of a pixel: "largest" or "smallest" time.
         threshold: r of `gap`, default 0.5.
+
+    Example:
+        >>> from dense_imb.hits import encode, simulate
+        >>> arcs = simulate("arc", 2, seed=1)
+        >>> encode(arcs).shape, encode(arcs, ["hit"]).shape
+        (torch.Size([2, 8, 128, 88]), torch.Size([2, 1, 128, 88]))
     """
     check_choice("rule", rule, RULES[:2])
     for channel in channels:
@@ -273,6 +304,13 @@ def frames_to_events(frame: Tensor, geometry: Geometry, label: Tensor | None = N
         frame: (B, 1, H, W) times, 0 for empty pixels.
         geometry: size of the frames.
         label: (B, 1, H, W) label of each pixel; None if unknown.
+
+    Example:
+        >>> import torch
+        >>> from dense_imb.hits import Geometry, frames_to_events
+        >>> events = frames_to_events(torch.tensor([[[[7.0, 0.0, 5.0]]]]), Geometry(3, 1, 9))
+        >>> events.x, events.t
+        (tensor([0, 2]), tensor([7., 5.]))
     """
     shape = (1, geometry.height, geometry.width)
     if tuple(frame.shape[1:]) != shape:
@@ -292,6 +330,14 @@ def points(events: Events, unit: Literal["pixel", "physical"] = "pixel") -> Arra
     Args:
         events: events of the hits.
         unit: "pixel" for pixels and time steps, "physical" for mm, mm and ns. Pixel 0 is at 0.
+
+    Example:
+        >>> import numpy as np
+        >>> from dense_imb.hits import Events, Geometry, points
+        >>> frame = Geometry(88, 128, 1000, x_mm=0.5, y_mm=0.5, t_ns=25.0)
+        >>> events = Events(frame, np.array([0, 1]), np.array([10]), np.array([20]), np.array([4]))
+        >>> points(events), points(events, "physical")
+        (array([[10., 20.,  4.]]), array([[  5.,  10., 100.]]))
     """
     check_choice("unit", unit, ("pixel", "physical"))
     step = steps(events.grid) if unit == "physical" else (1.0, 1.0, 1.0)

@@ -29,6 +29,12 @@ class Geometry:
         x_mm: width of a pixel in mm, None if unknown.
         y_mm: height of a pixel in mm, None if unknown.
         t_ns: length of a time step in ns, None if unknown.
+
+    Example:
+        >>> from dense_imb import Geometry
+        >>> frame = Geometry(width=256, height=256, time_steps=4096, x_mm=0.5, y_mm=0.5, t_ns=25.0)
+        >>> frame.size, frame.width * frame.x_mm, frame.time_steps * frame.t_ns  # 128 mm, 102.4 us
+        ((256, 256, 4096), 128.0, 102400.0)
     """
 
     width: int = 88
@@ -183,7 +189,18 @@ class Sensors:
 
 
 def as_grid(geometry: Geometry | Sensors) -> Geometry:
-    """Return a grid of pixels as it is; refuse a table of sensors, which has no frame."""
+    """Return a grid of pixels as it is; refuse a table of sensors, which has no frame.
+
+    Example:
+        >>> import numpy as np
+        >>> from dense_imb.hits import Geometry, Sensors, as_grid
+        >>> as_grid(Geometry(width=64)).width
+        64
+        >>> as_grid(Sensors(np.zeros((5, 3))))
+        Traceback (most recent call last):
+        dense_imb.base.refusals.Refused: Expected hits on a grid of pixels for a frame, got hits of
+        5 sensors in 3-D; take a network of hits, `model.name=hits`, or convert the hits with bins.
+    """
     if isinstance(geometry, Sensors):
         raise Refused(
             "hits on a grid of pixels for a frame",

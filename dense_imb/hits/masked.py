@@ -28,6 +28,14 @@ class Masking(NamedTuple):
         only_kept: whether other hits were dropped.
         scorer_digest: digest of its weights and settings; None if unknown.
         source_digest: digest of the hits that were scored; None if unknown.
+
+    Example:
+        >>> from dense_imb.hits import Masking
+        >>> from dense_imb.metrics import OperatingPoint
+        >>> point = OperatingPoint(0.5, "probability", 1.0, 0.5, 0.5, n_signal=1, n_noise=2)
+        >>> mine = Masking("hit density", point, only_kept=False)
+        >>> mine.difference(mine), mine.difference(mine._replace(only_kept=True))
+        (('', ''), ('hit density at 0.5', 'one by hit density at 0.5 with kept hits only'))
     """
 
     scorer: str
@@ -102,6 +110,16 @@ class MaskedFile:
         is_skipped: whether the file was finished before.
         drift: sentence that says how the events differ from the validation events of the
             network; "" if they do not, or if nothing is known of these.
+
+    Example:
+        >>> import tempfile
+        >>> from dense_imb.hits import HitsWriter, KeepNothing, mask_file, simulate
+        >>> folder, arcs = tempfile.mkdtemp(), simulate("arc", 3, seed=1)
+        >>> with HitsWriter(folder + "/raw.h5", arcs.geometry) as writer:
+        ...     writer.append(arcs)
+        >>> masked = mask_file(folder + "/raw.h5", folder + "/clean.h5", KeepNothing(), 0.5)
+        >>> masked.n_events, masked.n_kept, masked.is_skipped  # fields of a MaskedFile
+        (3, 0, False)
     """
 
     path: Path
@@ -133,7 +151,21 @@ class MaskedFile:
 
 
 def read_masking(hits: HitsFile) -> Masking | None:
-    """Return the settings that made a denoised file; None for other files."""
+    """Return the settings that made a denoised file; None for other files.
+
+    Example:
+        >>> import tempfile
+        >>> from dense_imb.hits import HitsFile, HitsWriter, Identity
+        >>> from dense_imb.hits import mask_file, read_masking, simulate
+        >>> folder, arcs = tempfile.mkdtemp(), simulate("arc", 3, seed=1)
+        >>> with HitsWriter(folder + "/raw.h5", arcs.geometry) as writer:
+        ...     writer.append(arcs)
+        >>> _ = mask_file(folder + "/raw.h5", folder + "/clean.h5", Identity(), 0.5)
+        >>> read_masking(HitsFile(folder + "/clean.h5")).scorer
+        'identity'
+        >>> print(read_masking(HitsFile(folder + "/raw.h5")))
+        None
+    """
     if not {"scorer", "masking"} <= hits.attributes.keys():
         return None
     try:

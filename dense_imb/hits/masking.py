@@ -34,7 +34,15 @@ Progress = Callable[[int], object]  # called with the number of events processed
 
 
 def score_events(scorer: Scorer, events: Events) -> Tensor:
-    """Return the score of each hit, (n_hits,) float32 on the CPU; refuse scores outside [0, 1]."""
+    """Return the score of each hit, (n_hits,) float32 on the CPU; refuse scores outside [0, 1].
+
+    Example:
+        >>> from dense_imb.hits import KeepNothing, score_events, simulate
+        >>> arcs = simulate("arc", 2, seed=1)
+        >>> score = score_events(KeepNothing(), arcs)
+        >>> score.dtype, len(score) == arcs.n_hits
+        (torch.float32, True)
+    """
     check_scorer(scorer, events.geometry)
     with torch.no_grad():
         score = scorer.score(events if events.is_torch else events.torch()).cpu()
@@ -345,6 +353,17 @@ def mask_files(
         scorer, point, only_kept, batch_size, validation, locking: see `mask_file`.
         overwrite: mask all files again.
         progress: called with the number of events processed or skipped since the last call.
+
+    Example:
+        >>> import tempfile
+        >>> from dense_imb.hits import HitDensity, HitsWriter, mask_files, simulate
+        >>> folder, arcs = tempfile.mkdtemp(), simulate("arc", 3, seed=1, n_photons=40)
+        >>> for run in ("run1", "run2"):
+        ...     with HitsWriter(f"{folder}/{run}.h5", arcs.geometry) as writer:
+        ...         writer.append(arcs)
+        >>> masked = mask_files(folder + "/*.h5", folder + "/clean", HitDensity(), 0.5)
+        >>> [one.path.name for one in masked], masked[0].n_events
+        (['run1.h5', 'run2.h5'], 3)
     """
     point, folder = as_point(point), Path(folder)
     targets = output_paths(sources, folder)

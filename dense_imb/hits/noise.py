@@ -19,7 +19,23 @@ Floats = NDArray[np.float64]
 
 @runtime_checkable
 class Profile(Protocol):
-    """Interface of noise profiles; `weight` is the relative weight in a mixture."""
+    """Interface of noise profiles; `weight` is the relative weight in a mixture.
+
+    Example:
+        >>> import numpy as np
+        >>> from dense_imb.hits import Degradation, Profile, degrade, simulate
+        >>> class LeftHalf:
+        ...     weight = 1.0
+        ...     def place(self, hit, event, geometry, detector):
+        ...         x, y, t = hit  # random numbers in (0, 1)
+        ...         return x * geometry.width / 2, y * geometry.height, t * geometry.time_steps
+        >>> isinstance(LeftHalf(), Profile)
+        True
+        >>> noise = Degradation(noise=500, profiles=[LeftHalf()])
+        >>> noisy = degrade(simulate("arc", 1, seed=1), noise, seed=1)
+        >>> bool(noisy.x[noisy.label == 0].max() < 44)  # of 88 columns
+        True
+    """
 
     @property
     def weight(self) -> float: ...
@@ -70,6 +86,13 @@ class Uniform:
 
     Args:
         weight: relative weight in a mixture, default 1.
+
+    Example:
+        >>> from dense_imb.hits import Degradation, Uniform, degrade, simulate
+        >>> clean = simulate("arc", 2, seed=1)
+        >>> noisy = degrade(clean, Degradation(signal=30, noise=200, profiles=[Uniform()]), seed=1)
+        >>> [int((event.label == 0).sum()) for event in (noisy[0], noisy[1])]
+        [200, 200]
     """
 
     weight: float = 1.0
@@ -95,6 +118,15 @@ class Blob:
         weight: relative weight in a mixture, default 1.
         width: standard deviation in pixels.
         centre: x and y in pixels; None draws one for each event.
+
+    Example:
+        >>> import numpy as np
+        >>> from dense_imb.hits import Blob, Degradation, degrade, simulate
+        >>> spot = Degradation(noise=1000, profiles=[Blob(width=3.0, centre=(20.0, 60.0))])
+        >>> noisy = degrade(simulate("arc", 1, seed=1), spot, seed=1)
+        >>> noise = noisy.select(noisy.label == 0)
+        >>> float(np.median(noise.x)), float(np.median(noise.y))
+        (20.0, 60.0)
     """
 
     weight: float = 1.0
@@ -127,6 +159,14 @@ class Burst:
         weight: relative weight in a mixture, default 1.
         width: standard deviation in time steps.
         centre: time step; None draws one for each event.
+
+    Example:
+        >>> from dense_imb.hits import Burst, Degradation, degrade, simulate
+        >>> flash = Degradation(noise=1000, profiles=[Burst(width=5.0, centre=400)])
+        >>> noisy = degrade(simulate("arc", 1, seed=1), flash, seed=1)
+        >>> t = noisy.t[noisy.label == 0]
+        >>> bool(375 < t.min() and t.max() < 425)  # within 5 sigma
+        True
     """
 
     weight: float = 1.0
@@ -154,6 +194,14 @@ class HotPixels:
         weight: relative weight in a mixture, default 1.
         pixels: list of (x, y), or the number of pixels to draw, the same for all events of a
             seed.
+
+    Example:
+        >>> from dense_imb.hits import Degradation, HotPixels, degrade, simulate
+        >>> hot = Degradation(noise=100, profiles=[HotPixels(pixels=[(3, 7), (80, 2)])])
+        >>> noisy = degrade(simulate("arc", 1, seed=1), hot, seed=1)
+        >>> noise = noisy.select(noisy.label == 0)
+        >>> sorted(set(zip(noise.x.tolist(), noise.y.tolist())))
+        [(3, 7), (80, 2)]
     """
 
     weight: float = 1.0
@@ -184,6 +232,13 @@ class HotLines:
         weight: relative weight in a mixture, default 1.
         rows: y of each row.
         columns: x of each column.
+
+    Example:
+        >>> from dense_imb.hits import Degradation, HotLines, degrade, simulate
+        >>> lines = Degradation(noise=100, profiles=[HotLines(rows=[5, 90])])
+        >>> noisy = degrade(simulate("arc", 1, seed=1), lines, seed=1)
+        >>> sorted(set(noisy.y[noisy.label == 0].tolist()))
+        [5, 90]
     """
 
     weight: float = 1.0
@@ -221,6 +276,17 @@ class MeasuredNoise:
     Args:
         events: events with noise only, of the same geometry.
         weight: relative weight in a mixture, default 1.
+
+    Example:
+        >>> import numpy as np
+        >>> from dense_imb.hits import Degradation, Events, Geometry
+        >>> from dense_imb.hits import MeasuredNoise, degrade, simulate
+        >>> x = np.array([1, 2, 3])  # three hits of a run without beam
+        >>> measured = MeasuredNoise(Events(Geometry(), np.array([0, 3]), x, x, x, label=0 * x))
+        >>> clean = simulate("arc", 1, seed=1)
+        >>> noisy = degrade(clean, Degradation(noise=3, profiles=[measured]), seed=1)
+        >>> sorted(noisy.x[noisy.label == 0].tolist())
+        [1, 2, 3]
     """
 
     events: Events

@@ -125,6 +125,16 @@ class HitsFile(_Hits):
         locking: h5py's file locking; pass False if a network file system has no locks.
         in_memory: hold all columns in memory; "auto" does so for files up to `memory_limit`.
         memory_limit: size in bytes, default 1 GiB.
+
+    Example:
+        >>> import tempfile
+        >>> from dense_imb.hits import HitsFile, HitsWriter, simulate
+        >>> path, arcs = tempfile.mkdtemp() + "/arcs.h5", simulate("arc", 3, seed=1)
+        >>> with HitsWriter(path, arcs.geometry) as writer:
+        ...     writer.append(arcs)
+        >>> hits = HitsFile(path)
+        >>> len(hits), len(hits[:2]), hits[1].n_hits == arcs[1].n_hits
+        (3, 2, True)
     """
 
     def __init__(
@@ -298,6 +308,17 @@ class HitsFiles(_Hits):
             sorted by name.
         locking, in_memory: see `HitsFile`.
         memory_limit: size of all files together in bytes, default 1 GiB.
+
+    Example:
+        >>> import tempfile
+        >>> from dense_imb.hits import HitsFiles, HitsWriter, simulate
+        >>> folder, arcs = tempfile.mkdtemp(), simulate("arc", 3, seed=1)
+        >>> for run in ("run1", "run2"):
+        ...     with HitsWriter(f"{folder}/{run}.h5", arcs.geometry) as writer:
+        ...         writer.append(arcs)
+        >>> hits = HitsFiles([f"{folder}/run2.h5", f"{folder}/run1.h5"])
+        >>> len(hits), [file.path.name for file in hits.files]
+        (6, ['run2.h5', 'run1.h5'])
     """
 
     def __init__(
@@ -391,6 +412,17 @@ def open_hits(
         paths: path, list of paths, or pattern like "runs/*.h5".
         locking, in_memory: see `HitsFile`.
         memory_limit: size of all files together in bytes, default 1 GiB.
+
+    Example:
+        >>> import tempfile
+        >>> from dense_imb import open_hits
+        >>> from dense_imb.hits import HitsWriter, simulate
+        >>> folder, arcs = tempfile.mkdtemp(), simulate("arc", 3, seed=1)
+        >>> with HitsWriter(folder + "/arcs.h5", arcs.geometry) as writer:
+        ...     writer.append(arcs)
+        >>> hits = open_hits(folder + "/*.h5")
+        >>> len(hits), sorted(set(hits[:].label.tolist()))  # every hit is signal
+        (3, [1])
     """
     expanded = expand_patterns(paths)
     if len(expanded) == 1:
@@ -406,7 +438,14 @@ def file_paths(hits: HitsFile | HitsFiles) -> list[Path]:
 
 
 def collate_events(events: Events) -> Events:
-    """Return the batch, which is one already: `DataLoader(hits, collate_fn=collate_events)`."""
+    """Return the batch, which is one already: `DataLoader(hits, collate_fn=collate_events)`.
+
+    Example:
+        >>> from dense_imb.hits import collate_events, simulate
+        >>> batch = simulate("arc", 4, seed=1)
+        >>> collate_events(batch) is batch
+        True
+    """
     return events
 
 
@@ -421,6 +460,15 @@ def verify(path: str | os.PathLike[str], *, locking: bool | str | None = None) -
 
     Returns:
         The digest of each data set by name, and the digest of the attributes as "/".
+
+    Example:
+        >>> import tempfile
+        >>> from dense_imb.hits import HitsWriter, simulate, verify
+        >>> path, arcs = tempfile.mkdtemp() + "/arcs.h5", simulate("arc", 3, seed=1)
+        >>> with HitsWriter(path, arcs.geometry) as writer:
+        ...     writer.append(arcs)
+        >>> sorted(verify(path))
+        ['/', '/event/offset', '/hit/label', '/hit/t', '/hit/x', '/hit/y']
     """
     path = Path(path).absolute()
     file = open_file(path, locking)

@@ -45,6 +45,12 @@ def available_baselines(
 
     Args:
         geometry: size of the frame or table of sensors, see `make_baseline`.
+
+    Example:
+        >>> from dense_imb.hits import Geometry, available_baselines
+        >>> scorers, missing = available_baselines(Geometry(256, 256, 4000))
+        >>> [scorer.name for scorer in scorers][:3]
+        ['identity', 'blank', 'blurred hits']
     """
     scorers, missing = [], []
     for name in BASELINES:

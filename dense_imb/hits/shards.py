@@ -52,7 +52,13 @@ _LOOK_EVERY = 0.2  # seconds
 
 
 class MissingShardsError(Refused, TimeoutError):
-    """Other processes did not finish their shards; a later call finishes them."""
+    """Other processes did not finish their shards; a later call finishes them.
+
+    Example:
+        >>> from dense_imb.hits import MissingShardsError
+        >>> issubclass(MissingShardsError, TimeoutError)  # `except TimeoutError` catches it
+        True
+    """
 
 
 class _Shard(NamedTuple):
@@ -142,6 +148,16 @@ def mask_in_shards(
 
     Returns:
         The result of each target in process 0, an empty list in others.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from dense_imb.hits import HitsWriter, Identity, mask_in_shards, simulate
+        >>> folder, arcs = pathlib.Path(tempfile.mkdtemp()), simulate("arc", 3, seed=1)
+        >>> with HitsWriter(folder / "raw.h5", arcs.geometry) as writer:
+        ...     writer.append(arcs)
+        >>> sources = {folder / "clean.h5": folder / "raw.h5"}  # by target
+        >>> [masked.n_events for masked in mask_in_shards(sources, Identity(), 0.5)]
+        [3]
     """
     check_at_least("batch_size", batch_size, 1)
     if shard_events is not None:

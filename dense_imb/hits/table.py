@@ -57,6 +57,16 @@ class Evaluation(ScoreTable):
         rules: names of the baselines; other scorers are networks.
         classes: hits, recall and precision of each class of hits, by the name of each network of
             more than two classes.
+
+    Example:
+        >>> from dense_imb.hits import Degradation, HitDensity, Identity
+        >>> from dense_imb.hits import degrade, evaluate, simulate
+        >>> noisy = degrade(simulate("arc", 10, seed=1), Degradation(signal=30, noise=100), seed=1)
+        >>> table = evaluate([Identity(), HitDensity()], None, noisy)  # an Evaluation
+        >>> [row["scorer"] for row in table.rows], table["identity"]["removal"]
+        (['identity', 'hit density'], 0.0)
+        >>> table.best_of(["identity", "hit density"])
+        'hit density'
     """
 
     rows: tuple[Row, ...]

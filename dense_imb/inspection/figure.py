@@ -26,7 +26,19 @@ _RC: dict[Any, Any] = {"font.size": 9.0, "axes.spines.top": False, "axes.spines.
 
 
 def save_figure(inspection: Inspection, path: str | os.PathLike[str]) -> None:
-    """Draw an inspection to a file, whole or not at all; the suffix is the format."""
+    """Draw an inspection to a file, whole or not at all; the suffix is the format.
+
+    Example:
+        >>> import h5py, numpy as np, pathlib, tempfile
+        >>> from dense_imb.inspection import inspect_images, save_figure
+        >>> folder, mask = pathlib.Path(tempfile.mkdtemp()), np.eye(10, dtype=np.uint8)
+        >>> with h5py.File(folder / "lines.h5", "w") as file:
+        ...     file["image"], file["mask"] = np.stack([[mask * 200]] * 4), np.stack([mask] * 4)
+        >>> inspection = inspect_images(folder / "lines.h5", show_progress=False)
+        >>> save_figure(inspection, folder / "lines.svg")
+        >>> (folder / "lines.svg").read_text().count("<svg")
+        1
+    """
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -63,6 +63,21 @@ def inspect_hits(
         n_events: number of events to inspect, evenly spaced; all by default.
         check_content: recompute the content hash of each file, see `dense_imb.hits.verify`.
         show_progress: show a progress bar.
+
+    Example:
+        >>> import tempfile
+        >>> from dense_imb.hits import Degradation, Geometry, HitsWriter, degrade, simulate
+        >>> from dense_imb.inspection import inspect_hits
+        >>> rings = simulate("ring", 4, 1, Geometry(24, 24, 50))
+        >>> noisy = degrade(rings, Degradation(signal=20, noise=80), seed=1)
+        >>> path = tempfile.mkdtemp() + "/noisy.h5"
+        >>> with HitsWriter(path, noisy.geometry) as writer:
+        ...     writer.append(noisy)
+        >>> inspection = inspect_hits(path, show_progress=False)
+        >>> inspection
+        Inspection(hits: 4 events, 400 hits; text_of(...) prints it)
+        >>> inspection.numbers["per_event"]["signal"]["mean"], inspection.numbers["events"]
+        (20.0, 4)
     """
     if n_events is not None:
         check_at_least("events", n_events, 1)

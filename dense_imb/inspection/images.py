@@ -67,6 +67,16 @@ def inspect_images(
         names: names of class 0, class 1 and so on; by default those in an HDF5 file.
         spatial_dims: 2 or 3; by default the dimensions of the first mask.
         show_progress: show a progress bar.
+
+    Example:
+        >>> import h5py, numpy as np, tempfile
+        >>> from dense_imb.inspection import inspect_images
+        >>> path, mask = tempfile.mkdtemp() + "/lines.h5", np.eye(10, dtype=np.uint8)
+        >>> with h5py.File(path, "w") as file:
+        ...     file["image"], file["mask"] = np.stack([[mask * 200]] * 4), np.stack([mask] * 4)
+        >>> numbers = inspect_images(path, show_progress=False).numbers
+        >>> numbers["accuracy"]["blank"], numbers["recommended_loss"]["reason"]
+        (0.9, 'a foreground of 10 %')
     """
     if above is not None and labels is not None:
         raise refusal("`above` takes the place of `labels`; drop {labels} or {above}.")

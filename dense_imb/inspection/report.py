@@ -19,6 +19,16 @@ class Inspection:
     Args:
         numbers: nested dictionaries of numbers and texts.
         pictures: arrays and sample events, for the figure only.
+
+    Example:
+        >>> import h5py, numpy as np, tempfile
+        >>> from dense_imb.inspection import inspect_images
+        >>> path, mask = tempfile.mkdtemp() + "/lines.h5", np.eye(10, dtype=np.uint8)
+        >>> with h5py.File(path, "w") as file:
+        ...     file["image"], file["mask"] = np.stack([[mask * 200]] * 4), np.stack([mask] * 4)
+        >>> inspection = inspect_images(path, show_progress=False)  # an Inspection
+        >>> inspection.numbers["kind"], inspection.numbers["foreground_share"]["mean"]
+        ('images', 0.1)
     """
 
     numbers: dict[str, Any]

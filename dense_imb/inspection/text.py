@@ -59,7 +59,19 @@ _MEASURED = {
 
 
 def text_of(inspection: Inspection) -> str:
-    """Return the report for a terminal, as `dense-imb inspect` prints it."""
+    """Return the report for a terminal, as `dense-imb inspect` prints it.
+
+    Example:
+        >>> import h5py, numpy as np, tempfile
+        >>> from dense_imb.inspection import inspect_images, text_of
+        >>> path, mask = tempfile.mkdtemp() + "/lines.h5", np.eye(40, dtype=np.uint8)
+        >>> with h5py.File(path, "w") as file:
+        ...     file["image"], file["mask"] = np.stack([[mask * 200]] * 4), np.stack([mask] * 4)
+        >>> text = text_of(inspect_images(path, show_progress=False))
+        >>> traps = [line for line in text.splitlines() if line.endswith("blank looks good")]
+        >>> [line.split()[0] for line in traps][:2]
+        ['CrossEntropyLoss()', 'ComplementCrossEntropyLoss()']
+    """
     numbers = inspection.numbers
     sections_of = {"hits": _hit_sections, "images": _image_sections, "values": value_sections}
     sections = sections_of[numbers["kind"]](numbers)

@@ -81,6 +81,16 @@ def inspect_values(
         level: value above which a pixel is lit; by default half the mean of the values that are
             not 0.
         show_progress: show a progress bar.
+
+    Example:
+        >>> import h5py, numpy as np, tempfile
+        >>> from dense_imb.inspection import inspect_values
+        >>> path, image = tempfile.mkdtemp() + "/plans.h5", np.zeros((4, 1, 10, 10), np.float32)
+        >>> with h5py.File(path, "w") as file:
+        ...     file["image"], file["target"] = image, image + 60 * np.eye(10)
+        >>> numbers = inspect_values(path, spatial_dims=2, show_progress=False).numbers
+        >>> numbers["nonzero_share"], numbers["level"]
+        (0.1, 30.0)
     """
     data = open_values(
         images,

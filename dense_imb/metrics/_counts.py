@@ -21,7 +21,19 @@ _VERSION = 1
 
 
 class StreamingCounts(Tabular):
-    """Base class of scores that are functions of sums: `_tensors`, all on the CPU."""
+    """Base class of scores that are functions of sums: `_tensors`, all on the CPU.
+
+    Example:
+        >>> import torch
+        >>> from dense_imb.metrics import ScoreHistogram, StreamingCounts
+        >>> whole, worker = ScoreHistogram(), ScoreHistogram()
+        >>> isinstance(whole, StreamingCounts)
+        True
+        >>> whole.update(torch.tensor([0.9, 0.1]), torch.tensor([True, False]))
+        >>> worker.update(torch.tensor([0.2]), torch.tensor([False]))
+        >>> whole.merge(worker)
+        ScoreHistogram(1 signal, 2 noise; AUC 1, AP 1)
+    """
 
     _n_newer = 0  # number of the last sums that files of older versions lack
 

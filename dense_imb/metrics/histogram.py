@@ -32,6 +32,15 @@ class Curve(NamedTuple):
 
     The first threshold keeps everything and the last one nothing. The ROC curve is
     (1 - removal, retention), the precision-recall curve (retention, purity).
+
+    Example:
+        >>> import torch
+        >>> from dense_imb.metrics import ScoreHistogram
+        >>> histogram = ScoreHistogram()
+        >>> histogram.update(torch.tensor([0.9, 0.6, 0.1]), torch.tensor([True, True, False]))
+        >>> curve = histogram.curve()  # a Curve
+        >>> curve.retention[[0, -1]].tolist(), curve.removal[[0, -1]].tolist()  # all kept, none
+        ([1.0, 0.0], [0.0, 1.0])
     """
 
     threshold: Tensor  # rising

@@ -17,7 +17,18 @@ from dense_imb.metrics.histogram import ScoreHistogram, kept_at_each_edge, last_
 
 
 class TolerantCurve(NamedTuple):
-    """Precision, recall and F1 at every threshold, (n_bins + 1,) float64 each."""
+    """Precision, recall and F1 at every threshold, (n_bins + 1,) float64 each.
+
+    Example:
+        >>> import torch
+        >>> from dense_imb.metrics import TolerantF1
+        >>> scores = TolerantF1(tolerance=2, n_bins=4)
+        >>> probability, truth = torch.zeros(1, 9, 9), torch.zeros(1, 9, 9, dtype=torch.bool)
+        >>> probability[0, 4], truth[0, 5] = 0.8, True  # a crack, and one drawn a pixel below
+        >>> scores.update(probability, truth)
+        >>> scores.curve().recall  # of a TolerantCurve: complete up to a threshold of 3/4
+        tensor([1., 1., 1., 0., 0.], dtype=torch.float64)
+    """
 
     threshold: Tensor  # rising: from all pixels predicted to none
     precision: Tensor  # NaN where nothing is predicted
@@ -29,7 +40,19 @@ class TolerantCurve(NamedTuple):
 
 
 class TolerantPoint(NamedTuple):
-    """Precision, recall and F1 of a data set at one threshold."""
+    """Precision, recall and F1 of a data set at one threshold.
+
+    Example:
+        >>> import torch
+        >>> from dense_imb.metrics import TolerantF1
+        >>> scores = TolerantF1(tolerance=2)
+        >>> probability, truth = torch.zeros(1, 9, 9), torch.zeros(1, 9, 9, dtype=torch.bool)
+        >>> probability[0, 4], truth[0, 5] = 0.75, True  # a crack, and one drawn a pixel below
+        >>> scores.update(probability, truth)
+        >>> point = scores.best()  # a TolerantPoint
+        >>> point.precision, point.recall, point.f1
+        (1.0, 1.0, 1.0)
+    """
 
     threshold: float
     precision: float

@@ -1,4 +1,12 @@
-"""Networks of hits, frames and images by name: ours, and those of other libraries."""
+"""Networks of hits, frames and images by name: ours, and those of other libraries.
+
+Example:
+    >>> from dense_imb.models import CLASSIFIERS, MODELS
+    >>> MODELS
+    ('autoencoder', 'fast_unet', 'smp:ARCHITECTURE/ENCODER', 'monai:NETWORK')
+    >>> CLASSIFIERS
+    ('resnet32', 'timm:NAME')
+"""
 
 from dense_imb.models.autoencoder import Autoencoder
 from dense_imb.models.classifiers import CLASSIFIERS, build_classifier_network

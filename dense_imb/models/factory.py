@@ -133,7 +133,14 @@ def build_hit_network(
 
 
 def hit_network_sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the arguments of `build_hit_network` that fit stored weights."""
+    """Return the arguments of `build_hit_network` that fit stored weights.
+
+    Example:
+        >>> from dense_imb.models import build_hit_network, hit_network_sizes
+        >>> network = build_hit_network("hits:tiny", n_axes=3, n_features=1)
+        >>> hit_network_sizes(network.state_dict())
+        {'n_axes': 3, 'n_features': 1, 'n_outputs': 1, 'extent': None}
+    """
     n_axes = weights["waves"].shape[-1]
     has_extent = "extent" in weights
     n_inputs = weights["embed.weight"].shape[1]

@@ -34,6 +34,14 @@ class HitInput(NamedTuple):
         coordinate: (n_hits, D) position and, last, time.
         feature: (n_hits, n_features) further inputs; n_features may be 0.
         offset: (n_events + 1,) int64; event i has the hits offset[i] .. offset[i + 1] - 1.
+
+    Example:
+        >>> import torch
+        >>> from dense_imb.models import HitInput
+        >>> xyt = torch.zeros(5, 3)  # two events of 3 and 2 hits, without further features
+        >>> given = HitInput(xyt, torch.zeros(5, 0), torch.tensor([0, 3, 5]))
+        >>> given.coordinate.shape, given.offset.diff()
+        (torch.Size([5, 3]), tensor([3, 2]))
     """
 
     coordinate: Tensor

@@ -43,6 +43,13 @@ class Report:
         headline: result in a sentence.
         evaluation: table of scores; None if the network or the data are missing.
         notes: remarks for the reader, and what is missing.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from dense_imb.report import Report
+        >>> report = Report(Path("run/report.html"), {"run": "run"}, "removed 99 %", None, notes=())
+        >>> report.path.name, report.evaluation is None  # nothing was measured
+        ('report.html', True)
     """
 
     path: Path
@@ -99,6 +106,25 @@ def write_report(
         allow_overlap: do not compare the data of `test` with those that the run was trained on.
         overwrite: replace files that are no earlier report of the run.
         show_progress: show a progress bar on stderr.
+
+    Example:
+        >>> import numpy as np, pathlib, tempfile
+        >>> from PIL import Image
+        >>> from dense_imb import LabelsConfig, ModelConfig, TrainConfig, train
+        >>> from dense_imb.report import write_report
+        >>> folder, rng = pathlib.Path(tempfile.mkdtemp()), np.random.default_rng(0)
+        >>> for i in range(12):
+        ...     pixels = rng.integers(0, 256, (8, 8, 3), np.uint8)
+        ...     Image.fromarray(pixels).save(folder / f"{i}.png")
+        >>> rows = "".join(f"{i}.png,{int(i > 7)}\\n" for i in range(12))
+        >>> _ = (folder / "train.csv").write_text("name,label\\n" + rows)
+        >>> tiny = ModelConfig("resnet32", {"depth": 8, "width": 4})
+        >>> labels = LabelsConfig(str(folder / "train.csv"))
+        >>> config = TrainConfig(labels=labels, model=tiny, steps=2, validate_every=2)
+        >>> run = train(config, folder / "run", is_quiet=True, device="cpu")
+        >>> report = write_report(folder / "run", show_progress=False)
+        >>> report.path.name, report.evaluation["commonest"]["balanced_accuracy"]
+        ('report.html', 0.5)
     """
     if n_events is not None:
         check_at_least("n_events", n_events, 1)

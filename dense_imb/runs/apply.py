@@ -129,6 +129,15 @@ def denoise(
         batch_size: events of a file that are scored together.
         geometry: geometry of an awkward array; by default that of the run.
         device: device to run on; by default a GPU if there is one.
+
+    Example:
+        >>> from dense_imb import denoise, pretrained
+        >>> from dense_imb.hits import Degradation, degrade, simulate
+        >>> noisy = degrade(simulate("arc", 10, seed=1), Degradation(signal=30, noise=200), seed=1)
+        >>> clean = denoise(pretrained("arc"), noisy, retention=0.97, device="cpu")
+        >>> keep, is_signal = clean.hit["keep"], clean.label > 0
+        >>> bool(keep[is_signal].mean() > 0.9), bool(keep[~is_signal].mean() < 0.02)
+        (True, True)
     """
     aims = {"retention": retention, "fakes": fakes, "purity": purity}
     if not isinstance(source, (str, os.PathLike)):
@@ -352,6 +361,21 @@ def segment(
         overwrite: replace existing files.
         device: device to run on; by default a GPU if there is one.
         show_progress: show a progress bar.
+
+    Example:
+        >>> import h5py, numpy as np, pathlib, tempfile
+        >>> from dense_imb import ImagesConfig, ModelConfig, TrainConfig, segment, train
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> image = np.random.default_rng(0).random((4, 1, 16, 16))
+        >>> with h5py.File(folder / "lines.h5", "w") as file:
+        ...     file["image"], file["mask"] = image, np.uint8(image[:, 0] > 0.9)
+        >>> images = ImagesConfig(str(folder / "lines.h5"))
+        >>> tiny = ModelConfig("fast_unet", {"widths": [4, 8]})
+        >>> config = TrainConfig(images=images, model=tiny, steps=2, validate_every=2)
+        >>> run = train(config, folder / "run", is_quiet=True, device="cpu")
+        >>> done = segment(run, folder / "lines.h5", folder / "masks", show_progress=False)
+        >>> sorted(path.name for path in (folder / "masks").iterdir())
+        ['000000.png', '000001.png', '000002.png', '000003.png', 'segmented.json']
     """
     run = run if isinstance(run, Run) else open_run(run)
     run.require("images", "segment")
@@ -387,6 +411,21 @@ def predict(
         overwrite: replace existing files.
         device: device to run on; by default a GPU if there is one.
         show_progress: show a progress bar.
+
+    Example:
+        >>> import h5py, numpy as np, pathlib, tempfile
+        >>> from dense_imb import ModelConfig, TrainConfig, ValuesConfig, predict, train
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> image = np.random.default_rng(0).random((4, 1, 16, 16))
+        >>> with h5py.File(folder / "plans.h5", "w") as file:
+        ...     file["image"], file["target"] = image, 60.0 * (image > 0.9)
+        >>> values = ValuesConfig(str(folder / "plans.h5"), spatial_dims=2)
+        >>> tiny = ModelConfig("fast_unet", {"widths": [4, 8]})
+        >>> config = TrainConfig(values=values, model=tiny, steps=2, validate_every=2)
+        >>> run = train(config, folder / "run", is_quiet=True, device="cpu")
+        >>> done = predict(run, folder / "plans.h5", folder / "maps", show_progress=False)
+        >>> sorted(path.name for path in (folder / "maps").iterdir())
+        ['000000.npy', '000001.npy', '000002.npy', '000003.npy', 'predicted.json']
     """
     run = run if isinstance(run, Run) else open_run(run)
     run.require("values", "predict")

@@ -40,6 +40,22 @@ def calibrate(
         run: finished run on hits or images with masks, or its folder.
         overwrite: replace natural probabilities that the run has.
         device: device to run on; by default a GPU if there is one.
+
+    Example:
+        >>> import tempfile
+        >>> from dense_imb import HitsConfig, ModelConfig, TrainConfig, train
+        >>> from dense_imb.hits import Geometry, HitsWriter, simulate
+        >>> from dense_imb.runs import calibrate
+        >>> folder, rings = tempfile.mkdtemp(), simulate("ring", 8, 1, Geometry(24, 24, 50))
+        >>> with HitsWriter(folder + "/rings.h5", rings.geometry) as writer:
+        ...     writer.append(rings)
+        >>> hits = HitsConfig(folder + "/rings.h5", signal=20, noise=50, validation_share=0.5)
+        >>> tiny = ModelConfig("hits", {"width": 8, "depth": 1, "heads": 1})
+        >>> config = TrainConfig(hits, model=tiny, steps=2, validate_every=2)
+        >>> run = train(config, folder + "/run", is_quiet=True)
+        >>> natural = calibrate(run, overwrite=True).natural
+        >>> natural.fit, natural.class_counts
+        ('affine', (200, 80))
     """
     run = run if isinstance(run, Run) else open_run(run)
     _check_run(run, overwrite=overwrite)

@@ -35,7 +35,20 @@ _REPLACED = re.compile(r"(natural)\.\d+\.(old|new)")
 
 
 def check_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
-    """Refuse to overwrite a run, and to continue another one."""
+    """Refuse to overwrite a run, and to continue another one.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from dense_imb import HitsConfig, TrainConfig
+        >>> from dense_imb.runs import Recipe, check_folder
+        >>> recipe = Recipe.of(TrainConfig(HitsConfig(train="clean.h5")))
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> check_folder(folder, recipe, resume=False)  # free
+        >>> _ = (folder / "notes.txt").write_text("mine")
+        >>> check_folder(folder, recipe, resume=False)
+        Traceback (most recent call last):
+        ValueError: Expected a new or empty folder for the run, got ..., with files.
+    """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"Expected a folder for the run, got the file {folder}.")
     stored = folder / "config.yaml"

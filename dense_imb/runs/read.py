@@ -60,6 +60,14 @@ class Run:
     A run in two stages is read for its second stage; `first` is the run of the first stage.
     `config` is then the configuration of the second stage, as a run in one stage, and
     `whole_config` that of both.
+
+    Example:
+        >>> from dense_imb import Run, pretrained
+        >>> run = pretrained("arc")  # a Run, without the history of its training
+        >>> isinstance(run, Run), run.kind.name, run.geometry().size
+        (True, 'hits', (88, 128, 1000))
+        >>> run.operating_point(retention=0.9).removal > 0.99  # of the noise
+        True
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -389,12 +397,36 @@ class Run:
 
 
 def open_run(folder: str | os.PathLike[str]) -> Run:
-    """Open the run in a folder."""
+    """Open the run in a folder.
+
+    Example:
+        >>> import tempfile
+        >>> from dense_imb import HitsConfig, ModelConfig, TrainConfig, open_run, train
+        >>> from dense_imb.hits import Geometry, HitsWriter, simulate
+        >>> folder, rings = tempfile.mkdtemp(), simulate("ring", 8, 1, Geometry(24, 24, 50))
+        >>> with HitsWriter(folder + "/rings.h5", rings.geometry) as writer:
+        ...     writer.append(rings)
+        >>> hits = HitsConfig(folder + "/rings.h5", signal=20, noise=50, validation_share=0.5)
+        >>> tiny = ModelConfig("hits", {"width": 8, "depth": 1, "heads": 1})
+        >>> config = TrainConfig(hits, model=tiny, steps=2, validate_every=2)
+        >>> _ = train(config, folder + "/run", is_quiet=True)
+        >>> run = open_run(folder + "/run")
+        >>> run.config.hits.noise, run.metrics["steps"]
+        (50, 2)
+    """
     return Run(folder)
 
 
 def read_config(path: str | Path) -> TrainConfig:
-    """Read the configuration of a run from its YAML file."""
+    """Read the configuration of a run from its YAML file.
+
+    Example:
+        >>> from dense_imb import pretrained
+        >>> from dense_imb.runs import read_config
+        >>> config = read_config(pretrained("arc").folder / "config.yaml")
+        >>> config.model.name, config.hits.noise
+        ('hits:base', 200)
+    """
     path = Path(path)
     check_confined(path.parent)
     return config_from(read_yaml(path), is_run=True)

@@ -96,6 +96,20 @@ def train(
         device: "auto" for a GPU if there is one, or "cpu".
         is_quiet: show no progress bar.
         allow_overlap: do not warn of validation samples that are trained on, too.
+
+    Example:
+        >>> import tempfile
+        >>> from dense_imb import HitsConfig, ModelConfig, TrainConfig, train
+        >>> from dense_imb.hits import Geometry, HitsWriter, simulate
+        >>> folder, rings = tempfile.mkdtemp(), simulate("ring", 8, 1, Geometry(24, 24, 50))
+        >>> with HitsWriter(folder + "/rings.h5", rings.geometry) as writer:
+        ...     writer.append(rings)
+        >>> hits = HitsConfig(folder + "/rings.h5", signal=20, noise=50, validation_share=0.5)
+        >>> tiny = ModelConfig("hits", {"width": 8, "depth": 1, "heads": 1})
+        >>> config = TrainConfig(hits, model=tiny, steps=2, validate_every=2)
+        >>> run = train(config, folder + "/run", is_quiet=True)
+        >>> run.metrics["is_finished"], run.history[0]["step"]
+        (True, 2.0)
     """
     recipe = config if isinstance(config, Recipe) else Recipe.of(config)
     how = _How(resume, device, is_quiet)

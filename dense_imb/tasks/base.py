@@ -56,6 +56,12 @@ class TrainingData:
         class_counts: training pixels (hits, images) of each class; () if unknown.
         class_content: (n_images, n_classes) the same for each image; None if unknown.
         rest: training samples whose labels are not used; None without any.
+
+    Example:
+        >>> from dense_imb.tasks import TrainingData
+        >>> data = TrainingData(train=range(80), validation=range(20), class_counts=(9000, 1000))
+        >>> len(data.train), data.class_counts
+        (80, (9000, 1000))
     """
 
     train: Any
@@ -73,6 +79,12 @@ class TaskOptions:
         sampling: class-balanced sampling of an epoch; None shows each sample once.
         mixer: mixes samples and their targets; None mixes nothing.
         feature_loss: loss of the features that enter the last layer, see `FeatureTerm`.
+
+    Example:
+        >>> from dense_imb.losses import RangeLoss
+        >>> from dense_imb.tasks import TaskOptions
+        >>> TaskOptions(feature_loss=RangeLoss()).sampling is None  # each sample once
+        True
     """
 
     sampling: ClassSampling | None = None
@@ -206,6 +218,12 @@ class TrainedNetwork(Generic[Reading]):
         network: network with its weights.
         reading: preparation of its input, and meaning of its output.
         device: device it runs on.
+
+    Example:
+        >>> import torch
+        >>> from dense_imb.tasks import TrainedNetwork
+        >>> TrainedNetwork("line", torch.nn.Linear(1, 1), reading=None)
+        TrainedNetwork('line', Linear of 2 parameters, on cpu)
     """
 
     def __init__(

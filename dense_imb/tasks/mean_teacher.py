@@ -130,6 +130,11 @@ class StrongViews:
         kind: kind of view, see `UnlabelledConfig.strong`.
         operations: RandAugment: number of operations in sequence.
         magnitude: RandAugment: strength of each operation, 0 to 30.
+
+    Example:
+        >>> from dense_imb.tasks import StrongViews
+        >>> StrongViews("randaugment", operations=3).magnitude
+        9
     """
 
     kind: str = "auto"
@@ -149,6 +154,12 @@ class TeacherOptions:
         decay: fraction of the teacher that is kept in each step.
         sampling: class-balanced sampling of unlabelled samples, by pseudo-label.
         seed: random seed of their draw.
+
+    Example:
+        >>> from dense_imb.tasks import TeacherOptions
+        >>> options = TeacherOptions(threshold=0.9, ramp_steps=200)
+        >>> options.decay  # fraction of the teacher that is kept in each step
+        0.99
     """
 
     ratio: int = 1
@@ -179,6 +190,21 @@ class SemiSupervised:
         task: labelled part; it also validates.
         unlabelled: unlabelled samples.
         options: options of the teacher.
+
+    Example:
+        >>> import tempfile
+        >>> from dense_imb import HitsConfig, TrainConfig
+        >>> from dense_imb.hits import HitsWriter, simulate
+        >>> from dense_imb.runs import UnlabelledConfig
+        >>> from dense_imb.tasks import SemiSupervised, build_task
+        >>> path, arcs = tempfile.mkdtemp() + "/arcs.h5", simulate("arc", 8, seed=1)
+        >>> with HitsWriter(path, arcs.geometry) as writer:
+        ...     writer.append(arcs)
+        >>> hits = HitsConfig(path, signal=20, noise=50, validation_share=0.5)
+        >>> rest = UnlabelledConfig(rest=True)  # the other half of the training events
+        >>> task = build_task(TrainConfig(hits, labelled_share=0.5, unlabelled=rest))
+        >>> isinstance(task, SemiSupervised), task.n_samples
+        (True, 2)
     """
 
     def __init__(

@@ -63,7 +63,14 @@ _ANY = (1, 1)  # class counts, while a loss is only checked
 
 
 class SamplingWarning(UserWarning):
-    """Class-balanced sampling that changes nothing."""
+    """Class-balanced sampling that changes nothing.
+
+    Example:
+        >>> import warnings
+        >>> from dense_imb.runs import SamplingWarning
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("error", SamplingWarning)  # refuse such a configuration
+    """
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,16 @@ class Recipe:
         whole_config: configuration of the run, with all its stages.
         second: recipe of the second stage, if there is one.
         given_loss: training loss as a Module, in place of the text of the configuration.
+
+    Example:
+        >>> from dense_imb import HitsConfig, TrainConfig
+        >>> from dense_imb.runs import Recipe
+        >>> config = TrainConfig(HitsConfig(train="clean.h5"), loss="FocalLoss(gamma=1.0)")
+        >>> recipe = Recipe.of(config)
+        >>> recipe.kind.name, recipe.is_logit
+        ('hits', True)
+        >>> recipe.loss(class_counts=(9000, 1000)).penalty
+        Focal(gamma=1.0, alpha=1.0)
     """
 
     config: TrainConfig
@@ -389,7 +406,21 @@ def _mixing_of_hits(config: TrainConfig) -> Literal["linear", "union"]:
 
 
 def build_task(config: TrainConfig) -> Any:
-    """Open the data of a configuration and build its network and losses."""
+    """Open the data of a configuration and build its network and losses.
+
+    Example:
+        >>> import tempfile
+        >>> from dense_imb import HitsConfig, TrainConfig
+        >>> from dense_imb.hits import HitsWriter, simulate
+        >>> from dense_imb.tasks import build_task
+        >>> path, arcs = tempfile.mkdtemp() + "/arcs.h5", simulate("arc", 8, seed=1)
+        >>> with HitsWriter(path, arcs.geometry) as writer:
+        ...     writer.append(arcs)
+        >>> hits = HitsConfig(path, signal=20, noise=50, validation_share=0.5)
+        >>> task = build_task(TrainConfig(hits))
+        >>> type(task).__name__, task.n_samples, task.monitor
+        ('HitsTask', 4, 'removal_at_97')
+    """
     return Recipe.of(config).build_task()
 
 

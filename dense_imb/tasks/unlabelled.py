@@ -13,7 +13,14 @@ REST = "use {labelled_share=0.1} with {unlabelled.rest=true} instead of {unlabel
 
 
 class HeldOutWarning(UserWarning):
-    """Unlabelled images that are among the validation or test images."""
+    """Unlabelled images that are among the validation or test images.
+
+    Example:
+        >>> import warnings
+        >>> from dense_imb.runs import HeldOutWarning
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("error", HeldOutWarning)  # refuse such files
+    """
 
 
 def warn_held_out(n_left: int, n_images: int, place: str) -> None:

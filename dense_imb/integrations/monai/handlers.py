@@ -111,6 +111,19 @@ class CollapseHandler(_Ranking):
         ignore_index: label of the pixels to ignore.
         least_recall, least_auc: thresholds, see above.
         patience: consecutive evaluations with the problem; the first evaluation never counts.
+
+    Example:
+        >>> import torch
+        >>> from monai.engines import SupervisedEvaluator
+        >>> from dense_imb.integrations.monai import CollapseHandler
+        >>> data = [{"image": torch.zeros(1, 1, 4, 4), "label": torch.eye(4)[None, None]}]
+        >>> network = torch.nn.Conv2d(1, 2, 1)  # sees nothing: it ranks by chance
+        >>> evaluator = SupervisedEvaluator(
+        ...     torch.device("cpu"), data, network, val_handlers=[CollapseHandler()],
+        ... )
+        >>> evaluator.run()
+        >>> evaluator.state.metrics["auc"]
+        0.5
     """
 
     def __init__(
@@ -205,6 +218,25 @@ class OperatingPointHandler(_Ranking):
         loss: training loss of dense_imb. Its inverse turns the logits into those of natural
             probabilities: apply the threshold to `loss.probability(logits, class_share)`.
         class_share: fraction of pixels of each class in training, for a loss with a balance.
+
+    Example:
+        >>> import torch
+        >>> from monai.engines import SupervisedEvaluator
+        >>> from dense_imb.integrations.monai import OperatingPointHandler
+        >>> label = torch.eye(4)[None, None]
+        >>> class Perfect(torch.nn.Module):
+        ...     def forward(self, image):  # logits (B, 2, H, W)
+        ...         return torch.cat([-3 * image, 3 * image], 1)
+        >>> handler = OperatingPointHandler(retention=0.97)
+        >>> evaluator = SupervisedEvaluator(
+        ...     torch.device("cpu"),
+        ...     [{"image": label, "label": label}],
+        ...     Perfect(),
+        ...     val_handlers=[handler],
+        ... )
+        >>> evaluator.run()
+        >>> handler.point.retention, handler.point.removal
+        (1.0, 1.0)
     """
 
     def __init__(
@@ -287,6 +319,21 @@ class GradientShareHandler:
         ignore_index: label of the pixels to ignore.
         class_of: class of each pixel, for losses of values: `Hits()`, `ValueBins(edges)`, or a
             function (prediction, target) -> label. By default the target holds the classes.
+
+    Example:
+        >>> import torch
+        >>> from monai.engines import SupervisedTrainer
+        >>> from dense_imb.integrations.monai import GradientShareHandler
+        >>> from dense_imb.losses import Balance, CrossEntropyLoss
+        >>> network = torch.nn.Conv2d(1, 2, 1, bias=False)
+        >>> data = [{"image": torch.zeros(1, 1, 4, 4), "label": torch.eye(4)[None, None]}]
+        >>> trainer = SupervisedTrainer(
+        ...     torch.device("cpu"), 1, data, network, torch.optim.SGD(network.parameters()),
+        ...     CrossEntropyLoss(balance=Balance()), train_handlers=[GradientShareHandler()],
+        ... )
+        >>> trainer.run()
+        >>> {name: round(share, 3) for name, share in trainer.state.metrics.items()}
+        {'gradient_share_0': 0.5, 'gradient_share_1': 0.5}
     """
 
     def __init__(
@@ -345,6 +392,17 @@ class ProgressHandler:
 
     Args:
         loss: the loss, or a module that holds it, for example `DeepSupervisionLoss(loss)`.
+
+    Example:
+        >>> from ignite.engine import Engine
+        >>> from dense_imb.integrations.monai import ProgressHandler
+        >>> from dense_imb.losses import BiasCompensatedLoss
+        >>> loss = BiasCompensatedLoss((9000, 1000))
+        >>> trainer = Engine(lambda engine, batch: None)  # a SupervisedTrainer of MONAI
+        >>> ProgressHandler(loss).attach(trainer)
+        >>> _ = trainer.run([0], max_epochs=4)
+        >>> float(loss.progress)  # at the start of the last epoch
+        0.75
     """
 
     def __init__(self, loss: torch.nn.Module) -> None:

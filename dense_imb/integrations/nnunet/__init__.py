@@ -5,6 +5,11 @@
 
 nnU-Net searches the folder by itself. The trainers are in `dense_imb.integrations.nnunet.trainers`,
 which imports nnunetv2; this module imports nothing heavy.
+
+Example:
+    >>> from dense_imb.integrations.nnunet import TRAINERS
+    >>> TRAINERS["nnUNetTrainerDiceBalancedCELoss"]
+    'Dice + cross-entropy in which each class counts the same'
 """
 
 from __future__ import annotations
@@ -38,7 +43,17 @@ def trainers_folder() -> Path:
 
 
 def check_nnunet() -> None:
-    """Refuse an environment without nnU-Net, or with one that reads no `nnUNet_extTrainer`."""
+    """Refuse an environment without nnU-Net, or with one that reads no `nnUNet_extTrainer`.
+
+    Example:
+        >>> from unittest import mock
+        >>> from dense_imb.integrations.nnunet import check_nnunet
+        >>> with mock.patch("dense_imb.integrations.nnunet.version", return_value="2.6.2"):
+        ...     check_nnunet()
+        Traceback (most recent call last):
+        dense_imb.base.refusals.Refused: Expected nnunetv2 2.8 or newer in the environment of
+        dense_imb, got 2.6.2; pip install "dense-imb[nnunet]".
+    """
     wanted = ".".join(map(str, _OLDEST))
     try:
         installed = version("nnunetv2")

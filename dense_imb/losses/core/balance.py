@@ -138,7 +138,16 @@ class Balance:
 
 
 class Parts(NamedTuple):
-    """The loss and its parts, which are detached."""
+    """The loss and its parts, which are detached.
+
+    Example:
+        >>> import torch
+        >>> from dense_imb.losses import Balance, balanced_mean
+        >>> error, label = torch.tensor([1.0, 1.0, 4.0]), torch.tensor([0, 0, 1])
+        >>> parts = balanced_mean(error, label, 2, balance=Balance(), return_parts=True)  # Parts
+        >>> parts.value, parts.class_mean, parts.class_count
+        (tensor(2.5000), tensor([1., 4.], dtype=torch.float64), tensor([2, 1]))
+    """
 
     value: Tensor
     class_mean: Tensor  # (n_classes,) mean error of each class, NaN where it has no pixel

@@ -16,6 +16,14 @@ class Overlap(NamedTuple):
     """Soft counts of each class or instance: sums of probabilities over its pixels.
 
     All four have one shape, with the classes last; they are float64 (float32 on Apple's GPUs).
+
+    Example:
+        >>> import torch
+        >>> from dense_imb.losses import Overlap, overlap
+        >>> probability = torch.tensor([[[0.8, 0.5], [0.2, 0.5]]])  # (B, C, n_pixels)
+        >>> sums = overlap(probability.log(), torch.tensor([[0, 1]]))  # an Overlap
+        >>> [[round(n, 3) for n in one[0].tolist()] for one in (sums.tp, sums.fn)]
+        [[0.8, 0.5], [0.2, 0.5]]
     """
 
     tp: Tensor  # sum of p over the pixels of the class
@@ -33,6 +41,8 @@ class Index:
         >>> f2 = lambda o: 5 * o.tp / (5 * o.tp + 4 * o.fn + o.fp)
         >>> RegionLoss(f2)(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 0, 1]]))
         tensor(0.5833)
+        >>> isinstance(Dice(), Index)
+        True
     """
 
     is_joint: ClassVar[bool] = False  # one number for all classes, not one for each

@@ -48,7 +48,14 @@ class Penalty:
 
 @dataclass(frozen=True)
 class CrossEntropy(Penalty):
-    """phi = -lp."""
+    """phi = -lp.
+
+    Example:
+        >>> import torch
+        >>> from dense_imb.losses import CrossEntropy
+        >>> CrossEntropy()(torch.tensor([-1.0, -2.0]))  # of log-probabilities
+        tensor([1., 2.])
+    """
 
     def __call__(self, lp: Tensor) -> Tensor:
         return -lp

@@ -35,7 +35,15 @@ def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Hits:
-    """Two classes: empty (target = 0) and hit (target != 0)."""
+    """Two classes: empty (target = 0) and hit (target != 0).
+
+    Example:
+        >>> import torch
+        >>> from dense_imb.losses import Hits
+        >>> target = torch.tensor([0.0, 30.0, 0.0])
+        >>> Hits()(torch.zeros(3), target)
+        tensor([False,  True, False])
+    """
 
     n_classes = 2
 

@@ -25,6 +25,13 @@ class LogPrior(Adjustment):
         class_counts: n_k of the training data.
         tau: strength.
         test_counts: class counts of the data to predict; equal classes by default.
+
+    Example:
+        >>> import torch
+        >>> from dense_imb.losses import LogPrior
+        >>> shifted = LogPrior((9000, 1000))(torch.zeros(1, 2), torch.tensor([1]))
+        >>> shifted.exp()  # a blank network starts at the class frequencies
+        tensor([[0.9000, 0.1000]])
     """
 
     tau: float = 1.0

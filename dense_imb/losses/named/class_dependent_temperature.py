@@ -21,6 +21,12 @@ class Temperature(Adjustment):
     Args:
         class_counts: n_k of the training data.
         power: 0.5 in the published code.
+
+    Example:
+        >>> import torch
+        >>> from dense_imb.losses import Temperature
+        >>> Temperature((10_000, 100))(torch.ones(1, 2), torch.tensor([0]))  # 1 / sqrt(n)
+        tensor([[0.0100, 0.1000]])
     """
 
     power: float = 0.5

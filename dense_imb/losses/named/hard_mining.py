@@ -31,6 +31,14 @@ class HardMining(Penalty):
         alpha: a factor.
         gamma: power of the modulation h.
         delta: pixels with p well below 1 / delta count as outliers; at least 1.
+
+    Example:
+        >>> import torch
+        >>> from dense_imb.losses import HardMining
+        >>> p = torch.tensor([0.9, 0.5, 1e-7])  # an easy pixel, a hard one, an outlier
+        >>> h = HardMining(delta=1e6)(p.log()) / -p.log()
+        >>> [round(weight, 2) for weight in h.tolist()]
+        [0.11, 0.64, 0.11]
     """
 
     alpha: float = 1.0

@@ -22,6 +22,14 @@ class Margin(Adjustment):
         class_counts: n_k of the training data.
         max_margin: the margin of the rarest class.
         scale: s.
+
+    Example:
+        >>> import torch
+        >>> from dense_imb.losses import Margin
+        >>> margin = Margin((160_000, 10_000), max_margin=0.5, scale=1.0)
+        >>> margin(torch.zeros(2, 2), torch.tensor([0, 1]))  # the rare class must win by 0.5
+        tensor([[-0.2500,  0.0000],
+                [ 0.0000, -0.5000]])
     """
 
     max_margin: float = 0.5

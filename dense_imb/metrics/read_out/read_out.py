@@ -34,6 +34,17 @@ class ReadOutEffect:
             above `level`; NaN without such targets.
         rmse_before: root mean square of the error of the predictions; NaN without pixels.
         rmse_after: the same after the read-out.
+
+    Example:
+        >>> from dense_imb.metrics.read_out import ReadOutEffect
+        >>> effect = ReadOutEffect(
+        ...     n_pixels=1000, level=0.5, n_target=20, lit_before=50, lit_after=19,
+        ...     matched_level=0.4, rmse_before=0.3, rmse_after=0.2,
+        ... )
+        >>> effect.overshoot  # lit pixels for each one with a target, before and after the read-out
+        (2.5, 0.95)
+        >>> print(effect.describe())
+        lit / target 2.5 -> 0.95 above 0.5, 1 above the matched level 0.4, RMSE 0.3 -> 0.2
     """
 
     n_pixels: int

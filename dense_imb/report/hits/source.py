@@ -56,6 +56,13 @@ class HitsSource(ReportSource):
         retention: fraction of the signal to keep; None for that of the run.
         measured: measurements; None if the network or the events are missing.
         adds_noise: whether noise was added to the test events.
+
+    Example:
+        >>> from dense_imb.report.hits import Source
+        >>> Source.own_data  # measured without test data
+        'every second validation event of the run'
+        >>> sorted(Source.options)  # arguments of `write_report` for runs on hits
+        ['retention']
     """
 
     retention: float | None = None

@@ -30,6 +30,13 @@ class ImagesSource(ReportSource):
         measured: measurements; None if the network or the images are missing.
         where: description of the measured images.
         class_names: names of all classes; None if unknown.
+
+    Example:
+        >>> from dense_imb.report.images import Source
+        >>> Source.figure_names[:3]
+        ('precision_recall', 'calibration', 'training')
+        >>> sorted(Source.options)  # arguments of `write_report` for runs on images with masks
+        ['masks']
     """
 
     masks: str | None = None

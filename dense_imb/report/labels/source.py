@@ -53,6 +53,13 @@ class LabelsSource(ReportSource):
         where: description of the measured images.
         class_names: names of the classes; () if unknown.
         groups: classes of the head, the middle and the tail; empty if unknown.
+
+    Example:
+        >>> from dense_imb.report.labels import Source
+        >>> Source.figure_names[:3], Source.most  # images that are measured
+        (('class_accuracy', 'confusion', 'worst'), 10000)
+        >>> sorted(Source.options)  # arguments of `write_report` for runs on whole images
+        ['images']
     """
 
     images: str | None = None

@@ -55,6 +55,13 @@ class ValuesSource(ReportSource):
         measured: measurements; None if the network or the images are missing.
         where: description of the measured images.
         names: names of the channels, if known.
+
+    Example:
+        >>> from dense_imb.report.values import Source
+        >>> Source.figure_names[:3]
+        ('by_value', 'cells', 'bins')
+        >>> sorted(Source.options)  # arguments of `write_report` for runs on maps of values
+        ['cells', 'counted', 'targets']
     """
 
     targets: str | None = None

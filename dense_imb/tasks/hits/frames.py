@@ -46,6 +46,12 @@ class FrameReading:
             with the value in the second channel.
         is_logit: whether the score is a logit; otherwise 0 means noise and 1 signal.
         natural: map to the logits of natural probabilities; None leaves them as trained.
+
+    Example:
+        >>> from dense_imb.tasks import FrameReading
+        >>> reading = FrameReading(channels=["gapped", "hit"], output="both")
+        >>> print(reading.as_text())
+        Reading(channels=['gapped', 'hit'], threshold=0.5, output='both', is_logit=True)
     """
 
     channels: Sequence[str] = ("gapped", "hit", "fourier")
@@ -103,6 +109,16 @@ class FrameBatch:
         value: (B, 1, H, W) gapped times of those pixels, 0 elsewhere.
         is_soft: whether frames were mixed: `is_signal` holds probabilities, `value` mixed times,
             and `lit` the pixels that either frame lights.
+
+    Example:
+        >>> import torch
+        >>> from dense_imb.tasks import FrameBatch
+        >>> is_signal = torch.zeros(1, 1, 4, 4)
+        >>> is_signal[0, 0, 1, 2] = 1.0
+        >>> lit = torch.tensor([6, 15])  # a signal hit and a noise hit, of 16 pixels
+        >>> batch = FrameBatch(torch.zeros(1, 8, 4, 4), lit, is_signal, 0 * is_signal)
+        >>> batch.is_signal.flatten()[batch.lit]
+        tensor([1., 0.])
     """
 
     shown: Tensor
@@ -122,6 +138,20 @@ class FramesTask(ScoringTask):
         data: training and validation events.
         reading: input channels and meaning of the output.
         options: target, loss pixels, sampling, mixing.
+
+    Example:
+        >>> import numpy as np, tempfile, torch
+        >>> from dense_imb import HitsConfig, ModelConfig, TrainConfig
+        >>> from dense_imb.hits import HitsWriter, simulate
+        >>> from dense_imb.tasks import FramesTask, build_task
+        >>> path, arcs = tempfile.mkdtemp() + "/arcs.h5", simulate("arc", 8, seed=1)
+        >>> with HitsWriter(path, arcs.geometry) as writer:
+        ...     writer.append(arcs)
+        >>> hits = HitsConfig(path, signal=20, noise=50, validation_share=0.5)
+        >>> task = build_task(TrainConfig(hits, model=ModelConfig("fast_unet")))
+        >>> batch = task.batch(np.arange(2), 0, torch.device("cpu"))
+        >>> isinstance(task, FramesTask), batch.shown.shape
+        (True, torch.Size([2, 8, 128, 88]))
     """
 
     def __init__(

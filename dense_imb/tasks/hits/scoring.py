@@ -53,6 +53,12 @@ class HitsOptions(TaskOptions):
             that names the particle of each.
         augment: random changes of the events that a network of hits learns from: "none",
             "mirror" or "rotate".
+
+    Example:
+        >>> from dense_imb.tasks import HitsOptions
+        >>> options = HitsOptions(balance_over="events", augment="mirror")
+        >>> options.retention, options.pixels
+        (0.97, 'lit')
     """
 
     target: Target = "signal"

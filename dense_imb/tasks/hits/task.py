@@ -46,6 +46,13 @@ class HitsReading:
         value: column of hits that a last output predicts; None predicts none.
         is_logit: whether outputs are logits; otherwise 0 means noise and 1 signal.
         natural: map to the logits of natural probabilities; None leaves them as trained.
+
+    Example:
+        >>> from dense_imb.tasks import HitsReading
+        >>> HitsReading(["charge"], n_classes=2).n_outputs
+        1
+        >>> HitsReading(["charge"], n_classes=4, value="t").n_outputs  # a logit a class, and a time
+        5
     """
 
     features: Sequence[str] = ()
@@ -149,6 +156,15 @@ class HitsBatch:
         value: (n_hits,) value to predict, NaN where it has none; None without values.
         instance: (n_hits,) number of the particle of each signal hit in its event, 0 for noise;
             None if the loss wants no instances.
+
+    Example:
+        >>> import torch
+        >>> from dense_imb.models import HitInput
+        >>> from dense_imb.tasks import HitsBatch
+        >>> shown = HitInput(torch.zeros(5, 3), torch.zeros(5, 0), torch.tensor([0, 3, 5]))
+        >>> batch = HitsBatch(shown, label=torch.tensor([0, 1, 0, 0, 1]))
+        >>> batch.label.shape, batch.weight is None  # every hit counts the same
+        (torch.Size([5]), True)
     """
 
     shown: HitInput
@@ -167,6 +183,20 @@ class HitsTask(ScoringTask):
         data: training and validation events.
         reading: features, classes and meaning of the outputs.
         options: balance, augmentation, sampling, mixing.
+
+    Example:
+        >>> import numpy as np, tempfile, torch
+        >>> from dense_imb import HitsConfig, TrainConfig
+        >>> from dense_imb.hits import HitsWriter, simulate
+        >>> from dense_imb.tasks import HitsTask, build_task
+        >>> path, arcs = tempfile.mkdtemp() + "/arcs.h5", simulate("arc", 8, seed=1)
+        >>> with HitsWriter(path, arcs.geometry) as writer:
+        ...     writer.append(arcs)
+        >>> hits = HitsConfig(path, signal=20, noise=50, validation_share=0.5)
+        >>> task = build_task(TrainConfig(hits))
+        >>> batch = task.batch(np.arange(2), 0, torch.device("cpu"))
+        >>> isinstance(task, HitsTask), batch.label.bincount()  # two events
+        (True, tensor([100,  40]))
     """
 
     def __init__(

@@ -65,6 +65,17 @@ class TrainedHits(TrainedNetwork[HitsReading | FrameReading]):
     Attributes:
         batch_size: frames scored together; hits scored together for networks of hits, except that
             an event is never cut.
+
+    Example:
+        >>> from dense_imb import pretrained
+        >>> from dense_imb.hits import Degradation, degrade, simulate
+        >>> from dense_imb.tasks import TrainedHits
+        >>> network = pretrained("arc").trained(device="cpu")
+        >>> isinstance(network, TrainedHits), network.n_classes
+        (True, 2)
+        >>> noisy = degrade(simulate("arc", 2, seed=1), Degradation(signal=30, noise=200), seed=1)
+        >>> network.score(noisy).shape
+        torch.Size([460])
     """
 
     def __init__(

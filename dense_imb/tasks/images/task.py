@@ -46,6 +46,12 @@ class ImagesReading(PixelReading):
         labels: mask value of each class.
         names: names of the classes, if known.
         natural: map to the logits of natural probabilities; None leaves them as trained.
+
+    Example:
+        >>> from dense_imb.tasks import ImagesReading
+        >>> reading = ImagesReading(n_classes=2, mean=(90.0,), std=(12.0,), patch=(128, 128))
+        >>> reading.out_channels, reading.in_channels
+        (1, 1)
     """
 
     n_classes: int
@@ -107,6 +113,14 @@ class ImagesBatch:
             class with the larger share, and `IGNORED` if it is in either crop.
         instance: number of the instance of each pixel, (B, *spatial) int32, 0 for none; None if
             the loss wants no instances.
+
+    Example:
+        >>> import torch
+        >>> from dense_imb.tasks import ImagesBatch
+        >>> label = torch.zeros(4, 32, 32, dtype=torch.long)
+        >>> batch = ImagesBatch(torch.zeros(4, 1, 32, 32), label, has_ignored=False)
+        >>> batch.shown.shape, batch.label.shape
+        (torch.Size([4, 1, 32, 32]), torch.Size([4, 32, 32]))
     """
 
     shown: Tensor
@@ -127,7 +141,14 @@ class ImagesBatch:
 
 
 class ImagesOptions(CropOptions):
-    """Options of the task of segmenting images, see `CropOptions`."""
+    """Options of the task of segmenting images, see `CropOptions`.
+
+    Example:
+        >>> from dense_imb.tasks import ImagesOptions
+        >>> options = ImagesOptions(patches=8, foreground=0.9)
+        >>> options.patches, options.flips
+        (8, True)
+    """
 
 
 class ImagesTask(SampledTask):
@@ -139,6 +160,17 @@ class ImagesTask(SampledTask):
         data: training and validation images.
         reading: preparation of the input, and meaning of the output.
         options: crops, sampling, mixing.
+
+    Example:
+        >>> import h5py, numpy as np, tempfile
+        >>> from dense_imb import ImagesConfig, TrainConfig
+        >>> from dense_imb.tasks import ImagesTask, build_task
+        >>> path, mask = tempfile.mkdtemp() + "/lines.h5", np.eye(16, dtype=np.uint8)
+        >>> with h5py.File(path, "w") as file:
+        ...     file["image"], file["mask"] = np.stack([[mask * 200]] * 4), np.stack([mask] * 4)
+        >>> task = build_task(TrainConfig(images=ImagesConfig(path)))
+        >>> isinstance(task, ImagesTask), task.class_counts  # of three training images
+        (True, (720, 48))
     """
 
     monitor = "average_precision"

@@ -13,7 +13,17 @@ from dense_imb.tasks.images.task import ImagesReading, probability_of
 
 
 class TrainedImages(TrainedNetwork[ImagesReading]):
-    """A trained network that segments images, see `TrainedNetwork`."""
+    """A trained network that segments images, see `TrainedNetwork`.
+
+    Example:
+        >>> import numpy as np, torch
+        >>> from dense_imb.tasks import ImagesReading, TrainedImages
+        >>> reading = ImagesReading(n_classes=2, mean=(90.0,), std=(12.0,), patch=(32, 32))
+        >>> network = TrainedImages("tiny", torch.nn.Conv2d(1, 1, 3, padding=1), reading)
+        >>> probability = network.probability(np.zeros((1, 32, 32), np.uint8))
+        >>> probability.shape  # a row for each class
+        torch.Size([2, 32, 32])
+    """
 
     @property
     def is_natural(self) -> bool:

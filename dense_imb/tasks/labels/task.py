@@ -36,6 +36,12 @@ class LabelsReading:
         size: height and width of the images.
         many, few: training images of head and tail classes, see `class_groups`.
         scale: factor from outputs to logits; LDAM's for a network of cosines.
+
+    Example:
+        >>> from dense_imb.tasks import LabelsReading
+        >>> reading = LabelsReading(("sound", "cracked"), (900, 10), (0.5,) * 3, (0.2,) * 3, (8, 8))
+        >>> reading.n_classes, reading.many, reading.few
+        (2, 100.0, 20.0)
     """
 
     class_names: tuple[str, ...]
@@ -96,6 +102,13 @@ class LabelsBatch:
         shown: network input, (B, 3, height, width).
         label: classes, (B,); for mixed images the one with the larger share.
         probability: class probabilities of mixed images, (B, n_classes).
+
+    Example:
+        >>> import torch
+        >>> from dense_imb.tasks import LabelsBatch
+        >>> batch = LabelsBatch(torch.zeros(4, 3, 32, 32), torch.tensor([0, 0, 1, 0]))
+        >>> batch.label.bincount()
+        tensor([3, 1])
     """
 
     shown: Tensor
@@ -112,6 +125,12 @@ class LabelsOptions(TaskOptions):
         flips: mirroring of training images, see `vary`.
         seed: random seed of shifts and flips.
         batch_size: number of images validated together.
+
+    Example:
+        >>> from dense_imb.tasks import LabelsOptions
+        >>> options = LabelsOptions(padding=2, flips="both")
+        >>> options.batch_size
+        128
     """
 
     padding: int = 4
@@ -133,6 +152,19 @@ class LabelsTask(SampledTask):
         data: training and validation images; its class counts are those of the images.
         reading: preparation of the input, and meaning of the output.
         options: shifts, flips, sampling, mixing.
+
+    Example:
+        >>> import numpy as np, torch
+        >>> from dense_imb.data.labels.classified import ArrayImages, ClassifiedImages
+        >>> from dense_imb.tasks import LabelsReading, LabelsTask, TrainingData
+        >>> pixels = np.zeros((8, 3, 8, 8), np.uint8)
+        >>> images = ClassifiedImages(ArrayImages(pixels), [0] * 6 + [1] * 2, ["sound", "cracked"])
+        >>> reading = LabelsReading(("sound", "cracked"), (6, 2), (0.0,) * 3, (1.0,) * 3, (8, 8))
+        >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2))
+        >>> data = TrainingData(images, images, class_counts=(6, 2))
+        >>> task = LabelsTask(network, torch.nn.CrossEntropyLoss(), data, reading)
+        >>> task.batch(np.arange(4, 8), 0, torch.device("cpu")).label
+        tensor([0, 0, 1, 1])
     """
 
     monitor = "balanced_accuracy"

@@ -14,7 +14,17 @@ from dense_imb.tasks.labels.task import LabelsReading
 
 
 class TrainedLabels(TrainedNetwork[LabelsReading]):
-    """A trained network that classifies whole images, see `TrainedNetwork`."""
+    """A trained network that classifies whole images, see `TrainedNetwork`.
+
+    Example:
+        >>> import numpy as np, torch
+        >>> from dense_imb.tasks import LabelsReading, TrainedLabels
+        >>> reading = LabelsReading(("sound", "cracked"), (6, 2), (0.0,) * 3, (1.0,) * 3, (8, 8))
+        >>> layers = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2))
+        >>> network = TrainedLabels("linear", layers, reading)
+        >>> network.probability(np.zeros((5, 3, 8, 8), np.uint8)).shape
+        torch.Size([5, 2])
+    """
 
     @torch.no_grad()
     def logits(self, images: NDArray[np.uint8]) -> Tensor:
@@ -31,6 +41,12 @@ class Commonest:
 
     Args:
         train_counts: number of training images of each class.
+
+    Example:
+        >>> import numpy as np
+        >>> from dense_imb.tasks import Commonest
+        >>> Commonest((75, 25)).logits(np.zeros((1, 3, 8, 8), np.uint8)).exp()
+        tensor([[0.7500, 0.2500]])
     """
 
     name = "commonest"

@@ -46,6 +46,14 @@ class ValuesReading(PixelReading):
         only_cells: whether pixels in no cell are left out of scores and read-out, as the loss
             leaves them out.
         read_out: map from predictions to mean values; None leaves them as trained.
+
+    Example:
+        >>> from dense_imb.tasks import ValuesReading
+        >>> reading = ValuesReading(
+        ...     n_targets=1, mean=(0.0,), std=(1.0,), patch=(64, 64, 64), scale=70.0, level=5.0,
+        ... )
+        >>> reading.out_channels, reading.class_names, reading.scale  # dose up to 70 Gy
+        (1, ('empty', 'lit'), 70.0)
     """
 
     n_targets: int
@@ -128,6 +136,14 @@ class ValuesBatch:
         mask: False where a pixel does not count, as around images that are smaller than a crop,
             (B, *spatial); None where all count.
         lit: (B, *spatial) whether a pixel counts and is lit.
+
+    Example:
+        >>> import torch
+        >>> from dense_imb.tasks import ValuesBatch
+        >>> target = torch.zeros(2, 1, 8, 8)
+        >>> batch = ValuesBatch(target, target, cells=None, mask=None, lit=target[:, 0] > 0.5)
+        >>> batch.target.shape, batch.lit.shape
+        (torch.Size([2, 1, 8, 8]), torch.Size([2, 8, 8]))
     """
 
     shown: Tensor
@@ -153,6 +169,12 @@ class ValuesOptions(CropOptions):
 
     Args:
         read_out: whether to fit a read-out at the end of the training.
+
+    Example:
+        >>> from dense_imb.tasks import ValuesOptions
+        >>> options = ValuesOptions(read_out=False)
+        >>> options.read_out, options.patches
+        (False, 4)
     """
 
     read_out: bool = True
@@ -168,6 +190,18 @@ class ValuesTask(SampledTask):
         data: training and validation images, see `ValueImages`.
         reading: preparation of the input, and meaning of the output.
         options: crops, sampling, mixing.
+
+    Example:
+        >>> import h5py, numpy as np, tempfile
+        >>> from dense_imb import TrainConfig, ValuesConfig
+        >>> from dense_imb.tasks import ValuesTask, build_task
+        >>> path, image = tempfile.mkdtemp() + "/plans.h5", np.zeros((4, 1, 16, 16), np.float32)
+        >>> with h5py.File(path, "w") as file:
+        ...     file["image"], file["target"] = image, image + 60 * np.eye(16)
+        >>> values = ValuesConfig(path, spatial_dims=2)
+        >>> task = build_task(TrainConfig(values=values, loss="torch.nn:L1Loss"))
+        >>> isinstance(task, ValuesTask), task.reading.scale  # largest dose, 60 Gy
+        (True, 60.0)
     """
 
     monitor = "skill"

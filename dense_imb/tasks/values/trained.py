@@ -13,7 +13,16 @@ from dense_imb.tasks.values.task import ValuesReading
 
 
 class TrainedValues(TrainedNetwork[ValuesReading]):
-    """A trained network that predicts maps of values, see `TrainedNetwork`."""
+    """A trained network that predicts maps of values, see `TrainedNetwork`.
+
+    Example:
+        >>> import numpy as np, torch
+        >>> from dense_imb.tasks import TrainedValues, ValuesReading
+        >>> reading = ValuesReading(1, mean=(0.0,), std=(1.0,), patch=(32, 32), scale=70.0)
+        >>> network = TrainedValues("tiny", torch.nn.Conv2d(1, 1, 3, padding=1), reading)
+        >>> network.predict(np.zeros((1, 32, 32), np.float32)).shape
+        torch.Size([1, 32, 32])
+    """
 
     @torch.no_grad()
     def predict(self, image: NDArray[Any], *, raw: bool = False) -> Tensor:

@@ -45,6 +45,15 @@ def npz_hits_source(
         columns: names of `x`, `y`, `t`, `sensor`, `label` and `offset`, where they differ.
         needed: columns that place the hits; by default x, y and t, or sensor and t.
         keep: further arrays to keep, with an entry a hit or an event; by default all.
+
+    Example:
+        >>> import numpy as np, tempfile
+        >>> from dense_imb.data.events.formats import npz_hits_source
+        >>> from dense_imb.hits import Geometry
+        >>> path = tempfile.mkdtemp() + "/hits.npz"
+        >>> np.savez(path, x=[3, 5, 40], y=[4, 4, 90], t=[500, 505, 20], offset=[0, 2, 3])
+        >>> next(npz_hits_source(path).batches(Geometry()))
+        Events(2 events, 3 hits, 88 x 128 x 1000)
     """
     with decoding(f"{path} to be a .npz archive"), zipfile.ZipFile(path) as archive:
         names = [one.removesuffix(".npy") for one in archive.namelist() if one.endswith(".npy")]

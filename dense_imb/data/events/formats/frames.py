@@ -105,12 +105,34 @@ def frames_source(
 
 
 def npy_source(path: PathLike, labels: PathLike | None = None) -> Source:
-    """Read frames of a .npy file, mapped into memory and never unpickled."""
+    """Read frames of a .npy file, mapped into memory and never unpickled.
+
+    Example:
+        >>> import numpy as np, tempfile
+        >>> from dense_imb.data.events.formats import npy_source
+        >>> from dense_imb.hits import Geometry
+        >>> path = tempfile.mkdtemp() + "/frames.npy"
+        >>> np.save(path, np.array([[[0, 7, 0]], [[5, 0, 9]]]))  # (N, H, W) times, 0 is empty
+        >>> next(npy_source(path).batches(Geometry(3, 1, 9))).t.tolist()
+        [7, 5, 9]
+    """
     return frames_source(str(path), _map_npy(path), None if labels is None else _map_npy(labels))
 
 
 def npz_source(path: PathLike, key: str | None = None, labels: str | None = None) -> Source:
-    """Read frames under one name of a .npz file, and labels under another."""
+    """Read frames under one name of a .npz file, and labels under another.
+
+    Example:
+        >>> import numpy as np, tempfile
+        >>> from dense_imb.data.events.formats import npz_source
+        >>> from dense_imb.hits import Geometry
+        >>> path = tempfile.mkdtemp() + "/frames.npz"
+        >>> frames = np.array([[[0, 7, 0]], [[5, 0, 9]]])
+        >>> np.savez(path, tof=frames, truth=np.uint8(frames > 6))
+        >>> batch = next(npz_source(path, "tof", labels="truth").batches(Geometry(3, 1, 9)))
+        >>> batch.t.tolist(), batch.label.tolist()
+        ([7, 5, 9], [1, 0, 1])
+    """
     with decoding(f"{path} to be a .npz archive"), zipfile.ZipFile(path) as archive:
         known = [name.removesuffix(".npy") for name in archive.namelist()]
     frames = ArchiveMember(Path(path), choose_key(path, known, key, [labels]))
@@ -119,7 +141,17 @@ def npz_source(path: PathLike, key: str | None = None, labels: str | None = None
 
 
 def pt_source(path: PathLike, key: str | None = None, labels: str | None = None) -> Source:
-    """Read frames of a .pt bundle: a tensor, or a dict of tensors. Only tensors are loaded."""
+    """Read frames of a .pt bundle: a tensor, or a dict of tensors. Only tensors are loaded.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from dense_imb.data.events.formats import pt_source
+        >>> from dense_imb.hits import Geometry
+        >>> path = tempfile.mkdtemp() + "/frames.pt"
+        >>> torch.save({"tof": torch.tensor([[[0, 7, 0]], [[5, 0, 9]]])}, path)
+        >>> next(pt_source(path, "tof").batches(Geometry(3, 1, 9))).t.tolist()
+        [7, 5, 9]
+    """
     try:
         with decoding(f"{path} to be a .pt bundle of tensors"):
             _check_archive(path)
@@ -179,6 +211,17 @@ def image_source(
         folder: images with one channel.
         masks: folder of label images of the same names.
         pattern: use only the files that match it, for example "real_*".
+
+    Example:
+        >>> import numpy as np, tempfile
+        >>> from PIL import Image
+        >>> from dense_imb.data.events.formats import image_source
+        >>> from dense_imb.hits import Geometry
+        >>> folder = tempfile.mkdtemp()
+        >>> Image.fromarray(np.uint8([[0, 7, 0], [0, 0, 9]])).save(folder + "/event1.png")
+        >>> batch = next(image_source(folder).batches(Geometry(3, 2, 255)))
+        >>> batch.x.tolist(), batch.y.tolist(), batch.t.tolist()
+        ([1, 2], [0, 1], [7, 9])
     """
     pairs = [(path, None) for path in list_images(folder)]
     if masks is not None:

@@ -82,6 +82,18 @@ def hdf5_hits_source(
         event_columns: arrays of hits with one value an event, which become columns of events.
         by_block: every block of consecutive hits with one event number is an event.
         unit: unit of the table's positions, m, cm or mm, where its name does not end with it.
+
+    Example:
+        >>> import h5py, tempfile
+        >>> from dense_imb.data.events.formats import hdf5_hits_source
+        >>> from dense_imb.hits import Geometry
+        >>> path = tempfile.mkdtemp() + "/hits.h5"
+        >>> with h5py.File(path, "w") as file:
+        ...     file["photon/col"], file["photon/row"] = [3, 5], [4, 4]
+        ...     file["photon/t"], file["photon/event"] = [500, 505], [0, 1]
+        >>> source = hdf5_hits_source(path, {"x": "photon/col", "y": "photon/row"})
+        >>> [batch.t.tolist() for batch in source.batches(Geometry())]
+        [[500], [505]]
     """
     columns = columns or {}
     with open_datasets(path) as datasets:
@@ -321,7 +333,18 @@ def has_frames(path: PathLike) -> bool:
 
 
 def hdf5_frames_source(path: PathLike, key: str | None = None, labels: str | None = None) -> Source:
-    """Read frames from a data set (N, H, W) or (N, 1, H, W), and labels from another."""
+    """Read frames from a data set (N, H, W) or (N, 1, H, W), and labels from another.
+
+    Example:
+        >>> import h5py, numpy as np, tempfile
+        >>> from dense_imb.data.events.formats import hdf5_frames_source
+        >>> from dense_imb.hits import Geometry
+        >>> path = tempfile.mkdtemp() + "/frames.h5"
+        >>> with h5py.File(path, "w") as file:
+        ...     file["frames"] = np.array([[[0, 7, 0]], [[5, 0, 9]]])
+        >>> next(hdf5_frames_source(path).batches(Geometry(3, 1, 9))).t.tolist()
+        [7, 5, 9]
+    """
     with open_datasets(path) as known:
         dense = [name for name, dataset in known.items() if dataset.ndim >= 3]
         if not dense:

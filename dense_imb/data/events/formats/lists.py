@@ -54,6 +54,16 @@ def csv_source(
         keep: further columns to keep with the hits; by default all.
         by_block: every block of consecutive rows with one event number is an event.
         progress: show a bar while the types of the columns are found.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from dense_imb.data.events.formats import csv_source
+        >>> from dense_imb.hits import Geometry
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "hits.csv"
+        >>> _ = path.write_text("event,col,row,t\\n0,3,4,500\\n0,5,4,505\\n1,40,90,20\\n")
+        >>> source = csv_source(path, {"x": "col", "y": "row"})
+        >>> [(len(batch), batch.x.tolist()) for batch in source.batches(Geometry())]
+        [(1, [3, 5]), (1, [40])]
     """
     table = _CSV(Path(path), columns or {}, list(event_columns), needed, keep, progress)
     return rows_source(
@@ -224,6 +234,16 @@ def timepix_source(folder: PathLike, pattern: str = "*.txt") -> Source:
     Args:
         folder: folder of the files, or one file.
         pattern: use only the files that match it.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from dense_imb.data.events.formats import timepix_source
+        >>> from dense_imb.hits import Geometry
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> _ = (folder / "frame1.txt").write_text("3\\t4\\t120\\n5\\t4\\t80\\n")
+        >>> source = timepix_source(folder)
+        >>> next(source.batches(Geometry(256, 256, 11_810))).t.tolist()
+        [120, 80]
     """
     root = Path(folder)
     files = sorted(root.glob(pattern)) if root.is_dir() else [root]

@@ -217,6 +217,15 @@ def parquet_source(path: PathLike, columns: Names | None = None, **options: Any)
         path: the file.
         columns: see `records_source`.
         options: see `records_source`.
+
+    Example:
+        >>> import awkward, tempfile
+        >>> from dense_imb.data.events.formats import parquet_source
+        >>> from dense_imb.hits import Geometry
+        >>> path, hits = tempfile.mkdtemp() + "/run.parquet", awkward.Array([[3, 5], [40]])
+        >>> _ = awkward.to_parquet(awkward.zip({"x": hits, "y": hits, "t": 10 * hits}, 1), path)
+        >>> next(parquet_source(path).batches(Geometry())).t.tolist()
+        [30, 50, 400]
     """
     awkward = import_parquet("read")
     if not Path(path).is_file():

@@ -28,6 +28,17 @@ def root_source(
         columns: branches of `x`, `y`, `t`, `sensor` and `label`, where they have other names;
             fields of records by dotted names, such as `pad.x`.
         options: see `dense_imb.data.events.formats.records.records_source`.
+
+    Example:
+        >>> import awkward, tempfile, uproot
+        >>> from dense_imb.data.events.formats import root_source
+        >>> from dense_imb.hits import Geometry
+        >>> path, hits = tempfile.mkdtemp() + "/run.root", awkward.Array([[3, 5], [40]])
+        >>> with uproot.recreate(path) as file:
+        ...     _ = file.mkrntuple("events", {"col": hits, "row": hits, "toa": 10 * hits})
+        >>> source = root_source(path, columns={"x": "col", "y": "row", "t": "toa"})
+        >>> next(source.batches(Geometry())).t.tolist()
+        [30, 50, 400]
     """
     uproot = import_uproot("read")
     if not Path(path).is_file():  # uproot would take a name with colons for an address

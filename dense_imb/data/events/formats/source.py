@@ -25,6 +25,15 @@ class Columns:
         offset: (n_events + 1,) first hit of each event, and the number of hits.
         hit: columns of the hits by name.
         event: columns of the events by name.
+
+    Example:
+        >>> import numpy as np
+        >>> from dense_imb.data.events.formats import Columns
+        >>> t = np.array([5.0, 6.5, 7.0])
+        >>> hit, event = {"x": t, "y": t, "t": t}, {"run": np.array([7, 8])}
+        >>> batch = Columns(np.array([0, 2, 3]), hit, event)
+        >>> len(batch)  # events
+        2
     """
 
     offset: NDArray[np.int64]
@@ -53,6 +62,17 @@ class Source:
         n_labels_lost: labelled pixels without a hit, counted while reading.
         notes: sentences about merged events and columns left out, collected while reading; options
             are in braces as in `dense_imb.base.refusals`.
+
+    Example:
+        >>> import numpy as np
+        >>> from dense_imb.data.events.formats import Columns, Source
+        >>> from dense_imb.hits import Geometry
+        >>> t = np.array([5, 6, 7])
+        >>> def read():  # your own format
+        ...     yield Columns(np.array([0, 2, 3]), {"x": t, "y": t, "t": t}, {})
+        >>> source = Source("my detector", read)
+        >>> next(source.batches(Geometry()))
+        Events(2 events, 3 hits, 88 x 128 x 1000)
     """
 
     name: str
@@ -95,6 +115,15 @@ def chain_sources(sources: Sequence[Source], source_column: str | None = None) -
     Args:
         sources: at least one.
         source_column: name of a new column of the events: number of their source, from 0.
+
+    Example:
+        >>> import numpy as np
+        >>> from dense_imb.data.events.formats import chain_sources, frames_source
+        >>> from dense_imb.hits import Geometry
+        >>> frames = frames_source("a frame", np.array([[[0, 7, 0]]]))
+        >>> both = chain_sources([frames, frames], source_column="file")
+        >>> [batch.event["file"].tolist() for batch in both.batches(Geometry(3, 1, 9))]
+        [[0], [1]]
     """
     first = sources[0]
     if len(sources) == 1 and source_column is None:
