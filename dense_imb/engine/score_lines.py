@@ -16,6 +16,7 @@ _EVERY = 60.0  # seconds without a line after which a log gets one
 _AGAIN = 30  # rows after which the header is repeated
 _EARLIER = 3  # rows of the history that a resumed run shows again
 _LEAST = 6  # letters of a column
+_SHORT = {"auc": "AUC", "mae": "MAE", "f1": "F1"}
 _STEP, _LEFT, _BEST = "step", "left", " *"
 
 
@@ -77,7 +78,7 @@ class ScoreLines(Callback):
         if not self._columns:
             wanted = ("loss", loop.task.monitor, *self.scores)
             self._columns = [name for name in dict.fromkeys(wanted) if name in row]
-        names = [name.replace("_", " ") for name in self._columns]
+        names = [score_title(name) for name in self._columns]
         widths = [max(len(name), _LEAST) for name in names]
         if self._n_rows % _AGAIN == 0:
             header = [f"{name:>{width}}" for name, width in zip(names, widths, strict=True)]
@@ -97,6 +98,16 @@ class ScoreLines(Callback):
             tqdm.write(line, file=sys.stderr)  # above the bar
         else:
             print(line, file=sys.stderr, flush=True)
+
+
+def score_title(name: str) -> str:
+    """Return the name of a score as people write it.
+
+    Example:
+        >>> score_title("balanced_mae"), score_title("best_f1"), score_title("removal_at_97")
+        ('balanced MAE', 'best F1', 'removal at 97')
+    """
+    return " ".join(_SHORT.get(word, word) for word in name.split("_"))
 
 
 def _steps(step: int, n_steps: int) -> str:

@@ -17,8 +17,9 @@ from dense_imb.base.files import write_whole
 from dense_imb.base.refusals import RefusedFile
 from dense_imb.engine.loop import Callback, Loop
 from dense_imb.engine.pace import Pace, format_duration
+from dense_imb.engine.score_lines import score_title
 from dense_imb.report.drawing import draw_png
-from dense_imb.report.live.page import Figure, curves_of, render_live, score_rows
+from dense_imb.report.live.page import Figure, curves_of, percent_done, render_live, score_rows
 from dense_imb.report.page import is_report
 from dense_imb.runs.folder import LIVE
 from dense_imb.runs.read import Run
@@ -190,7 +191,7 @@ class LivePage(Callback):
     def _status(self, loop: Loop) -> str:
         state, n_steps = loop.state, loop.settings.steps
         words = f"{self._stage}: " if self._stage else ""
-        words += f"step {state.step:,} of {n_steps:,} ({state.step / n_steps:.0%})"
+        words += f"step {state.step:,} of {n_steps:,} ({percent_done(state.step, n_steps)})"
         if not self._is_over:
             return f"{words}, {format_duration(self._pace.left(state.step))} left"
         if state.stop is not None:
@@ -212,7 +213,7 @@ class LivePage(Callback):
             "time since the start": format_duration(self._pace.seconds()),
         }
         if state.best_step >= 0:
-            monitor = loop.task.monitor.replace("_", " ")
+            monitor = score_title(loop.task.monitor)
             facts[f"best {monitor}, at step {state.best_step:,}"] = f"{state.best:.4g}"
         return {name: value.replace("nan", "-") for name, value in facts.items()}
 

@@ -12,9 +12,10 @@ import jinja2
 from dense_imb import __version__
 from dense_imb.base.axes import BLUE, GREY
 from dense_imb.base.svg_text import SvgAxis, SvgMarks, svg_plot
+from dense_imb.engine.score_lines import score_title
 
 _TEMPLATE = "live.html.jinja"
-_SIZE = (238, 130)  # of the frame of a curve, in pixels
+_SIZE = (172, 104)  # of the frame of a curve, in pixels
 _MOST_ROWS = 12
 _MOST_CURVES = 8
 _MOST_POINTS = 400  # of a curve
@@ -65,7 +66,7 @@ def _curve(rows: Rows, name: str, start: float) -> str:
         return ""
     points = points[:: -(-len(points) // _MOST_POINTS)] + points[-1:]
     step, value = (list(one) for one in zip(*points, strict=True))
-    title = name.replace("_", " ")
+    title = score_title(name)
     if name == "loss" and min(value) > 0 and max(value) > _LOG * min(value):
         title, value = "loss, logarithm to base 10", [math.log10(one) for one in value]
     low, high = min(value), max(value)
@@ -90,13 +91,23 @@ def score_rows(
         ScoreRow([_cell(name, row.get(name, math.nan)) for name in known], row["step"] == best_step)
         for row in history[: -_MOST_ROWS - 1 : -1]
     ]
-    return [name.replace("_", " ") for name in known], rows
+    return [score_title(name) for name in known], rows
 
 
 def _cell(name: str, value: float) -> str:
     if math.isnan(value):
         return "-"
     return f"{value:,.0f}" if name == "step" else f"{value:.4g}"
+
+
+def percent_done(step: int, n_steps: int) -> str:
+    """Return the fraction of the steps that are done, as text.
+
+    Example:
+        >>> percent_done(30, 40)
+        '75 %'
+    """
+    return f"{math.floor(100 * step / n_steps)} %"
 
 
 def render_live(**content: Any) -> str:
@@ -109,7 +120,5 @@ def render_live(**content: Any) -> str:
         keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
     )
-    title = f"{content['step'] / content['n_steps']:.0%} {content['name']} - dense-imb"
-    return environment.get_template(_TEMPLATE).render(
-        version=__version__, title=title, **content
-    )
+    title = f"{percent_done(content['step'], content['n_steps'])} {content['name']} - dense-imb"
+    return environment.get_template(_TEMPLATE).render(version=__version__, title=title, **content)
