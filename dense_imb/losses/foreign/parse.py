@@ -204,6 +204,11 @@ def _build(term: Term, text: str, packages: Sequence[str] | None, class_counts: 
     try:
         positional = [built(option) for option in term.positional]
         options = {name: built(option) for name, option in options.items()}
+        if term.module is None:
+            signature = inspect.signature(loss_class)
+            signature.bind_partial(*positional, **options)  # refuses unknown and double ones
+            named = dict(zip(signature.parameters, positional, strict=False))
+            positional, options = [], named | options
         if term.module is None and options.get("balance") is not None:
             options["balance"] = _balance(options["balance"])
         if term.module is None and options.get("spread") is not None:
@@ -288,7 +293,8 @@ def _partition(arguments: dict[str, Any]) -> ValueBins | Cover:
         return Cover(**arguments)
     raise TypeError(
         "Expected `partition` to be the arguments of ValueBins or of a Cover, got "
-        f'{arguments!r}; write partition={{"edges": [1, 10]}} or partition={{"n_cells": 3}}.'
+        f'{arguments!r}; write partition={{"edges": [1, 10]}} or partition={{"n_cells": 3}}, and '
+        "a balance by its name, balance={}."
     )
 
 
