@@ -247,8 +247,8 @@ def test_options_of_a_loss_as_text_may_stand_in_their_order():
 
 
 def test_a_balance_in_place_of_a_partition_is_named():
-    for given in ({}, Balance()):
+    for partition in ({}, Balance()):
         with pytest.raises(TypeError, match="give a balance by its name, balance=Balance()"):
-            BalancedRegressionLoss("l1", given)
+            BalancedRegressionLoss("l1", partition)
     with pytest.raises(TypeError, match="Expected `balance` to be a Balance, got dict"):
         BalancedRegressionLoss("l1", "hits", {})
