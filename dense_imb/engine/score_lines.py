@@ -23,8 +23,8 @@ _STEP, _LEFT, _BEST = "step", "left", " *"
 class ScoreLines(Callback):
     """A line for each validation, on stderr: the loss, some scores, and the time that is left.
 
-    In a terminal the lines stand above the progress bar. In a log they come with a line a minute
-    in place of the bar. The best validation so far has a star.
+    In a terminal the lines stand above the progress bar. In a log a line a minute takes the place
+    of the bar. The best validation so far has a star.
 
     Args:
         scores: validation scores to show beside the monitored one; unknown ones are left out.
@@ -47,7 +47,7 @@ class ScoreLines(Callback):
         self._shown, self._printed = float(state.step), time.monotonic()
         if not self._prints(loop) or state.stop is not None or state.step >= settings.steps:
             return
-        if not sys.stderr.isatty():
+        if not has_bars():
             self._print(f"{self.name}: {_steps(state.step, settings.steps)}")
         for row in state.history[-_EARLIER:]:
             self._add(loop, row, "")
@@ -55,7 +55,7 @@ class ScoreLines(Callback):
     def on_step(self, loop: Loop) -> None:
         if time.monotonic() - self._printed < _EVERY or not self._prints(loop):
             return
-        if sys.stderr.isatty():  # the bar shows it
+        if has_bars():  # which show it
             self._printed = time.monotonic()
             return
         state = loop.state
@@ -94,10 +94,16 @@ class ScoreLines(Callback):
 
     def _print(self, line: str) -> None:
         self._printed = time.monotonic()
-        if sys.stderr.isatty():
+        if has_bars():
             tqdm.write(line, file=sys.stderr)  # above the bar
         else:
             print(line, file=sys.stderr, flush=True)
+
+
+def has_bars() -> bool:
+    """Whether progress bars can be drawn: in a terminal or in a notebook, but not in a log."""
+    is_notebook = any(one.__module__ == "tqdm.notebook" for one in tqdm.__mro__)
+    return is_notebook or sys.stderr.isatty()
 
 
 def score_title(name: str) -> str:

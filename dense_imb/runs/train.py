@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -37,7 +36,7 @@ from dense_imb.engine.callbacks import (
 from dense_imb.engine.checkpoint import CheckpointError
 from dense_imb.engine.loop import Callback, Loop, LoopSettings
 from dense_imb.engine.optimizers import build_optimizer
-from dense_imb.engine.score_lines import ScoreLines
+from dense_imb.engine.score_lines import ScoreLines, has_bars
 from dense_imb.engine.signals import Interrupted
 from dense_imb.engine.task import TaughtTask
 from dense_imb.models import head_of
@@ -200,7 +199,7 @@ def _fit(
         LossParts(),  # must run before another callback calls the loss
         GradientShares(),
         CollapseAlarm(config.collapse),
-        ProgressBar(how.is_quiet or not sys.stderr.isatty(), stage or "train"),
+        ProgressBar(how.is_quiet or not has_bars(), stage or "train"),
         RunFiles(folder, config, task, first),
         ScoreLines(kind_of(config).watched, is_quiet=how.is_quiet, name=stage or "train"),
     ]

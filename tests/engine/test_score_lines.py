@@ -69,3 +69,14 @@ def test_a_resumed_run_shows_what_it_had(tmp_path, monkeypatch):
 
 def test_a_quiet_run_prints_no_line(tmp_path, monkeypatch):
     assert run(monkeypatch, io.StringIO(), tmp_path, ScoreLines(is_quiet=True)) == ""
+
+
+def test_bars_are_drawn_in_terminals_and_notebooks(monkeypatch):
+    notebook = type("tqdm_notebook", (), {"__module__": "tqdm.notebook"})
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    assert not score_lines.has_bars()
+    monkeypatch.setattr(score_lines, "tqdm", type("tqdm", (notebook,), {}))
+    assert score_lines.has_bars()
+    monkeypatch.undo()
+    monkeypatch.setattr("sys.stderr", Terminal())
+    assert score_lines.has_bars()
