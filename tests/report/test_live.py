@@ -94,6 +94,7 @@ def test_a_page_shows_each_kind_and_changes_no_weight(kind, tmp_path, monkeypatc
     assert_same_runs(tmp_path / "with", tmp_path / "without")
     first, *others = reader.texts
     assert "No validation yet; the first one comes after step" in first
+    assert "step 0 of 10 (0 %)</p>" in first
     assert 'http-equiv="refresh"' in first
     assert "(10 %)" in others[0]
     text = page_of(tmp_path / "with")

@@ -193,7 +193,8 @@ class LivePage(Callback):
         words = f"{self._stage}: " if self._stage else ""
         words += f"step {state.step:,} of {n_steps:,} ({percent_done(state.step, n_steps)})"
         if not self._is_over:
-            return f"{words}, {format_duration(self._pace.left(state.step))} left"
+            left = self._pace.left(state.step)
+            return words if math.isnan(left) else f"{words}, {format_duration(left)} left"
         if state.stop is not None:
             return f"{words}, ended early: {state.stop}"
         if state.step >= n_steps:
@@ -222,8 +223,8 @@ class LivePage(Callback):
         if self._is_over:
             return f"{written}."
         return (
-            f"{written}. The page refreshes itself; where this time is more than a few minutes "
-            "old, the training was killed, or validates."
+            f"{written}. The page refreshes itself. If this time is more than a few minutes old, "
+            "the training was killed or is validating."
         )
 
     def _notes(self, loop: Loop) -> list[str]:
