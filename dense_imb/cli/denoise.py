@@ -127,6 +127,7 @@ def _denoise(options: Namespace, processes: Processes, device: str | None) -> No
     from dense_imb.hits.reader import expand_patterns
     from dense_imb.hits.scaling import scaling_note
     from dense_imb.hits.shards import mask_in_shards
+    from dense_imb.metrics import OperatingPoint
     from dense_imb.tasks import TrainedHits
 
     if options.pretrained is not None:
@@ -166,8 +167,10 @@ def _denoise(options: Namespace, processes: Processes, device: str | None) -> No
                     "them one by one."
                 )
         note = scaling_note(geometries[0], [scorer.name])
-    if note and processes.is_main:
-        print(f"dense-imb denoise: note: {note}", file=sys.stderr)
+    few = point.few() if isinstance(point, OperatingPoint) else None
+    for sentence in filter(None, (note, few)):
+        if processes.is_main:
+            print(f"dense-imb denoise: note: {sentence}", file=sys.stderr)
     is_quiet = options.quiet or not processes.is_main
     with tqdm(total=n_events, desc="denoise", unit="event", disable=is_quiet) as bar:
         common = {

@@ -190,7 +190,13 @@ class TrainParser(Parser):
             help="write RUN/report.html at the end, which takes some 20 s; type false with "
             "--resume, too",
         )
-        run.add_argument("--quiet", action="store_true", help="show no progress bar")
+        run.add_argument(
+            "--live",
+            action="store_true",
+            help="write RUN/live.html while the network is trained: curves, examples with its "
+            "output, time left. Open it in a browser; it refreshes itself",
+        )
+        run.add_argument("--quiet", action="store_true", help="show no progress bar and no table")
         groups: dict[str, Any] = {}
         for name, hint in self.types.items():
             section = _GROUPS.get(name, name.rpartition(".")[0].partition(".")[0])
@@ -356,6 +362,7 @@ def _train(options: Namespace) -> None:
         recipe, chosen = recipe.resolved()
         if is_main and chosen:
             print(render(chosen, TrainParser(kind).write_option), flush=True)
+        callbacks = _live_page(folder, is_main) if options.live else []
         try:
             trained = train_run(
                 recipe,
@@ -365,6 +372,7 @@ def _train(options: Namespace) -> None:
                 device=device or "auto",
                 is_quiet=options.quiet,
                 allow_overlap=options.allow_overlap,
+                callbacks=callbacks,
             )
         except Interrupted as stopped:
             if is_main:
@@ -388,6 +396,16 @@ def _train(options: Namespace) -> None:
         "values": ("predict", folder, "IMAGES", "OUT"),
     }
     print_next(*next_words[kind])
+
+
+def _live_page(folder: Path, is_main: bool) -> list[Any]:
+    """Return the callback of the live page, and print the path of the page."""
+    from dense_imb.report import LivePage
+
+    page = LivePage(folder)
+    if is_main:
+        print(f"live page: {page.path}", flush=True)
+    return [page]
 
 
 def config_of(options: Namespace, kind: str, folder: Path) -> TrainConfig:

@@ -25,6 +25,9 @@ from dense_imb.engine.loop import (
     State,
     TrainingError,
 )
+from dense_imb.engine.score_lines import (
+    ScoreLines,
+)
 from dense_imb.engine.signals import (
     Interrupted,
 )
@@ -47,6 +50,7 @@ __all__ = [
     "LossParts",
     "OrderedTask",
     "ProgressBar",
+    "ScoreLines",
     "State",
     "Task",
     "TrainingError",

@@ -141,6 +141,8 @@ class Evaluator:
             for scorer, histogram, measured in zip(self.scorers, chosen, scores, strict=True)
             if measured.operating_point.threshold == math.inf and self.aim.name == "purity"
         )
+        few = next(filter(None, (one.operating_point.few() for one in scores)), None)
+        notes += () if few is None else (few,)
         return Measured(rows, self._chosen_on(n_chosen_on, n_tested, is_split), notes)
 
     def _choosing(self) -> list[Scorer]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
@@ -59,10 +60,37 @@ def mask_stream(
     check_at_least("max_seconds", max_seconds, 0)
     if threads is not None:
         check_at_least("threads", threads, 1)
-    batches: Iterator[list[Events]] = ([item] for item in events)
+    items = _checked(events)
+    batches: Iterator[list[Events]] = ([item] for item in items)
     if max_events > 1:
-        batches = _batches(events, max_events, max_seconds)
+        batches = _batches(items, max_events, max_seconds)
     return _masked(scorer, as_point(point), batches, only_kept=only_kept, threads=threads)
+
+
+def _checked(events: Iterable[Events]) -> Iterator[Events]:
+    """Return the items of a stream; refuse what is no stream at once, and other items as they come.
+
+    Args:
+        events: items of one event or several.
+    """
+    if isinstance(events, (str, os.PathLike)):
+        raise TypeError(
+            f"Expected `events` to be a stream of Events, got the path {os.fspath(events)!r}; open "
+            f"the file, open_hits({os.fspath(events)!r})."
+        )
+    if not isinstance(events, Iterable):
+        raise TypeError(f"Expected `events` to be a stream of Events, got {type(events).__name__}.")
+    return _events_of(events)
+
+
+def _events_of(events: Iterable[Events]) -> Iterator[Events]:
+    for item in events:
+        if not isinstance(item, Events):
+            raise TypeError(
+                f"Expected a stream of Events, got {type(item).__name__} in it; "
+                "`Events.from_arrays` makes events of flat arrays."
+            )
+        yield item
 
 
 def _masked(

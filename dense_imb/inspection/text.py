@@ -379,7 +379,7 @@ def advice(numbers: Mapping[str, Any]) -> list[str]:
         lines.append(
             "a plain mean over pixels rewards a blank prediction (`blank looks good` below): "
             "choose thresholds on validation data; by natural probabilities the best F1 lies at "
-            "half of itself, below 1/2"
+            "half of itself, below 1/2 (train with --calibrate true to fit their slope, too)"
         )
         lines += _losses_to_begin_with(numbers, is_hits)
     else:

@@ -15,6 +15,8 @@ from dense_imb.metrics._checks import checked_score
 from dense_imb.metrics._counts import reading_json, summary_text, write_json
 
 SCALES = ("probability", "logit")
+_LEAST = 10  # signal scores on either side of a threshold that is no luck
+_ENOUGH = 1000  # signal scores, of which the retention has two digits in any case
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,33 @@ class OperatingPoint:
         return (
             f"OperatingPoint({self.scale} >= {self.threshold:.6g}; "
             f"{summary_text(counts, measured)})"
+        )
+
+    def few(self) -> str | None:
+        """Return a sentence on a threshold that few scores decide; None where they are enough.
+
+        The threshold lies where a fraction of the signal, or of the noise, is on its other side.
+        With fewer than 10 scores there it is luck.
+
+        Example:
+            >>> print(OperatingPoint(0.5, "probability", 0.97, 0.9, 0.6, 99, 500).few())
+            The threshold was chosen on 99 signal and 500 noise scores, of which 3 signal scores lie
+            below it: on other data the retention may differ; choose it on more.
+            >>> OperatingPoint(0.5, "probability", 0.97, 0.9, 0.6, 1000, 500).few() is None
+            True
+        """
+        if not math.isfinite(self.threshold) or not self.n_signal:
+            return None
+        n_lost = round((1 - self.retention) * self.n_signal)
+        n_kept = self.n_signal - n_lost
+        n, side = min((n_lost, "below it"), (n_kept, "above it"))
+        if n >= _LEAST or self.n_signal >= _ENOUGH:
+            return None
+        scores = "score lies" if n == 1 else "scores lie"
+        return (
+            f"The threshold was chosen on {self.n_signal:,} signal and {self.n_noise:,} noise "
+            f"scores, of which {n} signal {scores} {side}: on other data the retention may differ; "
+            "choose it on more."
         )
 
     def keep(self, score: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ report = write_report("runs/arc", test="test.h5")
 print(report.headline)
 """
 
+from dense_imb.report.live import LivePage, LiveWarning
 from dense_imb.report.write import Report, write_report
 
-__all__ = ["Report", "write_report"]
+__all__ = ["LivePage", "LiveWarning", "Report", "write_report"]

@@ -57,6 +57,12 @@ class ReportSource:
     def __post_init__(self) -> None:
         self.name = self.run.name
 
+    @property
+    def measured_on(self) -> str:
+        """Names of the test data, or a description of the run's own data, once measured."""
+        where: str = getattr(self, "where", "")
+        return ", ".join(self.test) or (f"{where} of the run" if where else self.own_data)
+
     def measure(self, progress: Callable[[int], Progress]) -> None:
         """Measure the network, if it and the data are there; note what is missing.
 

@@ -164,7 +164,7 @@ def write_report(
     page = render_page(
         name=source.name,
         headline=headline,
-        origin=f"Measured {date} on {', '.join(paths) or source.own_data}.",
+        origin=f"Measured {date} on {source.measured_on}.",
         notes=source.notes,
         sections=sections,
         pngs=pngs,

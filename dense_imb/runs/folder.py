@@ -22,6 +22,7 @@ from dense_imb.runs.stages import FIRST
 from dense_imb.runs.write import CHECKPOINTS
 from dense_imb.tasks.recipe import Recipe
 
+LIVE = "live.html"  # the page of a training, written by a callback of the room report
 # options that change nothing that is learnt
 _FREE = ("save_every", "trackers", "allow_import")
 # names of a run's own files while they are written, by this version and by older ones

@@ -36,10 +36,12 @@ from dense_imb.engine.callbacks import (
 from dense_imb.engine.checkpoint import CheckpointError
 from dense_imb.engine.loop import Callback, Loop, LoopSettings
 from dense_imb.engine.optimizers import build_optimizer
+from dense_imb.engine.score_lines import ScoreLines, has_bars
 from dense_imb.engine.signals import Interrupted
 from dense_imb.engine.task import TaughtTask
 from dense_imb.models import head_of
 from dense_imb.runs.folder import (
+    LIVE,
     check_folder,
     config_differences,
     has_checkpoint,
@@ -53,6 +55,7 @@ from dense_imb.runs.read_out import write_read_out
 from dense_imb.runs.seen import HASHES, write_hashes
 from dense_imb.runs.stages import FIRST, check_same_data
 from dense_imb.runs.write import CHECKPOINTS, RunFiles, write_config
+from dense_imb.tasks.kind import kind_of
 from dense_imb.tasks.recipe import Recipe, SamplingWarning
 from dense_imb.tasks.stages import in_second_stage
 
@@ -73,6 +76,7 @@ class _How:
     resume: bool
     device: str
     is_quiet: bool
+    callbacks: Sequence[Callback]
 
 
 def train(
@@ -84,6 +88,7 @@ def train(
     device: str = "auto",
     is_quiet: bool = False,
     allow_overlap: bool = False,
+    callbacks: Sequence[Callback] = (),
 ) -> Run:
     """Train a network, and keep everything about the run in a folder.
 
@@ -94,8 +99,10 @@ def train(
         resume: continue the run in the folder; start afresh in an empty folder.
         warm_start: folder of a run; training begins with its weights.
         device: "auto" for a GPU if there is one, or "cpu".
-        is_quiet: show no progress bar.
+        is_quiet: show no progress bar and no table.
         allow_overlap: do not warn of validation samples that are trained on, too.
+        callbacks: further callbacks of every stage, for example `dense_imb.report.LivePage`;
+            they run last.
 
     Example:
         >>> import tempfile
@@ -112,7 +119,7 @@ def train(
         (True, 2.0)
     """
     recipe = config if isinstance(config, Recipe) else Recipe.of(config)
-    how = _How(resume, device, is_quiet)
+    how = _How(resume, device, is_quiet, callbacks)
     folder = Path(folder)
     if resume:
         recipe = with_stored_loss(recipe, folder)
@@ -174,7 +181,7 @@ def _forgotten_if_refused(begun: Sequence[Path]) -> Iterator[None]:
     try:
         yield
     except Exception:
-        names = ("config.yaml", "environment.json", HASHES)
+        names = ("config.yaml", "environment.json", HASHES, LIVE)
         if not any(has_files(folder, except_for=names) for folder in begun):
             for folder in begun:
                 for name in names:
@@ -206,13 +213,15 @@ def _fit(
         LossParts(),  # must run before another callback calls the loss
         GradientShares(),
         CollapseAlarm(config.collapse),
-        ProgressBar(how.is_quiet, stage or "train"),
+        ProgressBar(how.is_quiet or not has_bars(), stage or "train"),
         RunFiles(folder, config, task, first),
+        ScoreLines(kind_of(config).watched, is_quiet=how.is_quiet, name=stage or "train"),
     ]
     if config.patience is not None:
         callbacks.insert(3, EarlyStopping(config.patience))
     if config.trackers:
         callbacks.append(Trackers())
+    callbacks += how.callbacks
     settings = LoopSettings(
         steps=config.steps,
         batch_size=config.batch_size,

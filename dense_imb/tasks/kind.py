@@ -34,6 +34,7 @@ class Kind(Protocol):
     description: str  # the training data, in messages
     samples: str  # "events" or "images"
     scored: str  # the parts of a sample that are scored: "hits", "pixels" or "images"
+    watched: Sequence[str]  # validation scores to show while a network is trained
 
     @property
     def recipe(self) -> type[Recipe]:

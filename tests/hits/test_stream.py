@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -109,3 +110,18 @@ def test_events_of_another_frame_are_refused():
         HitDensity().score(bare(2)[0].torch()).numpy(),
     )
     assert isinstance(next(mask_stream(Stub(), 0.5, [bare(2).torch()])).hit["keep"], torch.Tensor)
+
+
+@pytest.mark.parametrize("max_events", [1, 4])
+@pytest.mark.parametrize(
+    ("events", "told"),
+    [
+        ("f.h5", r"got the path 'f.h5'; open the file, open_hits\('f.h5'\)"),
+        (Path("f.h5"), "got the path 'f.h5'"),
+        (3, "a stream of Events, got int"),
+        ([bare(2), "event"], "got str in it"),
+    ],
+)
+def test_what_is_no_stream_of_events_is_refused(events, told, max_events):
+    with pytest.raises(TypeError, match=told):
+        list(mask_stream(Stub(), 0.5, events, max_events=max_events))

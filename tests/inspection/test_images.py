@@ -306,6 +306,7 @@ def test_the_advice_fits_natural_probabilities(folders):
     text = text_of(look(folders(mask)))
     assert "never judge at probability 1/2" not in text
     assert "by natural probabilities the best F1 lies at half of itself" in text
+    assert "(train with --calibrate true to fit their slope, too)" in text
     assert "finished runs turn them into natural ones" in text
     assert "DiceLoss of perfect is not 0: it counts the 0.01 that p=0.99 leaves" in text
     assert "Next: compare losses on these data, for 20 minutes (--minutes N)" in text

@@ -19,6 +19,7 @@ from dense_imb.losses import (
     ValueBins,
     acb_mse_loss,
 )
+from dense_imb.losses.foreign.parse import parse_loss
 
 from .cases import frames, reference
 
@@ -233,3 +234,21 @@ def test_one_class_is_a_plain_mean():
     one = BalancedRegressionLoss(partition=lambda p, t: torch.zeros_like(t).long(), n_classes=1)
     prediction, target = torch.tensor([1.0, 3.0]), torch.tensor([0.0, 0.0])
     torch.testing.assert_close(one(prediction, target), torch.tensor(5.0))
+
+
+def test_options_of_a_loss_as_text_may_stand_in_their_order():
+    parsed = parse_loss('BalancedRegressionLoss("l1", {"edges": [1, 10]}, {"combine": "sum"})')
+    assert parsed.partition == ValueBins([1, 10])
+    assert parsed.balance == Balance(combine="sum")
+    with pytest.raises(ValueError, match="a balance by its name, balance={}"):
+        parse_loss('BalancedRegressionLoss("l1", {})')
+    with pytest.raises(ValueError, match="multiple values for argument 'error'"):
+        parse_loss('BalancedRegressionLoss("l1", error="l1")')
+
+
+def test_a_balance_in_place_of_a_partition_is_named():
+    for partition in ({}, Balance()):
+        with pytest.raises(TypeError, match="give a balance by its name, balance=Balance()"):
+            BalancedRegressionLoss("l1", partition)
+    with pytest.raises(TypeError, match="Expected `balance` to be a Balance, got dict"):
+        BalancedRegressionLoss("l1", "hits", {})

@@ -190,3 +190,16 @@ def test_a_stored_histogram_without_fakes_still_loads(tmp_path):
     path.write_text(json.dumps({**stored, "counts": stored["counts"][:2]}))
     with pytest.raises(ValueError, match="got something else"):
         ScoreHistogram.load(path)
+
+
+def test_a_threshold_that_few_scores_decide_is_noted():
+    def few(retention, n_signal, threshold=0.5):
+        return OperatingPoint(threshold, "probability", retention, 0.9, 0.5, n_signal, 500).few()
+
+    assert "of which 3 signal scores lie below it" in few(0.97, 100)
+    assert "of which 1 signal score lies below it" in few(0.99, 100)
+    assert "of which 2 signal scores lie above it" in few(0.02, 100)
+    assert few(0.97, 400) is None
+    assert few(0.999, 2000) is None
+    assert few(math.nan, 0) is None
+    assert few(0.0, 10, threshold=math.inf) is None

@@ -40,7 +40,7 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         if self.open and self.open[-1] == "td":
-            self.cells[-1] += data
+            self.cells[-1] += data.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def quiet(folder: Path, **options: object) -> Report:

@@ -76,6 +76,15 @@ def test_a_stopped_pair_is_resumed_to_the_bit(path, tmp_path, whole, capsys):
     assert "processes: 2 there, 1 here" in capsys.readouterr().err
 
 
+def test_a_pair_writes_one_live_page_and_learns_the_same(path, tmp_path, whole):
+    folder = tmp_path / "run"
+    code, told = ended(start(typed(path, folder, "--devices", 2, "--live")))
+    assert code == 0, told
+    assert "LiveWarning" not in told
+    assert "step 40 of 40 (100 %), finished" in (folder / "live.html").read_text()
+    assert_same_runs(folder, whole)
+
+
 def children_of(process: subprocess.Popen[str]) -> list[int]:
     """The processes that train, not the one that tracks their resources."""
     found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()

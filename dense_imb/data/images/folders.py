@@ -160,7 +160,7 @@ def _read_pages(source: Path, is_volume: bool, as_indices: bool) -> NDArray[Any]
         if is_volume and image.width * image.height * n_pages > LARGEST:
             size = f"{image.width} x {image.height} x {n_pages}"
             raise ValueError(f"it declares {size} pixels, more than {LARGEST:,}")
-        if is_volume and image.format != "TIFF":
+        if is_volume and n_pages == 1:
             raise ValueError(f"a flat image; {VOLUMES}")
         if n_pages > 1 and not is_volume:
             raise ValueError(f"{n_pages} pages; save each as a file of its own")

@@ -389,6 +389,15 @@ def class_sums(
     return count, classes.sum(weight)[0], classes.sum(error * weight)[0]
 
 
+def check_balance(balance: object) -> None:
+    """Refuse what is no `Balance`, and one of region losses, for a mean of errors."""
+    if not isinstance(balance, Balance):
+        raise TypeError(
+            f"Expected `balance` to be a Balance, got {type(balance).__name__}; write Balance()."
+        )
+    balance.check_averages_errors()
+
+
 def check_reduction(reduction: str) -> None:
     """Refuse a reduction that the balanced mean does not have."""
     if reduction == "sum":

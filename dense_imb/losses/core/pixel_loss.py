@@ -23,6 +23,7 @@ from dense_imb.losses.core.adjustment import (
 from dense_imb.losses.core.balance import (
     Balance,
     Parts,
+    check_balance,
     check_groups,
     check_reduction,
     class_sums,
@@ -292,12 +293,8 @@ def check_mean(class_weight: object, balance: Balance | None, reduction: str) ->
     if balance is None:
         check_choice("reduction", reduction, ("mean", "sum", "none"))
         return
-    if not isinstance(balance, Balance):
-        raise TypeError(
-            f"Expected `balance` to be a Balance, got {type(balance).__name__}; write Balance()."
-        )
+    check_balance(balance)
     check_reduction(reduction)
-    balance.check_averages_errors()
     if class_weight is not None:
         raise ValueError(
             "A loss takes `class_weight` or `balance`, not both; use Balance(weight=...)."

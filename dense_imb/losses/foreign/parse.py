@@ -204,14 +204,11 @@ def _build(term: Term, text: str, packages: Sequence[str] | None, class_counts: 
     try:
         positional = [built(option) for option in term.positional]
         options = {name: built(option) for name, option in options.items()}
-        if term.module is None and options.get("balance") is not None:
-            options["balance"] = _balance(options["balance"])
-        if term.module is None and options.get("spread") is not None:
-            options["spread"] = _spread(options["spread"])
-        if term.module is None and isinstance(options.get("partition"), dict):
-            options["partition"] = _partition(options["partition"])
-        if term.module is None and isinstance(options.get("class_weight"), str):
-            options["class_weight"] = _weights_by_rule(options["class_weight"], class_counts)
+        if term.module is None:
+            names = [*inspect.signature(loss_class).parameters]
+            own = dict(zip(names, positional, strict=False))
+            positional[: len(own)] = [_literal(n, v, class_counts) for n, v in own.items()]
+            options = {n: _literal(n, v, class_counts) for n, v in options.items()}
         if class_counts is not None and _lacks_counts(loss_class, positional, options):
             options["class_counts"] = class_counts
         return loss_class(*positional, **options)
@@ -270,6 +267,19 @@ def _weights_by_rule(method: str, class_counts: Any) -> tuple[float, ...]:
     return class_weights(class_counts, method)
 
 
+def _literal(name: str, value: Any, class_counts: Any) -> Any:
+    """Return an option of a loss of ours from its literal form; other values as they are."""
+    if name == "balance" and value is not None:
+        return _balance(value)
+    if name == "spread" and value is not None:
+        return _spread(value)
+    if name == "partition" and isinstance(value, dict):
+        return _partition(value)
+    if name == "class_weight" and isinstance(value, str):
+        return _weights_by_rule(value, class_counts)
+    return value
+
+
 def _balance(arguments: object) -> Balance:
     if isinstance(arguments, Balance):
         return arguments
@@ -288,7 +298,8 @@ def _partition(arguments: dict[str, Any]) -> ValueBins | Cover:
         return Cover(**arguments)
     raise TypeError(
         "Expected `partition` to be the arguments of ValueBins or of a Cover, got "
-        f'{arguments!r}; write partition={{"edges": [1, 10]}} or partition={{"n_cells": 3}}.'
+        f'{arguments!r}; write partition={{"edges": [1, 10]}} or partition={{"n_cells": 3}}, and '
+        "a balance by its name, balance={}."
     )
 
 

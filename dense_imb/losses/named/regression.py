@@ -17,7 +17,7 @@ from dense_imb.base.checks import (
     expand_pixels,
     is_plain_eager,
 )
-from dense_imb.losses.core.balance import Balance, check_groups, check_reduction
+from dense_imb.losses.core.balance import Balance, check_balance, check_groups, check_reduction
 from dense_imb.losses.core.cover import Cover
 from dense_imb.losses.core.instances import Per, check_per
 from dense_imb.losses.core.module import Loss
@@ -155,6 +155,12 @@ def _resolve_partition(
 
     The function is None for labels that come with the call, and a cover for cells that do.
     """
+    check_balance(balance)
+    if isinstance(partition, dict | Balance):
+        raise TypeError(
+            'Expected `partition` to be "hits", "labels", "masks", ValueBins, a Cover or a '
+            f"function, got {partition!r}; give a balance by its name, balance=Balance()."
+        )
     if not (callable(partition) or isinstance(partition, Cover)):
         check_choice("partition", partition, ("hits", "labels", "masks"))
     if partition == "hits":
@@ -218,7 +224,6 @@ class BalancedRegressionLoss(Loss):
         check_reduction(reduction)
         _resolve_error(error)
         self.balance = Balance() if balance is None else balance
-        self.balance.check_averages_errors()
         groups, self.n_classes = _resolve_partition(partition, self.balance, n_classes)
         if isinstance(partition, ValueBins):
             partition.weigh(self.balance)

@@ -1,5 +1,6 @@
 """The report of a run on hits."""
 
+from dense_imb.report.hits.live import LiveExamples
 from dense_imb.report.hits.source import HitsSource as Source
 
-__all__ = ["Source"]
+__all__ = ["LiveExamples", "Source"]

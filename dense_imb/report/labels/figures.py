@@ -10,6 +10,7 @@ import numpy as np
 from dense_imb.metrics.classification import GROUPS
 from dense_imb.report.drawing import (
     BLUE,
+    GREEN,
     ORANGE,
     SKY,
     Panel,
@@ -168,7 +169,7 @@ def draw_confusion(measured: LabelMeasures, figure: Figure) -> None:
 
 
 def draw_worst(worst: Sequence[WrongImage], figure: Figure) -> None:
-    """Draw wrongly classified images with their true and their predicted class."""
+    """Draw images with their true and their predicted class; right ones have a green title."""
     rows, columns, _ = worst_layout(len(worst))
     places = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in places:
@@ -176,7 +177,8 @@ def draw_worst(worst: Sequence[WrongImage], figure: Figure) -> None:
     for axes, one in zip(places, worst[:MOST_WORST], strict=False):
         axes.imshow(np.moveaxis(one.pixels, 0, -1), interpolation="nearest")
         predicted = f"predicted: {_short(one.predicted)} {one.probability:.2f}"
-        axes.set_title(f"true: {_short(one.truth)}\n{predicted}", fontsize=8.5)
+        colour = GREEN if one.truth == one.predicted else "#000000"
+        axes.set_title(f"true: {_short(one.truth)}\n{predicted}", fontsize=8.5, color=colour)
 
 
 def worst_layout(n_images: int) -> tuple[int, int, tuple[float, float]]:

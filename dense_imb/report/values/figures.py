@@ -29,6 +29,7 @@ from dense_imb.report.values.measures import ValueMeasures, ValueSample
 if TYPE_CHECKING:  # the package must not wait for matplotlib
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 _UNCOUNTED = "#BDBDBD"  # colour of pixels that do not count
 MOST_PARTS = 16  # cells or bins in a figure
@@ -130,9 +131,7 @@ def draw_value_sample(sample: ValueSample, figure: Figure) -> None:
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
     panels[0, 0].set_title("Image")
-    image = panels[0, 0].imshow(displayed(sample.image), cmap="gray", vmin=0, vmax=1)
-    if n == 1:  # room for a bar, so that image and prediction are drawn in line
-        figure.colorbar(image, ax=panels[0, 0]).ax.set_visible(False)
+    panels[0, 0].imshow(displayed(sample.image), cmap="gray", vmin=0, vmax=1)
     for row, name, target, prediction in zip(
         panels, sample.channels, sample.target, sample.prediction, strict=True
     ):
@@ -157,14 +156,21 @@ def _draw_maps(
         axes.set_facecolor(_UNCOUNTED)
     for axes, values in zip(panels, (target, prediction), strict=False):
         shown = axes.imshow(values, cmap="viridis", vmin=low, vmax=high)
-        figure.colorbar(shown, ax=axes)
+        _draw_bar(shown, axes, figure)
     difference = prediction - target
     most = float(np.nanmax(np.abs(difference), initial=0)) or 1.0
     shown = panels[2].imshow(difference, cmap="RdBu_r", vmin=-most, vmax=most)
-    figure.colorbar(shown, ax=panels[2])
+    _draw_bar(shown, panels[2], figure)
+
+
+def _draw_bar(shown: AxesImage, axes: Axes, figure: Figure) -> None:
+    """Draw the bar of colours of a map, as tall as the map."""
+    figure.colorbar(shown, cax=axes.inset_axes((1.03, 0, 0.04, 1)))
 
 
 def size_of_sample(sample: ValueSample) -> tuple[float, float]:
     """Return width and height of the figure of a sample in inches."""
-    n = len(sample.target)
-    return (9.5, 8.0) if n == 1 else (13.0, 3.2 * n)
+    n, (height, width) = len(sample.target), sample.target.shape[1:]
+    whole, n_rows, n_columns = (9.5, 2, 2) if n == 1 else (13.0, n, 4)
+    panel = whole / n_columns - 0.75  # beside a bar with its numbers
+    return whole, float(np.clip(n_rows * (panel * height / width + 0.35), 2.5, 8.0 * n_rows))

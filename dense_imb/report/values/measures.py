@@ -14,6 +14,7 @@ from dense_imb.data.values.pairs import ValueImages
 from dense_imb.hits.masking import Progress
 from dense_imb.tasks.values.evaluate import Predicts, ValuesTable, evaluate_values
 from dense_imb.tasks.values.scores import counted_pixels
+from dense_imb.tasks.values.task import ValuesReading
 from dense_imb.tasks.values.trained import TrainedValues
 
 N_BINS = 60  # of target and prediction, in their joint histogram
@@ -115,23 +116,46 @@ def _samples(
         prediction = network.predict(image).numpy()
         if (counted := _counted(network, images, i)) is not None:
             prediction = np.where(counted, prediction, np.nan)
-        shown = lit_channels(target, network.reading.level)
-        names = network.reading.names or [f"channel {k}" for k in range(len(target))]
-        is_named = len(target) > 1 or network.reading.names is not None
-        plane, part = fullest_plane(target[shown])
-        samples.append(
-            ValueSample(
-                images.names[i],
-                title,
-                part,
-                np.moveaxis(image, 0, -1)[plane],
-                tuple(names[k] if is_named else "" for k in shown),
-                target[shown][:, *plane],
-                prediction[shown][:, *plane],
-                float(errors[i]),
-            )
+        sample = sample_of(
+            network.reading, images.names[i], image, target, prediction, float(errors[i]), title
         )
+        samples.append(sample)
     return samples
+
+
+def sample_of(
+    reading: ValuesReading,
+    name: str,
+    image: NDArray[Any],
+    target: NDArray[np.float32],
+    prediction: NDArray[np.float32],
+    error: float,
+    title: str = "",
+) -> ValueSample:
+    """Return an image with its map as a sample: its first lit channels, a volume's fullest slice.
+
+    Args:
+        reading: reading of the network.
+        name: name of the image.
+        image: (channels, *spatial).
+        target, prediction: (K, *spatial).
+        error: mean absolute error of the image.
+        title: reason why it is shown.
+    """
+    shown = lit_channels(target, reading.level)
+    names = reading.names or [f"channel {k}" for k in range(len(target))]
+    is_named = len(target) > 1 or reading.names is not None
+    plane, part = fullest_plane(target[shown])
+    return ValueSample(
+        name,
+        title,
+        part,
+        np.moveaxis(image, 0, -1)[plane],
+        tuple(names[k] if is_named else "" for k in shown),
+        target[shown][:, *plane],
+        prediction[shown][:, *plane],
+        error,
+    )
 
 
 def _counted(network: TrainedValues, images: ValueImages, i: int) -> NDArray[np.bool_] | None:

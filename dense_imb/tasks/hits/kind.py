@@ -16,6 +16,7 @@ class HitsKind:
     name = "hits"
     description = "hits"
     samples, scored = "events", "hits"
+    watched = ("auc", "recall_at_half", "lit_at_half")
     recipe = HitsRecipe
 
     def load_scores(self, path: Path) -> ScoreHistogram:

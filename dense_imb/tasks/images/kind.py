@@ -18,6 +18,7 @@ class ImagesKind:
     name = "images"
     description = "images with masks"
     samples, scored = "images", "pixels"
+    watched = ("best_f1", "dice", "recall_at_half", "lit_at_half")
     recipe = ImagesRecipe
 
     def load_scores(self, path: Path) -> SegmentationScores:

@@ -18,6 +18,7 @@ class LabelsKind:
     name = "labels"
     description = "whole images"
     samples, scored = "images", "images"
+    watched = ("accuracy", "head_accuracy", "middle_accuracy", "tail_accuracy", "most_called")
     recipe = LabelsRecipe
 
     def load_scores(self, path: Path) -> ClassificationScores:

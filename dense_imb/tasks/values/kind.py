@@ -18,6 +18,7 @@ class ValuesKind:
     name = "values"
     description = "images with maps of values"
     samples, scored = "images", "pixels"
+    watched = ("balanced_mae", "mae", "f1", "recall_at_half")
     recipe = ValuesRecipe
 
     def load_scores(self, path: Path) -> ValueScores:

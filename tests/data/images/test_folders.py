@@ -99,3 +99,12 @@ def test_channels_are_those_of_all_images(tmp_path):
     np.save(tmp_path / "d.npy", np.zeros((4, 3)))
     with pytest.raises(ValueError, match="d.npy"):
         count_channels([tmp_path / "d.npy"])
+
+
+def test_a_tiff_of_one_page_is_no_volume(tmp_path):
+    page = Image.fromarray(np.zeros((4, 5), np.uint8))
+    page.save(tmp_path / "one.tif")
+    page.save(tmp_path / "two.tif", save_all=True, append_images=[page])
+    with pytest.raises(ValueError, match="a flat image; volumes are TIFF with a page for each"):
+        read_image(tmp_path / "one.tif", is_volume=True)
+    assert read_image(tmp_path / "two.tif", is_volume=True).shape == (2, 4, 5)

@@ -1,0 +1,46 @@
+"""Parts of large images that a live page shows: their cost must not depend on the image's size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+MOST_IMAGES = 32  # first validation images, among which the examples are chosen
+N_EXAMPLES = 2
+_WINDOWS = {2: 2, 3: 1}  # sides of a part, in patches
+
+
+def part_around(is_lit: NDArray[np.bool_], patch: Sequence[int]) -> tuple[slice, ...]:
+    """Return the part of an image around its lit pixels: two patches a side in 2-D, one in 3-D.
+
+    Example:
+        >>> is_lit = np.zeros((100, 30), bool)
+        >>> is_lit[90, 4] = True
+        >>> part_around(is_lit, (10, 20))
+        (slice(80, 100, None), slice(0, 30, None))
+    """
+    size, n_windows = is_lit.shape, _WINDOWS[is_lit.ndim]
+    places = np.argwhere(is_lit)
+    middle = np.median(places, axis=0) if len(places) else np.array(size) / 2
+    box = []
+    for side, at, length in zip(size, middle.tolist(), patch, strict=True):
+        wanted = min(side, n_windows * length)
+        start = min(max(int(at) - wanted // 2, 0), side - wanted)
+        box.append(slice(start, start + wanted))
+    return tuple(box)
+
+
+def fullest(n_lit: Sequence[int]) -> list[int]:
+    """Return the images with the most and with the median number of lit pixels.
+
+    Images without any come last.
+
+    Example:
+        >>> fullest([0, 4, 9, 2]), fullest([0]), fullest([])
+        ([2, 1], [0], [])
+    """
+    order = sorted(range(len(n_lit)), key=lambda i: -n_lit[i])
+    n_some = max(sum(n > 0 for n in n_lit), 1)
+    return list(dict.fromkeys([*order[:1], *order[n_some // 2 : n_some // 2 + 1]]))[:N_EXAMPLES]
