@@ -30,6 +30,13 @@ class ScoreLines(Callback):
         scores: validation scores to show beside the monitored one; unknown ones are left out.
         is_quiet: print nothing.
         name: name of the training in its first line.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from dense_imb.engine import ScoreLines
+        >>> lines = ScoreLines(["auc"], name="arc", is_quiet=True)
+        >>> lines.scores, lines.name
+        (('auc',), 'arc')
     """
 
     def __init__(

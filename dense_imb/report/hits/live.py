@@ -23,6 +23,16 @@ class LiveExamples:
 
     Args:
         task: task of a run on hits.
+
+    Example:
+        >>> from types import SimpleNamespace as Some
+        >>> from dense_imb.hits import simulate
+        >>> from dense_imb.report.hits import LiveExamples
+        >>> class Validation(list):
+        ...     def degraded(self, numbers, epoch):
+        ...         return simulate("arc", len(numbers), seed=1)
+        >>> len(LiveExamples(Some(validation=Validation(range(4)))).events)
+        2
     """
 
     def __init__(self, task: Any) -> None:

@@ -23,6 +23,18 @@ class LiveExamples:
 
     Args:
         task: task of a run on images with masks.
+
+    Example:
+        >>> from types import SimpleNamespace as Some
+        >>> import numpy as np
+        >>> from dense_imb.report.images import LiveExamples
+        >>> class Validation(list):
+        ...     label = list.__getitem__
+        >>> label = np.zeros((24, 24), int)
+        >>> label[2:4, 2:4] = 1
+        >>> task = Some(validation=Validation([label]), reading=Some(patch=(6, 6)))
+        >>> LiveExamples(task).parts
+        {0: (slice(0, 12, None), slice(0, 12, None))}
     """
 
     def __init__(self, task: Any) -> None:

@@ -21,6 +21,13 @@ class LiveExamples:
 
     Args:
         task: task of a run on whole images.
+
+    Example:
+        >>> from types import SimpleNamespace as Some
+        >>> from dense_imb.report.labels import LiveExamples
+        >>> task = Some(validation=Some(labels=[0, 0, 1]), reading=Some(n_classes=2))
+        >>> LiveExamples(task).places
+        [2, 0, 1]
     """
 
     def __init__(self, task: Any) -> None:

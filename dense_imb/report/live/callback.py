@@ -31,7 +31,14 @@ _RARELY = 200  # a page waits for this many times the time that writing it took
 
 
 class LiveWarning(UserWarning):
-    """A live page that could not be drawn or written; the training goes on."""
+    """A live page that could not be drawn or written; the training goes on.
+
+    Example:
+        >>> import warnings
+        >>> from dense_imb.report import LiveWarning
+        >>> warnings.simplefilter("error", LiveWarning)  # to end the training, where pages matter
+        >>> warnings.resetwarnings()
+    """
 
 
 class LivePage(Callback):
@@ -46,8 +53,20 @@ class LivePage(Callback):
         folder: folder of the run.
 
     Example:
-        >>> from dense_imb import train
-        >>> train("config.yaml", "runs/arc", callbacks=[LivePage("runs/arc")])  # doctest: +SKIP
+        >>> import tempfile
+        >>> from dense_imb import HitsConfig, ModelConfig, TrainConfig, train
+        >>> from dense_imb.hits import Geometry, HitsWriter, simulate
+        >>> from dense_imb.report import LivePage
+        >>> folder, rings = tempfile.mkdtemp(), simulate("ring", 8, 1, Geometry(24, 24, 50))
+        >>> with HitsWriter(folder + "/rings.h5", rings.geometry) as writer:
+        ...     writer.append(rings)
+        >>> hits = HitsConfig(folder + "/rings.h5", signal=20, noise=50, validation_share=0.5)
+        >>> tiny = ModelConfig("hits", {"width": 8, "depth": 1, "heads": 1})
+        >>> page = LivePage(folder + "/run")
+        >>> config = TrainConfig(hits, model=tiny, steps=2, validate_every=2)
+        >>> run = train(config, folder + "/run", is_quiet=True, callbacks=[page])
+        >>> page.path.name, page.path.exists()
+        ('live.html', True)
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:

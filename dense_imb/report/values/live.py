@@ -20,6 +20,18 @@ class LiveExamples:
 
     Args:
         task: task of a run on values.
+
+    Example:
+        >>> from types import SimpleNamespace as Some
+        >>> import numpy as np
+        >>> from dense_imb.report.values import LiveExamples
+        >>> class Validation(list):
+        ...     target = list.__getitem__
+        >>> target = np.zeros((1, 24, 24))
+        >>> target[:, 2:4, 2:4] = 1
+        >>> task = Some(validation=Validation([target]), reading=Some(patch=(6, 6), level=0.5))
+        >>> LiveExamples(task).parts
+        {0: (slice(0, 12, None), slice(0, 12, None))}
     """
 
     def __init__(self, task: Any) -> None:
