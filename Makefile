@@ -36,6 +36,11 @@ check: .venv
 versions:
 	$(PYTHON) -m tests.versions versions --processes 2
 
+# runs the notebooks of docs/notebooks, and stores their outputs in place
+notebooks: .venv
+	.venv/bin/pip install -e ".[notebooks]"
+	.venv/bin/python -m tests.notebooks.execute
+
 # sdist and wheel, checked; the wheel of the package alone is below 3 MB
 dist: .venv
 	.venv/bin/pip install build twine
@@ -46,4 +51,4 @@ dist: .venv
 .venv:
 	$(PYTHON) -m venv .venv
 
-.PHONY: demo test test-all soak fuzz versions check dist
+.PHONY: demo test test-all soak fuzz versions check notebooks dist
