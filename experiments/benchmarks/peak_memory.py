@@ -8,9 +8,10 @@ Each command runs as a process of its own, on data that this script makes. The p
 resident size of the process and of those that it starts. Three sections, a table row for each
 command and size:
 
-- hits: events of 10 signal and 10 noise hits, 128 x 88. Commands that score events take
+- hits: events of 2 signal and 3 noise hits, 128 x 88. Commands that score events take
   `--scored-events`, of which two sizes show whether memory grows.
-- large: two images of `--side` pixels, with masks and with maps of values.
+- large: images of `--side` pixels, with masks and with maps of values: two to train on, one of
+  them to use and measure the networks on.
 - small: `--images` images of 64 x 64, with masks and with one label each.
 
 Networks are small and trained for two steps: their size does not depend on the data. The answer
@@ -39,7 +40,7 @@ _FRAME = "--width 88 --height 128 --time-steps 1000 --quiet"
 _STEPS = "--steps 2 --validate_every 2 --batch_size 4 --report false --quiet"
 _UNET = f"""--model.options '{{"widths": [4, 8]}}' {_STEPS}"""
 _RESNET = f"""--model.name resnet32 --model.options '{{"depth": 8, "width": 4}}' {_STEPS}"""
-_TRAIN_HITS = f"--hits.signal 10 --hits.noise 10 --model.name hits:tiny {_STEPS}"
+_TRAIN_HITS = f"--hits.signal 2 --hits.noise 3 --model.name hits:tiny {_STEPS}"
 
 
 class Row(NamedTuple):
@@ -59,11 +60,11 @@ class Row(NamedTuple):
 
 
 def rows_of_hits(events: list[int], scored: list[int]) -> Iterator[Row]:
-    yield Row("", "", "simulate few.h5 --events 200 --quiet", False)
+    yield Row("", "", "simulate few.h5 --events 200 --photons 50 --quiet", False)
     for n in sorted({*events, *scored}):
         data, is_shown = f"{n:,} events", n in events
         file = f"noisy-{n}.h5"
-        noisy = f"simulate {file} --events {n} --signal 10 --noise 10 --quiet"
+        noisy = f"simulate {file} --events {n} --photons 50 --signal 2 --noise 3 --quiet"
         yield Row("simulate", data, noisy, is_shown)
         if is_shown:
             yield Row("convert to CSV", data, f"convert {file} noisy-{n}.csv --quiet")
@@ -84,17 +85,21 @@ def rows_of_large_images(side: int) -> Iterator[Row]:
     yield Row("inspect", data, "inspect large/images --masks large/masks --quiet")
     train = "train images --out masks --images.train large/images --images.masks large/masks"
     yield Row("train images", data, f"{train} --images.patch {EDGE} {EDGE} {_UNET}")
-    yield Row("segment", data, "segment masks large/images segmented --quiet")
-    test = "large/images --masks large/masks --quiet"
+    data = f"1 image of {side:,} x {side:,}"
+    yield Row("segment", data, "segment masks one/images segmented --quiet")
+    test = "one/images --masks one/masks --quiet"
     yield Row("evaluate", data, f"evaluate masks {test}")
     yield Row("report", data, f"report masks --test {test}")
     yield Row("export", data, "export masks model.onnx --quiet")
     train = "train values --out maps --values.train large/images --values.targets large/targets"
-    yield Row("train values", data, f"{train} --values.patch {EDGE} {EDGE} {_UNET}")
-    yield Row("predict", data, "predict maps large/images predicted --quiet")
     yield Row(
-        "evaluate, values", data, "evaluate maps large/images --targets large/targets --quiet"
+        "train values",
+        f"2 images of {side:,} x {side:,}",
+        f"{train} --values.patch {EDGE} {EDGE} {_UNET}",
     )
+    yield Row("predict", data, "predict maps one/images predicted --quiet")
+    test = "one/images --targets one/targets --quiet"
+    yield Row("evaluate, values", data, f"evaluate maps {test}")
 
 
 def rows_of_small_images(n: int) -> Iterator[Row]:
@@ -167,7 +172,8 @@ def main(arguments: list[str] | None = None) -> None:
         if "hits" in options.sections:
             rows += rows_of_hits(options.events, options.scored_events)
         if "large" in options.sections:
-            write_images(folder / "large", 2, options.side, with_targets=True)
+            for name, n in (("large", 2), ("one", 1)):
+                write_images(folder / name, n, options.side, with_targets=True)
             rows += rows_of_large_images(options.side)
         if "small" in options.sections:
             write_images(folder / "small", options.images, EDGE)
