@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dense_imb.base.bundles import check_bundle
 from dense_imb.base.files import write_whole
 from dense_imb.base.refusals import Refused
 
@@ -104,6 +105,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         content = path.read_bytes()
         if digest_of(path).read_text().strip() != _digest(content):
             raise CheckpointError(f"Expected {path} as it was written, got other bytes; {cure}.")
+        check_bundle(io.BytesIO(content))
         with warnings.catch_warnings(action="ignore"):  # torch's, about a foreign file
             state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except CheckpointError:

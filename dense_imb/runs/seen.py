@@ -9,16 +9,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from dense_imb.base.files import write_whole
+from dense_imb.base.files import UnreadableFileError, decoding, write_whole
 from dense_imb.data.hashes import WORDS, SampleHashes, hash_samples
 from dense_imb.runs.read import Run
 from dense_imb.tasks.mean_teacher import SemiSupervised
 
 HASHES = "sample_hashes.safetensors"  # in the folder of a run
-SILENCE = "take others, or silence this with --allow-overlap (allow_overlap=True)"
+SILENCE = "or silence this with --allow-overlap (allow_overlap=True)"
 _TRAIN, _VALIDATION, _UNLABELLED = "train", "validation", "unlabelled"
 _LARGEST = 1 << 30  # bytes of the file
 _DID = {_TRAIN: "trained on", _VALIDATION: "validated on", _UNLABELLED: "trained on, unlabelled"}
@@ -31,13 +30,15 @@ class OverlapWarning(UserWarning):
 def write_hashes(folder: Path, task: Any, name: str, *, allow_overlap: bool = False) -> None:
     """Write the hashes of a task's samples, unless they are there; warn of samples in two parts.
 
+    A damaged file is written again.
+
     Args:
         folder: folder of the run.
         task: task of the run.
         name: name of the samples, "events" or "images".
         allow_overlap: warn of nothing.
     """
-    if (folder / HASHES).exists():
+    if (folder / HASHES).exists() and _is_readable(folder / HASHES):
         return
     labelled = task.task if isinstance(task, SemiSupervised) else task
     parts = {_TRAIN: labelled.train, _VALIDATION: labelled.validation}
@@ -50,44 +51,74 @@ def write_hashes(folder: Path, task: Any, name: str, *, allow_overlap: bool = Fa
     held_out = hashes.pop(_VALIDATION)
     sentence = _sentence(f"validation {name}", "this run is", held_out, hashes)
     if sentence:
-        warnings.warn(f"{sentence}; {SILENCE}", OverlapWarning, stacklevel=3)
+        warnings.warn(f"{sentence}, {SILENCE}", OverlapWarning, stacklevel=3)
 
 
 def read_hashes(run: Run) -> dict[str, SampleHashes] | None:
-    """Read the hashes of a run's samples by part; None if it has none, or they can't be read."""
+    """Read the hashes of a run's samples by part; None if it has none, as runs of older versions.
+
+    Raises `UnreadableFileError` if the file is damaged.
+    """
     path = run.folder / HASHES
-    if not path.is_file() or path.stat().st_size > _LARGEST:
-        return None
-    try:
+    return _read(path) if path.is_file() else None
+
+
+def _read(path: Path) -> dict[str, SampleHashes]:
+    wanted = f"hashes of samples in {path}"
+    if path.stat().st_size > _LARGEST:
+        raise UnreadableFileError(f"Expected {wanted}, got more than {_LARGEST:,} bytes.")
+    with decoding(wanted):
         stored = load_file(path)
-        parts = [part for part in _DID if f"{part}.exact" in stored]
+        names = ("n", "exact", "near")
+        if not stored or {name.partition(".")[2] for name in stored} != {*names}:
+            raise ValueError(f"the entries {sorted(stored)[:9]}")
         return {
-            part: _checked(*(stored[f"{part}.{name}"] for name in ("n", "exact", "near")))
-            for part in parts
+            part: _checked(*(stored[f"{part}.{name}"] for name in names))
+            for part in _DID
+            if f"{part}.exact" in stored
         }
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError):
-        return None
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        _read(path)
+    except UnreadableFileError:
+        return False
+    return True
 
 
 def describe_overlap(runs: Sequence[Run], samples: Any, most: int | None = None) -> str:
     """Describe the test samples that runs were trained or validated on; "" for none.
 
-    Runs of older versions keep no hashes, and are passed over.
+    Runs of older versions keep no hashes, and are passed over. Runs whose hashes are damaged are
+    named.
 
     Args:
         runs: the runs.
         samples: test samples, see `hash_samples`.
         most: number of samples that are measured; all by default.
     """
-    stored = [(run, hashes) for run in runs if (hashes := read_hashes(run))]
+    stored, damaged = [], []
+    for run in runs:
+        try:
+            hashes = read_hashes(run)
+        except UnreadableFileError:
+            damaged.append(
+                f"{run.folder / HASHES} is damaged, so test {run.kind.samples} that the run was "
+                "trained on cannot be found; repeat its training command with --resume, which "
+                "writes the file again"
+            )
+            continue
+        if hashes:
+            stored.append((run, hashes))
     if not stored:
-        return ""
+        return ". ".join(damaged)
     asked = hash_samples(samples, most)
     sentences = [
         _sentence(f"test {run.kind.samples}", f"{run.folder} was", asked, hashes)
         for run, hashes in stored
     ]
-    return ". ".join(sentence for sentence in sentences if sentence)
+    return ". ".join(sentence for sentence in (*sentences, *damaged) if sentence)
 
 
 def _sentence(what: str, who: str, asked: SampleHashes, others: Mapping[str, SampleHashes]) -> str:
@@ -105,7 +136,9 @@ def _sentence(what: str, who: str, asked: SampleHashes, others: Mapping[str, Sam
         for part, overlap in counts.items()
         if not overlap.is_chance
     ]
-    return f"{who} {' and '.join(clauses)}, whose scores are too good" if clauses else ""
+    return (
+        f"{who} {' and '.join(clauses)}, whose scores are too good; take others" if clauses else ""
+    )
 
 
 def _checked(n: NDArray[Any], exact: NDArray[Any], near: NDArray[Any]) -> SampleHashes:

@@ -68,7 +68,7 @@ def test_a_failing_process_ends_the_other(tmp_path, monkeypatch, failure, code, 
     assert got == code, told
     assert told.count(sentence) == 1, told
     assert "Traceback" not in told, told
-    assert seconds < 2 * SECONDS_TO_END, told  # a busy machine also has to start and stop Python
+    assert seconds < SECONDS_TO_END, told  # the command ends after all of its processes
     for rank in (0, 1):
         assert not is_alive(int((tmp_path / f"process-{rank}").read_text()))
     # steps before the failure are saved

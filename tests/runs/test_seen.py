@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save
 
+from dense_imb.base.files import UnreadableFileError
 from dense_imb.cli import main
 from dense_imb.config import UnlabelledConfig
+from dense_imb.hits import open_hits
 from dense_imb.report import write_report
 from dense_imb.runs import open_run, train
 from dense_imb.runs.seen import HASHES, OverlapWarning, describe_overlap, read_hashes
@@ -133,8 +136,50 @@ def test_a_run_without_hashes_says_nothing(events, folder, tmp_path):
     shutil.copytree(events, tmp_path / "old")
     (tmp_path / "old" / HASHES).unlink()
     assert describe_overlap([open_run(tmp_path / "old")], clean_events(1)) == ""
-    (tmp_path / "old" / HASHES).write_bytes(b"\x10\0\0\0\0\0\0\0" + b"broken" * 9)
-    assert read_hashes(open_run(tmp_path / "old")) is None
+
+
+DAMAGES = {
+    "broken": lambda content: b"\x10\0\0\0\0\0\0\0" + b"broken" * 9,
+    "cut": lambda content: content[:-1],
+    "empty": lambda content: b"",
+    "no entries": lambda content: save({}),
+    "an entry missing": lambda content: content.replace(b"train.near", b"train.NEAR"),
+    "another type": lambda content: content.replace(b"U64", b"I64"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damaged_hashes_are_refused(events, tmp_path, name):
+    run = shutil.copytree(events, tmp_path / "run")
+    (run / HASHES).write_bytes(DAMAGES[name]((run / HASHES).read_bytes()))
+    with pytest.raises(UnreadableFileError, match=f"Expected hashes of samples in .*{HASHES}"):
+        read_hashes(open_run(run))
+
+
+def test_damaged_hashes_are_one_warning(events, folder, tmp_path, capsys):
+    damaged = shutil.copytree(events, tmp_path / "run")
+    (damaged / HASHES).write_bytes((damaged / HASHES).read_bytes()[:-1])
+    words = (damaged, folder / "train.h5", "--noise", "5")
+    (line,) = evaluated(capsys, *words)
+    assert f"{damaged / HASHES} is damaged" in line
+    assert "test events that the run was trained on cannot be found" in line
+    assert "--allow-overlap" in line
+    assert evaluated(capsys, *words, "--allow-overlap") == []
+    options = {"test": str(folder / "train.h5"), "show_progress": False}
+    report = write_report(damaged, out=tmp_path / "a.html", **options)
+    assert sum("is damaged" in note for note in report.notes) == 1
+    # the other run is compared all the same
+    both = describe_overlap([open_run(damaged), open_run(events)], open_hits(folder / "train.h5"))
+    assert "is damaged" in both
+    assert "too good" in both
+
+
+def test_resume_writes_damaged_hashes_again(events, tmp_path):
+    run = shutil.copytree(events, tmp_path / "run")
+    whole = (run / HASHES).read_bytes()
+    (run / HASHES).write_bytes(whole[:-1])
+    train(open_run(run).config, run, resume=True, is_quiet=True)
+    assert (run / HASHES).read_bytes() == whole
 
 
 def test_the_file_is_small(events, runs):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import _codecs
+import copy
 import gzip
+import hashlib
 import io
 import pickle
 import re
@@ -13,6 +16,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +42,7 @@ from dense_imb.data.images.unlabelled import open_unlabelled
 from dense_imb.data.labels.cifar import open_cifar
 from dense_imb.data.labels.tables import open_table, read_colours
 from dense_imb.data.values.sources import HDF5Values
+from dense_imb.engine.checkpoint import digest_of, load_checkpoint
 from dense_imb.hits import Events, Geometry, HitsWriter, open_hits
 from dense_imb.hits.frames import rasterise, visible
 from dense_imb.statistics import ClassStatistics
@@ -229,6 +234,96 @@ def test_hostile_bundles_are_refused(tmp_path):
         np.lib.format.write_array_header_1_0(head, shape)
         archive.writestr("frames.npy", head.getvalue() + bytes(100))
     refused(tmp_path, "to be stored whole", lambda: formats.npz_source(path))
+
+
+class Calls:
+    """Pickled as a call of a function that torch allows."""
+
+    def __init__(self, function: Callable[..., object], *arguments: object) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+def repacked(path: Path, method: int, n_bytes: int = 0) -> None:
+    """Write a bundle whose records are packed, with a tensor of more bytes than it declares."""
+    buffer = io.BytesIO()
+    torch.save({"frames": torch.ones(3, 4, 4)}, buffer)
+    source = zipfile.ZipFile(buffer)
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for record in source.infolist():
+            is_tensor = record.filename.endswith("data/0")
+            content = bytes(n_bytes) if is_tensor and n_bytes else source.read(record)
+            archive.writestr(record.filename, content)
+
+
+def overlapping(path: Path) -> None:
+    """Write a bundle whose directory names the same bytes many times."""
+    repacked(path, zipfile.ZIP_STORED, 1 << 20)
+    with zipfile.ZipFile(path, "a") as archive:
+        whole = next(one for one in archive.infolist() if one.filename.endswith("data/0"))
+        for number in range(1, 2000):
+            again = copy.copy(whole)
+            again.filename = again.orig_filename = whole.filename[:-1] + str(number)
+            archive.filelist.append(again)
+        archive._didModify = True
+
+
+def nested_hex(path: Path) -> None:
+    """Write a bundle of bytes that double forty times as they are unpickled."""
+    content: Any = b"x"
+    for _ in range(40):
+        content = Calls(_codecs.encode, content, "Hex_Codec")
+    torch.save({"frames": torch.ones(3, 4, 4), "more": content}, path)
+
+
+def many_bytes(path: Path) -> None:
+    """Write a bundle that makes a terabyte as it is unpickled."""
+    torch.save({"frames": torch.ones(3, 4, 4), "more": Calls(bytearray, 10**12)}, path)
+
+
+def expanded(path: Path) -> None:
+    """Write a bundle that copies an expanded tensor as it is unpickled."""
+    tensor = torch.zeros(1, dtype=torch.uint8).expand(10**12)
+    copied = Calls(
+        torch._utils._rebuild_device_tensor_from_cpu_tensor, tensor, torch.float64, "cpu", False
+    )
+    torch.save({"frames": torch.ones(3, 4, 4), "more": copied}, path)
+
+
+BUNDLES = {
+    "deflated": (partial(repacked, method=zipfile.ZIP_DEFLATED), "the compressed record .*data"),
+    "deflated bomb": (
+        partial(repacked, method=zipfile.ZIP_DEFLATED, n_bytes=1 << 24),
+        "the compressed record",
+    ),
+    "bzip2": (partial(repacked, method=zipfile.ZIP_BZIP2), "the compressed record"),
+    "overlapping": (overlapping, "records larger than the file"),
+    "nested hex": (nested_hex, "bytes beside the text 'Hex_Codec'"),
+    "bytearray": (many_bytes, "a call that makes bytes"),
+    "expanded": (expanded, "a call that makes bytes"),
+}
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_bundles_that_grow_are_refused_before_torch_reads_them(tmp_path, name, monkeypatch):
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("torch read the file"))
+    write, sentence = BUNDLES[name]
+    path = tmp_path / "a.pt"
+    write(path)
+    refused(tmp_path, f"Expected .*{sentence}", lambda: formats.pt_source(path))
+    assert main(["convert", str(path), str(tmp_path / "a.h5")]) == 2
+    digest_of(path).write_text(hashlib.sha256(path.read_bytes()).hexdigest())
+    refused(
+        tmp_path, f"Expected a dense_imb checkpoint .*{sentence}", lambda: load_checkpoint(path)
+    )
+
+
+def test_bundles_with_bytes_are_read(tmp_path):
+    path = tmp_path / "a.pt"
+    torch.save({"frames": torch.ones(3, 4, 4), "more": b"bytes"}, path)
+    assert formats.pt_source(path).n_events == 3
 
 
 # NIfTI

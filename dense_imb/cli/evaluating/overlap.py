@@ -13,7 +13,7 @@ from dense_imb.runs.seen import SILENCE, describe_overlap
 def warn_of_overlap(
     options: Namespace, runs: list[Run], samples: Any, most: int | None = None
 ) -> None:
-    """Print one line if the test samples are among those that the runs were trained on.
+    """Print one line if the runs were trained on test samples, or if that cannot be known.
 
     Args:
         options: options of the command.
@@ -24,4 +24,4 @@ def warn_of_overlap(
     if options.allow_overlap or not runs:
         return
     if sentence := describe_overlap(runs, samples, most):
-        print(f"dense-imb evaluate: warning: {sentence}; {SILENCE}", file=sys.stderr)
+        print(f"dense-imb evaluate: warning: {sentence}, {SILENCE}", file=sys.stderr)

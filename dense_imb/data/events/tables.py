@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,7 +16,7 @@ from tqdm.auto import tqdm
 from dense_imb.base.files import check_space, refuse_existing, refuse_inputs, write_whole
 from dense_imb.base.refusals import RefusedFile
 from dense_imb.data.events.formats.frames import PathLike
-from dense_imb.data.events.formats.records import import_parquet
+from dense_imb.data.events.formats.records import import_parquet, local_place
 from dense_imb.data.events.formats.root import import_uproot
 from dense_imb.data.events.formats.source import BATCH_HITS
 from dense_imb.hits import Events, HitsFile, HitsFiles, Sensors, to_awkward
@@ -152,7 +151,8 @@ def _write_root(path: Path, hits: _Hits, batches: Callable[..., Iterator[Events]
     uproot, awkward = import_uproot("write"), import_awkward()
 
     def write(partial: Path) -> None:
-        with uproot.recreate(partial) as file:
+        # uproot would take a name with colons for an address
+        with partial.open("w+b") as opened, uproot.recreate(opened) as file:
             tree = None
             for events in batches():
                 array = to_awkward(_flat(events))
@@ -197,7 +197,7 @@ def _write_parquet(path: Path, hits: _Hits, batches: Callable[..., Iterator[Even
 
     def write(partial: Path) -> None:
         arrays = (to_awkward(_flat(events)) for events in batches())
-        awkward.to_parquet_row_groups(arrays, os.fspath(partial))
+        awkward.to_parquet_row_groups(arrays, local_place(partial))
 
     write_whole(path, write)
     return []

@@ -237,7 +237,8 @@ def read_safetensors(path: Path) -> Any:
     """Read the hashes of samples of a run, or the weights of a network of the package."""
     if (path / HASHES).exists():
         hashes = read_hashes(open_run(path))
-        return None if hashes is None else {name: vars(one) for name, one in hashes.items()}
+        assert hashes is not None
+        return {name: vars(one) for name, one in hashes.items()}
     return Pretrained(path).trained(device="cpu").geometry
 
 

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from dense_imb.base.arrays import map_npy
+from dense_imb.base.bundles import check_bundle
 from dense_imb.base.files import MAX_COMPRESSION, UnreadableFileError, decoding
 from dense_imb.base.refusals import Refused
 from dense_imb.data.events.formats.source import BATCH_BYTES, Columns, Source
@@ -154,7 +155,8 @@ def pt_source(path: PathLike, key: str | None = None, labels: str | None = None)
     """
     try:
         with decoding(f"{path} to be a .pt bundle of tensors"):
-            _check_archive(path)
+            if zipfile.is_zipfile(path):  # torch refuses to map others
+                check_bundle(Path(path), sums=True)
             loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except UnreadableFileError as problem:
         if not isinstance(problem.__cause__, pickle.UnpicklingError):
@@ -178,15 +180,6 @@ def pt_source(path: PathLike, key: str | None = None, labels: str | None = None)
         if name is not None:
             _check_tensor(tensors[name], f"`{name}` of {path}", os.path.getsize(path))
     return frames_source(f"{chosen} of {path}", tensors[chosen], rows)
-
-
-def _check_archive(path: PathLike) -> None:
-    """Compare the records of a bundle with their checksums, which torch ignores."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise ValueError(f"other bytes in {damaged} than its checksum says; save it again")
 
 
 def _check_tensor(tensor: torch.Tensor, what: str, n_bytes: int) -> None:

@@ -5,6 +5,8 @@ An entry is an event with lists of hits, or one hit.
 
 from __future__ import annotations
 
+import glob
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -230,20 +232,32 @@ def parquet_source(path: PathLike, columns: Names | None = None, **options: Any)
     awkward = import_parquet("read")
     if not Path(path).is_file():
         raise FileNotFoundError(f"Expected a parquet file at {path}, got none.")
+    place = glob.escape(local_place(path))  # or awkward reads all files that match
     with decoding(f"{path} to be a parquet file"):
-        meta = awkward.metadata_from_parquet(path)
+        meta = awkward.metadata_from_parquet(place)
         n_groups = int(meta["num_row_groups"])
         n_entries = int(meta["num_rows"])
-        first = awkward.from_parquet(path, row_groups=[0] if n_groups else None)
+        first = awkward.from_parquet(place, row_groups=[0] if n_groups else None)
     kinds = {name: kind_of(leaf) for name, leaf in awkward_leaves(first).items()}
 
     def blocks(names: Sequence[str]) -> Iterator[Any]:
         for group in range(n_groups):
             with decoding(f"{path} to be a parquet file"):
-                block = awkward.from_parquet(path, row_groups=[group])
+                block = awkward.from_parquet(place, row_groups=[group])
             yield block
 
     return records_source(str(path), blocks, kinds, columns, n_entries=n_entries, **options)
+
+
+def local_place(path: PathLike) -> str:
+    """Return a path that awkward and uproot take for a file, not for an address."""
+    place = os.path.abspath(path)
+    if "::" in place:
+        raise ValueError(
+            f"Expected a path without `::`, which uproot and awkward take for an address, got "
+            f"{place}; rename it."
+        )
+    return place
 
 
 def import_parquet(action: str) -> Any:

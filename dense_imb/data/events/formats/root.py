@@ -10,7 +10,7 @@ from dense_imb.base.files import decoding
 from dense_imb.base.refusals import Refused, literal
 from dense_imb.data.events.formats.frames import PathLike
 from dense_imb.data.events.formats.mapping import Names
-from dense_imb.data.events.formats.records import Kind, kind_of, pick, records_source
+from dense_imb.data.events.formats.records import Kind, kind_of, local_place, pick, records_source
 from dense_imb.data.events.formats.source import Source
 
 _STEP = "16 MB"  # of a tree, read at a time
@@ -43,10 +43,11 @@ def root_source(
     uproot = import_uproot("read")
     if not Path(path).is_file():  # uproot would take a name with colons for an address
         raise FileNotFoundError(f"Expected a ROOT file at {path}, got none.")
+    place = local_place(path)
 
     def open_tree() -> Any:
         with decoding(f"{path} to be a ROOT file"):
-            file = uproot.open({str(Path(path).absolute()): None})
+            file = uproot.open({place: None})
             known = dict.fromkeys(
                 key.split(";")[0] for key, kind in file.classnames().items() if kind in _KINDS
             )
