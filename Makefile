@@ -36,6 +36,11 @@ check: .venv
 versions:
 	$(PYTHON) -m tests.versions versions --processes 2
 
+# the site, in docs/_build/html; needs the network for the extra alone
+docs: .venv
+	.venv/bin/python docs/build.py --check || .venv/bin/pip install -e ".[docs]"
+	.venv/bin/python docs/build.py
+
 # sdist and wheel, checked; the wheel of the package alone is below 3 MB
 dist: .venv
 	.venv/bin/pip install build twine
@@ -46,4 +51,4 @@ dist: .venv
 .venv:
 	$(PYTHON) -m venv .venv
 
-.PHONY: demo test test-all soak fuzz versions check dist
+.PHONY: demo test test-all soak fuzz versions check docs dist

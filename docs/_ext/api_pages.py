@@ -20,9 +20,10 @@ _HEADINGS = {
 }
 _INTRODUCTION = """# API by room
 
-Every public name has a page of its own: signature, arguments, example. A room is a package of `dense_imb`;
-[architecture](../architecture.md) says how they depend on each other, and [versions and deprecations](../deprecation.md)
-what *public* promises. The names of `dense_imb` itself are the shortest way in.
+Every public name has a page of its own: signature, arguments, example. A room is a package of
+`dense_imb`; [architecture](../architecture.md) says how they depend on each other, and
+[versions and deprecations](../deprecation.md) what *public* promises. The names of `dense_imb`
+itself are the shortest way in.
 """
 _LONGEST_VALUE = 300  # characters of a constant that a page shows
 
@@ -39,7 +40,7 @@ def pages_of_api(packages: dict[str, Package]) -> Iterator[tuple[str, str]]:
 def page_of_name(one: Name) -> str:
     """Return the page of a class, a function or a constant."""
     if one.kind == "data":
-        head = f"{one.name}"
+        head = one.name
         body = f"{_comment_above(one)}\n\n{_shown_value(one.value)}"
         members = ""
     else:
@@ -61,7 +62,9 @@ def _page_of_rooms(packages: dict[str, Package]) -> str:
         for name, package in packages.items()
     ]
     table = "\n".join(["| room | holds | names |", "| --- | --- | --: |", *rows])
-    return f"{_INTRODUCTION}\n{table}\n\n{_toctree(list(packages))}"
+    return (
+        f"{_INTRODUCTION}\n{table}\n\n{_toctree([f'{_short(name)} <{name}>' for name in packages])}"
+    )
 
 
 def _page_of_package(package: Package) -> str:
@@ -83,6 +86,10 @@ def _page_of_package(package: Package) -> str:
 def _toctree(names: list[str]) -> str:
     lines = "\n".join(names)
     return f"```{{toctree}}\n:hidden:\n\n{lines}\n```\n"
+
+
+def _short(package: str) -> str:
+    return package.removeprefix("dense_imb.")
 
 
 def _summary(one: Name) -> str:
@@ -115,9 +122,12 @@ def _member(kind: str, head: str, option: str, docstring: str | None) -> str:
 
 def _signature_text(value: Callable[..., Any], is_method: bool = False) -> str:
     """Return the signature as Python writes it; nothing for those that have none."""
-    if inspect.isclass(value) and value.__init__ in (object.__init__, Exception.__init__):
-        if value.__new__ in (object.__new__, Exception.__new__):
-            return ""
+    bare = (object, Exception)
+    if inspect.isclass(value) and all(
+        getattr(value, name) in [getattr(one, name) for one in bare]
+        for name in ("__init__", "__new__")
+    ):
+        return ""
     try:
         found = inspect.signature(value)
     except (ValueError, TypeError):
@@ -133,15 +143,10 @@ def _signature_text(value: Callable[..., Any], is_method: bool = False) -> str:
 
 def _bases_text(cls: type) -> str:
     bases = [one for one in cls.__bases__ if one is not object and not one.__name__.startswith("_")]
-    named = [one for one in bases if one.__module__.split(".")[0] not in ("abc", "typing")]
-    if not named or any(one is tuple for one in named):
+    named = [one.__name__ for one in bases if one.__module__ not in ("abc", "typing")]
+    if not named or "tuple" in named:
         return ""
-    listed = ", ".join(f"`{_path(one)}`" for one in named)
-    return f"Bases: {listed}\n\n"
-
-
-def _path(cls: type) -> str:
-    return cls.__name__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+    return f"Bases: {', '.join(f'`{name}`' for name in named)}\n\n"
 
 
 def _comment_above(one: Name) -> str:

@@ -7,9 +7,10 @@ from dense_imb.losses.foreign.short_names import SHORT_NAMES
 
 _INTRODUCTION = """# Every loss in one line
 
-`dense-imb losses` prints this list. z are logits, p a prediction or a probability, t or y the target. A loss of *values* is called
-with `(prediction, target)`, a loss of *logits* with `(logits, target)`, a loss of *features* with `(features, target)`.
-Which one to take: [which loss](../guide/which_loss.md).
+`dense-imb losses` prints this list. z are logits, p a prediction or a probability, t or y the
+target. A loss of *values* is called with `(prediction, target)`, a loss of *logits* with
+`(logits, target)`, a loss of *features* with `(features, target)`. Which one to take:
+[which loss](../guide/which_loss.md).
 """
 
 

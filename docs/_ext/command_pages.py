@@ -12,8 +12,8 @@ from docstrings import escaped
 
 _INTRODUCTION = """# Commands
 
-`dense-imb COMMAND --help` prints what these pages say. Options are accepted with hyphens and with underscores.
-Bad input ends a command with one sentence and exit code 2.
+`dense-imb COMMAND --help` prints what these pages say. Options are accepted with hyphens and with
+underscores. Bad input ends a command with one sentence and exit code 2.
 """
 
 
@@ -47,14 +47,10 @@ def _page_of_all() -> str:
 def _page_of_command(name: str, command: cli.Command) -> str:
     parser = command.make_parser()
     parser.prog = f"dense-imb {name}"
-    if parser.usage is None:
-        usage = _usage(parser)
-    else:
-        usage = parser.usage
     parts = [
         f"# dense-imb {name}",
         _paragraphs(parser.description or ""),
-        f"```text\n{usage}\n```",
+        f"```text\n{parser.usage or _usage(parser)}\n```",
         _examples(parser.epilog or ""),
     ]
     if isinstance(parser, train.TrainParser):
@@ -86,14 +82,14 @@ def _examples(epilog: str) -> str:
 
 
 def _paragraphs(text: str) -> str:
-    return "\n\n".join(escaped(" ".join(part.split())) for part in text.split("\n\n"))
+    return "\n\n".join(_text(part) for part in text.split("\n\n"))
 
 
 def _first_options(parser: train.TrainParser) -> str:
     parser.shows_all = False
     short = parser.format_help()
     parser.shows_all = True
-    names = [name for name in re.findall(r"^  (--[\w.-]+)", short, flags=re.MULTILINE)]
+    names = re.findall(r"^  (--[\w.-]+)", short, flags=re.MULTILINE)
     listed = ", ".join(f"{{option}}`{name} <{parser.prog} {name}>`" for name in names)
     return f"The options that matter first: {listed}."
 
@@ -118,6 +114,19 @@ def _metavar(action: argparse.Action) -> str:
 
 
 def _sentence(text: str) -> str:
-    """Return a help text with its default in code."""
-    text = escaped(" ".join(text.split()))
-    return re.sub(r" \(default: (.*)\)$", r" (default: `\1`)", text)
+    """Return a help text with its default in code, as a command line takes it."""
+    match = re.fullmatch(r"(.*) \(default: (.*)\)", text, flags=re.DOTALL)
+    if match is None:
+        return _text(text)
+    default = {"True": "true", "False": "false"}.get(match[2], match[2])
+    return f"{_text(match[1])} (default: `{default}`)"
+
+
+def _text(text: str) -> str:
+    """Return text in one line, with options in code."""
+    pieces = re.split(r"(`[^`]*`)", " ".join(text.split()))
+    marked = [
+        piece if piece.startswith("`") else re.sub(r"(?<!\S)(--[a-z][\w.-]*\w)", r"`\1`", piece)
+        for piece in pieces
+    ]
+    return escaped("".join(marked))
