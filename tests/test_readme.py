@@ -1,4 +1,4 @@
-"""The examples of README and of every page: Python runs, and commands have the options they name."""
+"""Examples of README and of every page: Python runs, and commands have the options named."""
 
 from __future__ import annotations
 

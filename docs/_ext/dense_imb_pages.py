@@ -40,7 +40,17 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("docstring", Docstring)
     app.add_post_transform(LinkedCode)
     app.connect("missing-reference", resolve_name)
+    app.connect("html-page-context", _collapse, priority=400)  # before the theme's
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _collapse(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Show only the open branch in the side bar: hundreds of names would slow down every page."""
+    toctree = context.get("toctree")
+    if toctree is not None:
+        context["toctree"] = lambda **options: toctree(**{**options, "collapse": True})
 
 
 def _write(folder: Path, pages: Iterable[tuple[str, str]]) -> None:

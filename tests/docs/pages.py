@@ -1,4 +1,4 @@
-"""Pages of the documentation as they are written: their blocks of code, and their lines of commands."""
+"""Pages of the documentation as they are written: blocks of code, and lines of commands."""
 
 from __future__ import annotations
 
