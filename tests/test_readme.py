@@ -8,7 +8,8 @@ import io
 import pytest
 
 from dense_imb import cli
-from tests.docs.pages import blocks_of, commands_of, inline_commands_of, written_pages
+from dense_imb.losses.foreign.catalogue import CATALOGUE
+from tests.docs.pages import ROOT, blocks_of, commands_of, inline_commands_of, written_pages
 
 PAGES = written_pages()
 WITH_PYTHON = [
@@ -87,3 +88,13 @@ def test_a_wrong_option_is_a_problem():
     assert problem_of(["denoise", "--retentoin", "0.9"]).endswith("Did you mean --retention?")
     assert problem_of(["train", "hits", "--out", "runs/a"]) == ""
     assert "no such command" in problem_of(["denoice", "a"])
+
+
+def test_every_loss_has_its_row():
+    guide = (ROOT / "docs" / "guide" / "losses.md").read_text(encoding="utf-8")
+    for entry in CATALOGUE:
+        assert f"`{entry.name}(" in guide
+
+
+def test_readme_has_two_screens():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
