@@ -1,4 +1,4 @@
-"""Extension of Sphinx: writes the pages of the API and of the commands, and links names in code."""
+"""Extension of Sphinx: writes the pages of names, commands and experiments, and links code."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from api_pages import pages_of_api
 from catalogue_page import catalogue_page
 from command_pages import pages_of_commands
 from docstrings import to_markdown
+from experiment_pages import link_experiments, pages_of_experiments
 from links import LinkedCode, resolve_name
 from public_names import qualified_names, read_packages
 
@@ -36,12 +37,18 @@ def setup(app: Sphinx) -> dict[str, Any]:
     source = Path(app.srcdir)
     _write(source / "api", [*pages_of_api(packages), ("catalogue", catalogue_page())])
     _write(source / "commands", pages_of_commands())
+    _write(source / "experiments", pages_of_experiments(source.parent / "experiments"))
+    app.connect("source-read", _link_experiments)
     app.add_config_value("dense_imb_names", qualified_names(packages), "env")
     app.add_directive("docstring", Docstring)
     app.add_post_transform(LinkedCode)
     app.connect("missing-reference", resolve_name)
     app.connect("html-page-context", _collapse, priority=400)  # before the theme's
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _link_experiments(app: Sphinx, page: str, source: list[str]) -> None:
+    source[0] = link_experiments(source[0])
 
 
 def _collapse(

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-GENERATED = ("api", "commands", "_build")
+GENERATED = ("api", "commands", "experiments", "_build")
 # a block of code, with the comment in front of it that says why it isn't run
 _BLOCK = re.compile(
     r"(?:^[ ]*<!-- not run: (?P<reason>[^\n]*?) -->\s*\n)?"
