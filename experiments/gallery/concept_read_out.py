@@ -1,4 +1,4 @@
-"""Read-out: outputs of balanced losses against the natural probability, and values before and after."""
+"""Read-out: outputs of balanced losses by natural probability, and the map that takes them back."""
 
 from __future__ import annotations
 

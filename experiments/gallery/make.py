@@ -18,9 +18,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from dense_imb.base.files import write_whole
+
 FIGURES = (
     "concept_balance", "concept_cells", "concept_combination", "concept_read_out",
-    "event", "retention", "collapse", "curves", "gradient_share", "dvh",
+    "event", "retention", "collapse", "curves", "gradient_share", "dvh", "cracks",
 )  # fmt: skip
 NUMBERS = Path(__file__).parent / "numbers"
 
@@ -42,17 +46,27 @@ def make_parser() -> argparse.ArgumentParser:
 
 def read_numbers(name: str) -> dict[str, Any]:
     """Return the stored numbers of a figure; none if it computes all that it draws."""
-    path = NUMBERS / f"{name}.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    for path in NUMBERS.glob(f"{name}.*"):
+        if path.suffix == ".npz":
+            with np.load(path) as arrays:
+                return dict(arrays)
+        return json.loads(path.read_text())
+    return {}
 
 
 def write_numbers(name: str, numbers: dict[str, Any]) -> None:
-    """Store the numbers of a figure, one name a line."""
-    from dense_imb.base.files import write_whole
-
+    """Store the numbers of a figure: arrays as NPZ, others as JSON, one name a line."""
+    if all(isinstance(value, np.ndarray) for value in numbers.values()):
+        write_whole(NUMBERS / f"{name}.npz", lambda to: save_arrays(to, numbers))
+        return
     lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in numbers.items())
-    path = NUMBERS / f"{name}.json"
-    write_whole(path, lambda to: to.write_text(f"{{\n{lines}\n}}\n"))
+    text = f"{{\n{lines}\n}}\n"
+    write_whole(NUMBERS / f"{name}.json", lambda to: to.write_text(text))
+
+
+def save_arrays(path: Path, arrays: dict[str, Any]) -> None:
+    with path.open("wb") as file:  # savez would add a suffix to the name
+        np.savez_compressed(file, **arrays)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
