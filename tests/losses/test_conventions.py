@@ -1,4 +1,4 @@
-"""The README's table of conventions: our number against that of the installed library."""
+"""Conventions on the migration pages: our number against that of the installed library."""
 
 from __future__ import annotations
 

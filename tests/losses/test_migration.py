@@ -1,4 +1,4 @@
-"""The README's migration page: what is said to equal another library's loss does."""
+"""Migration pages: a loss of another library stays beside ours, or is exchanged in part."""
 
 from __future__ import annotations
 
