@@ -154,6 +154,15 @@ def test_only_the_job_that_publishes_has_an_identity():
     assert "permissions" not in jobs["build"]
 
 
+def test_the_site_is_published_from_main_alone():
+    jobs = load(".github/workflows/docs.yml")["jobs"]
+    assert jobs["publish"]["permissions"] == {"pages": "write", "id-token": "write"}
+    assert jobs["publish"]["needs"] == "build"
+    assert "refs/heads/main" in jobs["publish"]["if"]
+    assert not any("run" in step for step in jobs["publish"]["steps"])
+    assert "permissions" not in jobs["build"]
+
+
 @pytest.mark.parametrize("path", FORMS, ids=lambda path: path.stem)
 def test_form_asks_each_question_once(path):
     form = load(path)

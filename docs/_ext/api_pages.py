@@ -23,7 +23,7 @@ _INTRODUCTION = """# API by room
 Every public name has a page of its own: signature, arguments, example. A room is a package of
 `dense_imb`; [architecture](../architecture.md) says how they depend on each other, and
 [versions and deprecations](../deprecation.md) what *public* promises. The names of `dense_imb`
-itself are the shortest way in.
+itself are the shortest way in. {ref}`genindex` lists every name from A to Z.
 """
 _LONGEST_VALUE = 300  # characters of a constant that a page shows
 
@@ -77,7 +77,9 @@ def _page_of_package(package: Package) -> str:
             if one.kind == kind
         ]
         if rows:
-            parts.append("\n".join([f"## {heading}\n", "| name | |", "| --- | --- |", *rows]))
+            parts.append(
+                "\n".join([f"## {heading}\n", "| name | summary |", "| --- | --- |", *rows])
+            )
     if package.own:
         parts.append(_toctree([one.path for one in package.own]))
     return "\n\n".join(parts) + "\n"

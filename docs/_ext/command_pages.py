@@ -34,7 +34,7 @@ def _page_of_all() -> str:
         f"| [`dense-imb {name}`]({page_name(name)}.md) | {escaped(command.summary)} |"
         for name, command in cli.COMMANDS.items()
     ]
-    table = "\n".join(["| command | |", "| --- | --- |", *rows])
+    table = "\n".join(["| command | purpose |", "| --- | --- |", *rows])
     listed = "\n".join(page_name(name) for name in cli.COMMANDS)
     jobs = cli.help_text().partition("\n\n")[2].partition("\n\nCommands\n")[0]
     _, _, jobs = jobs.partition("\n\n")
@@ -57,7 +57,7 @@ def _page_of_command(name: str, command: cli.Command) -> str:
         parts.append(_first_options(parser))
     parts.append(f"```{{program}} dense-imb {name}\n```")
     for group in parser._action_groups:
-        actions = [one for one in group._group_actions if one.help is not argparse.SUPPRESS]
+        actions = [one for one in group._group_actions if one.dest != "help"]
         if actions:
             title = str(group.title)
             parts.append(f"## {title[0].upper()}{title[1:]}")

@@ -15,7 +15,8 @@ from command_pages import page_name
 from dense_imb import cli
 
 _NOT_IN = (nodes.reference, nodes.title, addnodes.pending_xref, addnodes.desc_signature)
-_CALL = re.compile(r"(?:~|@)?([A-Za-z_][\w.]*)(?:\(.*\))?", re.DOTALL)
+_CALL = re.compile(r"([A-Za-z_][\w.]*)(\(.*\))?", re.DOTALL)
+_WORD = re.compile(r"[a-z]+")  # `train` may be an option, or a command; `train()` is the function
 _PAGE = re.compile(r"docs/([\w/]+)\.md")
 
 
@@ -57,7 +58,9 @@ class LinkedCode(SphinxPostTransform):
         if match := _PAGE.fullmatch(text):
             return match[1] if match[1] in self.env.found_docs else None
         match = _CALL.fullmatch(text)
-        path = match and self.config.dense_imb_names.get(match[1])
+        if match is None or (match[2] is None and _WORD.fullmatch(text)):
+            return None
+        path = self.config.dense_imb_names.get(match[1])
         return f"api/{path}" if path else None
 
 

@@ -137,7 +137,7 @@ def test_every_option_is_on_the_page_of_its_command(site):
     for name, command in cli.COMMANDS.items():
         text = (site / "commands" / f"{name.replace(' ', '-')}.html").read_text(encoding="utf-8")
         for action in command.make_parser()._actions:
-            for option in action.option_strings:
+            for option in action.option_strings if action.dest != "help" else ():
                 assert f">{option}</span>" in text, f"dense-imb {name} {option}"
 
 
