@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from fnmatch import fnmatch
 from pathlib import Path
 from types import ModuleType
 
@@ -43,11 +44,10 @@ def test_arguments_and_examples_become_markdown():
 
 
 def test_every_written_page_is_in_the_first_pages_list():
-    entries = set(
-        re.findall(r"^([\w/]+)$", (DOCS / "index.md").read_text(encoding="utf-8"), re.MULTILINE)
-    )
+    lines = (DOCS / "index.md").read_text(encoding="utf-8").splitlines()
     names = {page.removeprefix("docs/").removesuffix(".md") for page in written_pages()[1:]}
-    assert names - entries == {"index"}
+    listed = {name for name in names if any(fnmatch(name, line) for line in lines)}
+    assert names - listed == {"index"}
 
 
 @pytest.mark.parametrize("page", written_pages()[1:])
