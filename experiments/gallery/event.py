@@ -16,7 +16,7 @@ SIZE = (10.0, 6.0)
 
 
 def measure() -> dict[str, Any]:
-    """Denoise one simulated event with the network `arc` of the package; 10 s."""
+    """Denoise one simulated event with the network `arc` of the package; 5 s."""
     from dense_imb import denoise, pretrained
     from dense_imb.hits import Degradation, degrade, simulate
 

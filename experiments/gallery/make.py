@@ -12,9 +12,11 @@ takes at most 3 minutes of one core.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,8 @@ FIGURES = (
     "concept_balance", "concept_cells", "concept_combination", "concept_read_out",
     "event", "retention", "collapse", "curves", "gradient_share", "dvh", "cracks",
 )  # fmt: skip
-NUMBERS = Path(__file__).parent / "numbers"
+HERE = Path(__file__).parent
+NUMBERS = HERE / "numbers"
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -39,7 +42,9 @@ def make_parser() -> argparse.ArgumentParser:
         help=f"figures to draw: {', '.join(FIGURES)}; all by default",
     )  # fmt: skip
     parser.add_argument(
-        "--measure", action="store_true", help="measure the stored numbers of these figures anew"
+        "--measure",
+        action="store_true",
+        help="measure the stored numbers of these figures anew; others are only drawn",
     )
     return parser
 
@@ -52,6 +57,14 @@ def read_numbers(name: str) -> dict[str, Any]:
                 return dict(arrays)
         return json.loads(path.read_text())
     return {}
+
+
+def hash_of_sources(name: str) -> str:
+    """Return the hash of the code and the numbers of a figure, which its picture holds too."""
+    paths = [HERE / "style.py", HERE / f"{name}.py", *NUMBERS.glob(f"{name}.*")]
+    if name == "collapse":
+        paths.append(HERE.parent / "values" / "collapse.json")
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
 
 
 def write_numbers(name: str, numbers: dict[str, Any]) -> None:
@@ -80,7 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write_numbers(name, module.measure())
         numbers = read_numbers(name)
         path = options.out / f"{name}.png"
-        write_figure(lambda figure, m=module, n=numbers: m.draw(figure, n), module.SIZE, path)
+        draw = partial(module.draw, numbers=numbers)
+        write_figure(draw, module.SIZE, path, hash_of_sources(name))
         print(path)
 
 

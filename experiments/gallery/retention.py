@@ -22,7 +22,7 @@ RETENTIONS = [k / 200 for k in range(1, 199)] + [0.99 + k / 1000 for k in range(
 
 
 def measure() -> dict[str, Any]:
-    """Score 1,000 simulated events of 30 signal and 200 noise hits; 1 min."""
+    """Score 1,000 simulated events of 30 signal and 200 noise hits; 10 s."""
     from dense_imb import pretrained
     from dense_imb.hits import BASELINES, Degradation, degrade, simulate
     from dense_imb.metrics import ScoreHistogram

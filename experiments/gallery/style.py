@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from dense_imb.base.axes import BLUE as BLUE
 from dense_imb.base.axes import GREEN as GREEN
@@ -37,29 +38,34 @@ RC: dict[Any, Any] = {
 }
 
 
-def write_figure(draw: Callable[[Figure], None], size: tuple[float, float], path: Path) -> None:
+def write_figure(
+    draw: Callable[[Figure], None], size: tuple[float, float], path: Path, sources: str
+) -> None:
     """Draw a figure without a display, and write it as a PNG file of few colours.
 
     Args:
         draw: function that draws on an empty figure.
         size: width and height in inches; text is as large on the page for any width.
         path: file to write.
+        sources: hash of the code and the numbers, kept in the file.
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from PIL import Image
+    from PIL import Image, PngImagePlugin
 
     scale = size[0] / _WIDTH
     sizes = {key: scale * value for key, value in RC.items() if isinstance(value, float)}
     with rc_context({**RC, **sizes}):
         figure = Figure(figsize=size, dpi=_PIXELS / size[0], layout="constrained")
-        FigureCanvasAgg(figure)
+        canvas = FigureCanvasAgg(figure)
         draw(figure)
-        content = io.BytesIO()
-        figure.savefig(content, format="png")
-    picture = Image.open(content).convert("RGB").quantize(_N_COLOURS, dither=Image.Dither.NONE)
-    write_whole(path, lambda to: picture.save(to, format="PNG", optimize=True))
+        canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3]
+    picture = Image.fromarray(pixels).quantize(_N_COLOURS, dither=Image.Dither.NONE)
+    text = PngImagePlugin.PngInfo()
+    text.add_text("sources", sources)
+    write_whole(path, lambda to: picture.save(to, format="PNG", optimize=True, pnginfo=text))
 
 
 def hide_ticks(axes: Axes) -> None:
