@@ -41,6 +41,11 @@ docs: .venv
 	.venv/bin/python docs/build.py --check || .venv/bin/pip install -e ".[docs]"
 	.venv/bin/python docs/build.py
 
+# runs the notebooks of docs/notebooks, and stores their outputs in place
+notebooks: .venv
+	.venv/bin/pip install -e ".[notebooks]"
+	.venv/bin/python -m tests.notebooks.execute
+
 # sdist and wheel, checked; the wheel of the package alone is below 3 MB
 dist: .venv
 	.venv/bin/pip install build twine
@@ -51,4 +56,4 @@ dist: .venv
 .venv:
 	$(PYTHON) -m venv .venv
 
-.PHONY: demo test test-all soak fuzz versions check docs dist
+.PHONY: demo test test-all soak fuzz versions check docs notebooks dist

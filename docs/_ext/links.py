@@ -17,6 +17,7 @@ from dense_imb import cli
 _NOT_IN = (nodes.reference, nodes.title, addnodes.pending_xref, addnodes.desc_signature)
 _CALL = re.compile(r"([A-Za-z_][\w.]*)(\(.*\))?", re.DOTALL)
 _WORD = re.compile(r"[a-z]+")  # `train` may be an option, or a command; `train()` is the function
+_OURS = {"dense_imb", "ours", "here"}  # headings of columns in tables that compare libraries
 _PAGE = re.compile(r"docs/([\w/]+)\.md")
 
 
@@ -26,13 +27,13 @@ class LinkedCode(SphinxPostTransform):
     default_priority = 8  # before references are resolved to plain nodes
 
     def run(self, **options: Any) -> None:
+        """Link the code of one page, and the types of its signatures."""
         for literal in list(self.document.findall(nodes.literal)):
             page = self._page_of(literal.astext())
             inside = any(isinstance(one, _NOT_IN) for one in _ancestors(literal))
-            if page is None or page == self.env.docname or inside:
+            if page in (None, self.env.docname) or inside or _is_of_others(literal):
                 continue
-            builder = self.app.builder
-            uri = builder.get_relative_uri(self.env.docname, page)
+            uri = self.app.builder.get_relative_uri(self.env.docname, page)
             link = nodes.reference("", "", internal=True, refuri=uri)
             literal.replace_self(link)
             link += literal
@@ -40,11 +41,30 @@ class LinkedCode(SphinxPostTransform):
             if any(isinstance(one, addnodes.desc_signature) for one in _ancestors(node)):
                 self._resolve_type(node)
 
+    def _page_of(self, text: str) -> str | None:
+        words = text.split()
+        if words[:1] == ["dense-imb"]:
+            return _page_of_command(words[1:])
+        if match := _PAGE.fullmatch(text):
+            return match[1] if match[1] in self.env.found_docs else None
+        match = _CALL.fullmatch(text)
+        if match is None or (match[2] is None and _WORD.fullmatch(text)):
+            return None
+        path = self._path_of(match[1]) or self._path_of(match[1].rpartition(".")[0])
+        return f"api/{path}" if path else None
+
+    def _path_of(self, name: str) -> str | None:
+        """Return the page of a name, rather of the room that this page belongs to."""
+        names = self.config.dense_imb_names
+        room = self.env.docname.removeprefix("api/")
+        while room := room.rpartition(".")[0]:
+            if path := names.get(f"{room}.{name}"):
+                return str(path)
+        return names.get(name)
+
     def _resolve_type(self, node: addnodes.pending_xref) -> None:
         """Link a type of a signature; those of other libraries stay text, as builds are offline."""
-        names = self.config.dense_imb_names
-        target = node["reftarget"]
-        path = names.get(f"{node.get('py:module')}.{target}") or names.get(target)
+        path = self._path_of(node["reftarget"])
         made: nodes.Node = nodes.inline("", "", *node.children)
         if path:
             uri = self.app.builder.get_relative_uri(self.env.docname, f"api/{path}")
@@ -83,6 +103,18 @@ def _page_of_command(words: list[str]) -> str | None:
         if name in cli.COMMANDS:
             return f"commands/{page_name(name)}"
     return None
+
+
+def _is_of_others(literal: nodes.literal) -> bool:
+    """Return whether code stands in a table's column of another library."""
+    above = [literal, *_ancestors(literal)]
+    entry = next((one for one in above if isinstance(one, nodes.entry)), None)
+    table = next((one for one in above if isinstance(one, nodes.table)), None)
+    if entry is None or table is None:
+        return False
+    head = next(table.findall(nodes.row))
+    is_ours = [cell.astext().strip() in _OURS for cell in head]
+    return any(is_ours) and not is_ours[entry.parent.index(entry)]
 
 
 def _ancestors(node: nodes.Node) -> list[nodes.Node]:

@@ -85,7 +85,12 @@ def test_a_row_holds(row):
     modules = [pytest.importorskip(name) for name in LIBRARIES[row.page]]
     prediction, target, holes = TENSORS[row.kind]
     target = holes if "ignore_index" in row.ours else target
-    names: dict[str, Any] = {"torch": torch, "t": target, "C": C, "w": torch.tensor(WEIGHT).double()}
+    names: dict[str, Any] = {
+        "torch": torch,
+        "t": target,
+        "C": C,
+        "w": torch.tensor(WEIGHT).double(),
+    }
     if row.kind is None:
         names["n"] = torch.bincount(TARGET.flatten()).double()
         names["one_hot"] = F.one_hot(TARGET, C).movedim(-1, 1).double()

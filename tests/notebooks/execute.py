@@ -58,7 +58,12 @@ def _environment(own: str) -> dict[str, str]:
     """Return the variables of a kernel that imports this checkout and has settings of its own."""
     path = os.pathsep.join([str(_ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
     kept = {name: value for name, value in os.environ.items() if name != "DENSE_IMB_DATA"}
-    return kept | {"PYTHONPATH": path.strip(os.pathsep), "IPYTHONDIR": own, "MPLCONFIGDIR": own, "PYTHONWARNINGS": _NO_BARS}
+    return kept | {
+        "PYTHONPATH": path.strip(os.pathsep),
+        "IPYTHONDIR": own,
+        "MPLCONFIGDIR": own,
+        "PYTHONWARNINGS": _NO_BARS,
+    }
 
 
 def without_traces(notebook: Any) -> Any:
