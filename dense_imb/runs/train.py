@@ -36,6 +36,7 @@ from dense_imb.engine.callbacks import (
 from dense_imb.engine.checkpoint import CheckpointError, newest_checkpoint
 from dense_imb.engine.loop import Callback, Loop, LoopSettings
 from dense_imb.engine.optimizers import build_optimizer
+from dense_imb.engine.processes import wait_for_all
 from dense_imb.engine.signals import Interrupted
 from dense_imb.engine.task import TaughtTask
 from dense_imb.models import head_of
@@ -143,7 +144,7 @@ def train(
             before = _begin_second(folder, task, second.config)
             _fit(second.config, folder, task, accelerator, how, _STAGES[1], before)
         if dist.is_initialized():
-            accelerator.wait_for_everyone()
+            wait_for_all(accelerator.device)
             accelerator.end_training()
     return Run(folder)
 

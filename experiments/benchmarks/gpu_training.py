@@ -310,7 +310,7 @@ def _denoised(setting: Setting) -> Table:
                 start = time.perf_counter()
                 denoise(run, source, target, device=device, batch_size=batch_size, overwrite=True)
                 seconds = time.perf_counter() - start
-                scorer = run.trained(device)
+                scorer = run.trained(device=device)
                 with open_hits(source, in_memory=False) as there:
                     part = there[: min(1024, n_events)]
                 scorer.score(part)
@@ -405,12 +405,10 @@ def _repeats(config: TrainConfig, folder: Path, setting: Setting) -> str:
     if answer.startswith("yes"):
         return answer
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cudnn.deterministic = True
     try:
         first, second = (_trained(config, folder / name, setting, N_STEPS) for name in "cd")
     finally:
         torch.use_deterministic_algorithms(False)
-        torch.backends.cudnn.deterministic = False
     return f"{answer}; under deterministic algorithms: {_difference(first, second)}"
 
 
@@ -553,7 +551,9 @@ def _ended(command: tuple[Sequence[str], dict[str, str]]) -> tuple[int | None, f
         return None, time.perf_counter() - start, "did not end in 150 s"
     texts = [line for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.strip()]
     said = [line for line in texts if "error:" in line.lower()] if done.returncode else []
-    traced = "TRACEBACK; " if "Traceback (most recent call last)" in done.stderr else ""
+    is_torchrun = any("torch.distributed.run" in word for word in words)  # it prints its own
+    is_traced = "Traceback (most recent call last)" in done.stderr and not is_torchrun
+    traced = "TRACEBACK; " if is_traced else ""
     line = said[0] if said else texts[-1] if texts else ""
     return done.returncode, time.perf_counter() - start, f"{traced}{line[:400]}"
 
@@ -598,7 +598,7 @@ def _global_loss(part: slice) -> tuple[float, torch.Tensor]:
     logits.requires_grad_()
     value = CrossEntropyLoss(balance=Balance(scope="global"))(logits, target)
     (gradient,) = torch.autograd.grad(value, logits)
-    return float(value), gradient.cpu()
+    return float(value.detach()), gradient.cpu()
 
 
 def _one_of_two(rank: int, folder: str) -> None:

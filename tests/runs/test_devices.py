@@ -12,6 +12,7 @@ from accelerate.state import AcceleratorState
 
 from dense_imb.engine import Callback, Interrupted
 from dense_imb.engine.loop import Loop
+from dense_imb.engine.processes import wait_for_all
 from dense_imb.runs import open_run, train
 from tests.engine.test_loop import Signal
 from tests.runs.tiny import clean_events, tiny, write_events
@@ -68,6 +69,15 @@ def test_a_run_of_automatic_precision_keeps_it_on_another_device(path, tmp_path,
     assert run.metrics["is_finished"]
 
 
+def test_processes_on_the_cpu_wait_without_a_gpu(monkeypatch):
+    waited = []
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.barrier", lambda device_ids: waited.append(device_ids))
+    wait_for_all(torch.device("cpu"))
+    wait_for_all(torch.device("cuda", 1))
+    assert waited == [None, [1]]
+
+
 @needs_gpu
 @pytest.mark.parametrize("order", [("auto", "cpu"), ("cpu", "auto")])
 def test_a_run_goes_on_with_another_device(path, tmp_path, monkeypatch, order):
@@ -81,3 +91,18 @@ def test_a_run_goes_on_with_another_device(path, tmp_path, monkeypatch, order):
     moved = train(config, tmp_path / "moved", device=second, resume=True, is_quiet=True)
     for name, weight in whole.weights("last").items():
         torch.testing.assert_close(moved.weights("last")[name], weight, rtol=1e-2, atol=1e-3)
+
+
+@needs_gpu
+def test_a_run_on_a_gpu_is_repeated_and_resumed_to_the_bit(path, tmp_path, monkeypatch):
+    config = tiny(path, model={"options": {"widths": [16, 32, 64]}}, steps=12, batch_size=16)
+    whole = train(config, tmp_path / "whole", is_quiet=True)
+    with monkeypatch.context() as patch:
+        stop_at_six(patch)
+        with pytest.raises(Interrupted):
+            train(config, tmp_path / "stopped", is_quiet=True)
+    resumed = train(config, tmp_path / "stopped", resume=True, is_quiet=True)
+    again = train(config, tmp_path / "again", is_quiet=True)
+    for other in (resumed, again):
+        weights = other.weights("last")
+        assert all(torch.equal(weights[name], one) for name, one in whole.weights("last").items())
