@@ -57,9 +57,10 @@ class LinkedCode(SphinxPostTransform):
         """Return the page of a name, rather of the room that this page belongs to."""
         names = self.config.dense_imb_names
         room = self.env.docname.removeprefix("api/")
-        while room := room.rpartition(".")[0]:
+        while room:
             if path := names.get(f"{room}.{name}"):
                 return str(path)
+            room = room.rpartition(".")[0]
         return names.get(name)
 
     def _resolve_type(self, node: addnodes.pending_xref) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -146,3 +147,13 @@ def test_names_in_code_link_to_their_pages(pages):
         "value_losses.html", pages["value_losses.html"].links
     )
     assert ("commands/denoise.html", "") in targets("denoising.html", pages["denoising.html"].links)
+
+
+def test_names_of_other_libraries_do_not_link_to_ours(site, pages):
+    text = (site / "migration" / "monai.html").read_text(encoding="utf-8")
+    theirs = re.search(r"(<a [^>]*>)?<code[^>]*>(<span[^>]*>)?FocalLoss\(to_onehot_y", text)
+    assert theirs is not None
+    assert theirs[1] is None
+    assert "api/dense_imb.losses.FocalLoss.html" in {
+        path for path, _ in targets("migration/monai.html", pages["migration/monai.html"].links)
+    }
