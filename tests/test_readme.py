@@ -19,7 +19,13 @@ WITH_PYTHON = [
 ]
 
 
-@pytest.mark.parametrize("page", WITH_PYTHON)
+SLOW = {"docs/start/monai.md"}  # trains in 2-D and in 3-D: 6 s
+
+
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(one, marks=[pytest.mark.slow] if one in SLOW else []) for one in WITH_PYTHON],
+)
 def test_python_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # examples may write files
     monkeypatch.setenv("MPLBACKEND", "agg")
