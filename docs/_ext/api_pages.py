@@ -124,6 +124,8 @@ def _member(kind: str, head: str, option: str, docstring: str | None) -> str:
 
 def _signature_text(value: Callable[..., Any], is_method: bool = False) -> str:
     """Return the signature as Python writes it; nothing for those that have none."""
+    if getattr(value, "_is_protocol", False):
+        return ""
     bare = (object, Exception)
     if inspect.isclass(value) and all(
         getattr(value, name) in [getattr(one, name) for one in bare]
@@ -139,7 +141,7 @@ def _signature_text(value: Callable[..., Any], is_method: bool = False) -> str:
     if inspect.isclass(value):
         found = found.replace(return_annotation=inspect.Signature.empty)
     text = stringify_signature(found, unqualified_typehints=True)
-    text = text.replace("<factory>", "...")
+    text = text.replace("<factory>", "...").replace("<function <lambda>>", "...")
     return re.sub(r"<(?:function|class|built-in function|enum) '?(?:\w+\.)*(\w+).*?>", r"\1", text)
 
 
@@ -157,7 +159,7 @@ def _comment_above(one: Name) -> str:
     for source in dict.fromkeys(filter(None, (module, *_modules_with(one)))):
         lines = inspect.getsource(source).splitlines()
         for k, line in enumerate(lines):
-            if re.match(rf"{one.name}\b[^=(]*=", line):
+            if re.match(rf"(?:\w+, )*{one.name}\b[^=(]*=", line):
                 above: list[str] = []
                 while k > 0 and lines[k - 1].startswith("# "):
                     k -= 1

@@ -134,6 +134,12 @@ def test_every_public_name_has_its_page(pages):
     assert missing == []
 
 
+def test_every_name_is_described(site):
+    for path in (site / "api").glob("dense_imb*.html"):
+        described = re.search(r"<dt class=\"sig.*?<dd>(.*?)</dd>", path.read_text(), re.DOTALL)
+        assert described is None or "<p>" in described[1], path.name
+
+
 def test_every_option_is_on_the_page_of_its_command(site):
     for name, command in cli.COMMANDS.items():
         text = (site / "commands" / f"{name.replace(' ', '-')}.html").read_text(encoding="utf-8")
