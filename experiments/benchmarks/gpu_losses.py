@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -128,8 +129,8 @@ def waits(setting: Setting) -> list[Table]:
 
 
 def _drawn_alike(loss: Loss, feed: Feed) -> tuple[Tensor, Tensor]:
-    torch.manual_seed(0)  # some losses draw pixels
-    return value_and_gradient(loss, feed)
+    torch.manual_seed(0)  # some losses draw pixels, others in each call
+    return value_and_gradient(copy.deepcopy(loss), feed)
 
 
 def _counts(feed: Feed) -> list[int]:

@@ -37,6 +37,18 @@ def test_all_classes_at_once_give_the_same(case: Case, scope, is_masked, request
     torch.testing.assert_close(gradient, expected_gradient)
 
 
+@pytest.mark.usefixtures("as_on_gpu")
+def test_large_maps_take_one_class_after_the_other(monkeypatch):
+    loss, inputs = CrossEntropyLoss(balance=Balance()), labelled_logits(2)
+    counts = []
+    for most in (2**27, 0):
+        monkeypatch.setattr("dense_imb.losses.core.groups._AT_ONCE", most)
+        with _Operations() as operations:
+            evaluate(loss, inputs)
+        counts.append(operations.n)
+    assert counts[0] < counts[1]
+
+
 class _Operations(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from dense_imb.losses.core.balance import Balance
     from dense_imb.losses.core.coefficient import Coefficients
 
+_AT_ONCE = 2**27  # bytes of a map of each class, up to which a GPU sums all classes at once
+
 
 class Groups:
     """Groups of the valid pixels: sums over them, and numbers spread to their pixels."""
@@ -86,7 +88,7 @@ class Classes(Groups):
             return torch.stack([n_valid - n_one, n_one], 1)
         if values_are_readable(self.label):
             return self._bincount(None)
-        if launches_kernels(self.label):
+        if self._fits_at_once(1):
             return one_hot(self.label, self.n_classes).sum(-1)
         return torch.stack([(self.label == c).sum(1) for c in range(self.n_classes)], 1)
 
@@ -96,7 +98,7 @@ class Classes(Groups):
             zero = torch.where(self.label, 0.0, pixel).sum(1, dtype=dtype)
             one = torch.where(self.label, pixel, 0.0).sum(1, dtype=dtype)
             return torch.stack([zero, one], 1)
-        if launches_kernels(self.label):
+        if self._fits_at_once(1 + dtype.itemsize):
             mask = one_hot(self.label, self.n_classes)
             return torch.where(mask, pixel.unsqueeze(1), 0.0).sum(-1, dtype=dtype)
         pixel = pixel.to(dtype)
@@ -109,6 +111,11 @@ class Classes(Groups):
         if self.is_bool:
             return torch.where(self.label, of_group[:, 1:], of_group[:, :1])
         return slot_table(of_group).reshape(-1).index_select(0, self.slot.reshape(-1))
+
+    def _fits_at_once(self, n_bytes: int) -> bool:
+        """Whether all classes are summed at once, with so many bytes for each pixel and class."""
+        n = self.label.numel() * self.n_classes
+        return launches_kernels(self.label) and n * n_bytes <= _AT_ONCE
 
     def _bincount(self, pixel: Tensor | None) -> Tensor:
         n_rows = self.label.shape[0]
