@@ -36,6 +36,11 @@ check: .venv
 versions:
 	$(PYTHON) -m tests.versions versions --processes 2
 
+# the site, in docs/_build/html; needs the network for the extra alone
+docs: .venv
+	.venv/bin/python docs/build.py --check || .venv/bin/pip install -e ".[docs]"
+	.venv/bin/python docs/build.py
+
 # runs the notebooks of docs/notebooks, and stores their outputs in place
 notebooks: .venv
 	.venv/bin/pip install -e ".[notebooks]"
@@ -51,4 +56,4 @@ dist: .venv
 .venv:
 	$(PYTHON) -m venv .venv
 
-.PHONY: demo test test-all soak fuzz versions check notebooks dist
+.PHONY: demo test test-all soak fuzz versions check docs notebooks dist

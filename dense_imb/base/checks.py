@@ -253,6 +253,11 @@ def trains_eagerly(value: Tensor) -> bool:
     return value.requires_grad and torch.is_grad_enabled() and is_plain_eager()
 
 
+def launches_kernels(value: Tensor) -> bool:
+    """Whether each operation costs a launch: eager, on a GPU; few of them beat little memory."""
+    return value.device.type != "cpu" and is_plain_eager()
+
+
 def is_plain_eager() -> bool:
     """Whether code runs as it stands: neither compiled nor inside a transform of torch.func."""
     # depth of torch.func's transforms; torch has no public function for it

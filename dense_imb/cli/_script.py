@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -13,7 +14,7 @@ from typing import Any, NoReturn
 
 from dense_imb.base.files import final_name, reason_of
 from dense_imb.base.imports import installed_only
-from dense_imb.base.refusals import Refused, is_shared
+from dense_imb.base.refusals import Refused, is_shared, option
 from dense_imb.cli._parser import Namespace, Parser
 from dense_imb.config import SAVED
 
@@ -65,6 +66,9 @@ def _refused(parser: Parser, problem: Exception) -> int:
         sentence = parser.sentence(problem)
         if isinstance(problem, OSError) and not isinstance(problem, Refused) and problem.strerror:
             sentence = _sentence_of_system(problem)  # without "[Errno 28]"
+        print(f"{parser.prog}: error: {_one_line(sentence)}", file=sys.stderr)
+        return 2
+    if sentence := _sentence_of_device(problem, parser):
         print(f"{parser.prog}: error: {_one_line(sentence)}", file=sys.stderr)
         return 2
     if isinstance(problem, (OverflowError, RecursionError, MemoryError)):
@@ -145,6 +149,33 @@ def _sentence_of_limits(problem: Exception) -> str:
     if isinstance(problem, RecursionError):
         return "Expected data of reasonable depth, got some that are nested too deep."
     return f"Expected numbers of reasonable size, got a larger one ({reason_of(problem)})."
+
+
+def _sentence_of_device(problem: Exception, parser: Parser) -> str:
+    """Return a sentence if memory lacks, or a GPU that each process has alone; else ""."""
+    text = str(problem)
+    if not isinstance(problem, RuntimeError):
+        return ""
+    if "Duplicate GPU detected" in text:  # NCCL's
+        problem = Refused(
+            "a GPU for each process",
+            "several processes on one",
+            "start one process for each GPU, or share the processors with {device=cpu}",
+        )
+        return parser.sentence(problem)
+    if "can't allocate memory" in text:  # the processor's allocator
+        return _sentence_of_limits(MemoryError())
+    if type(problem).__name__ != "OutOfMemoryError" and "out of memory" not in text:
+        return ""
+    wanted = re.search(r"Tried to allocate ([\d.]+ \w+)", text)
+    more = f"{wanted[1]} more" if wanted else "more"
+    size = option("batch_size") if parser.option_named("batch_size") else "batches"
+    problem = Refused(
+        "data that fit into the memory of the GPU",
+        more,
+        f"use smaller {size}, free the GPU of other programs, or add {{device=cpu}}",
+    )
+    return parser.sentence(problem)
 
 
 def _sentence_of_system(problem: OSError) -> str:

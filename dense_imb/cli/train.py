@@ -352,7 +352,8 @@ def _train(options: Namespace) -> None:
     recipe = Recipe.of(config)
     check_folder(folder, recipe, resume=options.resume)
     if options.devices > 1 and not is_launched():
-        sys.exit(launch(_main, ["train", kind, *options.words], options.devices))
+        words = ["train", kind, *options.words]
+        sys.exit(launch(_main, words, options.devices, on_cpu=device == "cpu"))
     is_main = os.environ.get("RANK", "0") == "0"
     was_finished = options.resume and _is_finished(folder)
     if is_main and not options.resume and (remark := recipe.remark()):

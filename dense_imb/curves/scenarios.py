@@ -548,6 +548,7 @@ def _check_part(name: str, part: float) -> None:
         raise ValueError(f"Expected `{name}` between 0 and 1, got {part}.")
 
 
+# series of predictions that `dense-imb curves` draws, by name
 SCENARIOS: Mapping[str, Scenario] = {
     scenario.name: scenario
     for scenario in (

@@ -16,6 +16,7 @@ from torch.multiprocessing.spawn import (
     start_processes,
 )
 
+from dense_imb.base.refusals import Refused
 from dense_imb.base.threads import share_of_cpus
 from dense_imb.config import SAVED
 
@@ -34,23 +35,31 @@ def is_launched() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def launch(main: Callable[[Sequence[str]], int], arguments: Sequence[str], n: int) -> int:
+def launch(
+    main: Callable[[Sequence[str]], int],
+    arguments: Sequence[str],
+    n: int,
+    *,
+    on_cpu: bool = False,
+) -> int:
     """Run `main(arguments)` in n distributed processes; return the exit code of the first to end.
 
     Args:
         main: function at the top level of a module, so that a new process can import it.
         arguments: arguments of each process.
         n: number of processes, one per device.
+        on_cpu: whether the processes leave the GPUs of this machine alone.
 
     Example:
         >>> from dense_imb.engine import launch
         >>> launch(len, [], n=1)  # any function that a new process can import; 0 is success
         0
     """
-    if torch.cuda.is_available() and n > torch.cuda.device_count():
-        raise ValueError(
-            f"Expected `devices` up to {torch.cuda.device_count()}, the GPUs of this machine, "
-            f"got {n}."
+    if not on_cpu and torch.cuda.is_available() and n > (n_gpus := torch.cuda.device_count()):
+        raise Refused(
+            f"{{devices}} up to {n_gpus}, one for each GPU of this machine",
+            n,
+            f"use {{devices={n_gpus}}}, or share the processors with {{device=cpu}}",
         )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -27,6 +27,7 @@ from dense_imb.engine.checkpoint import (
     save_checkpoint,
 )
 from dense_imb.engine.loss_errors import check_cost, named_loss_errors
+from dense_imb.engine.processes import wait_for_all
 from dense_imb.engine.schedule import rate_factor, step_seed
 from dense_imb.engine.signals import Interrupted, noted_signals
 from dense_imb.engine.task import CLASS_NAMES, OrderedTask, Task, TaughtTask
@@ -238,6 +239,7 @@ class Loop:
             for callback in self.callbacks:
                 callback.on_start(self)
             with (
+                _repeatable_kernels(),
                 named_loss_errors(self.task.loss, self.state),
                 noted_signals() as received,
                 self._batches(self.state.step) as batches,
@@ -266,7 +268,7 @@ class Loop:
         elif is_due or number:
             self.save()
         if number and not is_last:
-            self.accelerator.wait_for_everyone()  # the main process has written the checkpoint
+            wait_for_all(self.accelerator.device)  # the main process has written the checkpoint
             raise Interrupted(number, self.state.step)
 
     def _one_step(self, batch: Any) -> None:
@@ -542,9 +544,20 @@ class Loop:
             raise ValueError(
                 "Expected a folder with the best checkpoint to roll back to, got none."
             )
-        self.accelerator.wait_for_everyone()
+        wait_for_all(self.accelerator.device)
         self._load(load_checkpoint(self.best_path()))
         self.state.rate_scale /= 2
+
+
+@contextmanager
+def _repeatable_kernels() -> Iterator[None]:
+    """Take cuDNN's kernels that add in one order, or a resumed run would have other bits."""
+    before = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.deterministic = before
 
 
 def _frozen(network: nn.Module) -> list[nn.Module]:

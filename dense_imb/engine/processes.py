@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
+import torch
 import torch.distributed as dist
 
 from dense_imb.engine.launch import is_launched
@@ -31,6 +32,18 @@ class Processes:
     @property
     def is_main(self) -> bool:
         return self.rank == 0
+
+
+def wait_for_all(device: torch.device) -> None:
+    """Wait until every process is here.
+
+    Accelerate's own barrier asks for the GPU of the process's number, also if it runs on the CPU.
+
+    Args:
+        device: device of this process.
+    """
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier(device_ids=[device.index or 0] if device.type == "cuda" else None)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from dense_imb.export.card import card_facts, render_card
 from dense_imb.export.network import exportable
 from dense_imb.runs import Run, open_run
 
+# suffixes of the files that `export_run` writes
 FORMATS = (".onnx", ".pt2")
 METADATA = "dense_imb"  # key of the facts inside the file
 # for probabilities and scaled times: another order of sums changes deep networks by up to 1e-4

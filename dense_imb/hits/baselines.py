@@ -276,6 +276,7 @@ class DBSCANScorer:
         return torch.cat(scores).to(events.t.device)
 
 
+# classical rules with their default options, by name
 BASELINES: dict[str, Callable[[], Scorer]] = {
     "identity": Identity,
     "blank": KeepNothing,

@@ -159,6 +159,7 @@ def _centre(pattern: Floats, geometry: Geometry) -> tuple[Floats, Floats, Floats
     return x, y, t
 
 
+# formulas of simulated patterns, by name
 PATTERNS: dict[str, Formula] = {
     "arc": arc,
     "cross": cross,

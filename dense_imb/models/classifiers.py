@@ -12,6 +12,7 @@ from dense_imb.base.imports import import_installed
 from dense_imb.base.refusals import refusal, suggest
 from dense_imb.models._checks import check_frames, check_whole, refuse_unknown_options
 
+# networks of whole images
 CLASSIFIERS = ("resnet32", "timm:NAME")
 HEADS = ("linear", "cosine")
 # timm's options that load files; a config from a stranger must not do so

@@ -22,6 +22,7 @@ from dense_imb.base.refusals import Refused
 from dense_imb.config import TrainConfig
 from dense_imb.engine.checkpoint import digest_weights, load_checkpoint
 from dense_imb.engine.loop import Loop
+from dense_imb.engine.processes import wait_for_all
 from dense_imb.losses import Focal
 from dense_imb.losses.core.natural import Natural, NoInverseError
 from dense_imb.metrics import ScoreHistogram
@@ -95,7 +96,7 @@ def write_natural(config: TrainConfig, folder: Path, task: Any, loop: Loop) -> N
     reading: Any = getattr(task, "reading", None)
     if loop.state.best_step < 0 or not hasattr(reading, "natural"):
         return  # without a best network, or whole images, whose test sets have other priors
-    loop.accelerator.wait_for_everyone()
+    wait_for_all(loop.accelerator.device)
     if getattr(reading, "output", "") == "value":
         return  # times, no classes
     known = read_natural(folder)

@@ -18,6 +18,7 @@ import torch
 from dense_imb.base.files import write_whole, write_whole_folder
 from dense_imb.engine.checkpoint import digest_weights, load_checkpoint
 from dense_imb.engine.loop import Loop
+from dense_imb.engine.processes import wait_for_all
 from dense_imb.metrics.read_out import ReadOut
 from dense_imb.metrics.values import ValueScores
 from dense_imb.runs.write import WEIGHTS, save_scores
@@ -68,7 +69,7 @@ def write_read_out(folder: Path, task: Any, loop: Loop) -> None:
     """
     if loop.state.best_step < 0 or not getattr(task, "fits_read_out", False):
         return
-    loop.accelerator.wait_for_everyone()
+    wait_for_all(loop.accelerator.device)
     known = read_read_out(folder)
     best = load_checkpoint(loop.best_path())["network"]
     weights = digest_weights(best)

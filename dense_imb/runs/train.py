@@ -23,7 +23,7 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from dense_imb.base.refusals import Refused
-from dense_imb.config import TrainConfig
+from dense_imb.config import AUTO, TrainConfig
 from dense_imb.engine.callbacks import (
     COLLAPSED,
     CollapseAlarm,
@@ -33,9 +33,10 @@ from dense_imb.engine.callbacks import (
     ProgressBar,
     Trackers,
 )
-from dense_imb.engine.checkpoint import CheckpointError
+from dense_imb.engine.checkpoint import CheckpointError, newest_checkpoint
 from dense_imb.engine.loop import Callback, Loop, LoopSettings
 from dense_imb.engine.optimizers import build_optimizer
+from dense_imb.engine.processes import wait_for_all
 from dense_imb.engine.score_lines import ScoreLines, has_bars
 from dense_imb.engine.signals import Interrupted
 from dense_imb.engine.task import TaughtTask
@@ -164,7 +165,7 @@ def train(
             before = _begin_second(folder, task, second.config)
             _fit(second.config, folder, task, accelerator, how, _STAGES[1], before)
         if dist.is_initialized():
-            accelerator.wait_for_everyone()
+            wait_for_all(accelerator.device)
             accelerator.end_training()
     return Run(folder)
 
@@ -253,11 +254,12 @@ def _fit(
 
 
 def _accelerator(config: TrainConfig, folder: Path, device: str) -> Accelerator:
-    AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
+    # an earlier run of this process may have had another precision, or another device
+    AcceleratorState._reset_state(reset_partial_state=not dist.is_initialized())
     on_cpu = device == "cpu" or not torch.accelerator.is_available()
     return Accelerator(
         cpu=on_cpu,  # or Accelerate overlooks processes on CPUs
-        mixed_precision=_precision(config.precision, on_cpu=on_cpu),
+        mixed_precision=_precision(config.precision, folder, on_cpu=on_cpu),
         log_with=_trackers(config.trackers) or None,
         project_dir=folder,
         kwargs_handlers=[InitProcessGroupKwargs(timeout=_TIMEOUT)],
@@ -308,9 +310,13 @@ def _trackers(wanted: list[str]) -> list[str]:
     return wanted
 
 
-def _precision(wanted: str, *, on_cpu: bool) -> str:
-    if wanted != "auto":
+def _precision(wanted: str, folder: Path, *, on_cpu: bool) -> str:
+    if wanted != AUTO:
         return wanted
+    with warnings.catch_warnings(action="ignore"):  # the loop warns of damaged checkpoints
+        begun = newest_checkpoint(folder / CHECKPOINTS)
+    if begun is not None:  # a run keeps its precision on another device
+        return str(begun["setup"]["precision"])
     if torch.cuda.is_available() and not on_cpu:
         return "bf16" if torch.cuda.is_bf16_supported() else "no"
     has: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()

@@ -66,7 +66,8 @@ class RunFiles(Callback):
             spent = {name: self.first.get(name) for name in ("steps", "seconds")}
             loop.state.memory[_SPENT] = spent
         write_config(self.folder, self.config)
-        _write_text(self.folder / "environment.json", json.dumps(_environment(), indent=1))
+        device = loop.accelerator.device
+        _write_text(self.folder / "environment.json", json.dumps(_environment(device), indent=1))
 
     def on_validation(self, loop: Loop, scores: dict[str, float]) -> None:
         if not loop.is_main:
@@ -185,7 +186,7 @@ def _write_text(path: Path, text: str) -> None:
     write_whole(path, lambda partial: partial.write_text(text))
 
 
-def _environment() -> dict[str, Any]:
+def _environment(device: torch.device) -> dict[str, Any]:
     """Return versions, devices and the state of the code."""
     packages = {}
     for name in ("torch", "numpy", "h5py", "accelerate", "monai", "segmentation-models-pytorch"):
@@ -198,7 +199,7 @@ def _environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "packages": packages,
         "git": _git_state(),
         "command": sys.argv,

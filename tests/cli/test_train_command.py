@@ -378,7 +378,8 @@ def test_a_device_that_is_not_there_is_refused(path, tmp_path, capsys, monkeypat
 def test_other_processes_get_the_kind_and_the_typed_words(path, tmp_path, monkeypatch):
     launched = []
     monkeypatch.setattr(
-        "dense_imb.engine.launch", lambda main, words, n: launched.append((words, n)) or 0
+        "dense_imb.engine.launch",
+        lambda main, words, n, *, on_cpu: launched.append((words, n)) or 0,
     )
     typed = arguments(path, tmp_path / "run", "--devices", "2")
     with pytest.raises(SystemExit):

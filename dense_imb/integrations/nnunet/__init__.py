@@ -22,6 +22,7 @@ from dense_imb.base.refusals import Refused
 
 __all__ = ["TRAINERS", "check_nnunet", "trainers_folder"]
 
+# loss of each trainer, by the name of the trainer
 TRAINERS: dict[str, str] = {
     "nnUNetTrainerDiceBalancedCELoss": "Dice + cross-entropy in which each class counts the same",
     "nnUNetTrainerDiceHardMiningLoss": "Dice + hard mining in which each class counts the same",

@@ -9,8 +9,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dense_imb.base.checks import is_plain_eager, trains_eagerly, values_are_readable
-from dense_imb.losses.core.groups import wide
+from dense_imb.base.checks import (
+    is_plain_eager,
+    launches_kernels,
+    trains_eagerly,
+    values_are_readable,
+)
+from dense_imb.losses.core.groups import one_hot, wide
 
 FEW_CLASSES = 8  # up to which one pass for each class beats a gather and a histogram
 _MANY_CELLS = 64  # more are summed by index where a histogram must not be used
@@ -72,7 +77,9 @@ class KeyedCells:
 
 
 def are_few(label: Tensor, n_classes: int) -> bool:
-    """Whether classes are taken one by one: a few, or any number where a gather is no faster."""
+    """Whether classes are taken one by one: a few, but on a GPU they are taken at once."""
+    if launches_kernels(label):
+        return False
     return n_classes <= FEW_CLASSES or not values_are_readable(label)
 
 
@@ -105,6 +112,7 @@ class ClassCells:
         self.dtype = dtype
         self._is_one: Tensor | None = None
         self._narrow: Tensor | None = None
+        self._is_of_class: Tensor | None = None  # (B, C, S) bool
 
     @property
     def n(self) -> int:
@@ -141,7 +149,9 @@ class ClassCells:
                 self.plain_sum(one.expand_as(self.label) if pixel is None else pixel)
                 for pixel in maps
             ]
-        if not self.are_few:
+        if self.n_classes > 2 and launches_kernels(self.label):
+            return [self._sums_at_once(pixel) for pixel in maps]
+        if not self.are_few and self.n_classes > 2:
             return self._keyed().sums(maps)
         results: list[list[Tensor]]
         if self.n_classes == 2:
@@ -154,6 +164,13 @@ class ClassCells:
                     masked = mask if pixel is None else torch.mul(pixel, mask, out=part)
                     result.append(masked.sum(-1))
         return [self.in_rows(torch.stack(result, 1)) for result in results]
+
+    def _sums_at_once(self, pixel: Tensor | None) -> Tensor:
+        if self._is_of_class is None:
+            self._is_of_class = one_hot(self.narrow, self.n_classes)
+        mask = self._is_of_class
+        masked = mask if pixel is None else torch.where(mask, pixel.unsqueeze(1), 0.0)
+        return self.in_rows(masked.sum(-1))
 
     def _sums_of_two(self, pixel: Tensor | None) -> list[Tensor]:
         """Return the sums over each image, (B,) each."""

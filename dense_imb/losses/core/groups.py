@@ -9,12 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dense_imb.base.checks import trains_eagerly, values_are_readable
+from dense_imb.base.checks import launches_kernels, trains_eagerly, values_are_readable
 from dense_imb.losses.core.instances import InstanceMap, number_cells, warn_of_uncovered
 
 if TYPE_CHECKING:
     from dense_imb.losses.core.balance import Balance
     from dense_imb.losses.core.coefficient import Coefficients
+
+_AT_ONCE = 2**27  # bytes of a map of each class, up to which a GPU sums all classes at once
 
 
 class Groups:
@@ -86,6 +88,8 @@ class Classes(Groups):
             return torch.stack([n_valid - n_one, n_one], 1)
         if values_are_readable(self.label):
             return self._bincount(None)
+        if self._fits_at_once(1):
+            return one_hot(self.label, self.n_classes).sum(-1)
         return torch.stack([(self.label == c).sum(1) for c in range(self.n_classes)], 1)
 
     def sum(self, pixel: Tensor) -> Tensor:
@@ -94,6 +98,9 @@ class Classes(Groups):
             zero = torch.where(self.label, 0.0, pixel).sum(1, dtype=dtype)
             one = torch.where(self.label, pixel, 0.0).sum(1, dtype=dtype)
             return torch.stack([zero, one], 1)
+        if self._fits_at_once(1 + dtype.itemsize):
+            mask = one_hot(self.label, self.n_classes)
+            return torch.where(mask, pixel.unsqueeze(1), 0.0).sum(-1, dtype=dtype)
         pixel = pixel.to(dtype)
         if values_are_readable(self.label) and not trains_eagerly(pixel):
             return self._bincount(pixel)
@@ -104,6 +111,11 @@ class Classes(Groups):
         if self.is_bool:
             return torch.where(self.label, of_group[:, 1:], of_group[:, :1])
         return slot_table(of_group).reshape(-1).index_select(0, self.slot.reshape(-1))
+
+    def _fits_at_once(self, n_bytes: int) -> bool:
+        """Whether all classes are summed at once, with so many bytes for each pixel and class."""
+        n = self.label.numel() * self.n_classes
+        return launches_kernels(self.label) and n * n_bytes <= _AT_ONCE
 
     def _bincount(self, pixel: Tensor | None) -> Tensor:
         n_rows = self.label.shape[0]
@@ -236,6 +248,12 @@ def class_tensor(values: Sequence[float], like: Tensor) -> Tensor:
 def wide(device: torch.device) -> torch.dtype:
     """Return the dtype of sums over pixels: float64, or float32 on Apple's GPUs."""
     return torch.float32 if device.type == "mps" else torch.float64
+
+
+def one_hot(label: Tensor, n_classes: int) -> Tensor:  # (rows, pixels) -> (rows, C, pixels)
+    """Return whether each pixel is of each class, in one operation."""
+    classes = torch.arange(n_classes, device=label.device, dtype=label.dtype)
+    return label.unsqueeze(1) == classes.unsqueeze(1)
 
 
 def count_true(is_true: Tensor) -> Tensor:  # (rows, pixels) -> (rows,)

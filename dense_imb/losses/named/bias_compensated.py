@@ -133,7 +133,9 @@ class BiasCompensatedLoss(ClassificationLoss):
         return self._natural(n_classes, class_share, self.penalty, adjustment, plain)
 
     def error(self, pixels: PixelTarget) -> Tensor:
-        progress: float | Tensor = self.progress.to(pixels.logits.device)
+        progress: float | Tensor
         if values_are_readable(self.progress):
             progress = float(self.progress)
+        else:  # copied to a GPU, a number on the CPU would make the host wait
+            progress = self.progress.to(pixels.logits.device)
         return _mixture(self.penalty, self.compensation, progress, pixels)

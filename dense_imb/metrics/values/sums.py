@@ -26,6 +26,7 @@ from dense_imb.metrics.values.checks import (
     membership,
 )
 
+# rows of a table of scores: the network, a blank map, the mean training value, the input itself
 PREDICTION, BLANK, MEAN, INPUT = "prediction", "blank", "mean of training", "input"
 REST = "rest"  # name of the cell of pixels in no other
 _MASK = "leave such pixels out with `mask`"
