@@ -39,11 +39,6 @@ class Request(NamedTuple):
     penalties: tuple[Penalty | None, ...]
     weight: Tensor | None
 
-    @property
-    def owner_is_class(self) -> bool:
-        """Whether a pixel's own cell is that of its class."""
-        return self.own is self.classes
-
 
 class Sums(NamedTuple):
     """Sums over the pixels of a batch in the wide type, or the gradient of the loss by them."""
@@ -51,6 +46,14 @@ class Sums(NamedTuple):
     area: Tensor  # (B, C, M)
     own: Tensor  # (cells,)
     errors: tuple[Tensor, ...]  # (cells,) for each penalty
+
+
+def owner_is_class(request: Request) -> bool:
+    """Whether a pixel's own cell is that of its class.
+
+    A function, since torch 2.10 cannot trace a property of a NamedTuple.
+    """
+    return request.own is request.classes
 
 
 def plain_sums(z: Tensor, request: Request) -> tuple[Tensor, ...]:
