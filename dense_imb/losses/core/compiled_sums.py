@@ -14,7 +14,7 @@ from torch import Tensor
 from dense_imb.losses.core.cells import ClassCells
 from dense_imb.losses.core.groups import wide
 from dense_imb.losses.core.hand_sums import HandSums, hand_sums_of
-from dense_imb.losses.core.plain_sums import Request, Sums, owner_is_class
+from dense_imb.losses.core.plain_sums import Request, Sums
 
 
 def is_one_operation(z: Tensor, request: Request) -> bool:
@@ -22,7 +22,7 @@ def is_one_operation(z: Tensor, request: Request) -> bool:
     if z.device.type != "cpu" or not torch.compiler.is_compiling():
         return False
     is_for_any_machine = torch.compiler.is_exporting()
-    is_simple = owner_is_class(request) and all(phi is None for phi in request.penalties)
+    is_simple = request.owner_is_class() and all(phi is None for phi in request.penalties)
     return is_simple and len(request.areas) == 1 and not is_for_any_machine
 
 

@@ -72,7 +72,6 @@ class PackedCover(NamedTuple):
     n_bits: tuple[int, ...]  # of each chunk
     rest_is_zero: bool  # whether the pattern 0 is a cell, the last
 
-    @property
     def ignored(self) -> int:
         """Pattern of an ignored pixel, in no cell."""
         return 2 << self.n_bits[0] if self.rest_is_zero else 0
@@ -123,7 +122,7 @@ def pack(
     if valid is None:
         return packed
     return packed._replace(
-        chunks=tuple(torch.where(valid, chunk, packed.ignored) for chunk in chunks)
+        chunks=tuple(torch.where(valid, chunk, packed.ignored()) for chunk in chunks)
     )
 
 
@@ -226,7 +225,7 @@ class CoverCells(Groups):
         self.n_rows = n_rows
         self.n_bits = packed.n_bits
         self.rest_is_zero = packed.rest_is_zero
-        self.ignored = packed.ignored
+        self.ignored = packed.ignored()
         self.n_cells = sum(packed.n_bits) + packed.rest_is_zero
         self.chunks = [chunk.reshape(n_rows, -1) for chunk in packed.chunks]
 

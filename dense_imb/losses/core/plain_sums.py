@@ -39,6 +39,10 @@ class Request(NamedTuple):
     penalties: tuple[Penalty | None, ...]
     weight: Tensor | None
 
+    def owner_is_class(self) -> bool:  # torch 2.10 cannot trace a property of a NamedTuple
+        """Whether a pixel's own cell is that of its class."""
+        return self.own is self.classes
+
 
 class Sums(NamedTuple):
     """Sums over the pixels of a batch in the wide type, or the gradient of the loss by them."""
@@ -46,14 +50,6 @@ class Sums(NamedTuple):
     area: Tensor  # (B, C, M)
     own: Tensor  # (cells,)
     errors: tuple[Tensor, ...]  # (cells,) for each penalty
-
-
-def owner_is_class(request: Request) -> bool:
-    """Whether a pixel's own cell is that of its class.
-
-    A function, since torch 2.10 cannot trace a property of a NamedTuple.
-    """
-    return request.own is request.classes
 
 
 def plain_sums(z: Tensor, request: Request) -> tuple[Tensor, ...]:
