@@ -16,6 +16,7 @@ from dense_imb.base.checks import (
     trains_eagerly,
     values_are_readable,
 )
+from dense_imb.losses.core.bits import as_bits
 from dense_imb.losses.core.groups import Groups, wide
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def _chunks_of_masks(masks: Tensor, n_chunks: int) -> list[Tensor]:
         # half as long as with bool and int32
         pattern = torch.zeros_like(masks[:, 0], dtype=torch.int16)
         for bit, mask in enumerate(masks[:, number * _CHUNK : (number + 1) * _CHUNK].unbind(1)):
-            pattern = pattern.add_(mask.view(torch.uint8), alpha=1 << bit)
+            pattern = pattern.add_(as_bits(mask, torch.uint8), alpha=1 << bit)
         chunks.append(pattern.int())
     return chunks
 
