@@ -214,7 +214,7 @@ class ClassStatistics(TabularBars):
                     f"Expected `target` to hold class indices, got {float(flat[broken][0])}; "
                     'for frames of values use ClassStatistics(partition="hits").'
                 )
-        label = torch.where(valid, flat, 0).long()
+        label = torch.where(valid, flat.long(), 0)
         check_label_range("target", label, self.n_classes, valid)
         return label
 

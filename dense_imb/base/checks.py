@@ -264,6 +264,12 @@ def is_plain_eager() -> bool:
     return not (torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level())
 
 
+def is_exporting() -> bool:
+    """Whether torch.export runs this code, for a graph that goes to any machine."""
+    # torch 2.10 answers True to `torch.compiler.is_exporting` in every graph that it compiles
+    return torch.compiler._is_exporting_flag
+
+
 def is_batched(value: Tensor) -> bool:
     """Whether a tensor is one of many inside torch.func.vmap."""
     functorch = torch._C._functorch  # torch has no public function for it

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dense_imb.base.checks import is_exporting
 from dense_imb.data.images.labelled import IGNORED, LabelledImages, numbered_classes
 from dense_imb.export.base import Answer
 from dense_imb.export.pixels import (
@@ -45,7 +46,7 @@ class SegmentingNetwork(PixelNetwork):
 
     def forward(self, image: Tensor) -> Tensor:  # (B, channels, *spatial)
         shown = self.shown(image)
-        if torch.compiler.is_exporting():
+        if is_exporting():
             logits = self.reading.as_logits(self.windows(shown))
         else:  # as `segment` does it, so that a file is compared with that
             logits = self.reading.logits(self.windows.network, shown)

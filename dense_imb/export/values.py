@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dense_imb.base.checks import is_exporting
 from dense_imb.data.values.pairs import ValueImages
 from dense_imb.export.base import Answer
 from dense_imb.export.pixels import (
@@ -41,7 +42,7 @@ class PredictingNetwork(PixelNetwork):
 
     def forward(self, image: Tensor) -> Tensor:  # (B, channels, *spatial)
         shown = self.shown(image)
-        if not torch.compiler.is_exporting():  # as `predict` does it
+        if not is_exporting():  # as `predict` does it
             return self.reading.values(self.windows.network, shown)
         values: Tensor = self.reading.scale * self.windows(shown)
         return values if self.reading.read_out is None else self.reading.read_out.apply(values)

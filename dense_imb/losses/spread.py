@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dense_imb.base.checks import check_finite, trains_eagerly, values_are_readable
+from dense_imb.losses.core.bits import as_bits
 from dense_imb.losses.core.groups import wide
 from dense_imb.losses.core.processes import n_processes
 from dense_imb.losses.core.spread import Spread, Spreading
@@ -178,7 +179,7 @@ def _smallest_of_hardest(
         is_global: whether a group has pixels in all processes.
     """
     n_bits = 8 * error.element_size()
-    key = _ordered(error.contiguous().view(torch.int32 if n_bits == 32 else torch.int64))
+    key = _ordered(as_bits(error.contiguous(), torch.int32 if n_bits == 32 else torch.int64))
     prefix = torch.zeros(n_groups, dtype=key.dtype, device=key.device)
     n_of_group, n_left = None, None
     shift = n_bits
@@ -213,7 +214,7 @@ def _smallest_of_hardest(
             chosen = chosen - (1 << (width - 1))  # signed again
         prefix = (prefix << width) + chosen
     assert n_of_group is not None
-    return _ordered(prefix).view(error.dtype), n_of_group
+    return as_bits(_ordered(prefix), error.dtype), n_of_group
 
 
 def _n_hardest(n: Tensor, share: float) -> Tensor:

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dense_imb.base.checks import is_exporting
+
 
 def larger_side(one: int, other: int) -> int:
     """Return the larger of two sides, of which one may be a symbol of an exported graph."""
@@ -36,7 +38,7 @@ def pad_frames(frames: Tensor, size: Sequence[int]) -> Tensor:
     spatial = frames.shape[2:]
     missing = [wanted - given for wanted, given in zip(size, spatial, strict=True)]
     # an exported graph takes frames of any size, so it always pads
-    if not torch.compiler.is_exporting() and not any(missing):
+    if not is_exporting() and not any(missing):
         return frames
     ends: list[int] = []
     for amount in reversed(missing):  # F.pad begins with the last axis
@@ -47,7 +49,7 @@ def pad_frames(frames: Tensor, size: Sequence[int]) -> Tensor:
 def crop_frames(frames: Tensor, size: Sequence[int]) -> Tensor:
     """Crop frames (B, C, *spatial) to their first pixels on each axis."""
     for axis, wanted in enumerate(size, start=2):
-        if torch.compiler.is_exporting():  # the layout of a view would depend on the size
+        if is_exporting():  # the layout of a view would depend on the size
             kept = torch.arange(wanted, device=frames.device)
             frames = frames.index_select(axis, kept)
         elif frames.shape[axis] != wanted:

@@ -60,7 +60,10 @@ def check_adjustment(adjustment: object) -> None:
 
 def adjust_logits(adjustment: Adjustment | None, logits: Tensor, label: Tensor) -> Tensor:
     """Return the adjusted logits, or the logits themselves without an adjustment."""
-    return logits if adjustment is None else adjustment(logits, label)
+    if adjustment is None:
+        return logits
+    # by name: torch 2.10 hashes what it calls, before the object has its fields
+    return adjustment.__call__(logits, label)
 
 
 def refuses_soft(adjustment: Adjustment | None) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dense_imb.base.checks import is_exporting
 from dense_imb.losses.core.cells import ClassCells
 from dense_imb.losses.core.groups import wide
 from dense_imb.losses.core.hand_sums import HandSums, hand_sums_of
@@ -21,8 +22,8 @@ def is_one_operation(z: Tensor, request: Request) -> bool:
     """Whether these sums are one operation: compiled for the CPU, of classes, cross-entropy."""
     if z.device.type != "cpu" or not torch.compiler.is_compiling():
         return False
-    is_for_any_machine = torch.compiler.is_exporting()
-    is_simple = request.owner_is_class and all(phi is None for phi in request.penalties)
+    is_for_any_machine = is_exporting()
+    is_simple = request.owner_is_class() and all(phi is None for phi in request.penalties)
     return is_simple and len(request.areas) == 1 and not is_for_any_machine
 
 

@@ -16,6 +16,7 @@ from dense_imb.base.checks import (
     trains_eagerly,
     values_are_readable,
 )
+from dense_imb.losses.core.bits import as_bits
 from dense_imb.losses.core.groups import Groups, wide
 
 if TYPE_CHECKING:
@@ -72,7 +73,6 @@ class PackedCover(NamedTuple):
     n_bits: tuple[int, ...]  # of each chunk
     rest_is_zero: bool  # whether the pattern 0 is a cell, the last
 
-    @property
     def ignored(self) -> int:
         """Pattern of an ignored pixel, in no cell."""
         return 2 << self.n_bits[0] if self.rest_is_zero else 0
@@ -123,7 +123,7 @@ def pack(
     if valid is None:
         return packed
     return packed._replace(
-        chunks=tuple(torch.where(valid, chunk, packed.ignored) for chunk in chunks)
+        chunks=tuple(torch.where(valid, chunk, packed.ignored()) for chunk in chunks)
     )
 
 
@@ -151,7 +151,7 @@ def _chunks_of_masks(masks: Tensor, n_chunks: int) -> list[Tensor]:
         # half as long as with bool and int32
         pattern = torch.zeros_like(masks[:, 0], dtype=torch.int16)
         for bit, mask in enumerate(masks[:, number * _CHUNK : (number + 1) * _CHUNK].unbind(1)):
-            pattern = pattern.add_(mask.view(torch.uint8), alpha=1 << bit)
+            pattern = pattern.add_(as_bits(mask, torch.uint8), alpha=1 << bit)
         chunks.append(pattern.int())
     return chunks
 
@@ -226,7 +226,7 @@ class CoverCells(Groups):
         self.n_rows = n_rows
         self.n_bits = packed.n_bits
         self.rest_is_zero = packed.rest_is_zero
-        self.ignored = packed.ignored
+        self.ignored = packed.ignored()
         self.n_cells = sum(packed.n_bits) + packed.rest_is_zero
         self.chunks = [chunk.reshape(n_rows, -1) for chunk in packed.chunks]
 

@@ -80,7 +80,7 @@ class ManyClasses(HandSums):
         if request.weight is not None:
             mine.mul_(request.weight)
         error = _slope_of_errors(slopes, request, by.errors)
-        if error is not None and request.owner_is_class:
+        if error is not None and request.owner_is_class():
             mine.add_(error)
             error = None
         r = mine if error is None else mine + error  # (B, S)
@@ -121,16 +121,16 @@ def _own_sums(p: Tensor, request: Request) -> tuple[Tensor, Tensor]:
     for k, mask in _owner_masks(request):
         torch.mul(p[:, k], mask, out=mine)
         own.add_(mine)
-        if request.owner_is_class:
+        if request.owner_is_class():
             of_class.append((mine if request.weight is None else mine.mul_(request.weight)).sum(-1))
-    if request.owner_is_class:
+    if request.owner_is_class():
         return own, request.classes.in_rows(torch.stack(of_class, 1))
     return own, request.own.sums([times(own, request.weight)])[0]
 
 
 def _owner_masks(request: Request) -> Iterator[tuple[int, Tensor]]:
     """Yield the classes that own pixels, and 1.0 at these."""
-    if request.owner_is_class:
+    if request.owner_is_class():
         return request.classes.masks()
     assert request.owner is not None
     classes = range(1, request.classes.n_classes)
@@ -139,7 +139,7 @@ def _owner_masks(request: Request) -> Iterator[tuple[int, Tensor]]:
 
 def _log_probability(z: Tensor, p: Tensor, own: Tensor, request: Request) -> Tensor:
     """Return log p_y of each pixel, from p_y itself where that has its digits."""
-    if request.owner_is_class and _has_digits(own):
+    if request.owner_is_class() and _has_digits(own):
         return own.log()
     lp = z.gather(1, request.classes.label.unsqueeze(1)).squeeze(1)
     return lp.sub_(z.amax(1)).add_(p.amax(1).log_())  # log of at least 1 / C
@@ -177,7 +177,7 @@ class TwoClasses(HandSums):
         d = _difference(z)
         p = d.sigmoid()
         q: Tensor | None = None  # 1 - p with its digits
-        if request.owner_is_class or request.penalties:
+        if request.owner_is_class() or request.penalties:
             q = (-d if z.shape[1] == 1 else d.neg_()).sigmoid_()
         areas = []
         for w in request.areas:
@@ -185,7 +185,7 @@ class TwoClasses(HandSums):
             background = torch.zeros_like(foreground) if q is None else times(q, w).sum(-1)
             areas.append(torch.stack([background, foreground], 1))
         mine = None if q is None else torch.lerp(q, p, request.classes.is_one)  # p_y
-        own = p if mine is None or not request.owner_is_class else mine
+        own = p if mine is None or not request.owner_is_class() else mine
         (total,) = request.own.sums([times(own, request.weight)])
         slopes: tuple[Tensor, ...] = ()
         errors: tuple[Tensor, ...] = ()
@@ -204,7 +204,7 @@ class TwoClasses(HandSums):
     def gradient(z: Tensor, request: Request, kept: Sequence[Tensor], by: Sums) -> Tensor:
         p, *slopes = kept
         own = by.own
-        if request.owner_is_class:  # p_y falls with d for class 0
+        if request.owner_is_class():  # p_y falls with d for class 0
             own = torch.stack([-own[0::2], own[1::2]], 1).view(-1)
         mine = request.own.spread(own)
         if request.weight is not None:

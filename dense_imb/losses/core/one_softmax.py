@@ -115,7 +115,7 @@ def _shared_sums(
         None if isinstance(part.penalty, CrossEntropy) else part.penalty for part in points.values()
     )
     numbers = (by_image or regions)[0].numbers(
-        pixels, options.get("instance"), penalties, by_image=bool(by_image) or wants_images
+        pixels, options.get("instance"), penalties, by_image=len(by_image) > 0 or wants_images
     )
     errors = {
         name: (numbers.mass, error) for name, error in zip(points, numbers.errors, strict=True)

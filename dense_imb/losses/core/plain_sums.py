@@ -39,8 +39,7 @@ class Request(NamedTuple):
     penalties: tuple[Penalty | None, ...]
     weight: Tensor | None
 
-    @property
-    def owner_is_class(self) -> bool:
+    def owner_is_class(self) -> bool:  # torch 2.10 cannot trace a property of a NamedTuple
         """Whether a pixel's own cell is that of its class."""
         return self.own is self.classes
 

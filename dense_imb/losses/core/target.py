@@ -37,10 +37,7 @@ class PixelTarget(NamedTuple):
     probability: Tensor | None  # (B, C, *spatial) where the target is soft
     valid: Tensor | None  # (B, *spatial) bool; None where every pixel is
     pixel_weight: Tensor | None  # (B, *spatial)
-
-    @property
-    def n_classes(self) -> int:
-        return max(self.logits.shape[1], 2)
+    n_classes: int  # a field, since torch 2.10 cannot trace a property of a NamedTuple
 
 
 def pixel_target(
@@ -109,7 +106,7 @@ def pixel_target(
         label = label.clamp(0, n_classes - 1)
     if probability is not None:
         probability = probability.to(logits.dtype)
-    return PixelTarget(logits, label, slot, probability, valid, pixel_weight)
+    return PixelTarget(logits, label, slot, probability, valid, pixel_weight, n_classes)
 
 
 def _two_channels(logits: Tensor) -> Tensor:

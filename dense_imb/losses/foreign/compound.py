@@ -6,10 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
-import torch
 from torch import Tensor, nn
 
-from dense_imb.base.checks import check_at_least
+from dense_imb.base.checks import check_at_least, is_exporting
 from dense_imb.losses.core.balance import Parts
 from dense_imb.losses.core.instances import check_instance_given
 from dense_imb.losses.core.module import Loss
@@ -183,7 +182,7 @@ class CompoundLoss(Loss):
         return feed(loss, intake, logits, target, options)
 
     def _total(self, values: Mapping[str, Tensor]) -> Tensor:
-        if not torch.compiler.is_exporting():  # an exported graph has nowhere to keep them
+        if not is_exporting():  # an exported graph has nowhere to keep them
             self.parts = {name: value.detach() for name, value in values.items()}
         shapes = {name: tuple(value.shape) for name, value in values.items()}
         if len(set(shapes.values())) > 1:

@@ -238,7 +238,7 @@ class BalancedMSELoss(Loss):
     ) -> Any:
         """Return the loss of values; see `balanced_mse_loss` for shapes and options."""
         call = self.n_calls.clone()
-        self.n_calls += 1
+        self.n_calls.add_(1)
         return balanced_mse_loss(
             prediction,
             target,

@@ -212,7 +212,7 @@ class RangeLoss(Loss):
         # a generator keeps 32 bits of its seed: mix, don't shift
         draw = random.Random(f"{self.seed} {int(self.n_calls)}").getrandbits(32)
         generator = torch.Generator().manual_seed(draw)
-        self.n_calls += 1
+        self.n_calls.add_(1)
         return range_loss(
             features,
             label,

@@ -90,13 +90,14 @@ class _SmoothedBalance(Balance):
     """A balance of bins that are as frequent as their neighbours make them."""
 
     inverse_power: float = 1
-    kernel: Kernel = Kernel()
+    kernel: Kernel | None = None  # never; torch 2.10 traces no default that is an object
 
     @property
     def weighs_by_size(self) -> bool:
         return True
 
     def size_of(self, share: Tensor) -> Tensor:
+        assert self.kernel is not None
         smooth = self.kernel.smooth(power_of(share, self.inverse_power))
         return share / torch.where(smooth == 0, 1.0, smooth)
 
