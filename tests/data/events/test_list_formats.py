@@ -128,7 +128,9 @@ def test_timepix_frames(tmp_path, monkeypatch, at_once):
     assert events.t.tolist() == [68, 33, 41, 3422]
 
 
-@pytest.mark.parametrize("row", ["1\t2", "1\t2\t3\t4", "1\t2\tx", "# frame 2", "1\t2\t3.5"])
+@pytest.mark.parametrize(
+    "row", ["1\t2", "1\t2\t3\t4", "1\t2\tx", "# frame 2", "1\t2\t3.5", "1\t2\t" + "9" * 20]
+)
 def test_a_row_that_is_none_is_quoted(tmp_path, row):
     (tmp_path / "a.txt").write_text(f"1\t2\t3\n{row}\n")
     with pytest.raises(ValueError, match=r"rows of three whole numbers, X, Y and C, in .*a\.txt"):

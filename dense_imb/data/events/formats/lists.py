@@ -266,14 +266,19 @@ def _read_xyc(path: Path) -> NDArray[np.int64]:
         rows = [line.split() for line in _lines(file, path) if not line.isspace()]
     try:
         frame = np.array(rows, dtype=np.int64).reshape(len(rows), 3)
-    except ValueError:
-        wrong = next(row for row in rows if len(row) != 3 or not all(v.isdigit() for v in row))
+    except (ValueError, OverflowError):
+        wrong = next(row for row in rows if len(row) != 3 or not all(map(_is_count, row)))
         raise Refused(
             f"rows of three whole numbers, X, Y and C, in {path}",
             f"{' '.join(wrong)[:60]!r}",
             "leave other files out with {pattern}",
         ) from None
     return frame
+
+
+def _is_count(text: str) -> bool:
+    """Whether a text is a whole number of at most 18 digits, as 64 bits hold them."""
+    return text.isdecimal() and len(text) <= 18
 
 
 def _lines(file: IO[str], path: Path) -> Iterator[str]:
