@@ -17,6 +17,8 @@ from dense_imb.metrics._counts import StreamingCounts, ratio
 from dense_imb.metrics.histogram import ScoreHistogram
 from dense_imb.metrics.score_table import mean_of_known
 
+_AT_ONCE = 1 << 22  # pixels whose classes are counted at a time
+
 
 class SegmentationScores(StreamingCounts, TabularBars):
     """IoU, Dice, precision, recall, average precision and calibration of each class.
@@ -90,21 +92,21 @@ class SegmentationScores(StreamingCounts, TabularBars):
         label = pixels.label
         if pixels.valid is not None:
             scores, label = scores[pixels.valid], label[pixels.valid]
-        others = [
-            torch.cat([scores[..., :k], scores[..., k + 1 :]], -1) for k in range(self.n_classes)
-        ]
-        # logit(p_k) = z_k - log(sum of exp(z_j) over the other classes j)
-        rank = scores - torch.stack([other.logsumexp(-1) for other in others], -1)
-        if bool(rank.isnan().any()):
+        scores, label = scores.reshape(-1, self.n_classes), label.reshape(-1)
+        ranks = [_rank(block) for block in torch.split(scores, _AT_ONCE)]
+        if any(bool(rank.isnan().any()) for rank in ranks):
             raise ValueError(
                 "Expected `logits` without NaN, and infinite for at most one class, got NaN or "
                 "several infinities; look for them in the network."
             )
-        pair = label * self.n_classes + scores.argmax(-1)
-        count = torch.bincount(pair.reshape(-1), minlength=self.n_classes**2)
-        for k, histogram in enumerate(self.histograms):
-            histogram.update(rank[..., k], label == k)
-        self._confusion += count.view(self.n_classes, self.n_classes).cpu()
+        for block, true, rank in zip(
+            torch.split(scores, _AT_ONCE), torch.split(label, _AT_ONCE), ranks, strict=True
+        ):
+            pair = true * self.n_classes + block.argmax(-1)
+            count = torch.bincount(pair, minlength=self.n_classes**2)
+            for k, histogram in enumerate(self.histograms):
+                histogram.update(rank[:, k], true == k)
+            self._confusion += count.view(self.n_classes, self.n_classes).cpu()
 
     @property
     def confusion(self) -> Tensor:
@@ -280,6 +282,12 @@ class ObjectScores(StreamingCounts):
         n_true, _, n_predicted, n_false, _ = self._counts.tolist()
         counts = {"objects": n_true, "predicted": n_predicted, "false alarms": n_false}
         return counts, {"detection": self.scores()["detection"]}
+
+
+def _rank(scores: Tensor) -> Tensor:
+    """Return logit(p_k) = z_k - log(sum of exp(z_j) over the other classes j); (n, C)."""
+    others = [torch.cat([scores[:, :k], scores[:, k + 1 :]], -1) for k in range(scores.shape[1])]
+    return scores - torch.stack([other.logsumexp(-1) for other in others], -1)
 
 
 def _components(is_object: Tensor) -> tuple[Tensor, int]:

@@ -188,7 +188,7 @@ def masses(case: Case, output: Tensor, inputs, weight: Tensor, n_classes: int) -
     extra = {n: inputs[n] for n in names[2:]}
     loss = case.make(scope="batch")
     found = torch.zeros(n_classes, dtype=torch.float64)
-    for index in range(weight.numel()):
+    for index in weight.reshape(-1).nonzero().flatten().tolist():
         only = torch.zeros_like(weight)
         only.view(-1)[index] = 1
         parts = loss(output, inputs[names[1]], return_parts=True, pixel_weight=only, **extra)

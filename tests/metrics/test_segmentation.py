@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from dense_imb.metrics import ObjectScores, SegmentationScores
+from dense_imb.metrics import ObjectScores, SegmentationScores, segmentation
 
 from .processes import state
 from .samples import generator
@@ -46,6 +46,24 @@ def test_segmentation_is_scikit_learns(n_channels):
     named = scores.scores()
     assert named["mean_iou"] == pytest.approx(np.mean(scores.iou()))
     assert named["ap_1"] == scores.average_precision()[1]
+
+
+@pytest.mark.parametrize("n_channels", [1, 3])
+@pytest.mark.parametrize("is_masked", [False, True])
+def test_large_images_are_counted_in_blocks(monkeypatch, n_channels, is_masked):
+    rng = generator()
+    logits = torch.randn(2, n_channels, 5, 7, generator=rng)
+    target = torch.randint(0, max(n_channels, 2), (2, 5, 7), generator=rng)
+    mask = torch.rand(2, 5, 7, generator=rng) < 0.7 if is_masked else None
+    whole, blocks = (SegmentationScores(max(n_channels, 2)) for _ in range(2))
+    whole.update(logits, target, mask=mask)
+    monkeypatch.setattr(segmentation, "_AT_ONCE", 13)
+    blocks.update(logits, target, mask=mask)
+    assert torch.equal(state(blocks), state(whole))
+    logits[1, 0, 4, 6] = torch.nan  # in the last block: nothing is counted
+    with pytest.raises(ValueError, match="Expected `logits` without NaN"):
+        blocks.update(logits, target)
+    assert torch.equal(state(blocks), state(whole))
 
 
 def test_a_class_never_seen_has_no_score():
