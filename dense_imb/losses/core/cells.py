@@ -169,7 +169,9 @@ class ClassCells:
         if self._is_of_class is None:
             self._is_of_class = one_hot(self.narrow, self.n_classes)
         mask = self._is_of_class
-        masked = mask if pixel is None else torch.where(mask, pixel.unsqueeze(1), 0.0)
+        if pixel is None:  # a sum of bool would make a map of int64
+            return self.in_rows(mask.to(self.dtype).sum(-1))
+        masked = torch.where(mask, pixel.unsqueeze(1), 0.0)
         return self.in_rows(masked.sum(-1))
 
     def _sums_of_two(self, pixel: Tensor | None) -> list[Tensor]:

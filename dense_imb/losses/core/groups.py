@@ -93,7 +93,7 @@ class Classes(Groups):
             return torch.stack([n_valid - n_one, n_one], 1)
         if values_are_readable(self.label):
             return self._bincount(None)
-        if self._fits_at_once(1):
+        if self._fits_at_once(1 + torch.int64.itemsize):  # a sum of bool is one of int64
             return one_hot(self.label, self.n_classes).sum(-1)
         return torch.stack([(self.label == c).sum(1) for c in range(self.n_classes)], 1)
 
