@@ -18,7 +18,7 @@ def as_bits(value: Tensor, dtype: torch.dtype) -> Tensor:
         tensor([1065353216], dtype=torch.int32)
     """
     if not torch.compiler.is_compiling() and is_batched(value):
-        return _Bits.apply(value, dtype)  # type: ignore[no-any-return,no-untyped-call]
+        return _Bits.apply(value, dtype)  # type: ignore[no-any-return]
     return value.view(dtype)
 
 
