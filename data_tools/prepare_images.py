@@ -137,10 +137,10 @@ def prepare_images(
         The number of images.
     """
     import numpy as np
-    from tqdm.auto import tqdm
 
     from dense_imb.base.checks import check_at_least
     from dense_imb.base.files import refuse_existing, refuse_inputs, write_whole
+    from dense_imb.base.progress import tqdm
     from dense_imb.data.labels.tables import SUFFIXES, read_colours
 
     root, folder = Path(images), Path(out)

@@ -189,9 +189,8 @@ def _measure(name: str, dataset: Any) -> Layout:
 
 
 def _copy(new: Any, name: str, dataset: Any, target: Path, progress: bool) -> None:
-    from tqdm.auto import tqdm
-
     from dense_imb.base.files import check_space
+    from dense_imb.base.progress import tqdm
     from dense_imb.data.events.dense import create_frames
     from dense_imb.data.events.formats.source import BATCH_BYTES
 

@@ -10,9 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from tqdm.auto import tqdm
-
 from dense_imb.base.locks import locked_folder
+from dense_imb.base.progress import tqdm
 from dense_imb.config import HitsConfig, ModelConfig, OptimizerConfig, TrainConfig
 from dense_imb.data.events.simulated import write_simulated
 from dense_imb.hits import Degradation, MaskedFile, evaluate, mask_files, open_hits

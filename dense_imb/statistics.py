@@ -13,7 +13,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from dense_imb.base.checks import (
     bare,
@@ -24,6 +23,7 @@ from dense_imb.base.checks import (
     is_other,
 )
 from dense_imb.base.files import write_whole
+from dense_imb.base.progress import tqdm
 from dense_imb.base.tabular import Rows, TabularBars
 from dense_imb.losses import ValueBins, class_weights
 from dense_imb.losses.core.class_weights import EFFECTIVE_BETA, scale_to_mean_one

@@ -120,8 +120,7 @@ def run(options: Namespace) -> int | None:
 
 
 def _denoise(options: Namespace, processes: Processes, device: str | None) -> None:
-    from tqdm.auto import tqdm
-
+    from dense_imb.base.progress import tqdm
     from dense_imb.hits import mask_file, mask_files, open_hits
     from dense_imb.hits.masking import check_scorer, output_paths
     from dense_imb.hits.reader import expand_patterns
@@ -300,8 +299,7 @@ def _scorer_and_point(
 @contextmanager
 def _choosing(options: Namespace, source: Any, processes: Processes) -> Iterator[tuple[Any, Any]]:
     """Open the hits that a threshold is chosen on, and a progress bar over their events."""
-    from tqdm.auto import tqdm
-
+    from dense_imb.base.progress import tqdm
     from dense_imb.hits import open_hits
 
     with (

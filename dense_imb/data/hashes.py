@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
+from dense_imb.base.progress import tqdm
 from dense_imb.data.events.virtual import VirtualEvents
 from dense_imb.hits import Events, HitsFile, HitsFiles
 

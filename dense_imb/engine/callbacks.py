@@ -8,9 +8,8 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from tqdm.auto import tqdm
-
 from dense_imb.base.checks import check_at_least, check_choice
+from dense_imb.base.progress import tqdm
 from dense_imb.engine.loop import Callback, Loop
 from dense_imb.engine.task import LoggedTerm
 from dense_imb.losses import CompoundLoss

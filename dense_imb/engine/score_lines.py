@@ -7,8 +7,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-from tqdm.auto import tqdm
-
+from dense_imb.base.progress import tqdm
 from dense_imb.engine.loop import Callback, Loop
 from dense_imb.engine.pace import Pace, format_duration
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from dense_imb.base.checks import check_at_least
 from dense_imb.base.hdf5 import list_datasets, open_file
+from dense_imb.base.progress import tqdm
 from dense_imb.hits import (
     Events,
     Geometry,

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from dense_imb.base.checks import check_at_least
+from dense_imb.base.progress import tqdm
 from dense_imb.base.refusals import Refused, option, refusal
 from dense_imb.data.images.labelled import (
     IGNORED,

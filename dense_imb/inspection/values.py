@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from dense_imb.base.checks import check_at_least
+from dense_imb.base.progress import tqdm
 from dense_imb.data.values.cells import CellKind
 from dense_imb.data.values.pairs import LIT_EMPTY, ValueImages, ValueTally, is_lit, open_values
 from dense_imb.inspection.report import Inspection

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tqdm.auto import tqdm
 
 from dense_imb.base.checks import check_at_least
 from dense_imb.base.files import refuse_inputs, write_whole
+from dense_imb.base.progress import tqdm
 from dense_imb.base.refusals import Refused, RefusedFile
 from dense_imb.config import KINDS
 from dense_imb.inspection.report import strict

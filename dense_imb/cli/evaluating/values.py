@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
+from dense_imb.base.progress import tqdm
 from dense_imb.base.refusals import Refused
 from dense_imb.cli._device import chosen_device
 from dense_imb.cli._parser import Namespace

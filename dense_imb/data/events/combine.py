@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from dense_imb.base.files import refuse_inputs
+from dense_imb.base.progress import tqdm
 from dense_imb.base.refusals import Refused
 from dense_imb.data.events.formats.frames import PathLike
 from dense_imb.data.parts import assign_parts

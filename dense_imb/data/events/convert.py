@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
+from dense_imb.base.progress import tqdm
 from dense_imb.base.refusals import Refused, in_python, option, refusal, render
 from dense_imb.data.events.formats.frames import PathLike
 from dense_imb.data.events.formats.source import Columns, Source

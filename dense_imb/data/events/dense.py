@@ -12,7 +12,6 @@ import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from dense_imb.base.files import (
     check_space,
@@ -21,6 +20,7 @@ from dense_imb.base.files import (
     write_whole,
     write_whole_folder,
 )
+from dense_imb.base.progress import tqdm
 from dense_imb.base.refusals import RefusedFile
 from dense_imb.data.events.formats.frames import PathLike
 from dense_imb.data.events.formats.source import BATCH_BYTES

@@ -12,10 +12,10 @@ import h5py
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from dense_imb.base.checks import check_at_least, check_choice
 from dense_imb.base.files import check_space, refuse_existing, refuse_inputs, write_whole
+from dense_imb.base.progress import tqdm
 from dense_imb.data.events.dense import create_frames
 from dense_imb.data.events.formats.frames import PathLike
 from dense_imb.data.events.formats.source import BATCH_BYTES

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from dense_imb.base.checks import check_at_least
+from dense_imb.base.progress import tqdm
 from dense_imb.data.events.formats.frames import PathLike
 from dense_imb.hits import Degradation, Geometry, HitsWriter, degrade, simulate
 

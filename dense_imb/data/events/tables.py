@@ -11,9 +11,9 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from dense_imb.base.files import check_space, refuse_existing, refuse_inputs, write_whole
+from dense_imb.base.progress import tqdm
 from dense_imb.base.refusals import RefusedFile
 from dense_imb.data.events.formats.frames import PathLike
 from dense_imb.data.events.formats.records import import_parquet, local_place

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from tqdm.auto import tqdm
 
 from dense_imb.base.files import refuse_existing, refuse_inputs, write_whole
+from dense_imb.base.progress import tqdm
 from dense_imb.base.refusals import Refused, literal, suggest
 from dense_imb.data.images.folders import NIFTI, SUFFIXES, list_images, read_image, stem_of
 from dense_imb.data.images.sources import (

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from dense_imb.base.checks import check_finite
+from dense_imb.base.progress import tqdm
 from dense_imb.base.refusals import Refused, option, refusal
 from dense_imb.data.images.instances import InstanceMaps, open_instances
 from dense_imb.data.images.sources import IGNORED as IGNORED

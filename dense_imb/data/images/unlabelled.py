@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
+from dense_imb.base.progress import tqdm
 from dense_imb.base.refusals import Refused, literal
 from dense_imb.data.images.folders import (
     NIFTI,

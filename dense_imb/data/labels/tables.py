@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
+from dense_imb.base.progress import tqdm
 from dense_imb.base.refusals import Refused, literal, option
 from dense_imb.data.images.decode import decode_colours, open_picture, upright_size
 from dense_imb.data.images.sources import digest_files

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from tqdm.auto import tqdm
 
+from dense_imb.base.progress import tqdm
 from dense_imb.base.refusals import Refused
 from dense_imb.data.images.labelled import BUDGET, Decoded, Moments
 from dense_imb.data.values.cells import CellKind, Cells, check_cells, numbered_cells, whole_cells

@@ -18,9 +18,9 @@ import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from dense_imb.base.files import refuse_existing, refuse_inputs, write_whole
+from dense_imb.base.progress import tqdm
 from dense_imb.base.refusals import Refused
 from dense_imb.data.images.folders import is_nifti
 from dense_imb.data.images.unlabelled import UnlabelledImages, nifti_like, open_unlabelled

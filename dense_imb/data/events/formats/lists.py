@@ -9,8 +9,8 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
+from dense_imb.base.progress import tqdm
 from dense_imb.base.refusals import Refused, literal
 from dense_imb.data.events.formats.frames import PathLike
 from dense_imb.data.events.formats.mapping import (
