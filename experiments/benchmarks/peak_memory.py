@@ -1,6 +1,6 @@
 """Peak memory of each command on many events, on large images and on many images.
 
-    python experiments/benchmarks/peak_memory.py                     # 20 minutes of two cores
+    python experiments/benchmarks/peak_memory.py                     # 15 minutes of one core
     python experiments/benchmarks/peak_memory.py --sections large --side 3000
     python experiments/benchmarks/peak_memory.py --sections hits --events 100000 200000
 
