@@ -156,7 +156,7 @@ def traced(what: Exportable, *, any_size: bool) -> torch.export.ExportedProgram:
     network = copy.deepcopy(what.network)
     for weight in (*network.parameters(), *network.buffers()):
         weight.data = weight.data.contiguous()
-    with torch.no_grad():
+    with torch.no_grad(), _quiet_torch():
         return torch.export.export(network, example, dynamic_shapes=axes)
 
 
@@ -207,10 +207,13 @@ def _in_utf8(text: str) -> str:
 
 @contextmanager
 def _quiet_torch() -> Iterator[None]:
-    """Ignore two warnings about torch's own code, which torch 2.10 raises as it exports."""
+    """Ignore warnings about torch's own code, which torch 2.10 raises as it exports."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)
         warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
+        # `torch.cond` compiles its branches
+        nested = "You are calling torch.compile inside torch.export"
+        warnings.filterwarnings("ignore", nested, UserWarning)
         yield
 
 

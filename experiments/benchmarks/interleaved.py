@@ -209,7 +209,10 @@ def memory(runner: Runner) -> tuple[int, int]:
 
 def _allocated(run: Callable[[], Any]) -> tuple[int, int]:
     """Return the bytes that the CPU allocator holds at the end, and at most."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    # without acc_events, torch 2.10 warns of cycles, of which there is one
+    with profile(
+        activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True
+    ) as profiler:
         result = run()
     events = profiler.profiler.kineto_results.events()
     moments = [(event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"]

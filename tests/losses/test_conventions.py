@@ -15,6 +15,8 @@ from dense_imb.losses import (
     cross_entropy_loss,
 )
 
+from .peers import MONAI_IGNORES, SMP_FOCAL, needs
+
 kornia = pytest.importorskip("kornia.losses")
 monai = pytest.importorskip("monai.losses")
 smp = pytest.importorskip("segmentation_models_pytorch.losses")
@@ -82,6 +84,7 @@ def test_monai_dice_ce_is_a_sum_with_our_cross_entropy():
     )
 
 
+@needs(*SMP_FOCAL)
 def test_smp_focal_multiclass_is_binary_focal_of_every_channel():
     theirs = smp.FocalLoss("multiclass", gamma=2.0)
     one_hot = F.one_hot(TARGET, C).movedim(-1, 1).float()
@@ -150,6 +153,7 @@ def test_alpha_with_softmax_weighs_the_background_by_the_rest():
     torch.testing.assert_close(FocalLoss(WEIGHT, 2.0)(LOGITS, TARGET) / C, theirs(LOGITS, TARGET))
 
 
+@needs(*SMP_FOCAL)
 @pytest.mark.parametrize("mode", ["multiclass", "multilabel"])
 def test_smp_class_weights_are_pixel_weights_of_the_channels(mode):
     theirs = smp.FocalLoss(mode, gamma=2.0, class_weights=WEIGHT.tolist())
@@ -172,6 +176,7 @@ def test_kornia_averages_over_ignored_pixels():
     torch.testing.assert_close(ours * (holes != 255).float().mean(), theirs(BINARY, holes))
 
 
+@needs(*MONAI_IGNORES)
 def test_monai_does_not_divide_by_the_classes_with_ignored_pixels():
     """Its mean is over the pixels left, where without `ignore_index` it is over channels, too."""
     holes = torch.where(TARGET == 3, 255, TARGET)

@@ -272,6 +272,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Error loading resnet18:UserWarning")  # of smp 0.5
 @pytest.mark.parametrize("name", NETWORKS)
 def test_weights_that_follow_are_not_downloaded(offline, name):
     from dense_imb.config import ImagesConfig, ModelConfig, TrainConfig

@@ -26,8 +26,8 @@ def patch_rng(seed: int, epoch: int, sample: int) -> np.random.Generator:
         sample: number of the sample, 0 .. 2^64 - 1.
 
     Example:
-        >>> patch_rng(7, 0, 3).integers(1000) == patch_rng(7, 0, 3).integers(1000)
-        np.True_
+        >>> bool(patch_rng(7, 0, 3).integers(1000) == patch_rng(7, 0, 3).integers(1000))
+        True
     """
     for name, number in (("seed", seed), ("epoch", epoch), ("sample", sample)):
         if int(number) != number or not 0 <= number < 1 << 64:
