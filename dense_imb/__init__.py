@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from dense_imb.runs.read import open_run as open_run
     from dense_imb.runs.train import train as train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # module of each name
 _PLACES = {
