@@ -261,6 +261,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     from segmentation_models_pytorch import encoders
 
     monkeypatch.setattr(encoders, "hf_hub_download", no_download)
+    monkeypatch.setattr(encoders, "load_url", no_download, raising=False)
     monkeypatch.setattr(builder, "load_pretrained", no_download)
     monkeypatch.setattr(efficientnet.model_zoo, "load_url", no_download)
 
