@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from multiprocessing import resource_tracker
 from typing import Any
 
 import torch
@@ -82,9 +83,15 @@ def launch(
     before = {n: signal.signal(n, pass_on) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
     context: Any = None
     try:
-        context = start_processes(  # type: ignore[no-untyped-call]
-            _work, (main, list(arguments), shared), nprocs=n, join=False, start_method="spawn"
-        )
+        resource_tracker.ensure_running()  # its start would unblock SIGINT
+        # until they have imported everything, SIGINT waits: it would end them with a traceback
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            context = start_processes(  # type: ignore[no-untyped-call]
+                _work, (main, list(arguments), shared), nprocs=n, join=False, start_method="spawn"
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         processes.extend(context.processes)
         for number in [*received]:  # while the processes were started
             send(number)
@@ -128,6 +135,8 @@ def _work(
 ) -> None:
     # Ctrl-C in a terminal reaches a whole group; the first process forwards it once
     os.setpgrp()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `main` has handlers of its own
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     os.environ.update(shared, RANK=str(rank), LOCAL_RANK=str(rank))
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
     code = main(arguments)

@@ -135,6 +135,25 @@ def test_a_signal_reaches_processes_that_are_just_started(number, code, monkeypa
     assert not process.is_alive()
 
 
+SLOW = """
+import os, signal, sys, time
+from dense_imb.engine import launch
+if __name__ == "__main__":
+    launch(print, [], 1)
+else:  # in the new process, which imports this module before it does anything
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.1)
+"""
+
+
+def test_ctrl_c_waits_until_a_process_has_imported_everything(tmp_path):
+    script = tmp_path / "slow.py"
+    script.write_text(SLOW)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert "process 0 was ended by SIGINT" in done.stderr
+
+
 @pytest.fixture
 def hears_hangups():
     """Let SIGHUP end this process, also where the tests run under nohup."""
