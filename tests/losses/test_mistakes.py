@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -113,6 +115,37 @@ def test_a_list_of_losses_is_named():
     for losses in ([FocalLoss(), CrossEntropyLoss()], (FocalLoss(), CrossEntropyLoss())):
         with pytest.raises(TypeError, match=r"got a (list|tuple); pass CompoundLoss\(a, b\) or"):
             CompoundLoss(losses)
+
+
+@pytest.mark.parametrize(
+    ("option", "cure"),
+    [
+        (
+            {"ignore_index": 255},
+            "`ignore_index`; give it to each part that has it, such as CompoundLoss("
+            "DiceLoss(ignore_index=255), CrossEntropyLoss(ignore_index=255)).",
+        ),
+        (
+            {"class_weight": (1, 2)},
+            "CompoundLoss(DiceLoss(), CrossEntropyLoss(class_weight=(1, 2))).",
+        ),
+        ({"include_background": True}, "(DiceLoss(include_background=True), CrossEntropyLoss())."),
+        ({"balance": Balance(weight=(1.0,) * 30)}, "DiceLoss(balance=...), CrossEntropyLoss("),
+        ({"lambda_dice": 0.7}, "in their order as `weights`, such as weights=(0.7, 1)."),
+        ({"weight_ce": 1}, "in their order as `weights`, such as weights=(0.7, 1)."),
+        ({"to_onehot_y": True}, "`to_onehot_y`: our losses take class indices as well as one-hot"),
+        ({"weigths": (1, 1)}, "(losses, more, weights), got 'weigths'. Did you mean 'weights'?"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_options_of_a_part_are_refused_by_the_sum(option, cure):
+    with pytest.raises(TypeError) as refused:
+        CompoundLoss(DiceLoss(), CrossEntropyLoss(), **option)
+    assert cure in str(refused.value)
+
+
+def test_the_signature_of_a_sum_shows_no_options():
+    assert list(inspect.signature(CompoundLoss).parameters) == ["losses", "more", "weights"]
 
 
 @pytest.mark.parametrize("loss", [DiceLoss, TverskyLoss, FocalLoss])
