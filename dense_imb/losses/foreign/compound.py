@@ -76,8 +76,7 @@ class CompoundLoss(Loss):
         weights: Mapping[str, float] | Sequence[float] | None = None,
         **options: Unpack[NoOptions],
     ) -> None:
-        if options:
-            _refuse_options(type(self), options)
+        _refuse_options(type(self), options)
         super().__init__()
         named = _named(losses, more)
         self.weights = _weights(weights, list(named))
