@@ -100,24 +100,52 @@ def _summary(one: Name) -> str:
 
 
 def _members(cls: type) -> Iterator[str]:
-    """Yield the public methods and properties that a class itself defines."""
+    """Yield the public methods and properties of a class: its own, then those it inherits.
+
+    Of the inherited ones, those of dense_imb's classes with a docstring are on the page.
+    """
     for name, member in vars(cls).items():
-        if name.startswith("_") or inspect.isclass(member):
-            continue
-        value = member.__func__ if isinstance(member, (classmethod, staticmethod)) else member
-        if isinstance(member, property) or type(member).__name__ == "cached_property":
-            function: Any = getattr(member, "fget", None) or member.func  # type: ignore[attr-defined]
-            yield _member("property", name, "", function.__doc__)
-        elif inspect.isfunction(value):
-            option = {classmethod: ":classmethod:", staticmethod: ":staticmethod:"}
-            text = _signature_text(
-                getattr(cls, name), is_method=not isinstance(member, staticmethod)
-            )
-            yield _member("method", f"{name}{text}", option.get(type(member), ""), value.__doc__)
+        yield from _shown_member(cls, name, member)
+    seen = set(vars(cls))
+    for base in _bases_of_ours(cls):
+        for name, member in vars(base).items():
+            if name not in seen and _docstring(cls, name):
+                yield from _shown_member(cls, name, member)
+        seen |= set(vars(base))
 
 
-def _member(kind: str, head: str, option: str, docstring: str | None) -> str:
-    text = to_markdown(inspect.cleandoc(docstring or ""))
+def _shown_member(cls: type, name: str, member: Any) -> Iterator[str]:
+    """Yield the text of a member, if it is a public method or property."""
+    if name.startswith("_") or inspect.isclass(member):
+        return
+    value = member.__func__ if isinstance(member, (classmethod, staticmethod)) else member
+    if isinstance(member, property) or type(member).__name__ == "cached_property":
+        yield _member("property", name, "", _docstring(cls, name))
+    elif inspect.isfunction(value):
+        option = {classmethod: ":classmethod:", staticmethod: ":staticmethod:"}
+        text = _signature_text(getattr(cls, name), is_method=not isinstance(member, staticmethod))
+        yield _member(
+            "method", f"{name}{text}", option.get(type(member), ""), _docstring(cls, name)
+        )
+
+
+def _bases_of_ours(cls: type) -> list[type]:
+    return [one for one in cls.__mro__[1:] if one.__module__.split(".")[0] == "dense_imb"]
+
+
+def _docstring(cls: type, name: str) -> str:
+    """Return the docstring of a member, or of the one of a base that it overrides."""
+    for one in (cls, *_bases_of_ours(cls)):
+        member = vars(one).get(name)
+        if member is not None:
+            function = getattr(member, "fget", None) or getattr(member, "func", member)
+            if text := getattr(function, "__doc__", None):
+                return str(text)
+    return ""
+
+
+def _member(kind: str, head: str, option: str, docstring: str) -> str:
+    text = to_markdown(inspect.cleandoc(docstring))
     options = f"{option}\n" if option else ""
     return f"::::{{py:{kind}}} {head}\n{options}\n{text}\n::::"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 from fnmatch import fnmatch
@@ -10,6 +11,7 @@ from types import ModuleType
 
 import pytest
 
+import dense_imb.losses
 from tests.docs.pages import DOCS, blocks_of, split_commands, written_pages
 
 
@@ -41,6 +43,22 @@ def test_arguments_and_examples_become_markdown():
     assert made.startswith("Mean of &lt;n> errors.\n\n```text\nloss = sum_i e_i\n```\n\n")
     assert "`a`, `b`\n: two numbers,\n  by default 1.\n\n`*rest`\n: `<others>`." in made
     assert made.endswith("Add:\n\n```pycon\n>>> 1 + 1\n2\n\n>>> 3\n3\n```")
+
+
+def test_the_page_of_a_loss_shows_inherited_methods(monkeypatch):
+    pytest.importorskip("sphinx", reason='the site needs the extra: pip install -e ".[docs]"')
+    monkeypatch.syspath_prepend(str(DOCS / "_ext"))
+    api_pages, public_names = map(importlib.import_module, ("api_pages", "public_names"))
+    losses = [one for one in dense_imb.losses.__all__ if one.endswith("Loss")]
+    for name in losses:
+        one = public_names.Name("dense_imb.losses", name, getattr(dense_imb.losses, name))
+        page = api_pages.page_of_name(one)
+        found = re.findall(r"^::::\{py:(?:method|property)\} (\w+)", page, re.MULTILINE)
+        assert {"forward", "probability", "natural"} <= set(found), name
+        assert len(found) == len(set(found)), name
+        assert not {"train", "state_dict", "extra_repr"} & set(found), name  # torch's own
+        bare = re.findall(r"^::::\{py:\w+\} (\w+).*\n\n\n::::", page, re.MULTILINE)
+        assert bare == [], name
 
 
 def test_every_written_page_is_in_the_first_pages_list():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -169,3 +170,20 @@ def test_deep_supervision_resizes_the_map_with_the_label():
 def test_bad_input_is_one_sentence(call, error, sentence):
     with pytest.raises(error, match=sentence):
         call()
+
+
+def test_the_transform_needs_scipy_when_it_is_made(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.ndimage", None)
+    with pytest.raises(ImportError, match=r"Expected SciPy, .* install it with `pip install"):
+        LabelInstancesd("label")
+
+
+def test_the_transform_shows_its_arguments():
+    assert repr(LabelInstancesd("label")) == (
+        "LabelInstancesd('label', 'components', ignore_index=255)"
+    )
+    several = LabelInstancesd(["a", "b"], "nearest", ignore_index=None, allow_missing_keys=True)
+    assert repr(several) == (
+        "LabelInstancesd(('a', 'b'), 'nearest', ignore_index=None, allow_missing_keys=True)"
+    )
+    assert repr(eval(repr(several))) == repr(several)

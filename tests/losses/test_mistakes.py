@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -115,6 +117,37 @@ def test_a_list_of_losses_is_named():
             CompoundLoss(losses)
 
 
+@pytest.mark.parametrize(
+    ("option", "cure"),
+    [
+        (
+            {"ignore_index": 255},
+            "`ignore_index`; give it to each part that has it, such as CompoundLoss("
+            "DiceLoss(ignore_index=255), CrossEntropyLoss(ignore_index=255)).",
+        ),
+        (
+            {"class_weight": (1, 2)},
+            "CompoundLoss(DiceLoss(), CrossEntropyLoss(class_weight=(1, 2))).",
+        ),
+        ({"include_background": True}, "(DiceLoss(include_background=True), CrossEntropyLoss())."),
+        ({"balance": Balance(weight=(1.0,) * 30)}, "DiceLoss(balance=...), CrossEntropyLoss("),
+        ({"lambda_dice": 0.7}, "in their order as `weights`, such as weights=(0.7, 1)."),
+        ({"weight_ce": 1}, "in their order as `weights`, such as weights=(0.7, 1)."),
+        ({"to_onehot_y": True}, "`to_onehot_y`: our losses take class indices as well as one-hot"),
+        ({"weigths": (1, 1)}, "(losses, more, weights), got 'weigths'. Did you mean 'weights'?"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_options_of_a_part_are_refused_by_the_sum(option, cure):
+    with pytest.raises(TypeError) as refused:
+        CompoundLoss(DiceLoss(), CrossEntropyLoss(), **option)
+    assert cure in str(refused.value)
+
+
+def test_the_signature_of_a_sum_shows_no_options():
+    assert list(inspect.signature(CompoundLoss).parameters) == ["losses", "more", "weights"]
+
+
 @pytest.mark.parametrize("loss", [DiceLoss, TverskyLoss, FocalLoss])
 @pytest.mark.parametrize("mode", ["binary", "multiclass", "multilabel"])
 def test_a_mode_is_refused_by_position_as_by_name(loss, mode):
@@ -131,6 +164,8 @@ def test_a_mode_is_refused_by_position_as_by_name(loss, mode):
         (LOGITS, (LOGITS > 0).float(), "a multilabel target needs one call a channel"),
         (LOGITS[:, 0], TARGET, r"the logits lack the class dimension, \(B, C, \*spatial\)\.$"),
         (LOGITS[:, 0], MASK, r"lack the class dimension.*binary network has logits.unsqueeze\(1"),
+        (LOGITS, (LOGITS > 0).long(), r"; logits \(2, 4, 6, 7\) are read as 4 classes: if the"),
+        (LOGITS, (LOGITS > 0).bool(), r"channel is missing, use logits.unsqueeze\(1\); a"),
         (LOGITS, (LOGITS > 0) / 3, r"got \[[^]]*\] at a pixel\.$"),
     ],
 )
@@ -139,6 +174,39 @@ def test_a_target_of_the_shape_of_the_logits_is_named(loss, logits, target, cure
         loss(logits, target)
     with pytest.raises(ValueError, match=cure):
         loss(logits, target)
+
+
+@pytest.mark.parametrize("loss", [DiceLoss(), CrossEntropyLoss()])
+def test_a_volume_without_its_channel_is_cured_as_the_sentence_says(loss):
+    logits, mask = LOGITS, (LOGITS > 0).float()  # (B, D, H, W), both without a channel
+    with pytest.raises(ValueError, match=r"if the channel is missing, use logits.unsqueeze\(1\)"):
+        loss(logits, mask)
+    assert loss(logits.unsqueeze(1), mask).isfinite()
+
+
+def test_the_numbers_of_many_classes_are_shown_in_part():
+    logits = torch.zeros(1, 100, 2, 2)
+    with pytest.raises(ValueError, match=r"got \[(1\.0, ){6}\.\.\.\] at a pixel") as refused:
+        CrossEntropyLoss()(logits, torch.ones(1, 100, 2, 2))
+    assert len(str(refused.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "loss", [DiceLoss(), CrossEntropyLoss(), CompoundLoss(DiceLoss(), CrossEntropyLoss())]
+)
+@pytest.mark.parametrize("shape", [(2, 6, 7), (2, 1, 6, 7)])
+def test_stacked_outputs_of_deep_supervision_are_named(loss, shape):
+    stacked = LOGITS.unsqueeze(1).repeat(1, 3, 1, 1, 1)
+    with pytest.raises(ValueError, match=r"DeepSupervisionLoss.* with list\(torch.unbind\(logits"):
+        loss(stacked, torch.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("logits", "shape"), [((2, 4, 6, 7), (2, 1, 7)), ((2, 3, 4, 6, 7), (2, 1, 6, 6))]
+)
+def test_a_target_of_another_size_is_told_nothing_of_deep_supervision(logits, shape):
+    with pytest.raises(ValueError, match=r"`target` of the shape [^;]*\.$"):
+        CrossEntropyLoss()(torch.zeros(logits), torch.zeros(shape))
 
 
 def test_the_share_of_the_foreground_alone_is_told_the_background():

@@ -291,7 +291,7 @@ def open_instances(
         names: name of each image by its number.
     """
     if instances in MADE:
-        _ndimage()  # refused here, not in the first step
+        check_scipy()  # refused here, not in the first step
         return InstanceMaps(str(instances))
     if Path(instances).is_dir():
         return InstanceMaps("stored", FolderMaps(instances, names, source.spatial_dims))
@@ -372,6 +372,11 @@ def _narrow(instance: NDArray[Any]) -> NDArray[Any]:
     """Return instance numbers as int16 if they fit, else int32."""
     is_small = instance.size == 0 or instance.max() <= np.iinfo(np.int16).max
     return instance.astype(np.int16 if is_small else np.int32)
+
+
+def check_scipy() -> None:
+    """Refuse where SciPy is missing, which `label_instances` and `nearest_instance` need."""
+    _ndimage()
 
 
 def _ndimage() -> Any:

@@ -12,7 +12,7 @@ from monai.transforms.transform import MapTransform
 from torch import Tensor, nn
 
 from dense_imb.base.checks import check_choice
-from dense_imb.data.images.instances import label_instances, nearest_instance
+from dense_imb.data.images.instances import check_scipy, label_instances, nearest_instance
 
 Instances = Literal["components", "nearest"]
 
@@ -48,7 +48,16 @@ class LabelInstancesd(MapTransform):
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         check_choice("instances", instances, get_args(Instances))
+        check_scipy()  # refused here: MONAI would hide the sentence behind its own
         self.instances, self.ignore_index = instances, ignore_index
+
+    def __repr__(self) -> str:
+        keys = self.keys[0] if len(self.keys) == 1 else self.keys
+        missing = ", allow_missing_keys=True" if self.allow_missing_keys else ""
+        return (
+            f"{type(self).__name__}({keys!r}, {self.instances!r}, "
+            f"ignore_index={self.ignore_index}{missing})"
+        )
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)

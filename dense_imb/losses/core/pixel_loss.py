@@ -81,7 +81,8 @@ def pixel_loss(
         adjustment: `LogPrior(counts)`, `Temperature(counts)`, `Margin(counts)` or none.
         class_weight: a, one number for each class; the mean is sum a_y e / sum a_y, as in torch.
         ignore_index: label of ignored pixels.
-        balance: rule by which class means combine, instead of `class_weight`; see `Balance`.
+        balance: rule by which class means combine, instead of `class_weight`; see `Balance`. By
+            default none: each pixel counts the same.
         per: "pixel", or "instance" for class means over instances, of which each counts the same:
             mean over the instances of a class of the mean over their pixels. Without a `balance`
             it has the default Balance().

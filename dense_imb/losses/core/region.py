@@ -181,7 +181,9 @@ def region_loss(
             Soft targets t are best met by p = t.
         index: `Dice()` by default, `Jaccard()`, `Tversky()`, `Matthews()`, `GeneralizedDice()` or
             any function of an `Overlap` that returns one number for each class.
-        balance: rule by which the classes combine; by default their mean over the batch.
+        balance: rule by which the classes combine; by default Balance(scope="batch",
+            absent="rate"), the mean over the classes of the whole batch, in which a class without
+            pixels adds its mean probability. See `docs/region_losses.md`.
         include_background: count class 0, too. Its Dice is near 1, and dilutes the others.
         gamma: power of 1 - index; focal Tversky has 0.75.
         per: "class", or "instance": the index of each instance of the call's `instance` map, then
@@ -213,8 +215,8 @@ class RegionLoss(Loss):
 
         loss = sum_k  w_k / K  (1 - index(tp_k, fp_k, fn_k, tn_k))^gamma,   p = softmax(z)
 
-    See `region_loss` for the arguments. At call time: `mask`, `pixel_weight`, `instance`,
-    `window`, `return_parts`.
+    See `region_loss` for the arguments and the default balance. At call time: `mask`,
+    `pixel_weight`, `instance`, `window`, `return_parts`.
 
     Example:
         >>> loss = RegionLoss(Tversky(0.3, 0.7), gamma=0.75)

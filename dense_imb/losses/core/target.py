@@ -26,6 +26,7 @@ from dense_imb.base.checks import (
 from dense_imb.losses.core.pixels import both, valid_pixels
 
 SUM_TOLERANCE = 1e-2  # probabilities may come from float16
+_LONGEST_LIST = 6  # numbers that an error shows of a pixel
 
 
 class PixelTarget(NamedTuple):
@@ -213,6 +214,12 @@ def without_channel(
 def _cure_of_shape(name: str, value: Tensor, pixels: Tensor, shown: Tensor | None) -> str:
     """Return the cure of a channel dimension of the wrong size or in the wrong place."""
     batch, *spatial = pixels.shape
+    if shown is not None and _are_stacked(shown, value):
+        return (
+            "; the logits have one dimension more than those of this target: if they are stacked "
+            "outputs of deep supervision, call MONAI's DeepSupervisionLoss(loss) with "
+            "list(torch.unbind(logits, 1))"
+        )
     if value.dim() != pixels.dim() + 1 or not spatial:
         return ""
     if shown is not None and tuple(value.shape) == (batch, *spatial, shown.shape[1]):
@@ -225,6 +232,14 @@ def _cure_of_shape(name: str, value: Tensor, pixels: Tensor, shown: Tensor | Non
             "the logits"
         )
     return ""
+
+
+def _are_stacked(logits: Tensor, target: Tensor) -> bool:
+    """Whether logits (B, heads, C, *spatial) look like a stack of outputs for the target."""
+    if logits.dim() < 5:
+        return False
+    batch, _, _, *spatial = logits.shape
+    return tuple(target.shape) in ((batch, *spatial), (batch, 1, *spatial))
 
 
 def _from_indices(target: Tensor, n_classes: int, valid: Tensor | None) -> Tensor:
@@ -298,7 +313,7 @@ def _from_channels(
             broken = probability.movedim(1, -1)[~is_fine][0]
             raise ValueError(
                 "Expected `target` to hold probabilities that sum to 1 over the classes, got "
-                f"{[round(value, 4) for value in broken.tolist()]} at a pixel"
+                f"{_numbers_text(broken)} at a pixel"
                 f"{_cure_of_sums(probability)}."
             )
         if soft_for is not None:
@@ -314,6 +329,12 @@ def _from_channels(
     return label, valid, probability
 
 
+def _numbers_text(values: Tensor) -> str:
+    """Return the numbers of a pixel as a list, the first ones of many classes."""
+    shown = [f"{round(value, 4)}" for value in values[:_LONGEST_LIST].tolist()]
+    return f"[{', '.join(shown)}{', ...' if len(values) > _LONGEST_LIST else ''}]"
+
+
 def _cure_of_sums(target: Tensor) -> str:
     """Return the cure of a target in the shape of the logits that is no class probability."""
     if bool((target != target.round()).any()) or float(target.min()) < 0:
@@ -323,8 +344,9 @@ def _cure_of_sums(target: Tensor) -> str:
         cure = "; the logits lack the class dimension, (B, C, *spatial)"
         return f"{cure}: a binary network has logits.unsqueeze(1)" if is_mask else cure
     return (
-        "; a multilabel target needs one call a channel, of binary logits: the mean of "
-        "loss(logits[:, k:k+1], target[:, k:k+1])"
+        f"; logits {tuple(target.shape)} are read as {target.shape[1]} classes: if the channel is "
+        "missing, use logits.unsqueeze(1); a multilabel target needs one call a channel, of "
+        "binary logits: the mean of loss(logits[:, k:k+1], target[:, k:k+1])"
     )
 
 

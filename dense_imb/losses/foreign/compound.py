@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Unpack
+from typing import Any, TypedDict, Unpack
 
 from torch import Tensor, nn
 
@@ -14,9 +14,13 @@ from dense_imb.losses.core.instances import check_instance_given
 from dense_imb.losses.core.module import Loss
 from dense_imb.losses.core.natural import Natural
 from dense_imb.losses.core.one_softmax import share_a_softmax, values_of_parts, windows_of_parts
-from dense_imb.losses.core.options import CallOptions, check_options, shows_options
+from dense_imb.losses.core.options import CallOptions, MeanOptions, check_options, shows_options
 from dense_imb.losses.core.overlap_sums import WindowSums, check_window
+from dense_imb.losses.core.region import RegionOptions
 from dense_imb.losses.foreign.feeding import Intake, feed, intake_of, wants_cells
+
+_FACTORS = ("lambda_", "weight_")  # of MONAI's and nnU-Net's sums
+_LONGEST_VALUE = 40  # characters of an option that an error repeats
 
 
 class SumCallOptions(CallOptions, total=False):
@@ -27,13 +31,18 @@ class SumCallOptions(CallOptions, total=False):
     label: Tensor | None
 
 
+class NoOptions(TypedDict):
+    """Options of a sum at construction: it has none, its parts do."""
+
+
 class CompoundLoss(Loss):
     """A sum of losses, ours and other libraries', with a weight for each.
 
         loss = sum over parts j of  w_j loss_j(z, y)
 
     For example a region loss (Dice, Tversky) and one of ours. Each part gets the label map in the
-    form that its library expects, see `feeding.apply_loss`. A loss of values in a sum with one of
+    form that its library expects: indices, one channel or one-hot. Options such as `ignore_index`
+    belong to the parts. A loss of values in a sum with one of
     logits, like ACB-MSE, compares the probabilities with 0 and 1. `parts` holds the value of each
     part in the last call, before its weight and without gradient, for logging.
 
@@ -59,12 +68,15 @@ class CompoundLoss(Loss):
     shown = ("weights",)
     no_probability = "a sum of several losses has no inverse"
 
+    @shows_options(NoOptions)
     def __init__(
         self,
         losses: Mapping[str, nn.Module] | nn.Module,
         *more: nn.Module,
         weights: Mapping[str, float] | Sequence[float] | None = None,
+        **options: Unpack[NoOptions],
     ) -> None:
+        _refuse_options(type(self), options)
         super().__init__()
         named = _named(losses, more)
         self.weights = _weights(weights, list(named))
@@ -98,7 +110,7 @@ class CompoundLoss(Loss):
     def sums(self, logits: Tensor, target: Tensor, **options: Unpack[SumCallOptions]) -> WindowSums:
         """Return the sums of one call, which add up to the `window` of gradient accumulation.
 
-        See `RegionLoss.sums`.
+        They are those of its region losses and penalties, see the method `sums` of `RegionLoss`.
         """
         check_options(type(self).__name__, options, SumCallOptions)
         losses = dict(self.losses.items())
@@ -155,6 +167,12 @@ class CompoundLoss(Loss):
         return self._only_part().probability(logits, class_share)
 
     def natural(self, n_classes: int, class_share: Any = None) -> Natural:
+        """Return the map from logits to natural logits of the only part, see `probability`.
+
+        Args:
+            n_classes: number of classes.
+            class_share: fraction of pixels of each class in training; a balance needs it.
+        """
         return self._only_part().natural(n_classes, class_share)
 
     def _only_part(self) -> Loss:
@@ -196,6 +214,25 @@ class CompoundLoss(Loss):
             total = part if total is None else total + part
         assert total is not None
         return total
+
+
+def _refuse_options(cls: type[CompoundLoss], options: Mapping[str, object]) -> None:
+    """Refuse options of a part, and other libraries' names of the weights."""
+    for name, value in options.items():
+        of_region, of_mean = (name in one.__annotations__ for one in (RegionOptions, MeanOptions))
+        if of_region or of_mean:
+            given = f"{name}={value!r}" if len(repr(value)) <= _LONGEST_VALUE else f"{name}=..."
+            region, mean = given if of_region else "", given if of_mean else ""
+            raise TypeError(
+                f"`{cls.__name__}` takes no `{name}`; give it to each part that has it, such as "
+                f"{cls.__name__}(DiceLoss({region}), CrossEntropyLoss({mean}))."
+            )
+        if name.startswith(_FACTORS):
+            raise TypeError(
+                f"`{cls.__name__}` takes no `{name}`; give the factors of all parts in their order "
+                "as `weights`, such as weights=(0.7, 1)."
+            )
+    check_options(cls.__name__, options, NoOptions, also=cls)
 
 
 def _wants_instances(loss: nn.Module) -> bool:

@@ -98,8 +98,15 @@ class BalancedSoftmaxLoss(PixelLoss):
 
         loss = mean_i -log softmax(z + tau log prior)_{y_i},   prior_k = n_k / sum n
 
+    On new data softmax(z) is the answer for classes of equal frequency. The method `probability`
+    adds the prior again: natural probabilities.
+
     See `balanced_softmax_loss` and `pixel_loss` for the arguments. At call time: `mask`,
     `pixel_weight`, `class_count`, `instance`, `return_parts`.
+
+    Args:
+        class_counts: n_k, pixels of each class in the training data, or a `ClassStatistics`.
+        tau: strength; 1 as in the paper.
 
     Example:
         >>> BalancedSoftmaxLoss([990, 10])(torch.zeros(1, 2), torch.tensor([1]))

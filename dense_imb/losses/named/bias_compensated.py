@@ -89,6 +89,10 @@ class BiasCompensatedLoss(ClassificationLoss):
     holds it. See `bias_compensated_loss` and `pixel_loss` for the arguments. At call time:
     `mask`, `pixel_weight`, `class_count`, `instance`, `return_parts`.
 
+    Args:
+        class_counts: pixels of each class in the training data, or a `ClassStatistics`.
+        test_counts: class counts of the data to predict; equal classes by default.
+
     Example:
         >>> loss = BiasCompensatedLoss([3, 1])
         >>> loss(torch.zeros(1, 2), torch.tensor([1]))

@@ -80,6 +80,10 @@ class ClassDependentTemperatureLoss(PixelLoss):
     See `class_dependent_temperature_loss` and `pixel_loss` for the arguments. At call time: `mask`,
     `pixel_weight`, `class_count`, `instance`, `return_parts`.
 
+    Args:
+        class_counts: n_k, pixels of each class in the training data, or a `ClassStatistics`.
+        power: exponent of n_k.
+
     Example:
         >>> loss = ClassDependentTemperatureLoss([100, 1])
         >>> loss(torch.tensor([[1.0, 1.0]]), torch.tensor([1]))

@@ -14,6 +14,10 @@ class DiceLoss(RegionLoss):
 
         loss = 1/K sum_k  1 - (2 tp_k + s) / (2 tp_k + fp_k + fn_k + s)
 
+    By default the balance is Balance(scope="batch", absent="rate"): the classes of the whole batch
+    count the same, and a class without pixels adds its mean probability. See
+    `docs/region_losses.md` for the choices.
+
     Dice alone hardly punishes a class that an image lacks: add `CrossEntropyLoss`, with which it
     shares one softmax in a `CompoundLoss`. See `region_loss` for the arguments. At call time:
     `mask`, `pixel_weight`, `instance`, `window`, `return_parts`.

@@ -98,6 +98,11 @@ class LDAMLoss(PixelLoss):
     See `ldam_loss` and `pixel_loss` for the arguments. At call time: `mask`, `pixel_weight`,
     `class_count`, `instance`, `return_parts`.
 
+    Args:
+        class_counts: n_k, pixels of each class in the training data, or a `ClassStatistics`.
+        max_margin: margin of the rarest class.
+        scale: s.
+
     Example:
         >>> LDAMLoss([16, 1], scale=1.0)(torch.tensor([[0.5, 0.5]]), torch.tensor([0]))
         tensor(0.8259)

@@ -209,6 +209,7 @@ class RangeLoss(Loss):
         self.register_buffer("n_calls", torch.zeros((), dtype=torch.int64))
 
     def forward(self, features: Tensor, label: Tensor, *, mask: Tensor | None = None) -> Any:
+        """Return the loss of features and their labels; see `range_loss`."""
         # a generator keeps 32 bits of its seed: mix, don't shift
         draw = random.Random(f"{self.seed} {int(self.n_calls)}").getrandbits(32)
         generator = torch.Generator().manual_seed(draw)
