@@ -72,18 +72,6 @@ class LinkedCode(SphinxPostTransform):
             made = nodes.reference("", "", *node.children, internal=True, refuri=uri)
         node.replace_self(made)
 
-    def _page_of(self, text: str) -> str | None:
-        words = text.split()
-        if words[:1] == ["dense-imb"]:
-            return _page_of_command(words[1:])
-        if match := _PAGE.fullmatch(text):
-            return match[1] if match[1] in self.env.found_docs else None
-        match = _CALL.fullmatch(text)
-        if match is None or (match[2] is None and _WORD.fullmatch(text)):
-            return None
-        path = self.config.dense_imb_names.get(match[1])
-        return f"api/{path}" if path else None
-
 
 def resolve_name(
     app: Sphinx, env: BuildEnvironment, node: addnodes.pending_xref, content: nodes.Element
