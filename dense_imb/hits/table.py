@@ -10,7 +10,13 @@ from typing import Any, Self
 from dense_imb.hits.classes import class_table
 from dense_imb.metrics.histogram import FAKES_CURE
 from dense_imb.metrics.operating_point import Aim
-from dense_imb.metrics.score_table import Row, ScoreTable, aligned, finite_rows
+from dense_imb.metrics.score_table import (
+    Row,
+    ScoreTable,
+    aligned,
+    finite_rows,
+    percent_digits,
+)
 
 # a warning needs more occluded signal, or more tied signal, than this
 _MUCH_HIDDEN, _MUCH_TIED = 0.05, 0.02
@@ -307,7 +313,7 @@ def _point_cells(row: Row, aim: str) -> list[str]:
     )
     return [
         f"{threshold:.4g}" if math.isfinite(threshold) else "-",
-        *("-" if math.isnan(share) else f"{100 * share:.2f} %" for share in shares),
+        *("-" if math.isnan(share) else f"{percent_digits(share, 2)} %" for share in shares),
         "-" if math.isnan(fakes) else f"{fakes:.2f}",
     ]
 
@@ -389,4 +395,4 @@ def _cell(name: str, row: Row) -> str:
         return f"{value:.2f}"
     if name == "events_per_second":
         return f"{value:,.0f}"
-    return f"{round(100 * value, 6):.1f}"  # so that rounding errors do not show at ties
+    return percent_digits(value, 1)

@@ -470,6 +470,16 @@ def test_old_tables_are_still_read() -> None:
     assert "operating point" not in table.text()
 
 
+def test_no_share_is_rounded_up_to_all() -> None:
+    table = evaluate([Ranked()], None, some(40, 4))
+    row = {**table["ranked"], "removal_at_97": 0.9995, "removal_at_fakes": 0.99998}
+    table = replace(table, rows=({**row, "removal_at_90": 1 - 1e-16, "threshold_at_fakes": 0.5},))
+    (header, cells), *_ = table.text_tables()
+    at = dict(zip(header, cells, strict=True))
+    assert (at["removed at 97"], at["removed at 90"]) == ("99.95", "100.0")
+    assert table.point_table()[2][3] == "99.998 %"
+
+
 def test_hits_of_sensors_hide_nothing() -> None:
     events = some_sensor_events(60)
     events = replace(events, t=abs(events.t) / 4)
