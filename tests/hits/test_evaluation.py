@@ -422,12 +422,15 @@ def test_the_table_holds_three_operating_points() -> None:
     assert Evaluation.from_json(table.as_json()).text() == text
 
 
-def test_without_noise_only_events_fakes_are_dashes() -> None:
+def test_without_noise_only_events_there_are_no_fakes() -> None:
     events = some(60, 1)
     has_signal = [i for i in range(60) if (events[i].label > 0).any()]
     table = evaluate([Ranked()], None, events.take(has_signal))
-    assert table.point_table()[2] == ["ranked: fakes 1", "-", "-", "-", "-", "-"]
-    assert "Fakes need noise-only events to choose on, got none; add events" in table.text()
+    header, *cells = table.point_table()
+    assert header[1:] == ["threshold", "signal efficiency", "background rejection", "purity"]
+    assert [row[0] for row in cells] == ["ranked: retention 97 %", "ranked: purity 95 %"]
+    assert "fakes" not in table.text().lower()
+    assert "Fakes are" in evaluate([Ranked()], None, events).text()
     with pytest.raises(ValueError, match="Expected noise-only events for `fakes`, got none"):
         evaluate([Ranked()], None, events.take(has_signal), fakes=1)
 
