@@ -53,7 +53,7 @@ def reading(path: Path, place: str) -> Iterator[None]:
 @_as_hits_error()
 def identify_file(path: Path) -> tuple[int, ...]:
     """Return device, inode, size and time of a regular file; refuse anything else."""
-    return hdf5.identify_file(path)
+    return hdf5.identify_file(path, "a hits file")
 
 
 @_as_hits_error()

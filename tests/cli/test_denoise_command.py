@@ -314,7 +314,7 @@ def test_a_run_of_another_frame_is_refused_before_any_work(
             ["blank", "a.h5", "x.h5", "--threshold", "-1"],
             "`threshold` to be a number of at least 0",
         ),
-        (["blank", "missing.h5", "x.h5", "--threshold", "1"], "No such file or directory"),
+        (["blank", "d.h5", "x.h5", "--threshold", "1"], "/d.h5, got none. Did you mean "),
         (["blank", "a.h5", "no/x.h5", "--threshold", "1"], "No such file or directory"),
         (["blank", "a.h5", "x.h5", "--choose-on", "b.h5", "--retention", "2"], "above 0 and up to"),
         (["blank", "a.h5", "x.h5", "--choose-on", "b.h5", "--threshold", "1"], "got both"),
@@ -344,6 +344,13 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
     assert run(*arguments) == 2
     assert sentence in capsys.readouterr().err.splitlines()[-1]
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_the_nearest_run_is_suggested(folder, trained, tmp_path, capsys):
+    (tmp_path / "rum").mkdir()  # no run
+    assert run(tmp_path / "runn", folder / "a.h5", tmp_path / "x.h5") == 2
+    wanted = f"Expected the folder of a run at {tmp_path / 'runn'}, got none. Did you mean "
+    assert f"{wanted}'{trained}'?" in capsys.readouterr().err
 
 
 def test_a_table_is_no_hits_file_and_is_converted(tmp_path, monkeypatch, capsys):
