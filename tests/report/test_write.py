@@ -60,6 +60,7 @@ def test_validation_scores_are_those_of_the_run(run_folder):
     best = run.metrics["best"]
     assert report.numbers["metrics"]["best"] == best
     assert f"{100 * best['removal_at_97']:.1f} % of the noise removed at 97 %" in report.headline
+    assert "kept (every second validation event)" in report.headline
     # every second of 24, each with 8 signal and 30 noise hits, hidden ones included
     assert rows[0]["n_events"] == 12
     assert rows[0]["n_signal"] + rows[0]["n_noise"] == 12 * 38
