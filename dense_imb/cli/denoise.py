@@ -43,7 +43,8 @@ def make_parser() -> Parser:
         "  dense-imb denoise hit-density raw/*.h5 --out clean --choose-on labelled.h5",
     )
     parser.usage = (
-        "%(prog)s MODEL IN OUT [options]\n       %(prog)s MODEL IN ... --out FOLDER [options]"
+        "dense-imb denoise MODEL IN OUT [OPTION ...]\n"
+        "       dense-imb denoise MODEL IN ... --out FOLDER [OPTION ...]"
     )
     parser.add_argument(
         "model",
@@ -180,7 +181,7 @@ def _denoise(options: Namespace, processes: Processes, device: str | None) -> No
     for sentence in filter(None, (note, few)):
         if processes.is_main:
             print(f"dense-imb denoise: note: {sentence}", file=sys.stderr)
-    if processes.is_main and isinstance(scorer, TrainedHits):
+    if processes.is_main and run is not None:
         _warn_of_overlap(options, run, sources)
     is_quiet = options.quiet or not processes.is_main
     with tqdm(total=n_events, desc="denoise", unit="event", disable=is_quiet) as bar:
