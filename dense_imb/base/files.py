@@ -17,10 +17,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dense_imb.base.refusals import Refused, RefusedFile
+from dense_imb.base.refusals import Refused, RefusedFile, nearest
 
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<machine>[0-9a-f]{6})-(?P<pid>\d+)-\d+\.(partial|old)")
 _LONGEST = 255  # bytes of a file name
+_COMPARED = 1000  # names beside a missing file that are compared with it
 _EXCHANGE = 2  # flag of renameat2: swap two paths
 _HERE = -100  # file descriptor that means the current folder
 _cleared: set[str] = set()  # folders that this process has looked through
@@ -32,6 +33,31 @@ _SMALL = 1 << 26  # bytes that are read whatever the disk holds
 
 class UnreadableFileError(ValueError):
     """A file that is damaged, dangerous, or of another kind than expected."""
+
+
+def missing_path(path: Path, wanted: str, is_likely: Callable[[Path], bool]) -> FileNotFoundError:
+    """Return the error of a missing file or folder, with the nearest name beside it.
+
+    Args:
+        path: the path that was given.
+        wanted: what was expected there: "a hits file".
+        is_likely: whether a path beside it is a file or folder of this kind.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> (folder / "hits.h5").touch()
+        >>> str(missing_path(folder / "hist.h5", "a file", Path.is_file)).endswith("hits.h5'?")
+        True
+    """
+    names: list[str] = []
+    with suppress(OSError):  # a folder may be missing, too
+        for name in itertools.islice(sorted(os.listdir(path.parent)), _COMPARED):
+            with suppress(OSError):
+                names += [name] if is_likely(path.parent / name) else []
+    near = nearest(path.name, names, cutoff=0.6)
+    hint = "" if near is None else f" Did you mean {str(path.parent / near)!r}?"
+    return FileNotFoundError(f"Expected {wanted} at {path}, got none.{hint}")
 
 
 @contextmanager

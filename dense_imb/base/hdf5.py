@@ -13,7 +13,7 @@ from typing import Any
 
 import h5py
 
-from dense_imb.base.files import MAX_COMPRESSION, UnreadableFileError, reason_of
+from dense_imb.base.files import MAX_COMPRESSION, UnreadableFileError, missing_path, reason_of
 
 _LARGEST_CHUNK = 1 << 30  # bytes; a chunk is unpacked as a whole
 # deflate, shuffle, fletcher32, lzf: part of every h5py. Another filter would load a plug-in.
@@ -39,9 +39,12 @@ def reading(path: Path, place: str) -> Iterator[None]:
         ) from problem
 
 
-def identify_file(path: Path) -> tuple[int, ...]:
+def identify_file(path: Path, wanted: str = "a file") -> tuple[int, ...]:
     """Return device, inode, size and time of a regular file; refuse anything else."""
-    status = os.stat(path)
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        raise missing_path(path, wanted, Path.is_file) from None
     if not stat.S_ISREG(status.st_mode):
         raise UnreadableFileError(f"Expected a file at {path}, got a folder or a device.")
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # --help must not wait for torch
@@ -12,6 +13,7 @@ if TYPE_CHECKING:  # --help must not wait for torch
 def baseline(typed: str, geometry: Geometry | Sensors, *, option: str = "MODEL") -> Scorer:
     """Return a baseline for a geometry, as typed: "hit-density", "hit-density(radius_t=10)"."""
     from dense_imb.base.checks import check_choice
+    from dense_imb.base.files import missing_path
     from dense_imb.hits import BASELINES, make_baseline
     from dense_imb.losses.foreign.parse import parse_call
 
@@ -20,7 +22,9 @@ def baseline(typed: str, geometry: Geometry | Sensors, *, option: str = "MODEL")
     name = name.strip()
     runs = ["RUN (the folder of a run)"] if option == "MODEL" else []
     if runs and name not in known and "/" in name:
-        raise FileNotFoundError(f"Expected the folder of a run at {name}, got none.")
+        raise missing_path(
+            Path(name), "the folder of a run", lambda beside: (beside / "config.yaml").is_file()
+        )
     check_choice(option, name, [*runs, *known])
     if name == "dbscan" and importlib.util.find_spec("sklearn") is None:
         raise ValueError("Expected scikit-learn for dbscan, got none: pip install scikit-learn.")

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dense_imb.base.files import refuse_inputs
+from dense_imb.base.files import missing_path, refuse_inputs
 from dense_imb.base.refusals import Refused, literal, refusal
-from dense_imb.cli._parser import Namespace, Parser, print_next
+from dense_imb.cli._parser import Namespace, Parser, print_next, quoted
 
 if TYPE_CHECKING:
     from dense_imb.data.events.convert import Converted
@@ -23,6 +23,8 @@ _FORMATS = {
     ".dat": "csv", ".txt": "timepix", ".h5": "hdf5", ".hdf5": "hdf5", ".root": "root",
     ".parquet": "parquet", "": "images",
 }  # fmt: skip
+# options with a meaning for outputs of hits files
+_OF_OUTPUTS = ("files", "out", "format", "overwrite", "quiet", "labels", "rule", "flat")
 _TABLES = (".csv", ".root", ".parquet")
 _EXAMPLES = """Examples:
   dense-imb convert hits.csv hits.h5 --width 88 --height 128 --columns x=padx,y=pady,t=time,event=run,event
@@ -86,7 +88,8 @@ def _add_columns(parser: Parser) -> None:
         type=str,
         nargs="*",
         metavar="NAME",
-        help="further columns to keep; by default all that hold numbers",
+        help="further columns to keep, by default all that hold numbers; a column that is read "
+        "as x, y or t can be named too, to keep its values beside their bins",
     )
     add(
         "--by-block",
@@ -135,7 +138,8 @@ def _add_places(parser: Parser) -> None:
         default=[],
         metavar="AXIS=WIDTH",
         help="bins for coordinates in mm and times in ns: x=1.5 y=1.5 t=0.5; x=1.5:LOW:HIGH with "
-        "given ends, the same for several files",
+        "given ends, the same for several files. Times in time step t are around "
+        "LOW + (t - 1/2) * WIDTH",
     )
     add(
         "--sensors",
@@ -211,6 +215,13 @@ def _write_hits(options: Namespace) -> None:
     from dense_imb.data.events.tables import to_table
     from dense_imb.hits import Sensors, open_hits
 
+    parser = make_parser()
+    for name, value in vars(options).items():
+        if name not in _OF_OUTPUTS and value != parser.get_default(name):
+            raise refusal(
+                f"{{{name}}} is for other formats that become a hits file; a hits file is written "
+                "with all its columns as they are, drop it."
+            )
     out = Path(options.out)
     with open_hits(options.files, in_memory=False) as hits:
         is_table = out.suffix == ".npz" and (options.flat or isinstance(hits.geometry, Sensors))
@@ -223,7 +234,8 @@ def _write_hits(options: Namespace) -> None:
                 print(note)
             back = out.with_suffix(".h5")
             back = back.with_stem(f"{back.stem}_again") if back.exists() else back
-            print_next("convert", out, back, *_words_back(hits, out))
+            words = [str(word) for word in (out, back, *_words_back(hits, out))]
+            print(f"the way back: dense-imb convert {quoted(words)}")
             return
         if isinstance(hits.geometry, Sensors):
             raise Refused(
@@ -338,7 +350,7 @@ def open_source(
 
     kind = _format(path, options.format)
     if not path.exists():
-        raise FileNotFoundError(f"Expected a file or folder at {path}, got none.")
+        raise missing_path(path, "a file or folder", lambda _: True)
     keep = None if options.keep is None else _names(options.keep)
     by_row = {"event_columns": _names(options.event_columns), "by_block": options.by_block}
     if kind == "csv":

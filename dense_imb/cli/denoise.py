@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # --help must not wait for torch
     from dense_imb.hits.baselines import Scorer
     from dense_imb.hits.drift import EventProfile
     from dense_imb.metrics import OperatingPoint
+    from dense_imb.runs import Run
 
 SUMMARY = "score each hit of a file and decide which hits to keep"
 
@@ -37,8 +38,13 @@ def make_parser() -> Parser:
         "the output is that of one process.",
         epilog="Examples:\n  dense-imb denoise runs/unet raw.h5 clean.h5 --retention 0.97\n"
         "  dense-imb denoise runs/unet raw.h5 clean.h5 --fakes 0.5 --choose-on 'labelled/*.h5'\n"
+        "  dense-imb denoise runs/unet raw.h5 clean.h5 --purity 0.95\n"
         "  dense-imb denoise --pretrained arc raw.h5 clean.h5\n"
         "  dense-imb denoise hit-density raw/*.h5 --out clean --choose-on labelled.h5",
+    )
+    parser.usage = (
+        "dense-imb denoise MODEL IN OUT [OPTION ...]\n"
+        "       dense-imb denoise MODEL IN ... --out FOLDER [OPTION ...]"
     )
     parser.add_argument(
         "model",
@@ -53,8 +59,8 @@ def make_parser() -> Parser:
         type=str,
         nargs="*",
         metavar="FILE",
-        help="hits file (or a quoted pattern of several) and the file to write; with --out hits "
-        "files only",
+        help="hits file, .h5, or a quoted pattern of several, and the file to write; with --out "
+        "hits files only",
     )
     parser.add_argument(
         "--pretrained",
@@ -81,6 +87,11 @@ def make_parser() -> Parser:
         action="store_true",
         help="leave the folder OUTPUT.shards with several hits files and an index.json, instead of "
         "one file",
+    )
+    parser.add_argument(
+        "--allow-overlap",
+        action="store_true",
+        help="do not compare labelled files with those that the run was trained on",
     )
     parser.add_argument("--quiet", action="store_true", help="show no progress bars")
     add_device(parser)
@@ -146,7 +157,7 @@ def _denoise(options: Namespace, processes: Processes, device: str | None) -> No
         sources = list(targets.values())
     chosen_on = [] if options.choose_on is None else expand_patterns(options.choose_on)
     refuse_inputs(targets, [*sources, *chosen_on])
-    scorer, point, validation = _scorer_and_point(options, sources, processes, device)
+    run, scorer, point, validation = _scorer_and_point(options, sources, processes, device)
     n_events = 0
     geometries = []
     for source in sources:
@@ -170,6 +181,8 @@ def _denoise(options: Namespace, processes: Processes, device: str | None) -> No
     for sentence in filter(None, (note, few)):
         if processes.is_main:
             print(f"dense-imb denoise: note: {sentence}", file=sys.stderr)
+    if processes.is_main and run is not None:
+        _warn_of_overlap(options, run, sources)
     is_quiet = options.quiet or not processes.is_main
     with tqdm(total=n_events, desc="denoise", unit="event", disable=is_quiet) as bar:
         common = {
@@ -198,6 +211,21 @@ def _denoise(options: Namespace, processes: Processes, device: str | None) -> No
         print(one.summary())
         if one.drift:
             print(f"dense-imb denoise: warning: {one.drift}", file=sys.stderr)
+
+
+def _warn_of_overlap(options: Namespace, run: Run, sources: Sequence[str | Path]) -> None:
+    """Print one line if a run was trained on labelled files, whose scores are printed."""
+    from dense_imb.cli.evaluating.overlap import warn_of_overlap
+    from dense_imb.hits import open_hits
+
+    labelled = []
+    for source in sources:
+        with open_hits(source, in_memory=False) as hits:
+            if "/hit/label" in hits.columns:
+                labelled.append(source)
+    if labelled:
+        with open_hits(labelled, in_memory=False) as hits:
+            warn_of_overlap(options, [run], hits, command="denoise")
 
 
 def _check_pair(options: Namespace) -> None:
@@ -230,8 +258,8 @@ def _check_pair(options: Namespace) -> None:
 
 def _scorer_and_point(
     options: Namespace, sources: Sequence[str | Path], processes: Processes, device: str | None
-) -> tuple[Scorer, OperatingPoint | float, EventProfile | None]:
-    """Return the scorer, its threshold, and the profile of its validation events."""
+) -> tuple[Run | None, Scorer, OperatingPoint | float, EventProfile | None]:
+    """Return the run, the scorer, its threshold, and the profile of its validation events."""
     from dense_imb.cli._scorers import baseline
     from dense_imb.hits import choose_point, open_hits, promised_threshold
     from dense_imb.runs import open_run
@@ -271,9 +299,9 @@ def _scorer_and_point(
                 progress=bar.update,
                 over_processes=processes.n > 1,
             )
-            return scorer, chosen, validation
+            return run, scorer, chosen, validation
     if options.threshold is not None:
-        return scorer, options.threshold, validation
+        return run, scorer, options.threshold, validation
     if options.choose_on is not None:
         if is_run and not aims:
             aims = {"retention": run.config.hits.retention}
@@ -286,14 +314,14 @@ def _scorer_and_point(
                 progress=bar.update,
                 over_processes=processes.n > 1,
             )
-            return scorer, point, validation
+            return run, scorer, point, validation
     if not is_run:
         raise Refused(
             f"{{choose_on}}, a labelled hits file, for the threshold of {scorer.name}",
             "none",
             "or give the threshold itself, {threshold=0.5}",
         )
-    return scorer, run.operating_point(**aims), validation
+    return run, scorer, run.operating_point(**aims), validation
 
 
 @contextmanager

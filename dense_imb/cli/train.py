@@ -396,7 +396,11 @@ def _train(options: Namespace) -> None:
         "labels": ("evaluate", folder, "TEST.csv"),
         "values": ("predict", folder, "IMAGES", "OUT"),
     }
-    print_next(*next_words[kind])
+    if kind == "hits":
+        print_next("evaluate", folder, "test.h5")
+        print(f"then: dense-imb {quoted([str(word) for word in next_words[kind]])}")
+    else:
+        print_next(*next_words[kind])
 
 
 def _live_page(folder: Path, is_main: bool) -> list[Any]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dense_imb.metrics import StreamingCounts
-from dense_imb.metrics.score_table import Row
+from dense_imb.metrics.score_table import Row, percent_digits
 
 _MOST = 256  # labels are uint8
 
@@ -88,7 +88,7 @@ def class_table(classes: Mapping[str, Sequence[Row]]) -> list[list[str]]:
 
 
 def _percent(share: float) -> str:
-    return "-" if math.isnan(share) else f"{100 * share:.2f} %"
+    return "-" if math.isnan(share) else f"{percent_digits(share, 2)} %"
 
 
 def _ratio(part: int, whole: int) -> float:

@@ -22,6 +22,9 @@ Array = Any  # np.ndarray or torch.Tensor; a batch holds arrays of one kind
 class Events:
     """Batch of events; event i has the hits offset[i] .. offset[i + 1] - 1.
 
+    The constructor checks the lengths of the columns only: no values, no order of the offsets, no
+    units. `from_arrays` checks these too, and takes counts or the number of each hit's event.
+
     Args:
         geometry: grid of pixels, or table of sensors.
         offset: (n_events + 1,) int64, from 0 to n_hits, never decreasing.
@@ -72,7 +75,10 @@ class Events:
         return jagged.from_awkward(array, geometry, columns)
 
     def to_awkward(self) -> Any:
-        """Return an awkward array with one record an event: `dense_imb.hits.to_awkward`."""
+        """Return an awkward array with one record an event; needs awkward.
+
+        See `dense_imb.hits.to_awkward`.
+        """
         from dense_imb.hits import jagged
 
         return jagged.to_awkward(self)
@@ -137,10 +143,12 @@ class Events:
 
     @property
     def n_hits(self) -> int:
+        """Number of hits of all events together."""
         return len(self.t)
 
     @property
     def is_torch(self) -> bool:
+        """Whether the columns are tensors of torch, not NumPy arrays."""
         return isinstance(self.t, torch.Tensor)
 
     @property
@@ -245,7 +253,10 @@ class Events:
         return self._map(lambda a: a.detach().cpu().numpy()) if self.is_torch else self
 
     def tensors(self) -> Events:
-        """Return the events as tensors, on the device on which they are."""
+        """Return the events as tensors where they are: tensors stay on their device.
+
+        NumPy arrays become tensors on the CPU. `torch` moves them to a device of your choice.
+        """
         return self.torch(self.t.device) if self.is_torch else self.torch()
 
     def torch(self, device: str | torch.device = "cpu") -> Events:

@@ -78,7 +78,7 @@ def from_awkward(
 
 
 def to_awkward(events: Events) -> Any:
-    """Return events as an awkward array with one record an event.
+    """Return events as an awkward array with one record an event; needs awkward.
 
     Columns of hits are lists, columns of events single numbers. `from_awkward` makes events of it.
 

@@ -15,6 +15,7 @@ from dense_imb.hits.format import HitsFileError
 from dense_imb.hits.provenance import digest_of_scorer, digest_of_source
 from dense_imb.hits.reader import HitsFile, HitsFiles, open_hits, verify
 from dense_imb.metrics import HitScores, OperatingPoint
+from dense_imb.metrics.score_table import percent_digits
 
 _MASK_COLUMNS = {"/", "/hit/score", "/hit/keep", "/hit/class"}
 
@@ -132,7 +133,7 @@ class MaskedFile:
 
     def summary(self) -> str:
         """Return counts and scores in one line."""
-        share = f" ({100 * self.n_kept / self.n_hits:.1f} %)" if self.n_hits else ""
+        share = f" ({percent_digits(self.n_kept / self.n_hits, 1)} %)" if self.n_hits else ""
         sentence = (
             f"{self.path}: {self.n_events:,} events, {self.n_hits:,} hits, {self.n_kept:,} kept"
         )
@@ -143,7 +144,7 @@ class MaskedFile:
         names = {"retention": "of the signal kept", "removal": "of the noise removed"}
         names |= {"purity": "purity"}
         measured = [
-            f"{100 * values[name]:.1f} % {text}"
+            f"{percent_digits(values[name], 1)} % {text}"
             for name, text in names.items()
             if not math.isnan(values[name])
         ]

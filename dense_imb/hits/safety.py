@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
@@ -23,6 +24,12 @@ from dense_imb.hits.format import (
     check_dtype,
 )
 from dense_imb.hits.geometry import Geometry, Sensors
+
+_CONVERTED = {
+    ".csv": "a CSV file", ".tsv": "a table", ".dat": "a table", ".root": "a ROOT file",
+    ".parquet": "a parquet file", ".npz": "arrays", ".npy": "an array", ".pt": "a tensor",
+    ".pth": "a tensor",
+}  # fmt: skip
 
 
 @contextmanager
@@ -46,13 +53,23 @@ def reading(path: Path, place: str) -> Iterator[None]:
 @_as_hits_error()
 def identify_file(path: Path) -> tuple[int, ...]:
     """Return device, inode, size and time of a regular file; refuse anything else."""
-    return hdf5.identify_file(path)
+    return hdf5.identify_file(path, "a hits file")
 
 
 @_as_hits_error()
 def open_file(path: Path, locking: bool | str | None) -> Any:
     """Open a hits file for reading, without a chunk cache."""
-    return hdf5.open_file(path, locking, "a hits file")
+    try:
+        return hdf5.open_file(path, locking, "a hits file")
+    except UnreadableFileError as problem:
+        kind = _CONVERTED.get(path.suffix.lower())
+        if kind is None or path.is_dir():
+            raise
+        raise HitsFileError(
+            f"Expected a hits file at {path}, got {kind}; make a hits file of it: "
+            f"dense-imb convert {shlex.quote(str(path))} "
+            f"{shlex.quote(str(path.with_suffix('.h5')))}."
+        ) from problem
 
 
 @_as_hits_error()

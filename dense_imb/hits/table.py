@@ -8,9 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from dense_imb.hits.classes import class_table
-from dense_imb.metrics.histogram import FAKES_CURE
 from dense_imb.metrics.operating_point import Aim
-from dense_imb.metrics.score_table import Row, ScoreTable, aligned, finite_rows
+from dense_imb.metrics.score_table import (
+    Row,
+    ScoreTable,
+    aligned,
+    finite_rows,
+    percent_digits,
+)
 
 # a warning needs more occluded signal, or more tied signal, than this
 _MUCH_HIDDEN, _MUCH_TIED = 0.05, 0.02
@@ -146,29 +151,31 @@ class Evaluation(ScoreTable):
     def point_table(self, rows: Sequence[Row] | None = None) -> list[list[str]]:
         """Return the table of the operating points: a header and rows of texts.
 
-        It holds every network and the best baseline.
+        It holds every network and the best baseline. Without noise-only events to choose on, there
+        are no fakes.
 
         Args:
             rows: rows to show, of one noise level; by default all.
         """
-        shown = self._shown(self.rows if rows is None else rows)
+        rows = self.rows if rows is None else rows
         header = ["threshold", "signal efficiency", "background rejection", "purity", "fakes"]
-        return [
+        names = [name for name in self.points if name != "fakes" or self._has_fakes(rows)]
+        table = [
             ["operating point", *header],
             *(
-                [f"{row['scorer']}: {_aim_text(name, value)}", *_point_cells(row, name)]
-                for row in shown
-                for name, value in self.points.items()
+                [f"{row['scorer']}: {_aim_text(name, self.points[name])}", *_point_cells(row, name)]
+                for row in self._shown(rows)
+                for name in names
             ),
         ]
+        has_column = any(cells[-1] != "-" for cells in table[1:])
+        return table if has_column else [cells[:-1] for cells in table]
 
     def point_notes(self, rows: Sequence[Row] | None = None) -> list[str]:
-        """Return sentences on the operating points: what fakes are, and why there are dashes."""
+        """Return sentences on the operating points: the meaning of fakes, and missing points."""
         rows = self.rows if rows is None else rows
-        has_fakes = any(not _is_unknown(row.get("threshold_at_fakes", math.nan)) for row in rows)
-        notes = ["Fakes are noise hits kept per noise-only event."]
-        if not has_fakes:
-            notes = [f"Fakes need noise-only events to choose on, got none; {FAKES_CURE}."]
+        has_fakes = self.point_table(rows)[0][-1] == "fakes"
+        notes = ["Fakes are noise hits kept per noise-only event."] if has_fakes else []
         wanted = self.points["purity"]
         for row in self._shown(rows):
             if (best := float(row.get("best_purity", math.nan))) < wanted:
@@ -177,6 +184,10 @@ class Evaluation(ScoreTable):
                     f"events, at most {100 * best:.4g} %."
                 )
         return notes
+
+    def _has_fakes(self, rows: Sequence[Row]) -> bool:
+        """Return whether any threshold was chosen by fakes."""
+        return any(not _is_unknown(row.get("threshold_at_fakes", math.nan)) for row in rows)
 
     def _shown(self, rows: Sequence[Row]) -> list[Row]:
         """Return the rows of every network, then that of the best baseline."""
@@ -307,7 +318,7 @@ def _point_cells(row: Row, aim: str) -> list[str]:
     )
     return [
         f"{threshold:.4g}" if math.isfinite(threshold) else "-",
-        *("-" if math.isnan(share) else f"{100 * share:.2f} %" for share in shares),
+        *("-" if math.isnan(share) else f"{percent_digits(share, 2)} %" for share in shares),
         "-" if math.isnan(fakes) else f"{fakes:.2f}",
     ]
 
@@ -389,4 +400,4 @@ def _cell(name: str, row: Row) -> str:
         return f"{value:.2f}"
     if name == "events_per_second":
         return f"{value:,.0f}"
-    return f"{round(100 * value, 6):.1f}"  # so that rounding errors do not show at ties
+    return percent_digits(value, 1)

@@ -290,6 +290,8 @@ def _next(numbers: Mapping[str, Any]) -> Iterator[list[str]]:
     purpose, command = next_command(numbers)
     if command:
         yield [f"Next: {purpose}", f"  {command}"]
+        if numbers["kind"] == "hits" and "sensors" not in numbers:
+            yield _compare_hits(numbers)
 
 
 def next_command(numbers: Mapping[str, Any]) -> tuple[str, str]:
@@ -300,20 +302,36 @@ def next_command(numbers: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _next_of_hits(numbers: Mapping[str, Any]) -> tuple[str, str]:
+    noise, signal = _counts_of_hits(numbers)
+    if not signal:
+        return "", ""
+    first = shlex.quote(numbers["files"][0])
+    command = f"dense-imb train hits --hits.train {first} --out runs/first"
+    if noise:
+        return "train a network of hits", command
+    return (
+        "train a network of hits, with as much noise as in yours",
+        f"{command} --hits.noise {_NOISE}",
+    )
+
+
+def _compare_hits(numbers: Mapping[str, Any]) -> list[str]:
+    """Return the command for after the first network: the comparison of losses."""
+    noise, _ = _counts_of_hits(numbers)
+    command = f"dense-imb compare {shlex.quote(numbers['files'][0])}"
+    return [
+        "Then: compare losses on these data, for 20 minutes (--minutes N), and choose one",
+        f"  {command}" if noise else f"  {command} --noise {_NOISE}",
+    ]
+
+
+def _counts_of_hits(numbers: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the numbers of pixels with noise and with signal."""
     partition = numbers["partitions"].get("pixels", numbers["partitions"]["frame"])
-    counts = {name: one["pixels"] for name, one in partition["classes"].items()}
+    counts = {name: int(one["pixels"]) for name, one in partition["classes"].items()}
     noise = counts.pop("noise", 0)
     counts.pop("empty")
-    if not any(counts.values()):
-        return "", ""
-    command = f"dense-imb compare {shlex.quote(numbers['files'][0])}"
-    if noise:
-        return "compare losses on these data, for 20 minutes (--minutes N), and choose one", command
-    return (
-        "compare losses on these data, for 20 minutes (--minutes N), with as much noise as in "
-        "yours",
-        f"{command} --noise {_NOISE}",
-    )
+    return noise, sum(counts.values())
 
 
 def _next_of_images(numbers: Mapping[str, Any]) -> tuple[str, str]:

@@ -111,6 +111,25 @@ def score_cell(value: str | float) -> str:
     return "-" if math.isnan(number) else f"{number:.3f}"
 
 
+def percent_digits(share: float, digits: int) -> str:
+    """Return a share in per cent, with more digits where fewer would round it up to 100.
+
+    Args:
+        share: a share from 0 to 1.
+        digits: smallest number of digits behind the point.
+
+    Example:
+        >>> percent_digits(0.98, 1), percent_digits(0.9996, 1), percent_digits(1.0, 1)
+        ('98.0', '99.96', '100.0')
+    """
+    value = round(100 * share, 9)  # so that rounding errors do not show at ties, or just below 100
+    text = f"{value:.{digits}f}"
+    while value < 100 and float(text) >= 100:
+        digits += 1
+        text = f"{value:.{digits}f}"
+    return text
+
+
 def mean_of_known(values: Sequence[float]) -> float:
     """Return the mean of the values that are not NaN; NaN if all are."""
     known = [value for value in values if not math.isnan(value)]

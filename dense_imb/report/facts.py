@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dense_imb.config import TrainConfig
+from dense_imb.metrics.score_table import percent_digits
 from dense_imb.runs.stages import FIRST
 from dense_imb.tasks.stages import stages_of
 
@@ -27,7 +28,7 @@ def percent(share: float | str) -> str:
     if math.isnan(value):
         return "-"
     digits = 1 if value < 0.95 or value == 1 else 2 if value < 0.999 else 3
-    return f"{100 * value:.{digits}f} %"
+    return f"{percent_digits(value, digits)} %"
 
 
 def number(value: float | str, form: str = ".3f") -> str:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dense_imb.metrics.score_table import percent_digits
+
 FIRST = "first"  # folder of the first stage in that of the run: a whole run of its own
 # in the setup of a checkpoint: parts that a second stage shares with the first
 _SHARED = ("network", "frame", "data", "validation data", "degradation")
@@ -46,7 +48,8 @@ def describe_stages(metrics: Mapping[str, Any], folder: str | os.PathLike[str]) 
     first, second = ((metrics.get(stage) or {}).get(name, math.nan) for stage in (FIRST, "best"))
     retention = name.removeprefix("removal_at_")
     if retention != name:
-        scores = f"noise removed at {retention} %: {100 * first:.2f} % -> {100 * second:.2f} %"
+        before, after = (percent_digits(share, 2) for share in (first, second))
+        scores = f"noise removed at {retention} %: {before} % -> {after} %"
     else:
         scores = f"{name.replace('_', ' ')} {first:.4f} -> {second:.4f}"
     line = f"first stage -> second stage: {scores}"

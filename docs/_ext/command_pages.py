@@ -50,7 +50,7 @@ def _page_of_command(name: str, command: cli.Command) -> str:
     parts = [
         f"# dense-imb {name}",
         _paragraphs(parser.description or ""),
-        f"```text\n{parser.usage or _usage(parser)}\n```",
+        f"```text\n{(parser.usage or _usage(parser)).replace(' ' * 7, '')}\n```",
         _examples(parser.epilog or ""),
     ]
     if isinstance(parser, train.TrainParser):

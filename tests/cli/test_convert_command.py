@@ -44,8 +44,11 @@ def test_the_cure_of_each_sentence_works(rows, tmp_path, capsys):
     error = capsys.readouterr().err
     assert "got run, event, padx, pady, time, charge, truth, without x, y, t" in error
     cure = re.search(r"(--columns \S+)\.", error)[1].split()
-    assert cure == [*COLUMNS]
+    assert cure == ["--columns", f"{COLUMNS[1]},label=truth"]
     assert run(rows, out, *SIZE, *cure) == 0
+    with HitsFile(out) as hits:
+        assert "/hit/label" in hits.columns
+    assert run(rows, out, *SIZE, *COLUMNS, "--overwrite") == 0
     printed = capsys.readouterr()
     assert "warning: `run` varies inside 3 of 3 events" in printed.err
     assert "no labels: enough to denoise, not to train; --columns label=truth reads them" in (
@@ -120,7 +123,9 @@ def test_the_way_back_that_is_printed_leads_back(tmp_path, monkeypatch, capsys, 
         assert run("a.csv", "raw.h5", "--sensor-table", "table.csv", "--unit", "m") == 0
     flat = ["--flat"] if kind == "npz" else []
     assert run("raw.h5", f"out.{kind}", *flat) == 0
-    words = shlex.split(re.search(r"next: dense-imb convert (.*)", capsys.readouterr().out)[1])
+    words = shlex.split(
+        re.search(r"the way back: dense-imb convert (.*)", capsys.readouterr().out)[1]
+    )
     assert words[1] == "out.h5"
     assert run(*words) == 0
     back, raw = HitsFile("out.h5")[:], HitsFile("raw.h5")[:]
@@ -135,6 +140,19 @@ def test_the_way_back_that_is_printed_leads_back(tmp_path, monkeypatch, capsys, 
         assert np.array_equal(back.hit_columns()[name].astype(column.dtype), column)
     assert run("raw.h5", f"out.{kind}", *flat) == 2
     assert "--overwrite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--keep",), ("--keep", "score"), ("--columns", "t=toa"), ("--bin", "t=2"), ("--t-ns", "2")],
+)
+def test_options_of_other_formats_are_refused_with_a_hits_file(tmp_path, capsys, words):
+    write(tmp_path / "a.h5", some_events(20))
+    assert run(tmp_path / "a.h5", tmp_path / "a.csv", *words) == 2
+    error = capsys.readouterr().err
+    assert f"error: {words[0]} is for other formats that become a hits file;" in error
+    assert not (tmp_path / "a.csv").exists()
+    assert run(tmp_path / "a.h5", tmp_path / "a.csv", "--quiet") == 0
 
 
 def test_frames_as_ever(tmp_path, capsys):
@@ -186,6 +204,7 @@ def test_several_inputs_stay_apart(rows, tmp_path, capsys):
     ("arguments", "sentence"),
     [
         (["none.csv", "a.h5"], "Expected a file or folder at none.csv, got none."),
+        (["b.csv", "a.h5"], "Expected a file or folder at b.csv, got none. Did you mean 'a.csv'?"),
         (["a.csv", "a.txt"], "Expected the name of a hits file, .h5, got a.txt."),
         (["a.xyz", "a.h5"], "Expected a folder or one of .npy, .npz"),
         (["a.csv", "a.h5", "--columns", "x"], "Expected --columns like x=padx,y=pady"),
@@ -251,8 +270,34 @@ def test_the_guide_to_own_data_is_true(tmp_path, monkeypatch, capsys):
         assert block in printed.out or block in printed.err or block.startswith("dense-imb ")
 
 
-def test_a_column_is_not_kept_twice(rows, tmp_path, capsys):
+def test_a_binned_column_is_kept_as_it_was(tmp_path, capsys):
+    """The formula of the help leads from a time step to the times in it."""
+    time = np.array([0.25, 3.125, 9.5, 784.05])
+    lines = [f"0,1,2,{value},{k % 2}" for k, value in enumerate(time)]
+    (tmp_path / "a.csv").write_text("\n".join(["evt,col,row,toa_ns,is_signal", *lines]) + "\n")
     out = tmp_path / "a.h5"
-    assert run(rows, out, *SIZE, *COLUMNS, "--keep", "charge", "time") == 2
-    assert "got `time`, which is read as `t`; to keep its values" in capsys.readouterr().err
-    assert not out.exists()
+    words = ("--columns", "event=evt,x=col,y=row,t=toa_ns", "--bin", "t=0.5", "--keep", "toa_ns")
+    assert run(tmp_path / "a.csv", out, *SIZE, *words) == 0
+    low = float(re.search(r"t=0.5:([-.0-9]+):", capsys.readouterr().out)[1])
+    with HitsFile(out) as hits:
+        events = hits[:]
+    assert np.array_equal(events.hit["toa_ns"], time)
+    assert np.abs(low + (events.t - 0.5) * 0.5 - time).max() <= 0.25
+    assert "is_signal" not in events.hit
+
+
+def test_the_columns_of_a_time_of_flight_detector_are_guessed(tmp_path, capsys):
+    (tmp_path / "a.csv").write_text("evt,col,row,toa_ns,is_signal\n0,1,2,3.5,1\n")
+    assert run(tmp_path / "a.csv", tmp_path / "a.h5", *SIZE) == 2
+    error = capsys.readouterr().err
+    assert "--columns x=col,y=row,t=toa_ns,event=evt,label=is_signal" in error
+
+
+def test_a_column_of_our_name_is_kept_under_another(rows, tmp_path):
+    out = tmp_path / "a.h5"
+    words = ("--columns", "x=padx,y=pady", "--keep", "t")
+    rows.write_text(rows.read_text().replace("time", "t"))
+    assert run(rows, out, *SIZE, *words, "--time-scale", "2", "--time-steps", "20") == 0
+    with HitsFile(out) as hits:
+        events = hits[:]
+    assert np.array_equal(events.t, 2 * events.hit["t_"])

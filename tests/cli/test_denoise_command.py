@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -313,7 +314,7 @@ def test_a_run_of_another_frame_is_refused_before_any_work(
             ["blank", "a.h5", "x.h5", "--threshold", "-1"],
             "`threshold` to be a number of at least 0",
         ),
-        (["blank", "missing.h5", "x.h5", "--threshold", "1"], "No such file or directory"),
+        (["blank", "d.h5", "x.h5", "--threshold", "1"], "/d.h5, got none. Did you mean "),
         (["blank", "a.h5", "no/x.h5", "--threshold", "1"], "No such file or directory"),
         (["blank", "a.h5", "x.h5", "--choose-on", "b.h5", "--retention", "2"], "above 0 and up to"),
         (["blank", "a.h5", "x.h5", "--choose-on", "b.h5", "--threshold", "1"], "got both"),
@@ -343,6 +344,32 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
     assert run(*arguments) == 2
     assert sentence in capsys.readouterr().err.splitlines()[-1]
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_the_nearest_run_is_suggested(folder, trained, tmp_path, capsys):
+    (tmp_path / "rum").mkdir()  # no run
+    assert run(tmp_path / "runn", folder / "a.h5", tmp_path / "x.h5") == 2
+    wanted = f"Expected the folder of a run at {tmp_path / 'runn'}, got none. Did you mean "
+    assert f"{wanted}'{trained}'?" in capsys.readouterr().err
+
+
+def test_a_table_is_no_hits_file_and_is_converted(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("my hits.csv").write_text("event,x,y,t\n0,1,1,1\n")
+    assert run("blank", "my hits.csv", "x.h5", "--threshold", "1") == 2
+    error = capsys.readouterr().err
+    assert f"got a CSV file; make a hits file of it: dense-imb convert '{tmp_path}/my hits" in error
+    words = shlex.split(error[error.index("convert") :].rstrip(".\n"))
+    assert main([*words, "--width", "8", "--height", "8"]) == 0
+    assert run("blank", "my hits.h5", "x.h5", "--threshold", "1") == 0
+
+
+def test_the_help_names_both_ways_to_write_files(capsys):
+    with pytest.raises(SystemExit):
+        run("--help")
+    usage = capsys.readouterr().out.split("\n\n")[0]
+    assert "MODEL IN OUT" in usage
+    assert "MODEL IN ... --out FOLDER" in usage
 
 
 def test_overwrite_replaces_denoised_files(folder, tmp_path):

@@ -166,7 +166,7 @@ def test_without_scikit_learn_a_line_says_so(folder, monkeypatch, capsys):  # no
         (["a.h5", "--noise", "20"], "Expected clean events"),
         (["a.h5", "--retention", "0"], "above 0 and up to 1, got 0.0"),
         (["a.h5", "--events", "0"], "`n_events` to be a number of at least 1"),
-        (["missing.h5"], "No such file or directory"),
+        (["missing.h5"], "missing.h5, got none."),
     ],
 )
 def test_bad_input_is_one_sentence(folder, capsys, monkeypatch, arguments, sentence):  # noqa: F811

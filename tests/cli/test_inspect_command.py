@@ -102,7 +102,7 @@ def test_a_file_of_images_is_told_from_hits_by_its_content(tmp_path, capsys):
     ("arguments", "sentence"),
     [
         (["{0}"], "add --masks FOLDER"),
-        (["{0}/none.h5"], "No such file"),
+        (["{0}/none.h5"], "Expected a hits file at"),
         (["{0}/*.none"], "Expected files that match"),
         (["{0}/a.h5", "--events", "0"], "`events` to be a number of at least 1, got 0"),
         (

@@ -390,8 +390,11 @@ def test_other_processes_get_the_kind_and_the_typed_words(path, tmp_path, monkey
 def test_a_run_ends_with_the_next_command(path, tmp_path, capsys):
     folder = tmp_path / "a run"
     assert main(arguments(path, folder, "--report", "false", steps=2)) == 0
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert last == f"next: dense-imb denoise '{folder}' raw.h5 clean.h5"
+    following = capsys.readouterr().out.splitlines()[-2:]
+    assert following == [
+        f"next: dense-imb evaluate '{folder}' test.h5",
+        f"then: dense-imb denoise '{folder}' raw.h5 clean.h5",
+    ]
 
 
 def test_whole_images_train_with_a_network_of_their_own(tmp_path):

@@ -422,12 +422,15 @@ def test_the_table_holds_three_operating_points() -> None:
     assert Evaluation.from_json(table.as_json()).text() == text
 
 
-def test_without_noise_only_events_fakes_are_dashes() -> None:
+def test_without_noise_only_events_there_are_no_fakes() -> None:
     events = some(60, 1)
     has_signal = [i for i in range(60) if (events[i].label > 0).any()]
     table = evaluate([Ranked()], None, events.take(has_signal))
-    assert table.point_table()[2] == ["ranked: fakes 1", "-", "-", "-", "-", "-"]
-    assert "Fakes need noise-only events to choose on, got none; add events" in table.text()
+    header, *cells = table.point_table()
+    assert header[1:] == ["threshold", "signal efficiency", "background rejection", "purity"]
+    assert [row[0] for row in cells] == ["ranked: retention 97 %", "ranked: purity 95 %"]
+    assert "fakes" not in table.text().lower()
+    assert "Fakes are" in evaluate([Ranked()], None, events).text()
     with pytest.raises(ValueError, match="Expected noise-only events for `fakes`, got none"):
         evaluate([Ranked()], None, events.take(has_signal), fakes=1)
 
@@ -468,6 +471,16 @@ def test_old_tables_are_still_read() -> None:
     table = Evaluation.from_json({**old, "rows": rows})
     assert table.retention == 0.97
     assert "operating point" not in table.text()
+
+
+def test_no_share_is_rounded_up_to_all() -> None:
+    table = evaluate([Ranked()], None, some(40, 4))
+    row = {**table["ranked"], "removal_at_97": 0.9995, "removal_at_fakes": 0.99998}
+    table = replace(table, rows=({**row, "removal_at_90": 1 - 1e-16, "threshold_at_fakes": 0.5},))
+    (header, cells), *_ = table.text_tables()
+    at = dict(zip(header, cells, strict=True))
+    assert (at["removed at 97"], at["removed at 90"]) == ("99.95", "100.0")
+    assert table.point_table()[2][3] == "99.998 %"
 
 
 def test_hits_of_sensors_hide_nothing() -> None:

@@ -263,14 +263,19 @@ def test_advice_and_warnings_come_first(tmp_path):
 
 @pytest.mark.parametrize("has_labels", [True, False])
 @pytest.mark.parametrize("has_noise", [True, False])
-def test_the_last_line_is_the_next_command(tmp_path, has_noise, has_labels):
+def test_the_last_lines_train_then_compare(tmp_path, has_noise, has_labels):
     events = random_events(30)
     label = np.where(events.label == 0, 0 if has_noise else 1, events.label).astype(np.uint8)
     events = replace(events, label=label if has_labels else None)
     path = write(tmp_path / "a b.h5", events)
-    last = text_of(look(path)).splitlines()[-1]
-    noise = "" if has_noise and has_labels else " --noise 200"
-    assert last == f"  dense-imb compare '{path}'{noise}"
+    lines = text_of(look(path)).splitlines()[-5:]
+    noise = "" if has_noise and has_labels else "noise 200"
+    assert lines[0].startswith("Next: train a network of hits")
+    assert lines[1] == f"  dense-imb train hits --hits.train '{path}' --out runs/first" + (
+        noise and f" --hits.{noise}"
+    )
+    assert lines[3].startswith("Then: compare losses")
+    assert lines[4] == f"  dense-imb compare '{path}'" + (noise and f" --{noise}")
 
 
 @pytest.mark.parametrize("label", [None, 0])

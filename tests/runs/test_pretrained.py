@@ -56,6 +56,21 @@ def test_a_labelled_file_measures_it(tmp_path, capsys):
     assert "\nhit density " in printed
 
 
+def test_a_frame_with_x_and_y_exchanged_names_the_options_that_turn_it(tmp_path, capsys):
+    (tmp_path / "raw.csv").write_text("event,row,col,t\n" + "0,80,127,500\n0,70,120,505\n")
+    raw, clean = str(tmp_path / "raw.h5"), str(tmp_path / "clean.h5")
+    words = ["convert", str(tmp_path / "raw.csv"), raw, "--overwrite"]
+    turned = ["--width", "128", "--height", "88", "--time-steps", "1000"]
+    assert main([*words, "--columns", "x=col,y=row", *turned]) == 0
+    assert main(["denoise", "--pretrained", "arc", raw, clean, "--quiet"]) == 2
+    error = capsys.readouterr().err
+    assert "x and y are exchanged: convert your data again with --columns" in error
+    cure = error[error.index("--columns") :].rstrip(".\n").split()
+    cure[1] = cure[1].replace("COLUMN_OF_Y", "row").replace("COLUMN_OF_X", "col")
+    assert main([*words, *cure]) == 0
+    assert main(["denoise", "--pretrained", "arc", raw, clean, "--quiet"]) == 0
+
+
 def test_events_unlike_the_training_are_noted(tmp_path, capsys):
     raw = write_events(tmp_path / "raw.h5", noisy(60, pattern="cross"))
     assert main(["denoise", "--pretrained", "arc", raw, str(tmp_path / "c.h5"), "--quiet"]) == 0

@@ -132,6 +132,22 @@ def test_evaluate_tells_which_events_were_trained_on(events, folder, capsys):
     assert evaluated(capsys, events, folder / "train.h5", *words) == []
 
 
+def test_denoise_tells_which_labelled_events_were_trained_on(events, folder, tmp_path, capsys):
+    def warned(source, *words):
+        target = tmp_path / f"{len(list(tmp_path.iterdir()))}.h5"
+        code = main(["denoise", *map(str, (events, source, target, *words)), "--quiet"])
+        printed = capsys.readouterr()
+        assert code in (0, None), printed.err
+        return [line for line in printed.err.splitlines() if "was trained on" in line]
+
+    line, = warned(folder / "train.h5")  # fmt: skip
+    assert line.startswith("dense-imb denoise: warning: ")
+    assert "was trained on 45 of the 60 test events (45 identical)" in line
+    assert "--allow-overlap" in line
+    assert warned(folder / "train.h5", "--allow-overlap") == []
+    assert warned(write_events(folder / "unlike.h5", clean_events(20, seed=9))) == []
+
+
 def test_a_run_without_hashes_says_nothing(events, folder, tmp_path):
     shutil.copytree(events, tmp_path / "old")
     (tmp_path / "old" / HASHES).unlink()

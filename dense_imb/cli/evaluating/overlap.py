@@ -1,4 +1,4 @@
-"""A warning of test data that the runs were trained on."""
+"""A warning of data that the runs were trained on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from dense_imb.runs.seen import SILENCE, describe_overlap
 
 
 def warn_of_overlap(
-    options: Namespace, runs: list[Run], samples: Any, most: int | None = None
+    options: Namespace,
+    runs: list[Run],
+    samples: Any,
+    most: int | None = None,
+    command: str = "evaluate",
 ) -> None:
     """Print one line if the runs were trained on test samples, or if that cannot be known.
 
@@ -20,8 +24,9 @@ def warn_of_overlap(
         runs: the runs.
         samples: the test samples.
         most: number of samples that are measured; all by default.
+        command: name of the command, in front of the line.
     """
     if options.allow_overlap or not runs:
         return
     if sentence := describe_overlap(runs, samples, most):
-        print(f"dense-imb evaluate: warning: {sentence}, {SILENCE}", file=sys.stderr)
+        print(f"dense-imb {command}: warning: {sentence}, {SILENCE}", file=sys.stderr)

@@ -142,7 +142,7 @@ class HitsSource(ReportSource):
             )
         if measured is not None:
             own = measured.evaluation[self.name]
-            where = "test" if self.test else "half of the validation events"
+            where = "test" if self.test else "every second validation event"
             parts.append(
                 f"{percent(own['removal'])} removed at {percent(own['retention'])} kept ({where})"
             )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dense_imb.metrics import ScoreHistogram
+from dense_imb.metrics.score_table import percent_digits
 from dense_imb.tasks.hits.recipe import HitsRecipe
 
 
@@ -30,7 +31,7 @@ class HitsKind:
     def headline(self, best: Mapping[str, Any], scores: ScoreHistogram | None) -> str:
         """Format the noise removed at each retention."""
         removal = ", ".join(
-            f"{100 * value:.2f} % at {name.removeprefix('removal_at_')} %"
+            f"{percent_digits(value, 2)} % at {name.removeprefix('removal_at_')} %"
             for name, value in best.items()
             if name.startswith("removal_at_") and value is not None
         )

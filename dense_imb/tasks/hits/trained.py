@@ -131,7 +131,15 @@ class TrainedHits(TrainedNetwork[HitsReading | FrameReading]):
             why = "the network knows places in this frame, so it cannot be applied to another"
             if not isinstance(self.network, HitTransformer):
                 why = "a network of frames fits one size"
-            raise Refused(trained, got, f"{why}; train on such events, or convert the file")
+            cure = "train on such events, or convert the file"
+            width, height, n_steps = known.size
+            if geometry.size[:2] == (height, width) != (width, height):
+                cure = (
+                    "x and y are exchanged: convert your data again with --columns "
+                    "x=COLUMN_OF_Y,y=COLUMN_OF_X "
+                    f"--width {width} --height {height} --time-steps {n_steps}"
+                )
+            raise Refused(trained, got, f"{why}; {cure}")
 
     def note(self, geometry: Geometry | Sensors) -> str | None:
         """Return a sentence on events of another geometry that the network can be applied to."""

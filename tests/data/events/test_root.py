@@ -98,7 +98,9 @@ def test_one_hit_an_entry_with_run_and_event(tmp_path):
 
 
 def test_trees_and_branches_are_named(path, tmp_path):
-    sentence = "columns x, y, t in .*, got .*px, .*, without x; name them with `columns=x=px`"
+    sentence = (
+        "columns x, y, t in .*, got .*px, .*, without x; name them with `columns=x=px,label=truth`"
+    )
     with pytest.raises(ValueError, match=sentence):
         root_source(path, columns={"y": "py", "t": "toa"})
     with pytest.raises(ValueError, match=r"one of \['events'\], got hits"):

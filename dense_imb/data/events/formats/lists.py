@@ -113,13 +113,6 @@ class _CSV:
         for name in (*key, *event_columns, *(keep or ())):
             if name not in self.names:
                 raise missing_column(str(path), name, self.names)
-        for ours, theirs in chosen.items():
-            if theirs in (keep or ()):
-                raise Refused(
-                    "{keep} to name further columns",
-                    f"`{theirs}`, which is read as `{ours}`",
-                    "to keep its values as well, copy them to a column of another name",
-                )
         self.needed = needed_columns(needed, chosen)
         self.ours = {theirs: ours for ours, theirs in chosen.items()}
         used = {*self.ours, *key, *event_columns, *(keep or ())}
@@ -128,7 +121,9 @@ class _CSV:
         further = [name for name in self.names if name not in used]
         taken = {*chosen, *key, *event_columns, "event_id"}
         places = further_columns(further, taken, keep, str(path))
-        self.ours |= {theirs: ours for ours, theirs in places.items()}
+        # binned or scaled as one of ours, and kept as it is beside that
+        self.copies = {name: theirs for name, theirs in places.items() if theirs in self.ours}
+        self.ours |= {t: name for name, t in places.items() if name not in self.copies}
         self.ours |= {name: name for name in (*event_columns, *key)}
         self.whole = [*key, *(chosen[one] for one in ("label", "sensor") if one in chosen)]
         self.scan = RowScan(key)
@@ -180,7 +175,8 @@ class _CSV:
         for table in self._tables():
             for name in self._cast:
                 table[name] = table[name].astype(np.int64)
-            yield {ours: table[theirs] for theirs, ours in self.ours.items()}
+            copies = {name: table[theirs].copy() for name, theirs in self.copies.items()}
+            yield {**{ours: table[theirs] for theirs, ours in self.ours.items()}, **copies}
 
     def _tables(self) -> Iterator[Table]:
         """Yield the rows in chunks, as columns by name."""

@@ -12,11 +12,23 @@ PLACES = ("x", "y", "t")
 _SIMILAR = {
     "x": ("col", "column", "ix", "px"),
     "y": ("row", "iy", "py"),
-    "t": ("time", "toa", "tof", "tdc", "tns", "timens", "timestamp", "hittime"),
+    "t": (
+        "time",
+        "toa",
+        "tof",
+        "tdc",
+        "tns",
+        "timens",
+        "timestamp",
+        "hittime",
+        "toans",
+        "tofns",
+        "tdcns",
+    ),
     "event": ("evt", "ev", "eventid", "eventnumber", "eventno", "eventnum", "frame"),
     "offset": ("offsets", "eventoffset"),
     "sensor": ("sensorid", "channel", "pmt", "pmtid", "chid", "pixel", "pixelid"),
-    "label": ("truth", "labels", "target"),
+    "label": ("truth", "labels", "target", "issignal", "truelabel"),
 }
 
 
@@ -85,8 +97,10 @@ def match_columns(
     if missing:
         taken = set(chosen.values())
         free = [name for name in known if name not in taken]
+        likely = "label" not in chosen and similar_column("label", free) is not None
+        wanted = [*missing, *(["label"] if likely else [])]
         hint = ",".join(
-            f"{ours}={literal(similar_column(ours, free) or 'NAME')}" for ours in missing
+            f"{ours}={literal(similar_column(ours, free) or 'NAME')}" for ours in wanted
         )
         raise Refused(
             f"columns {', '.join((*needed, *also))} in {where}",
