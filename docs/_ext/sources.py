@@ -7,6 +7,7 @@ import re
 
 _SPREAD = re.compile(r"(?<=\d) \+- (?=\d)")
 _NO_BREAK = "\u00a0"
+_JOINER = "\u2060"  # a line may break after a hyphen, even before a space that does not break
 
 
 def add_download(text: str, name: str) -> str:
@@ -25,4 +26,4 @@ def keep_spreads_together(text: str) -> str:
 
 
 def _keep(line: str) -> str:
-    return _SPREAD.sub(f"{_NO_BREAK}+-{_NO_BREAK}", line)
+    return _SPREAD.sub(f"{_NO_BREAK}+-{_JOINER}{_NO_BREAK}", line)

@@ -77,5 +77,5 @@ def test_a_notebook_gets_its_download_below_the_title():
 def test_a_number_and_its_spread_stay_on_one_line_in_tables_only():
     sources = load(DOCS / "_ext" / "sources.py")
     text = "| 0.5 +- 0.1 | a +- b |\n0.5 +- 0.1"
-    kept = "| 0.5\u00a0+-\u00a00.1 | a +- b |\n0.5 +- 0.1"
+    kept = "| 0.5\u00a0+-\u2060\u00a00.1 | a +- b |\n0.5 +- 0.1"
     assert sources.keep_spreads_together(text) == kept

@@ -167,7 +167,7 @@ def test_names_of_other_libraries_do_not_link_to_ours(site, pages):
     }
 
 
-def test_every_notebook_can_be_downloaded(site):
+def test_every_notebook_can_be_downloaded(pages):
     for path in (DOCS / "notebooks").glob("*.ipynb"):
-        page = Page(site / "notebooks" / f"{path.stem}.html")
+        page = pages[f"notebooks/{path.stem}.html"]
         assert any(link.endswith(f"/{path.name}") for link in page.links), path.name
