@@ -19,6 +19,7 @@ from docstrings import to_markdown
 from experiment_pages import link_experiments, pages_of_experiments
 from links import LinkedCode, resolve_name
 from public_names import qualified_names, read_packages
+from sources import add_download, keep_spreads_together
 
 
 class Docstring(SphinxDirective):
@@ -38,7 +39,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     _write(source / "api", [*pages_of_api(packages), ("catalogue", catalogue_page())])
     _write(source / "commands", pages_of_commands())
     _write(source / "experiments", pages_of_experiments(source.parent / "experiments"))
-    app.connect("source-read", _link_experiments)
+    app.connect("source-read", _change_source)
     app.add_config_value("dense_imb_names", qualified_names(packages), "env")
     app.add_directive("docstring", Docstring)
     app.add_post_transform(LinkedCode)
@@ -47,8 +48,10 @@ def setup(app: Sphinx) -> dict[str, Any]:
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
-def _link_experiments(app: Sphinx, page: str, source: list[str]) -> None:
-    source[0] = link_experiments(source[0])
+def _change_source(app: Sphinx, page: str, source: list[str]) -> None:
+    source[0] = keep_spreads_together(link_experiments(source[0]))
+    if page.startswith("notebooks/"):
+        source[0] = add_download(source[0], page.removeprefix("notebooks/"))
 
 
 def _collapse(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import re
 from fnmatch import fnmatch
 from pathlib import Path
@@ -81,3 +82,18 @@ def test_page_has_one_title(page):
 def test_commands_are_split_as_a_shell_does():
     line = "A=1 dense-imb losses 'a|b' --x > out.txt 2>&1 && ls | wc # comment"
     assert split_commands(line)[0] == ["A=1", "dense-imb", "losses", "a|b", "--x"]
+
+
+def test_a_notebook_gets_its_download_below_the_title():
+    sources = load(DOCS / "_ext" / "sources.py")
+    stored = {"cells": [{"cell_type": "markdown", "source": ["# Title\n", "\n", "Text."]}]}
+    made = json.loads(sources.add_download(json.dumps(stored), "one"))
+    link = "{download}`Download this notebook <one.ipynb>`"
+    assert made["cells"][0]["source"] == f"# Title\n\n{link}\n\nText."
+
+
+def test_a_number_and_its_spread_stay_on_one_line_in_tables_only():
+    sources = load(DOCS / "_ext" / "sources.py")
+    text = "| 0.5 +- 0.1 | a +- b |\n0.5 +- 0.1"
+    kept = "| 0.5\u00a0+-\u2060\u00a00.1 | a +- b |\n0.5 +- 0.1"
+    assert sources.keep_spreads_together(text) == kept

@@ -165,3 +165,9 @@ def test_names_of_other_libraries_do_not_link_to_ours(site, pages):
     assert "api/dense_imb.losses.FocalLoss.html" in {
         path for path, _ in targets("migration/monai.html", pages["migration/monai.html"].links)
     }
+
+
+def test_every_notebook_can_be_downloaded(pages):
+    for path in (DOCS / "notebooks").glob("*.ipynb"):
+        page = pages[f"notebooks/{path.stem}.html"]
+        assert any(link.endswith(f"/{path.name}") for link in page.links), path.name

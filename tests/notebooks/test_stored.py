@@ -75,12 +75,21 @@ def test_every_notebook_has_pictures_and_is_small(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_first_cell_has_a_title_and_the_file_to_download(name):
+def test_the_first_cell_has_a_title(name):
     first = load(name)["cells"][0]
     assert first["cell_type"] == "markdown"
-    title, _, download, *_ = "".join(first["source"]).splitlines()
+    title, empty, text, *_ = "".join(first["source"]).splitlines()
     assert title.startswith("# ")
-    assert download == f"{{download}}`Download this notebook <{name}.ipynb>`"
+    assert empty == ""
+    assert text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_prose_has_no_markup_of_the_site(name):
+    # it is shown raw where the notebook is opened elsewhere
+    for cell in load(name)["cells"]:
+        if cell["cell_type"] == "markdown":
+            assert not re.search(r"\{[a-z-]+\}`|^:::|^```\{", "".join(cell["source"]), re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", NAMES)
