@@ -109,6 +109,17 @@ class HitsWriter:
     def __enter__(self) -> Self:
         if self._file is not None or self._problem is not None or self.n_events:
             raise ValueError("Expected a fresh HitsWriter for each file, got one used before.")
+        try:
+            self._open()
+        except BaseException:  # Ctrl-C too, since `__exit__` is not called then
+            if self._file is not None:
+                self._file.close()
+            with contextlib.suppress(OSError):  # a full disk leaves an empty file
+                self._temporary.unlink()
+            raise
+        return self
+
+    def _open(self) -> None:
         # "v110" has checksums of all metadata, and an index that grows with the file
         try:
             self._file = h5py.File(
@@ -120,14 +131,11 @@ class HitsWriter:
             )
             self._descriptor = os.open(self._temporary, os.O_RDWR)
         except OSError as problem:  # the text of HDF5 is hard to understand
-            with contextlib.suppress(OSError):  # a full disk leaves an empty file
-                self._temporary.unlink()
             reason = os.strerror(problem.errno) if problem.errno else " ".join(str(problem).split())
             raise OSError(
                 problem.errno or errno.EIO,
                 f"Expected a folder to write {self.path.name} to, got {self.path.parent}: {reason}",
             ) from problem
-        return self
 
     def append(self, events: Events) -> None:
         """Append a batch; a refused batch does not change the file."""

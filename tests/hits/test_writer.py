@@ -358,6 +358,16 @@ def test_a_folder_that_is_closed_is_one_sentence(tmp_path, monkeypatch):
     )
 
 
+def test_ctrl_c_while_a_file_is_opened_leaves_nothing(tmp_path, monkeypatch):
+    def interrupted(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "open", interrupted)
+    with pytest.raises(KeyboardInterrupt), HitsWriter(tmp_path / "a.h5", FRAME):
+        pass
+    assert [*tmp_path.iterdir()] == []
+
+
 def test_a_writer_prints_what_it_wrote(tmp_path: Path) -> None:
     with HitsWriter(tmp_path / "a.h5", FRAME) as writer:
         assert repr(writer) == "HitsWriter('a.h5', 0 events, 0 hits)"
