@@ -218,14 +218,12 @@ def _warn_of_overlap(options: Namespace, run: Run, sources: Sequence[str | Path]
     from dense_imb.cli.evaluating.overlap import warn_of_overlap
     from dense_imb.hits import open_hits
 
-    labelled = []
-    for source in sources:
+    for source in sources:  # one by one, as their columns may differ
         with open_hits(source, in_memory=False) as hits:
-            if "/hit/label" in hits.columns:
-                labelled.append(source)
-    if labelled:
-        with open_hits(labelled, in_memory=False) as hits:
-            warn_of_overlap(options, [run], hits, command="denoise")
+            if "/hit/label" in hits.columns and warn_of_overlap(
+                options, [run], hits, command="denoise"
+            ):
+                return
 
 
 def _check_pair(options: Namespace) -> None:

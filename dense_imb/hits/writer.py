@@ -112,10 +112,7 @@ class HitsWriter:
         try:
             self._open()
         except BaseException:  # Ctrl-C too, since `__exit__` is not called then
-            if self._file is not None:
-                self._file.close()
-            with contextlib.suppress(OSError):  # a full disk leaves an empty file
-                self._temporary.unlink()
+            self._abandon()
             raise
         return self
 
@@ -136,6 +133,13 @@ class HitsWriter:
                 problem.errno or errno.EIO,
                 f"Expected a folder to write {self.path.name} to, got {self.path.parent}: {reason}",
             ) from problem
+
+    def _abandon(self) -> None:
+        """Remove what `_open` has made so far."""
+        if self._file is not None:
+            self._file.close()
+        with contextlib.suppress(OSError):  # a full disk leaves an empty file
+            self._temporary.unlink()
 
     def append(self, events: Events) -> None:
         """Append a batch; a refused batch does not change the file."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +147,15 @@ def test_denoise_tells_which_labelled_events_were_trained_on(events, folder, tmp
     assert "--allow-overlap" in line
     assert warned(folder / "train.h5", "--allow-overlap") == []
     assert warned(write_events(folder / "unlike.h5", clean_events(20, seed=9))) == []
+
+
+def test_denoise_compares_files_of_other_columns_one_by_one(events, folder, tmp_path, capsys):
+    kept = clean_events(5, seed=9)
+    more = replace(kept, hit={**kept.hit, "charge": kept.t})
+    sources = write_events(tmp_path / "a.h5", more), folder / "train.h5"
+    words = ["denoise", *map(str, (events, *sources)), "--out", str(tmp_path / "out"), "--quiet"]
+    assert main(words) in (0, None)
+    assert "was trained on 45 of the 60 test events" in capsys.readouterr().err
 
 
 def test_a_run_without_hashes_says_nothing(events, folder, tmp_path):

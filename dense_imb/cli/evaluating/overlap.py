@@ -16,8 +16,10 @@ def warn_of_overlap(
     samples: Any,
     most: int | None = None,
     command: str = "evaluate",
-) -> None:
+) -> bool:
     """Print one line if the runs were trained on test samples, or if that cannot be known.
+
+    Returns True if it was printed.
 
     Args:
         options: options of the command.
@@ -27,6 +29,8 @@ def warn_of_overlap(
         command: name of the command, in front of the line.
     """
     if options.allow_overlap or not runs:
-        return
-    if sentence := describe_overlap(runs, samples, most):
+        return False
+    sentence = describe_overlap(runs, samples, most)
+    if sentence:
         print(f"dense-imb {command}: warning: {sentence}, {SILENCE}", file=sys.stderr)
+    return bool(sentence)
