@@ -258,14 +258,14 @@ def test_the_guide_to_own_data_is_true(tmp_path, monkeypatch, capsys):
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(block, names)
     for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL):
-        for line in block.splitlines():
+        for line in block.replace("\\\n", " ").splitlines():
             assert run(*shlex.split(line)[2:]) == 0
     first = re.search(r"```bash\n(.*?)```", text, re.DOTALL)[1].strip()
     assert run(*shlex.split(first.replace("event=run,event,", ""))[2:], "--overwrite") == 0
     printed = capsys.readouterr()
     shown = re.findall(r"\n```\n(.*?)\n```\n", re.sub(r"```\w+\n.*?```", "", text, flags=re.DOTALL),
                        re.DOTALL)  # fmt: skip
-    assert len(shown) == 6
+    assert len(shown) == 7
     for block in shown:
         assert block in printed.out or block in printed.err or block.startswith("dense-imb ")
 
