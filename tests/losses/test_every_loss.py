@@ -391,7 +391,7 @@ def test_a_misspelt_option_is_refused_with_the_right_one(case):
     with pytest.raises(TypeError, match="got 'masks'. Did you mean 'mask'?"):
         loss(*list(inputs.values())[:2], masks=torch.ones(1))
     needs_counts = "class_counts" in inspect.signature(type(loss)).parameters
-    arguments = ((1, 1),) if needs_counts else ()
+    arguments = ((1, 1),) if needs_counts else (loss,) if case.is_sum else ()
     with pytest.raises(TypeError, match="balence"):
         type(loss)(*arguments, balence=Balance())
     if not (case.is_regression or case.is_sum):
