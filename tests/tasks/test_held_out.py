@@ -306,7 +306,7 @@ def test_errors_name_the_option(folders, tmp_path):
         (of_table(table, unlabelled=of(tmp_path / "empty")), "images without labels"),
         (of_table(table, unlabelled=of(tmp_path / "gone")), "a folder of images, or a CSV"),
         (tiny(hits, unlabelled=of(tmp_path / "empty")), "a file at .*, got a folder"),
-        (tiny(hits, unlabelled=of(tmp_path / "gone.h5")), "a file at .*gone.h5, got: No such"),
+        (tiny(hits, unlabelled=of(tmp_path / "gone.h5")), "a hits file at .*gone.h5, got none"),
         (tiny(hits, unlabelled=of(tmp_path / "gone*.h5")), r"files that match .*gone\*"),
     ]
     for config, told in cases:
