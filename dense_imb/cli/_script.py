@@ -33,6 +33,9 @@ class Terminated(KeyboardInterrupt):
         self.number = number
 
 
+_CONTINUED = ("train", "compare", "demo")  # commands whose work is saved on SIGTERM
+
+
 def guarded(parser: Parser, action: Callable[[], int | None]) -> int:
     """Run an action; return 0 or its own code, 2 on bad input, 130 or 143 when stopped."""
     received: list[int] = []
@@ -55,6 +58,8 @@ def guarded(parser: Parser, action: Callable[[], int | None]) -> int:
 
 def _stopped(program: str, number: int) -> int:
     print(f"{program}: stopped", file=sys.stderr)
+    if number == signal.SIGTERM and {*program.split()[1:2]} & {*_CONTINUED}:
+        return SAVED  # it came before the work began, which can be continued all the same
     return 128 + number
 
 

@@ -35,6 +35,14 @@ def test_a_signal_removes_temporary_files_and_has_its_own_exit_code(tmp_path, ca
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_a_training_that_is_stopped_before_it_begins_can_be_continued(capsys):
+    def work() -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    assert guarded(Parser(program="dense-imb train hits"), work) == 75
+    assert capsys.readouterr().err == "dense-imb train hits: stopped\n"
+
+
 def test_a_stop_that_a_library_hides_is_a_stop(capsys):
     def work() -> None:
         with suppress(BaseException):
