@@ -11,7 +11,7 @@ from torch import nn
 from dense_imb.data.images.labelled import IGNORED, numbered_classes
 from dense_imb.report.images import figures
 from dense_imb.report.images.measures import ImageSample, fullest_slice, verdicts
-from dense_imb.report.live.crops import MOST_IMAGES, fullest, part_around
+from dense_imb.report.live.crops import parts_to_show
 from dense_imb.report.page import Drawing
 from dense_imb.tasks.images.evaluate import chosen_thresholds
 from dense_imb.tasks.images.segment import as_probability, decided
@@ -39,10 +39,7 @@ class LiveExamples:
 
     def __init__(self, task: Any) -> None:
         self.task = task
-        n_images = min(MOST_IMAGES, len(task.validation))
-        chosen = fullest([int(self._is_lit(i).sum()) for i in range(n_images)])
-        patch = task.reading.patch
-        self.parts = {i: part_around(self._is_lit(i), patch) for i in chosen}
+        self.parts = parts_to_show(self._is_lit, len(task.validation), task.reading.patch)
 
     def _is_lit(self, i: int) -> Any:
         label = self.task.validation.label(i)

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-MOST_IMAGES = 32  # first validation images, among which the examples are chosen
+_MOST_IMAGES = 32  # first validation images, among which the examples are chosen
 N_EXAMPLES = 2
 _WINDOWS = {2: 2, 3: 1}  # sides of a part, in patches
+
+
+def parts_to_show(
+    is_lit: Callable[[int], NDArray[np.bool_]], n_images: int, patch: Sequence[int]
+) -> dict[int, tuple[slice, ...]]:
+    """Return the images to show by number, each with the part around its lit pixels.
+
+    Args:
+        is_lit: returns whether each pixel of an image is lit.
+        n_images: number of images.
+        patch: size of the crops of the training.
+    """
+    chosen = fullest([int(is_lit(i).sum()) for i in range(min(_MOST_IMAGES, n_images))])
+    return {i: part_around(is_lit(i), patch) for i in chosen}
 
 
 def part_around(is_lit: NDArray[np.bool_], patch: Sequence[int]) -> tuple[slice, ...]:
