@@ -47,7 +47,7 @@ class Example:
     title: str
     image: NDArray[Any]
     truth: NDArray[np.uint8]
-    verdict: dict[str, NDArray[np.int64]]
+    verdict: dict[str, NDArray[np.uint8]]
 
 
 def shown_losses(table: ComparisonTable) -> list[str]:

@@ -106,7 +106,7 @@ class ExportableSegmenter(ExportablePixels):
         if not all(map(math.isfinite, precision)):
             return {}
         names = ("average_precision", "average_precision_of_segment")
-        return {**dict(zip(names, precision, strict=True)), "n_images": len(self.wholes)}
+        return self.with_numbers(dict(zip(names, precision, strict=True)))
 
     def natural_scores(self) -> dict[str, float]:
         try:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -20,10 +20,25 @@ from dense_imb.export.base import (
 )
 from dense_imb.export.windows import Windows
 from dense_imb.runs import Run
-from dense_imb.tasks.pixels import PixelReading
+from dense_imb.tasks.pixels import PixelReading, box_around
 
 Wholes = tuple[tuple[NDArray[Any], NDArray[Any]], ...]
+_MOST = {2: 2048, 3: 160}  # sides of an image that a file is tried on; it holds all its windows
 Form = TypeVar("Form", bound="ExportablePixels")
+
+
+class ValidationSamples(NamedTuple):
+    """Validation images to try a file on.
+
+    Args:
+        wholes: pixels and map of each image.
+        sizes: numbers of training and validation images, in words; None without the images.
+        parts: largest sides of the images, in words, if one was larger; else "".
+    """
+
+    wholes: Wholes
+    sizes: str | None
+    parts: str
 
 
 class PixelNetwork(nn.Module):
@@ -56,14 +71,14 @@ class ExportablePixels(ExportableFrames):
 
     Args:
         reading: reading of the run.
-        sizes: numbers of training and validation images, in words; None if unknown.
-        wholes: whole validation images, the pixels and the map of each.
+        sizes, wholes, parts: see `ValidationSamples`.
         takes_less: whether the network takes images smaller than the crop.
     """
 
     reading: PixelReading
     sizes: str | None
     wholes: Wholes
+    parts: str
     takes_less: bool
 
     input: ClassVar[str] = "image"
@@ -76,6 +91,11 @@ class ExportablePixels(ExportableFrames):
             "mean": list(self.reading.mean),
             "std": list(self.reading.std),
         }
+
+    def with_numbers(self, scores: Mapping[str, float]) -> dict[str, Any]:
+        """Return scores of a file with the number of images, and the size of parts of them."""
+        parts = {"parts": self.parts} if self.parts else {}
+        return {**scores, "n_images": len(self.wholes), **parts}
 
     def samples_of_other_sizes(self) -> list[Tensor]:
         """Return larger samples, on all axes and on one, and a smaller one where it is possible."""
@@ -131,10 +151,8 @@ def cropped(image: NDArray[Any], size: Sequence[int]) -> NDArray[Any]:
 
 def validation_samples(
     open_images: Callable[[], tuple[Any, Any]], map_of: Callable[[Any, int], NDArray[Any]]
-) -> tuple[Wholes, str | None]:
-    """Return some validation images with their maps, and the numbers of images in words.
-
-    Without the images of the run they are () and None.
+) -> ValidationSamples:
+    """Return some validation images with their maps, of a large one the part around its lit pixels.
 
     Args:
         open_images: opens the training and the validation images.
@@ -143,10 +161,23 @@ def validation_samples(
     try:
         train, images = open_images()
         numbers = range(min(len(images), N_SAMPLES))
-        wholes = tuple((images.image(i), map_of(images, i)) for i in numbers)
+        wholes = [(images.image(i), map_of(images, i)) for i in numbers]
     except (ValueError, OSError):
-        return (), None
-    return wholes, f"{len(train)} images, {len(images)} to validate"
+        return ValidationSamples((), None, "")
+    parts = tuple(_part(*whole) for whole in wholes)
+    is_cut = any(a.shape != b.shape for (a, _), (b, _) in zip(parts, wholes, strict=True))
+    n_axes = wholes[0][0].ndim - 1
+    text = " x ".join([str(_MOST[n_axes])] * n_axes) if is_cut else ""
+    return ValidationSamples(parts, f"{len(train)} images, {len(images)} to validate", text)
+
+
+def _part(image: NDArray[Any], map_: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the part of an image (C, *spatial) that a file is tried on, and that of its map."""
+    n_axes = image.ndim - 1
+    is_lit = np.asarray(map_ > 0).reshape(-1, *image.shape[1:]).any(axis=0)
+    box = box_around(np.asarray(is_lit), [_MOST[n_axes]] * n_axes)
+    index: Any = (..., *box)
+    return image[index].copy(), map_[index].copy()
 
 
 def exportable_pixels(
@@ -154,7 +185,7 @@ def exportable_pixels(
     form: type[Form],
     network_class: Callable[..., PixelNetwork],
     output: str,
-    samples: tuple[Wholes, str | None],
+    samples: ValidationSamples,
     random_name: str,
 ) -> Form:
     """Return the best network of a run, with images to try it on.
@@ -164,16 +195,16 @@ def exportable_pixels(
         form: class of the result.
         network_class: class of the exported network.
         output: name of the output.
-        samples: see `validation_samples`; random ones are taken without the images of the run.
+        samples: random ones are taken without the images of the run.
         random_name: name of the random samples in the card.
     """
     trained = run.trained(device="cpu")
-    reading, (wholes, sizes) = trained.reading, samples
-    if sizes is None:
+    reading = trained.reading
+    if samples.sizes is None:
         pixels = random_pixels(reading.mean, reading.std, reading.patch)
         source = FROM_RANDOM.format(random_name)
     else:
-        pixels, source = [image for image, _ in wholes], FROM_VALIDATION
+        pixels, source = [image for image, _ in samples.wholes], FROM_VALIDATION
     takes_less = takes_smaller(trained.network, reading)
     crops = [cropped(x.astype(np.float32), reading.patch) for x in pixels]
     return form(
@@ -185,7 +216,8 @@ def exportable_pixels(
         reading.patch,
         reading.in_channels,
         reading,
-        sizes,
-        wholes,
+        samples.sizes,
+        samples.wholes,
+        samples.parts,
         takes_less,
     )

@@ -95,7 +95,7 @@ class ExportablePredictor(ExportablePixels):
             return {}
         means = np.mean(errors, 0).tolist()
         names = ("mean_absolute_error", "mean_absolute_error_of_predict")
-        return {**dict(zip(names, means, strict=True)), "n_images": len(self.wholes)}
+        return self.with_numbers(dict(zip(names, means, strict=True)))
 
     def read_out_scores(self) -> dict[str, float]:
         return headline_scores(self.run.scores())

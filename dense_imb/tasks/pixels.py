@@ -128,6 +128,29 @@ def rarest_first(content: NDArray[np.int64], n: int) -> NDArray[np.int64]:
     return ranked[np.sort(np.unique(ranked, return_index=True)[1])][:n]
 
 
+def box_around(is_lit: NDArray[np.bool_], sides: Sequence[int]) -> tuple[slice, ...]:
+    """Return the box of an image around the median of its lit pixels, or around its middle.
+
+    Args:
+        is_lit: whether each pixel is lit.
+        sides: largest sides of the box.
+
+    Example:
+        >>> is_lit = np.zeros((100, 30), bool)
+        >>> is_lit[90, 4] = True
+        >>> box_around(is_lit, (20, 40))
+        (slice(80, 100, None), slice(0, 30, None))
+    """
+    places = np.argwhere(is_lit)
+    middle = np.median(places, axis=0) if len(places) else np.array(is_lit.shape) / 2
+    box = []
+    for side, at, most in zip(is_lit.shape, middle.tolist(), sides, strict=True):
+        wanted = min(side, most)
+        start = min(max(int(at) - wanted // 2, 0), side - wanted)
+        box.append(slice(start, start + wanted))
+    return tuple(box)
+
+
 def default_patch(
     wanted: Sequence[int] | None, spatial_dims: int, sizes: Iterable[tuple[int, ...]], section: str
 ) -> tuple[int, ...]:

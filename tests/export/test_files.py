@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from dense_imb.export import export_run
+from dense_imb.export import export_run, pixels
+from dense_imb.export.images import exportable as exportable_images
 from dense_imb.export.write import onnx_session
 from dense_imb.hits import rasterise
 from dense_imb.metrics import SegmentationScores
@@ -83,6 +84,28 @@ def test_pixels_have_the_run_s_probabilities(case_of, name, n_images):
     (found,) = answers(exported.path, images[:, None].astype(np.float32))
     np.testing.assert_allclose(found, expected, atol=2e-5)
     assert found.std() > 0
+
+
+def test_parts_of_large_images_check_a_file(case_of, monkeypatch):
+    run, _ = case_of("binary.onnx")
+    whole = exportable_images(run)
+    assert whole.parts == ""
+    monkeypatch.setattr(pixels, "_MOST", {2: 12})
+    cut = exportable_images(run)
+    assert cut.parts == "12 x 12"
+    for (image, label), (_, all_) in zip(cut.wholes, whole.wholes, strict=True):
+        assert image.shape[1:] == label.shape == (12, 12)
+        assert label.any()
+        assert all_.shape != label.shape
+    assert cut.with_numbers({"average_precision": 1.0})["parts"] == "12 x 12"
+
+
+@pytest.mark.slow
+def test_the_card_says_that_parts_were_compared(case_of, monkeypatch, tmp_path):
+    run, _ = case_of("binary.onnx")
+    monkeypatch.setattr(pixels, "_MOST", {2: 12})
+    card = export_run(run, tmp_path / "file.onnx").card.read_text()
+    assert "on 2 validation images, parts of at most 12 x 12 pixels of them: " in card
 
 
 @pytest.mark.parametrize("name", LABELS)

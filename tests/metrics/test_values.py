@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from dense_imb.metrics import ValueScores
+from dense_imb.metrics.values import sums
 
 from .samples import generator
 
@@ -119,6 +120,30 @@ def test_value_bins_are_the_plain_loops():
         inside = [(p, t) for p, t in pairs if low <= t < high]
         assert row["n"] == len(inside)
         assert (row["mae"], row["rmse"], row["bias"]) == pytest.approx(errors_of(inside))
+
+
+def test_large_images_count_in_blocks(monkeypatch):
+    prediction, target, field = maps(shape=(3, 2, 7, 5))
+    mask = torch.rand(prediction.shape, generator=generator(1)) < 0.8
+    options = {
+        "level": 0.5, "value_edges": (0.2, 0.6), "mean": (0.1, 0.4),
+        "with_input": True, "rest": True,
+    }  # fmt: skip
+    found = []
+    for at_once in (1 << 21, 25, 1):  # all pixels, four of each image, one
+        monkeypatch.setattr(sums, "_AT_ONCE", at_once)
+        for cells, labels in (
+            (field, False),
+            (field, True),
+            (torch.stack([field > k for k in range(4)], 1), False),
+        ):
+            scores = ValueScores(2, cells=["a", "b", "c", "d"], labels=labels, **options)
+            scores.update(prediction, target, cells, input=target.flip(-1), mask=mask)
+            found.append([*scores.rows(), *scores.cell_rows(), *scores.bin_rows()])
+    for k in range(3):
+        for row, blocks, single in zip(found[k], found[3 + k], found[6 + k], strict=True):
+            assert blocks == pytest.approx(row, nan_ok=True)
+            assert single == pytest.approx(row, nan_ok=True)
 
 
 def test_masked_pixels_count_nowhere():

@@ -26,7 +26,7 @@ from dense_imb.report.hits import displays, figures
 from dense_imb.report.hits.measures import EventSample, HitMeasures, _Recorder
 from dense_imb.report.hits.profiles import ScoreProfile, profiles_of, values_along
 from dense_imb.report.images import figures as image_figures
-from dense_imb.report.images.measures import ImageSample
+from dense_imb.report.images.measures import sample_of
 from tests.report.conftest import clean_events
 
 
@@ -341,7 +341,7 @@ def test_the_recorder_keeps_the_scores_of_evaluate(measured):
 
 def _sample_of(truth, verdict):
     shape = truth.shape
-    return ImageSample(
+    return sample_of(
         "typical", "0", "", {}, np.zeros((*shape, 1), np.uint8), truth,
         np.zeros(shape, np.float32), verdict,
     )  # fmt: skip

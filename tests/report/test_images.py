@@ -21,10 +21,10 @@ from dense_imb.engine import CollapseWarning
 from dense_imb.metrics import ScoreHistogram
 from dense_imb.report.images import figures as image_figures
 from dense_imb.report.images.measures import (
-    ImageSample,
     chosen_images,
     fullest_slice,
     image_scores,
+    sample_of,
     verdicts,
 )
 from dense_imb.report.images.source import ImagesSource
@@ -77,6 +77,14 @@ def test_the_page_stands_on_its_own(run_folder):
     assert {"lines", "blank"} <= {*page.cells}
     assert report.headline in text
     assert report.notes == ()
+
+
+@pytest.mark.usefixtures("_undrawn")
+def test_the_captions_of_large_images_tell_of_their_blocks(run_folder, monkeypatch):
+    assert "pixels as one" not in quiet(run_folder).path.read_text()
+    monkeypatch.setattr("dense_imb.report.blocks.MOST", 10)
+    text = quiet(run_folder).path.read_text()
+    assert text.count("pixels as one.") == 3
 
 
 @pytest.mark.usefixtures("_undrawn")
@@ -271,7 +279,7 @@ def map_and_scale(probability, threshold):
     probability = np.asarray(probability, np.float32)
     truth = np.zeros(probability.shape, np.uint8)
     image = np.zeros((*truth.shape, 1), np.uint8)
-    sample = ImageSample("any", "a", "", {}, image, truth, probability, truth.astype(np.int64))
+    sample = sample_of("any", "a", "", {}, image, truth, probability, truth)
     figure = Figure(layout="constrained")
     image_figures.draw_sample(sample, ["spot"], threshold, figure)
     panel = next(one for one in figure.axes if one.get_title().startswith("Probability of fore"))

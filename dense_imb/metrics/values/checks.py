@@ -88,10 +88,17 @@ def finite_values(name: str, value: Tensor, valid: Tensor, cure: str) -> Tensor:
     return values
 
 
+def pixels_last(map_: Tensor) -> Tensor:
+    """Return a map (B, C, *spatial) as (B, C, pixels)."""
+    return map_.flatten(2) if map_.dim() > 2 else map_.unsqueeze(2)
+
+
 def membership(
     cells: Tensor, names: Sequence[str], labels: bool, valid: Tensor
-) -> Callable[[int], Tensor]:
+) -> Callable[[int, slice], Tensor]:
     """Check the cells of a batch; return the function from a cell's number to its pixels.
+
+    The function also takes a slice of the pixels of each image, and returns bool (B, C, n).
 
     Args:
         cells: masks, labels or a bit field, see `ValueScores.update`.
@@ -113,12 +120,14 @@ def membership(
                 f"Expected `cells` with a mask for each of {', '.join(names)}, {wanted}, "
                 f"got {tuple(cells.shape)}."
             )
-        return lambda number: cells[:, number].unsqueeze(1).expand(shape)
+        masks = pixels_last(cells)
+        return lambda number, part: masks[:, number, None, part].expand(-1, shape[1], -1)
     field = _expanded(cells.long(), shape)
     _check_range(field[valid], names, labels)
+    field = pixels_last(field[:, :1]).expand(-1, shape[1], -1)
     if labels:
-        return lambda number: field == number
-    return lambda number: (field >> number) & 1 == 1
+        return lambda number, part: field[..., part] == number
+    return lambda number, part: (field[..., part] >> number) & 1 == 1
 
 
 def _expanded(cells: Tensor, shape: torch.Size) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -24,11 +24,13 @@ from dense_imb.metrics.values.checks import (
     checked_names,
     finite_values,
     membership,
+    pixels_last,
 )
 
 # rows of a table of scores: the network, a blank map, the mean training value, the input itself
 PREDICTION, BLANK, MEAN, INPUT = "prediction", "blank", "mean of training", "input"
 REST = "rest"  # name of the cell of pixels in no other
+_AT_ONCE = 1 << 21  # values of a batch
 _MASK = "leave such pixels out with `mask`"
 
 
@@ -126,44 +128,77 @@ class ValueSums(StreamingCounts):
         if mask is not None:
             valid = expand_pixels("mask", mask, prediction, "prediction").bool().cpu()
         truth = finite_values("target", target, valid, _MASK)
-        maps = self._maps(prediction, input, valid)
+        given = self._finite_maps(prediction, input, valid)
         pixels_of = self._checked_cells(cells, valid)
+        truth, valid, *given = (pixels_last(one) for one in (truth, valid, *given))
+        self._n_images += len(truth)
+        images = _CellImages(len(self.cell_names), len(self.scorers), len(truth))
+        for part in _blocks(valid):
+            self._add_block(
+                self._rows([one[..., part] for one in given]),
+                truth[..., part],
+                valid[..., part],
+                [pixels_of(k, part) for k in range(len(self.cells))] if pixels_of else [],
+                images,
+            )
+        self._cell_count[:, 1] += images.n_images()
+        self._cell_image += images.sums()
 
-        error = (maps - truth).where(valid, 0.0)  # (rows, B, C, *spatial)
-        self._n_images += len(prediction)
+    def _add_block(
+        self,
+        maps: Tensor,
+        truth: Tensor,
+        valid: Tensor,
+        pixels_of_cells: Sequence[Tensor],
+        images: _CellImages,
+    ) -> None:
+        """Add some pixels of each image.
+
+        Args:
+            maps: float64 (rows, B, C, n).
+            truth, valid: (B, C, n).
+            pixels_of_cells: bool (B, C, n) for each cell.
+            images: sums of each image in each cell.
+        """
+        error = (maps - truth).where(valid, 0.0)
         self._count[:, 0] += _by_channel(valid[None])[0]
         self._error += _three_sums(error, _by_channel)
         if self.level is not None:
             self._add_lit(maps, truth, valid, self.level)
         if self.value_edges:
             self._add_bins(error[:, valid], truth[valid])
-        if pixels_of is not None:
-            is_outside = valid.clone()
-            for number in range(len(self.cells)):
-                is_in = pixels_of(number)
-                is_outside &= ~is_in
-                self._add_cell(number, error, is_in & valid)
-            self._n_outside += is_outside.sum()
-            if self.rest:
-                self._add_cell(len(self.cells), error, is_outside)
+        if not self.cells:
+            return
+        is_outside = valid.clone()
+        for number, is_in in enumerate(pixels_of_cells):
+            is_outside &= ~is_in
+            self._add_cell(number, error, is_in & valid, images)
+        self._n_outside += is_outside.sum()
+        if self.rest:
+            self._add_cell(len(self.cells), error, is_outside, images)
 
-    def _maps(self, prediction: Tensor, given: Tensor | None, valid: Tensor) -> Tensor:
-        """Return the map of each row, float64 (rows, B, C, *spatial)."""
+    def _finite_maps(self, prediction: Tensor, given: Tensor | None, valid: Tensor) -> list[Tensor]:
+        """Return prediction and input in float64."""
         if self.with_input and given is None:
             raise ValueError("Expected `input` in each update of scores with its row, got none.")
         if given is not None and not self.with_input:
             raise ValueError("Expected no `input`, got one; make the scores with with_input=True.")
-        cure = "look for it in the network"
-        maps = [finite_values("prediction", prediction, valid, cure)]
-        maps.append(torch.zeros_like(maps[0]))
-        if self.mean is not None:
-            maps.append(_per_channel(self.mean, maps[0]).expand_as(maps[0]))
+        maps = [finite_values("prediction", prediction, valid, "look for it in the network")]
         if given is not None:
             check_same_shape("input", given, "prediction", prediction)
             maps.append(finite_values("input", given, valid, _MASK))
-        return torch.stack(maps)
+        return maps
 
-    def _checked_cells(self, cells: Tensor | None, valid: Tensor) -> Callable[[int], Tensor] | None:
+    def _rows(self, given: Sequence[Tensor]) -> Tensor:
+        """Return the map of each row, (rows, B, C, n), from prediction and input."""
+        maps = [given[0], torch.zeros_like(given[0])]
+        if self.mean is not None:
+            maps.append(_per_channel(self.mean).expand_as(given[0]))
+        return torch.stack([*maps, *given[1:]])
+
+    def _checked_cells(
+        self, cells: Tensor | None, valid: Tensor
+    ) -> Callable[[int, slice], Tensor] | None:
         if cells is None and self.cells:
             names = ", ".join(self.cells)
             raise ValueError(f"Expected `cells` of {names}, got none; pass them to each update.")
@@ -176,7 +211,7 @@ class ValueSums(StreamingCounts):
     def _add_lit(self, maps: Tensor, truth: Tensor, valid: Tensor, level: float) -> None:
         is_target, is_lit = (truth > level) & valid, (maps > level) & valid
         if self.lit_level is not None:
-            is_lit[0] = (maps[0] > _per_channel(self.lit_level, truth)) & valid
+            is_lit[0] = (maps[0] > _per_channel(self.lit_level)) & valid
         self._count[:, 1] += _by_channel(is_target[None])[0]
         self._lit += torch.stack([_by_channel(is_lit), _by_channel(is_lit & is_target)], -1)
 
@@ -190,16 +225,38 @@ class ValueSums(StreamingCounts):
             lambda part: torch.stack([torch.bincount(slot, row, n_bins) for row in part]),
         )
 
-    def _add_cell(self, number: int, error: Tensor, is_in: Tensor) -> None:
+    def _add_cell(self, number: int, error: Tensor, is_in: Tensor, images: _CellImages) -> None:
         image = is_in.nonzero()[:, 0]
         inside = error[:, is_in]  # (rows, pixels)
         n_pixels = torch.bincount(image, minlength=len(is_in))
-        has_cell = n_pixels > 0
-        self._cell_count[number] += torch.stack([n_pixels.sum(), has_cell.sum()])
+        self._cell_count[number, 0] += n_pixels.sum()
         self._cell_error[:, number] += _three_sums(inside, lambda part: part.sum(1))
-        total = inside.new_zeros(len(inside), len(is_in)).index_add_(1, image, inside.abs())
-        mean = total[:, has_cell] / n_pixels[has_cell]  # (rows, images)
-        self._cell_image[:, number] += torch.stack([mean.sum(1), mean.square().sum(1)], -1)
+        images.n_pixels[number] += n_pixels
+        images.total[number].index_add_(1, image, inside.abs())
+
+
+class _CellImages:
+    """Number of pixels, and sum of |e| by row, of each image of a batch in each cell."""
+
+    def __init__(self, n_cells: int, n_rows: int, n_images: int) -> None:
+        self.n_pixels = _counts(n_cells, n_images)
+        self.total = _sums(n_cells, n_rows, n_images)
+
+    def n_images(self) -> Tensor:
+        """Return the number of images with pixels in each cell."""
+        return (self.n_pixels > 0).sum(1)
+
+    def sums(self) -> Tensor:
+        """Return the sums over images of the mean of |e|, and of its square, (rows, cells, 2)."""
+        mean = self.total / self.n_pixels.clamp(min=1).unsqueeze(1)
+        return torch.stack([mean.sum(2), mean.square().sum(2)], -1).transpose(0, 1)
+
+
+def _blocks(valid: Tensor) -> Iterator[slice]:
+    """Yield slices of the pixels (B, C, pixels), so that memory does not grow with an image."""
+    batch, channels, n = valid.shape
+    at_once = max(_AT_ONCE // max(batch * channels, 1), 1)
+    yield from (slice(start, start + at_once) for start in range(0, n, at_once))
 
 
 def _counts(*shape: int) -> Tensor:
@@ -210,9 +267,8 @@ def _sums(*shape: int) -> Tensor:
     return torch.zeros(shape, dtype=torch.float64)
 
 
-def _per_channel(numbers: Sequence[float], like: Tensor) -> Tensor:
-    given = torch.tensor(numbers, dtype=torch.float64)
-    return given.view(-1, *(1,) * (like.dim() - 2))
+def _per_channel(numbers: Sequence[float]) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.float64).unsqueeze(1)
 
 
 def _three_sums(error: Tensor, total: Callable[[Tensor], Tensor]) -> Tensor:
@@ -221,5 +277,5 @@ def _three_sums(error: Tensor, total: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 def _by_channel(value: Tensor) -> Tensor:
-    """Sum (rows, B, C, *spatial) over images and pixels, to (rows, C)."""
-    return value.flatten(3).sum((1, 3)) if value.dim() > 3 else value.sum(1)
+    """Sum (rows, B, C, pixels) over images and pixels, to (rows, C)."""
+    return value.sum((1, 3))

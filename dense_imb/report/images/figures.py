@@ -329,10 +329,10 @@ def draw_sample(
         chance.set_title(f"{output} of foreground, logit scale")
     errors.imshow(pale(grey), vmin=0, vmax=1)
     errors.imshow(_verdict_colours(sample.verdict), interpolation="nearest")
-    n = int((sample.verdict == 0).sum())
+    n = sample.n_pixels[0]
     handles = [Patch(facecolor="#DDDDDD", edgecolor="#8A8A8A", label=f"background (pale): {n:,}")]
     for k, name in enumerate(VERDICTS[1:], 1):
-        n = int((sample.verdict == k).sum())
+        n = sample.n_pixels[k]
         if n or k < 4:
             handles.append(Patch(color=VERDICT_COLOURS[k], label=f"{name}: {n:,}"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
@@ -386,7 +386,7 @@ def pale(grey: NDArray[Any]) -> NDArray[Any]:
     return np.repeat((_PALEST + (1 - _PALEST) * flat)[..., None], 3, -1)
 
 
-def _verdict_colours(verdict: NDArray[np.int64]) -> NDArray[np.float64]:
+def _verdict_colours(verdict: NDArray[np.uint8]) -> NDArray[np.float64]:
     from matplotlib.colors import to_rgba
 
     colours = np.array([(0, 0, 0, 0) if c is None else to_rgba(c) for c in VERDICT_COLOURS])

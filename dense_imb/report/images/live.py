@@ -10,7 +10,7 @@ from torch import nn
 
 from dense_imb.data.images.labelled import IGNORED, numbered_classes
 from dense_imb.report.images import figures
-from dense_imb.report.images.measures import ImageSample, fullest_slice, verdicts
+from dense_imb.report.images.measures import ImageSample, fullest_slice, sample_of, verdicts
 from dense_imb.report.live.crops import parts_to_show
 from dense_imb.report.page import Drawing
 from dense_imb.tasks.images.evaluate import chosen_thresholds
@@ -93,4 +93,4 @@ class LiveExamples:
             axis, place = fullest_slice(label)
             planes = [plane.take(place, axis) for plane in planes]
             words = f"slice {part[axis].start + place + 1} along axis {axis + 1}"
-        return ImageSample("", images.names[i], words, {}, *planes)
+        return sample_of("", images.names[i], words, {}, *planes)

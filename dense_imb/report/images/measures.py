@@ -16,6 +16,7 @@ from dense_imb.data.images.labelled import IGNORED, LabelledImages
 from dense_imb.hits.masking import Progress
 from dense_imb.metrics import ScoreHistogram, SegmentationScores
 from dense_imb.metrics.score_table import mean_of_known
+from dense_imb.report.blocks import block_side, largest_of_blocks, mean_of_blocks, prevailing
 from dense_imb.tasks.images.evaluate import (
     Blank,
     ImagesTable,
@@ -33,6 +34,8 @@ Row = dict[str, Any]
 class ImageSample:
     """An image, or the slice of a volume with most foreground, with the network's verdicts.
 
+    Of a large image a block of pixels is one: `sample_of` makes them.
+
     Args:
         title: reason for showing this image.
         name: name of the image.
@@ -42,6 +45,8 @@ class ImageSample:
         truth: (H, W) classes, IGNORED where there is no label.
         probability: (H, W) probability of all foreground classes together.
         verdict: (H, W) indices into `VERDICTS`.
+        n_pixels: number of pixels of each of `VERDICTS` in the whole image or slice.
+        block: side of the blocks of pixels that are one pixel here.
     """
 
     title: str
@@ -51,7 +56,9 @@ class ImageSample:
     image: NDArray[Any]
     truth: NDArray[np.uint8]
     probability: NDArray[np.float32]
-    verdict: NDArray[np.int64]
+    verdict: NDArray[np.uint8]
+    n_pixels: tuple[int, ...]
+    block: int = 1
 
 
 @dataclass
@@ -163,7 +170,7 @@ def image_scores(
     }
 
 
-def verdicts(called: NDArray[np.uint8], label: NDArray[np.uint8]) -> NDArray[np.int64]:
+def verdicts(called: NDArray[np.uint8], label: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return the verdict on each pixel as an index into `VERDICTS`.
 
     Example:
@@ -171,11 +178,13 @@ def verdicts(called: NDArray[np.uint8], label: NDArray[np.uint8]) -> NDArray[np.
         [0, 1, 2, 3, 4, 5]
     """
     is_called, is_true = called > 0, label > 0
-    verdict = np.where(
-        is_true, np.where(called == label, 1, np.where(is_called, 4, 3)), 2 * is_called
-    )
-    with_ignored: NDArray[np.int64] = np.where(label == IGNORED, 5, verdict).astype(np.int64)
-    return with_ignored
+    verdict = np.zeros(label.shape, np.uint8)
+    verdict[is_called] = 2
+    verdict[is_true] = 3
+    verdict[is_true & is_called] = 4
+    verdict[is_true & (called == label)] = 1
+    verdict[label == IGNORED] = 5
+    return verdict
 
 
 def chosen_images(rows: list[Row]) -> dict[int, str]:
@@ -218,7 +227,38 @@ def _sample(
         axis, place = fullest_slice(label)
         planes = [plane.take(place, axis) for plane in planes]
         part = f"slice {place + 1} of {label.shape[axis]} along axis {axis + 1}"
-    return ImageSample(title, images.names[i], part, row, *planes)
+    return sample_of(title, images.names[i], part, row, *planes)
+
+
+def sample_of(
+    title: str,
+    name: str,
+    part: str,
+    row: Row,
+    image: NDArray[Any],
+    truth: NDArray[np.uint8],
+    probability: NDArray[np.float32],
+    verdict: NDArray[np.uint8],
+) -> ImageSample:
+    """Return an `ImageSample` of these pixels, a large one in blocks.
+
+    A block has the mean of its pixels, its highest probability, and the most frequent class and
+    verdict besides the background.
+    """
+    n_pixels = tuple(int(np.count_nonzero(verdict == k)) for k in range(len(VERDICTS)))
+    side = block_side(truth.shape)
+    return ImageSample(
+        title,
+        name,
+        part,
+        row,
+        mean_of_blocks(image, side),
+        prevailing(truth, side),
+        largest_of_blocks(probability, side),
+        prevailing(verdict, side),
+        n_pixels,
+        side,
+    )
 
 
 def fullest_slice(label: NDArray[np.uint8]) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from dense_imb.base.refusals import Refused
 from dense_imb.data.images.labelled import LabelledImages, numbered_classes, open_labelled
 from dense_imb.hits.masking import Progress
+from dense_imb.report.blocks import blocks_text
 from dense_imb.report.facts import number, percent
 from dense_imb.report.images import figures
 from dense_imb.report.images.measures import ImageMeasures, ImageSample, measure_images
@@ -254,6 +255,7 @@ class ImagesSource(ReportSource):
             scores = f"F1 {number(row['f1'], '.2f')}, AP {number(row['average_precision'], '.2f')}"
             whole = " of the whole volume" if sample.part else ""
             mark = "" if threshold is None else " The red mark on the scale is the threshold."
+            mark += blocks_text(sample.block)
             return Drawing(
                 f"sample_{k}",
                 lambda to: figures.draw_sample(

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from dense_imb.tasks.pixels import box_around
+
 _MOST_IMAGES = 32  # first validation images, among which the examples are chosen
 N_EXAMPLES = 2
 _WINDOWS = {2: 2, 3: 1}  # sides of a part, in patches
@@ -35,15 +37,7 @@ def part_around(is_lit: NDArray[np.bool_], patch: Sequence[int]) -> tuple[slice,
         >>> part_around(is_lit, (10, 20))
         (slice(80, 100, None), slice(0, 30, None))
     """
-    size, n_windows = is_lit.shape, _WINDOWS[is_lit.ndim]
-    places = np.argwhere(is_lit)
-    middle = np.median(places, axis=0) if len(places) else np.array(size) / 2
-    box = []
-    for side, at, length in zip(size, middle.tolist(), patch, strict=True):
-        wanted = min(side, n_windows * length)
-        start = min(max(int(at) - wanted // 2, 0), side - wanted)
-        box.append(slice(start, start + wanted))
-    return tuple(box)
+    return box_around(is_lit, [_WINDOWS[is_lit.ndim] * length for length in patch])
 
 
 def fullest(n_lit: Sequence[int]) -> list[int]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dense_imb.data.values.pairs import ValueImages
 from dense_imb.hits.masking import Progress
+from dense_imb.report.blocks import block_side, largest_of_blocks, mean_of_blocks
 from dense_imb.tasks.values.evaluate import Predicts, ValuesTable, evaluate_values
 from dense_imb.tasks.values.scores import counted_pixels
 from dense_imb.tasks.values.task import ValuesReading
@@ -20,13 +21,15 @@ from dense_imb.tasks.values.trained import TrainedValues
 N_BINS = 60  # of target and prediction, in their joint histogram
 MOST_CHANNELS = 4  # of a sample
 _SAMPLES = 3
+_AT_ONCE = 1 << 22  # values
 
 
 @dataclass(frozen=True)
 class ValueSample:
     """An image with its map and what the network predicts; of a volume, its fullest slice.
 
-    Of a map of several channels, the first ones with lit pixels are shown.
+    Of a map of several channels, the first ones with lit pixels are shown. Of a large image a block
+    of pixels is one.
 
     Args:
         name: name of the image.
@@ -36,6 +39,7 @@ class ValueSample:
         channels: name of each channel that is shown; "" for maps of one channel.
         target, prediction: (n_shown, H, W); the prediction is NaN where a pixel does not count.
         error: mean absolute error of the pixels that count in the whole image.
+        block: side of the blocks of pixels that are one pixel here.
     """
 
     name: str
@@ -46,6 +50,7 @@ class ValueSample:
     target: NDArray[np.float32]
     prediction: NDArray[np.float32]
     error: float
+    block: int
 
 
 @dataclass(frozen=True)
@@ -92,10 +97,13 @@ def measure_values(
         target, values = images.target(i), prediction.numpy()
         if (counted := _counted(network, images, i)) is not None:
             target, values = target[:, counted], values[:, counted]
-        target, cut = target.ravel(), np.clip(values.ravel(), low, high)
-        joint[name] += np.histogram2d(target, cut, (edges, edges))[0].astype(np.int64)
+        target, values = target.ravel(), values.ravel()
+        for start in range(0, len(target), _AT_ONCE):
+            block = slice(start, start + _AT_ONCE)
+            cut = np.clip(values[block], low, high)
+            joint[name] += np.histogram2d(target[block], cut, (edges, edges))[0].astype(np.int64)
         if name == network.name and len(target):
-            errors[i] = np.abs(values.ravel() - target).mean()
+            errors[i] = np.abs(values - target).mean()
 
     update = progress(len(rows) * len(images))
     table = evaluate_values(rows, images, progress=update, watch=watch)
@@ -134,6 +142,8 @@ def sample_of(
 ) -> ValueSample:
     """Return an image with its map as a sample: its first lit channels, a volume's fullest slice.
 
+    A block of a large image has the mean of its pixels, and its largest value in each map.
+
     Args:
         reading: reading of the network.
         name: name of the image.
@@ -146,15 +156,21 @@ def sample_of(
     names = reading.names or [f"channel {k}" for k in range(len(target))]
     is_named = len(target) > 1 or reading.names is not None
     plane, part = fullest_plane(target[shown])
+    side = block_side(target[0][plane].shape)
+    of_target, of_prediction = (
+        np.stack([largest_of_blocks(one[k][plane], side) for k in shown])
+        for one in (target, prediction)
+    )
     return ValueSample(
         name,
         title,
         part,
-        np.moveaxis(image, 0, -1)[plane],
+        mean_of_blocks(np.moveaxis(image, 0, -1)[plane], side),
         tuple(names[k] if is_named else "" for k in shown),
-        target[shown][:, *plane],
-        prediction[shown][:, *plane],
+        of_target,
+        of_prediction,
         error,
+        side,
     )
 
 

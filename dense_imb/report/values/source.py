@@ -14,6 +14,7 @@ import numpy as np
 from dense_imb.base.refusals import Refused
 from dense_imb.data.values.pairs import ValueImages, open_values
 from dense_imb.hits.masking import Progress
+from dense_imb.report.blocks import blocks_text
 from dense_imb.report.facts import number
 from dense_imb.report.page import Drawing, Section, Table
 from dense_imb.report.source import ReportSource, joined, quoted, sample_limit
@@ -254,6 +255,7 @@ class ValuesSource(ReportSource):
         is_first = len(sample.target) == MOST_CHANNELS
         part = f" The first {MOST_CHANNELS} channels with lit pixels at most." * is_first
         has_grey = bool(np.isnan(sample.prediction).any())
+        part += blocks_text(sample.block)
         part += " Grey pixels do not count: they were left out of loss and scores." * has_grey
         return Drawing(
             f"sample_{k}",
