@@ -54,6 +54,13 @@ class _Formatter(argparse.HelpFormatter):
             return super()._fill_text(text, width, indent)
         return "".join(f"{indent}{line}\n" for line in text.splitlines())
 
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        """Write the value of an option once, as Python 3.13 does: "-h, --help [all]"."""
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        value = self._format_args(action, self._get_default_metavar_for_optional(action))
+        return f"{', '.join(action.option_strings)} {value}"
+
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
         default = action.default

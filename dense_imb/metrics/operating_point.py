@@ -128,6 +128,15 @@ class OperatingPoint:
         if self.threshold != self.threshold:
             raise ValueError("Expected `threshold` to be a number, got nan.")
 
+    def __eq__(self, other: object) -> bool:
+        """Tell whether all numbers are equal, where NaN is equal to NaN."""
+        if not isinstance(other, OperatingPoint):
+            return NotImplemented
+        return self.as_json() == other.as_json()
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.as_json().values()))
+
     def __repr__(self) -> str:
         measured = {name: getattr(self, name) for name in ("retention", "removal", "purity")}
         counts = {"signal": self.n_signal, "noise": self.n_noise}
@@ -200,7 +209,6 @@ class OperatingPoint:
             scale=str(stored["scale"]),
             n_signal=int(stored["n_signal"]),
             n_noise=int(stored["n_noise"]),
-            # the same NaN as the default, so that equal points are equal
             fakes=float(stored["fakes"]) if n_noise_only else math.nan,
             n_noise_only=n_noise_only,
         )

@@ -63,7 +63,9 @@ def test_values_have_placeholders(name):
 @pytest.mark.parametrize("kind", KINDS)
 def test_help_of_training_shows_ten_options_and_all_of_them_if_asked(kind, capsys):
     def options_in(text):
-        lines = [line.split()[0] for line in text.splitlines() if line.startswith("  -")]
+        lines = [
+            line.split()[0].rstrip(",") for line in text.splitlines() if line.startswith("  -")
+        ]
         return [line for line in lines if line.startswith("--")]
 
     ten = options_in(help_of("train", kind, "--help", capsys=capsys))

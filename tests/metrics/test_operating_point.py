@@ -45,6 +45,18 @@ def test_equal_points_are_equal_after_a_file(tmp_path):
     assert OperatingPoint.from_json(old).n_noise_only == 0
 
 
+def test_points_of_unknown_fakes_are_equal():
+    """Python 3.13 compares the fields of a dataclass one by one, and NaN is not NaN."""
+    numbers = (0.5, "logit", 0.97, 0.5, 0.5)
+    one, other = (
+        OperatingPoint(*numbers, n_signal=10, n_noise=1, fakes=float("nan")) for _ in range(2)
+    )
+    assert one == other
+    assert {one, other} == {one}
+    assert one != OperatingPoint(*numbers, n_signal=10, n_noise=2)
+    assert one != numbers
+
+
 def test_operating_point_refuses():
     with pytest.raises(ValueError, match="`threshold`"):
         OperatingPoint(math.nan, "logit", 1.0, 1.0, 1.0, n_signal=1, n_noise=1)

@@ -7,7 +7,6 @@ import importlib
 import io
 import os
 import pkgutil
-import re
 from pathlib import Path
 from types import ModuleType
 from unittest import mock
@@ -17,8 +16,6 @@ from dense_imb import cli
 
 FOLDER = Path(__file__).parent
 _WIDTH = "100000"  # characters: no line is wrapped, so that none breaks at a hyphen
-# Python 3.13 writes the value of an option with two names once: "-o, --out OUT"
-_SPELLED_TWICE, _ONCE = re.compile(r"^(-\S+) (\S+), (-\S+) \2(?= |$)"), r"\1, \3 \2"
 
 
 def packages() -> list[str]:
@@ -75,7 +72,7 @@ def help_text(words: tuple[str, ...]) -> str:
     usage, _, text = printed.getvalue().partition("\n\n")
     assert usage.startswith("usage: "), usage
     lines = (" ".join(line.split()) for line in text.splitlines())
-    return "".join(f"{_SPELLED_TWICE.sub(_ONCE, line)}\n" for line in lines)
+    return "".join(f"{line}\n" for line in lines)
 
 
 def snapshot_path(kind: str, name: str) -> Path:
