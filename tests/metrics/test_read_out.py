@@ -12,6 +12,7 @@ from torch import nn
 from dense_imb.losses import ACBMSELoss
 from dense_imb.metrics import ReadOut, ReadOutTally, ValueScores
 from dense_imb.metrics.read_out import OddsMap, PiecewiseMap
+from dense_imb.metrics.read_out import tally as tally_module
 from dense_imb.metrics.read_out.fit import isotonic
 
 from .samples import generator
@@ -227,6 +228,20 @@ def test_channels_have_maps_of_their_own_or_one():
         ValueError, match=r"`prediction` of 3 channels, \(B, 3, \*spatial\), got \(2, 1"
     ):
         read_out.apply(prediction[:, :1])
+
+
+def test_large_images_are_summed_in_blocks(monkeypatch):
+    _, target, prediction = logistic(n=3_000)
+    mask = torch.rand(target.shape, generator=generator(5)) < 0.9
+    tallies = []
+    for at_once in (1 << 22, 701):
+        monkeypatch.setattr(tally_module, "_AT_ONCE", at_once)
+        tallies.append(ReadOutTally(1))
+        tallies[-1].update(prediction, target, mask=mask)
+    whole, blocks = tallies
+    assert blocks.n_pixels == whole.n_pixels == int(mask.sum())
+    assert blocks.lit(0) == whole.lit(0)
+    torch.testing.assert_close(blocks.moments(0), whole.moments(0))
 
 
 def test_masked_pixels_and_channels_without_pixels():

@@ -22,6 +22,7 @@ from dense_imb.metrics.values.checks import finite_values
 # distances from 0 and from `value`, in units of `value`: 2^-16 to 2^40, 32 bins an octave
 _FIRST, _LAST, _PER_OCTAVE = -16, 40, 32
 _MOMENTS = 6
+_AT_ONCE = 1 << 22  # values
 
 
 class ReadOutTally(StreamingCounts):
@@ -123,6 +124,10 @@ class ReadOutTally(StreamingCounts):
             )
 
     def _add(self, number: int, value: Tensor, truth: Tensor) -> None:
+        for block, true in zip(value.split(_AT_ONCE), truth.split(_AT_ONCE), strict=True):
+            self._add_block(number, block, true)
+
+    def _add_block(self, number: int, value: Tensor, truth: Tensor) -> None:
         slot = torch.bucketize(value, self.edges, right=True) - 1
         above, residual = value - self.edges[slot], truth - value
         n_bins = len(self.edges) - 1
