@@ -124,7 +124,9 @@ class ReadOutTally(StreamingCounts):
             )
 
     def _add(self, number: int, value: Tensor, truth: Tensor) -> None:
-        for block, true in zip(value.split(_AT_ONCE), truth.split(_AT_ONCE), strict=True):
+        for block, true in zip(
+            torch.split(value, _AT_ONCE), torch.split(truth, _AT_ONCE), strict=True
+        ):
             self._add_block(number, block, true)
 
     def _add_block(self, number: int, value: Tensor, truth: Tensor) -> None:
