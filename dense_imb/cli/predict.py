@@ -40,7 +40,9 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--raw", action="store_true", help="leave predictions as trained, without the read-out"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace existing files in OUT")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace files of an earlier call in OUT"
+    )
     add_device(parser)
     add_threads(parser)
     parser.add_argument("--quiet", action="store_true", help="show no progress bars")

@@ -40,7 +40,9 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--probability", action="store_true", help="also write NAME_probability.npy, in float32"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace existing files in OUT")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace files of an earlier call in OUT"
+    )
     add_device(parser)
     add_threads(parser)
     parser.add_argument("--quiet", action="store_true", help="show no progress bars")

@@ -358,7 +358,7 @@ def segment(
             that of the best F1 on the validation images. "auto" takes that of the best F1 that
             the probabilities of these images promise, without labels.
         probability: also write NAME_probability.npy in float32.
-        overwrite: replace existing files.
+        overwrite: replace files of an earlier call.
         device: device to run on; by default a GPU if there is one.
         show_progress: show a progress bar.
 
@@ -408,7 +408,7 @@ def predict(
         images: folder of images, one image, or an HDF5 file with the data set `image`.
         out: folder for the maps, or a file that ends in .h5.
         raw: leave predictions as trained, without the read-out.
-        overwrite: replace existing files.
+        overwrite: replace files of an earlier call.
         device: device to run on; by default a GPU if there is one.
         show_progress: show a progress bar.
 

@@ -59,7 +59,7 @@ class OutputRecord:
         free: facts that may differ: the same weights in another place are the same.
         images: digest of each image by name.
         outputs: files of each image by name.
-        overwrite: whether files are replaced.
+        overwrite: whether files of an earlier call are replaced.
     """
 
     folder: Path
@@ -72,21 +72,26 @@ class OutputRecord:
     overwrite: bool
 
     def check(self) -> None:
-        """Refuse to mix with files that were made in another way, unless they are replaced."""
+        """Refuse to mix with files that were made in another way, unless they are replaced.
+
+        Files without a record, such as masks that somebody drew, are never replaced.
+        """
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"Expected a folder for {self.what}, got the file {self.folder}.")
         there = {
             image: path for image, paths in self.outputs.items() for path in paths if path.exists()
         }
-        if self.overwrite or not there:
+        if not there:
             return
-        cure = "choose another folder or overwrite them (overwrite=True, --overwrite)"
         stored = self._stored()
         if stored is None:
             raise FileExistsError(
                 f"Expected no file at {next(iter(there.values()))}, got one without a record of "
-                f"ours, {self.name}; {cure}."
+                f"ours, {self.name}; choose another folder, or remove it yourself."
             )
+        if self.overwrite:
+            return
+        cure = "choose another folder or overwrite them (overwrite=True, --overwrite)"
         if differing := self._differing(stored):
             raise FileExistsError(
                 f"Expected {self.what} in {self.folder} that were made in this way, got others "

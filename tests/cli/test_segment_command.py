@@ -113,9 +113,16 @@ def test_finished_files_are_passed_over(trained, folders, tmp_path, capsys):
 def test_foreign_files_are_kept(trained, folders, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "001.png").write_bytes(b"mine")
-    assert run(trained.folder, folders[0], tmp_path / "out") == 2
-    assert "without a record of ours" in capsys.readouterr().err.splitlines()[-1]
-    assert (tmp_path / "out" / "001.png").read_bytes() == b"mine"
+    for more in ((), ("--overwrite",)):
+        assert run(trained.folder, folders[0], tmp_path / "out", *more) == 2
+        sentence = capsys.readouterr().err.splitlines()[-1]
+        assert "without a record of ours" in sentence
+        assert sentence.endswith("choose another folder, or remove it yourself.")
+        assert (tmp_path / "out" / "001.png").read_bytes() == b"mine"
+    masks = {path: path.read_bytes() for path in Path(folders[1]).iterdir()}
+    assert run(trained.folder, folders[0], folders[1], "--overwrite") == 2
+    assert masks == {path: path.read_bytes() for path in Path(folders[1]).iterdir()}
+    capsys.readouterr()
     assert run(trained.folder, folders[0], folders[0], "--overwrite") == 2
     assert "another folder for masks" in capsys.readouterr().err.splitlines()[-1]
 

@@ -137,7 +137,7 @@ def segment_images(
             twice, and refuses a run without natural probabilities.
         probability: also write NAME_probability.npy in float32: (*spatial) for the second of two
             classes, (C, *spatial) for more.
-        overwrite: replace existing files.
+        overwrite: replace files of an earlier call.
         device: device to run on; by default a GPU if there is one.
         show_progress: show a progress bar.
         process: rank of this process, which takes every `n_processes`-th image.

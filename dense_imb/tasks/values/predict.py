@@ -92,7 +92,7 @@ def predict_images(
         out: folder for the maps, and for `predicted.json`, a record of how they were made; or a
             file that ends in .h5, for one data set `values` (N, K, *spatial) of images of one size.
         raw: leave predictions as trained, without the read-out.
-        overwrite: replace existing files.
+        overwrite: replace files of an earlier call.
         device: device to run on; by default a GPU if there is one.
         show_progress: show a progress bar.
         process: rank of this process, which takes every `n_processes`-th image.
@@ -119,6 +119,7 @@ def predict_images(
             raise Refused("a folder for the maps of several processes", str(out))
         refuse_existing(path, overwrite)
         refuse_inputs([path], source.files())
+        _refuse_foreign(path)
         bar = tqdm(range(len(source)), "predict", unit="image", disable=not show_progress)
         made_by = {**facts, "images": sorted(set(source.digests().values()))[:_NAMED]}
         _write_hdf5(path, predictor, source, bar, raw, made_by)
@@ -143,6 +144,23 @@ def predict_images(
             _write(file, values, source, i)
             n_done += 1
     return Predicted(path, n_done, len(own) - n_done, read_out is not None)
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Refuse to replace a file that holds no predictions, such as the maps of a training."""
+    if not path.exists():
+        return
+    try:
+        with h5py.File(path) as file:
+            is_ours = json.loads(bytes(file.attrs["made_by"])).get("format") == _FORMAT
+    except (OSError, KeyError, TypeError, ValueError, AttributeError):
+        is_ours = False
+    if not is_ours:
+        raise Refused(
+            "{overwrite} to replace a file of predictions",
+            f"{path}, which is none",
+            "remove it yourself, or choose another name",
+        )
 
 
 def _output(source: UnlabelledImages, i: int, folder: Path, n_targets: int) -> Path:

@@ -50,6 +50,13 @@ def test_one_hdf5_file_holds_all_maps(trained, tmp_path):
     with pytest.raises(FileExistsError, match="no file at"):
         predict(trained, path, tmp_path / "out.h5", show_progress=False)
     predict(trained, path, tmp_path / "out.h5", overwrite=True, show_progress=False)
+    for content in (Path(path).read_bytes(), b"no HDF5", b""):
+        (tmp_path / "mine.h5").write_bytes(content)
+        with pytest.raises(
+            ValueError, match=r"a file of predictions, got .*mine.h5, which is none"
+        ):
+            predict(trained, path, tmp_path / "mine.h5", overwrite=True, show_progress=False)
+        assert (tmp_path / "mine.h5").read_bytes() == content
     folder = tmp_path / "mixed"
     save_npy(folder, [images[0], images[1][:20]])
     with pytest.raises(ValueError, match="images of one size for an HDF5 file"):
