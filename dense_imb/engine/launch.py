@@ -88,7 +88,11 @@ def launch(
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
             context = start_processes(  # type: ignore[no-untyped-call]
-                _work, (main, list(arguments), shared), nprocs=n, join=False, start_method="spawn"
+                _work,
+                (main, list(arguments), shared, os.getpid()),
+                nprocs=n,
+                join=False,
+                start_method="spawn",
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -131,8 +135,14 @@ def _killed(context: Any, received: list[int]) -> int:
 
 
 def _work(
-    rank: int, main: Callable[[Sequence[str]], int], arguments: list[str], shared: dict[str, str]
+    rank: int,
+    main: Callable[[Sequence[str]], int],
+    arguments: list[str],
+    shared: dict[str, str],
+    parent: int,
 ) -> None:
+    if os.getppid() != parent:  # killed while this one imported: later a signal tells of it
+        os._exit(1)
     # Ctrl-C in a terminal reaches a whole group; the first process forwards it once
     os.setpgrp()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `main` has handlers of its own

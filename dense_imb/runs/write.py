@@ -173,8 +173,17 @@ def _save_weights(loop: Loop, path: Path) -> None:
     bare = loop.accelerator.unwrap_model(loop.network)
 
     def write(partial: Path) -> None:
-        save_model(bare, str(partial))
-        partial.chmod(0o644)  # safetensors lets nobody else read it
+        # safetensors has a temporary file of its own beside the new one: in a folder of ours it is
+        # cleared, too, if the process is killed
+        folder = temporary_path(path)
+        folder.mkdir()
+        try:
+            weights = folder / path.name
+            save_model(bare, str(weights))
+            weights.chmod(0o644)  # safetensors lets nobody else read it
+            weights.replace(partial)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     try:
         write_whole(path, write)

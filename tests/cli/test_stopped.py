@@ -143,6 +143,29 @@ def test_a_signal_reaches_processes_that_are_just_started(number, code, monkeypa
     assert not process.is_alive()
 
 
+ORPHAN = """
+import os, signal, sys, time
+from dense_imb.engine import launch
+def train(words):
+    open(words[0], "w").close()
+if __name__ == "__main__":
+    launch(train, sys.argv[1:], 1)
+else:  # in the new process, which imports this module before it does anything
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(0.1)
+"""
+
+
+def test_a_process_whose_parent_is_killed_while_it_imports_trains_nothing(tmp_path):
+    (tmp_path / "orphan.py").write_text(ORPHAN)
+    command = [sys.executable, "orphan.py", "trained"]
+    # its output ends when the orphan does
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == -signal.SIGKILL
+    assert ended.stderr == ""
+    assert not (tmp_path / "trained").exists()
+
+
 SLOW = """
 import os, signal, sys, time
 from dense_imb.engine import launch

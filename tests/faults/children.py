@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NoReturn
 
 HANG = 300.0  # seconds after which a command is stuck, also on a busy machine
-GRACE = 10.0  # seconds in which what a stopped command began must end
+GRACE = 40.0  # seconds in which what a stopped command began must end: it may import just then
 
 # imported before the first fork, so that no child waits for them
 _WARM = (
