@@ -75,7 +75,9 @@ def make_parser() -> Parser:
         help="folder to write to, one file for each input; finished files are skipped",
     )
     parser.add_argument("--only-kept", action="store_true", help="write the kept hits only")
-    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace denoised files of an earlier call"
+    )
     parser.add_argument(
         "--resume",
         action="store_true",
@@ -133,6 +135,7 @@ def run(options: Namespace) -> int | None:
 def _denoise(options: Namespace, processes: Processes, device: str | None) -> None:
     from dense_imb.base.progress import tqdm
     from dense_imb.hits import mask_file, mask_files, open_hits
+    from dense_imb.hits.masked import refuse_foreign
     from dense_imb.hits.masking import check_scorer, output_paths
     from dense_imb.hits.reader import expand_patterns
     from dense_imb.hits.scaling import scaling_note
@@ -157,6 +160,8 @@ def _denoise(options: Namespace, processes: Processes, device: str | None) -> No
         sources = list(targets.values())
     chosen_on = [] if options.choose_on is None else expand_patterns(options.choose_on)
     refuse_inputs(targets, [*sources, *chosen_on])
+    if options.overwrite:
+        refuse_foreign(targets)
     run, scorer, point, validation = _scorer_and_point(options, sources, processes, device)
     n_events = 0
     geometries = []
@@ -227,8 +232,8 @@ def _warn_of_overlap(options: Namespace, run: Run, sources: Sequence[str | Path]
 
 
 def _check_pair(options: Namespace) -> None:
-    """Refuse files without a clear output, and an output that may be raw data."""
-    from dense_imb.hits import HitsFile, HitsFileError, read_masking
+    """Refuse files without a clear output, and an output that is there already."""
+    from dense_imb.hits.masked import is_denoised
 
     if len(options.files) != 2:
         raise Refused(
@@ -239,19 +244,10 @@ def _check_pair(options: Namespace) -> None:
     target = Path(options.files[1])
     may_exist = options.overwrite or options.resume or options.shards
     if target.exists() and not may_exist:  # choosing the threshold takes long
-        raise RefusedFile(f"no file at {target}", "one", "choose another name or {overwrite}")
-    if options.overwrite and target.is_file():
-        try:
-            with HitsFile(target, in_memory=False) as hits:
-                is_ours = read_masking(hits) is not None
-        except HitsFileError:
-            is_ours = False
-        if not is_ours:
-            raise Refused(
-                "{overwrite} to replace a denoised file",
-                f"{target}, which is none",
-                "remove it yourself, or name a folder for the outputs with {out=FOLDER}",
-            )
+        cure = "choose another name"
+        if is_denoised(target):
+            cure += " or {overwrite}"
+        raise RefusedFile(f"no file at {target}", "one", cure)
 
 
 def _scorer_and_point(

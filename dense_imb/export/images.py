@@ -17,6 +17,7 @@ from dense_imb.export.base import Answer
 from dense_imb.export.pixels import (
     ExportablePixels,
     PixelNetwork,
+    ValidationSamples,
     exportable_pixels,
     validation_samples,
 )
@@ -136,7 +137,14 @@ class ExportableSegmenter(ExportablePixels):
 
 def exportable(run: Run) -> ExportableSegmenter:
     """Return the best network of a run on images."""
-    samples = validation_samples(lambda: open_images(run.config.images), LabelledImages.label)
+
+    def samples_of(reading: ImagesReading) -> ValidationSamples:
+        return validation_samples(
+            lambda: open_images(run.config.images),
+            LabelledImages.label,
+            lambda label: (label > 0) & (label != IGNORED),
+        )
+
     return exportable_pixels(
-        run, ExportableSegmenter, SegmentingNetwork, "probability", samples, "frames"
+        run, ExportableSegmenter, SegmentingNetwork, "probability", samples_of, "frames"
     )

@@ -150,34 +150,31 @@ def cropped(image: NDArray[Any], size: Sequence[int]) -> NDArray[Any]:
 
 
 def validation_samples(
-    open_images: Callable[[], tuple[Any, Any]], map_of: Callable[[Any, int], NDArray[Any]]
+    open_images: Callable[[], tuple[Any, Any]],
+    map_of: Callable[[Any, int], NDArray[Any]],
+    is_lit: Callable[[NDArray[Any]], NDArray[np.bool_]],
 ) -> ValidationSamples:
-    """Return some validation images with their maps, of a large one the part around its lit pixels.
+    """Return some validation images with their maps, of a large one the part around a lit pixel.
 
     Args:
         open_images: opens the training and the validation images.
         map_of: reads the map of an image.
+        is_lit: whether each pixel of a map is lit, (*spatial).
     """
+    wholes, text = [], ""
     try:
         train, images = open_images()
-        numbers = range(min(len(images), N_SAMPLES))
-        wholes = [(images.image(i), map_of(images, i)) for i in numbers]
+        for i in range(min(len(images), N_SAMPLES)):
+            image, map_ = images.image(i), map_of(images, i)
+            most = [_MOST[image.ndim - 1]] * (image.ndim - 1)
+            part: Any = (..., *box_around(is_lit(map_), most))
+            wholes.append((image[part].copy(), map_[part].copy()))
+            if wholes[-1][0].shape != image.shape:
+                text = " x ".join(map(str, most))
     except (ValueError, OSError):
         return ValidationSamples((), None, "")
-    parts = tuple(_part(*whole) for whole in wholes)
-    is_cut = any(a.shape != b.shape for (a, _), (b, _) in zip(parts, wholes, strict=True))
-    n_axes = wholes[0][0].ndim - 1
-    text = " x ".join([str(_MOST[n_axes])] * n_axes) if is_cut else ""
-    return ValidationSamples(parts, f"{len(train)} images, {len(images)} to validate", text)
-
-
-def _part(image: NDArray[Any], map_: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the part of an image (C, *spatial) that a file is tried on, and that of its map."""
-    n_axes = image.ndim - 1
-    is_lit = np.asarray(map_ > 0).reshape(-1, *image.shape[1:]).any(axis=0)
-    box = box_around(np.asarray(is_lit), [_MOST[n_axes]] * n_axes)
-    index: Any = (..., *box)
-    return image[index].copy(), map_[index].copy()
+    sizes = f"{len(train)} images, {len(images)} to validate"
+    return ValidationSamples(tuple(wholes), sizes, text)
 
 
 def exportable_pixels(
@@ -185,7 +182,7 @@ def exportable_pixels(
     form: type[Form],
     network_class: Callable[..., PixelNetwork],
     output: str,
-    samples: ValidationSamples,
+    samples_of: Callable[[Any], ValidationSamples],
     random_name: str,
 ) -> Form:
     """Return the best network of a run, with images to try it on.
@@ -195,12 +192,13 @@ def exportable_pixels(
         form: class of the result.
         network_class: class of the exported network.
         output: name of the output.
-        samples: random ones are taken without the images of the run.
+        samples_of: returns validation images for a reading; random ones are taken without them.
         random_name: name of the random samples in the card.
     """
     trained = run.trained(device="cpu")
     reading = trained.reading
-    if samples.sizes is None:
+    samples = samples_of(reading)
+    if not samples.wholes:
         pixels = random_pixels(reading.mean, reading.std, reading.patch)
         source = FROM_RANDOM.format(random_name)
     else:

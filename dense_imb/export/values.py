@@ -15,6 +15,7 @@ from dense_imb.export.base import Answer
 from dense_imb.export.pixels import (
     ExportablePixels,
     PixelNetwork,
+    ValidationSamples,
     exportable_pixels,
     validation_samples,
 )
@@ -122,7 +123,14 @@ class ExportablePredictor(ExportablePixels):
 
 def exportable(run: Run) -> ExportablePredictor:
     """Return the best network of a run on values."""
-    samples = validation_samples(lambda: open_images(run.config.values), ValueImages.target)
+
+    def samples_of(reading: ValuesReading) -> ValidationSamples:
+        return validation_samples(
+            lambda: open_images(run.config.values),
+            ValueImages.target,
+            lambda target: np.logical_or.reduce(target > reading.level),
+        )
+
     return exportable_pixels(
-        run, ExportablePredictor, PredictingNetwork, "value", samples, "images"
+        run, ExportablePredictor, PredictingNetwork, "value", samples_of, "images"
     )

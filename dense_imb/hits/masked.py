@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dense_imb.base.refusals import RefusedFile
+from dense_imb.base.refusals import Refused, RefusedFile
 from dense_imb.hits.baselines import Scorer
 from dense_imb.hits.format import HitsFileError
 from dense_imb.hits.provenance import digest_of_scorer, digest_of_source
@@ -181,6 +182,36 @@ def read_masking(hits: HitsFile) -> Masking | None:
         ) from why
 
 
+def is_denoised(path: Path) -> bool:
+    """Tell whether a file is a denoised hits file."""
+    try:
+        with HitsFile(path, locking=False, in_memory=False) as hits:
+            return read_masking(hits) is not None
+    except HitsFileError:
+        return False
+
+
+def refuse_foreign(targets: Iterable[str | os.PathLike[str]]) -> None:
+    """Refuse to replace files that are not denoised ones, such as raw data.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "notes.txt"
+        >>> _ = path.write_text("my notes")
+        >>> refuse_foreign([path])
+        Traceback (most recent call last):
+        ...
+        dense_imb.base.refusals.Refused: Expected `overwrite` to replace a denoised file, got ...
+    """
+    for target in map(Path, targets):
+        if target.is_file() and not is_denoised(target):
+            raise Refused(
+                "{overwrite} to replace a denoised file",
+                f"{target}, which is none",
+                "remove it yourself, or choose another name",
+            )
+
+
 def finished_file(
     sources: str | os.PathLike[str] | list[Path],
     target: Path,
@@ -206,6 +237,7 @@ def finished_file(
         wanted, made_by = Masking.of(scorer, point, raw, only_kept=only_kept), read_masking(masked)
         mine, theirs = wanted.difference(made_by)
         if mine:
+            cure = cure if made_by is not None else "choose another name or folder"
             raise RefusedFile(f"{target} to be masked by {mine}", theirs, cure)
         is_same = len(raw) == len(masked)
         if made_by is not None and made_by.source_digest is not None:

@@ -24,7 +24,7 @@ from dense_imb.hits.drift import EventProfile, describe_drift
 from dense_imb.hits.events import Array, Events
 from dense_imb.hits.frames import visible
 from dense_imb.hits.geometry import Geometry, Sensors
-from dense_imb.hits.masked import MaskedFile, Masking, finished_file
+from dense_imb.hits.masked import MaskedFile, Masking, finished_file, refuse_foreign
 from dense_imb.hits.reader import HitsFile, HitsFiles, expand_patterns, file_paths, open_hits
 from dense_imb.hits.writer import HitsWriter
 from dense_imb.metrics import HitScores, OperatingPoint
@@ -312,6 +312,8 @@ def mask_file(
     with open_hits(source, locking=locking, in_memory=False) as hits:
         check_scorer(scorer, hits.geometry)
         refuse_inputs([target], file_paths(hits))
+        if overwrite:
+            refuse_foreign([target])
         masking = Masking.of(scorer, point, hits, only_kept=only_kept)
         writer = HitsWriter(
             target,
@@ -368,6 +370,8 @@ def mask_files(
     point, folder = as_point(point), Path(folder)
     targets = output_paths(sources, folder)
     refuse_inputs(targets, targets.values())  # all of them, before anything is written
+    if overwrite:
+        refuse_foreign(targets)
     folder.mkdir(parents=True, exist_ok=True)
     clear_leftovers(folder)  # also where all files are finished
     done = []

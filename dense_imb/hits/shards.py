@@ -28,7 +28,7 @@ from dense_imb.hits.baselines import Scorer
 from dense_imb.hits.drift import EventProfile
 from dense_imb.hits.events import Events
 from dense_imb.hits.format import HitsFileError
-from dense_imb.hits.masked import MaskedFile, Masking, finished_file
+from dense_imb.hits.masked import MaskedFile, Masking, finished_file, refuse_foreign
 from dense_imb.hits.masking import (
     Progress,
     Tally,
@@ -215,6 +215,8 @@ class _Call:
         plans = [self._plan(*pair, batch_size, shard_events) for pair in given.items()]
         sources = [path for source in given.values() for path in expand_patterns(source)]
         refuse_inputs([one for plan in plans for one in (plan.target, plan.folder)], sources)
+        if self.overwrite:
+            refuse_foreign(plan.target for plan in plans)
         prepared = [_Prepared(plan, [], self._checked(given[plan.target], plan)) for plan in plans]
         for number, one in enumerate(prepared):
             if one.finished is None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MOST = 1200  # pixels of a side that is drawn
+_BRIGHT = 64  # of a uint8 image that is drawn as it is
 
 
 def block_side(shape: Sequence[int]) -> int:
@@ -25,25 +26,45 @@ def block_side(shape: Sequence[int]) -> int:
     return -(-max(shape) // MOST)
 
 
-def blocks_text(side: int) -> str:
-    """Return a sentence about blocks of this side for a caption, after a space; "" for pixels."""
-    return f" Drawn with {side} x {side} pixels as one." if side > 1 else ""
+def blocks_text(side: int, shown: str) -> str:
+    """Return a sentence about blocks for a caption, after a space; "" for single pixels.
+
+    Args:
+        side: side of the blocks.
+        shown: what a block shows, for example "its largest value".
+    """
+    return f" Drawn with {side} x {side} pixels as one, which shows {shown}." if side > 1 else ""
 
 
-def in_blocks(plane: NDArray[Any], side: int) -> NDArray[Any]:
-    """Return a plane (H, W, ...) as (rows, side, columns, side, ...); a rest at the end is cut."""
-    rows, columns = (max(length // side, 1) for length in plane.shape[:2])
-    side_y, side_x = (min(side, length) for length in plane.shape[:2])
-    whole = plane[: rows * side_y, : columns * side_x]
-    return whole.reshape(rows, side_y, columns, side_x, *plane.shape[2:])
+def in_blocks(plane: NDArray[Any], side: int, rest: Any = None) -> NDArray[Any]:
+    """Return a plane (H, W, ...) as (rows, side, columns, side, ...).
+
+    Args:
+        plane: pixels.
+        side: side of the blocks.
+        rest: value that fills the blocks at the end; by default the pixels of the edge.
+    """
+    ends = [(0, -length % side) for length in plane.shape[:2]]
+    if any(more for _, more in ends):
+        ends += [(0, 0)] * (plane.ndim - 2)
+        options: Any = {"mode": "edge"} if rest is None else {"constant_values": rest}
+        plane = np.pad(plane, ends, **options)
+    rows, columns = (length // side for length in plane.shape[:2])
+    return plane.reshape(rows, side, columns, side, *plane.shape[2:])
 
 
 def mean_of_blocks(image: NDArray[Any], side: int) -> NDArray[Any]:
-    """Return the mean of each block of an image (H, W, C), in the type of the image."""
+    """Return the mean of each block of an image (H, W, C), float32; a bright uint8 image stays one.
+
+    Example:
+        >>> mean_of_blocks(np.array([[[0], [1]], [[0], [0]]], np.uint8), 2).tolist()
+        [[[0.25]]]
+    """
     if side == 1:
         return image
     means: NDArray[Any] = in_blocks(image, side).mean((1, 3), dtype=np.float32)
-    return means.astype(image.dtype)
+    is_bright = image.dtype == np.uint8 and means.max(initial=0) > _BRIGHT
+    return np.rint(means).astype(np.uint8) if is_bright else means
 
 
 def largest_of_blocks(values: NDArray[np.float32], side: int) -> NDArray[np.float32]:
@@ -55,25 +76,41 @@ def largest_of_blocks(values: NDArray[np.float32], side: int) -> NDArray[np.floa
     """
     if side == 1:
         return values
-    blocks = in_blocks(values, side)
+    blocks = in_blocks(values, side, np.nan)
     top: NDArray[np.float32] = np.fmax.reduce(blocks, (1, 3))
     bottom: NDArray[np.float32] = np.fmin.reduce(blocks, (1, 3))
     return np.where(top >= -bottom, top, bottom)
 
 
-def prevailing(classes: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Return the most frequent class above 0 of each block, and 0 where there is none.
+def first_of_blocks(
+    classes: NDArray[np.uint8], side: int, order: Sequence[int]
+) -> NDArray[np.uint8]:
+    """Return the class of each block that comes first in an order; 0 where it has none of them.
+
+    Args:
+        classes: (H, W).
+        side: side of the blocks.
+        order: classes above 0, those to show first.
 
     Example:
-        >>> prevailing(np.array([[0, 0, 0, 0], [0, 2, 0, 0]], np.uint8), 2).tolist()
+        >>> first_of_blocks(np.array([[1, 1, 0, 0], [1, 2, 0, 0]], np.uint8), 2, [2, 1]).tolist()
         [[2, 0]]
     """
     if side == 1:
         return classes
-    shown = np.zeros(in_blocks(classes, side)[:, 0, :, 0].shape, np.uint8)
-    most = np.zeros(shown.shape, np.int64)
-    for k in np.unique(classes[classes > 0]).tolist():
-        n = in_blocks(classes == k, side).sum((1, 3))
-        shown[n > most] = k
-        most = np.maximum(n, most)
+    shown = np.zeros([-(-length // side) for length in classes.shape], np.uint8)
+    for k in reversed(order):
+        shown[in_blocks(classes == k, side, False).any((1, 3))] = k
     return shown
+
+
+def rarest_first(classes: NDArray[np.uint8], last: Sequence[int] = ()) -> list[int]:
+    """Return the classes above 0 of an image by their number of pixels, those in `last` at the end.
+
+    Example:
+        >>> rarest_first(np.array([0, 0, 1, 1, 2, 255], np.uint8), last=[255])
+        [2, 1, 255]
+    """
+    present, n = np.unique(classes, return_counts=True)
+    order = [k for k in present[np.argsort(n, kind="stable")].tolist() if k > 0]
+    return [k for k in order if k not in last] + [k for k in order if k in last]

@@ -83,11 +83,12 @@ class OutputRecord:
         }
         if not there:
             return
-        stored = self._stored()
-        if stored is None:
+        stored = self._stored() or {}
+        ours = self._written(stored)
+        if foreign := [path for image, path in there.items() if image not in ours]:
             raise FileExistsError(
-                f"Expected no file at {next(iter(there.values()))}, got one without a record of "
-                f"ours, {self.name}; choose another folder, or remove it yourself."
+                f"Expected no file at {foreign[0]}, got one without a record of ours, "
+                f"{self.name}; choose another folder, or remove it yourself."
             )
         if self.overwrite:
             return
@@ -133,7 +134,8 @@ class OutputRecord:
         stored = self._stored() or {}
         is_more = not self.overwrite and not self._differing(stored)
         images = {**(stored["images"] if is_more else {}), **self.images}
-        content = {**self.facts, "images": images}
+        earlier = sorted(self._written(stored) - set(images))
+        content = {**self.facts, "images": images, "earlier": earlier}
         save_bytes(self.folder / self.name, (json.dumps(content, indent=1) + "\n").encode())
 
     def _stored(self) -> dict[str, Any] | None:
@@ -141,6 +143,16 @@ class OutputRecord:
             return dict(json.loads((self.folder / self.name).read_text()))
         except (OSError, ValueError, TypeError, RecursionError):
             return None
+
+    def _written(self, stored: Mapping[str, Any]) -> set[str]:
+        """Return the images whose files are ours, by the record in the folder."""
+        if stored.get("format") != self.facts["format"]:
+            return set()
+        if not isinstance(stored.get("images"), dict):  # records of older versions name none
+            return set(self.outputs)
+        earlier = stored.get("earlier")
+        names = earlier if isinstance(earlier, list) else []
+        return {*stored["images"], *(name for name in names if isinstance(name, str))}
 
     def _differing(self, stored: Mapping[str, Any]) -> list[str]:
         """Return the facts that differ from those of the record in the folder."""

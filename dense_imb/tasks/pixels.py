@@ -18,6 +18,7 @@ from dense_imb.tasks.base import TaskOptions
 
 OVERLAP = 0.25  # fraction of a window, MONAI's default
 _AT_ONCE = 4  # windows; more do not fit the caches of a CPU
+_MOST_PLACES = 100_000  # lit pixels whose median is taken
 _PATCH = {2: 128, 3: 64}  # largest side of a crop by default
 
 
@@ -129,7 +130,7 @@ def rarest_first(content: NDArray[np.int64], n: int) -> NDArray[np.int64]:
 
 
 def box_around(is_lit: NDArray[np.bool_], sides: Sequence[int]) -> tuple[slice, ...]:
-    """Return the box of an image around the median of its lit pixels, or around its middle.
+    """Return a box of an image around the lit pixel nearest their median, or around its middle.
 
     Args:
         is_lit: whether each pixel is lit.
@@ -141,8 +142,13 @@ def box_around(is_lit: NDArray[np.bool_], sides: Sequence[int]) -> tuple[slice, 
         >>> box_around(is_lit, (20, 40))
         (slice(80, 100, None), slice(0, 30, None))
     """
-    places = np.argwhere(is_lit)
-    middle = np.median(places, axis=0) if len(places) else np.array(is_lit.shape) / 2
+    middle = np.array(is_lit.shape) / 2
+    lit = np.flatnonzero(is_lit)
+    if len(lit):
+        some = lit[:: -(-len(lit) // _MOST_PLACES)]
+        places = np.stack(np.unravel_index(some, is_lit.shape), 1)
+        distance = np.square(places - np.median(places, axis=0)).sum(1)
+        middle = places[distance.argmin()]
     box = []
     for side, at, most in zip(is_lit.shape, middle.tolist(), sides, strict=True):
         wanted = min(side, most)

@@ -26,7 +26,7 @@ from PIL import Image
 
 WAYS = {
     "libgomp's default": {"GOMP_SPINCOUNT": "300000"},
-    "the commands' own, `GOMP_SPINCOUNT=1000`": {},
+    "as the commands set it": {},
     "`OMP_WAIT_POLICY=passive`": {"OMP_WAIT_POLICY": "passive"},
 }
 _WAIT = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")

@@ -22,11 +22,13 @@ from dense_imb.hits import (
     Geometry,
     HitsFile,
     MissingShardsError,
+    mask_file,
+    mask_files,
     open_hits,
     read_masking,
     verify,
 )
-from dense_imb.hits.baselines import HitDensity
+from dense_imb.hits.baselines import HitDensity, Identity
 from dense_imb.hits.drift import EventProfile
 from dense_imb.metrics import OperatingPoint
 from dense_imb.tasks.kind import kind_named
@@ -378,6 +380,23 @@ def test_overwrite_replaces_denoised_files(folder, tmp_path):
     assert run("identity", folder / "b.h5", target, "--threshold", 0.5, "--overwrite") == 0
     with HitsFile(target) as hits:
         assert read_masking(hits).scorer == "identity"
+
+
+def test_raw_data_in_a_folder_are_never_replaced(folder, tmp_path, capsys):
+    """`--out FOLDER` of other raw files, with --overwrite."""
+    other = Path(shutil.copy(folder / "b.h5", tmp_path / "a.h5"))
+    before = other.read_bytes()
+    words = ("identity", folder / "a.h5", "--out", tmp_path, "--threshold", 0.5)
+    for more in ((), ("--overwrite",), ("--overwrite", "--shards")):
+        assert run(*words, *more) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert "a.h5" in error
+        assert "--overwrite;" not in error
+        assert not error.endswith("--overwrite.")
+        assert other.read_bytes() == before
+    for call in (mask_files, lambda one, to, *how, **o: mask_file(one, to / "a.h5", *how, **o)):
+        with pytest.raises(ValueError, match="to replace a denoised file, got .*a.h5, which is no"):
+            call(folder / "a.h5", tmp_path, Identity(), 0.5, overwrite=True)
 
 
 def test_overwrite_replaces_nothing_foreign(folder, tmp_path, capsys):

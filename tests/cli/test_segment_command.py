@@ -119,6 +119,12 @@ def test_foreign_files_are_kept(trained, folders, tmp_path, capsys):
         assert "without a record of ours" in sentence
         assert sentence.endswith("choose another folder, or remove it yourself.")
         assert (tmp_path / "out" / "001.png").read_bytes() == b"mine"
+    assert run(trained.folder, Path(folders[0]) / "002.png", tmp_path / "out") == 0
+    assert (
+        run(trained.folder, folders[0], tmp_path / "out", "--overwrite") == 2
+    )  # 001 is no mask of ours
+    assert "001.png, got one without a record" in capsys.readouterr().err.splitlines()[-1]
+    assert (tmp_path / "out" / "001.png").read_bytes() == b"mine"
     masks = {path: path.read_bytes() for path in Path(folders[1]).iterdir()}
     assert run(trained.folder, folders[0], folders[1], "--overwrite") == 2
     assert masks == {path: path.read_bytes() for path in Path(folders[1]).iterdir()}
@@ -244,6 +250,22 @@ def test_masks_of_images_that_changed_are_not_taken_for_finished(
     (out / "segmented.json").write_text(json.dumps({**record, "images": None}))  # an older record
     assert run(trained.folder, images, out) == 2
     assert "(images differs)" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_masks_of_an_earlier_call_stay_ours(trained, folders, tmp_path):
+    images, out = Path(folders[0]), tmp_path / "out"
+    assert run(trained.folder, images, out) == 0
+    one = images / "001.png"
+    assert run(trained.folder, one, out, "--threshold", 0.9, "--overwrite") == 0
+    record = json.loads((out / "segmented.json").read_text())
+    assert [*record["images"]] == ["001"]
+    assert record["earlier"] == ["000", "002", "003"]
+    assert run(trained.folder, images, out, "--overwrite") == 0
+    record = json.loads((out / "segmented.json").read_text())
+    assert sorted(record["images"]) == ["000", "001", "002", "003"]
+    assert record["earlier"] == []
+    (out / "segmented.json").write_text('{"images": {}, "earlier": [[1], "000"]}')  # of others
+    assert run(trained.folder, images, out, "--overwrite") == 2
 
 
 def test_two_calls_do_not_mix_their_masks(trained, folders, tmp_path, monkeypatch):

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
 
-from dense_imb.export import export_run, pixels
-from dense_imb.export.images import exportable as exportable_images
+from dense_imb.data.images.labelled import open_labelled
+from dense_imb.export import export_run, images, pixels
 from dense_imb.export.write import onnx_session
 from dense_imb.hits import rasterise
 from dense_imb.metrics import SegmentationScores
@@ -88,16 +89,33 @@ def test_pixels_have_the_run_s_probabilities(case_of, name, n_images):
 
 def test_parts_of_large_images_check_a_file(case_of, monkeypatch):
     run, _ = case_of("binary.onnx")
-    whole = exportable_images(run)
+    whole = images.exportable(run)
     assert whole.parts == ""
     monkeypatch.setattr(pixels, "_MOST", {2: 12})
-    cut = exportable_images(run)
+    cut = images.exportable(run)
     assert cut.parts == "12 x 12"
     for (image, label), (_, all_) in zip(cut.wholes, whole.wholes, strict=True):
         assert image.shape[1:] == label.shape == (12, 12)
         assert label.any()
         assert all_.shape != label.shape
     assert cut.with_numbers({"average_precision": 1.0})["parts"] == "12 x 12"
+
+
+def test_a_part_holds_foreground(case_of, monkeypatch, tmp_path):
+    run, _ = case_of("binary.onnx")
+    monkeypatch.setattr(pixels, "_MOST", {2: 6})
+    ignored = np.full((1, 40, 40), 255, np.uint8)
+    ignored[0, 3, 4:6] = ignored[0, 38, 35] = 1  # at two ends
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["image"], file["mask"] = np.zeros((1, 1, 40, 40)), ignored
+    opened = open_labelled(tmp_path / "a.h5", ignore_index=255, n_classes=2, show_progress=False)
+    monkeypatch.setattr(images, "open_images", lambda config: ([], opened))
+    ((_, label),) = images.exportable(run).wholes
+    assert (label == 1).any()
+    monkeypatch.setattr(images, "open_images", lambda config: ([], opened.subset([])))
+    nothing = images.exportable(run)
+    assert nothing.wholes == ()
+    assert "random" in nothing.source
 
 
 @pytest.mark.slow

@@ -84,7 +84,7 @@ def test_the_captions_of_large_images_tell_of_their_blocks(run_folder, monkeypat
     assert "pixels as one" not in quiet(run_folder).path.read_text()
     monkeypatch.setattr("dense_imb.report.blocks.MOST", 10)
     text = quiet(run_folder).path.read_text()
-    assert text.count("pixels as one.") == 3
+    assert text.count("pixels as one, which shows an error if it holds any.") == 3
 
 
 @pytest.mark.usefixtures("_undrawn")

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from dense_imb.data.images.labelled import IGNORED, numbered_classes
+from dense_imb.report.blocks import blocks_text
 from dense_imb.report.images import figures
 from dense_imb.report.images.measures import ImageSample, fullest_slice, sample_of, verdicts
 from dense_imb.report.live.crops import parts_to_show
@@ -70,7 +71,8 @@ class LiveExamples:
                     ),
                     figures.sample_layout(sample.truth.shape)[2],
                     f"{where}: image, truth, score and errors.",
-                    f"{where}. Scores are those of the network as trained.{end}",
+                    f"{where}. Scores are those of the network as trained.{end}"
+                    + blocks_text(sample.block, "an error if it holds any"),
                 )
             )
         return drawings

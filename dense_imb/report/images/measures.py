@@ -16,7 +16,13 @@ from dense_imb.data.images.labelled import IGNORED, LabelledImages
 from dense_imb.hits.masking import Progress
 from dense_imb.metrics import ScoreHistogram, SegmentationScores
 from dense_imb.metrics.score_table import mean_of_known
-from dense_imb.report.blocks import block_side, largest_of_blocks, mean_of_blocks, prevailing
+from dense_imb.report.blocks import (
+    block_side,
+    first_of_blocks,
+    largest_of_blocks,
+    mean_of_blocks,
+    rarest_first,
+)
 from dense_imb.tasks.images.evaluate import (
     Blank,
     ImagesTable,
@@ -27,6 +33,7 @@ from dense_imb.tasks.images.segment import decided
 from dense_imb.tasks.images.trained import TrainedImages
 
 VERDICTS = ("background", "found", "false alarm", "missed", "wrong class", "ignored")
+_FIRST = (3, 4, 2, 1, 5)  # verdicts that a block shows before others
 Row = dict[str, Any]
 
 
@@ -242,8 +249,8 @@ def sample_of(
 ) -> ImageSample:
     """Return an `ImageSample` of these pixels, a large one in blocks.
 
-    A block has the mean of its pixels, its highest probability, and the most frequent class and
-    verdict besides the background.
+    A block has the mean of its pixels, its rarest class, its highest probability, and an error if
+    it holds any.
     """
     n_pixels = tuple(int(np.count_nonzero(verdict == k)) for k in range(len(VERDICTS)))
     side = block_side(truth.shape)
@@ -253,9 +260,9 @@ def sample_of(
         part,
         row,
         mean_of_blocks(image, side),
-        prevailing(truth, side),
+        first_of_blocks(truth, side, rarest_first(truth, last=[IGNORED])),
         largest_of_blocks(probability, side),
-        prevailing(verdict, side),
+        first_of_blocks(verdict, side, _FIRST),
         n_pixels,
         side,
     )

@@ -255,7 +255,7 @@ class ImagesSource(ReportSource):
             scores = f"F1 {number(row['f1'], '.2f')}, AP {number(row['average_precision'], '.2f')}"
             whole = " of the whole volume" if sample.part else ""
             mark = "" if threshold is None else " The red mark on the scale is the threshold."
-            mark += blocks_text(sample.block)
+            mark += blocks_text(sample.block, "an error if it holds any")
             return Drawing(
                 f"sample_{k}",
                 lambda to: figures.draw_sample(

@@ -132,21 +132,21 @@ def draw_value_sample(sample: ValueSample, figure: Figure) -> None:
         axes.spines[:].set_visible(False)
     panels[0, 0].set_title("Image")
     panels[0, 0].imshow(displayed(sample.image), cmap="gray", vmin=0, vmax=1)
-    for row, name, target, prediction in zip(
-        panels, sample.channels, sample.target, sample.prediction, strict=True
-    ):
+    for k, (row, name) in enumerate(zip(panels, sample.channels, strict=True)):
         suffix = plain_label(f": {name}") if name else ""
         for axes, title in zip(
             row[1:], ("Target", "Prediction", "Prediction - target"), strict=True
         ):
             axes.set_title(f"{title}{suffix}")
-        _draw_maps(row[1:], target, prediction, figure)
+        maps = (sample.target[k], sample.prediction[k], sample.difference[k])
+        _draw_maps(row[1:], *maps, figure)
 
 
 def _draw_maps(
     panels: Sequence[Axes],
     target: NDArray[np.float32],
     prediction: NDArray[np.float32],
+    difference: NDArray[np.float32],
     figure: Figure,
 ) -> None:
     """Draw a map, its prediction in the same colours, and their difference."""
@@ -157,7 +157,6 @@ def _draw_maps(
     for axes, values in zip(panels, (target, prediction), strict=False):
         shown = axes.imshow(values, cmap="viridis", vmin=low, vmax=high)
         _draw_bar(shown, axes, figure)
-    difference = prediction - target
     most = float(np.nanmax(np.abs(difference), initial=0)) or 1.0
     shown = panels[2].imshow(difference, cmap="RdBu_r", vmin=-most, vmax=most)
     _draw_bar(shown, panels[2], figure)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from dense_imb.report.blocks import blocks_text
 from dense_imb.report.live.crops import parts_to_show
 from dense_imb.report.page import Drawing
 from dense_imb.report.values import figures
@@ -60,7 +61,7 @@ class LiveExamples:
                     figures.size_of_sample(sample),
                     f"{where}: image, target, prediction and difference.",
                     f"{where}. Mean absolute error {sample.error:.4g} here. Predictions are those "
-                    "of the network as trained.",
+                    "of the network as trained." + blocks_text(sample.block, "its largest value"),
                 )
             )
         return drawings

@@ -38,6 +38,7 @@ class ValueSample:
         image: (H, W) or (H, W, channels).
         channels: name of each channel that is shown; "" for maps of one channel.
         target, prediction: (n_shown, H, W); the prediction is NaN where a pixel does not count.
+        difference: prediction - target, likewise.
         error: mean absolute error of the pixels that count in the whole image.
         block: side of the blocks of pixels that are one pixel here.
     """
@@ -49,6 +50,7 @@ class ValueSample:
     channels: tuple[str, ...]
     target: NDArray[np.float32]
     prediction: NDArray[np.float32]
+    difference: NDArray[np.float32]
     error: float
     block: int
 
@@ -142,7 +144,8 @@ def sample_of(
 ) -> ValueSample:
     """Return an image with its map as a sample: its first lit channels, a volume's fullest slice.
 
-    A block of a large image has the mean of its pixels, and its largest value in each map.
+    A block of a large image has the mean of its pixels, and its largest value in each map, also in
+    that of the differences.
 
     Args:
         reading: reading of the network.
@@ -157,9 +160,10 @@ def sample_of(
     is_named = len(target) > 1 or reading.names is not None
     plane, part = fullest_plane(target[shown])
     side = block_side(target[0][plane].shape)
-    of_target, of_prediction = (
-        np.stack([largest_of_blocks(one[k][plane], side) for k in shown])
-        for one in (target, prediction)
+    maps = [(target[k][plane], prediction[k][plane]) for k in shown]
+    of_target, of_prediction, of_difference = (
+        np.stack([largest_of_blocks(one, side) for one in ones])
+        for ones in zip(*((t, p, p - t) for t, p in maps), strict=True)
     )
     return ValueSample(
         name,
@@ -169,6 +173,7 @@ def sample_of(
         tuple(names[k] if is_named else "" for k in shown),
         of_target,
         of_prediction,
+        of_difference,
         error,
         side,
     )

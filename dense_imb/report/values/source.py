@@ -255,7 +255,7 @@ class ValuesSource(ReportSource):
         is_first = len(sample.target) == MOST_CHANNELS
         part = f" The first {MOST_CHANNELS} channels with lit pixels at most." * is_first
         has_grey = bool(np.isnan(sample.prediction).any())
-        part += blocks_text(sample.block)
+        part += blocks_text(sample.block, "its largest value")
         part += " Grey pixels do not count: they were left out of loss and scores." * has_grey
         return Drawing(
             f"sample_{k}",

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from dense_imb.base.files import refuse_existing, refuse_inputs, write_whole
 from dense_imb.base.progress import tqdm
-from dense_imb.base.refusals import Refused
+from dense_imb.base.refusals import Refused, RefusedFile
 from dense_imb.data.images.folders import is_nifti
 from dense_imb.data.images.unlabelled import UnlabelledImages, nifti_like, open_unlabelled
 from dense_imb.engine.checkpoint import digest_weights
@@ -117,9 +117,9 @@ def predict_images(
     if path.suffix.lower() in _HDF5:
         if n_processes > 1:
             raise Refused("a folder for the maps of several processes", str(out))
-        refuse_existing(path, overwrite)
         refuse_inputs([path], source.files())
         _refuse_foreign(path)
+        refuse_existing(path, overwrite)
         bar = tqdm(range(len(source)), "predict", unit="image", disable=not show_progress)
         made_by = {**facts, "images": sorted(set(source.digests().values()))[:_NAMED]}
         _write_hdf5(path, predictor, source, bar, raw, made_by)
@@ -151,15 +151,15 @@ def _refuse_foreign(path: Path) -> None:
     if not path.exists():
         return
     try:
-        with h5py.File(path) as file:
+        with h5py.File(path, locking=False) as file:
             is_ours = json.loads(bytes(file.attrs["made_by"])).get("format") == _FORMAT
     except (OSError, KeyError, TypeError, ValueError, AttributeError):
         is_ours = False
     if not is_ours:
-        raise Refused(
-            "{overwrite} to replace a file of predictions",
-            f"{path}, which is none",
-            "remove it yourself, or choose another name",
+        raise RefusedFile(
+            f"no file or one of predictions at {path}",
+            "another one",
+            "choose another name, or remove it yourself",
         )
 
 

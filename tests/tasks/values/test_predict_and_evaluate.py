@@ -52,9 +52,7 @@ def test_one_hdf5_file_holds_all_maps(trained, tmp_path):
     predict(trained, path, tmp_path / "out.h5", overwrite=True, show_progress=False)
     for content in (Path(path).read_bytes(), b"no HDF5", b""):
         (tmp_path / "mine.h5").write_bytes(content)
-        with pytest.raises(
-            ValueError, match=r"a file of predictions, got .*mine.h5, which is none"
-        ):
+        with pytest.raises(ValueError, match=r"no file or one of predictions at .*mine.h5, got"):
             predict(trained, path, tmp_path / "mine.h5", overwrite=True, show_progress=False)
         assert (tmp_path / "mine.h5").read_bytes() == content
     folder = tmp_path / "mixed"
