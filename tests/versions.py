@@ -96,7 +96,7 @@ def make_environment(folder: Path, *, python: str, extras: str, oldest: Mapping[
     own, uv = folder / "bin" / "python", shutil.which("uv")
     folder.parent.mkdir(parents=True, exist_ok=True)
     if not own.exists():
-        make = [uv, "venv", "--python", python] if uv else [python, "-m", "venv"]
+        make = [uv, "venv", "--seed", "--python", python] if uv else [python, "-m", "venv"]
         subprocess.run([*make, folder], check=True)
     constraints = folder.with_suffix(".constraints")
     constraints.write_text("".join(f"{name}=={version}\n" for name, version in oldest.items()))
