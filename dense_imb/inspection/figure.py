@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # the report as text must not wait for matplotlib
 _NOISE, _EMPTY = "#888888", "#BBBBBB"
 _SIGNAL = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _MARKERS = "o^sDvP"
+BRIGHT = 64  # a uint8 image with a larger value is drawn as it is, others are stretched
 _RC: dict[Any, Any] = {"font.size": 9.0, "axes.spines.top": False, "axes.spines.right": False}
 
 
@@ -367,7 +368,7 @@ def displayed(image: NDArray[Any]) -> NDArray[Any]:
     if image.ndim == 3:  # more than four channels are no colours: the first one is drawn
         image = image[..., :3] if image.shape[2] in (3, 4) else image[..., 0]
     values = image.astype(np.float64)
-    if image.dtype == np.uint8 and image.max(initial=0) > 64:
+    if image.dtype == np.uint8 and image.max(initial=0) > BRIGHT:
         return values / 255
     lit = values[values > values.min()] if values.size else values
     top = float(np.quantile(lit, 0.95)) if lit.size else 1.0

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dense_imb.inspection.figure import BRIGHT
+
 MOST = 1200  # pixels of a side that is drawn
-_BRIGHT = 64  # of a uint8 image that is drawn as it is
 
 
 def block_side(shape: Sequence[int]) -> int:
@@ -63,7 +64,7 @@ def mean_of_blocks(image: NDArray[Any], side: int) -> NDArray[Any]:
     if side == 1:
         return image
     means: NDArray[Any] = in_blocks(image, side).mean((1, 3), dtype=np.float32)
-    is_bright = image.dtype == np.uint8 and means.max(initial=0) > _BRIGHT
+    is_bright = image.dtype == np.uint8 and means.max(initial=0) > BRIGHT
     return np.rint(means).astype(np.uint8) if is_bright else means
 
 
@@ -104,11 +105,11 @@ def first_of_blocks(
     return shown
 
 
-def rarest_first(classes: NDArray[np.uint8], last: Sequence[int] = ()) -> list[int]:
+def classes_by_rarity(classes: NDArray[np.uint8], last: Sequence[int] = ()) -> list[int]:
     """Return the classes above 0 of an image by their number of pixels, those in `last` at the end.
 
     Example:
-        >>> rarest_first(np.array([0, 0, 1, 1, 2, 255], np.uint8), last=[255])
+        >>> classes_by_rarity(np.array([0, 0, 1, 1, 2, 255], np.uint8), last=[255])
         [2, 1, 255]
     """
     present, n = np.unique(classes, return_counts=True)

@@ -83,7 +83,7 @@ class OutputRecord:
         }
         if not there:
             return
-        stored = self._stored() or {}
+        stored = self._stored()
         ours = self._written(stored)
         if foreign := [path for image, path in there.items() if image not in ours]:
             raise FileExistsError(
@@ -117,7 +117,7 @@ class OutputRecord:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with shared_folder(self.folder, self._write):
-            stored = self._stored() or {}
+            stored = self._stored()
             if self._differing(stored) or self._changed(stored, self.outputs):
                 raise Refused(
                     "a folder that no other process works in",
@@ -131,18 +131,18 @@ class OutputRecord:
 
     def _write(self) -> None:
         self.check()  # another call may have written since
-        stored = self._stored() or {}
+        stored = self._stored()
         is_more = not self.overwrite and not self._differing(stored)
         images = {**(stored["images"] if is_more else {}), **self.images}
         earlier = sorted(self._written(stored) - set(images))
         content = {**self.facts, "images": images, "earlier": earlier}
         save_bytes(self.folder / self.name, (json.dumps(content, indent=1) + "\n").encode())
 
-    def _stored(self) -> dict[str, Any] | None:
+    def _stored(self) -> dict[str, Any]:
         try:
             return dict(json.loads((self.folder / self.name).read_text()))
         except (OSError, ValueError, TypeError, RecursionError):
-            return None
+            return {}
 
     def _written(self, stored: Mapping[str, Any]) -> set[str]:
         """Return the images whose files are ours, by the record in the folder."""

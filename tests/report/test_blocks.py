@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from dense_imb.report import blocks
 from dense_imb.report.blocks import (
     block_side,
+    classes_by_rarity,
     first_of_blocks,
     largest_of_blocks,
     mean_of_blocks,
-    rarest_first,
 )
 from dense_imb.report.images.figures import draw_sample
 from dense_imb.report.images.measures import sample_of
@@ -37,7 +37,7 @@ def test_blocks_are_the_plain_loops():
     classes = rng.choice(5, (23, 17), p=[0.7, 0.1, 0.1, 0.05, 0.05]).astype(np.uint8)
     image = rng.integers(0, 255, (23, 17, 3), np.uint8)
     values = rng.normal(size=(23, 17)).astype(np.float32)
-    order = rarest_first(classes, last=[2])
+    order = classes_by_rarity(classes, last=[2])
     assert order[-1] == 2
     assert set(order) == {1, 2, 3, 4}
     shown, means, most = (

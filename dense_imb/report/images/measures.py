@@ -18,10 +18,10 @@ from dense_imb.metrics import ScoreHistogram, SegmentationScores
 from dense_imb.metrics.score_table import mean_of_known
 from dense_imb.report.blocks import (
     block_side,
+    classes_by_rarity,
     first_of_blocks,
     largest_of_blocks,
     mean_of_blocks,
-    rarest_first,
 )
 from dense_imb.tasks.images.evaluate import (
     Blank,
@@ -260,7 +260,7 @@ def sample_of(
         part,
         row,
         mean_of_blocks(image, side),
-        first_of_blocks(truth, side, rarest_first(truth, last=[IGNORED])),
+        first_of_blocks(truth, side, classes_by_rarity(truth, last=[IGNORED])),
         largest_of_blocks(probability, side),
         first_of_blocks(verdict, side, _FIRST),
         n_pixels,
